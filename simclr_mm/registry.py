@@ -1,0 +1,28 @@
+"""Child registries of MMEngine's root registries, under scope ``simclr_mm``.
+
+A config names a type of this package as ``simclr_mm.X``; MMEngine imports this module
+by itself when it meets the scope.
+"""
+from mmengine import registry as root
+from mmengine.registry import Registry
+
+_SCOPE = 'simclr_mm'
+
+
+def _child(parent: Registry, *modules: str) -> Registry:
+    return Registry(
+        parent.name,
+        parent=parent,
+        scope=_SCOPE,
+        locations=[f'{_SCOPE}.{module}' for module in modules])
+
+
+RUNNERS = _child(root.RUNNERS, 'engine')
+LOOPS = _child(root.LOOPS, 'engine')
+HOOKS = _child(root.HOOKS, 'engine')
+OPTIMIZERS = _child(root.OPTIMIZERS, 'engine')
+DATASETS = _child(root.DATASETS, 'datasets')
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'datasets')
+TRANSFORMS = _child(root.TRANSFORMS, 'transforms')
+MODELS = _child(root.MODELS, 'models')
+METRICS = _child(root.METRICS, 'evaluation')

@@ -1,0 +1,38 @@
+"""Where the tests find data that the repository does not carry.
+
+``SIMCLR_MM_DATA`` names a folder with ``imagenet-sample/`` and ``cifar10/`` (class
+folders of JPEGs) or with the archives they come in; by default ``../shared/data``
+beside the checkout. Tests that need what is absent skip and say so.
+"""
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+DATA = Path(
+    os.environ.get('SIMCLR_MM_DATA',
+                   Path(__file__).parents[2] / 'shared' / 'data'))
+
+
+def _dataset(name: str, archive: str, tmp_path_factory) -> Path:
+    if (DATA / name).is_dir():
+        return DATA / name
+    if not (DATA / archive).is_file():
+        pytest.skip(f'{name} is not in {DATA}: set SIMCLR_MM_DATA')
+    unpacked = tmp_path_factory.mktemp('data')
+    with tarfile.open(DATA / archive) as tar:
+        tar.extractall(unpacked, filter='data')
+    return unpacked / name
+
+
+@pytest.fixture(scope='session')
+def imagenet_sample(tmp_path_factory) -> Path:
+    """256 photographs in ``train/<wnid>/*.JPEG``."""
+    return _dataset('imagenet-sample', 'imagenet-sample.tar', tmp_path_factory)
+
+
+@pytest.fixture(scope='session')
+def cifar10(tmp_path_factory) -> Path:
+    """CIFAR-10 as JPEGs in ``{train,test}/<class>/*.jpg``."""
+    return _dataset('cifar10', 'cifar10-jpeg.tar.xz', tmp_path_factory)
