@@ -1,0 +1,3 @@
+from .nt_xent import nt_xent
+
+__all__ = ['nt_xent']

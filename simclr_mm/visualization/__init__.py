@@ -1,0 +1,3 @@
+from .report import plot_report, read_scalars
+
+__all__ = ['plot_report', 'read_scalars']

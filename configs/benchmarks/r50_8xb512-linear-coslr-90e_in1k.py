@@ -1,0 +1,20 @@
+_base_ = [
+    '../_base_/datasets/in1k_linear.py',
+    '../_base_/schedules/linear_coslr_90e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='ResNet',
+        depth=50,
+        frozen_stages=4,
+        init_cfg=dict(type='Pretrained', checkpoint=None, prefix='backbone.')),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=1000,
+        in_channels=2048,
+        topk=(1, 5),
+        loss=dict(type='CrossEntropyLoss', loss_weight=1.0)))

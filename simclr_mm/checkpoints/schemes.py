@@ -1,0 +1,93 @@
+"""Every way MMEngine reads a checkpoint, led through :mod:`.safe_load`."""
+import io
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mmengine.fileio import get_file_backend
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from .download import download
+from .safe_load import CheckpointError, load_file
+
+# MMEngine logs the name of a loader without its first ten letters, `load_from_`.
+
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    return load_file(filename, map_location)
+
+
+def load_from_http(filename: str, map_location: Any = None) -> Any:
+    return load_file(download(filename), map_location)
+
+
+def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
+    urls = mmengine_checkpoint.get_torchvision_models()
+    return load_from_http(_look_up(urls, filename), map_location)
+
+
+def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
+    urls = dict(mmengine_checkpoint.get_external_models())
+    renamed = mmengine_checkpoint.get_deprecated_model_names()
+    urls.update({old: urls[new] for old, new in renamed.items() if new in urls})
+    found = _look_up(urls, filename)
+    if '://' in found:
+        return load_from_http(found, map_location)
+    home = Path(mmengine_checkpoint._get_mmengine_home())
+    return load_file(home / found, map_location)
+
+
+def load_from_mmcls(filename: str, map_location: Any = None) -> Any:
+    urls = mmengine_checkpoint.get_mmcls_models()
+    checkpoint = load_from_http(_look_up(urls, filename), map_location)
+    return mmengine_checkpoint._process_mmcls_checkpoint(checkpoint)
+
+
+def load_from_ceph(filename: str, map_location: Any = None) -> Any:
+    backend = get_file_backend(filename, backend_args=dict(backend='petrel'))
+    return load_file(io.BytesIO(backend.get(filename)), map_location, name=filename)
+
+
+def load_from_pavi(filename: str, map_location: Any = None) -> Any:
+    from pavi import modelcloud
+    model = modelcloud.get(filename.partition('://')[2])
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / model.name
+        model.download(str(file))
+        return load_file(file, map_location, name=filename)
+
+
+def _look_up(urls: dict, filename: str) -> str:
+    scheme, _, name = filename.partition('://')
+    if name not in urls:
+        raise CheckpointError(f'{filename}: {scheme} has no model "{name}"; give the '
+                              'path or the URL of the file instead')
+    return urls[name]
+
+
+_LOADERS = {
+    '': load_from_local,
+    'http://': load_from_http,
+    'https://': load_from_http,
+    'torchvision://': load_from_torchvision,
+    'modelzoo://': load_from_torchvision,
+    'open-mmlab://': load_from_openmmlab,
+    'openmmlab://': load_from_openmmlab,
+    'mmcls://': load_from_mmcls,
+    r'(\S+\:)?s3://': load_from_ceph,
+    r'(\S+\:)?petrel://': load_from_ceph,
+    'pavi://': load_from_pavi,
+}
+
+
+def install_safe_loading() -> None:
+    """Make MMEngine read every checkpoint with the allow-list; may be called again.
+
+    Covers ``load_from``, ``resume``, ``init_cfg=dict(type='Pretrained')`` and the
+    ``load_checkpoint`` that mmpretrain uses, for every scheme that MMEngine itself
+    registers. MMEngine 0.10.7 cannot read its own checkpoints under torch >= 2.6, and
+    onedl-mmengine reads what is refused once more without protection.
+    """
+    for prefix, loader in _LOADERS.items():
+        CheckpointLoader.register_scheme(prefix, loader, force=True)

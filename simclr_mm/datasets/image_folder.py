@@ -1,0 +1,51 @@
+"""Any folder of images, without labels."""
+import os
+from pathlib import Path
+from typing import Callable, Sequence, Union
+
+from mmengine.dataset import BaseDataset
+
+from simclr_mm.registry import DATASETS
+
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
+
+
+@DATASETS.register_module()
+class ImageFolder(BaseDataset):
+    """Every image below a folder, at any depth, sorted by path; no labels.
+
+    Args:
+        data_root: The folder. Links to folders are followed.
+        pipeline: Transforms of one sample.
+        extensions: File-name endings that count as images, in lower case.
+        **kwargs: As MMEngine's BaseDataset, for example ``indices``.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: The folder holds no image.
+    """
+
+    def __init__(self,
+                 data_root: str,
+                 pipeline: Sequence[Union[dict, Callable]] = (),
+                 extensions: Sequence[str] = EXTENSIONS,
+                 **kwargs) -> None:
+        self.extensions = tuple(extensions)
+        super().__init__(data_root=data_root, pipeline=list(pipeline), **kwargs)
+
+    def load_data_list(self) -> list:
+        root = Path(self.data_root)
+        if not root.is_dir():
+            raise FileNotFoundError(
+                f'there is no folder {root.absolute()}: give the folder of your images '
+                'with --data DIR or train_dataloader.dataset.data_root.')
+        paths = sorted(
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(root, followlinks=True) for name in names
+            if name.lower().endswith(self.extensions))
+        if not paths:
+            raise ValueError(
+                f'{root.absolute()} holds no image, at any depth: looked for '
+                f'{", ".join(self.extensions)}. Give another folder with --data DIR, or '
+                "add your files' ending to train_dataloader.dataset.extensions.")
+        return [dict(img_path=path) for path in paths]

@@ -1,0 +1,65 @@
+"""Keep training when an image cannot be read, and keep count."""
+from typing import Union
+
+import numpy as np
+from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
+from torch.utils.data import Dataset
+
+from simclr_mm.registry import DATASETS
+from .sampler import SampleIndex
+
+_ATTEMPTS = 100
+
+
+@DATASETS.register_module()
+class ReplaceUnreadable(Dataset):
+    """Give another image of the dataset for one that cannot be read.
+
+    Which one is a function of (seed, epoch, image). The paths that failed travel with
+    the sample, as metainfo ``unreadable`` of its DataSample, to
+    :class:`~simclr_mm.engine.UnreadableImageHook`, which logs and counts them.
+
+    Our training loops put it around every training dataset.
+
+    Args:
+        dataset: A dataset, or its config, whose pipeline raises
+            :class:`~simclr_mm.transforms.UnreadableImage` for an unreadable image.
+
+    Raises:
+        OSError: A hundred images in a row could not be read.
+    """
+
+    def __init__(self, dataset: Union[dict, Dataset]) -> None:
+        if isinstance(dataset, dict):
+            dataset = MMPRETRAIN_DATASETS.build(dataset)
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getattr__(self, name: str):
+        if name == 'dataset':  # not yet set: a copy is being unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __getitem__(self, index: SampleIndex) -> dict:
+        rng = np.random.default_rng([index.seed, index.epoch, index])
+        unreadable = []
+        wanted = index
+        for _ in range(_ATTEMPTS):
+            try:
+                sample = self.dataset[wanted]
+            except OSError as error:
+                path = getattr(error, 'path', None)
+                if path is None:
+                    raise
+                unreadable.append((str(path), str(error)))
+                wanted = index.at(int(rng.integers(len(self))))
+                continue
+            if unreadable:
+                sample['data_samples'].set_field(
+                    unreadable, 'unreadable', field_type='metainfo')
+            return sample
+        raise OSError(
+            f'{_ATTEMPTS} images in a row could not be read; the last: '
+            f'{unreadable[-1][1]}')

@@ -1,0 +1,125 @@
+"""Training loops that continue from any iteration as if they had never stopped."""
+from torch.utils.data import DataLoader
+
+from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
+from mmengine.runner import Runner
+
+from simclr_mm.datasets import ResumableSampler
+from simclr_mm.registry import LOOPS
+
+STEPS_PER_EPOCH = 'steps_per_epoch'  # in the message hub, and so in checkpoints
+
+
+def build_train_dataloader(runner: Runner, dataloader: dict) -> DataLoader:
+    """Build ``train_dataloader`` and refuse one that could not train or resume.
+
+    Args:
+        runner: The runner whose seed and processes are used.
+        dataloader: The config's ``train_dataloader``.
+
+    Returns:
+        A dataloader with a :class:`~simclr_mm.datasets.ResumableSampler` whose dataset
+        replaces unreadable images.
+
+    Raises:
+        ValueError: Another sampler, or a dataset smaller than one global batch.
+    """
+    dataset = dict(type='simclr_mm.ReplaceUnreadable', dataset=dataloader['dataset'])
+    loader = runner.build_dataloader({
+        **dataloader, 'dataset': dataset
+    },
+                                     seed=runner.seed)
+    if not isinstance(loader.sampler, ResumableSampler):
+        raise ValueError(
+            f'train_dataloader.sampler is {type(loader.sampler).__name__}: the loops '
+            "of simclr_mm need dict(type='simclr_mm.ResumableSampler').")
+    images = len(loader.dataset)
+    global_batch = loader.batch_size * runner.world_size
+    if len(loader) == 0:
+        raise ValueError(
+            f'the training dataset has {images} images, fewer than one batch: '
+            f'train_dataloader.batch_size = {loader.batch_size} on '
+            f'{runner.world_size} process(es) takes {global_batch}. Lower '
+            'train_dataloader.batch_size or add images.')
+    left_out = images - len(loader) * global_batch if loader.drop_last else 0
+    runner.logger.info(
+        f'{images} images: {len(loader)} steps an epoch of {runner.world_size} x '
+        f'{loader.batch_size} images, {max(left_out, 0)} others left out in each epoch.')
+    return loader
+
+
+@LOOPS.register_module()
+class EpochBasedTrainLoop(_EpochBasedTrainLoop):
+    """MMEngine's loop over epochs, which also resumes inside an epoch.
+
+    Args:
+        runner: The runner.
+        dataloader: The config's ``train_dataloader``.
+        **kwargs: ``max_epochs``, ``val_begin``, ``val_interval`` and
+            ``dynamic_intervals`` of MMEngine's loop.
+
+    Raises:
+        ValueError: See :func:`build_train_dataloader`.
+    """
+
+    def __init__(self, runner: Runner, dataloader: dict, **kwargs) -> None:
+        super().__init__(runner, build_train_dataloader(runner, dataloader), **kwargs)
+
+    def run(self):
+        self.runner.message_hub.update_info(STEPS_PER_EPOCH, len(self.dataloader))
+        return super().run()
+
+    def run_epoch(self) -> None:
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        first = self._iter - self._epoch * len(self.dataloader)
+        # After the hook, because DistSamplerSeedHook sets the epoch too.
+        self.dataloader.sampler.set_epoch(self._epoch, first * self.dataloader.batch_size)
+        for step, batch in enumerate(self.dataloader, start=first):
+            self.run_iter(step, batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+
+@LOOPS.register_module()
+class IterBasedTrainLoop(_IterBasedTrainLoop):
+    """MMEngine's loop over iterations, in whole epochs of the dataset.
+
+    Args:
+        runner: The runner.
+        dataloader: The config's ``train_dataloader``.
+        **kwargs: ``max_iters``, ``val_begin``, ``val_interval`` and
+            ``dynamic_intervals`` of MMEngine's loop.
+
+    Raises:
+        ValueError: See :func:`build_train_dataloader`.
+    """
+
+    def __init__(self, runner: Runner, dataloader: dict, **kwargs) -> None:
+        super().__init__(runner, build_train_dataloader(runner, dataloader), **kwargs)
+        del self.dataloader_iterator  # in mmengine 0.10 it has started workers
+
+    def run(self):
+        self.runner.message_hub.update_info(STEPS_PER_EPOCH, len(self.dataloader))
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        while self._iter < self._max_iters and not self.stop_training:
+            self._run_rest_of_epoch()
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def _run_rest_of_epoch(self) -> None:
+        epoch, first = divmod(self._iter, len(self.dataloader))
+        self.dataloader.sampler.set_epoch(epoch, first * self.dataloader.batch_size)
+        for batch in self.dataloader:
+            self.runner.model.train()
+            self.run_iter(batch)
+            self._decide_current_val_interval()
+            last = self._iter == self._max_iters
+            if (self.runner.val_loop is not None and self._iter >= self.val_begin
+                    and (last or self._iter % self.val_interval == 0)):
+                self.runner.val_loop.run()
+            if last or self.stop_training:
+                return

@@ -1,0 +1,122 @@
+"""MMEngine's runner, on CPU ranks too, strict where it reads and exact where it resumes."""
+import os
+from typing import Callable, Dict, Optional, Union
+
+import torch
+from torch import nn
+
+from mmengine.dist import is_distributed
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from mmengine.optim import OptimWrapper
+from mmengine.runner import BaseLoop
+from mmengine.runner import Runner as _Runner
+
+from simclr_mm.checkpoints import install_safe_loading
+from simclr_mm.registry import RUNNERS
+from .loops import STEPS_PER_EPOCH
+
+
+@RUNNERS.register_module()
+class Runner(_Runner):
+    """The runner of every config here, named by ``runner_type='simclr_mm.Runner'``.
+
+    Args:
+        *args: As MMEngine's Runner.
+        **kwargs: As MMEngine's Runner.
+
+    Raises:
+        ValueError: A schedule longer than the run; a resumed run with another number of
+            steps an epoch.
+        RuntimeError: A checkpoint whose keys or shapes differ from the model's.
+
+    Differs: from MMEngine's, where
+        - distributed training needs GPUs: here ranks without one use gloo, and BN stays
+          local with a warning;
+        - missing and unexpected keys are logged: here they are errors;
+        - checkpoints may run code when they are read: here they cannot;
+        - a batch that differs from ``auto_scale_lr.base_batch_size`` passes in silence:
+          here it warns with both learning rates;
+        - a schedule that ends after the run is cut off: here it is an error.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        install_safe_loading()
+        super().__init__(*args, **kwargs)
+
+    def setup_env(self, env_cfg: Dict) -> None:
+        if self.distributed and not torch.cuda.is_available() and not is_distributed():
+            if self.launcher != 'pytorch':
+                raise ValueError(
+                    f'--launcher {self.launcher} needs GPUs: start ranks on CPUs with '
+                    'tools/dist_train.sh or torchrun and --launcher pytorch.')
+            torch.distributed.init_process_group(
+                'gloo',
+                rank=int(os.environ['RANK']),
+                world_size=int(os.environ['WORLD_SIZE']))
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: Optional[Dict],
+                   model: nn.Module) -> nn.Module:
+        if not self.distributed or torch.cuda.is_available():
+            return super().wrap_model(model_wrapper_cfg, model)
+        if any(isinstance(m, nn.modules.batchnorm._NormBase) for m in model.modules()):
+            self.logger.warning(
+                'BatchNorm uses the statistics of each process alone: SyncBN exists on '
+                'GPUs only.')
+        return MMDistributedDataParallel(
+            module=revert_sync_batchnorm(model),
+            broadcast_buffers=False,
+            find_unused_parameters=self.cfg.get('find_unused_parameters', False))
+
+    def build_train_loop(self, loop: Union[BaseLoop, Dict]) -> BaseLoop:
+        loop = super().build_train_loop(loop)
+        schedulers = self.param_schedulers or []
+        for i, scheduler in enumerate(schedulers):
+            if not isinstance(scheduler, dict):
+                continue
+            by_epoch = scheduler.get('by_epoch', True)
+            length = loop.max_epochs if by_epoch else loop.max_iters
+            unit = 'epochs' if by_epoch else 'iterations'
+            for key in ('begin', 'end'):
+                if scheduler.get(key, 0) > length:
+                    limit = 'max_epochs' if by_epoch else 'max_iters'
+                    raise ValueError(
+                        f'param_scheduler.{i}.{key} = {scheduler[key]} {unit} is beyond '
+                        f'the end of training, train_cfg.{limit} = {length}. Change one '
+                        f'of them, for example with --cfg-options '
+                        f'param_scheduler.{i}.{key}=...')
+        return loop
+
+    def scale_lr(self,
+                 optim_wrapper: OptimWrapper,
+                 auto_scale_lr: Optional[Dict] = None) -> None:
+        super().scale_lr(optim_wrapper, auto_scale_lr)
+        if not auto_scale_lr or auto_scale_lr.get('enable', False):
+            return
+        base = auto_scale_lr['base_batch_size']
+        batch = self.train_dataloader.batch_size * self.world_size
+        if batch != base:
+            lr = optim_wrapper.optimizer.param_groups[0]['lr']
+            self.logger.warning(
+                f'learning rate {lr:g} belongs to batches of {base} images, this job '
+                f'has {batch}: the linear rule would give {lr * batch / base:g}. Pass '
+                '--auto-scale-lr to apply it.')
+
+    def load_checkpoint(self,
+                        filename: str,
+                        map_location: Union[str, Callable] = 'cpu',
+                        strict: bool = True,
+                        revise_keys: list = [(r'^module.', '')]):
+        return super().load_checkpoint(filename, map_location, strict, revise_keys)
+
+    def resume(self, filename: str, *args, **kwargs) -> None:
+        super().resume(filename, *args, **kwargs)
+        # The sampler was built before the checkpoint's seed was known.
+        self.train_dataloader.sampler.seed = self.seed
+        steps = len(self.train_dataloader)
+        saved = self.message_hub.runtime_info.get(STEPS_PER_EPOCH, steps)
+        if saved != steps:
+            raise ValueError(
+                f'{filename} was saved by a run of {saved} steps an epoch, this one has '
+                f'{steps}: resume with the same dataset, train_dataloader.batch_size '
+                'and number of processes, or start anew from it with load_from.')

@@ -1,0 +1,56 @@
+"""Log and count the images that could not be read."""
+import logging
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from simclr_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class UnreadableImageHook(Hook):
+    """Name every unreadable image once, count them, and stop above a share.
+
+    The runner replaces an unreadable training image by another
+    (:class:`~simclr_mm.datasets.ReplaceUnreadable`). Each rank counts the files that it
+    met itself.
+
+    Args:
+        max_share: Share of the dataset's images, in [0, 1], above which the run stops.
+            0 stops at the first. 0.01: a few broken downloads are normal in a large
+            collection, one in a hundred is a fault of the storage.
+
+    Raises:
+        ValueError: max_share is not in [0, 1].
+        RuntimeError: In training, when more than that share could not be read.
+    """
+
+    def __init__(self, max_share: float = 0.01) -> None:
+        if not 0 <= max_share <= 1:
+            raise ValueError(
+                f'default_hooks.unreadable.max_share is {max_share}: give a share in '
+                '[0, 1].')
+        self.max_share = max_share
+        self.paths = set()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
+                         outputs=None) -> None:
+        for sample in data_batch.get('data_samples') or ():
+            for path, reason in sample.get('unreadable', ()):
+                if path not in self.paths:
+                    self.paths.add(path)
+                    # At ERROR, the level that MMLogger also shows on ranks above 0.
+                    runner.logger.log(
+                        logging.ERROR, f'unreadable image {len(self.paths)}, '
+                        f'replaced by another: {reason}')
+        images = len(runner.train_dataloader.dataset)
+        if len(self.paths) > self.max_share * images:
+            raise RuntimeError(
+                f'{len(self.paths)} of {images} images could not be read, more than '
+                f'default_hooks.unreadable.max_share = {self.max_share:g} of them. Mend '
+                f'or remove the files named in the log in {runner.log_dir}, or raise it.')
+
+    def after_train(self, runner: Runner) -> None:
+        if self.paths:
+            runner.logger.error(
+                f'{len(self.paths)} unreadable images were replaced in this run.')

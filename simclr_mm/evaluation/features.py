@@ -1,0 +1,38 @@
+"""Features of a whole dataset."""
+from typing import Callable, Optional, Tuple
+
+import numpy as np
+import torch
+from mmengine.model import BaseModel
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+
+@torch.no_grad()
+def extract_features(model: BaseModel,
+                     loader: DataLoader,
+                     embed: Optional[Callable[[Tensor], Tensor]] = None,
+                     description: str = 'features') -> Tuple[np.ndarray, np.ndarray]:
+    """Embed every image of a dataloader, in its order, in eval mode.
+
+    Args:
+        model: A model with ``extract_feat`` and a data preprocessor.
+        loader: Batches of ``inputs`` and labelled ``data_samples``.
+        embed: Maps normalised images (n, 3, S, S) to features (n, C); None: the model's
+            ``extract_feat``.
+        description: Text of the progress bar.
+
+    Returns:
+        (n, C) float32 features and (n,) int64 labels.
+    """
+    embed = embed or model.extract_feat
+    was_training = model.training
+    model.eval()
+    features, labels = [], []
+    for batch in track(loader, description=description, transient=True):
+        batch = model.data_preprocessor(batch, training=False)
+        features.append(embed(batch['inputs']).cpu().numpy())
+        labels += [int(sample.gt_label) for sample in batch['data_samples']]
+    model.train(was_training)
+    return np.concatenate(features), np.array(labels)

@@ -1,0 +1,71 @@
+import math
+
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..registry import MODELS
+
+# Linear as PyTorch's own, U(+-1/sqrt(fan_in)), which mmpretrain's neck keeps too.
+_INIT = (dict(
+    type='Kaiming',
+    layer='Linear',
+    a=math.sqrt(5),
+    mode='fan_in',
+    nonlinearity='leaky_relu',
+    distribution='uniform'),
+         dict(type='Constant', layer=['_BatchNorm', 'GroupNorm', 'LayerNorm'], val=1))
+
+
+@MODELS.register_module()
+class ProjectionNeck(BaseModule):
+    """The projection head g: fc, norm, then (ReLU, fc, norm) for each further layer.
+
+    Source: SimCLR, arXiv:2002.05709, Sec. 2.1, Sec. 4.2 and B.5.
+
+    Args:
+        in_channels: C, width of the features; ``SimCLR`` fills it in.
+        hid_channels: Width of every layer but the last; C by default, as in the
+            paper (2048 for ResNet-50).
+        out_channels: d, width of the projection; Fig. 8 finds no gain above 128. Not
+            used by 0 layers, which project to C.
+        num_layers: 0 (no head), 1 (linear), 2 (the paper) or more (3 in SimCLR v2).
+        norm_cfg: Norm after every fc layer, the last included. 'BN1d' runs on a CPU
+            and is turned into SyncBN with the backbone's.
+        init_cfg: By default linear layers as PyTorch's own and norms 1 and 0.
+
+    Differs: the reference code draws fc weights from N(0, 0.01), which is within 30 %
+    of PyTorch's 1/sqrt(3 * 2048) = 0.013 at 2048 inputs, but makes SGD's steps in a
+    narrow neck, where the norm hides the weights' scale, many times larger. Its last
+    norm has no bias; here every norm has both, as in mmselfsup's checkpoints.
+    """
+
+    def __init__(self,
+                 in_channels: int,
+                 hid_channels: int | None = None,
+                 out_channels: int = 128,
+                 num_layers: int = 2,
+                 norm_cfg: dict = dict(type='BN1d'),
+                 init_cfg: dict | list[dict] | None = _INIT) -> None:
+        if num_layers < 0:
+            raise ValueError(f'num_layers must be >= 0, got {num_layers}: set '
+                             'model.neck.num_layers')
+        super().__init__(list(init_cfg) if init_cfg is _INIT else init_cfg)
+        self.num_layers = num_layers
+        widths = [in_channels] + [hid_channels or in_channels] * (num_layers - 1)
+        widths.append(out_channels)
+        for layer in range(num_layers):
+            fc = nn.Linear(widths[layer], widths[layer + 1], bias=False)
+            self.add_module(f'fc{layer}', fc)
+            self.add_module(f'bn{layer}',
+                            build_norm_layer(norm_cfg, widths[layer + 1])[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project features, (n, C) -> (n, d)."""
+        for layer in range(self.num_layers):
+            if layer > 0:
+                x = F.relu(x)
+            x = getattr(self, f'fc{layer}')(x)
+            x = getattr(self, f'bn{layer}')(x)
+        return x

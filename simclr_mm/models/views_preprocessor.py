@@ -1,0 +1,99 @@
+"""The boundary between data and model: one normalised RGB tensor on the device."""
+from typing import Any, Sequence
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+
+from ..registry import MODELS
+
+
+@MODELS.register_module()
+class ViewsPreprocessor(BaseDataPreprocessor):
+    """Copies a batch to the device, turns BGR into RGB and normalises.
+
+    n images, V views, S side in pixels. A batch's ``inputs`` are uint8 and one of
+
+    - (n, V, 3, S, S), from TwoViews,
+    - a list of V tensors (n, 3, S, S), from mmpretrain's MultiView and default_collate,
+    - (n, 3, S, S), images without views,
+    - a list of n tensors (3, S, S), the same by pseudo_collate.
+
+    Args:
+        mean: Three means in [0, 255], in the order of the output (RGB if to_rgb).
+        std: Three standard deviations, > 0, likewise.
+        to_rgb: Reverse the channels. False for data that is RGB already.
+        non_blocking: Copy to a GPU without waiting, where the memory is pinned.
+
+    Raises:
+        ValueError: mean or std are not three numbers, std is not above 0, or inputs are
+            none of the above.
+    """
+
+    def __init__(self,
+                 mean: Sequence[float],
+                 std: Sequence[float],
+                 to_rgb: bool = True,
+                 non_blocking: bool = True) -> None:
+        super().__init__(non_blocking)
+        for key, value in (('mean', mean), ('std', std)):
+            if len(value) != 3:
+                raise ValueError(
+                    f'ViewsPreprocessor: {key} must be three numbers in [0, 255], one '
+                    f'for each channel, got {value}.')
+        if min(std) <= 0:
+            raise ValueError(f'ViewsPreprocessor: std must be above 0, got {std}.')
+        # Not persistent: the checkpoint's keys are mmpretrain's.
+        for key, value in (('mean', mean), ('std', std)):
+            value = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
+            self.register_buffer(key, value, persistent=False)
+        self.to_rgb = to_rgb
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Make the model's arguments out of a batch.
+
+        Args:
+            data: ``inputs`` as above, and maybe ``data_samples``, a list.
+            training: Not used; the same is done in training and testing.
+
+        Returns:
+            ``inputs`` float32 (n, V, 3, S, S) or (n, 3, S, S), normalised RGB, and
+            ``data_samples``, None where the batch has none.
+        """
+        data = self.cast_data(data)
+        images = _as_one_tensor(data['inputs'])
+        if self.to_rgb:
+            images = images.flip(-3)
+        images = images.float().sub_(self.mean).div_(self.std)
+        return dict(inputs=images, data_samples=data.get('data_samples'))
+
+
+def _as_one_tensor(inputs: Any) -> Tensor:
+    stacked = inputs
+    if isinstance(inputs, (list, tuple)) and _can_stack(inputs):
+        # V tensors (n, 3, S, S) -> (n, V, 3, S, S); n tensors (3, S, S) -> (n, 3, S, S)
+        stacked = torch.stack(list(inputs), dim=inputs[0].ndim - 3)
+    if (not isinstance(stacked, Tensor) or stacked.dtype != torch.uint8
+            or stacked.ndim not in (4, 5) or stacked.shape[-3] != 3):
+        raise ValueError(
+            f'ViewsPreprocessor: inputs must be uint8 in [0, 255]: a tensor '
+            f'(n, V, 3, S, S) or (n, 3, S, S), V tensors (n, 3, S, S) or n tensors '
+            f'(3, S, S) of one size; got {_describe(inputs)}. End the pipeline with '
+            f'simclr_mm.TwoViews and PackInputs, and keep images uint8.')
+    return stacked
+
+
+def _can_stack(inputs: Sequence) -> bool:
+    if not inputs or not all(isinstance(entry, Tensor) for entry in inputs):
+        return False
+    kinds = {(entry.shape, entry.dtype) for entry in inputs}
+    return len(kinds) == 1 and inputs[0].ndim in (3, 4)
+
+
+def _describe(inputs: Any) -> str:
+    if isinstance(inputs, Tensor):
+        return f'{inputs.dtype} of shape {tuple(inputs.shape)}'
+    if isinstance(inputs, (list, tuple)):
+        kinds = sorted({_describe(entry) for entry in inputs})
+        return f'a list of {len(inputs)}: ' + ', '.join(kinds[:3])
+    return type(inputs).__name__

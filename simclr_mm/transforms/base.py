@@ -1,0 +1,99 @@
+"""What the random transforms of one view have in common."""
+import math
+from typing import Any
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+
+def check_image(img: Any, owner: str) -> None:
+    """Raise unless ``img`` is what every transform here works on.
+
+    Raises:
+        ValueError: img is not a uint8 array of shape (H, W, 3).
+    """
+    if (isinstance(img, np.ndarray) and img.dtype == np.uint8 and img.ndim == 3
+            and img.shape[2] == 3 and img.size):
+        return
+    got = (f'{img.dtype} of shape {img.shape}'
+           if isinstance(img, np.ndarray) else type(img).__name__)
+    raise ValueError(
+        f"{owner}: results['img'] must be uint8 BGR in [0, 255] of shape (H, W, 3), "
+        f"got {got}. Files: type='simclr_mm.LoadImageFromFile' without to_float32 "
+        f"gives that. Arrays: cv2.cvtColor(img, cv2.COLOR_GRAY2BGR) for a grey one, "
+        f"(255 * img).round().astype('uint8') for floats in [0, 1].")
+
+
+def check_prob(prob: float, owner: str, key: str = 'prob') -> None:
+    if not 0 <= prob <= 1:
+        raise ValueError(
+            f'{owner}: {key} must be a probability in [0, 1], got {prob}: write 0 for '
+            f'never, 1 for always.')
+
+
+def check_range(value: Any,
+                owner: str,
+                key: str,
+                example: tuple,
+                highest: float = math.inf,
+                zero: bool = False) -> None:
+    """Raise unless ``value`` is a pair 0 < value[0] <= value[1] <= highest.
+
+    Args:
+        value: What a config says.
+        owner: Class name for the message.
+        key: Argument name for the message.
+        example: A good value for the message.
+        highest: Bound of the pair.
+        zero: Whether value[0] may be 0.
+    """
+    pair = isinstance(value, (tuple, list)) and len(value) == 2
+    if not (pair and 0 <= value[0] <= value[1] <= highest and (zero or value[0] > 0)):
+        raise ValueError(
+            f'{owner}: {key} must be a pair with 0 {"<=" if zero else "<"} lowest <= '
+            f'highest <= {highest:g}, got {value}: write {key}={example}.')
+
+
+class RandomTransform(BaseTransform):
+    """Applies itself to ``results['img']`` with a probability.
+
+    Draws only from ``results['rng']``, the generator that TwoViews makes for each
+    view, so that a view depends on nothing but (seed, epoch, image, view). Used without
+    TwoViews it draws from fresh entropy. Where ``results['view_params_one']`` is a
+    dict, what was drawn is kept there under the class name: a dict, or None if not
+    applied.
+
+    Args:
+        prob: Probability in [0, 1] of being applied to an image.
+    """
+
+    def __init__(self, prob: float) -> None:
+        check_prob(prob, type(self).__name__)
+        self.prob = prob
+
+    def apply(self, img: np.ndarray,
+              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+        """Draw parameters and apply them.
+
+        Args:
+            img: (H, W, 3) uint8 BGR, not written to.
+            rng: The only source of randomness.
+
+        Returns:
+            The new image and what was drawn.
+        """
+        raise NotImplementedError
+
+    def transform(self, results: dict) -> dict:
+        name = type(self).__name__
+        check_image(results['img'], name)
+        rng = results.get('rng')
+        if rng is None:
+            rng = np.random.default_rng()
+        params = None
+        if rng.random() < self.prob:
+            results['img'], params = self.apply(results['img'], rng)
+            results['img_shape'] = results['img'].shape[:2]
+        if 'view_params_one' in results:
+            results['view_params_one'][name] = params
+        return results

@@ -1,0 +1,64 @@
+"""Gaussian blur with the kernel that the reference code uses."""
+import math
+from typing import Optional
+
+import cv2
+import numpy as np
+
+from ..registry import TRANSFORMS
+from .base import RandomTransform, check_range
+
+
+def gaussian_blur(img: np.ndarray, kernel: int, sigma: float) -> np.ndarray:
+    """Convolve with a Gaussian cut off at the kernel's edge, reflecting the border.
+
+    Args:
+        img: (H, W, 3) uint8 BGR.
+        kernel: Side of the kernel in pixels, odd.
+        sigma: Standard deviation in pixels, > 0.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    # What lies beyond four sigma weighs less than 1e-4, no uint8 level.
+    radius = min(kernel // 2, math.ceil(4 * sigma))
+    taps = cv2.getGaussianKernel(2 * radius + 1, sigma, cv2.CV_32F)
+    return cv2.sepFilter2D(img, -1, taps, taps, borderType=cv2.BORDER_REFLECT_101)
+
+
+@TRANSFORMS.register_module()
+class RandomGaussianBlur(RandomTransform):
+    """Blur by a sigma drawn uniformly.
+
+    Source: SimCLR, arXiv:2002.05709, Appendix A, "Gaussian blur": half of the images,
+    sigma in [0.1, 2.0], kernel 10 % of the image's side.
+
+    Args:
+        prob: Probability.
+        sigma: Lowest and highest standard deviation in pixels.
+        kernel: Side of the kernel in pixels, odd. None: a tenth of the image's height,
+            an even number plus one (23 at 224 pixels), as the reference code has it.
+            Below 20 pixels that is 1, no blur.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    def __init__(self,
+                 prob: float = 0.5,
+                 sigma: tuple[float, float] = (0.1, 2.0),
+                 kernel: Optional[int] = None) -> None:
+        super().__init__(prob)
+        check_range(sigma, 'RandomGaussianBlur', 'sigma', (0.1, 2.0))
+        if kernel is not None and (kernel < 1 or kernel % 2 == 0):
+            raise ValueError(
+                f'RandomGaussianBlur: kernel must be an odd number of pixels, got '
+                f'{kernel}: write None for 10 % of the side, or an odd number.')
+        self.sigma = sigma
+        self.kernel = kernel
+
+    def apply(self, img: np.ndarray,
+              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+        kernel = self.kernel or (img.shape[0] // 10) | 1
+        sigma = rng.uniform(*self.sigma)
+        return gaussian_blur(img, kernel, sigma), dict(sigma=sigma, kernel=kernel)

@@ -1,0 +1,183 @@
+"""Colour operations on uint8 BGR with the semantics of torchvision on PIL images.
+
+PIL cuts the fraction off where OpenCV rounds. ``_FLOOR`` is added to turn one into the
+other; it is a little above -0.5 so that whole numbers stay what they are.
+"""
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from ..registry import TRANSFORMS
+from .base import RandomTransform, check_prob
+
+_FLOOR = -0.499
+
+
+def to_gray(img: np.ndarray) -> np.ndarray:
+    """Luma (ITU-R 601) in all three channels.
+
+    Args:
+        img: (H, W, 3) uint8 BGR.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    gray = cv2.cvtColor(img, cv2.COLOR_BGR2GRAY)  # (H, W)
+    return cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
+
+
+def adjust_brightness(img: np.ndarray, factor: float) -> np.ndarray:
+    """Blend with black: factor 0 is black, 1 the image.
+
+    Args:
+        img: (H, W, 3) uint8 BGR.
+        factor: >= 0.
+
+    Returns:
+        (H, W, 3) uint8, clipped.
+    """
+    return cv2.convertScaleAbs(img, alpha=factor, beta=_FLOOR)
+
+
+def adjust_contrast(img: np.ndarray, factor: float) -> np.ndarray:
+    """Blend with the mean luma of the image: factor 0 is flat grey, 1 the image.
+
+    Args:
+        img: (H, W, 3) uint8 BGR.
+        factor: >= 0.
+
+    Returns:
+        (H, W, 3) uint8, clipped.
+    """
+    blue, green, red, _ = cv2.mean(img)
+    mean = int(0.114 * blue + 0.587 * green + 0.299 * red + 0.5)
+    return cv2.addWeighted(img, factor, img, 0, mean * (1 - factor) + _FLOOR)
+
+
+def adjust_saturation(img: np.ndarray, factor: float) -> np.ndarray:
+    """Blend with the grey image: factor 0 is grey, 1 the image.
+
+    Args:
+        img: (H, W, 3) uint8 BGR.
+        factor: >= 0.
+
+    Returns:
+        (H, W, 3) uint8, clipped.
+    """
+    return cv2.addWeighted(img, factor, to_gray(img), 1 - factor, _FLOOR)
+
+
+def adjust_hue(img: np.ndarray, factor: float) -> np.ndarray:
+    """Turn the colour circle.
+
+    Args:
+        img: (H, W, 3) uint8 BGR.
+        factor: Share of a full turn, in [-0.5, 0.5].
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV_FULL)  # hue in 256 steps
+    # 255, not 256, and cut towards zero: what torchvision does. uint8 wraps around.
+    hsv[..., 0] += np.uint8(int(factor * 255) % 256)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR_FULL, dst=hsv)
+
+
+@TRANSFORMS.register_module()
+class ColorJitter(RandomTransform):
+    """Brightness, contrast, saturation and hue in random order.
+
+    Args:
+        brightness: b >= 0; the factor is uniform in [max(0, 1 - b), 1 + b].
+        contrast: As brightness.
+        saturation: As brightness.
+        hue: h in [0, 0.5]; the shift is uniform in [-h, h] turns of the circle.
+        prob: Probability of applying all of them, else none.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    def __init__(self,
+                 brightness: float,
+                 contrast: float,
+                 saturation: float,
+                 hue: float,
+                 prob: float = 1.0) -> None:
+        super().__init__(prob)
+        self.operations = []
+        for name, function, width in (('brightness', adjust_brightness, brightness),
+                                      ('contrast', adjust_contrast, contrast),
+                                      ('saturation', adjust_saturation, saturation)):
+            if width < 0:
+                raise ValueError(
+                    f'{type(self).__name__}: {name} must be >= 0, got {width}: write 0 '
+                    f'to leave it alone, 0.8 for factors in [0.2, 1.8].')
+            self.operations.append((name, function, max(0, 1 - width), 1 + width))
+        if not 0 <= hue <= 0.5:
+            raise ValueError(
+                f'{type(self).__name__}: hue must be in [0, 0.5], got {hue}: write 0.2 '
+                f'for up to a fifth of a turn of the colour circle either way.')
+        self.operations.append(('hue', adjust_hue, -hue, hue))
+
+    def apply(self, img: np.ndarray,
+              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+        """The drawn factors by name, in the order of their application."""
+        params = {}
+        for k in rng.permutation(4):
+            name, function, low, high = self.operations[k]
+            params[name] = rng.uniform(low, high)
+            if low < high:
+                img = function(img, params[name])
+        return img, params
+
+
+@TRANSFORMS.register_module()
+class RandomGrayscale(RandomTransform):
+    """All colour gone, three equal channels.
+
+    Args:
+        prob: Probability; 0.2 in the paper, Appendix A.
+    """
+
+    def __init__(self, prob: float = 0.2) -> None:
+        super().__init__(prob)
+
+    def apply(self, img: np.ndarray,
+              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+        return to_gray(img), {}
+
+
+@TRANSFORMS.register_module()
+class ColorDistortion(BaseTransform):
+    """The colour part of SimCLR's augmentation with its one strength.
+
+    Source: SimCLR, arXiv:2002.05709, Appendix A, "Color distortion": jitter of
+    brightness, contrast and saturation by 0.8 s and of hue by 0.2 s, then grayscale.
+
+    Args:
+        strength: s in [0, 2.5]; 1 for ImageNet, 0.5 for CIFAR-10 (Appendix B.9). Above
+            2.5 the hue would turn more than half the circle.
+        jitter_prob: Probability of the jitter.
+        gray_prob: Probability of the grayscale.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    def __init__(self,
+                 strength: float = 1.0,
+                 jitter_prob: float = 0.8,
+                 gray_prob: float = 0.2) -> None:
+        if not 0 <= strength <= 2.5:
+            raise ValueError(
+                f'ColorDistortion: strength must be in [0, 2.5], got {strength}: write '
+                f'1.0 for ImageNet, 0.5 for CIFAR-10, 0 for no jitter.')
+        check_prob(jitter_prob, 'ColorDistortion', 'jitter_prob')
+        check_prob(gray_prob, 'ColorDistortion', 'gray_prob')
+        width = 0.8 * strength
+        self.jitter = ColorJitter(width, width, width, 0.2 * strength, jitter_prob)
+        self.gray = RandomGrayscale(gray_prob)
+
+    def transform(self, results: dict) -> dict:
+        return self.gray.transform(self.jitter.transform(results))

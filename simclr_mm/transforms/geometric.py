@@ -1,0 +1,168 @@
+"""The other augmentations of the paper's composition study.
+
+Source: SimCLR, arXiv:2002.05709, Sec. 3 and Fig. 4 (rotation, cutout, Gaussian noise,
+Sobel filtering). The paper gives no parameters for them but the three rotations; what
+is chosen here says why. Colour distortion and blur have files of their own.
+"""
+from typing import Optional
+
+import cv2
+import numpy as np
+
+from ..registry import TRANSFORMS
+from .base import RandomTransform, check_range
+
+# Near the ImageNet mean, so near zero after normalisation, as cutout's paper
+# (arXiv:1708.04552) wants it.
+_MID_GRAY = 128
+
+_QUARTER_TURNS = {
+    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
+    180: cv2.ROTATE_180,
+    270: cv2.ROTATE_90_CLOCKWISE
+}
+
+
+def rotate(img: np.ndarray, degrees: float) -> np.ndarray:
+    """Turn about the centre, keeping the size and repeating the border outwards.
+
+    Args:
+        img: (H, W, 3) uint8 BGR.
+        degrees: Angle, counter-clockwise.
+
+    Returns:
+        (H, W, 3) uint8, bilinear.
+    """
+    height, width = img.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
+    return cv2.warpAffine(
+        img,
+        matrix, (width, height),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE)
+
+
+def sobel(img: np.ndarray) -> np.ndarray:
+    """Length of the 3 x 3 Sobel gradient of every channel.
+
+    Args:
+        img: (H, W, 3) uint8 BGR.
+
+    Returns:
+        (H, W, 3) uint8, clipped; a quarter of the gradient, with which an upright step
+        from 0 to 255 gives 255.
+    """
+    dx = cv2.Sobel(img, cv2.CV_32F, 1, 0, scale=0.25)
+    dy = cv2.Sobel(img, cv2.CV_32F, 0, 1, scale=0.25)
+    return cv2.convertScaleAbs(cv2.magnitude(dx, dy))
+
+
+@TRANSFORMS.register_module()
+class RandomRotation(RandomTransform):
+    """Rotate by quarter turns or by any small angle.
+
+    Args:
+        degrees: None: 0, 90, 180 or 270 degrees with equal probability. A number d in
+            (0, 180]: uniform in [-d, d], border repeated.
+        prob: Probability.
+
+    Raises:
+        ValueError: degrees outside (0, 180].
+    """
+
+    def __init__(self, degrees: Optional[float] = None, prob: float = 1.0) -> None:
+        super().__init__(prob)
+        if degrees is not None and not 0 < degrees <= 180:
+            raise ValueError(
+                f'RandomRotation: degrees must be in (0, 180], got {degrees}: write '
+                f'None for quarter turns, prob=0 for no rotation.')
+        self.degrees = degrees
+
+    def apply(self, img: np.ndarray,
+              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+        if self.degrees is not None:
+            angle = rng.uniform(-self.degrees, self.degrees)
+            return rotate(img, angle), dict(degrees=angle)
+        angle = 90 * int(rng.integers(4))
+        if angle:
+            img = cv2.rotate(img, _QUARTER_TURNS[angle])
+        return img, dict(degrees=angle)
+
+
+@TRANSFORMS.register_module()
+class RandomCutout(RandomTransform):
+    """Paint a grey square over a random place.
+
+    The centre is uniform over all pixels, so squares at the border lose a part, as in
+    cutout's paper (arXiv:1708.04552).
+
+    Args:
+        ratio: Side of the square as a share of the image's shorter side, in (0, 1];
+            a half, that paper's 16 of 32 pixels for CIFAR-10.
+        prob: Probability.
+
+    Raises:
+        ValueError: ratio outside (0, 1].
+    """
+
+    def __init__(self, ratio: float = 0.5, prob: float = 1.0) -> None:
+        super().__init__(prob)
+        if not 0 < ratio <= 1:
+            raise ValueError(
+                f'RandomCutout: ratio must be in (0, 1], got {ratio}: write the side '
+                f'of the square as a share of the image, such as 0.5.')
+        self.ratio = ratio
+
+    def apply(self, img: np.ndarray,
+              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+        height, width = img.shape[:2]
+        side = max(1, round(self.ratio * min(height, width)))
+        top = int(rng.integers(height)) - side // 2
+        left = int(rng.integers(width)) - side // 2
+        img = img.copy()
+        img[max(0, top):top + side, max(0, left):left + side] = _MID_GRAY
+        return img, dict(top=top, left=left, side=side)
+
+
+@TRANSFORMS.register_module()
+class RandomSobel(RandomTransform):
+    """Replace the image by the strength of its edges, see :func:`sobel`.
+
+    Args:
+        prob: Probability.
+    """
+
+    def __init__(self, prob: float = 1.0) -> None:
+        super().__init__(prob)
+
+    def apply(self, img: np.ndarray,
+              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+        return sobel(img), {}
+
+
+@TRANSFORMS.register_module()
+class RandomGaussianNoise(RandomTransform):
+    """Add independent normal noise to every value.
+
+    Args:
+        std: Lowest and highest standard deviation in grey levels of [0, 255], drawn
+            uniformly for each image. The default ends where noise is plain to see.
+        prob: Probability.
+
+    Raises:
+        ValueError: std is not a pair 0 <= lowest <= highest.
+    """
+
+    def __init__(self,
+                 std: tuple[float, float] = (0.0, 25.0),
+                 prob: float = 1.0) -> None:
+        super().__init__(prob)
+        check_range(std, 'RandomGaussianNoise', 'std', (0, 25), zero=True)
+        self.std = std
+
+    def apply(self, img: np.ndarray,
+              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+        std = rng.uniform(*self.std)
+        noise = rng.standard_normal(img.shape, np.float32)  # (H, W, 3)
+        noise *= std
+        return cv2.add(img, noise, dtype=cv2.CV_8U), dict(std=std)

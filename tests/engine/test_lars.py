@@ -1,0 +1,271 @@
+"""LARS against hand-made numbers, a loop in float64 and mmpretrain's class."""
+import copy
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import OPTIMIZERS
+from torch import nn
+
+from simclr_mm.engine.lars import LARS
+
+pytestmark = pytest.mark.portable
+
+
+def parameter(values, grad=None):
+    p = nn.Parameter(torch.tensor(values, dtype=torch.float64))
+    if grad is not None:
+        p.grad = torch.tensor(grad, dtype=torch.float64)
+    return p
+
+
+def assert_values(p, values):
+    assert p.detach().flatten().tolist() == pytest.approx(values, rel=1e-12)
+
+
+# w = (3, 4), |w| = 5; g = (-0.8, 0.6), |g| = 1; decay 0.15, lr 2, eta 0.001.
+# u = g + 0.15 w = (-0.8 + 0.45, 0.6 + 0.6) = (-0.35, 1.2), |u| = 1.25.
+# 'sum':   trust = 0.001 * 5 / 1.25 = 0.004;       2 * 0.004 * u = (-0.0028, 0.0096).
+# 'parts': trust = 0.001 * 5 / (1 + 0.75) = 1/350; 2 / 350 * u = (-0.002, 0.048 / 7),
+#          within the 1e-8 of its denominator.
+@pytest.mark.parametrize('denominator, expected, tolerance', [
+    ('sum', [3.0028, 3.9904], 1e-12),
+    ('parts', [3.002, 4 - 0.048 / 7], 1e-10),
+])
+def test_one_step_by_hand(denominator, expected, tolerance):
+    w = parameter([[3., 4.]], [[-0.8, 0.6]])
+    LARS([w], lr=2., weight_decay=0.15, trust_denominator=denominator).step()
+    assert w.flatten().tolist() == pytest.approx(expected, rel=tolerance)
+
+
+def test_two_steps_by_hand():
+    """The rate is inside the velocity: v = 0.9 v + lr trust u."""
+    w = parameter([[3., 4.]], [[0.6, 0.8]])
+    optimizer = LARS([w], lr=2., weight_decay=0.1)
+    # u = (0.6 + 0.3, 0.8 + 0.4) = (0.9, 1.2), |u| = 1.5, trust = 0.005 / 1.5 = 1 / 300,
+    # v = 2 / 300 * u = (0.006, 0.008).
+    optimizer.step()
+    assert_values(w, [2.994, 3.992])
+    # |w| = 4.99 and u still points along (0.6, 0.8), so at half the rate
+    # lr trust u = 1 * 0.001 * 4.99 * (0.6, 0.8) = (0.002994, 0.003992),
+    # v = (0.0054 + 0.002994, 0.0072 + 0.003992) = (0.008394, 0.011192).
+    optimizer.param_groups[0]['lr'] = 1.
+    optimizer.step()
+    assert_values(w, [2.985606, 3.980808])
+
+
+def test_vectors_take_the_plain_step_unless_included():
+    # Excluded: no decay, trust 1: 2 - 0.5 * 1.
+    # Included: u = 1 + 0.15 * 2 = 1.3, trust = 0.001 * 2 / 1.3; 2 - 0.5 * 0.002.
+    for include, expected in ((False, 1.5), (True, 1.999)):
+        b = parameter([2.], [1.])
+        LARS([b], lr=0.5, weight_decay=0.15, include_1d=include).step()
+        assert_values(b, [expected])
+
+
+@pytest.mark.parametrize('denominator', ['sum', 'parts'])
+def test_zero_norms_have_trust_one(denominator):
+    weightless = parameter([[0., 0.]], [[1., 2.]])
+    gradless = parameter([[3., 4.]], [[0., 0.]])
+    LARS([weightless, gradless], lr=0.5, trust_denominator=denominator).step()
+    assert_values(weightless, [-0.5, -1.])
+    assert_values(gradless, [3., 4.])
+
+
+def test_zero_gradient_with_decay():
+    # 'sum': u = 0.1 w, trust = 0.001 * 5 / 0.5 = 0.01, step 0.5 * 0.01 * 0.1 w.
+    # 'parts', as mmpretrain: |g| = 0, trust 1, step 0.5 * 0.1 w.
+    for denominator, share in (('sum', 0.0005), ('parts', 0.05)):
+        w = parameter([[3., 4.]], [[0., 0.]])
+        LARS([w], lr=0.5, weight_decay=0.1, trust_denominator=denominator).step()
+        assert_values(w, [3 - 3 * share, 4 - 4 * share])
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        nn.Linear(4 * 36, 5)).double()
+
+
+def gradients(model, step):
+    generator = torch.Generator().manual_seed(step)
+    for p in model.parameters():
+        p.grad = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+
+
+RATES = [0.1, 0.7, 1.3, 0.9, 0.2]
+
+
+def loop(model, denominator, decay, momentum=0.9, eta=0.001):
+    """Parameter by parameter, in Python numbers where a number will do."""
+    velocities = [torch.zeros_like(p) for p in model.parameters()]
+    for step, lr in enumerate(RATES):
+        gradients(model, step)
+        for p, v in zip(model.parameters(), velocities):
+            w, g = p.data, p.grad
+            u, trust = g, 1.
+            if w.ndim > 1:
+                u = g + decay * w
+                length = u.norm().item()
+                if denominator == 'parts':
+                    length = g.norm().item() + decay * w.norm().item() + 1e-8
+                trust = eta * w.norm().item() / length
+            v.copy_(momentum * v + lr * trust * u)
+            p.data = w - v
+
+
+def train(model, optimizer, steps=range(len(RATES))):
+    for step in steps:
+        gradients(model, step)
+        for group in optimizer.param_groups:
+            group['lr'] = RATES[step]
+        optimizer.step()
+
+
+def assert_equal_models(ours, theirs, tolerance):
+    for p, expected in zip(ours.parameters(), theirs.parameters()):
+        assert (p - expected).norm() <= tolerance * expected.norm()
+
+
+@pytest.mark.parametrize('denominator', ['sum', 'parts'])
+def test_equals_loop(denominator):
+    ours, reference = network(), network()
+    optimizer = LARS(
+        ours.parameters(), lr=1., weight_decay=0.02, trust_denominator=denominator)
+    train(ours, optimizer)
+    loop(reference, denominator, decay=0.02)
+    assert_equal_models(ours, reference, 1e-13)
+
+
+def test_equals_mmpretrain():
+    """Its form of the ratio, its exclusion by name as ours by dimension."""
+    from mmpretrain.engine import LARS as MMPretrainLARS
+    ours, theirs = network().float(), network().float()
+    excluded = [p for p in theirs.parameters() if p.ndim == 1]
+    reference = MMPretrainLARS([
+        dict(params=[p for p in theirs.parameters() if p.ndim > 1]),
+        dict(params=excluded, weight_decay=0, lars_exclude=True),
+    ], lr=1., momentum=0.9, weight_decay=0.02)  # yapf: disable
+    train(theirs, reference)
+    optimizer = LARS(
+        ours.parameters(), lr=1., weight_decay=0.02, trust_denominator='parts')
+    train(ours, optimizer)
+    assert_equal_models(ours, theirs, 1e-6)
+
+
+def test_state_dict_continues_the_run(tmp_path):
+    unbroken = network()
+    train(unbroken, LARS(unbroken.parameters(), lr=1., weight_decay=0.02))
+    first = network()
+    optimizer = LARS(first.parameters(), lr=1., weight_decay=0.02)
+    train(first, optimizer, range(3))
+    torch.save((first.state_dict(), optimizer.state_dict()), tmp_path / 'run.pth')
+    weights, state = torch.load(tmp_path / 'run.pth', weights_only=True)
+    second = network()
+    second.load_state_dict(weights)
+    optimizer = LARS(second.parameters(), lr=0.)
+    optimizer.load_state_dict(state)
+    train(second, optimizer, range(3, 5))
+    assert_equal_models(second, unbroken, 0)
+
+
+def test_parameters_without_gradient_are_left_alone():
+    w, unused = parameter([[3., 4.]], [[1., 1.]]), parameter([[1., 2.]])
+    optimizer = LARS([w, unused], lr=1., weight_decay=0.1)
+    optimizer.step()
+    assert_values(unused, [1., 2.])
+    assert unused not in optimizer.state
+
+
+def test_groups_keep_their_numbers():
+    """Groups of one parameter each, as paramwise_cfg makes them, in one update."""
+    settings = [
+        dict(lr=2., weight_decay=0.15),
+        dict(lr=1., weight_decay=0., eta=0.01, momentum=0.5),
+        dict(lr=2., weight_decay=0.15, trust_denominator='parts'),
+        dict(lr=0.5, include_1d=True),
+    ]
+    together = [parameter([[3., 4.]]) for _ in settings]
+    alone = [parameter([[3., 4.]]) for _ in settings]
+    groups = [dict(params=[p], **kwargs) for p, kwargs in zip(together, settings)]
+    optimizers = [LARS(groups, lr=0.)]
+    optimizers += [LARS([p], **kwargs) for p, kwargs in zip(alone, settings)]
+    for step in range(3):
+        for p in together + alone:
+            p.grad = p.new_tensor([[-0.8, 0.6 + step]])
+        for optimizer in optimizers:
+            optimizer.step()
+    assert torch.stack(together).equal(torch.stack(alone))
+    assert len({tuple(p.flatten().tolist()) for p in together}) == len(settings)
+
+
+def test_nothing_is_read_back_from_the_device(monkeypatch):
+
+    def refuse(*args):
+        raise AssertionError('host synchronisation')
+
+    model = network()
+    optimizers = [
+        LARS(model.parameters(), lr=1., weight_decay=0.02, trust_denominator=form)
+        for form in ('sum', 'parts')
+    ]
+    gradients(model, 0)
+    for name in ('item', 'tolist', 'cpu', 'numpy', '__bool__', '__float__', '__int__'):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def test_closure_runs_with_gradients():
+    w = parameter([[3., 4.]])
+    optimizer = LARS([w], lr=1.)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = w.square().sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 25
+    # trust u = 0.001 * 5 / 10 * 2 w = 0.001 w
+    assert_values(w, [2.997, 3.996])
+
+
+def test_built_by_mmengine():
+    w = parameter([[3., 4.]], [[-0.8, 0.6]])
+    config = dict(type='simclr_mm.LARS', lr=2., weight_decay=0.15)
+    OPTIMIZERS.build(dict(config, params=[w])).step()
+    assert_values(w, [3.0028, 3.9904])
+
+
+def test_paramwise_decay_of_mmengine():
+    model = network()
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            type='OptimWrapper',
+            optimizer=dict(type='simclr_mm.LARS', lr=2., weight_decay=0.15),
+            paramwise_cfg=dict(custom_keys={'4.': dict(decay_mult=0, lr_mult=0.5)})))
+    assert isinstance(wrapper, OptimWrapper)
+    before = copy.deepcopy(model)
+    wrapper.update_params(sum(p.sum() for p in model.parameters()))
+    for module, lr, decay in ((0, 2., 0.15), (4, 1., 0.)):
+        w = before[module].weight.data
+        u = 1 + decay * w
+        expected = w - lr * 0.001 * w.norm() / u.norm() * u
+        torch.testing.assert_close(model[module].weight.data, expected)
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(lr=-0.1),
+    dict(lr=float('nan')),
+    dict(lr='0.1'),
+    dict(lr=1., momentum=1.),
+    dict(lr=1., weight_decay=-1e-6),
+    dict(lr=1., eta=0.),
+    dict(lr=1., trust_denominator='product'),
+])
+def test_errors_name_the_key(kwargs):
+    with pytest.raises(ValueError, match=f'optim_wrapper.optimizer.{list(kwargs)[-1]}'):
+        LARS([parameter([1.])], **kwargs)

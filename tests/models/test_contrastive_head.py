@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from simclr_mm.losses import nt_xent
+from simclr_mm.registry import MODELS
+
+pytestmark = pytest.mark.portable
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(temperature=0.5),
+    dict(temperature=0.2, pairs='separate'),
+])
+def test_hands_its_numbers_to_the_loss(kwargs):
+    head = MODELS.build(dict(type='simclr_mm.NTXentHead', **kwargs))
+    z = torch.randn(4, 3, 8)
+    logged = head.loss(z)
+    loss, stats = nt_xent(z, **kwargs, return_stats=True)
+    assert logged.pop('loss').equal(loss)
+    assert logged == stats
+
+
+def test_default_temperature_is_the_papers():
+    z = torch.randn(4, 2, 8)
+    head = MODELS.build(dict(type='simclr_mm.NTXentHead'))
+    assert head.loss(z)['loss'].equal(nt_xent(z, 0.1))
+
+
+def test_only_the_loss_is_added_to_the_objective():
+    """MMEngine sums every key that contains 'loss'."""
+    head = MODELS.build(dict(type='simclr_mm.NTXentHead'))
+    assert [key for key in head.loss(torch.randn(4, 2, 8)) if 'loss' in key] == ['loss']

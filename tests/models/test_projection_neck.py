@@ -1,0 +1,87 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from simclr_mm.registry import MODELS
+
+pytestmark = pytest.mark.portable
+
+
+def build(**kwargs):
+    return MODELS.build(dict(type='simclr_mm.ProjectionNeck', **kwargs))
+
+
+@pytest.mark.parametrize('num_layers, shapes', [
+    (0, []),
+    (1, [(5, 12)]),
+    (2, [(20, 12), (5, 20)]),
+    (3, [(20, 12), (20, 20), (5, 20)]),
+])
+def test_layers(num_layers, shapes):
+    neck = build(in_channels=12, hid_channels=20, out_channels=5, num_layers=num_layers)
+    expected = {}
+    for layer, shape in enumerate(shapes):
+        expected[f'fc{layer}.weight'] = shape
+        for name in ('weight', 'bias', 'running_mean', 'running_var'):
+            expected[f'bn{layer}.{name}'] = shape[:1]
+        expected[f'bn{layer}.num_batches_tracked'] = ()
+    assert {k: tuple(v.shape) for k, v in neck.state_dict().items()} == expected
+    assert neck(torch.randn(4, 12)).shape == (4, 5 if shapes else 12)
+
+
+def test_no_head_changes_nothing():
+    x = torch.randn(4, 12)
+    assert build(in_channels=12, num_layers=0)(x) is x
+
+
+def test_hidden_width_is_the_input_width():
+    neck = build(in_channels=12)
+    assert neck.fc0.weight.shape == (12, 12)
+    assert neck.fc1.weight.shape == (128, 12)
+
+
+def test_forward_by_hand():
+    neck = build(in_channels=6, hid_channels=4, out_channels=3, num_layers=3).double()
+    x = torch.randn(8, 6, dtype=torch.float64)
+    expected = x
+    for layer in range(3):
+        expected = expected @ neck.get_parameter(f'fc{layer}.weight').T
+        expected = (expected - expected.mean(0)) / torch.sqrt(
+            expected.var(0, unbiased=False) + 1e-5)
+        if layer < 2:
+            expected = expected.clamp(min=0)
+    torch.testing.assert_close(neck(x), expected)
+
+
+def test_init_weights():
+    """Linear as PyTorch draws it, U(+-1/sqrt(fan_in)); norms 1 and 0."""
+    torch.manual_seed(0)
+    neck = build(in_channels=400, hid_channels=100, out_channels=100)
+    for p in neck.parameters():
+        nn.init.constant_(p, 7.)
+    neck.init_weights()
+    for layer, bound in enumerate([1 / 20, 1 / 10]):
+        weight = neck.get_parameter(f'fc{layer}.weight')
+        assert 0.99 * bound < weight.abs().max() <= bound
+        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
+        assert (neck.get_parameter(f'bn{layer}.weight') == 1).all()
+        assert (neck.get_parameter(f'bn{layer}.bias') == 0).all()
+
+
+def test_norm_becomes_sync_bn():
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(build(in_channels=8))
+    assert isinstance(converted.bn0, nn.SyncBatchNorm)
+    assert isinstance(converted.bn1, nn.SyncBatchNorm)
+
+
+def test_other_norms():
+    neck = build(in_channels=8, norm_cfg=dict(type='LN'))
+    x = torch.randn(4, 8)
+    hidden = F.relu(F.layer_norm(neck.fc0(x), (8, )))
+    torch.testing.assert_close(neck(x), F.layer_norm(neck.fc1(hidden), (128, )))
+
+
+def test_errors_name_the_fix():
+    with pytest.raises(ValueError, match='model.neck.num_layers'):
+        build(in_channels=8, num_layers=-1)

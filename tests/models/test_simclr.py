@@ -1,0 +1,223 @@
+"""SimCLR as MMEngine calls it, and against mmpretrain's model of the same config."""
+import mmpretrain
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
+from mmengine.registry import DefaultScope
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from simclr_mm.registry import MODELS
+
+pytestmark = pytest.mark.portable
+
+THIN = dict(type='ResNet_CIFAR', depth=18, base_channels=8, stem_channels=8)
+VIT = dict(type='VisionTransformer', arch='deit-tiny', img_size=32, patch_size=8)
+
+
+def build(backbone=THIN, **kwargs):
+    torch.manual_seed(0)
+    return MODELS.build(dict(type='simclr_mm.SimCLR', backbone=backbone, **kwargs))
+
+
+def pixels(*shape):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+
+
+def randomize_statistics(model):
+    """BN statistics and scales that make every channel count."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for values in (module.running_var, module.weight.data):
+                values.uniform_(0.5, 1.5, generator=generator)
+            for values in (module.running_mean, module.bias.data):
+                values.normal_(0, 0.3, generator=generator)
+
+
+def test_interchange_with_mmpretrain():
+    """Strict loading both ways, equal features and projections, equal size."""
+    theirs = mmpretrain.get_model('simclr_resnet50_16xb256-coslr-200e_in1k')
+    ours = build(dict(type='ResNet', depth=50, zero_init_residual=True))
+    assert sum(p.numel() for p in ours.parameters()) == 27_968_832
+    randomize_statistics(theirs)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    ours.eval()
+    theirs.eval()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        maps = theirs.extract_feat(images)
+        features = ours.extract_feat(images)
+        expected = maps[0].mean((2, 3))
+        assert (features - expected).norm() <= 1e-5 * expected.norm()
+        expected = theirs.neck(maps)[0]
+        assert (ours.neck(features) - expected).norm() <= 1e-5 * expected.norm()
+    randomize_statistics(ours)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+
+
+@pytest.mark.parametrize('backbone, side, width', [
+    (dict(type='ResNet', depth=18), 32, 512),
+    (dict(type='ResNet', depth=50, out_indices=(1, 3)), 32, 2048),
+    (THIN, 32, 64),
+    (dict(type='ConvNeXt', arch='atto'), 32, 320),
+    (dict(type='ConvNeXt', arch='atto', gap_before_final_norm=False), 32, 320),
+    (VIT, 32, 192),
+    (dict(VIT, out_type='raw'), 32, 192),
+    (dict(VIT, out_type='featmap'), 32, 192),
+    (dict(type='SwinTransformer', arch='tiny', img_size=224), 224, 768),
+    (dict(
+        type='SwinTransformer', arch='tiny', img_size=64, pad_small_map=True), 64, 768),
+    (dict(type='LeViT', arch='128s'), 224, 384),
+    (dict(type='MlpMixer', arch='b', img_size=32, patch_size=16), 32, 768),
+],
+                         ids=lambda value: value.get('type')
+                         if isinstance(value, dict) else '')
+def test_any_backbone(backbone, side, width):
+    model = build(backbone)
+    assert model.neck.fc0.in_features == width
+    model.eval()
+    with torch.no_grad():
+        assert model(torch.randn(2, 3, side, side)).shape == (2, width)
+
+
+def test_tokens_are_averaged():
+    model = build(dict(VIT, out_type='raw'))
+    model.eval()
+    images = torch.randn(2, 3, 32, 32)
+    tokens = model.backbone(images)[-1]  # (2, 1 + 16, 192)
+    torch.testing.assert_close(model.extract_feat(images), tokens.sum(1) / 17)
+
+
+def test_building_leaves_no_trace():
+    """The dry forward pass draws nothing and changes no statistic and no mode."""
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(type='simclr_mm.SimCLR', backbone=THIN, neck=dict(
+            type='simclr_mm.ProjectionNeck')))
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    told = MODELS.build(
+        dict(
+            type='simclr_mm.SimCLR',
+            backbone=THIN,
+            neck=dict(type='simclr_mm.ProjectionNeck', in_channels=64)))
+    assert state.equal(torch.get_rng_state())
+    for ours, theirs in zip(model.state_dict().values(), told.state_dict().values()):
+        assert ours.equal(theirs)
+    assert all(module.training for module in model.modules())
+
+
+def test_width_that_cannot_be_inferred():
+    with pytest.raises(ValueError, match='model.neck.in_channels'):
+        build(dict(type='SwinTransformer', arch='tiny', img_size=32))
+
+
+@pytest.mark.parametrize('scope', ['mmengine', 'simclr_mm', 'mmpretrain'])
+def test_any_default_scope(scope):
+    with DefaultScope.overwrite_default_scope(scope):
+        assert build().neck.fc0.in_features == 64
+
+
+@pytest.mark.parametrize('num_views', [2, 3])
+def test_loss_embeds_all_views_in_one_pass(num_views):
+    model = build()
+    inputs = torch.randn(4, num_views, 3, 32, 32)
+    calls = []
+    model.backbone.register_forward_hook(lambda *args: calls.append(args))
+    losses = model(inputs, mode='loss')
+    assert len(calls) == 1
+    assert set(losses) == {'loss', 'top1', 'pos_sim', 'neg_sim', 'chance'}
+    rows = torch.stack([inputs[i, v] for i in range(4) for v in range(num_views)])
+    z = model.neck(model.backbone(rows)[-1].mean((2, 3)))
+    z = torch.stack([z[i * num_views:(i + 1) * num_views] for i in range(4)])
+    torch.testing.assert_close(losses['loss'], model.head.loss(z)['loss'])
+
+
+def test_errors_name_the_fix():
+    model = build()
+    with pytest.raises(ValueError, match='simclr_mm.TwoViews'):
+        model(torch.zeros(4, 3, 32, 32), mode='loss')
+    with pytest.raises(ValueError, match="'predict', got 'features'"):
+        model(torch.zeros(4, 3, 32, 32), mode='features')
+
+
+def test_train_step():
+    """One SGD step of size lr along the gradient of the loss, all parameters moved."""
+    model, twin = build(), build()
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    views = pixels(4, 2, 3, 32, 32)
+    logged = model.train_step(dict(inputs=views), wrapper)
+    batch = twin.data_preprocessor(dict(inputs=views))
+    loss = twin(**batch, mode='loss')['loss']
+    loss.backward()
+    torch.testing.assert_close(logged['loss'], loss)
+    assert logged['chance'].item() == pytest.approx(1.9459101)  # ln(2 * 4 - 1)
+    for after, before in zip(model.parameters(), twin.parameters()):
+        torch.testing.assert_close(after, before - 0.1 * before.grad)
+        assert before.grad.any()
+
+
+@pytest.mark.parametrize('step', ['val_step', 'test_step'])
+def test_predictions_carry_features(step):
+    model = build()
+    model.eval()
+    images = pixels(3, 3, 32, 32)
+    samples = [DataSample().set_gt_label(label) for label in range(3)]
+    with torch.no_grad():
+        results = getattr(model, step)(dict(inputs=images, data_samples=samples))
+        bare = getattr(model, step)(dict(inputs=images))
+        expected = model(**model.data_preprocessor(dict(inputs=images)))
+    assert [result.gt_label.item() for result in results] == [0, 1, 2]
+    for result, alone, feature in zip(results, bare, expected):
+        assert result.feature.equal(feature)
+        assert alone.feature.equal(feature)
+        assert result.to_dict()['feature'].shape == (64, )
+
+
+def test_preprocessor_defaults_and_changes():
+    """ImageNet statistics in RGB; inputs are BGR unless the config says otherwise."""
+    blue = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    blue[:, 0] = 255
+    normalised = build().data_preprocessor(dict(inputs=blue))['inputs']
+    expected = [-123.675 / 58.395, -116.28 / 57.12, (255 - 103.53) / 57.375]
+    assert normalised[0, :, 0, 0].tolist() == pytest.approx(expected)
+    model = build(data_preprocessor=dict(mean=[0, 0, 0], std=[255, 255, 255]))
+    normalised = model.data_preprocessor(dict(inputs=blue))['inputs']
+    assert normalised[0, :, 0, 0].tolist() == [0, 0, 1]
+
+
+def test_init_weights_reaches_backbone_and_neck():
+    model = build(dict(THIN, init_cfg=[dict(type='Constant', layer='Conv2d', val=3.)]))
+    nn.init.zeros_(model.neck.fc0.weight)
+    model.init_weights()
+    assert (model.backbone.conv1.weight == 3).all()
+    assert model.neck.fc0.weight.std() > 0.01
+
+
+def _train_two_steps(rank, world_size, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        'gloo', f'file://{folder}/rendezvous', rank=rank, world_size=world_size)
+    model = MMDistributedDataParallel(build())
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    views = pixels(8, 2, 3, 32, 32).chunk(world_size)[rank]
+    for _ in range(2):  # DDP refuses the second step if the first left one unused
+        logged = model.train_step(dict(inputs=views), wrapper)
+    torch.save((logged, list(model.module.parameters())), folder / f'rank{rank}.pth')
+    dist.destroy_process_group()
+
+
+def test_distributed_training_uses_all_parameters(tmp_path):
+    mp.spawn(_train_two_steps, (2, tmp_path), 2)
+    (logged, params), (_, others) = (
+        torch.load(tmp_path / f'rank{rank}.pth', weights_only=False)
+        for rank in range(2))
+    assert logged['chance'].item() == pytest.approx(2.7080502)  # ln(2 * 8 - 1)
+    for p, other, before in zip(params, others, build().parameters()):
+        assert p.equal(other)
+        assert not p.equal(before)

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# test on several processes of this machine, or of NNODES machines.
+# Usage: tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [flags of tools/test.py]
+# One process a GPU; without GPUs, processes on CPUs over gloo.
+set -euo pipefail
+if [ $# -lt 3 ]; then sed -n '2,4s/^# //p' "$0"; exit 2; fi
+config=$1
+checkpoint=$2
+processes=$3
+here=$(cd "$(dirname "$0")" && pwd)
+
+PYTHONPATH="$here/..:${PYTHONPATH:-}" \
+python -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" \
+    --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master_port="${PORT:-29500}" \
+    --nproc_per_node="$processes" \
+    "$here/test.py" "$config" "$checkpoint" --launcher pytorch "${@:4}"

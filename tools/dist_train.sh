@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# train on several processes of this machine, or of NNODES machines.
+# Usage: tools/dist_train.sh CONFIG PROCESSES [flags of tools/train.py]
+# One process a GPU; without GPUs, processes on CPUs over gloo.
+set -euo pipefail
+if [ $# -lt 2 ]; then sed -n '2,4s/^# //p' "$0"; exit 2; fi
+config=$1
+processes=$2
+here=$(cd "$(dirname "$0")" && pwd)
+
+PYTHONPATH="$here/..:${PYTHONPATH:-}" \
+python -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" \
+    --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master_port="${PORT:-29500}" \
+    --nproc_per_node="$processes" \
+    "$here/train.py" "$config" --launcher pytorch "${@:3}"

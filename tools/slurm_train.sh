@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# train through Slurm.
+# Usage: GPUS=16 GPUS_PER_NODE=8 CPUS_PER_TASK=8 tools/slurm_train.sh PARTITION JOB CONFIG WORK_DIR [flags of tools/train.py]
+set -euo pipefail
+if [ $# -lt 4 ]; then sed -n '2,3s/^# //p' "$0"; exit 2; fi
+here=$(cd "$(dirname "$0")" && pwd)
+gpus=${GPUS:-8}
+gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
+
+PYTHONPATH="$here/..:${PYTHONPATH:-}" \
+srun -p "$1" \
+    --job-name="$2" \
+    --gres="gpu:$gpus_per_node" \
+    --ntasks="$gpus" \
+    --ntasks-per-node="$gpus_per_node" \
+    --cpus-per-task="${CPUS_PER_TASK:-8}" \
+    --kill-on-bad-exit=1 \
+    ${SRUN_ARGS:-} \
+    python -u "$here/train.py" "$3" --work-dir="$4" --launcher slurm "${@:5}"
