@@ -157,8 +157,8 @@ def _explain(error: Exception, name: str) -> str:
     if isinstance(error, pickle.UnpicklingError) and refused:
         return (
             f'{name} is refused: it asks for {refused[1] or refused[2]}, which could '
-            'run code; get a file of tensors only, or allow the name with '
-            'torch.serialization.add_safe_globals if you trust it')
+            'run code; get a file that holds tensors only, or, for a class of your own,'
+            ' allow it with torch.serialization.add_safe_globals')
     reason = re.sub(r'(?s).*WeightsUnpickler error: ', '', str(error)).strip()
     reason = reason.splitlines()[0][:200] if reason else 'it ends too early'
     return (

@@ -6,6 +6,7 @@ from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset
 
 from simclr_mm.registry import DATASETS
+from simclr_mm.transforms import UnreadableImage
 from .sampler import SampleIndex
 
 _ATTEMPTS = 100
@@ -26,7 +27,7 @@ class ReplaceUnreadable(Dataset):
             :class:`~simclr_mm.transforms.UnreadableImage` for an unreadable image.
 
     Raises:
-        OSError: A hundred images in a row could not be read.
+        UnreadableImage: A hundred images in a row could not be read.
     """
 
     def __init__(self, dataset: Union[dict, Dataset]) -> None:
@@ -49,17 +50,14 @@ class ReplaceUnreadable(Dataset):
         for _ in range(_ATTEMPTS):
             try:
                 sample = self.dataset[wanted]
-            except OSError as error:
-                path = getattr(error, 'path', None)
-                if path is None:
-                    raise
-                unreadable.append((str(path), str(error)))
+            except UnreadableImage as error:
+                unreadable.append((error.path, str(error)))
                 wanted = index.at(int(rng.integers(len(self))))
                 continue
             if unreadable:
                 sample['data_samples'].set_field(
                     unreadable, 'unreadable', field_type='metainfo')
             return sample
-        raise OSError(
+        raise UnreadableImage(
             f'{_ATTEMPTS} images in a row could not be read; the last: '
             f'{unreadable[-1][1]}')

@@ -83,7 +83,7 @@ def _encoder(runner) -> Mapping:
     Raises:
         ValueError: there is none.
     """
-    init_cfgs = runner.cfg.model.backbone.get('init_cfg') or []
+    init_cfgs = getattr(_backbone(runner), 'init_cfg', None) or []
     if isinstance(init_cfgs, Mapping):
         init_cfgs = [init_cfgs]
     for init_cfg in init_cfgs:
@@ -108,7 +108,8 @@ def _check_loaded(runner) -> None:
     if problems:
         raise RuntimeError(
             f'the backbone is not the encoder in {path}: {problems}; check that '
-            'model.backbone is what was pretrained and that nothing overwrites it')
+            'model.backbone is what was pretrained, that init_cfg.prefix is what its '
+            "keys begin with ('backbone.'), and that nothing overwrites it")
     if is_main_process():
         runner.logger.info(f'The backbone is the encoder in {path}, {len(state)} of '
                            f'{len(state)} keys bit by bit.')

@@ -77,14 +77,14 @@ class Runner(_Runner):
             by_epoch = scheduler.get('by_epoch', True)
             length = loop.max_epochs if by_epoch else loop.max_iters
             unit = 'epochs' if by_epoch else 'iterations'
-            for key in ('begin', 'end'):
-                if scheduler.get(key, 0) > length:
-                    limit = 'max_epochs' if by_epoch else 'max_iters'
-                    raise ValueError(
-                        f'param_scheduler.{i}.{key} = {scheduler[key]} {unit} is beyond '
-                        f'the end of training, train_cfg.{limit} = {length}. Change one '
-                        f'of them, for example with --cfg-options '
-                        f'param_scheduler.{i}.{key}=...')
+            limit = 'max_epochs' if by_epoch else 'max_iters'
+            beyond = [key for key, last in (('begin', length - 1), ('end', length))
+                      if scheduler.get(key, 0) > last]
+            for key in beyond:
+                raise ValueError(
+                    f'param_scheduler.{i}.{key} = {scheduler[key]} {unit} is not within '
+                    f'training, train_cfg.{limit} = {length}. Change one of them, for '
+                    f'example with --cfg-options param_scheduler.{i}.{key}=...')
         return loop
 
     def scale_lr(self,

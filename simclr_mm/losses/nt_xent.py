@@ -67,7 +67,7 @@ def nt_xent(z: Tensor,
         view = torch.arange(num_views, device=z.device)
         others = (view[:, None] + view[1:]) % num_views  # (V, V-1)
         pos = own.permute(2, 0, 1)[:, view[:, None], others]  # (n, V, V-1)
-        own_sum = own.detach().sum()
+        own_sum = own.sum()
         own.fill_(-math.inf)  # leaves only negatives in sims
         if pairs == 'all':
             loss = _all_pairs(sims, pos)

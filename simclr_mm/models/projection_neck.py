@@ -22,14 +22,14 @@ _INIT = (dict(
 class ProjectionNeck(BaseModule):
     """The projection head g: fc, norm, then (ReLU, fc, norm) for each further layer.
 
-    Source: SimCLR, arXiv:2002.05709, Sec. 2.1, Sec. 4.2 and B.5.
+    Source: SimCLR, arXiv:2002.05709, Sec. 2.1 and 4.2.
 
     Args:
         in_channels: C, width of the features; ``SimCLR`` fills it in.
         hid_channels: Width of every layer but the last; C by default, as in the
             paper (2048 for ResNet-50).
-        out_channels: d, width of the projection; Fig. 8 finds no gain above 128. Not
-            used by 0 layers, which project to C.
+        out_channels: d, width of the projection, on which the features hardly depend
+            (Fig. 8); 128 as in Sec. 2.2. Not used by 0 layers, where d is C.
         num_layers: 0 (no head), 1 (linear), 2 (the paper) or more (3 in SimCLR v2).
         norm_cfg: Norm after every fc layer, the last included. 'BN1d' runs on a CPU
             and is turned into SyncBN with the backbone's.

@@ -97,22 +97,25 @@ def gradients(model, step):
 RATES = [0.1, 0.7, 1.3, 0.9, 0.2]
 
 
-def loop(model, denominator, decay, momentum=0.9, eta=0.001):
-    """Parameter by parameter, in Python numbers where a number will do."""
-    velocities = [torch.zeros_like(p) for p in model.parameters()]
-    for step, lr in enumerate(RATES):
-        gradients(model, step)
-        for p, v in zip(model.parameters(), velocities):
-            w, g = p.data, p.grad
-            u, trust = g, 1.
-            if w.ndim > 1:
-                u = g + decay * w
-                length = u.norm().item()
-                if denominator == 'parts':
-                    length = g.norm().item() + decay * w.norm().item() + 1e-8
-                trust = eta * w.norm().item() / length
-            v.copy_(momentum * v + lr * trust * u)
-            p.data = w - v
+def step_one(p,
+             v,
+             lr,
+             weight_decay=0.,
+             momentum=0.9,
+             eta=0.001,
+             trust_denominator='sum',
+             include_1d=False):
+    """One parameter and its velocity, in Python numbers where a number will do."""
+    w, g = p.data, p.grad
+    u, trust = g, 1.
+    if include_1d or w.ndim > 1:
+        u = g + weight_decay * w
+        length = u.norm().item()
+        if trust_denominator == 'parts':
+            length = g.norm().item() + weight_decay * w.norm().item() + 1e-8
+        trust = eta * w.norm().item() / length
+    v.copy_(momentum * v + lr * trust * u)
+    p.data = w - v
 
 
 def train(model, optimizer, steps=range(len(RATES))):
@@ -131,10 +134,13 @@ def assert_equal_models(ours, theirs, tolerance):
 @pytest.mark.parametrize('denominator', ['sum', 'parts'])
 def test_equals_loop(denominator):
     ours, reference = network(), network()
-    optimizer = LARS(
-        ours.parameters(), lr=1., weight_decay=0.02, trust_denominator=denominator)
-    train(ours, optimizer)
-    loop(reference, denominator, decay=0.02)
+    settings = dict(weight_decay=0.02, trust_denominator=denominator)
+    train(ours, LARS(ours.parameters(), lr=1., **settings))
+    velocities = [torch.zeros_like(p) for p in reference.parameters()]
+    for step, lr in enumerate(RATES):
+        gradients(reference, step)
+        for p, v in zip(reference.parameters(), velocities):
+            step_one(p, v, lr, **settings)
     assert_equal_models(ours, reference, 1e-13)
 
 
@@ -142,12 +148,14 @@ def test_equals_mmpretrain():
     """Its form of the ratio, its exclusion by name as ours by dimension."""
     from mmpretrain.engine import LARS as MMPretrainLARS
     ours, theirs = network().float(), network().float()
-    excluded = [p for p in theirs.parameters() if p.ndim == 1]
-    reference = MMPretrainLARS([
+    groups = [
         dict(params=[p for p in theirs.parameters() if p.ndim > 1]),
-        dict(params=excluded, weight_decay=0, lars_exclude=True),
-    ], lr=1., momentum=0.9, weight_decay=0.02)  # yapf: disable
-    train(theirs, reference)
+        dict(
+            params=[p for p in theirs.parameters() if p.ndim == 1],
+            weight_decay=0,
+            lars_exclude=True),
+    ]
+    train(theirs, MMPretrainLARS(groups, lr=1., momentum=0.9, weight_decay=0.02))
     optimizer = LARS(
         ours.parameters(), lr=1., weight_decay=0.02, trust_denominator='parts')
     train(ours, optimizer)
@@ -184,20 +192,21 @@ def test_groups_keep_their_numbers():
         dict(lr=2., weight_decay=0.15),
         dict(lr=1., weight_decay=0., eta=0.01, momentum=0.5),
         dict(lr=2., weight_decay=0.15, trust_denominator='parts'),
-        dict(lr=0.5, include_1d=True),
+        dict(lr=0.5),
     ]
-    together = [parameter([[3., 4.]]) for _ in settings]
-    alone = [parameter([[3., 4.]]) for _ in settings]
-    groups = [dict(params=[p], **kwargs) for p, kwargs in zip(together, settings)]
-    optimizers = [LARS(groups, lr=0.)]
-    optimizers += [LARS([p], **kwargs) for p, kwargs in zip(alone, settings)]
+    ours = [parameter([[3., 4.]]) for _ in settings]
+    reference = [parameter([[3., 4.]]) for _ in settings]
+    velocities = [torch.zeros_like(p) for p in reference]
+    groups = [dict(params=[p], **kwargs) for p, kwargs in zip(ours, settings)]
+    optimizer = LARS(groups, lr=0.)
     for step in range(3):
-        for p in together + alone:
+        for p in ours + reference:
             p.grad = p.new_tensor([[-0.8, 0.6 + step]])
-        for optimizer in optimizers:
-            optimizer.step()
-    assert torch.stack(together).equal(torch.stack(alone))
-    assert len({tuple(p.flatten().tolist()) for p in together}) == len(settings)
+        optimizer.step()
+        for p, v, kwargs in zip(reference, velocities, settings):
+            step_one(p, v, **kwargs)
+    for p, expected in zip(ours, reference):
+        assert_values(p, expected.flatten().tolist())
 
 
 def test_nothing_is_read_back_from_the_device(monkeypatch):

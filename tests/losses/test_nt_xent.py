@@ -204,8 +204,17 @@ def _process(rank, world_size, folder):
         loss = _loss(network, share, pairs)
         loss.backward()
         results.append((loss.item(), [p.grad for p in network.parameters()]))
+    if world_size > 1:
+        _refuses_double_backward(share)
     torch.save(results, folder / f'rank{rank}.pth')
     dist.destroy_process_group()
+
+
+def _refuses_double_backward(z):
+    z.requires_grad_()
+    gradient, = torch.autograd.grad(nt_xent(z, 0.2), z, create_graph=True)
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        gradient.sum().backward()
 
 
 @pytest.mark.parametrize('world_size', [1, 2, 3])

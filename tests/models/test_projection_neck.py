@@ -47,8 +47,8 @@ def test_forward_by_hand():
     expected = x
     for layer in range(3):
         expected = expected @ neck.get_parameter(f'fc{layer}.weight').T
-        expected = (expected - expected.mean(0)) / torch.sqrt(
-            expected.var(0, unbiased=False) + 1e-5)
+        std = torch.sqrt(expected.var(0, unbiased=False) + 1e-5)
+        expected = (expected - expected.mean(0)) / std
         if layer < 2:
             expected = expected.clamp(min=0)
     torch.testing.assert_close(neck(x), expected)

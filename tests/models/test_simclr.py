@@ -60,23 +60,23 @@ def test_interchange_with_mmpretrain():
     theirs.load_state_dict(ours.state_dict(), strict=True)
 
 
-@pytest.mark.parametrize('backbone, side, width', [
-    (dict(type='ResNet', depth=18), 32, 512),
-    (dict(type='ResNet', depth=50, out_indices=(1, 3)), 32, 2048),
-    (THIN, 32, 64),
-    (dict(type='ConvNeXt', arch='atto'), 32, 320),
-    (dict(type='ConvNeXt', arch='atto', gap_before_final_norm=False), 32, 320),
-    (VIT, 32, 192),
-    (dict(VIT, out_type='raw'), 32, 192),
-    (dict(VIT, out_type='featmap'), 32, 192),
-    (dict(type='SwinTransformer', arch='tiny', img_size=224), 224, 768),
-    (dict(
-        type='SwinTransformer', arch='tiny', img_size=64, pad_small_map=True), 64, 768),
-    (dict(type='LeViT', arch='128s'), 224, 384),
-    (dict(type='MlpMixer', arch='b', img_size=32, patch_size=16), 32, 768),
-],
-                         ids=lambda value: value.get('type')
-                         if isinstance(value, dict) else '')
+@pytest.mark.parametrize(
+    'backbone, side, width', [
+        (dict(type='ResNet', depth=18), 32, 512),
+        (dict(type='ResNet', depth=50, out_indices=(1, 3)), 32, 2048),
+        (THIN, 32, 64),
+        (dict(type='ConvNeXt', arch='atto'), 32, 320),
+        (dict(type='ConvNeXt', arch='atto', gap_before_final_norm=False), 32, 320),
+        (VIT, 32, 192),
+        (dict(VIT, out_type='raw'), 32, 192),
+        (dict(VIT, out_type='featmap'), 32, 192),
+        (dict(type='SwinTransformer', arch='tiny', img_size=224), 224, 768),
+        (dict(type='SwinTransformer', arch='tiny', img_size=64,
+              pad_small_map=True), 64, 768),
+        (dict(type='LeViT', arch='128s'), 224, 384),
+        (dict(type='MlpMixer', arch='b', img_size=32, patch_size=16), 32, 768),
+    ],
+    ids=lambda value: value.get('type') if isinstance(value, dict) else '')
 def test_any_backbone(backbone, side, width):
     model = build(backbone)
     assert model.neck.fc0.in_features == width
@@ -97,8 +97,10 @@ def test_building_leaves_no_trace():
     """The dry forward pass draws nothing and changes no statistic and no mode."""
     torch.manual_seed(0)
     model = MODELS.build(
-        dict(type='simclr_mm.SimCLR', backbone=THIN, neck=dict(
-            type='simclr_mm.ProjectionNeck')))
+        dict(
+            type='simclr_mm.SimCLR',
+            backbone=THIN,
+            neck=dict(type='simclr_mm.ProjectionNeck')))
     state = torch.get_rng_state()
     torch.manual_seed(0)
     told = MODELS.build(

@@ -1,7 +1,7 @@
 """Write the training checkpoint of this folder for the environment it runs in.
 
-The distributions exclude one another, so each file comes from an environment of its own:
-``python write.py`` in one with mmengine or onedl-mmengine and the NumPy in question.
+The distributions exclude one another, so each file comes from an environment of its
+own: run this in one with mmengine or onedl-mmengine and the NumPy in question.
 """
 from importlib.metadata import distributions
 from pathlib import Path

@@ -1,0 +1,138 @@
+"""Models by name: this package's entries in mmpretrain's hub."""
+import copy
+from difflib import get_close_matches
+from fnmatch import fnmatch
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
+from mmengine.runner import CheckpointLoader
+from mmpretrain.apis.model import ModelHub
+from mmpretrain.registry import DATASETS
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+
+from ..checkpoints import CheckpointError, install_safe_loading, load_state, model_state
+
+# Configs, tools and model index: links in a checkout, files in an installed package.
+_MIM = Path(__file__).resolve().parents[1] / '.mim'
+
+
+@lru_cache(maxsize=None)
+def register() -> Tuple[str, ...]:
+    """Enter our models into mmpretrain's hub, once.
+
+    Returns:
+        Their names, sorted. mmpretrain's ``get_model``, ``list_models`` and inferencers
+        know them from now on.
+    """
+    before = set(ModelHub._models_dict)
+    ModelHub.register_model_index(_MIM / 'model-index.yml', config_prefix=_MIM)
+    return tuple(sorted(set(ModelHub._models_dict) - before))
+
+
+def list_models(pattern: Optional[str] = None) -> List[str]:
+    """Names of this package's models, for :func:`get_model`.
+
+    Args:
+        pattern: With wildcards as in ``fnmatch``, such as ``'*cifar10'``. None: all.
+
+    Returns:
+        Names, sorted.
+    """
+    return [name for name in register() if fnmatch(name, pattern or '*')]
+
+
+def get_model(model: Union[str, Path, Config],
+              pretrained: Union[bool, str, Path] = False,
+              device: Union[str, torch.device, None] = None,
+              **kwargs) -> BaseModel:
+    """Build a model in eval mode.
+
+    Args:
+        model: A name out of :func:`list_models` or mmpretrain's, the path of a config
+            (``.py``), or a Config.
+        pretrained: True for the published weights of the entry; a path or URL for other
+            weights; False for random ones.
+        device: Where to put it. None: the CPU.
+        **kwargs: Override keys of the config's ``model`` dict.
+
+    Returns:
+        The model. SimCLR's ``extract_feat(images)`` gives (n, C) for images (n, 3, S,
+        S) in normalised RGB; :func:`simclr_mm.inference_model` takes pictures.
+
+    Raises:
+        ValueError: no such name, or no published weights.
+        CheckpointError: the weights cannot be read, or a key does not fit.
+
+    Differs: mmpretrain's ``get_model`` ignores keys that do not fit, and returns random
+    weights with a warning where there are none.
+    """
+    config, metainfo = _find(model)
+    if pretrained is True:
+        pretrained = metainfo.weights if metainfo else config.get('load_from')
+        if not pretrained:
+            raise ValueError(
+                f'{model if metainfo else "the config"} has no published weights: pass '
+                f'pretrained=PATH, or take one of {", ".join(_published())}')
+    if kwargs:
+        config.merge_from_dict(dict(model=kwargs))
+    config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        built = MMPRETRAIN_MODELS.build(config.model)
+        dataset_meta = _dataset_meta(config)
+    if pretrained:
+        dataset_meta = _load(built, str(pretrained)) or dataset_meta
+    # What mmpretrain's inferencers read.
+    built._config, built._metainfo, built._dataset_meta = config, metainfo, dataset_meta
+    return built.to(device or 'cpu').eval()
+
+
+def _find(model: Union[str, Path, Config]) -> Tuple[Config, Optional[Any]]:
+    """The config, ours to change, and the hub's entry if a name was given."""
+    if isinstance(model, Config):
+        return copy.deepcopy(model), None
+    if Path(model).suffix == '.py':
+        return Config.fromfile(model), None
+    register()
+    ModelHub._register_mmpretrain_models()
+    if not ModelHub.has(str(model).lower()):
+        close = get_close_matches(str(model).lower(), register(), n=3, cutoff=0.4)
+        raise ValueError(f'no model is named {model}; ' + (
+            f'close names: {", ".join(close)}' if close else 'list_models() has them'))
+    metainfo = ModelHub.get(model)
+    return metainfo.config, metainfo
+
+
+def _published() -> List[str]:
+    return [name for name in register() if ModelHub._models_dict[name].weights]
+
+
+def _dataset_meta(config: Config) -> Dict[str, Any]:
+    """What the class of the test set knows by itself, such as ImageNet's classes."""
+    loader = config.get('test_dataloader')
+    if not loader:
+        return {}
+    return getattr(DATASETS.get(loader.dataset.type), 'METAINFO', {})
+
+
+def _load(model: BaseModel, path: str) -> Dict[str, Any]:
+    """Load weights strictly; return what the file says about its classes."""
+    install_safe_loading()
+    checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
+    state = model_state(checkpoint, path)
+    missing = [key for key in model.state_dict() if key not in state]
+    is_pretraining = any(key.startswith('neck.') for key in state)
+    if missing and is_pretraining and all(key.startswith('head.') for key in missing):
+        raise CheckpointError(
+            f'{path} is a pretraining checkpoint and lacks {", ".join(missing)}: train '
+            f'the head with tools/train.py CONFIG --pretrained {path}, or load it into '
+            'the SimCLR model it was made with')
+    load_state(model, state, path)
+    meta = checkpoint.get('meta') or {}
+    if 'CLASSES' in meta:  # mmcls 0.x
+        return dict(classes=meta['CLASSES'])
+    return meta.get('dataset_meta') or {}

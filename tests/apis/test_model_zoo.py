@@ -1,0 +1,173 @@
+"""Names become models, with every weight in its place or an error."""
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mmpretrain
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain.apis.model import ModelHub
+
+import simclr_mm
+from simclr_mm.apis.model_zoo import get_model, list_models, register
+from simclr_mm.checkpoints import CheckpointError
+
+pytestmark = pytest.mark.portable
+ROOT = Path(simclr_mm.__file__).parents[1]
+PRETRAINING = 'simclr_r18_1xb512-coslr-100e_cifar10'
+LINEAR = 'r18_1xb512-linear-coslr-100e_cifar10'
+THIN = dict(backbone=dict(base_channels=8, stem_channels=8))
+
+
+def _thin_linear(**kwargs):
+    return get_model(LINEAR, head=dict(in_channels=64), **THIN, **kwargs)
+
+
+@pytest.fixture
+def saved(tmp_path) -> str:
+    """A pretraining checkpoint of the thin model, no two weights alike."""
+    model = get_model(PRETRAINING, **THIN)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    path = tmp_path / 'pretraining.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(epoch=1)), path)
+    return str(path)
+
+
+def test_list_models():
+    names = list_models()
+    assert names == sorted(names) and 'simclr_resnet50' in names
+    assert PRETRAINING in list_models('*cifar10')
+    assert list_models('simclr_resnet??') == ['simclr_resnet18', 'simclr_resnet50']
+    assert list_models('resnet*') == []  # mmpretrain's
+    configs = {path.stem for path in (ROOT / 'configs').glob('**/*b*-*.py')}
+    assert {name for name in configs if '_base_' not in name} <= set(names)
+
+
+def test_registering_twice_changes_nothing():
+    names = register()
+    register.cache_clear()
+    try:
+        with pytest.raises(ValueError, match='conflict'):
+            register()  # what a second registration would do
+    finally:
+        register.cache_clear()
+        for name in names:
+            del ModelHub._models_dict[name]
+    assert register() == names and register() is register()
+
+
+def test_resnet50_has_the_parameters_of_the_contract():
+    model = get_model('simclr_resnet50')
+    assert sum(p.numel() for p in model.parameters()) == 27968832
+    assert not model.training
+    assert model.extract_feat(torch.rand(2, 3, 64, 64)).shape == (2, 2048)
+
+
+def test_name_path_and_config_are_the_same_model():
+    path = ROOT / 'configs' / f'{PRETRAINING}.py'
+    config = Config.fromfile(path)
+    text = config.pretty_text
+    keys = [
+        list(get_model(model, **THIN).state_dict())
+        for model in (PRETRAINING, PRETRAINING.upper(), path, str(path), config)
+    ]
+    assert all(k == keys[0] for k in keys)
+    assert config.pretty_text == text
+
+
+def test_a_device():
+    model = get_model(PRETRAINING, device='meta', **THIN)
+    assert all(p.is_meta for p in model.parameters())
+
+
+def test_an_unknown_name_lists_close_ones():
+    with pytest.raises(
+            ValueError, match='simclr_resnet5O; close names: simclr_resnet50'):
+        get_model('simclr_resnet5O')
+    with pytest.raises(ValueError, match='xyz; list_models'):
+        get_model('xyz')
+
+
+def test_no_published_weights():
+    with pytest.raises(ValueError, match=f'{LINEAR} has no published.*simclr_resnet50'):
+        get_model(LINEAR, pretrained=True)
+    with pytest.raises(ValueError, match='the config has no published weights'):
+        get_model(Config.fromfile(ROOT / 'configs' / f'{PRETRAINING}.py'), True)
+
+
+def test_weights_of_the_entry_and_of_a_path(saved, monkeypatch):
+    state = torch.load(saved)['state_dict']
+    monkeypatch.setattr(ModelHub._models_dict[PRETRAINING], 'weights', saved)
+    for pretrained in (True, saved, Path(saved)):
+        model = get_model(PRETRAINING, pretrained, **THIN)
+        for key, value in model.state_dict().items():
+            assert torch.equal(value, state[key])
+
+
+def test_weights_that_do_not_fit(saved):
+    with pytest.raises(
+            CheckpointError, match='does not fit SimCLR: .*layer1.0.conv1.wei'):
+        get_model(PRETRAINING, saved)
+    with pytest.raises(CheckpointError, match='does not exist'):
+        get_model(PRETRAINING, 'no.pth')
+
+
+def test_a_pretraining_checkpoint_is_no_classifier(saved):
+    with pytest.raises(CheckpointError) as error:
+        _thin_linear(pretrained=saved)
+    error.match(
+        'pretraining checkpoint and lacks head.fc.weight, head.fc.bias: train the')
+    assert '\n' not in str(error.value)
+
+
+def test_classes(tmp_path):
+    state = _thin_linear().state_dict()
+    for meta in (dict(dataset_meta=dict(classes=('a', 'b'))), dict(CLASSES=('a', 'b'))):
+        torch.save(dict(state_dict=state, meta=meta), tmp_path / 'a.pth')
+        model = _thin_linear(pretrained=tmp_path / 'a.pth')
+        assert model._dataset_meta['classes'] == ('a', 'b')
+    torch.save(state, tmp_path / 'a.pth')  # says nothing
+    assert len(_thin_linear(pretrained=tmp_path /
+                            'a.pth')._dataset_meta['classes']) == 10
+
+
+def test_mmpretrain_knows_our_models(saved):
+    register()
+    assert 'simclr_resnet50' in mmpretrain.list_models('simclr')
+    model = mmpretrain.get_model(PRETRAINING, pretrained=saved, **THIN)
+    ours = get_model(PRETRAINING, pretrained=saved, **THIN)
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(model.extract_feat(images), ours.extract_feat(images))
+    # and its own models are found here, loaded strictly
+    assert get_model(
+        'resnet18_8xb16_cifar10')._metainfo.name == 'resnet18_8xb16_cifar10'
+
+
+@pytest.mark.slow
+def test_a_wheel_in_an_empty_directory(tmp_path):
+    source, target, empty = (tmp_path / name for name in ('source', 'target', 'empty'))
+    empty.mkdir()
+    ignored = shutil.ignore_patterns('.git', '.venv*', 'work_dirs', 'build',
+                                     '*.egg-info', '__pycache__', 'data')
+    shutil.copytree(ROOT, source, symlinks=True, ignore=ignored)
+    subprocess.run([
+        sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps',
+        '--no-build-isolation', '--target', target, source
+    ], check=True)  # yapf: disable
+    code = ('import sys; sys.path.insert(0, sys.argv[1])\n'
+            'import simclr_mm; from simclr_mm.apis import get_model, list_models\n'
+            'assert simclr_mm.__file__.startswith(sys.argv[1]), simclr_mm.__file__\n'
+            f'model = get_model({PRETRAINING!r})\n'
+            f'get_model({LINEAR!r})\n'
+            'print(len(list_models()))')
+    result = subprocess.run(
+        [sys.executable, '-c', code, str(target)],
+        cwd=empty,
+        capture_output=True,
+        text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split()[-1] == str(len(list_models()))

@@ -1,0 +1,88 @@
+"""No scheme of MMEngine's loader is left that reads without protection."""
+import os
+import sys
+from types import SimpleNamespace
+
+import mmpretrain  # noqa: F401  (it might register schemes)
+import pytest
+import torch
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner import load_checkpoint
+
+from simclr_mm.checkpoints import CheckpointError, install_safe_loading, schemes
+from simclr_mm.checkpoints.download import cache_path
+
+pytestmark = pytest.mark.portable
+URL = 'https://download.invalid/r50_20220101-{}.pth'
+
+
+@pytest.fixture
+def unprotected(monkeypatch):
+    """MMEngine's loaders as they come, put back at the end."""
+    monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
+
+
+class Evil:
+
+    def __init__(self, marker):
+        self.command = f'touch {marker}'
+
+    def __reduce__(self):
+        return os.system, (self.command, )
+
+
+def test_every_scheme_is_covered(unprotected):
+    for _ in range(2):
+        install_safe_loading()
+    loaders = CheckpointLoader._schemes.values()
+    assert len(loaders) >= 11
+    assert {loader.__module__ for loader in loaders} == {schemes.__name__}
+
+
+@pytest.mark.parametrize('scheme', [
+    '', 'https://', 'torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://',
+    'mmcls://', 's3://', 'petrel://', 'cluster:s3://', 'pavi://'
+])
+def test_schemes_read_and_refuse(unprotected, scheme, tmp_path, monkeypatch):
+    monkeypatch.setenv('SIMCLR_MM_HOME', str(tmp_path))
+    install_safe_loading()
+    marker = tmp_path / 'it_ran'
+    good, evil = tmp_path / 'good.pth', tmp_path / 'evil.pth'
+    torch.save(dict(state_dict={'backbone.weight': torch.ones(2, 1)}), good)
+    torch.save(dict(state_dict={'backbone.weight': Evil(marker)}), evil)
+    urls = {name: f'https://download.invalid/{name}' for name in ('good', 'evil')}
+    for getter in ('get_torchvision_models', 'get_external_models', 'get_mmcls_models'):
+        monkeypatch.setattr(mmengine_checkpoint, getter, lambda: urls)
+    for file in (good, evil):  # in the cache already: the web is another test's matter
+        cached = cache_path(urls[file.stem])
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        cached.write_bytes(file.read_bytes())
+    backend = SimpleNamespace(get=lambda path: (tmp_path / path[-8:]).read_bytes())
+    monkeypatch.setattr(schemes, 'get_file_backend', lambda path, backend_args: backend)
+    cloud = SimpleNamespace(get=lambda path: SimpleNamespace(
+        name=path,
+        download=lambda to: open(to, 'wb').write((tmp_path / path).read_bytes())))
+    monkeypatch.setitem(sys.modules, 'pavi', SimpleNamespace(modelcloud=cloud))
+    path = {
+        '': f'{tmp_path}/{{}}.pth',
+        'https://': 'https://download.invalid/{}',
+        's3://': 's3://bucket/{}.pth',
+        'petrel://': 'petrel://bucket/{}.pth',
+        'cluster:s3://': 'cluster:s3://bucket/{}.pth',
+        'pavi://': 'pavi://{}.pth',
+    }.get(scheme, scheme + '{}')
+    model = torch.nn.ModuleDict(dict(backbone=torch.nn.Linear(1, 2, bias=False)))
+    if scheme == 'mmcls://':  # takes the backbone out of a classifier
+        model = model.backbone
+    load_checkpoint(model, path.format('good'), strict=True)
+    assert next(model.parameters()).sum() == 2
+    with pytest.raises(CheckpointError, match='refused: it asks for .*system'):
+        load_checkpoint(model, path.format('evil'))
+    assert not marker.exists()
+
+
+def test_an_unknown_model_name(unprotected):
+    install_safe_loading()
+    with pytest.raises(CheckpointError, match='torchvision has no model "resnet5"'):
+        CheckpointLoader.load_checkpoint('torchvision://resnet5')

@@ -1,0 +1,77 @@
+"""The index streams of all ranks against a permutation cut by hand."""
+import pickle
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from simclr_mm.datasets import ResumableSampler, SampleIndex
+from simclr_mm.datasets import sampler as module
+
+IMAGES, BATCH = 103, 4
+
+
+def streams(monkeypatch, world_size, epoch, start=0, images=IMAGES):
+    result = []
+    for rank in range(world_size):
+        monkeypatch.setattr(module, 'get_dist_info', lambda: (rank, world_size))
+        sampler = ResumableSampler(range(images), seed=7)
+        sampler.set_epoch(epoch, start)
+        loader = DataLoader(
+            range(images),
+            BATCH,
+            sampler=sampler,
+            drop_last=True,
+            collate_fn=lambda batch: [int(i) for i in batch])
+        result.append(list(loader))
+    return result
+
+
+@pytest.mark.parametrize('world_size', [1, 2, 3])
+def test_all_ranks_share_one_permutation_cut_to_whole_global_batches(
+        monkeypatch, world_size):
+    order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(7 + 5))
+    steps = IMAGES // (world_size * BATCH)
+    ranks = streams(monkeypatch, world_size, epoch=5)
+    assert {len(batches) for batches in ranks} == {steps}
+    for step in range(steps):
+        global_batch = [i for batches in ranks for i in batches[step]]
+        first = step * world_size * BATCH
+        expected = order[first:first + world_size * BATCH].tolist()
+        assert sorted(global_batch) == sorted(expected)
+
+
+def test_left_out_images_change_with_the_epoch(monkeypatch):
+    left_out = [
+        set(range(IMAGES)) - {i for batch in streams(monkeypatch, 1, epoch)[0]
+                              for i in batch} for epoch in (0, 1)
+    ]
+    assert len(left_out[0]) == len(left_out[1]) == IMAGES % BATCH
+    assert left_out[0] != left_out[1]
+
+
+@pytest.mark.parametrize('world_size', [1, 3])
+def test_start_continues_where_the_epoch_was_left(monkeypatch, world_size):
+    whole = streams(monkeypatch, world_size, epoch=2)
+    rest = streams(monkeypatch, world_size, epoch=2, start=3 * BATCH)
+    assert rest == [batches[3:] for batches in whole]
+
+
+def test_length_does_not_depend_on_start():
+    sampler = ResumableSampler(range(IMAGES), seed=0)
+    sampler.set_epoch(0, start=50)
+    assert len(sampler) == IMAGES
+
+
+def test_indices_say_seed_and_epoch_and_survive_the_way_to_a_worker():
+    sampler = ResumableSampler(range(IMAGES), shuffle=False, seed=11)
+    sampler.set_epoch(4)
+    index = pickle.loads(pickle.dumps(list(sampler)[9]))
+    assert (index, index.seed, index.epoch) == (9, 11, 4)
+    assert isinstance(index - 2, SampleIndex) and (index - 2).epoch == 4
+
+
+def test_fewer_images_than_processes(monkeypatch):
+    monkeypatch.setattr(module, 'get_dist_info', lambda: (0, 4))
+    with pytest.raises(ValueError, match='3 images for 4 processes'):
+        ResumableSampler(range(3), seed=0)

@@ -1,0 +1,53 @@
+import pytest
+from mmpretrain.structures import DataSample
+
+from simclr_mm.datasets import ReplaceUnreadable, SampleIndex
+from simclr_mm.transforms import UnreadableImage
+
+
+class Half:
+    """Twenty images, of which the odd ones cannot be read."""
+    metainfo = dict(classes=('a', ))
+
+    def __init__(self, readable=lambda i: i % 2 == 0):
+        self.readable = readable
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        if not self.readable(index):
+            raise UnreadableImage('is truncated', f'{index}.jpg')
+        return dict(inputs=int(index), data_samples=DataSample())
+
+
+def test_a_readable_image_stands_in_and_the_broken_files_are_named():
+    data = ReplaceUnreadable(Half())
+    sample = data[SampleIndex(3, seed=1, epoch=2)]
+    assert sample['inputs'] % 2 == 0
+    path, reason = sample['data_samples'].unreadable[0]
+    assert path == '3.jpg' and 'truncated' in reason
+    assert 'unreadable' not in data[SampleIndex(4)]['data_samples']
+
+
+def test_the_stand_in_is_a_function_of_seed_epoch_and_image():
+    data = ReplaceUnreadable(Half())
+    draws = {(seed, epoch): data[SampleIndex(3, seed, epoch)]['inputs']
+             for seed in range(4) for epoch in range(4)}
+    assert draws == {key: data[SampleIndex(3, *key)]['inputs'] for key in draws}
+    assert len(set(draws.values())) > 1
+
+
+def test_gives_up_when_nothing_can_be_read():
+    data = ReplaceUnreadable(Half(readable=lambda i: False))
+    with pytest.raises(OSError, match='100 images in a row could not be read'):
+        data[SampleIndex(0)]
+
+
+def test_other_errors_pass():
+
+    def broken(index):
+        raise FileExistsError('a bug')
+
+    with pytest.raises(FileExistsError):
+        ReplaceUnreadable(Half(readable=broken))[SampleIndex(0)]

@@ -1,0 +1,190 @@
+"""A small SimCLR on digits, stopped and resumed in every way, in this process."""
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+DIGITS = CONFIGS / 'simclr_r18-w16_1xb256-coslr-30e_digits.py'
+# 70 images in batches of 16: 4 steps an epoch, 6 images left out.
+SMALL = {
+    'model.backbone.base_channels': 8,
+    'model.backbone.stem_channels': 8,
+    'train_dataloader.batch_size': 16,
+    'train_dataloader.dataset.indices': 70,
+    'train_cfg.max_epochs': 3,
+    'param_scheduler.0.end': 1,
+    'param_scheduler.1.begin': 1,
+    'default_hooks.logger.interval': 1,
+    'randomness.seed': 5,
+    'auto_scale_lr': None,
+    'log_level': 'WARNING',
+}
+BY_ITERATION = {
+    'train_cfg': dict(
+        _delete_=True, type='simclr_mm.IterBasedTrainLoop', max_iters=12,
+        val_interval=100),
+    'param_scheduler': [
+        dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=4),
+        dict(type='CosineAnnealingLR', by_epoch=False, begin=4)
+    ],
+    'log_processor': dict(by_epoch=False),
+}
+
+
+def runner(work_dir, validate=False, **options):
+    cfg = Config.fromfile(DIGITS)
+    cfg.work_dir = str(work_dir)
+    cfg.experiment_name = work_dir.name
+    cfg.merge_from_dict(copy.deepcopy({**SMALL, **options}))
+    if not validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    return RUNNERS.build(cfg)
+
+
+def losses(*runners):
+    """Losses by iteration; of two values the later run's."""
+    result = {}
+    for each in runners:
+        file = Path(each.log_dir) / 'vis_data' / 'scalars.json'
+        entries = map(json.loads, file.read_text().splitlines())
+        result.update({e['step']: e['loss'] for e in entries if 'loss' in e})
+    return result
+
+
+def checkpoint_options(by_epoch):
+    return {
+        'default_hooks.checkpoint.interval': 1,
+        'default_hooks.checkpoint.by_epoch': by_epoch,
+        'default_hooks.checkpoint.max_keep_ckpts': -1
+    }
+
+
+@pytest.mark.portable
+@pytest.mark.parametrize('loop', [{}, BY_ITERATION], ids=['epochs', 'iterations'])
+@pytest.mark.parametrize('file', ['iter_3.pth', 'iter_4.pth', 'iter_6.pth', 'iter_8.pth'])
+def test_resume_at_any_iteration_equals_the_unbroken_run(tmp_path, loop, file,
+                                                         request):
+    options = {**loop, **checkpoint_options(by_epoch=False)}
+    whole = runner(tmp_path / 'whole', **options)
+    whole.train()
+    rest = runner(tmp_path / 'rest', **options, load_from=str(tmp_path / 'whole' / file),
+                  resume=True)
+    rest.train()
+    first = int(file[5])
+    expected = {step: loss for step, loss in losses(whole).items() if step > first}
+    assert sorted(expected) == list(range(first + 1, 13))
+    assert losses(rest) == expected
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, rest.model.state_dict()[key]), key
+
+
+def test_resume_between_epochs_equals_the_unbroken_run(tmp_path):
+    options = checkpoint_options(by_epoch=True)
+    whole = runner(tmp_path / 'whole', **options)
+    whole.train()
+    rest = runner(tmp_path / 'rest', **options, resume=True,
+                  load_from=str(tmp_path / 'whole' / 'epoch_2.pth'))
+    rest.train()
+    assert losses(rest) == {s: l for s, l in losses(whole).items() if s > 8}
+
+
+def test_resume_takes_the_seed_of_the_checkpoint(tmp_path):
+    options = checkpoint_options(by_epoch=False)
+    whole = runner(tmp_path / 'whole', **options)
+    whole.train()
+    rest = runner(tmp_path / 'rest', **{**options, 'randomness.seed': None}, resume=True,
+                  load_from=str(tmp_path / 'whole' / 'iter_6.pth'))
+    rest.train()
+    assert losses(rest) == {s: l for s, l in losses(whole).items() if s > 6}
+
+
+def test_workers_change_nothing(tmp_path):
+    alone = runner(tmp_path / 'alone')
+    alone.train()
+    workers = runner(
+        tmp_path / 'workers', **{
+            'train_dataloader.num_workers': 2,
+            'train_dataloader.persistent_workers': True
+        })
+    workers.train()
+    assert losses(workers) == losses(alone)
+
+
+def test_resume_with_another_batch_is_refused(tmp_path):
+    runner(tmp_path / 'a', **checkpoint_options(by_epoch=True)).train()
+    other = runner(tmp_path / 'b', **{'train_dataloader.batch_size': 8}, resume=True,
+                   load_from=str(tmp_path / 'a' / 'epoch_1.pth'))
+    with pytest.raises(ValueError, match='a run of 4 steps an epoch, this one has 8'):
+        other.train()
+
+
+@pytest.mark.parametrize('loop', [{}, BY_ITERATION], ids=['epochs', 'iterations'])
+def test_validation_runs_and_training_goes_on(tmp_path, loop):
+    options = {**loop, 'train_cfg.val_interval': 4 if loop else 1}
+    trained = runner(tmp_path / 'run', validate=True, **options)
+    trained.train()
+    assert trained.model.training is False  # the last thing was a validation
+    file = Path(trained.log_dir) / 'vis_data' / 'scalars.json'
+    scores = [json.loads(line).get('knn/top1') for line in file.read_text().splitlines()]
+    scores = [score for score in scores if score is not None]
+    assert len(scores) == 3 and min(scores) > 20  # chance: 10
+    assert sorted(losses(trained)) == list(range(1, 13))
+
+
+@pytest.mark.parametrize('options, keys', [
+    ({'train_cfg.max_epochs': 3, 'param_scheduler.0.end': 10},
+     ('param_scheduler.0.end = 10 epochs', 'train_cfg.max_epochs = 3')),
+    ({'param_scheduler.1.begin': 3},
+     ('param_scheduler.1.begin = 3 epochs', 'train_cfg.max_epochs = 3')),
+    ({**BY_ITERATION, 'param_scheduler': [dict(type='LinearLR', by_epoch=False, end=13)]},
+     ('param_scheduler.0.end = 13 iterations', 'train_cfg.max_iters = 12')),
+])
+def test_a_schedule_longer_than_the_run_names_both_keys(tmp_path, options, keys):
+    with pytest.raises(ValueError) as error:
+        runner(tmp_path, **options).train()
+    assert all(key in str(error.value) for key in keys)
+
+
+def test_a_dataset_smaller_than_a_batch(tmp_path):
+    with pytest.raises(ValueError, match='70 images, fewer than one batch.* = 71 '):
+        runner(tmp_path, **{'train_dataloader.batch_size': 71}).train()
+
+
+def test_a_sampler_that_cannot_resume(tmp_path):
+    with pytest.raises(ValueError, match="type='simclr_mm.ResumableSampler'"):
+        runner(tmp_path, **{'train_dataloader.sampler.type': 'DefaultSampler'}).train()
+
+
+def test_another_batch_than_the_learning_rate_was_made_for(tmp_path):
+    options = {
+        'auto_scale_lr': dict(base_batch_size=64),
+        'train_cfg.max_epochs': 1,
+        'param_scheduler': []
+    }
+    warned = runner(tmp_path / 'a', **options)
+    warned.train()
+    log = next(Path(warned.log_dir).glob('*.log')).read_text()
+    assert 'learning rate 0.002 belongs to batches of 64' in log
+    assert 'would give 0.0005' in log
+    scaled = runner(
+        tmp_path / 'b', **{
+            **options, 'auto_scale_lr': dict(base_batch_size=64, enable=True)
+        })
+    scaled.train()
+    assert scaled.optim_wrapper.get_lr()['lr'][0] == pytest.approx(0.0005)
+
+
+def test_loading_is_strict(tmp_path):
+    first = runner(tmp_path / 'a', **checkpoint_options(by_epoch=True))
+    first.train()
+    path = tmp_path / 'a' / 'epoch_1.pth'
+    checkpoint = dict(state_dict=first.model.state_dict())
+    checkpoint['state_dict'].pop('neck.fc0.weight')
+    torch.save(checkpoint, path)
+    with pytest.raises(RuntimeError, match='neck.fc0.weight'):
+        runner(tmp_path / 'b', load_from=str(path)).train()

@@ -1,0 +1,70 @@
+"""Weighted kNN against a loop over queries and against scikit-learn."""
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+
+from simclr_mm.evaluation import KNNAccuracy, knn_predict
+
+RNG = np.random.default_rng(0)
+GALLERY, QUERY = RNG.normal(size=(300, 8)), RNG.normal(size=(2100, 8))
+LABELS = RNG.integers(0, 5, 300)
+ARGS = (torch.tensor(QUERY), torch.tensor(GALLERY), torch.tensor(LABELS))
+
+
+def naive(k, temperature):
+    predicted = []
+    for query in QUERY[:200]:
+        similarity = GALLERY @ query / np.linalg.norm(GALLERY, axis=1) / np.linalg.norm(
+            query)
+        votes = np.zeros(5)
+        for row in np.argsort(-similarity)[:k]:
+            votes[LABELS[row]] += np.exp(similarity[row] / temperature)
+        predicted.append(votes.argmax())
+    return predicted
+
+
+@pytest.mark.parametrize('k, temperature', [(1, 0.07), (20, 0.07), (200, 0.5)])
+def test_equals_a_loop(k, temperature):
+    assert knn_predict(*ARGS, k, temperature)[:200].tolist() == naive(k, temperature)
+
+
+def test_agrees_with_scikit_learn():
+
+    def weights(distance):  # squared distance of unit vectors is 2 - 2 cos
+        return np.exp((1 - distance**2 / 2) / 0.1)
+
+    def unit(x):
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    reference = KNeighborsClassifier(20, weights=weights).fit(unit(GALLERY), LABELS)
+    ours = knn_predict(*ARGS, k=20, temperature=0.1).numpy()
+    assert (ours == reference.predict(unit(QUERY))).mean() > 0.999  # ties
+
+
+@pytest.mark.parametrize('k, temperature, match', [
+    (0, 1.0, 'k = 0, but the gallery has 300'),
+    (301, 1.0, 'k = 301, but the gallery has 300'),
+    (5, 0.0, 'temperature = 0'),
+])
+def test_bad_arguments(k, temperature, match):
+    with pytest.raises(ValueError, match=match):
+        knn_predict(*ARGS, k, temperature)
+
+
+def test_metric_tells_gallery_and_queries_apart():
+    metric = KNNAccuracy(k=1)
+    # Two clusters; of three queries the last is labelled wrongly.
+    features = [(1., 0.), (0., 1.), (1., .1), (.1, 1.), (1., .2)]
+    labels = [0, 1, 0, 1, 1]
+    samples = [
+        dict(feature=torch.tensor(feature), gt_label=torch.tensor([label]),
+             gallery=i < 2) for i, (feature, label) in enumerate(zip(features, labels))
+    ]
+    metric.process({}, samples)
+    assert metric.evaluate(5) == {'knn/top1': pytest.approx(200 / 3)}
+
+
+def test_metric_without_a_gallery():
+    with pytest.raises(ValueError, match='simclr_mm.GalleryAndQuery'):
+        KNNAccuracy().process({}, [dict(feature=torch.zeros(2), gt_label=0)])

@@ -1,0 +1,118 @@
+"""Every form of a batch becomes one normalised RGB tensor."""
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import default_collate, pseudo_collate
+from mmpretrain.datasets.transforms import MultiView, PackInputs
+from mmpretrain.structures import DataSample
+from PIL import Image
+
+from simclr_mm.models.views_preprocessor import ViewsPreprocessor
+from simclr_mm.registry import MODELS
+from simclr_mm.transforms import LoadImageFromFile, TwoViews
+
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+
+
+@pytest.fixture
+def preprocessor():
+    return MODELS.build(dict(type='simclr_mm.ViewsPreprocessor', mean=MEAN, std=STD))
+
+
+@pytest.fixture
+def views():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (4, 3, 3, 8, 8), generator=generator, dtype=torch.uint8)
+
+
+def by_hand(images, mean=MEAN, std=STD):
+    """BGR uint8 (..., 3, S, S) to normalised RGB in float64."""
+    rgb = images.numpy()[..., ::-1, :, :].astype(np.float64)
+    return (rgb - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+
+
+@pytest.mark.portable
+def test_all_four_forms_give_the_same_numbers(preprocessor, views):
+    expected = by_hand(views)
+    for inputs in (views, list(views.unbind(1))):  # (n, V, 3, S, S), V of (n, 3, S, S)
+        out = preprocessor(dict(inputs=inputs))
+        assert out['data_samples'] is None
+        assert out['inputs'].dtype == torch.float32
+        assert out['inputs'].shape == (4, 3, 3, 8, 8)
+        np.testing.assert_allclose(out['inputs'], expected, rtol=0, atol=1e-6)
+    images = views[:, 0]
+    for inputs in (images, list(images)):  # (n, 3, S, S), n of (3, S, S)
+        out = preprocessor(dict(inputs=inputs))['inputs']
+        assert out.shape == (4, 3, 8, 8)
+        np.testing.assert_allclose(out, expected[:, 0], rtol=0, atol=1e-6)
+
+
+def test_batch_is_not_written_to(preprocessor, views):
+    before = views.clone()
+    preprocessor(dict(inputs=views))
+    assert torch.equal(views, before)
+
+
+def test_data_samples_come_through(preprocessor, views):
+    samples = [DataSample().set_gt_label(i) for i in range(4)]
+    out = preprocessor(dict(inputs=views, data_samples=samples), training=True)
+    assert [int(sample.gt_label) for sample in out['data_samples']] == [0, 1, 2, 3]
+
+
+def test_rgb_data_is_left_in_order(views):
+    plain = ViewsPreprocessor([0, 0, 0], [1, 1, 1], to_rgb=False)
+    assert torch.equal(plain(dict(inputs=views))['inputs'], views.float())
+
+
+def test_no_keys_in_the_checkpoint_and_buffers_follow_the_model(preprocessor):
+    assert preprocessor.state_dict() == {}
+    assert preprocessor.mean.shape == (3, 1, 1)
+    moved = ViewsPreprocessor(MEAN, STD).to('meta')
+    assert moved.mean.device.type == moved.std.device.type == 'meta'
+
+
+@pytest.mark.portable
+def test_a_red_file_is_red_in_every_way_in(tmp_path, preprocessor):
+    Image.new('RGB', (20, 16), (255, 0, 0)).save(tmp_path / 'red.png')
+    expected = torch.tensor([(255 - MEAN[0]) / STD[0], -MEAN[1] / STD[1],
+                             -MEAN[2] / STD[2]])
+
+    def load():
+        return LoadImageFromFile()(dict(img_path=str(tmp_path / 'red.png')))
+
+    ours = PackInputs()(TwoViews(8)(load()))
+    theirs = PackInputs()(MultiView([[]], [2])(load()))  # mmpretrain's list of views
+    plain = PackInputs()(load())
+    for sample, collate, shape in ((ours, default_collate, (2, 2, 3, 8, 8)),
+                                   (theirs, default_collate, (2, 2, 3, 16, 20)),
+                                   (plain, default_collate, (2, 3, 16, 20)),
+                                   (plain, pseudo_collate, (2, 3, 16, 20))):
+        out = preprocessor(collate([sample, sample]))
+        assert out['inputs'].shape == shape
+        assert torch.allclose(
+            out['inputs'], expected.view(3, 1, 1).expand(shape), atol=1e-5)
+        assert len(out['data_samples']) == 2
+
+
+@pytest.mark.parametrize('inputs,message', [
+    (torch.rand(2, 2, 3, 8, 8), r'got torch.float32 of shape \(2, 2, 3, 8, 8\)'),
+    (torch.zeros(3, 8, 8, dtype=torch.uint8), r'shape \(3, 8, 8\)'),
+    (torch.zeros(2, 8, 8, 3, dtype=torch.uint8), r'shape \(2, 8, 8, 3\)'),
+    ([torch.zeros(3, 8, 8, dtype=torch.uint8),
+      torch.zeros(3, 8, 9, dtype=torch.uint8)], 'a list of 2: .*9.*TwoViews'),
+    ([[torch.zeros(3, 8, 8, dtype=torch.uint8)] * 2] * 2, 'a list of 2: a list of 2'),
+    ([], 'a list of 0'), (np.zeros((2, 3, 8, 8), np.uint8), 'got ndarray')
+])
+def test_anything_else_is_named(preprocessor, inputs, message):
+    with pytest.raises(
+            ValueError, match=f'ViewsPreprocessor: inputs must be .*{message}'):
+        preprocessor(dict(inputs=inputs))
+
+
+@pytest.mark.parametrize('mean,std,message',
+                         [([1, 2], STD, r'mean must be three .* got \[1, 2\]'),
+                          (MEAN, [1, 2, 3, 4], 'std must be three'),
+                          (MEAN, [1, 0, 1], 'std must be above 0')])
+def test_bad_arguments(mean, std, message):
+    with pytest.raises(ValueError, match=message):
+        ViewsPreprocessor(mean, std)

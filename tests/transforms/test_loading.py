@@ -1,0 +1,139 @@
+"""Whole images come through; anything else names the file and what is wrong."""
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from torch.utils.data import DataLoader
+
+from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
+
+
+def load(path, **kwargs):
+    return LoadImageFromFile(**kwargs)(dict(img_path=str(path)))
+
+
+@pytest.fixture(scope='module')
+def jpeg(imagenet_sample) -> bytes:
+    return sorted(imagenet_sample.glob('train/*/*.JPEG'))[0].read_bytes()
+
+
+@pytest.mark.portable
+def test_every_photo_of_the_sample_loads(imagenet_sample):
+    for path in sorted(imagenet_sample.glob('train/*/*.JPEG'))[:60]:
+        results = load(path)
+        img = results['img']
+        assert img.dtype == np.uint8 and img.shape[2] == 3
+        assert results['img_shape'] == results['ori_shape'] == img.shape[:2]
+
+
+def test_red_stays_the_last_channel(tmp_path):
+    Image.new('RGB', (4, 5), (255, 0, 0)).save(tmp_path / 'red.png')
+    assert (load(tmp_path / 'red.png')['img'] == (0, 0, 255)).all()
+
+
+@pytest.mark.parametrize('mode', ['L', '1', 'P', 'RGBA', 'LA', 'I;16'])
+def test_three_channels_whatever_the_file_has(tmp_path, mode):
+    values = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    if mode == 'I;16':
+        image = Image.fromarray(values.astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(values).convert(mode)
+    image.save(tmp_path / 'image.png')
+    img = load(tmp_path / 'image.png')['img']
+    assert img.shape == (8, 8, 3) and img.dtype == np.uint8
+    if mode != '1':
+        assert np.abs(img.astype(int) - values[..., None]).max() <= 1
+
+
+def test_orientation_of_exif_is_applied(tmp_path, jpeg):
+    (tmp_path / 'plain.jpg').write_bytes(jpeg)
+    image = Image.open(tmp_path / 'plain.jpg')
+    exif = image.getexif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    image.save(tmp_path / 'turned.jpg', exif=exif, quality=95)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / 'turned.jpg')))
+    img = load(tmp_path / 'turned.jpg')['img']
+    assert img.shape == expected.shape
+    assert np.abs(img[..., ::-1].astype(int) - expected).mean() < 1
+
+
+@pytest.mark.portable
+@pytest.mark.parametrize('share', [0.02, 0.3, 0.7, 0.99])
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+def test_truncated_files(tmp_path, jpeg, suffix, share):
+    img = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    content = cv2.imencode(suffix, img)[1].tobytes()
+    path = tmp_path / f'cut{suffix}'
+    path.write_bytes(content[:int(share * len(content))])
+    with pytest.raises(UnreadableImage, match=f'cut{suffix}: ') as caught:
+        load(path)
+    assert caught.value.path == str(path)
+
+
+@pytest.mark.parametrize('appended', [b'\0\0\0', b'trailing bytes of a camera'])
+def test_something_after_the_image_does_no_harm(tmp_path, jpeg, appended):
+    (tmp_path / 'plain.jpg').write_bytes(jpeg)
+    (tmp_path / 'longer.jpg').write_bytes(jpeg + appended)
+    plain, longer = load(tmp_path / 'plain.jpg'), load(tmp_path / 'longer.jpg')
+    assert np.array_equal(plain['img'], longer['img'])
+
+
+@pytest.mark.parametrize('content,message',
+                         [(b'', 'the file is empty'),
+                          (b'<html>not found</html>', r'not an image.*\(22 bytes\)'),
+                          (b'\xff\xd8 a JPEG?', 'a damaged image'),
+                          (b'\xff\xd8\xff\xd9', 'image')])
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+def test_no_image_at_all(tmp_path, content, message, backend):
+    path = tmp_path / 'bad.jpg'
+    path.write_bytes(content)
+    if backend == 'pillow' and content:
+        message = 'a damaged image: cannot identify'
+    with pytest.raises(UnreadableImage, match=f'bad.jpg: .*{message}') as caught:
+        load(path, imdecode_backend=backend)
+    assert caught.value.path == str(path)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(
+            UnreadableImage, match='none.jpg: no such file. Check data_root'):
+        load(tmp_path / 'none.jpg')
+    with pytest.raises(UnreadableImage, match='cannot be read: .*directory'):
+        load(tmp_path)
+
+
+def test_options_of_mmcv_still_hold(tmp_path, jpeg):
+    (tmp_path / 'plain.jpg').write_bytes(jpeg)
+    assert load(tmp_path / 'plain.jpg', to_float32=True)['img'].dtype == np.float32
+    assert load(tmp_path / 'plain.jpg', color_type='grayscale')['img'].ndim == 2
+    local = dict(backend='local')
+    assert load(tmp_path / 'plain.jpg', backend_args=local)['img'].ndim == 3
+    with pytest.warns(DeprecationWarning):
+        results = load(tmp_path / 'plain.jpg', file_client_args=dict(backend='disk'))
+    assert results['img'].ndim == 3
+    assert load(tmp_path / 'none.jpg', ignore_empty=True) is None
+
+
+def test_error_survives_pickling():
+    error = pickle.loads(pickle.dumps(UnreadableImage('a.jpg: empty', 'a.jpg')))
+    assert isinstance(error, UnreadableImage)
+    assert (str(error), error.path) == ('a.jpg: empty', 'a.jpg')
+
+
+class _Files:
+
+    def __init__(self, path):
+        self.path = path
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return load(self.path)
+
+
+def test_error_keeps_its_type_out_of_a_worker(tmp_path):
+    with pytest.raises(UnreadableImage, match='none.jpg: no such file'):
+        list(DataLoader(_Files(tmp_path / 'none.jpg'), num_workers=1))
