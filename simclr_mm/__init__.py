@@ -1,3 +1,12 @@
-from .version import __version__
+"""SimCLR for OpenMMLab: pretraining, evaluation and features from one config."""
+from .requirements_check import check_openmmlab
 
-__all__ = ['__version__']
+check_openmmlab()
+
+from .apis import get_model, inference_model, list_models  # noqa: E402
+from .apis.model_zoo import register  # noqa: E402
+from .version import __version__  # noqa: E402
+
+register()
+
+__all__ = ['__version__', 'get_model', 'inference_model', 'list_models']

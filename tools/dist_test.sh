@@ -10,7 +10,7 @@ processes=$3
 here=$(cd "$(dirname "$0")" && pwd)
 
 PYTHONPATH="$here/..:${PYTHONPATH:-}" \
-python -m torch.distributed.run \
+"${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

@@ -20,3 +20,6 @@ model = dict(
         in_channels=128,
         topk=(1, 5),
         loss=dict(type='CrossEntropyLoss', loss_weight=1.0)))
+
+# 600 steps in all: 3e-4 would not arrive.
+optim_wrapper = dict(optimizer=dict(lr=1e-2))

@@ -104,12 +104,9 @@ def train_on_folder(cfg: Config, folder: str) -> None:
     root = _existing(Path(folder))
     if is_classifier(cfg):
         train = _existing(root / 'train')
-        classes = [path for path in train.iterdir() if path.is_dir()]
-        cfg.model.head.num_classes = len(classes)
-        cfg.data_preprocessor.num_classes = len(classes)
         _read_files_from(cfg.train_dataloader, _class_folders(train))
-        _evaluate_on(cfg, root, 'val_dataloader')
-        _evaluate_on(cfg, root, 'test_dataloader')
+        _evaluate_on(cfg, root, 'val')
+        _evaluate_on(cfg, root, 'test')
     else:
         _read_files_from(
             cfg.train_dataloader,
@@ -129,7 +126,7 @@ def test_on_folder(cfg: Config, folder: str) -> None:
     Raises:
         FileNotFoundError: The folder or a part of it is missing.
     """
-    _evaluate_on(cfg, _existing(Path(folder)), 'test_dataloader')
+    _evaluate_on(cfg, _existing(Path(folder)), 'test')
 
 
 def remove_validation(cfg: Config) -> None:
@@ -137,16 +134,22 @@ def remove_validation(cfg: Config) -> None:
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
 
 
-def _evaluate_on(cfg: Config, root: Path, loader: str) -> None:
+def _evaluate_on(cfg: Config, root: Path, phase: str) -> None:
+    loader = cfg[f'{phase}_dataloader']
     held_out = [root / name for name in ('val', 'test') if (root / name).is_dir()]
     if is_classifier(cfg):
-        _read_files_from(cfg[loader], _class_folders(held_out[0] if held_out else root))
+        folder = held_out[0] if held_out else root
+        _read_files_from(loader, _class_folders(folder))
+        classes = sum(path.is_dir() for path in folder.iterdir())
+        cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = classes
+        evaluator = cfg[f'{phase}_evaluator']
+        evaluator.topk = [k for k in evaluator.topk if k <= classes]
         return
     if not held_out:
         raise FileNotFoundError(
             f'--data {root}: kNN takes its queries from {root}/val/<class>/ or '
             f'{root}/test/<class>/, and there is neither.')
-    dataset = cfg[loader].dataset
+    dataset = loader.dataset
     dataset.pop('gallery_per_class', None)
     dataset.gallery = ConfigDict(_class_folders(_existing(root / 'train')))
     dataset.query = ConfigDict(_class_folders(held_out[0]))

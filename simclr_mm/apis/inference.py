@@ -10,7 +10,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image, ImageOps
 
-from ..transforms.loading import LoadImageFromFile
+from simclr_mm.transforms.loading import LoadImageFromFile
 from .model_zoo import get_model
 
 Picture = Union[str, Path, np.ndarray, Image.Image]

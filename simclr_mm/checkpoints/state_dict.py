@@ -85,7 +85,7 @@ def state_problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) 
     misshaped = [
         f'{key} {tuple(found[key].shape)} for {tuple(value.shape)}'
         for key, value in expected.items()
-        if key in found and False
+        if key in found and found[key].shape != value.shape
     ]
     kinds = {
         'missing': missing,

@@ -4,8 +4,9 @@ from typing import Callable, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
-from mmengine.dataset import BaseDataset, force_full_init
+from mmengine.dataset import force_full_init
 from mmengine.dist import barrier, is_main_process
+from mmpretrain.datasets import BaseDataset
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torchvision import datasets as torchvision_datasets
@@ -25,7 +26,7 @@ class ArrayDataset(BaseDataset):
         with_label: Whether samples carry ``gt_label``. Images without one (STL-10's
             unlabelled split) never do.
         pipeline: Transforms of one sample.
-        **kwargs: As MMEngine's BaseDataset, for example ``indices``.
+        **kwargs: As mmpretrain's BaseDataset, for example ``indices``.
 
     Raises:
         ValueError: An unknown split.
@@ -45,6 +46,7 @@ class ArrayDataset(BaseDataset):
         self.with_label = with_label
         # The array is shared by forked workers; a serialised copy would double it.
         super().__init__(
+            ann_file='',
             data_root=data_root,
             pipeline=list(pipeline),
             serialize_data=False,
@@ -68,11 +70,6 @@ class ArrayDataset(BaseDataset):
         info['img'] = self.images[info.pop('row')]
         info['img_shape'] = info['ori_shape'] = info['img'].shape[:2]
         return info
-
-    @force_full_init
-    def get_gt_labels(self) -> np.ndarray:
-        """(N,) labels."""
-        return np.array([info['gt_label'] for info in self.data_list])
 
 
 @DATASETS.register_module()

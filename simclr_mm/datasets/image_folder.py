@@ -3,7 +3,7 @@ import os
 from pathlib import Path
 from typing import Callable, Sequence, Union
 
-from mmengine.dataset import BaseDataset
+from mmpretrain.datasets import BaseDataset
 
 from simclr_mm.registry import DATASETS
 
@@ -18,7 +18,7 @@ class ImageFolder(BaseDataset):
         data_root: The folder. Links to folders are followed.
         pipeline: Transforms of one sample.
         extensions: File-name endings that count as images, in lower case.
-        **kwargs: As MMEngine's BaseDataset, for example ``indices``.
+        **kwargs: As mmpretrain's BaseDataset, for example ``indices``.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -31,7 +31,8 @@ class ImageFolder(BaseDataset):
                  extensions: Sequence[str] = EXTENSIONS,
                  **kwargs) -> None:
         self.extensions = tuple(extensions)
-        super().__init__(data_root=data_root, pipeline=list(pipeline), **kwargs)
+        super().__init__(
+            ann_file='', data_root=data_root, pipeline=list(pipeline), **kwargs)
 
     def load_data_list(self) -> list:
         root = Path(self.data_root)

@@ -6,8 +6,8 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 
-from ..checkpoints.atomic import PARTIAL, atomic_file
-from ..registry import HOOKS
+from simclr_mm.checkpoints.atomic import PARTIAL, atomic_file
+from simclr_mm.registry import HOOKS
 
 _BACKEND = 'simclr_mm_atomic'
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..registry import OPTIMIZERS
+from simclr_mm.registry import OPTIMIZERS
 
 
 @OPTIMIZERS.register_module()

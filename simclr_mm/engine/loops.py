@@ -8,7 +8,14 @@ from mmengine.runner import Runner
 from simclr_mm.datasets import ResumableSampler
 from simclr_mm.registry import LOOPS
 
-STEPS_PER_EPOCH = 'steps_per_epoch'  # in the message hub, and so in checkpoints
+DATA_LAYOUT = 'data_layout'  # key in the message hub, and so in checkpoints
+
+
+def data_layout(runner: Runner) -> str:
+    """What has to stay the same for a resumed run to continue the one before."""
+    loader = runner.train_dataloader
+    return (f'{len(loader)} steps an epoch of {runner.world_size} x '
+            f'{loader.batch_size} images')
 
 
 def build_train_dataloader(runner: Runner, dataloader: dict) -> DataLoader:
@@ -67,7 +74,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
         super().__init__(runner, build_train_dataloader(runner, dataloader), **kwargs)
 
     def run(self):
-        self.runner.message_hub.update_info(STEPS_PER_EPOCH, len(self.dataloader))
+        self.runner.message_hub.update_info(DATA_LAYOUT, data_layout(self.runner))
         return super().run()
 
     def run_epoch(self) -> None:
@@ -101,7 +108,7 @@ class IterBasedTrainLoop(_IterBasedTrainLoop):
         del self.dataloader_iterator  # in mmengine 0.10 it has started workers
 
     def run(self):
-        self.runner.message_hub.update_info(STEPS_PER_EPOCH, len(self.dataloader))
+        self.runner.message_hub.update_info(DATA_LAYOUT, data_layout(self.runner))
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         while self._iter < self._max_iters and not self.stop_training:

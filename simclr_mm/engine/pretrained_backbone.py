@@ -9,8 +9,8 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner.base_loop import BaseLoop
 from torch import Tensor, nn
 
-from ..checkpoints import backbone_state, install_safe_loading, state_problems
-from ..registry import HOOKS
+from simclr_mm.checkpoints import backbone_state, install_safe_loading, state_problems
+from simclr_mm.registry import HOOKS
 
 
 @HOOKS.register_module()

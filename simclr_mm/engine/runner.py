@@ -4,6 +4,7 @@ from typing import Callable, Dict, Optional, Union
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmengine.dist import is_distributed
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
@@ -13,7 +14,7 @@ from mmengine.runner import Runner as _Runner
 
 from simclr_mm.checkpoints import install_safe_loading
 from simclr_mm.registry import RUNNERS
-from .loops import STEPS_PER_EPOCH
+from .loops import DATA_LAYOUT, data_layout
 
 
 @RUNNERS.register_module()
@@ -25,8 +26,8 @@ class Runner(_Runner):
         **kwargs: As MMEngine's Runner.
 
     Raises:
-        ValueError: A schedule longer than the run; a resumed run with another number of
-            steps an epoch.
+        ValueError: A schedule longer than the run; a resumed run with another
+            dataset size, batch size or number of processes.
         RuntimeError: A checkpoint whose keys or shapes differ from the model's.
 
     Differs: from MMEngine's, where
@@ -54,6 +55,19 @@ class Runner(_Runner):
                 rank=int(os.environ['RANK']),
                 world_size=int(os.environ['WORLD_SIZE']))
         super().setup_env(env_cfg)
+
+    @staticmethod
+    def build_dataloader(dataloader: Union[DataLoader, Dict], *args,
+                         **kwargs) -> DataLoader:
+        if isinstance(dataloader, dict) and not torch.cuda.is_available():
+            dataloader = {**dataloader, 'pin_memory': False}  # it would only warn
+        try:
+            return _Runner.build_dataloader(dataloader, *args, **kwargs)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'{error}. Put the data there, or name their place: --data DIR, or '
+                '--cfg-options train_dataloader.dataset.data_root=DIR and the same for '
+                'val_dataloader and test_dataloader.') from error
 
     def wrap_model(self, model_wrapper_cfg: Optional[Dict],
                    model: nn.Module) -> nn.Module:
@@ -113,10 +127,10 @@ class Runner(_Runner):
         super().resume(filename, *args, **kwargs)
         # The sampler was built before the checkpoint's seed was known.
         self.train_dataloader.sampler.seed = self.seed
-        steps = len(self.train_dataloader)
-        saved = self.message_hub.runtime_info.get(STEPS_PER_EPOCH, steps)
-        if saved != steps:
+        layout = data_layout(self)
+        saved = self.message_hub.runtime_info.get(DATA_LAYOUT, layout)
+        if saved != layout:
             raise ValueError(
-                f'{filename} was saved by a run of {saved} steps an epoch, this one has '
-                f'{steps}: resume with the same dataset, train_dataloader.batch_size '
-                'and number of processes, or start anew from it with load_from.')
+                f'{filename} was saved by a run of {saved}, this one has {layout}: '
+                'resume with the same dataset, train_dataloader.batch_size and number of '
+                'processes, or start anew from it with load_from.')

@@ -17,8 +17,9 @@ class UnreadableImageHook(Hook):
 
     Args:
         max_share: Share of the dataset's images, in [0, 1], above which the run stops.
-            0 stops at the first. 0.01: a few broken downloads are normal in a large
-            collection, one in a hundred is a fault of the storage.
+            0 stops at the first; any other share tolerates one. 0.01: a few broken
+            downloads are normal in a large collection, one in a hundred is a fault of
+            the storage.
 
     Raises:
         ValueError: max_share is not in [0, 1].
@@ -44,7 +45,8 @@ class UnreadableImageHook(Hook):
                         logging.ERROR, f'unreadable image {len(self.paths)}, '
                         f'replaced by another: {reason}')
         images = len(runner.train_dataloader.dataset)
-        if len(self.paths) > self.max_share * images:
+        tolerated = max(self.max_share * images, 1) if self.max_share > 0 else 0
+        if len(self.paths) > tolerated:
             raise RuntimeError(
                 f'{len(self.paths)} of {images} images could not be read, more than '
                 f'default_hooks.unreadable.max_share = {self.max_share:g} of them. Mend '
@@ -53,4 +55,4 @@ class UnreadableImageHook(Hook):
     def after_train(self, runner: Runner) -> None:
         if self.paths:
             runner.logger.error(
-                f'{len(self.paths)} unreadable images were replaced in this run.')
+                f'unreadable images replaced in this run: {len(self.paths)}.')

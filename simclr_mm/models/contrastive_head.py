@@ -1,7 +1,7 @@
 from torch import Tensor, nn
 
-from ..losses import nt_xent
-from ..registry import MODELS
+from simclr_mm.losses import nt_xent
+from simclr_mm.registry import MODELS
 
 
 @MODELS.register_module()

@@ -5,7 +5,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..registry import MODELS
+from simclr_mm.registry import MODELS
 
 # Linear as PyTorch's own, U(+-1/sqrt(fan_in)), which mmpretrain's neck keeps too.
 _INIT = (dict(

@@ -5,7 +5,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
-from ..registry import MODELS
+from simclr_mm.registry import MODELS
 
 
 @MODELS.register_module()

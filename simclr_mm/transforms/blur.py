@@ -5,7 +5,7 @@ from typing import Optional
 import cv2
 import numpy as np
 
-from ..registry import TRANSFORMS
+from simclr_mm.registry import TRANSFORMS
 from .base import RandomTransform, check_range
 
 

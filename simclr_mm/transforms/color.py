@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from ..registry import TRANSFORMS
+from simclr_mm.registry import TRANSFORMS
 from .base import RandomTransform, check_prob
 
 _FLOOR = -0.499

@@ -1,6 +1,7 @@
 """Random resized crop: torchvision's boxes, PIL's antialiased resize."""
 import math
 
+import cv2
 import numpy as np
 import torch
 
@@ -59,10 +60,15 @@ def resized_crop(img: np.ndarray,
         (S, S, 3) uint8, a new array.
     """
     top, left, h, w = box
-    crop = img[top:top + h, left:left + w].copy()  # (h, w, 3)
+    crop = img[top:top + h, left:left + w]  # (h, w, 3)
+    if interpolation == 'bilinear' and max(h, w) <= size:
+        # Nothing to antialias: OpenCV is a fifth of a level from PIL and halves
+        # the time of a whole view at 32 pixels. (Its bicubic is another kernel.)
+        return cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
     # permute(2, 0, 1)[None] would give a batch stride that hides the channels-last
     # layout from torch, which then copies to planes: 1.4 times slower.
-    images = torch.from_numpy(crop).as_strided((1, 3, h, w), (h * w * 3, 1, w * 3, 3))
+    images = torch.from_numpy(crop.copy())  # (h, w, 3)
+    images = images.as_strided((1, 3, h, w), (h * w * 3, 1, w * 3, 3))
     images = torch.nn.functional.interpolate(
         images, (size, size), mode=interpolation, antialias=True)  # (1, 3, S, S)
     return images[0].permute(1, 2, 0).contiguous().numpy()

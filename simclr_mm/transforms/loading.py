@@ -7,7 +7,7 @@ import mmengine.fileio as fileio
 import numpy as np
 from PIL import Image
 
-from ..registry import TRANSFORMS
+from simclr_mm.registry import TRANSFORMS
 
 # First and last bytes of the formats that OpenCV before 5.0 decodes in part, and
 # without an error, when the file is cut short.

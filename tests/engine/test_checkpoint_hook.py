@@ -92,12 +92,14 @@ def test_what_is_kept(tmp_path):
     assert info['best_ckpt_accuracy'] == str(tmp_path / best[0])
 
 
-def test_a_worse_epoch_keeps_the_best(tmp_path, monkeypatch):
-    scores = iter([0.2, 0.9, 0.3])
+@pytest.mark.parametrize('scores, best', [((0.2, 0.9, 0.3), 2), ((0.2, 0.1, 0.9), 3)])
+def test_a_worse_epoch_keeps_the_best(tmp_path, monkeypatch, scores, best):
+    scores = iter(scores)
     monkeypatch.setattr(Rising, 'compute_metrics',
                         lambda *_: dict(accuracy=next(scores)))
     _runner(tmp_path, CheckpointHook(interval=1, save_best='auto')).train()
-    assert [n for n in _names(tmp_path) if 'best' in n] == ['best_accuracy_epoch_2.pth']
+    names = [name for name in _names(tmp_path) if 'best' in name]
+    assert names == [f'best_accuracy_epoch_{best}.pth']
 
 
 def test_a_resumed_run_goes_on_removing(tmp_path):
@@ -184,8 +186,9 @@ def killed_at_every_step(work_dir, hook) -> int:
     """Train in a child that is killed one step later each time; return the steps."""
     runner = _runner(work_dir, hook, epochs=2)
     for steps in range(1, 100):
-        for path in [*work_dir.glob('*.pth'), work_dir / 'last_checkpoint']:
-            path.unlink(missing_ok=True)
+        for path in work_dir.iterdir():
+            if path.name.endswith(('.pth', '.partial', 'last_checkpoint')):
+                path.unlink()
         process = multiprocessing.get_context('fork').Process(
             target=_train_until, args=(runner, steps))
         process.start()

@@ -35,6 +35,12 @@ BY_ITERATION = {
     'log_processor': dict(by_epoch=False),
 }
 
+EVERY_EPOCH = {
+    'default_hooks.checkpoint.interval': 1,
+    'default_hooks.checkpoint.max_keep_ckpts': -1
+}
+EVERY_ITERATION = {**EVERY_EPOCH, 'default_hooks.checkpoint.by_epoch': False}
+
 
 def runner(work_dir, validate=False, **options):
     cfg = Config.fromfile(DIGITS)
@@ -46,61 +52,48 @@ def runner(work_dir, validate=False, **options):
     return RUNNERS.build(cfg)
 
 
-def losses(*runners):
-    """Losses by iteration; of two values the later run's."""
-    result = {}
-    for each in runners:
-        file = Path(each.log_dir) / 'vis_data' / 'scalars.json'
-        entries = map(json.loads, file.read_text().splitlines())
-        result.update({e['step']: e['loss'] for e in entries if 'loss' in e})
-    return result
+def losses(run):
+    """The logged losses by iteration."""
+    file = Path(run.log_dir) / 'vis_data' / 'scalars.json'
+    entries = map(json.loads, file.read_text().splitlines())
+    return {entry['step']: entry['loss'] for entry in entries if 'loss' in entry}
 
 
-def checkpoint_options(by_epoch):
-    return {
-        'default_hooks.checkpoint.interval': 1,
-        'default_hooks.checkpoint.by_epoch': by_epoch,
-        'default_hooks.checkpoint.max_keep_ckpts': -1
-    }
+@pytest.fixture(scope='module', params=[{}, BY_ITERATION], ids=['epochs', 'iterations'])
+def whole(request, tmp_path_factory):
+    """An unbroken run of 12 iterations with a checkpoint after each; its options."""
+    options = {**request.param, **EVERY_ITERATION}
+    run = runner(tmp_path_factory.mktemp('whole'), **options)
+    run.train()
+    return run, options
 
 
 @pytest.mark.portable
-@pytest.mark.parametrize('loop', [{}, BY_ITERATION], ids=['epochs', 'iterations'])
-@pytest.mark.parametrize('file', ['iter_3.pth', 'iter_4.pth', 'iter_6.pth', 'iter_8.pth'])
-def test_resume_at_any_iteration_equals_the_unbroken_run(tmp_path, loop, file,
-                                                         request):
-    options = {**loop, **checkpoint_options(by_epoch=False)}
-    whole = runner(tmp_path / 'whole', **options)
-    whole.train()
-    rest = runner(tmp_path / 'rest', **options, load_from=str(tmp_path / 'whole' / file),
-                  resume=True)
+@pytest.mark.parametrize('iteration', [3, 4, 6, 8])  # 4 and 8 end an epoch
+def test_resume_at_any_iteration_equals_the_unbroken_run(whole, tmp_path, iteration):
+    run, options = whole
+    file = Path(run.work_dir, f'iter_{iteration}.pth')
+    # The seed of the views is the checkpoint's, not a new random one.
+    options = {**options, 'randomness.seed': None}
+    rest = runner(tmp_path, **options, load_from=str(file), resume=True)
     rest.train()
-    first = int(file[5])
-    expected = {step: loss for step, loss in losses(whole).items() if step > first}
-    assert sorted(expected) == list(range(first + 1, 13))
+    expected = {step: loss for step, loss in losses(run).items() if step > iteration}
+    assert sorted(expected) == list(range(iteration + 1, 13))
     assert losses(rest) == expected
-    for key, value in whole.model.state_dict().items():
+    for key, value in run.model.state_dict().items():
         assert torch.equal(value, rest.model.state_dict()[key]), key
 
 
-def test_resume_between_epochs_equals_the_unbroken_run(tmp_path):
-    options = checkpoint_options(by_epoch=True)
-    whole = runner(tmp_path / 'whole', **options)
-    whole.train()
-    rest = runner(tmp_path / 'rest', **options, resume=True,
-                  load_from=str(tmp_path / 'whole' / 'epoch_2.pth'))
+def test_resume_from_a_checkpoint_of_an_epoch_equals_the_unbroken_run(tmp_path):
+    run = runner(tmp_path / 'whole', **EVERY_EPOCH)
+    run.train()
+    rest = runner(
+        tmp_path / 'rest',
+        resume=True,
+        load_from=str(tmp_path / 'whole' / 'epoch_2.pth'))
     rest.train()
-    assert losses(rest) == {s: l for s, l in losses(whole).items() if s > 8}
-
-
-def test_resume_takes_the_seed_of_the_checkpoint(tmp_path):
-    options = checkpoint_options(by_epoch=False)
-    whole = runner(tmp_path / 'whole', **options)
-    whole.train()
-    rest = runner(tmp_path / 'rest', **{**options, 'randomness.seed': None}, resume=True,
-                  load_from=str(tmp_path / 'whole' / 'iter_6.pth'))
-    rest.train()
-    assert losses(rest) == {s: l for s, l in losses(whole).items() if s > 6}
+    expected = {step: loss for step, loss in losses(run).items() if step > 8}
+    assert losses(rest) == expected and len(expected) == 4
 
 
 def test_workers_change_nothing(tmp_path):
@@ -116,10 +109,10 @@ def test_workers_change_nothing(tmp_path):
 
 
 def test_resume_with_another_batch_is_refused(tmp_path):
-    runner(tmp_path / 'a', **checkpoint_options(by_epoch=True)).train()
+    runner(tmp_path / 'a', **EVERY_EPOCH).train()
     other = runner(tmp_path / 'b', **{'train_dataloader.batch_size': 8}, resume=True,
                    load_from=str(tmp_path / 'a' / 'epoch_1.pth'))
-    with pytest.raises(ValueError, match='a run of 4 steps an epoch, this one has 8'):
+    with pytest.raises(ValueError, match='of 4 steps an epoch of 1 x 16 images, this one has 8 '):
         other.train()
 
 
@@ -180,7 +173,7 @@ def test_another_batch_than_the_learning_rate_was_made_for(tmp_path):
 
 
 def test_loading_is_strict(tmp_path):
-    first = runner(tmp_path / 'a', **checkpoint_options(by_epoch=True))
+    first = runner(tmp_path / 'a', **EVERY_EPOCH)
     first.train()
     path = tmp_path / 'a' / 'epoch_1.pth'
     checkpoint = dict(state_dict=first.model.state_dict())

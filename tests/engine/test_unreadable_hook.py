@@ -46,7 +46,7 @@ def test_broken_files_are_replaced_named_once_and_counted(folder, tmp_path_facto
     assert run.iter == 8
     for i in range(BROKEN):
         assert run.log.count(f'{i:02}.jpg') == 1
-    assert f'{BROKEN} unreadable images were replaced in this run' in run.log
+    assert f'unreadable images replaced in this run: {BROKEN}.' in run.log
 
 
 def test_too_many_broken_files_stop_the_run(folder, tmp_path_factory):

@@ -1,0 +1,173 @@
+"""Every config is built, and its name and its metafile entry are held against it."""
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+from mmpretrain.registry import MODELS, TRANSFORMS
+
+import simclr_mm
+from simclr_mm.registry import OPTIMIZERS
+
+ROOT = Path(__file__).parents[1] / 'configs'
+PRETRAINING = sorted(ROOT.glob('*.py'))
+BENCHMARKS = sorted((ROOT / 'benchmarks').glob('*.py'))
+CONFIGS = PRETRAINING + BENCHMARKS
+ENTRIES = yaml.safe_load((ROOT / 'metafile.yml').read_text())['Models']
+NAME = re.compile(r'(?:(?P<algorithm>simclr|simclr-v0|avgsimclr)_)?'
+                  r'r(?P<depth>\d+)(?:-w(?P<width>\d+))?_'
+                  r'(?P<gpus>\d+)xb(?P<batch>\d+)-(?:(?P<task>linear|finetune)-)?'
+                  r'(?P<schedule>coslr|adam)-(?P<length>\d+)(?P<unit>e|k)_'
+                  r'(?P<data>in1k|cifar10|digits)(?:-(?P<size>\d+)px)?')
+SIZES = dict(in1k=224, cifar10=32, digits=16)
+DATASETS = dict(in1k='ImageNet', cifar10='simclr_mm.CIFAR10', digits='simclr_mm.Digits')
+
+each_config = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+
+
+def build(section, registry, **extra):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return registry.build({**section, **extra})
+
+
+@pytest.fixture(scope='module')
+def parameters():
+    """Parameter counts by what determines them, each model built once."""
+    return {}
+
+
+def count(cfg, parameters):
+    key = str(cfg.model)
+    if key not in parameters:
+        model = build(cfg.model, MODELS, data_preprocessor=cfg.data_preprocessor)
+        parameters[key] = sum(p.numel() for p in model.parameters())
+        optimizer = build(cfg.optim_wrapper.optimizer, OPTIMIZERS, params=model.parameters())
+        for scheduler in cfg.param_scheduler:
+            settings = {k: v for k, v in scheduler.items() if k != 'convert_to_iter_based'}
+            build({'end': 10**6, **settings}, PARAM_SCHEDULERS, optimizer=optimizer)
+    return parameters[key]
+
+
+@pytest.mark.portable
+@each_config
+def test_config_is_built_and_metafile_is_true(path, parameters):
+    cfg = Config.fromfile(path)
+    count_ = count(cfg, parameters)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        for transform in loader.dataset.pipeline:
+            build(transform, TRANSFORMS)
+    entries = [e for e in ENTRIES if e['Config'] == str(path.relative_to(ROOT.parent))]
+    assert path.stem in [entry['Name'] for entry in entries]
+    for entry in entries:
+        metadata = entry['Metadata']
+        assert metadata['Parameters'] == count_
+        length = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
+        assert metadata.get('Epochs', metadata.get('Iterations')) == length
+        assert ('Epochs' in metadata) == ('max_epochs' in cfg.train_cfg)
+        assert metadata['Batch Size'] == global_batch(path)
+        assert entry['In Collection'] == 'SimCLR'
+
+
+def global_batch(path):
+    name = NAME.fullmatch(path.stem)
+    return int(name['gpus']) * int(name['batch'])
+
+
+@each_config
+def test_name_says_what_the_config_does(path):
+    name, cfg = NAME.fullmatch(path.stem), Config.fromfile(path)
+    assert name, f'{path.stem} is no config name'
+    backbone, train, optimizer = (cfg.model.backbone, cfg.train_dataloader,
+                                  cfg.optim_wrapper.optimizer)
+    assert backbone.depth == int(name['depth'])
+    assert backbone.get('base_channels', 64) == int(name['width'] or 64)
+    assert train.batch_size == int(name['batch'])
+    assert cfg.auto_scale_lr.base_batch_size == global_batch(path)
+
+    length = int(name['length'])
+    if name['unit'] == 'e':
+        assert cfg.train_cfg.max_epochs == length
+    else:
+        assert cfg.train_cfg.max_iters == 1000 * length
+        assert not any(s.get('by_epoch', True) for s in cfg.param_scheduler)
+        assert cfg.log_processor.by_epoch is False
+        assert cfg.default_hooks.checkpoint.by_epoch is False
+    cosine = [s for s in cfg.param_scheduler if s.type == 'CosineAnnealingLR']
+    assert len(cosine) == (name['schedule'] == 'coslr')
+    assert all(s.get('convert_to_iter_based', not s.by_epoch) for s in cosine)
+    if name['schedule'] == 'adam':
+        assert optimizer.type == 'Adam'
+
+    assert train.dataset.type == DATASETS[name['data']]
+    size = int(name['size'] or SIZES[name['data']])
+    assert size in sizes_in(train.dataset.pipeline)
+    assert size in sizes_in(cfg.test_dataloader.dataset.pipeline)
+
+    if name['task']:
+        hook, = cfg.custom_hooks
+        assert hook.frozen == (name['task'] == 'linear')
+        assert backbone.init_cfg.checkpoint is None
+        return
+    views, = [t for t in train.dataset.pipeline if t.type == 'simclr_mm.TwoViews']
+    averaged = name['algorithm'] == 'avgsimclr'
+    assert (views.get('num_views', 2) >= 4) == averaged
+    assert (cfg.model.head.get('pairs') == 'separate') == averaged
+    first_trials = name['algorithm'] == 'simclr-v0'
+    assert (cfg.sync_bn is None) == first_trials
+    assert optimizer.get('include_1d', False) == first_trials
+    assert train.dataset.with_label is False
+
+
+def sizes_in(pipeline):
+    keys = ('size', 'scale', 'crop_size')
+    return {t[key] for t in pipeline for key in keys if isinstance(t.get(key), int)}
+
+
+@each_config
+def test_evaluation_sections_are_complete(path):
+    cfg = Config.fromfile(path)
+    for phase in ('val', 'test'):
+        kind = 'Accuracy' if path in BENCHMARKS else 'simclr_mm.KNNAccuracy'
+        assert cfg[f'{phase}_evaluator'].type == kind
+        assert cfg[f'{phase}_dataloader'].dataset.pipeline
+        assert cfg[f'{phase}_cfg'] is not None
+
+
+@each_config
+def test_at_most_two_steps_of_inheritance(path):
+    assert depth_of(path) <= 2
+
+
+def depth_of(path):
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '_base_':
+            bases = ast.literal_eval(node.value)
+            bases = [bases] if isinstance(bases, str) else bases
+            assert '_base_' not in path.parts or not bases
+            return 1 + max(depth_of(path.parent / base) for base in bases)
+    return 0
+
+
+def test_paper_recipe_in_numbers():
+    cfg = Config.fromfile(ROOT / 'simclr_r50_16xb256-coslr-800e_in1k.py')
+    optimizer = cfg.optim_wrapper.optimizer
+    assert optimizer.lr == pytest.approx(0.3 * 4096 / 256)
+    assert (optimizer.weight_decay, optimizer.momentum) == (1e-6, 0.9)
+    assert cfg.model.head.temperature == 0.1
+    assert [s.get('end') or s.begin for s in cfg.param_scheduler] == [10, 10]
+
+
+def test_every_entry_names_a_config_and_its_downstream_models():
+    names = {entry['Name'] for entry in ENTRIES}
+    assert len(names) == len(ENTRIES)
+    for entry in ENTRIES:
+        assert (ROOT.parent / entry['Config']).is_file()
+        assert set(entry.get('Downstream', [])) <= names
+        if 'Weights' in entry:
+            assert re.fullmatch(
+                r'https://download\.openmmlab\.com/\S+_\d{8}-[0-9a-f]{8}\.pth',
+                entry['Weights'])
+    assert names == set(simclr_mm.list_models())

@@ -1,0 +1,274 @@
+"""The command-line tools, run as a user runs them."""
+import json
+import os
+import pickle
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain import FeatureExtractor
+
+from simclr_mm import get_model, inference_model
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / 'configs'
+RECIPE = CONFIGS / 'simclr_r50_16xb256-coslr-200e_in1k.py'
+DIGITS = CONFIGS / 'simclr_r18-w16_1xb256-coslr-30e_digits.py'
+LINEAR_DIGITS = CONFIGS / 'benchmarks' / 'r18-w16_1xb256-linear-adam-100e_digits.py'
+IN1K_128 = CONFIGS / 'simclr_r18_1xb256-adam-100e_in1k-128px.py'
+SHORT = ('train_cfg.max_epochs=2', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1')
+
+
+def run(tool, *args):
+    """Run a tool in this process."""
+    argv, sys.argv = sys.argv, [tool, *map(str, args)]
+    try:
+        runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
+    finally:
+        sys.argv = argv
+
+
+def losses(work_dir):
+    """Logged losses by iteration; where runs in one folder overlap, the last one's."""
+    entries = [
+        json.loads(line) for file in sorted(work_dir.glob('*/vis_data/scalars.json'))
+        for line in file.read_text().splitlines()
+    ]
+    return {entry['step']: entry['loss'] for entry in entries if 'loss' in entry}
+
+
+# --- The ImageNet recipe on photographs: processes, killed and resumed ---------------
+
+
+class Recipe:
+    """The 16xb256 recipe on 48 photographs at 64 px: 3 steps an epoch, 2 epochs."""
+
+    def __init__(self, data, processes):
+        self.processes = processes
+        self.flags = [
+            '--no-validate', '--cfg-options', *SHORT,
+            f'train_dataloader.dataset.data_root={data}',
+            'train_dataloader.dataset.indices=48',
+            f'train_dataloader.batch_size={16 // processes}',
+            'train_dataloader.num_workers=1',
+            'train_dataloader.dataset.pipeline.1.size=64', 'randomness.seed=1',
+            'default_hooks.logger.interval=1', 'default_hooks.checkpoint.by_epoch=False',
+            'default_hooks.checkpoint.interval=1',
+            'default_hooks.checkpoint.max_keep_ckpts=-1'
+        ]
+
+    def start(self, work_dir, *flags):
+        if self.processes == 1:
+            command = [sys.executable, ROOT / 'tools' / 'train.py', RECIPE]
+        else:
+            command = [ROOT / 'tools' / 'dist_train.sh', RECIPE, self.processes]
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            port = free.getsockname()[1]
+        command += ['--work-dir', work_dir, *flags, *self.flags]
+        # The session of its own lets a kill reach every rank and worker.
+        return subprocess.Popen(
+            list(map(str, command)),
+            env={**os.environ, 'PORT': str(port), 'PYTHON': sys.executable},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True)
+
+    def train(self, work_dir, *flags):
+        process = self.start(work_dir, *flags)
+        output, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, output[-3000:]
+        return losses(work_dir)
+
+    def train_and_kill(self, work_dir, file):
+        process = self.start(work_dir)
+        while not (work_dir / file).exists():
+            assert process.poll() is None, process.stdout.read()[-3000:]
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('processes', [1, 2])
+def test_recipe_is_killed_and_resumed_as_if_unbroken(imagenet_sample, tmp_path,
+                                                     processes):
+    recipe = Recipe(imagenet_sample, processes)
+    whole = recipe.train(tmp_path / 'whole')
+    assert sorted(whole) == [1, 2, 3, 4, 5, 6]
+
+    # Killed inside the second epoch, or where one process was already a step further.
+    killed = tmp_path / 'killed'
+    recipe.train_and_kill(killed, 'iter_4.pth')
+    assert recipe.train(killed, '--resume') == whole
+
+    between = tmp_path / 'whole' / 'iter_3.pth'
+    rest = recipe.train(tmp_path / 'between', '--resume', between)
+    assert rest == {step: whole[step] for step in (4, 5, 6)}
+
+
+# --- Digits: pretraining, kNN, linear evaluation -------------------------------------
+
+
+@pytest.fixture(scope='module')
+def encoder(tmp_path_factory):
+    """A digits checkpoint of two epochs."""
+    work_dir = tmp_path_factory.mktemp('digits')
+    run('train.py', DIGITS, '--work-dir', work_dir, '--cfg-options', *SHORT,
+        'model.backbone.base_channels=16', 'randomness.seed=1')
+    return work_dir / 'epoch_2.pth'
+
+
+def test_tensorboard_and_validation_are_on(encoder):
+    assert list(encoder.parent.glob('*/vis_data/events.out.tfevents*'))
+    log = next(encoder.parent.glob('*/*.log')).read_text()
+    assert 'knn/top1' in log and 'chance: 6.2364' in log  # ln(2 x 256 - 1)
+
+
+def test_test_py_gives_knn(encoder, tmp_path):
+    run('test.py', DIGITS, encoder, '--work-dir', tmp_path, '--out',
+        tmp_path / 'metrics.json', '--out-item', 'metrics')
+    metrics = json.loads((tmp_path / 'metrics.json').read_text())
+    assert 30 < metrics['knn/top1'] <= 100
+
+
+def test_linear_evaluation_from_pretraining_to_top1_and_top5(encoder, tmp_path):
+    run('train.py', LINEAR_DIGITS, '--pretrained', encoder, '--work-dir', tmp_path,
+        '--cfg-options', 'train_cfg.max_epochs=3')
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'The backbone is the encoder in' in log
+    trained = torch.load(tmp_path / 'epoch_3.pth', weights_only=False)['state_dict']
+    before = torch.load(encoder, weights_only=False)['state_dict']
+    for key, value in trained.items():
+        if key.startswith('backbone.'):
+            assert torch.equal(value, before[key]), key
+
+    run('test.py', LINEAR_DIGITS, tmp_path / 'epoch_3.pth', '--work-dir', tmp_path,
+        '--out', tmp_path / 'metrics.json', '--out-item', 'metrics')
+    metrics = json.loads((tmp_path / 'metrics.json').read_text())
+    assert 20 < metrics['accuracy/top1'] < metrics['accuracy/top5'] <= 100
+
+
+def test_evaluate_features_compares_three_encoders(encoder, tmp_path, capsys):
+    run('evaluate_features.py', DIGITS, encoder, '--draws', 2, '--out',
+        tmp_path / 'rows.json')
+    rows = json.loads((tmp_path / 'rows.json').read_text())
+    names = ['pretrained encoder', 'untrained encoder', 'raw pixels']
+    assert [row['features'] for row in rows] == names
+    assert all(0.1 < row[key] <= 1 for row in rows
+               for key in ('knn', 'linear', 'few_labels'))
+    assert rows[2]['linear'] == pytest.approx(0.97, abs=0.01)  # logistic regression
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in names)
+
+
+# --- --data ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    """train/ and val/ with three classes of 8 noisy pictures each."""
+    root = tmp_path_factory.mktemp('pictures')
+    rng = np.random.default_rng(0)
+    for split in ('train', 'val'):
+        for label, name in enumerate(('ant', 'bee', 'cat')):
+            (root / split / name).mkdir(parents=True)
+            for i in range(8):
+                picture = rng.integers(0, 100, (24, 30, 3), dtype=np.uint8)
+                picture[..., label] += 150
+                cv2.imwrite(str(root / split / name / f'{i}.png'), picture)
+    return root
+
+
+def test_any_folder_is_pretrained_on(folders, tmp_path):
+    run('train.py', DIGITS, '--data', folders, '--work-dir', tmp_path, '--cfg-options',
+        *SHORT, 'train_dataloader.batch_size=16')
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert '48 images: 3 steps an epoch of 1 x 16 images, 0 others left out' in log
+
+
+def test_labelled_folders_are_evaluated_on(folders, encoder, tmp_path):
+    run('train.py', LINEAR_DIGITS, '--data', folders, '--pretrained', encoder,
+        '--work-dir', tmp_path, '--cfg-options', 'train_cfg.max_epochs=1',
+        'train_dataloader.batch_size=8')
+    checkpoint = tmp_path / 'epoch_1.pth'
+    for data in (folders, folders / 'val'):
+        run('test.py', LINEAR_DIGITS, checkpoint, '--data', data, '--work-dir', tmp_path,
+            '--out', tmp_path / 'metrics.json', '--out-item', 'metrics')
+        metrics = json.loads((tmp_path / 'metrics.json').read_text())
+        assert list(metrics) == ['accuracy/top1']  # three classes have no top-5
+    run('test.py', DIGITS, encoder, '--data', folders, '--work-dir', tmp_path, '--out',
+        tmp_path / 'metrics.json', '--out-item', 'metrics')
+    knn = json.loads((tmp_path / 'metrics.json').read_text())['knn/top1']
+    assert knn > 60  # the classes are three colours; chance is 33
+
+
+# --- One picture, one feature ----------------------------------------------------------
+
+
+def test_a_red_picture_has_one_feature_by_every_way_in(tmp_path):
+    red = np.zeros((128, 128, 3), np.uint8)
+    red[..., 2] = 250  # BGR
+    for split in ('train', 'val'):
+        (tmp_path / split / 'red').mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / split / 'red' / 'red.png'), red)
+    path = str(tmp_path / 'val' / 'red' / 'red.png')
+    checkpoint = str(tmp_path / 'random.pth')
+    torch.manual_seed(0)
+    torch.save(dict(state_dict=get_model(str(IN1K_128)).state_dict()), checkpoint)
+    model = get_model(str(IN1K_128), pretrained=checkpoint)
+
+    run('test.py', IN1K_128, checkpoint, '--data', tmp_path, '--work-dir', tmp_path,
+        '--out', tmp_path / 'pred.pkl', '--cfg-options', 'test_evaluator.k=1',
+        'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False')
+    with open(tmp_path / 'pred.pkl', 'rb') as file:
+        by_test = [sample['feature'] for sample in pickle.load(file)]
+
+    cfg = Config.fromfile(IN1K_128)
+    mean, std = (torch.tensor(cfg.data_preprocessor[key]) for key in ('mean', 'std'))
+    rgb = (torch.tensor([250., 0., 0.]) - mean) / std
+    with torch.no_grad():
+        by_tensor = model.extract_feat(rgb.view(1, 3, 1, 1).expand(1, 3, 128, 128))[0]
+    by_extractor = FeatureExtractor(model)(path)[0]
+    by_inference = inference_model(model, path)['feature']
+    for feature in (*by_test, by_extractor, by_inference):
+        np.testing.assert_allclose(feature, by_tensor, rtol=1e-4, atol=1e-5)
+
+    blue = model.extract_feat(rgb.flip(0).view(1, 3, 1, 1).expand(1, 3, 128, 128))[0]
+    assert (blue - by_tensor).abs().max() > 0.01
+
+
+# --- Errors say what to do -------------------------------------------------------------
+
+
+@pytest.mark.parametrize('args, message', [
+    ((RECIPE, '--data', 'nowhere'), 'there is no folder .*nowhere'),
+    ((RECIPE, '--cfg-options', 'max_epochs=3'), "has no key 'max_epochs'"),
+    ((RECIPE, '--pretrained', 'x.pth'), 'trains its encoder from scratch'),
+    ((RECIPE, '--no-validate'), 'train_dataloader.dataset.data_root'),
+    ((LINEAR_DIGITS, ), 'no encoder: pass --pretrained PATH'),
+    ((LINEAR_DIGITS, '--pretrained', 'nowhere.pth'), 'nowhere.pth does not exist'),
+    ((LINEAR_DIGITS, '--data', ROOT / 'docs', '--pretrained', 'x.pth'),
+     'there is no folder .*docs/train'),
+    ((DIGITS, '--cfg-options', 'train_cfg.max_epochs=2'),
+     'param_scheduler.0.end = 3 epochs .* train_cfg.max_epochs = 2'),
+])
+def test_errors_of_train_py(args, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Exception, match=message):
+        run('train.py', *args, '--work-dir', tmp_path / 'work')
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(ValueError, match='holds no image, at any depth'):
+        run('train.py', DIGITS, '--data', tmp_path, '--work-dir', tmp_path / 'work')
