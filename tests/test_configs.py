@@ -21,9 +21,13 @@ NAME = re.compile(r'(?:(?P<algorithm>simclr|simclr-v0|avgsimclr)_)?'
                   r'r(?P<depth>\d+)(?:-w(?P<width>\d+))?_'
                   r'(?P<gpus>\d+)xb(?P<batch>\d+)-(?:(?P<task>linear|finetune)-)?'
                   r'(?P<schedule>coslr|adam)-(?P<length>\d+)(?P<unit>e|k)_'
-                  r'(?P<data>in1k|cifar10|digits)(?:-(?P<size>\d+)px)?')
-SIZES = dict(in1k=224, cifar10=32, digits=16)
-DATASETS = dict(in1k='ImageNet', cifar10='simclr_mm.CIFAR10', digits='simclr_mm.Digits')
+                  r'(?P<data>in1k|cifar10|stl10|digits)(?:-(?P<size>\d+)px)?')
+SIZES = dict(in1k=224, cifar10=32, stl10=96, digits=16)
+DATASETS = dict(
+    in1k='ImageNet',
+    cifar10='simclr_mm.CIFAR10',
+    stl10='simclr_mm.STL10',
+    digits='simclr_mm.Digits')
 
 each_config = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 

@@ -51,12 +51,13 @@ def feature_rows(cfg: Config,
         gallery = features[in_gallery], labels[in_gallery]
         queries = features[~in_gallery], labels[~in_gallery]
         embedded[name] = queries
-        rows.append(
-            dict(
-                features=name,
-                knn=_knn(gallery, queries, cfg.test_evaluator),
-                linear=linear_probe(gallery, queries),
-                few_labels=few_label_probe(gallery, queries, per_class, draws)))
+        with Console().status(f'{name}: kNN and linear probes'):
+            rows.append(
+                dict(
+                    features=name,
+                    knn=_knn(gallery, queries, cfg.test_evaluator),
+                    linear=linear_probe(gallery, queries),
+                    few_labels=few_label_probe(gallery, queries, per_class, draws)))
     return rows, embedded[PRETRAINED]
 
 

@@ -1,6 +1,6 @@
 """Small-image datasets held in memory: digits, CIFAR-10 and STL-10."""
 from pathlib import Path
-from typing import Callable, Optional, Sequence, Tuple, Union
+from typing import Callable, List, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -96,9 +96,9 @@ class _FolderOrTorchvision(ArrayDataset):
     """A dataset kept as class folders or, failing these, fetched by torchvision."""
 
     def load_arrays(self) -> Arrays:
-        folder = Path(self.data_root, self.split)
-        if folder.is_dir():
-            return _read_class_folders(folder)
+        folders = [Path(self.data_root, part) for part in self.split.split('+')]
+        if all(folder.is_dir() for folder in folders):
+            return _read_class_folders(folders)
         if is_main_process():
             self._torchvision(download=True)
         barrier()
@@ -124,10 +124,11 @@ class CIFAR10(_FolderOrTorchvision):
 
 @DATASETS.register_module()
 class STL10(_FolderOrTorchvision):
-    """STL-10: class folders or the archive from its home, 96 x 96 pixels.
+    """STL-10: ``data_root/{train,test}/<class>/*`` and ``data_root/unlabeled/*`` of 96 x
+    96 pixels, or the archive from its home.
 
-    ``train+unlabeled`` are the 105,000 images for pretraining; the 100,000 unlabelled
-    ones of ``unlabeled`` carry no label.
+    ``train+unlabeled`` are the 105,000 images for pretraining; the 100,000 of
+    ``unlabeled`` carry no label.
     """
     SPLITS = ('train', 'test', 'unlabeled', 'train+unlabeled')
 
@@ -138,16 +139,22 @@ class STL10(_FolderOrTorchvision):
         return images, np.asarray(data.labels), data.classes
 
 
-def _read_class_folders(folder: Path) -> Arrays:
-    """Read ``folder/<class>/*``, whose images all have one size."""
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
+def _read_class_folders(folders: List[Path]) -> Arrays:
+    """Read ``folder/<class>/*`` and, without a label, ``folder/*``, all of one size."""
+    classes = sorted({
+        path.name
+        for folder in folders for path in folder.iterdir() if path.is_dir()
+    })
     paths, labels = [], []
-    for label, name in enumerate(classes):
-        files = sorted(path for path in (folder / name).iterdir() if path.is_file())
+    for folder in folders:
+        files = sorted(path for path in folder.rglob('*') if path.is_file())
         paths += files
-        labels += [label] * len(files)
+        labels += [
+            -1 if path.parent == folder else classes.index(path.parent.name)
+            for path in files
+        ]
     if not paths:
-        raise ValueError(f'{folder} holds no <class>/<image> files.')
+        raise ValueError(f'{folders[0]} holds no <class>/<image> files.')
     images: Optional[np.ndarray] = None
     for row, path in enumerate(paths):
         image = cv2.imread(str(path))  # (S, S, 3) BGR

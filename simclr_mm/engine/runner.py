@@ -14,6 +14,7 @@ from mmengine.runner import Runner as _Runner
 
 from simclr_mm.checkpoints import install_safe_loading
 from simclr_mm.registry import RUNNERS
+from .allocator import keep_freed_memory
 from .loops import DATA_LAYOUT, data_layout
 
 
@@ -42,6 +43,8 @@ class Runner(_Runner):
 
     def __init__(self, *args, **kwargs) -> None:
         install_safe_loading()
+        if not torch.cuda.is_available():
+            keep_freed_memory()
         super().__init__(*args, **kwargs)
 
     def setup_env(self, env_cfg: Dict) -> None:

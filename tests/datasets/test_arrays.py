@@ -70,6 +70,14 @@ def test_unlabelled_images_of_stl10_have_no_label(tmp_path, monkeypatch):
     assert 'gt_label' not in data[0] and data[0]['img'].shape == (4, 4, 3)
 
 
+def test_unlabelled_images_of_stl10_in_folders(tmp_path):
+    write_folders(tmp_path)
+    (tmp_path / 'unlabeled').mkdir()
+    Image.new('RGB', (8, 8), (0, 250, 0)).save(tmp_path / 'unlabeled' / '0.png')
+    data = STL10(data_root=str(tmp_path), split='train+unlabeled')
+    assert [data[i].get('gt_label') for i in range(7)] == [0, 0, 0, 1, 1, 1, None]
+
+
 def test_errors_name_split_file_and_size(tmp_path):
     with pytest.raises(ValueError, match="split is 'val': choose one of train, test"):
         CIFAR10(data_root=str(tmp_path), split='val')

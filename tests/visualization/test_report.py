@@ -1,0 +1,33 @@
+import json
+
+import cv2
+import numpy as np
+
+from simclr_mm.visualization import plot_report, read_scalars
+
+
+def test_only_training_entries_are_read(tmp_path):
+    entries = [dict(step=1, loss=2.0, chance=3.0), {'knn/top1': 50.0, 'step': 1}]
+    (tmp_path / 'vis_data').mkdir()
+    (tmp_path / 'vis_data' / 'scalars.json').write_text('\n'.join(
+        map(json.dumps, entries)))
+    assert read_scalars(tmp_path) == entries[:1]
+
+
+def test_report_shows_the_views_in_their_colours(tmp_path):
+    rng = np.random.default_rng(0)
+    views = np.zeros((3, 2, 16, 16, 3), np.uint8)
+    views[..., 0] = 255  # red, RGB
+    path = tmp_path / 'new' / 'report.png'
+    plot_report(
+        str(path),
+        [dict(step=i, loss=5 - i, chance=6.0) for i in range(4)],
+        views,
+        features=rng.normal(size=(60, 4)),
+        labels=rng.integers(0, 3, 60),
+        classes=('a', 'b', 'c'),
+        title='a run')
+    picture = cv2.imread(str(path))  # BGR
+    assert picture.shape[1] > 1000
+    red = (picture == [0, 0, 255]).all(axis=-1)
+    assert red.sum() > 0.02 * red.size
