@@ -3,9 +3,12 @@
 # make lint    flake8, isort and yapf; make format applies the last two
 VENV ?= .venv
 DISTRIBUTION ?= onedl
+comma := ,
+# DISTRIBUTION: onedl, openmmlab, or empty to use the OpenMMLab that is there.
+other := $(if $(DISTRIBUTION),$(if $(filter onedl,$(DISTRIBUTION)),mmengine,onedl-mmengine))
 python := $(VENV)/bin/python
 installed := $(VENV)/.simclr_mm-$(DISTRIBUTION)
-sources := simclr_mm tools tests configs
+sources := simclr_mm tools tests configs docs
 
 .PHONY: demo test lint format
 
@@ -24,7 +27,11 @@ format: $(installed)
 	$(python) -m isort $(sources)
 	$(python) -m yapf --in-place --recursive --parallel $(sources)
 
+# Never two OpenMMLab distributions in one environment: they own the same files.
 $(installed): setup.cfg pyproject.toml
 	test -x $(python) || python3 -m venv $(VENV)
-	$(python) -m pip install -e '.[$(DISTRIBUTION),test,lint]'
+	@if [ -n "$(other)" ] && $(python) -m pip show -q $(other) 2>/dev/null; then \
+	  echo "$(VENV) holds the other OpenMMLab ($(other)): use it with DISTRIBUTION=" \
+	    "(empty), or name another environment with VENV=" >&2; exit 2; fi
+	$(python) -m pip install -e '.[$(DISTRIBUTION)$(if $(DISTRIBUTION),$(comma))test,lint]'
 	touch $@

@@ -6,8 +6,7 @@ _base_ = [
 # For two CPU cores and 40 minutes: a ResNet-18 a quarter as wide.
 model = dict(
     type='simclr_mm.SimCLR',
-    backbone=dict(
-        type='ResNet_CIFAR', depth=18, stem_channels=16, base_channels=16),
+    backbone=dict(type='ResNet_CIFAR', depth=18, stem_channels=16, base_channels=16),
     neck=dict(type='simclr_mm.ProjectionNeck', num_layers=2, out_channels=128),
     # 0.2: so short a run learns faster than with the paper's 0.5.
     head=dict(type='simclr_mm.NTXentHead', temperature=0.2))

@@ -6,8 +6,7 @@ _base_ = [
 # A ResNet-18 a quarter as wide: seconds an epoch on a CPU.
 model = dict(
     type='simclr_mm.SimCLR',
-    backbone=dict(
-        type='ResNet_CIFAR', depth=18, stem_channels=16, base_channels=16),
+    backbone=dict(type='ResNet_CIFAR', depth=18, stem_channels=16, base_channels=16),
     neck=dict(type='simclr_mm.ProjectionNeck', num_layers=2, out_channels=64),
     head=dict(type='simclr_mm.NTXentHead', temperature=0.2))
 

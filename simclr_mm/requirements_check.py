@@ -2,8 +2,11 @@
 from importlib import metadata, util
 
 _IMPORTS = ('mmengine', 'mmcv', 'mmpretrain')
-_OPENMMLAB = {'mmengine': ('mmengine', ), 'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full'),
-              'mmpretrain': ('mmpretrain', )}
+_OPENMMLAB = {
+    'mmengine': ('mmengine', ),
+    'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full'),
+    'mmpretrain': ('mmpretrain', )
+}
 
 
 def check_openmmlab() -> None:
@@ -16,12 +19,13 @@ def check_openmmlab() -> None:
     missing = [name for name in _IMPORTS if util.find_spec(name) is None]
     if missing:
         raise ImportError(
-            f'simclr_mm needs {", ".join(missing)}. Install the maintained distributions '
-            "with  pip install 'simclr_mm[onedl]'  (from a clone: pip install -e "
+            f'simclr_mm needs {", ".join(missing)}. Install the maintained '
+            "distributions with  pip install 'simclr_mm[onedl]'  (from a clone: pip install -e "
             "'.[onedl]'), or the original ones with  'simclr_mm[openmmlab]'.")
     for name in _IMPORTS:
-        installed = [dist for dist in (f'onedl-{name}', *_OPENMMLAB[name])
-                     if _is_installed(dist)]
+        installed = [
+            dist for dist in (f'onedl-{name}', *_OPENMMLAB[name]) if _is_installed(dist)
+        ]
         if len(installed) > 1:
             raise ImportError(
                 f'{" and ".join(installed)} are both installed and own the same files, '

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
-from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import HOOKS, METRICS, PARAM_SCHEDULERS, DefaultScope
 from mmpretrain.registry import MODELS, TRANSFORMS
 
 import simclr_mm
+import simclr_mm.engine
 from simclr_mm.registry import OPTIMIZERS
 
 ROOT = Path(__file__).parents[1] / 'configs'
@@ -28,6 +30,11 @@ DATASETS = dict(
     cifar10='simclr_mm.CIFAR10',
     stl10='simclr_mm.STL10',
     digits='simclr_mm.Digits')
+TRAINING_DATA = dict(
+    in1k='ImageNet-1k',
+    cifar10='CIFAR-10',
+    stl10='STL-10',
+    digits='scikit-learn digits')
 
 each_config = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 
@@ -48,9 +55,13 @@ def count(cfg, parameters):
     if key not in parameters:
         model = build(cfg.model, MODELS, data_preprocessor=cfg.data_preprocessor)
         parameters[key] = sum(p.numel() for p in model.parameters())
-        optimizer = build(cfg.optim_wrapper.optimizer, OPTIMIZERS, params=model.parameters())
+        optimizer = build(
+            cfg.optim_wrapper.optimizer, OPTIMIZERS, params=model.parameters())
         for scheduler in cfg.param_scheduler:
-            settings = {k: v for k, v in scheduler.items() if k != 'convert_to_iter_based'}
+            settings = {
+                k: v
+                for k, v in scheduler.items() if k != 'convert_to_iter_based'
+            }
             build({'end': 10**6, **settings}, PARAM_SCHEDULERS, optimizer=optimizer)
     return parameters[key]
 
@@ -63,16 +74,38 @@ def test_config_is_built_and_metafile_is_true(path, parameters):
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         for transform in loader.dataset.pipeline:
             build(transform, TRANSFORMS)
+    for hook in (*cfg.default_hooks.values(), *cfg.get('custom_hooks', [])):
+        build(hook, HOOKS)
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        build(evaluator, METRICS)
+    for loop in (cfg.train_cfg.type, cfg.runner_type):
+        assert loop.split('.')[-1] in dir(simclr_mm.engine)
     entries = [e for e in ENTRIES if e['Config'] == str(path.relative_to(ROOT.parent))]
     assert path.stem in [entry['Name'] for entry in entries]
     for entry in entries:
         metadata = entry['Metadata']
         assert metadata['Parameters'] == count_
+        assert metadata['FLOPs'] == flops(cfg, path, parameters)
+        assert metadata['Training Data'] == TRAINING_DATA[NAME.fullmatch(
+            path.stem)['data']]
         length = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
         assert metadata.get('Epochs', metadata.get('Iterations')) == length
         assert ('Epochs' in metadata) == ('max_epochs' in cfg.train_cfg)
         assert metadata['Batch Size'] == global_batch(path)
         assert entry['In Collection'] == 'SimCLR'
+
+
+def flops(cfg, path, known):
+    """Multiply-adds of mode 'tensor' for one image of the test size."""
+    name = NAME.fullmatch(path.stem)
+    size = int(name['size'] or SIZES[name['data']])
+    head = cfg.model.head.get('num_classes')
+    key = str(cfg.model.backbone.depth), str(cfg.model.backbone), size, head
+    if key not in known:
+        model = build(cfg.model, MODELS, data_preprocessor=cfg.data_preprocessor)
+        known[key] = get_model_complexity_info(
+            model.eval(), (3, size, size), show_table=False, show_arch=False)['flops']
+    return known[key]
 
 
 def global_batch(path):
@@ -147,7 +180,8 @@ def test_at_most_two_steps_of_inheritance(path):
 
 def depth_of(path):
     for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '_base_':
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id',
+                                                    '') == '_base_':
             bases = ast.literal_eval(node.value)
             bases = [bases] if isinstance(bases, str) else bases
             assert '_base_' not in path.parts or not bases

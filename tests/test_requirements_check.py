@@ -8,7 +8,8 @@ from simclr_mm import requirements_check
 
 
 def test_none_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(util, 'find_spec', lambda name: None if name == 'mmcv' else name)
+    monkeypatch.setattr(util, 'find_spec', lambda name: None
+                        if name == 'mmcv' else name)
     with pytest.raises(ImportError, match=r"needs mmcv\. .*simclr_mm\[onedl\]"):
         requirements_check.check_openmmlab()
 
@@ -16,15 +17,16 @@ def test_none_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize('twin', ['mmengine', 'mmcv-lite', 'mmcv', 'mmpretrain'])
 def test_both_say_which_to_remove(monkeypatch, twin):
     name = twin.removesuffix('-lite')
-    monkeypatch.setattr(requirements_check, '_is_installed',
-                        lambda dist: dist in (twin, f'onedl-{name}'))
-    with pytest.raises(ImportError, match=f'onedl-{name} and {twin} are both installed'):
+    monkeypatch.setattr(requirements_check, '_is_installed', lambda dist: dist in
+                        (twin, f'onedl-{name}'))
+    with pytest.raises(
+            ImportError, match=f'onedl-{name} and {twin} are both installed'):
         requirements_check.check_openmmlab()
 
 
 def test_one_of_each_is_fine(monkeypatch):
-    monkeypatch.setattr(requirements_check, '_is_installed',
-                        lambda dist: dist in ('mmengine', 'mmcv', 'mmpretrain'))
+    monkeypatch.setattr(requirements_check, '_is_installed', lambda dist: dist in
+                        ('mmengine', 'mmcv', 'mmpretrain'))
     requirements_check.check_openmmlab()
 
 
@@ -36,7 +38,9 @@ def test_distributions_are_found():
 def test_compiled_operators_are_never_imported():
     code = ('import sys, simclr_mm.engine, simclr_mm.models, simclr_mm.transforms; '
             'print([m for m in sys.modules if m.startswith("mmcv._ext")])')
-    output = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    output = subprocess.run([sys.executable, '-c', code],
+                            capture_output=True,
+                            text=True)
     assert output.stdout.strip().splitlines()[-1] == '[]', output.stderr
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import cv2
+import mmpretrain
 import numpy as np
 import pytest
 import torch
@@ -25,24 +26,29 @@ RECIPE = CONFIGS / 'simclr_r50_16xb256-coslr-200e_in1k.py'
 DIGITS = CONFIGS / 'simclr_r18-w16_1xb256-coslr-30e_digits.py'
 LINEAR_DIGITS = CONFIGS / 'benchmarks' / 'r18-w16_1xb256-linear-adam-100e_digits.py'
 IN1K_128 = CONFIGS / 'simclr_r18_1xb256-adam-100e_in1k-128px.py'
-SHORT = ('train_cfg.max_epochs=2', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1')
+SHORT = ('train_cfg.max_epochs=2', 'param_scheduler.0.end=1',
+         'param_scheduler.1.begin=1')
 
 
 def run(tool, *args):
     """Run a tool in this process."""
-    argv, sys.argv = sys.argv, [tool, *map(str, args)]
+    argv, sys.argv = sys.argv, [str(tool), *map(str, args)]
     try:
         runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
     finally:
         sys.argv = argv
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return free.getsockname()[1]
+
+
 def losses(work_dir):
-    """Logged losses by iteration; where runs in one folder overlap, the last one's."""
-    entries = [
-        json.loads(line) for file in sorted(work_dir.glob('*/vis_data/scalars.json'))
-        for line in file.read_text().splitlines()
-    ]
+    """Logged losses by iteration of the newest run in a folder."""
+    newest = max(work_dir.glob('*/vis_data/scalars.json'))
+    entries = map(json.loads, newest.read_text().splitlines())
     return {entry['step']: entry['loss'] for entry in entries if 'loss' in entry}
 
 
@@ -61,7 +67,8 @@ class Recipe:
             f'train_dataloader.batch_size={16 // processes}',
             'train_dataloader.num_workers=1',
             'train_dataloader.dataset.pipeline.1.size=64', 'randomness.seed=1',
-            'default_hooks.logger.interval=1', 'default_hooks.checkpoint.by_epoch=False',
+            'default_hooks.logger.interval=1',
+            'default_hooks.checkpoint.by_epoch=False',
             'default_hooks.checkpoint.interval=1',
             'default_hooks.checkpoint.max_keep_ckpts=-1'
         ]
@@ -71,14 +78,14 @@ class Recipe:
             command = [sys.executable, ROOT / 'tools' / 'train.py', RECIPE]
         else:
             command = [ROOT / 'tools' / 'dist_train.sh', RECIPE, self.processes]
-        with socket.socket() as free:
-            free.bind(('127.0.0.1', 0))
-            port = free.getsockname()[1]
         command += ['--work-dir', work_dir, *flags, *self.flags]
         # The session of its own lets a kill reach every rank and worker.
         return subprocess.Popen(
             list(map(str, command)),
-            env={**os.environ, 'PORT': str(port), 'PYTHON': sys.executable},
+            env={
+                **os.environ, 'PORT': str(free_port()),
+                'PYTHON': sys.executable
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -107,10 +114,13 @@ def test_recipe_is_killed_and_resumed_as_if_unbroken(imagenet_sample, tmp_path,
     whole = recipe.train(tmp_path / 'whole')
     assert sorted(whole) == [1, 2, 3, 4, 5, 6]
 
-    # Killed inside the second epoch, or where one process was already a step further.
+    # Killed inside the second epoch, where the last checkpoint is its first step's.
     killed = tmp_path / 'killed'
     recipe.train_and_kill(killed, 'iter_4.pth')
-    assert recipe.train(killed, '--resume') == whole
+    (killed / 'iter_5.pth').unlink(missing_ok=True)  # the kill came a step later
+    (killed / 'last_checkpoint').write_text(str(killed / 'iter_4.pth'))
+    rest = recipe.train(killed, '--resume')
+    assert rest == {step: whole[step] for step in (5, 6)}
 
     between = tmp_path / 'whole' / 'iter_3.pth'
     rest = recipe.train(tmp_path / 'between', '--resume', between)
@@ -140,6 +150,45 @@ def test_test_py_gives_knn(encoder, tmp_path):
         tmp_path / 'metrics.json', '--out-item', 'metrics')
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert 30 < metrics['knn/top1'] <= 100
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_knn(encoder, tmp_path):
+    metrics = []
+    for processes in (1, 2):
+        out = tmp_path / f'{processes}.json'
+        command = [
+            ROOT / 'tools' / 'dist_test.sh', DIGITS, encoder, processes, '--work-dir',
+            tmp_path, '--out', out, '--out-item', 'metrics'
+        ]
+        subprocess.run(
+            list(map(str, command)),
+            env={
+                **os.environ, 'PORT': str(free_port()),
+                'PYTHON': sys.executable
+            },
+            cwd=tmp_path,
+            check=True,
+            capture_output=True)
+        metrics.append(json.loads(out.read_text()))
+    assert metrics[0] == metrics[1]
+
+
+@pytest.mark.slow
+def test_mmpretrains_own_tool_trains_our_config(tmp_path):
+    tool = Path(mmpretrain.__file__).parent / '.mim' / 'tools' / 'train.py'
+    run(tool, DIGITS, '--work-dir', tmp_path, '--auto-scale-lr', '--cfg-options',
+        'train_cfg.max_epochs=1', 'param_scheduler=[]',
+        'train_dataloader.batch_size=64')
+    assert (tmp_path / 'epoch_1.pth').is_file()
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'Scaling the original LR by 0.25' in log
+
+
+def test_a_prediction_is_pickled_without_its_batch(encoder, tmp_path):
+    run('test.py', DIGITS, encoder, '--work-dir', tmp_path, '--out', tmp_path / 'p.pkl')
+    size = (tmp_path / 'p.pkl').stat().st_size
+    assert size < 1797 * 2000  # 128 floats are 512 bytes, a batch of them 256,000
 
 
 def test_linear_evaluation_from_pretraining_to_top1_and_top5(encoder, tmp_path):
@@ -203,8 +252,8 @@ def test_labelled_folders_are_evaluated_on(folders, encoder, tmp_path):
         'train_dataloader.batch_size=8')
     checkpoint = tmp_path / 'epoch_1.pth'
     for data in (folders, folders / 'val'):
-        run('test.py', LINEAR_DIGITS, checkpoint, '--data', data, '--work-dir', tmp_path,
-            '--out', tmp_path / 'metrics.json', '--out-item', 'metrics')
+        run('test.py', LINEAR_DIGITS, checkpoint, '--data', data, '--work-dir',
+            tmp_path, '--out', tmp_path / 'metrics.json', '--out-item', 'metrics')
         metrics = json.loads((tmp_path / 'metrics.json').read_text())
         assert list(metrics) == ['accuracy/top1']  # three classes have no top-5
     run('test.py', DIGITS, encoder, '--data', folders, '--work-dir', tmp_path, '--out',
@@ -213,7 +262,7 @@ def test_labelled_folders_are_evaluated_on(folders, encoder, tmp_path):
     assert knn > 60  # the classes are three colours; chance is 33
 
 
-# --- One picture, one feature ----------------------------------------------------------
+# --- One picture, one feature ---------------------------------------------------------
 
 
 def test_a_red_picture_has_one_feature_by_every_way_in(tmp_path):
@@ -248,7 +297,7 @@ def test_a_red_picture_has_one_feature_by_every_way_in(tmp_path):
     assert (blue - by_tensor).abs().max() > 0.01
 
 
-# --- Errors say what to do -------------------------------------------------------------
+# --- Errors say what to do ------------------------------------------------------------
 
 
 @pytest.mark.parametrize('args, message', [
@@ -267,6 +316,19 @@ def test_errors_of_train_py(args, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Exception, match=message):
         run('train.py', *args, '--work-dir', tmp_path / 'work')
+
+
+def test_folders_with_different_classes(folders, encoder, tmp_path):
+    (tmp_path / 'train').symlink_to(folders / 'train')
+    for name in ('ant', 'bee', 'dog'):
+        (tmp_path / 'val' / name).mkdir(parents=True)
+    for tool, config in (('train.py', LINEAR_DIGITS), ('test.py', DIGITS)):
+        extra = [encoder] if tool == 'test.py' else ['--pretrained', encoder]
+        with pytest.raises(ValueError, match='different classes: cat, dog'):
+            run(tool, config, *extra, '--data', tmp_path, '--work-dir', tmp_path / 'w')
+    (tmp_path / 'val').rename(tmp_path / 'other')
+    with pytest.raises(FileNotFoundError, match='neither .*/val/<class>/ nor'):
+        run('train.py', LINEAR_DIGITS, '--pretrained', encoder, '--data', tmp_path)
 
 
 def test_an_empty_folder(tmp_path):

@@ -3,6 +3,7 @@ import argparse
 import time
 from pathlib import Path
 
+import mmengine
 import numpy as np
 from mmengine.config import Config
 
@@ -42,6 +43,7 @@ def main() -> None:
         str(report), read_scalars(runner.log_dir), views, features, labels,
         dataset.metainfo['classes'], f'SimCLR on {len(dataset)} unlabelled digits')
 
+    mmengine.dump(rows, Path(args.work_dir, 'features.json'))
     print_rows(rows)
     print(f'{report} shows the loss, the views and the test embeddings. '
           f'{time.time() - started:.0f} s in all.')

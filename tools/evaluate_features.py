@@ -6,6 +6,7 @@ the gallery and the queries of the config's test dataset.
 import argparse
 
 import mmengine
+from mmengine.config import Config
 
 from simclr_mm.apis import command_line
 from simclr_mm.apis.feature_table import feature_rows, print_rows
@@ -19,17 +20,20 @@ def main() -> None:
     parser.add_argument(
         '--data',
         metavar='DIR',
-        help="take the images of DIR/train/<class>/ and DIR/val/<class>/ instead of the "
-        "config's data")
+        help='take the images of DIR/train/<class>/ and DIR/val/<class>/ instead of '
+        "the config's data")
     parser.add_argument(
-        '--per-class', type=int, default=5, help='labels a class of the few-label probe')
+        '--per-class',
+        type=int,
+        default=5,
+        help='labels a class of the few-label probe')
     parser.add_argument(
         '--draws', type=int, default=20, help='draws of the few-label probe')
     parser.add_argument('--out', metavar='FILE', help='also write the rows as JSON')
-    command_line.add_common_flags(parser)
+    command_line.add_cfg_options(parser)
     args = parser.parse_args()
 
-    cfg = command_line.load_config(args)
+    cfg = Config.fromfile(args.config)
     if args.data is not None:
         command_line.test_on_folder(cfg, args.data)
     command_line.merge_cfg_options(cfg, args.cfg_options)

@@ -12,8 +12,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--data',
         metavar='DIR',
-        help="train on this folder instead of the config's data: any images at any depth "
-        'for pretraining, DIR/train/<class>/ and DIR/val/<class>/ for a classifier')
+        help="train on this folder instead of the config's data: any images at any "
+        'depth for pretraining, DIR/train/<class>/ and DIR/val/<class>/ for a classifier')
     parser.add_argument(
         '--pretrained',
         metavar='PATH',

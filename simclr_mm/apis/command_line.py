@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+_HELD_OUT = ('val', 'test')
 # Keys that MMEngine's runner reads though our configs do not set them.
 _RUNNER_KEYS = {
     'activation_checkpointing', 'compile', 'custom_hooks', 'custom_imports',
@@ -20,12 +21,7 @@ _RUNNER_KEYS = {
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that train.py and test.py have in common with mmpretrain's."""
     parser.add_argument('--work-dir', help='folder of logs and checkpoints')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config as key=value, for example '
-        'train_cfg.max_epochs=2 param_scheduler.0.end=1; lists as key="[a,b]"')
+    add_cfg_options(parser)
     parser.add_argument(
         '--no-pin-memory',
         action='store_true',
@@ -41,6 +37,16 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         help='set by torch.distributed.launch')
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config as key=value, for example '
+        'train_cfg.max_epochs=2 param_scheduler.0.end=1; lists as key="[a,b]"')
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -100,18 +106,19 @@ def train_on_folder(cfg: Config, folder: str) -> None:
 
     Raises:
         FileNotFoundError: The folder or a part of it is missing.
+        ValueError: The parts have different classes.
     """
     root = _existing(Path(folder))
-    if is_classifier(cfg):
-        train = _existing(root / 'train')
-        _read_files_from(cfg.train_dataloader, _class_folders(train))
-        _evaluate_on(cfg, root, 'val')
-        _evaluate_on(cfg, root, 'test')
-    else:
-        _read_files_from(
-            cfg.train_dataloader,
-            dict(type='simclr_mm.ImageFolder', data_root=str(root)))
+    if not is_classifier(cfg):
+        _read_files_from(cfg.train_dataloader,
+                         dict(type='simclr_mm.ImageFolder', data_root=str(root)))
         remove_validation(cfg)
+        return
+    train, held_out = _existing(root / 'train'), _held_out(root)
+    _check_same_classes(train, held_out)
+    _read_files_from(cfg.train_dataloader, _class_folders(train))
+    _test_classifier_on(cfg, held_out, 'val')
+    _test_classifier_on(cfg, held_out, 'test')
 
 
 def test_on_folder(cfg: Config, folder: str) -> None:
@@ -125,8 +132,20 @@ def test_on_folder(cfg: Config, folder: str) -> None:
 
     Raises:
         FileNotFoundError: The folder or a part of it is missing.
+        ValueError: Gallery and queries have different classes.
     """
-    _evaluate_on(cfg, _existing(Path(folder)), 'test')
+    root = _existing(Path(folder))
+    if is_classifier(cfg):
+        parts = [root / name for name in _HELD_OUT if (root / name).is_dir()]
+        _test_classifier_on(cfg, parts[0] if parts else root, 'test')
+        return
+    gallery, queries = _existing(root / 'train'), _held_out(root)
+    _check_same_classes(gallery, queries)
+    dataset = cfg.test_dataloader.dataset
+    dataset.pop('gallery_per_class', None)
+    dataset.gallery = ConfigDict(_class_folders(gallery))
+    dataset.query = ConfigDict(_class_folders(queries))
+    dataset.pipeline = _with_loading(dataset.pipeline, 'LoadImageFromFile')
 
 
 def remove_validation(cfg: Config) -> None:
@@ -134,26 +153,33 @@ def remove_validation(cfg: Config) -> None:
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
 
 
-def _evaluate_on(cfg: Config, root: Path, phase: str) -> None:
-    loader = cfg[f'{phase}_dataloader']
-    held_out = [root / name for name in ('val', 'test') if (root / name).is_dir()]
-    if is_classifier(cfg):
-        folder = held_out[0] if held_out else root
-        _read_files_from(loader, _class_folders(folder))
-        classes = sum(path.is_dir() for path in folder.iterdir())
-        cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = classes
-        evaluator = cfg[f'{phase}_evaluator']
-        evaluator.topk = [k for k in evaluator.topk if k <= classes]
-        return
-    if not held_out:
-        raise FileNotFoundError(
-            f'--data {root}: kNN takes its queries from {root}/val/<class>/ or '
-            f'{root}/test/<class>/, and there is neither.')
-    dataset = loader.dataset
-    dataset.pop('gallery_per_class', None)
-    dataset.gallery = ConfigDict(_class_folders(_existing(root / 'train')))
-    dataset.query = ConfigDict(_class_folders(held_out[0]))
-    dataset.pipeline = _with_loading(dataset.pipeline, 'LoadImageFromFile')
+def _test_classifier_on(cfg: Config, folder: Path, phase: str) -> None:
+    _read_files_from(cfg[f'{phase}_dataloader'], _class_folders(folder))
+    classes = len(_class_names(folder))
+    cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = classes
+    evaluator = cfg[f'{phase}_evaluator']
+    evaluator.topk = [k for k in evaluator.topk if k <= classes]
+
+
+def _held_out(root: Path) -> Path:
+    for name in _HELD_OUT:
+        if (root / name).is_dir():
+            return root / name
+    raise FileNotFoundError(
+        f'--data {root}: there is neither {root}/val/<class>/ nor {root}/test/<class>/ '
+        'to evaluate on.')
+
+
+def _class_names(folder: Path) -> list:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir())
+
+
+def _check_same_classes(train: Path, held_out: Path) -> None:
+    """Labels are places in the sorted class names, so these have to be the same."""
+    differing = sorted(set(_class_names(train)) ^ set(_class_names(held_out)))
+    if differing:
+        raise ValueError(f'--data: {train} and {held_out} have different classes: '
+                         f'{", ".join(differing[:10])} in one of them only.')
 
 
 def _class_folders(folder: Path) -> dict:

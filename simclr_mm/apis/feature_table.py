@@ -4,17 +4,19 @@ from typing import Dict, List, Tuple
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner, set_random_seed
+from mmengine.device import get_device
+from mmengine.runner import set_random_seed
 from rich.console import Console
 from rich.table import Table
 
-from simclr_mm.evaluation import (extract_features, few_label_probe, knn_predict,
-                                  linear_probe)
+from simclr_mm.engine import Runner
+from simclr_mm.evaluation import (Labelled, extract_features, few_label_probe,
+                                  knn_predict, linear_probe)
+
 from .model_zoo import get_model
 
 PRETRAINED, UNTRAINED, PIXELS = 'pretrained encoder', 'untrained encoder', 'raw pixels'
 Row = Dict[str, object]
-Labelled = Tuple[np.ndarray, np.ndarray]  # (n, C) features, (n,) labels
 
 
 def feature_rows(cfg: Config,
@@ -35,8 +37,8 @@ def feature_rows(cfg: Config,
         raw pixels, each with shares in [0, 1] under ``knn``, ``linear`` and
         ``few_labels``; and the pretrained features and labels of the queries.
     """
-    pretrained = get_model(cfg, pretrained=checkpoint)
-    untrained = get_model(cfg)
+    pretrained = get_model(cfg, pretrained=checkpoint, device=get_device())
+    untrained = get_model(cfg, device=get_device())
     set_random_seed(0)
     untrained.init_weights()
     loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
@@ -44,8 +46,8 @@ def feature_rows(cfg: Config,
     in_gallery = np.arange(len(dataset)) < len(dataset.rows)
 
     rows, embedded = [], {}
-    for name, model, embed in ((PRETRAINED, pretrained, None),
-                               (UNTRAINED, untrained, None),
+    for name, model, embed in ((PRETRAINED, pretrained, None), (UNTRAINED, untrained,
+                                                                None),
                                (PIXELS, pretrained, lambda images: images.flatten(1))):
         features, labels = extract_features(model, loader, embed, description=name)
         gallery = features[in_gallery], labels[in_gallery]

@@ -11,6 +11,7 @@ from mmpretrain.registry import TRANSFORMS
 from PIL import Image, ImageOps
 
 from simclr_mm.transforms.loading import LoadImageFromFile
+
 from .model_zoo import get_model
 
 Picture = Union[str, Path, np.ndarray, Image.Image]

@@ -15,7 +15,8 @@ from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import DATASETS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 
-from simclr_mm.checkpoints import CheckpointError, install_safe_loading, load_state, model_state
+from simclr_mm.checkpoints import (CheckpointError, install_safe_loading, load_state,
+                                   model_state)
 
 # Configs, tools and model index: links in a checkout, files in an installed package.
 _MIM = Path(__file__).resolve().parents[1] / '.mim'

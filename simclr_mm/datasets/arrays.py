@@ -7,6 +7,7 @@ import numpy as np
 from mmengine.dataset import force_full_init
 from mmengine.dist import barrier, is_main_process
 from mmpretrain.datasets import BaseDataset
+from rich.progress import track
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torchvision import datasets as torchvision_datasets
@@ -60,8 +61,9 @@ class ArrayDataset(BaseDataset):
         self.images, labels, classes = self.load_arrays()
         self._metainfo.setdefault('classes', tuple(classes))
         return [
-            dict(row=row, gt_label=int(label)) if self.with_label and label >= 0 else
-            dict(row=row) for row, label in enumerate(labels)
+            dict(row=row, gt_label=int(label))
+            if self.with_label and label >= 0 else dict(row=row)
+            for row, label in enumerate(labels)
         ]
 
     @force_full_init
@@ -124,8 +126,9 @@ class CIFAR10(_FolderOrTorchvision):
 
 @DATASETS.register_module()
 class STL10(_FolderOrTorchvision):
-    """STL-10: ``data_root/{train,test}/<class>/*`` and ``data_root/unlabeled/*`` of 96 x
-    96 pixels, or the archive from its home.
+    """STL-10, 96 x 96 pixels: folders, or the archive from its home.
+
+    The folders are ``data_root/{train,test}/<class>/*`` and ``data_root/unlabeled/*``.
 
     ``train+unlabeled`` are the 105,000 images for pretraining; the 100,000 of
     ``unlabeled`` carry no label.
@@ -141,10 +144,10 @@ class STL10(_FolderOrTorchvision):
 
 def _read_class_folders(folders: List[Path]) -> Arrays:
     """Read ``folder/<class>/*`` and, without a label, ``folder/*``, all of one size."""
-    classes = sorted({
-        path.name
-        for folder in folders for path in folder.iterdir() if path.is_dir()
-    })
+    classes = sorted(
+        {path.name
+         for folder in folders
+         for path in folder.iterdir() if path.is_dir()})
     paths, labels = [], []
     for folder in folders:
         files = sorted(path for path in folder.rglob('*') if path.is_file())
@@ -156,7 +159,8 @@ def _read_class_folders(folders: List[Path]) -> Arrays:
     if not paths:
         raise ValueError(f'{folders[0]} holds no <class>/<image> files.')
     images: Optional[np.ndarray] = None
-    for row, path in enumerate(paths):
+    progress = track(paths, f'reading {folders[0].parent}', transient=True)
+    for row, path in enumerate(progress):
         image = cv2.imread(str(path))  # (S, S, 3) BGR
         if image is None:
             raise ValueError(f'{path} is not an image: remove it or fetch it again.')

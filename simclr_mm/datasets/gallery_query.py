@@ -1,11 +1,14 @@
 """The two sets of a nearest-neighbour evaluation as one dataset."""
-from typing import Callable, Optional, Sequence, Union
+import logging
+from typing import Optional, Sequence
 
 import numpy as np
+from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset
 
 from simclr_mm.registry import DATASETS
+from simclr_mm.transforms import UnreadableImage
 
 
 @DATASETS.register_module()
@@ -16,6 +19,11 @@ class GalleryAndQuery(Dataset):
     :class:`~simclr_mm.evaluation.KNNAccuracy` tells them apart by the metainfo
     ``gallery`` of each sample.
 
+    Files are read by our LoadImageFromFile, which refuses half an image. An unreadable
+    gallery image is replaced by another of its class, with a warning: the gallery is
+    training data, whose broken files training survives too. An unreadable query is an
+    error.
+
     Args:
         gallery: Config of a labelled dataset, without a pipeline.
         query: Config of a labelled dataset with the same classes, without a pipeline.
@@ -25,21 +33,27 @@ class GalleryAndQuery(Dataset):
 
     Raises:
         ValueError: A class has fewer images than gallery_per_class.
+        UnreadableImage: From a query, or from every image of a class.
     """
 
     def __init__(self,
                  gallery: dict,
                  query: dict,
-                 pipeline: Sequence[Union[dict, Callable]],
+                 pipeline: Sequence[dict],
                  gallery_per_class: Optional[int] = None) -> None:
-        pipeline = list(pipeline)
+        # mmpretrain's FeatureExtractor finds the loading step by the name that our
+        # configs give it, so it is exchanged here.
+        pipeline = [{
+            **transform, 'type': 'simclr_mm.LoadImageFromFile'
+        } if transform['type'] == 'LoadImageFromFile' else transform
+                    for transform in pipeline]
         self.gallery = MMPRETRAIN_DATASETS.build({**gallery, 'pipeline': pipeline})
         self.query = MMPRETRAIN_DATASETS.build({**query, 'pipeline': pipeline})
         self.metainfo = self.query.metainfo
+        self.labels = np.asarray(self.gallery.get_gt_labels())
         self.rows = np.arange(len(self.gallery))
         if gallery_per_class is not None:
-            self.rows = class_balanced_subset(
-                np.asarray(self.gallery.get_gt_labels()), gallery_per_class, seed=0)
+            self.rows = class_balanced_subset(self.labels, gallery_per_class, seed=0)
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.query)
@@ -47,11 +61,26 @@ class GalleryAndQuery(Dataset):
     def __getitem__(self, index: int) -> dict:
         in_gallery = index < len(self.rows)
         if in_gallery:
-            sample = self.gallery[int(self.rows[index])]
+            sample = self._gallery_sample(int(self.rows[index]))
         else:
             sample = self.query[index - len(self.rows)]
         sample['data_samples'].set_field(in_gallery, 'gallery', field_type='metainfo')
         return sample
+
+    def _gallery_sample(self, row: int) -> dict:
+        others = np.flatnonzero(self.labels == self.labels[row])
+        np.random.default_rng(row).shuffle(others)
+        for candidate in [row, *others.tolist()]:
+            try:
+                return self.gallery[candidate]
+            except UnreadableImage as error:
+                last = error
+                print_log(
+                    f'gallery image replaced by another of its class: {error}',
+                    logger='current',
+                    level=logging.WARNING)
+        raise UnreadableImage(f'no image of class {self.labels[row]} can be read; the '
+                              f'last: {last}')
 
 
 def class_balanced_subset(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:

@@ -6,7 +6,9 @@ from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset
 
 from simclr_mm.registry import DATASETS
-from simclr_mm.transforms import UnreadableImage
+from simclr_mm.transforms import TwoViews, UnreadableImage
+from simclr_mm.transforms.views import seeded_globals
+
 from .sampler import SampleIndex
 
 _ATTEMPTS = 100
@@ -20,7 +22,9 @@ class ReplaceUnreadable(Dataset):
     the sample, as metainfo ``unreadable`` of its DataSample, to
     :class:`~simclr_mm.engine.UnreadableImageHook`, which logs and counts them.
 
-    Our training loops put it around every training dataset.
+    Our training loops put it around every training dataset. Where the pipeline has no
+    TwoViews, whose views are a function of seed, epoch and image by themselves, the
+    global generators are seeded for each image, which makes other transforms one too.
 
     Args:
         dataset: A dataset, or its config, whose pipeline raises
@@ -34,6 +38,8 @@ class ReplaceUnreadable(Dataset):
         if isinstance(dataset, dict):
             dataset = MMPRETRAIN_DATASETS.build(dataset)
         self.dataset = dataset
+        transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+        self.seeds_itself = any(isinstance(each, TwoViews) for each in transforms)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -49,7 +55,7 @@ class ReplaceUnreadable(Dataset):
         wanted = index
         for _ in range(_ATTEMPTS):
             try:
-                sample = self.dataset[wanted]
+                sample = self._read(wanted, rng)
             except UnreadableImage as error:
                 unreadable.append((error.path, str(error)))
                 wanted = index.at(int(rng.integers(len(self))))
@@ -61,3 +67,9 @@ class ReplaceUnreadable(Dataset):
         raise UnreadableImage(
             f'{_ATTEMPTS} images in a row could not be read; the last: '
             f'{unreadable[-1][1]}')
+
+    def _read(self, index: SampleIndex, rng: np.random.Generator) -> dict:
+        if self.seeds_itself:
+            return self.dataset[index]
+        with seeded_globals(rng):
+            return self.dataset[index]

@@ -1,21 +1,26 @@
 """Training loops that continue from any iteration as if they had never stopped."""
-from torch.utils.data import DataLoader
-
 from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from simclr_mm.datasets import ResumableSampler
 from simclr_mm.registry import LOOPS
 
-DATA_LAYOUT = 'data_layout'  # key in the message hub, and so in checkpoints
+# Keys in the message hub, and so in checkpoints.
+DATA_LAYOUT, SAMPLER_SEED = 'data_layout', 'sampler_seed'
 
 
 def data_layout(runner: Runner) -> str:
     """What has to stay the same for a resumed run to continue the one before."""
     loader = runner.train_dataloader
-    return (f'{len(loader)} steps an epoch of {runner.world_size} x '
-            f'{loader.batch_size} images')
+    return (f'{len(loader.dataset)} images in {len(loader)} steps of '
+            f'{runner.world_size} x {loader.batch_size}')
+
+
+def _remember_data(runner: Runner) -> None:
+    runner.message_hub.update_info(DATA_LAYOUT, data_layout(runner))
+    runner.message_hub.update_info(SAMPLER_SEED, runner.train_dataloader.sampler.seed)
 
 
 def build_train_dataloader(runner: Runner, dataloader: dict) -> DataLoader:
@@ -30,8 +35,13 @@ def build_train_dataloader(runner: Runner, dataloader: dict) -> DataLoader:
         replaces unreadable images.
 
     Raises:
-        ValueError: Another sampler, or a dataset smaller than one global batch.
+        ValueError: Another sampler, a dataset smaller than one global batch, or
+            ``diff_rank_seed``, with which ranks would not share one permutation.
     """
+    if runner._randomness_cfg.get('diff_rank_seed', False):
+        raise ValueError(
+            'randomness.diff_rank_seed = True: the ranks could not share one '
+            'permutation of the images. Views differ by image anyway; leave it out.')
     dataset = dict(type='simclr_mm.ReplaceUnreadable', dataset=dataloader['dataset'])
     loader = runner.build_dataloader({
         **dataloader, 'dataset': dataset
@@ -49,10 +59,11 @@ def build_train_dataloader(runner: Runner, dataloader: dict) -> DataLoader:
             f'train_dataloader.batch_size = {loader.batch_size} on '
             f'{runner.world_size} process(es) takes {global_batch}. Lower '
             'train_dataloader.batch_size or add images.')
-    left_out = images - len(loader) * global_batch if loader.drop_last else 0
+    used = len(loader) * global_batch if loader.drop_last else (len(loader.sampler) *
+                                                                runner.world_size)
     runner.logger.info(
         f'{images} images: {len(loader)} steps an epoch of {runner.world_size} x '
-        f'{loader.batch_size} images, {max(left_out, 0)} others left out in each epoch.')
+        f'{loader.batch_size} images, {images - used} others left out in each epoch.')
     return loader
 
 
@@ -74,7 +85,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
         super().__init__(runner, build_train_dataloader(runner, dataloader), **kwargs)
 
     def run(self):
-        self.runner.message_hub.update_info(DATA_LAYOUT, data_layout(self.runner))
+        _remember_data(self.runner)
         return super().run()
 
     def run_epoch(self) -> None:
@@ -82,7 +93,8 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
         self.runner.model.train()
         first = self._iter - self._epoch * len(self.dataloader)
         # After the hook, because DistSamplerSeedHook sets the epoch too.
-        self.dataloader.sampler.set_epoch(self._epoch, first * self.dataloader.batch_size)
+        self.dataloader.sampler.set_epoch(self._epoch,
+                                          first * self.dataloader.batch_size)
         for step, batch in enumerate(self.dataloader, start=first):
             self.run_iter(step, batch)
         self.runner.call_hook('after_train_epoch')
@@ -105,10 +117,11 @@ class IterBasedTrainLoop(_IterBasedTrainLoop):
 
     def __init__(self, runner: Runner, dataloader: dict, **kwargs) -> None:
         super().__init__(runner, build_train_dataloader(runner, dataloader), **kwargs)
-        del self.dataloader_iterator  # in mmengine 0.10 it has started workers
+        # It would go on from the first image; in mmengine 0.10 it has begun already.
+        del self.dataloader_iterator
 
     def run(self):
-        self.runner.message_hub.update_info(DATA_LAYOUT, data_layout(self.runner))
+        _remember_data(self.runner)
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         while self._iter < self._max_iters and not self.stop_training:

@@ -1,21 +1,21 @@
-"""MMEngine's runner, on CPU ranks too, strict where it reads and exact where it resumes."""
+"""MMEngine's runner: also on CPU ranks, strict in reading, exact in resuming."""
 import os
 from typing import Callable, Dict, Optional, Union
 
 import torch
-from torch import nn
-from torch.utils.data import DataLoader
-
 from mmengine.dist import is_distributed
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as _Runner
+from torch import nn
+from torch.utils.data import DataLoader
 
 from simclr_mm.checkpoints import install_safe_loading
 from simclr_mm.registry import RUNNERS
+
 from .allocator import keep_freed_memory
-from .loops import DATA_LAYOUT, data_layout
+from .loops import DATA_LAYOUT, SAMPLER_SEED, data_layout
 
 
 @RUNNERS.register_module()
@@ -76,6 +76,9 @@ class Runner(_Runner):
                    model: nn.Module) -> nn.Module:
         if not self.distributed or torch.cuda.is_available():
             return super().wrap_model(model_wrapper_cfg, model)
+        if model_wrapper_cfg is not None:
+            raise ValueError('model_wrapper_cfg needs GPUs: on CPU ranks the model is '
+                             'wrapped in MMDistributedDataParallel. Leave it out.')
         if any(isinstance(m, nn.modules.batchnorm._NormBase) for m in model.modules()):
             self.logger.warning(
                 'BatchNorm uses the statistics of each process alone: SyncBN exists on '
@@ -88,6 +91,8 @@ class Runner(_Runner):
     def build_train_loop(self, loop: Union[BaseLoop, Dict]) -> BaseLoop:
         loop = super().build_train_loop(loop)
         schedulers = self.param_schedulers or []
+        if isinstance(schedulers, dict) and 'type' in schedulers:
+            schedulers = [schedulers]
         for i, scheduler in enumerate(schedulers):
             if not isinstance(scheduler, dict):
                 continue
@@ -95,12 +100,14 @@ class Runner(_Runner):
             length = loop.max_epochs if by_epoch else loop.max_iters
             unit = 'epochs' if by_epoch else 'iterations'
             limit = 'max_epochs' if by_epoch else 'max_iters'
-            beyond = [key for key, last in (('begin', length - 1), ('end', length))
-                      if scheduler.get(key, 0) > last]
+            beyond = [
+                key for key, last in (('begin', length - 1), ('end', length))
+                if scheduler.get(key, 0) > last
+            ]
             for key in beyond:
                 raise ValueError(
-                    f'param_scheduler.{i}.{key} = {scheduler[key]} {unit} is not within '
-                    f'training, train_cfg.{limit} = {length}. Change one of them, for '
+                    f'param_scheduler.{i}.{key} = {scheduler[key]} {unit} is not '
+                    f'within training, train_cfg.{limit} = {length}. Change one of them, for '
                     f'example with --cfg-options param_scheduler.{i}.{key}=...')
         return loop
 
@@ -129,11 +136,12 @@ class Runner(_Runner):
     def resume(self, filename: str, *args, **kwargs) -> None:
         super().resume(filename, *args, **kwargs)
         # The sampler was built before the checkpoint's seed was known.
-        self.train_dataloader.sampler.seed = self.seed
+        self.train_dataloader.sampler.seed = self.message_hub.runtime_info.get(
+            SAMPLER_SEED, self.seed)
         layout = data_layout(self)
         saved = self.message_hub.runtime_info.get(DATA_LAYOUT, layout)
         if saved != layout:
             raise ValueError(
                 f'{filename} was saved by a run of {saved}, this one has {layout}: '
-                'resume with the same dataset, train_dataloader.batch_size and number of '
-                'processes, or start anew from it with load_from.')
+                'resume with the same dataset, train_dataloader.batch_size and number '
+                'of processes, or start anew from it with load_from.')

@@ -1,6 +1,4 @@
 """Log and count the images that could not be read."""
-import logging
-
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -16,14 +14,16 @@ class UnreadableImageHook(Hook):
     met itself.
 
     Args:
-        max_share: Share of the dataset's images, in [0, 1], above which the run stops.
-            0 stops at the first; any other share tolerates one. 0.01: a few broken
-            downloads are normal in a large collection, one in a hundred is a fault of
-            the storage.
+        max_share: Share of the images drawn, in [0, 1], above which the run stops. 0
+            stops at the first unreadable one; any other share tolerates one file. 0.01:
+            a few broken downloads are normal in a large collection, one in a hundred is
+            a fault of the storage.
 
     Raises:
         ValueError: max_share is not in [0, 1].
-        RuntimeError: In training, when more than that share could not be read.
+        RuntimeError: In training, when more than that share of what this rank has drawn
+            since the run began or was resumed, and of an epoch of its own at least,
+            could not be read.
     """
 
     def __init__(self, max_share: float = 0.01) -> None:
@@ -33,24 +33,31 @@ class UnreadableImageHook(Hook):
                 '[0, 1].')
         self.max_share = max_share
         self.paths = set()
+        self.failed = self.drawn = 0  # images, of this rank
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch=None,
                          outputs=None) -> None:
-        for sample in data_batch.get('data_samples') or ():
+        samples = data_batch.get('data_samples') or ()
+        self.drawn += len(samples)
+        for sample in samples:
             for path, reason in sample.get('unreadable', ()):
+                self.failed += 1
                 if path not in self.paths:
                     self.paths.add(path)
                     # At ERROR, the level that MMLogger also shows on ranks above 0.
-                    runner.logger.log(
-                        logging.ERROR, f'unreadable image {len(self.paths)}, '
-                        f'replaced by another: {reason}')
-        images = len(runner.train_dataloader.dataset)
-        tolerated = max(self.max_share * images, 1) if self.max_share > 0 else 0
-        if len(self.paths) > tolerated:
+                    runner.logger.error(f'unreadable image {len(self.paths)}, replaced '
+                                        f'by another: {reason}')
+        drawn = max(self.drawn, len(runner.train_dataloader.sampler))
+        tolerated = len(self.paths) <= 1 and self.max_share > 0
+        if self.failed > self.max_share * drawn and not tolerated:
             raise RuntimeError(
-                f'{len(self.paths)} of {images} images could not be read, more than '
-                f'default_hooks.unreadable.max_share = {self.max_share:g} of them. Mend '
-                f'or remove the files named in the log in {runner.log_dir}, or raise it.')
+                f'{self.failed} of {drawn} images could not be read, more than '
+                f'default_hooks.unreadable.max_share = {self.max_share:g} of them. '
+                f'Mend or remove the files named in the log in {runner.log_dir}, or '
+                'raise it.')
 
     def after_train(self, runner: Runner) -> None:
         if self.paths:

@@ -82,10 +82,10 @@ class KNNAccuracy(BaseMetric):
         for sample in data_samples:
             if 'gallery' not in sample:
                 raise ValueError(
-                    'KNNAccuracy: samples do not say whether they are gallery or query: '
-                    "give the dataloader a dict(type='simclr_mm.GalleryAndQuery').")
-            self.results.append((sample['feature'].cpu(), int(sample['gt_label']),
-                                 sample['gallery']))
+                    'KNNAccuracy: samples do not say whether they are gallery or '
+                    "query: give the dataloader a dict(type='simclr_mm.GalleryAndQuery').")
+            self.results.append(
+                (sample['feature'].cpu(), int(sample['gt_label']), sample['gallery']))
 
     def compute_metrics(self, results: List[tuple]) -> dict:
         features, labels, in_gallery = zip(*results)

@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 
 def nt_xent(z: Tensor,
             temperature: float,
-            pairs: str = 'all',
-            return_stats: bool = False) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+            return_stats: bool = False,
+            pairs: str = 'all') -> Tensor | tuple[Tensor, dict[str, Tensor]]:
     """Normalised temperature-scaled cross entropy over every view in the job.
 
     With s the cosine similarity over temperature, anchor i, and p one of the other
@@ -35,8 +35,8 @@ def nt_xent(z: Tensor,
             every rank. Any float dtype, not normalised; computed in float32 (float64
             stays float64), under autocast too.
         temperature: tau > 0, no unit.
-        pairs: 'all' or 'separate', see above.
         return_stats: Also return what a training log wants to know.
+        pairs: 'all' or 'separate', see above.
 
     Returns:
         Scalar in nats, the mean over this rank's V*n anchors. With the gradient average

@@ -31,5 +31,5 @@ class NTXentHead(nn.Module):
             Scalars: ``loss`` in nats, and detached ``top1``, ``pos_sim``, ``neg_sim``,
             ``chance``, as ``losses.nt_xent`` defines them.
         """
-        loss, stats = nt_xent(z, self.temperature, self.pairs, return_stats=True)
+        loss, stats = nt_xent(z, self.temperature, return_stats=True, pairs=self.pairs)
         return dict(loss=loss, **stats)

@@ -126,7 +126,8 @@ class SimCLR(BaseModel):
         if data_samples is None:
             data_samples = [DataSample() for _ in features]
         for sample, feature in zip(data_samples, features):
-            sample.set_field(feature, 'feature')
+            # A copy: a view would be pickled with the storage of the whole batch.
+            sample.set_field(feature.clone(), 'feature')
         return data_samples
 
     @torch.no_grad()

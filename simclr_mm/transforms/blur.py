@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from simclr_mm.registry import TRANSFORMS
+
 from .base import RandomTransform, check_range
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from simclr_mm.registry import TRANSFORMS
+
 from .base import RandomTransform, check_prob
 
 _FLOOR = -0.499

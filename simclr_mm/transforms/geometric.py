@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from simclr_mm.registry import TRANSFORMS
+
 from .base import RandomTransform, check_range
 
 # Near the ImageNet mean, so near zero after normalisation, as cutout's paper

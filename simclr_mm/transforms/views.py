@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
 from simclr_mm.registry import TRANSFORMS
+
 from .base import check_image, check_prob, check_range
 from .crop import INTERPOLATIONS, resized_crop, sample_crop
 

@@ -89,3 +89,11 @@ def test_errors_name_split_file_and_size(tmp_path):
     broken.write_bytes(b'no image')
     with pytest.raises(ValueError, match=r'1\.png is not an image'):
         CIFAR10(data_root=str(tmp_path), split='train')
+
+
+@pytest.mark.slow
+def test_cifar10_as_jpeg_files(cifar10):
+    data = CIFAR10(data_root=str(cifar10), split='test')
+    assert data.images.shape == (10_000, 32, 32, 3)
+    assert np.bincount(data.get_gt_labels()).tolist() == [1000] * 10
+    assert data.metainfo['classes'][:2] == ('airplane', 'automobile')

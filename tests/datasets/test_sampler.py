@@ -43,8 +43,10 @@ def test_all_ranks_share_one_permutation_cut_to_whole_global_batches(
 
 def test_left_out_images_change_with_the_epoch(monkeypatch):
     left_out = [
-        set(range(IMAGES)) - {i for batch in streams(monkeypatch, 1, epoch)[0]
-                              for i in batch} for epoch in (0, 1)
+        set(range(IMAGES)) -
+        {i
+         for batch in streams(monkeypatch, 1, epoch)[0]
+         for i in batch} for epoch in (0, 1)
     ]
     assert len(left_out[0]) == len(left_out[1]) == IMAGES % BATCH
     assert left_out[0] != left_out[1]

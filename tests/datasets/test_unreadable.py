@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from mmpretrain.structures import DataSample
 
@@ -32,8 +33,11 @@ def test_a_readable_image_stands_in_and_the_broken_files_are_named():
 
 def test_the_stand_in_is_a_function_of_seed_epoch_and_image():
     data = ReplaceUnreadable(Half())
-    draws = {(seed, epoch): data[SampleIndex(3, seed, epoch)]['inputs']
-             for seed in range(4) for epoch in range(4)}
+    draws = {
+        (seed, epoch): data[SampleIndex(3, seed, epoch)]['inputs']
+        for seed in range(4)
+        for epoch in range(4)
+    }
     assert draws == {key: data[SampleIndex(3, *key)]['inputs'] for key in draws}
     assert len(set(draws.values())) > 1
 
@@ -51,3 +55,17 @@ def test_other_errors_pass():
 
     with pytest.raises(FileExistsError):
         ReplaceUnreadable(Half(readable=broken))[SampleIndex(0)]
+
+
+def test_other_packages_transforms_are_a_function_of_seed_epoch_and_image():
+    data = ReplaceUnreadable(
+        dict(
+            type='simclr_mm.Digits',
+            pipeline=[
+                dict(type='RandomResizedCrop', scale=16),
+                dict(type='PackInputs'),
+            ]))
+    first = data[SampleIndex(5, seed=1, epoch=2)]['inputs']
+    np.random.seed(99)
+    assert first.equal(data[SampleIndex(5, seed=1, epoch=2)]['inputs'])
+    assert not first.equal(data[SampleIndex(5, seed=1, epoch=3)]['inputs'])

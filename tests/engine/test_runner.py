@@ -25,14 +25,18 @@ SMALL = {
     'log_level': 'WARNING',
 }
 BY_ITERATION = {
-    'train_cfg': dict(
-        _delete_=True, type='simclr_mm.IterBasedTrainLoop', max_iters=12,
+    'train_cfg':
+    dict(
+        _delete_=True,
+        type='simclr_mm.IterBasedTrainLoop',
+        max_iters=12,
         val_interval=100),
     'param_scheduler': [
         dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=4),
         dict(type='CosineAnnealingLR', by_epoch=False, begin=4)
     ],
-    'log_processor': dict(by_epoch=False),
+    'log_processor':
+    dict(by_epoch=False),
 }
 
 EVERY_EPOCH = {
@@ -110,9 +114,14 @@ def test_workers_change_nothing(tmp_path):
 
 def test_resume_with_another_batch_is_refused(tmp_path):
     runner(tmp_path / 'a', **EVERY_EPOCH).train()
-    other = runner(tmp_path / 'b', **{'train_dataloader.batch_size': 8}, resume=True,
-                   load_from=str(tmp_path / 'a' / 'epoch_1.pth'))
-    with pytest.raises(ValueError, match='of 4 steps an epoch of 1 x 16 images, this one has 8 '):
+    other = runner(
+        tmp_path / 'b',
+        **{'train_dataloader.batch_size': 8},
+        resume=True,
+        load_from=str(tmp_path / 'a' / 'epoch_1.pth'))
+    with pytest.raises(
+            ValueError,
+            match='70 images in 4 steps of 1 x 16, this one has 70 images in 8'):
         other.train()
 
 
@@ -123,19 +132,26 @@ def test_validation_runs_and_training_goes_on(tmp_path, loop):
     trained.train()
     assert trained.model.training is False  # the last thing was a validation
     file = Path(trained.log_dir) / 'vis_data' / 'scalars.json'
-    scores = [json.loads(line).get('knn/top1') for line in file.read_text().splitlines()]
+    scores = [
+        json.loads(line).get('knn/top1') for line in file.read_text().splitlines()
+    ]
     scores = [score for score in scores if score is not None]
     assert len(scores) == 3 and min(scores) > 20  # chance: 10
     assert sorted(losses(trained)) == list(range(1, 13))
 
 
 @pytest.mark.parametrize('options, keys', [
-    ({'train_cfg.max_epochs': 3, 'param_scheduler.0.end': 10},
-     ('param_scheduler.0.end = 10 epochs', 'train_cfg.max_epochs = 3')),
-    ({'param_scheduler.1.begin': 3},
-     ('param_scheduler.1.begin = 3 epochs', 'train_cfg.max_epochs = 3')),
-    ({**BY_ITERATION, 'param_scheduler': [dict(type='LinearLR', by_epoch=False, end=13)]},
-     ('param_scheduler.0.end = 13 iterations', 'train_cfg.max_iters = 12')),
+    ({
+        'train_cfg.max_epochs': 3,
+        'param_scheduler.0.end': 10
+    }, ('param_scheduler.0.end = 10 epochs', 'train_cfg.max_epochs = 3')),
+    ({
+        'param_scheduler.1.begin': 3
+    }, ('param_scheduler.1.begin = 3 epochs', 'train_cfg.max_epochs = 3')),
+    ({
+        **BY_ITERATION, 'param_scheduler':
+        [dict(type='LinearLR', by_epoch=False, end=13)]
+    }, ('param_scheduler.0.end = 13 iterations', 'train_cfg.max_iters = 12')),
 ])
 def test_a_schedule_longer_than_the_run_names_both_keys(tmp_path, options, keys):
     with pytest.raises(ValueError) as error:
@@ -181,3 +197,20 @@ def test_loading_is_strict(tmp_path):
     torch.save(checkpoint, path)
     with pytest.raises(RuntimeError, match='neck.fc0.weight'):
         runner(tmp_path / 'b', load_from=str(path)).train()
+
+
+def test_ranks_with_seeds_of_their_own_are_refused(tmp_path):
+    with pytest.raises(ValueError, match='randomness.diff_rank_seed'):
+        runner(tmp_path, **{'randomness.diff_rank_seed': True}).train()
+
+
+def test_a_seed_of_the_sampler_survives_a_resume(tmp_path):
+    options = {**EVERY_EPOCH, 'train_dataloader.sampler.seed': 77}
+    runner(tmp_path / 'a', **options).train()
+    rest = runner(
+        tmp_path / 'b',
+        **{'train_dataloader.sampler.seed': 1},
+        resume=True,
+        load_from=str(tmp_path / 'a' / 'epoch_2.pth'))
+    rest.train()
+    assert rest.train_dataloader.sampler.seed == 77

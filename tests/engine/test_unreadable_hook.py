@@ -19,7 +19,8 @@ def folder(tmp_path):
 
 def train(folder, work_dir, max_share):
     options = {
-        'train_dataloader.dataset': dict(
+        'train_dataloader.dataset':
+        dict(
             _delete_=True,
             type='simclr_mm.ImageFolder',
             data_root=str(folder),
@@ -28,10 +29,14 @@ def train(folder, work_dir, max_share):
                 dict(type='simclr_mm.TwoViews', size=16),
                 dict(type='PackInputs')
             ]),
-        'train_dataloader.batch_size': 10,
-        'train_dataloader.num_workers': 2,
-        'train_cfg.max_epochs': 2,
-        'default_hooks.unreadable.max_share': max_share,
+        'train_dataloader.batch_size':
+        10,
+        'train_dataloader.num_workers':
+        2,
+        'train_cfg.max_epochs':
+        2,
+        'default_hooks.unreadable.max_share':
+        max_share,
     }
     run = runner(work_dir, **options)
     try:
@@ -42,7 +47,7 @@ def train(folder, work_dir, max_share):
 
 
 def test_broken_files_are_replaced_named_once_and_counted(folder, tmp_path_factory):
-    run = train(folder, tmp_path_factory.mktemp('run'), max_share=0.1)
+    run = train(folder, tmp_path_factory.mktemp('run'), max_share=0.2)
     assert run.iter == 8
     for i in range(BROKEN):
         assert run.log.count(f'{i:02}.jpg') == 1

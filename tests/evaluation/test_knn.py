@@ -15,8 +15,8 @@ ARGS = (torch.tensor(QUERY), torch.tensor(GALLERY), torch.tensor(LABELS))
 def naive(k, temperature):
     predicted = []
     for query in QUERY[:200]:
-        similarity = GALLERY @ query / np.linalg.norm(GALLERY, axis=1) / np.linalg.norm(
-            query)
+        similarity = GALLERY @ query / np.linalg.norm(
+            GALLERY, axis=1) / np.linalg.norm(query)
         votes = np.zeros(5)
         for row in np.argsort(-similarity)[:k]:
             votes[LABELS[row]] += np.exp(similarity[row] / temperature)
@@ -58,8 +58,10 @@ def test_metric_tells_gallery_and_queries_apart():
     features = [(1., 0.), (0., 1.), (1., .1), (.1, 1.), (1., .2)]
     labels = [0, 1, 0, 1, 1]
     samples = [
-        dict(feature=torch.tensor(feature), gt_label=torch.tensor([label]),
-             gallery=i < 2) for i, (feature, label) in enumerate(zip(features, labels))
+        dict(
+            feature=torch.tensor(feature),
+            gt_label=torch.tensor([label]),
+            gallery=i < 2) for i, (feature, label) in enumerate(zip(features, labels))
     ]
     metric.process({}, samples)
     assert metric.evaluate(5) == {'knn/top1': pytest.approx(200 / 3)}

@@ -56,23 +56,23 @@ def projections(n, num_views, d=5, seed=0, dtype=torch.float64):
 @pytest.mark.parametrize('temperature', [0.05, 0.1, 1.])
 def test_equals_nested_loops(num_views, pairs, temperature):
     z = projections(6, num_views)
-    loss, stats = nt_xent(z, temperature, pairs, return_stats=True)
+    loss, stats = nt_xent(z, temperature, return_stats=True, pairs=pairs)
     value, expected = loops(z, temperature, pairs)
     assert loss.item() == pytest.approx(value, rel=1e-12)
     for name in expected:
         assert stats[name].item() == pytest.approx(expected[name], rel=1e-12)
-    assert nt_xent(z, temperature, pairs).equal(loss)
+    assert nt_xent(z, temperature, pairs=pairs).equal(loss)
 
 
 def test_two_views_are_one_pair():
     z = projections(5, 2)
     assert nt_xent(z, 0.2).item() == pytest.approx(
-        nt_xent(z, 0.2, 'separate').item(), rel=1e-14)
+        nt_xent(z, 0.2, pairs='separate').item(), rel=1e-14)
 
 
 @pytest.mark.parametrize('pairs, rivals', [('all', 4 * 3 - 1), ('separate', 2 * 4 - 1)])
 def test_equal_rows_are_at_chance(pairs, rivals):
-    loss, stats = nt_xent(torch.ones(4, 3, 8), 0.1, pairs, return_stats=True)
+    loss, stats = nt_xent(torch.ones(4, 3, 8), 0.1, True, pairs)
     assert stats['chance'].item() == pytest.approx(math.log(rivals))
     assert loss.item() == pytest.approx(math.log(rivals))
 
@@ -89,7 +89,7 @@ def test_statistics_are_detached():
 @pytest.mark.parametrize('num_views', [2, 3])
 def test_gradient(num_views, pairs):
     z = projections(4, num_views, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: nt_xent(z, 0.3, pairs), z)
+    assert torch.autograd.gradcheck(lambda z: nt_xent(z, 0.3, pairs=pairs), z)
 
 
 @pytest.mark.parametrize('temperature, tolerance', [(0.5, 1e-5), (0.1, 1e-5),
@@ -189,7 +189,8 @@ def _network():
 
 def _loss(network, inputs, pairs):
     n, num_views = inputs.shape[:2]
-    return nt_xent(network(inputs.flatten(0, 1)).view(n, num_views, -1), 0.2, pairs)
+    return nt_xent(
+        network(inputs.flatten(0, 1)).view(n, num_views, -1), 0.2, pairs=pairs)
 
 
 def _process(rank, world_size, folder):

@@ -36,8 +36,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='simclr_mm.GalleryAndQuery',
-        gallery=dict(
-            type='simclr_mm.CIFAR10', data_root='data/cifar10', split='train'),
+        gallery=dict(type='simclr_mm.CIFAR10', data_root='data/cifar10', split='train'),
         query=dict(type='simclr_mm.CIFAR10', data_root='data/cifar10', split='test'),
         pipeline=[
             dict(type='Resize', scale=32),

@@ -5,20 +5,21 @@ data_preprocessor = dict(
 train_dataloader = dict(
     batch_size=256,
     num_workers=0,
+    persistent_workers=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='simclr_mm.ResumableSampler'),
     dataset=dict(
         type='simclr_mm.Digits',
         split='train',
         pipeline=[
-            dict(
-                type='RandomResizedCrop', scale=16, crop_ratio_range=(0.6, 1.0)),
+            dict(type='RandomResizedCrop', scale=16, crop_ratio_range=(0.6, 1.0)),
             dict(type='PackInputs'),
         ]))
 
 val_dataloader = dict(
     batch_size=500,
     num_workers=0,
+    persistent_workers=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(

@@ -8,6 +8,7 @@ data_preprocessor = dict(
 train_dataloader = dict(
     batch_size=256,
     num_workers=0,
+    persistent_workers=False,
     drop_last=True,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='simclr_mm.ResumableSampler'),
@@ -33,7 +34,8 @@ train_dataloader = dict(
                         hue=0.0,
                         prob=0.8),
                     dict(
-                        type='simclr_mm.RandomGaussianNoise', std=(0.0, 20.0), prob=0.5),
+                        type='simclr_mm.RandomGaussianNoise', std=(0.0, 20.0),
+                        prob=0.5),
                 ]),
             dict(type='PackInputs'),
         ]))
@@ -41,6 +43,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=500,
     num_workers=0,
+    persistent_workers=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(

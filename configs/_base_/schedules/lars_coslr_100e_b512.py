@@ -1,5 +1,5 @@
-# The reference code's CIFAR-10 command: LARS, learning rate 1.0 x 512 / 256, weight decay
-# 1e-4, linear warm-up over 10 epochs, then cosine decay, both per iteration.
+# The reference code's CIFAR-10 command: LARS, learning rate 1.0 x 512 / 256, weight
+# decay 1e-4, linear warm-up over 10 epochs, then cosine decay, both per iteration.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='simclr_mm.LARS', lr=2.0, momentum=0.9, weight_decay=1e-4))
