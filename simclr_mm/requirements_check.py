@@ -20,8 +20,9 @@ def check_openmmlab() -> None:
     if missing:
         raise ImportError(
             f'simclr_mm needs {", ".join(missing)}. Install the maintained '
-            "distributions with  pip install 'simclr_mm[onedl]'  (from a clone: pip install -e "
-            "'.[onedl]'), or the original ones with  'simclr_mm[openmmlab]'.")
+            "distributions with  pip install 'simclr_mm[onedl]'  (from a clone: pip "
+            "install -e '.[onedl]'), or the original ones with  "
+            "'simclr_mm[openmmlab]'.")
     for name in _IMPORTS:
         installed = [
             dist for dist in (f'onedl-{name}', *_OPENMMLAB[name]) if _is_installed(dist)

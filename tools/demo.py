@@ -14,7 +14,7 @@ from simclr_mm.datasets import SampleIndex
 from simclr_mm.visualization import plot_report, read_scalars
 
 CONFIG = Path(simclr_mm.__file__).parent.joinpath(
-    '.mim', 'configs', 'simclr_r18-w16_1xb256-coslr-30e_digits.py')
+    '.mim', 'configs', 'simclr_r18-w16_1xb64-coslr-30e_digits.py')
 PAIRS = 8  # images whose views the report shows
 
 

@@ -14,9 +14,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--data',
         metavar='DIR',
-        help="evaluate on this folder instead of the config's data: DIR/val/<class>/ or "
-        'DIR/<class>/ for a classifier, DIR/train/<class>/ and DIR/val/<class>/ for kNN'
-    )
+        help="evaluate on this folder instead of the config's data: DIR/val/<class>/ "
+        'or DIR/<class>/ for a classifier, DIR/train/<class>/ and DIR/val/<class>/ for '
+        'kNN')
     parser.add_argument('--out', metavar='FILE', help='write results to this file')
     parser.add_argument(
         '--out-item',

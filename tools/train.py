@@ -13,7 +13,8 @@ def parse_args() -> argparse.Namespace:
         '--data',
         metavar='DIR',
         help="train on this folder instead of the config's data: any images at any "
-        'depth for pretraining, DIR/train/<class>/ and DIR/val/<class>/ for a classifier')
+        'depth for pretraining, DIR/train/<class>/ and DIR/val/<class>/ for a '
+        'classifier')
     parser.add_argument(
         '--pretrained',
         metavar='PATH',

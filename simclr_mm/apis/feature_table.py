@@ -1,10 +1,12 @@
 """How good features are, beside those of an untrained encoder and raw pixels."""
-from typing import Dict, List, Tuple
+from contextlib import contextmanager
+from typing import Dict, Iterator, List, Tuple
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from mmengine.runner import set_random_seed
 from rich.console import Console
 from rich.table import Table
@@ -40,7 +42,8 @@ def feature_rows(cfg: Config,
     pretrained = get_model(cfg, pretrained=checkpoint, device=get_device())
     untrained = get_model(cfg, device=get_device())
     set_random_seed(0)
-    untrained.init_weights()
+    with _quiet():
+        untrained.init_weights()  # reports every parameter
     loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
     dataset = loader.dataset
     in_gallery = np.arange(len(dataset)) < len(dataset.rows)
@@ -71,6 +74,17 @@ def print_rows(rows: List[Row], per_class: int = 5, draws: int = 20) -> None:
         table.add_row(row['features'],
                       *(f'{row[key]:.3f}' for key in ('knn', 'linear', 'few_labels')))
     Console().print(table)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _knn(gallery: Labelled, queries: Labelled, evaluator: dict) -> float:

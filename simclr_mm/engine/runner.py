@@ -107,8 +107,10 @@ class Runner(_Runner):
             for key in beyond:
                 raise ValueError(
                     f'param_scheduler.{i}.{key} = {scheduler[key]} {unit} is not '
-                    f'within training, train_cfg.{limit} = {length}. Change one of them, for '
-                    f'example with --cfg-options param_scheduler.{i}.{key}=...')
+                    f'within training, train_cfg.{limit} = {length}. Change one of '
+                    'them, for example with --cfg-options '
+                    f'param_scheduler.{i}.{key}=...'
+                )
         return loop
 
     def scale_lr(self,

@@ -83,7 +83,8 @@ class KNNAccuracy(BaseMetric):
             if 'gallery' not in sample:
                 raise ValueError(
                     'KNNAccuracy: samples do not say whether they are gallery or '
-                    "query: give the dataloader a dict(type='simclr_mm.GalleryAndQuery').")
+                    'query: give the dataloader a '
+                    "dict(type='simclr_mm.GalleryAndQuery').")
             self.results.append(
                 (sample['feature'].cpu(), int(sample['gt_label']), sample['gallery']))
 

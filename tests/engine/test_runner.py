@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
-DIGITS = CONFIGS / 'simclr_r18-w16_1xb256-coslr-30e_digits.py'
+DIGITS = CONFIGS / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 # 70 images in batches of 16: 4 steps an epoch, 6 images left out.
 SMALL = {
     'model.backbone.base_channels': 8,

@@ -6,7 +6,7 @@ data_preprocessor = dict(
     to_rgb=True)
 
 train_dataloader = dict(
-    batch_size=256,
+    batch_size=64,
     num_workers=0,
     persistent_workers=False,
     drop_last=True,

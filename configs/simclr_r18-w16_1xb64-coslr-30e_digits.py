@@ -6,7 +6,13 @@ _base_ = [
 # A ResNet-18 a quarter as wide: seconds an epoch on a CPU.
 model = dict(
     type='simclr_mm.SimCLR',
-    backbone=dict(type='ResNet_CIFAR', depth=18, stem_channels=16, base_channels=16),
+    backbone=dict(
+        type='ResNet_CIFAR',
+        depth=18,
+        stem_channels=16,
+        base_channels=16,
+        # Residual branches that start at zero would not wake up in 600 steps.
+        zero_init_residual=False),
     neck=dict(type='simclr_mm.ProjectionNeck', num_layers=2, out_channels=64),
     head=dict(type='simclr_mm.NTXentHead', temperature=0.2))
 
@@ -28,5 +34,5 @@ param_scheduler = [
         convert_to_iter_based=True),
 ]
 train_cfg = dict(type='simclr_mm.EpochBasedTrainLoop', max_epochs=30, val_interval=10)
-auto_scale_lr = dict(base_batch_size=256)
-default_hooks = dict(logger=dict(interval=5))
+auto_scale_lr = dict(base_batch_size=64)
+default_hooks = dict(logger=dict(interval=10))
