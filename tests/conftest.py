@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# Every rank is on this machine; where no DNS answers, gloo would wait ten seconds for it.
+os.environ.setdefault('GLOO_SOCKET_IFNAME', 'lo')
+
 DATA = Path(
     os.environ.get('SIMCLR_MM_DATA',
                    Path(__file__).parents[2] / 'shared' / 'data'))
