@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-# Every rank is on this machine; where no DNS answers, gloo would wait ten seconds for it.
+# All ranks are on this machine; where no DNS answers, gloo would wait for it.
 os.environ.setdefault('GLOO_SOCKET_IFNAME', 'lo')
 
 DATA = Path(

@@ -109,8 +109,7 @@ class Runner(_Runner):
                     f'param_scheduler.{i}.{key} = {scheduler[key]} {unit} is not '
                     f'within training, train_cfg.{limit} = {length}. Change one of '
                     'them, for example with --cfg-options '
-                    f'param_scheduler.{i}.{key}=...'
-                )
+                    f'param_scheduler.{i}.{key}=...')
         return loop
 
     def scale_lr(self,
