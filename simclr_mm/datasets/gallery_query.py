@@ -68,19 +68,23 @@ class GalleryAndQuery(Dataset):
         return sample
 
     def _gallery_sample(self, row: int) -> dict:
+        try:
+            return self.gallery[row]
+        except UnreadableImage as error:
+            reason = error
         others = np.flatnonzero(self.labels == self.labels[row])
         np.random.default_rng(row).shuffle(others)
-        for candidate in [row, *others.tolist()]:
+        for other in others.tolist():
+            print_log(
+                f'gallery image replaced by another of its class: {reason}',
+                logger='current',
+                level=logging.WARNING)
             try:
-                return self.gallery[candidate]
+                return self.gallery[other]
             except UnreadableImage as error:
-                last = error
-                print_log(
-                    f'gallery image replaced by another of its class: {error}',
-                    logger='current',
-                    level=logging.WARNING)
+                reason = error
         raise UnreadableImage(f'no image of class {self.labels[row]} can be read; the '
-                              f'last: {last}')
+                              f'last: {reason}')
 
 
 def class_balanced_subset(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:

@@ -50,14 +50,14 @@ class ReplaceUnreadable(Dataset):
         return getattr(self.dataset, name)
 
     def __getitem__(self, index: SampleIndex) -> dict:
-        rng = np.random.default_rng([index.seed, index.epoch, index])
         unreadable = []
         wanted = index
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             try:
-                sample = self._read(wanted, rng)
+                sample = self._read(wanted)
             except UnreadableImage as error:
                 unreadable.append((error.path, str(error)))
+                rng = np.random.default_rng([index.seed, index.epoch, index, attempt])
                 wanted = index.at(int(rng.integers(len(self))))
                 continue
             if unreadable:
@@ -68,8 +68,9 @@ class ReplaceUnreadable(Dataset):
             f'{_ATTEMPTS} images in a row could not be read; the last: '
             f'{unreadable[-1][1]}')
 
-    def _read(self, index: SampleIndex, rng: np.random.Generator) -> dict:
+    def _read(self, index: SampleIndex) -> dict:
         if self.seeds_itself:
             return self.dataset[index]
+        rng = np.random.default_rng([index.seed, index.epoch, index])
         with seeded_globals(rng):
             return self.dataset[index]
