@@ -14,6 +14,13 @@ pytestmark = pytest.mark.portable
 
 def loops(z, temperature, pairs='all'):
     """Eq. (1) in Python floats: the mean loss and the statistics."""
+    if pairs == 'separate' and z.shape[1] > 2:
+        two = [loops(z[:, [v, p]], temperature)
+               for p in range(z.shape[1]) for v in range(p)]
+        return (sum(value for value, _ in two) / len(two), {
+            name: sum(stats[name] for _, stats in two) / len(two)
+            for name in two[0][1]
+        })
     z = z.double().tolist()
     rows = [(i, v) for i in range(len(z)) for v in range(len(z[0]))]
 
@@ -27,10 +34,7 @@ def loops(z, temperature, pairs='all'):
         keys = [k for k in rows if k != a]
         positives = [k for k in keys if k[0] == a[0]]
         for p in positives:
-            among = keys
-            if pairs == 'separate':
-                among = [k for k in keys if k[1] in (a[1], p[1])]
-            total = sum(math.exp(cosine(a, k) / temperature) for k in among)
+            total = sum(math.exp(cosine(a, k) / temperature) for k in keys)
             losses.append(-math.log(math.exp(cosine(a, p) / temperature) / total))
             pos_sims.append(cosine(a, p))
         neg_sims += [cosine(a, k) for k in keys if k not in positives]
@@ -205,17 +209,8 @@ def _process(rank, world_size, folder):
         loss = _loss(network, share, pairs)
         loss.backward()
         results.append((loss.item(), [p.grad for p in network.parameters()]))
-    if world_size > 1:
-        _refuses_double_backward(share)
     torch.save(results, folder / f'rank{rank}.pth')
     dist.destroy_process_group()
-
-
-def _refuses_double_backward(z):
-    z.requires_grad_()
-    gradient, = torch.autograd.grad(nt_xent(z, 0.2), z, create_graph=True)
-    with pytest.raises(RuntimeError, match='once_differentiable'):
-        gradient.sum().backward()
 
 
 @pytest.mark.parametrize('world_size', [1, 2, 3])

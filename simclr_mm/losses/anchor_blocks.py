@@ -1,0 +1,125 @@
+"""Means over anchors of what their cosine similarities give, a block at a time.
+
+Letters: b images in a block, n images on this rank, N images in the job, V views, d
+projection width.
+"""
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .gather import gather_rows, world_size
+
+# Anchor-positive pairs in a block, each with a row of NV similarities. From here on
+# larger blocks are no faster on a CPU and only take more memory.
+_BLOCK = 256
+
+# (b, V, V-1) positives and (b, V, NV) negatives to losses of any shape and flags
+Terms = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+
+
+def mean_over_anchors(z: Tensor, terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
+    """Losses of pairs of an anchor and a positive, averaged over this rank's pairs.
+
+    The gradient of a block is taken as soon as its losses are there and its similarities
+    are dropped, so that memory grows linearly with N. There is no second derivative.
+
+    Args:
+        z: (n, V, d) projections of this rank, the same n on every rank. Any float
+            dtype, not normalised; computed in float32 (float64 stays float64), under
+            autocast too.
+        terms: Takes the cosine similarities of a block of anchors, (b, V, V-1) to their
+            positives and (b, V, NV) to all rows of the job, where those of the anchor's
+            own image are -inf. Returns (b, V, V-1) losses and, where it mines negatives,
+            (b, V, V-1) booleans: whether the pair has one.
+
+    Returns:
+        Scalar, with gradients to the rows of all ranks, and a dict of detached scalars:
+        ``top1``, the share of anchors whose nearest other row is one of their
+        positives; ``pos_sim`` and ``neg_sim``, mean cosine similarities to the
+        positives and to the other images; ``mined``, the mean of the booleans.
+
+    Raises:
+        ValueError: z is not (n, V, d) with V >= 2, or the job holds a single image.
+    """
+    if z.ndim != 3 or z.shape[1] < 2:
+        raise ValueError('z must be (n, V, d) with V >= 2 views of each image, got '
+                         f'{tuple(z.shape)}')
+    if len(z) * world_size() < 2:
+        raise ValueError('one image has no negatives: set train_dataloader.batch_size '
+                         'to 2 or more')
+    num_views = z.shape[1]
+    size = max(1, _BLOCK // (num_views * (num_views - 1)))  # b
+    with torch.autocast(z.device.type, enabled=False):
+        rows = z if z.dtype == torch.float64 else z.float()
+        rows = F.normalize(rows, dim=-1)  # (n, V, d)
+        keys, first = gather_rows(rows)  # (N, V, d)
+        loss, hits, mined = _SumOverBlocks.apply(rows, keys, first, size, terms)
+        num_anchors = len(rows) * num_views
+        num_pairs = num_anchors * (num_views - 1)
+        stats = dict(
+            top1=hits / num_anchors,
+            **_similarities(rows.detach(), keys.detach()),
+            mined=mined / num_pairs)
+    return loss / num_pairs, stats
+
+
+class _SumOverBlocks(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, keys: Tensor, first: int, size: int,
+                terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
+        needs_grad = any(ctx.needs_input_grad)
+        keys = keys.detach().requires_grad_(needs_grad)
+        keys_grad, rows_grad = torch.zeros_like(keys), torch.empty_like(rows)
+        sums = rows.new_zeros(3)
+        for start in range(0, len(rows), size):
+            block = rows[start:start + size].detach().requires_grad_(needs_grad)
+            with torch.set_grad_enabled(needs_grad):
+                losses = _block_sums(block, keys, first + start, terms)
+            sums += losses.detach()
+            if needs_grad:
+                grads = torch.autograd.grad(losses[0], (block, keys))
+                rows_grad[start:start + size] = grads[0]
+                keys_grad += grads[1]
+        ctx.save_for_backward(rows_grad, keys_grad)
+        loss, hits, mined = sums.unbind()
+        ctx.mark_non_differentiable(hits, mined)
+        return loss, hits, mined
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor, *_) -> tuple[Tensor | None, ...]:
+        rows_grad, keys_grad = ctx.saved_tensors
+        return grad * rows_grad, grad * keys_grad, None, None, None
+
+
+def _block_sums(block: Tensor, keys: Tensor, first: int, terms: Terms) -> Tensor:
+    """Sums of losses, hits and mined pairs, (3), of images ``first``, ... of the keys."""
+    b, num_views = block.shape[:2]
+    sims = block.flatten(0, 1) @ keys.flatten(0, 1).T  # (bV, NV)
+    sims = sims.view(b, num_views, len(keys), num_views)
+    own = sims.diagonal(first, 0, 2)  # (V, V, b), the anchor's own image
+    view = torch.arange(num_views, device=block.device)
+    others = (view[:, None] + view[1:]) % num_views  # (V, V-1)
+    pos = own.permute(2, 0, 1)[:, view[:, None], others]  # (b, V, V-1)
+    own.fill_(-torch.inf)  # leaves only negatives in sims
+    neg = sims.flatten(2)  # (b, V, NV)
+    losses, mined = terms(pos, neg)
+    with torch.no_grad():
+        hits = (pos.amax(-1) > neg.amax(-1)).sum()
+        mined = hits.new_zeros(()) if mined is None else mined.sum()
+    return torch.stack((losses.sum(), hits.to(losses), mined.to(losses)))
+
+
+def _similarities(rows: Tensor, keys: Tensor) -> dict[str, Tensor]:
+    """Mean cosines; a sum over pairs of rows is a product of two sums of rows."""
+    n, num_views = rows.shape[:2]
+    every = rows.sum((0, 1)) @ keys.sum((0, 1))
+    own = rows.sum(1).square().sum()
+    itself = rows.square().sum()
+    return dict(
+        pos_sim=(own - itself) / (n * num_views * (num_views - 1)),
+        neg_sim=(every - own) / (n * num_views**2 * (len(keys) - 1)))

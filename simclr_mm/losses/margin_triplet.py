@@ -1,0 +1,85 @@
+"""The paper's margin triplet loss.
+
+Letters: b images in a block, n images on this rank, N images in the job, V views, d
+projection width.
+"""
+import math
+
+import torch
+from torch import Tensor
+
+from .anchor_blocks import mean_over_anchors
+from .semi_hard import closest_semi_hard
+
+
+def margin_triplet(
+        z: Tensor,
+        margin: float,
+        semi_hard: bool = False,
+        return_stats: bool = False) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+    """Views of one image are to be nearer, by a margin, than those of other images.
+
+    With c the cosine similarity, m the margin, anchor i, p one of the other V - 1 views
+    of its image, and the K = (N - 1)V rows k of all other images:
+
+    - without mining: (1 / K) sum over k of max(c_ik - c_ip + m, 0);
+    - ``semi_hard``: c_ik - c_ip + m for the one k with the largest c_ik between
+      c_ip - m and c_ip, both excluded; 0 if there is none, as negatives at least as
+      near as the positive do not count and those beyond the margin have no loss.
+
+    Averaged over the positives of an anchor and over anchors, those with loss 0
+    included.
+
+    Source: SimCLR, arXiv:2002.05709, Table 2 (its objective is this with the other
+    sign), Sec. 5.1 and B.10.
+
+    Args:
+        z: (n, V, d) projections, the V views of one image along axis 1, the same n on
+            every rank. Any float dtype, not normalised; computed in float32 (float64
+            stays float64), under autocast too.
+        margin: m >= 0 in cosine similarity, > 0 with ``semi_hard``. From 2 on no triplet
+            is far enough apart. The paper tries 0, 0.4, 0.8 and 1.6 (B.10).
+        semi_hard: Mine negatives, see above.
+        return_stats: Also return what a training log wants to know.
+
+    Returns:
+        Scalar in cosine similarity, the mean over this rank's V*n anchors. With the
+        gradient average of DistributedDataParallel it is the loss over all V*N anchors:
+        the keys are gathered from all ranks and carry gradients back to them.
+
+        With ``return_stats`` also a dict of detached scalars over this rank's anchors:
+        ``top1``, the share whose nearest other row is one of its positives;
+        ``pos_sim`` and ``neg_sim``, mean cosine similarities to the positives and to
+        the other images; ``mined`` with ``semi_hard``, the share of pairs (i, p) that
+        have a semi-hard negative; ``chance``, the loss when all these similarities are
+        0, m.
+
+    Raises:
+        ValueError: z is not (n, V, d) with V >= 2, the margin is negative, not finite, or
+            0 with ``semi_hard``, or the job holds a single image.
+
+    Differs: the paper writes the loss of one triplet and does not say how several are
+    weighed; here they are averaged. It takes negatives from one of the two views and
+    calls that slightly worse (B.10); here they are all rows.
+    """
+    if not 0 <= margin < math.inf:
+        raise ValueError(f'margin must be >= 0 and finite, got {margin}: set '
+                         'model.head.margin (the paper tries 0, 0.4, 0.8 and 1.6)')
+    if semi_hard and margin == 0:
+        raise ValueError('no negative is semi-hard for margin 0: set model.head.margin '
+                         'above 0 or model.head.semi_hard=False')
+
+    def terms(pos: Tensor, neg: Tensor) -> tuple[Tensor, Tensor | None]:
+        if semi_hard:
+            chosen = closest_semi_hard(pos, neg, margin)  # (b, V, V-1)
+            return (chosen - pos + margin).relu(), chosen.isfinite()
+        gap = neg[:, :, None] - pos[..., None] + margin  # (b, V, V-1, NV)
+        num_neg = neg.shape[2] - neg.shape[1]  # K; the anchor's image gives zeros
+        return gap.relu().sum(-1) / num_neg, None  # (b, V, V-1)
+
+    loss, stats = mean_over_anchors(z, terms)
+    if not return_stats:
+        return loss
+    if not semi_hard:
+        del stats['mined']
+    return loss, dict(stats, chance=torch.full_like(loss, margin).detach())

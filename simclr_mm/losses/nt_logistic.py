@@ -1,0 +1,83 @@
+"""NT-Logistic, the paper's normalised temperature-scaled logistic loss.
+
+Letters: b images in a block, n images on this rank, N images in the job, V views, d
+projection width.
+"""
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .anchor_blocks import mean_over_anchors
+from .semi_hard import closest_semi_hard
+
+
+def nt_logistic(
+        z: Tensor,
+        temperature: float,
+        semi_hard: bool = False,
+        return_stats: bool = False) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+    """Is this pair of views of one image? Logistic regression on every pair in the job.
+
+    With s the cosine similarity over temperature, anchor i, p one of the other V - 1
+    views of its image, and the K = (N - 1)V rows k of all other images:
+
+    - without mining: -log sigmoid(s_ip) - (1 / K) sum over k of log sigmoid(-s_ik);
+    - ``semi_hard``: -log sigmoid(s_ip) - log sigmoid(-s_ik) for the one k with the
+      largest s_ik < s_ip. There is no margin. If every negative is at least as near as
+      the positive, the second term is 0 and only the pull to the positive stays.
+
+    Averaged over the positives of an anchor and over anchors.
+
+    Source: SimCLR, arXiv:2002.05709, Table 2 (its objective is this with the other
+    sign), Sec. 5.1 and B.10.
+
+    Args:
+        z: (n, V, d) projections, the V views of one image along axis 1, the same n on
+            every rank. Any float dtype, not normalised; computed in float32 (float64
+            stays float64), under autocast too.
+        temperature: tau > 0, no unit. The paper tries 0.1, 0.2, 0.5 and 1 (B.10).
+        semi_hard: Mine negatives, see above.
+        return_stats: Also return what a training log wants to know.
+
+    Returns:
+        Scalar in nats, the mean over this rank's V*n anchors. With the gradient average
+        of DistributedDataParallel it is the loss over all V*N anchors: the keys are
+        gathered from all ranks and carry gradients back to them.
+
+        With ``return_stats`` also a dict of detached scalars over this rank's anchors:
+        ``top1``, the share whose nearest other row is one of its positives;
+        ``pos_sim`` and ``neg_sim``, mean cosine similarities to the positives and to
+        the other images; ``mined`` with ``semi_hard``, the share of pairs (i, p) that
+        have a semi-hard negative; ``chance``, the loss when all these similarities are
+        0, 2 ln 2.
+
+    Raises:
+        ValueError: z is not (n, V, d) with V >= 2, temperature <= 0, or the job holds a
+            single image.
+
+    Differs: the paper writes the loss of one negative and does not say how several are
+    weighed. Here they are averaged, so that pull and push weigh the same at every batch
+    size; as a sum, the push would weigh K times the pull. The paper takes negatives from
+    one of the two views and calls that slightly worse (B.10); here they are all rows.
+    """
+    if not 0 < temperature < math.inf:
+        raise ValueError(f'temperature must be > 0, got {temperature}: set '
+                         'model.head.temperature (the paper tries 0.1, 0.2, 0.5 and 1)')
+
+    def terms(pos: Tensor, neg: Tensor) -> tuple[Tensor, Tensor | None]:
+        pull = F.logsigmoid(pos / temperature)  # (b, V, V-1)
+        if semi_hard:
+            chosen = closest_semi_hard(pos, neg)  # (b, V, V-1)
+            return -pull - F.logsigmoid(-chosen / temperature), chosen.isfinite()
+        num_neg = neg.shape[2] - neg.shape[1]  # K; the anchor's image gives zeros
+        push = F.logsigmoid(-neg / temperature).sum(-1) / num_neg  # (b, V)
+        return -pull - push[..., None], None
+
+    loss, stats = mean_over_anchors(z, terms)
+    if not return_stats:
+        return loss
+    if not semi_hard:
+        del stats['mined']
+    return loss, dict(stats, chance=torch.full_like(loss, 2 * math.log(2)).detach())
