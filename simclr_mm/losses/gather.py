@@ -1,4 +1,7 @@
-"""Rows of all ranks, with gradients that go back to them."""
+"""Rows of all ranks, with gradients that go back to them.
+
+Letters: n images on this rank, N images in the job.
+"""
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -20,18 +23,22 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
     Returns:
         (N, ...), whose gradients are summed over all ranks on their way back, and an
         index into its first axis.
+
+    Raises:
+        ValueError: Another rank's shape differs.
     """
+    check_same_shape(rows)
     if world_size() == 1:
         return rows, 0
     return _GatherRows.apply(rows), dist.get_rank() * len(rows)
 
 
 def check_same_shape(rows: Tensor) -> None:
-    """Refuse ranks with different shapes, which a gather would hang on or mix up.
+    """Refuse ranks with different shapes, on which a gather would hang or worse.
 
-    The shapes are exchanged in every step. On a GPU they are read where this rank's
-    differs from the step before, or in the first: a read waits for the device, and a
-    step in which no rank's shape has changed is as good as the last.
+    The shapes are exchanged in every step. On a GPU they are read in the first one and
+    where this rank's has changed: a read waits for the device, and a step in which no
+    rank's shape has changed is as good as the last.
 
     Args:
         rows: What is about to be gathered.
@@ -43,8 +50,7 @@ def check_same_shape(rows: Tensor) -> None:
     if world_size() == 1:
         return
     shape = torch.tensor(rows.shape, device=rows.device)
-    shapes = shape.new_empty(world_size(), rows.ndim)
-    dist.all_gather_into_tensor(shapes.view(-1), shape)
+    shapes = all_gather(shape[None])  # (W, dimensions)
     if rows.is_cuda and rows.shape == _last_shape:
         return
     if (shapes != shape).any():
@@ -59,14 +65,27 @@ def check_same_shape(rows: Tensor) -> None:
 _last_shape = None
 
 
+def all_gather(rows: Tensor) -> Tensor:
+    """Rows of all ranks in rank order, without gradient: (n, ...) -> (N, ...)."""
+    if world_size() == 1:
+        return rows
+    rows = rows.contiguous()
+    everyone = rows.new_zeros(world_size() * len(rows), *rows.shape[1:])
+    if rows.is_cuda and dist.get_backend() == 'gloo':  # which can only add up there
+        first = dist.get_rank() * len(rows)
+        everyone[first:first + len(rows)] = rows
+        dist.all_reduce(everyone)
+    else:
+        dist.all_gather_into_tensor(everyone, rows)
+    return everyone
+
+
 class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:
         ctx.n = len(rows)
-        keys = rows.new_empty(world_size() * ctx.n, *rows.shape[1:])
-        dist.all_gather_into_tensor(keys, rows.contiguous())
-        return keys
+        return all_gather(rows)
 
     @staticmethod
     @once_differentiable

@@ -14,25 +14,21 @@ def full_float32(device: torch.device) -> Iterator[None]:
     Args:
         device: Where the products run.
     """
-    with torch.autocast(device.type, enabled=False), _full_products(device):
-        yield
-
-
-@contextmanager
-def _full_products(device: torch.device) -> Iterator[None]:
-    if hasattr(torch.backends.cuda.matmul, 'fp32_precision'):  # torch >= 2.9
-        backend = (
-            torch.backends.mkldnn if device.type == 'cpu' else torch.backends.cuda)
-        before = backend.matmul.fp32_precision
-        backend.matmul.fp32_precision = 'ieee'
-        try:
-            yield
-        finally:
-            backend.matmul.fp32_precision = before
+    products = torch.backends.mkldnn if device.type == 'cpu' else torch.backends.cuda
+    by_backend = hasattr(products.matmul, 'fp32_precision')  # torch >= 2.9
+    autocast = torch.is_autocast_enabled(device.type)
+    torch.set_autocast_enabled(device.type, False)
+    if by_backend:
+        before = products.matmul.fp32_precision
+        products.matmul.fp32_precision = 'ieee'
     else:
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision('highest')
-        try:
-            yield
-        finally:
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled(device.type, autocast)
+        if by_backend:
+            products.matmul.fp32_precision = before
+        else:
             torch.set_float32_matmul_precision(before)

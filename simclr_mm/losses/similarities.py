@@ -1,7 +1,7 @@
 """What NT-Xent needs of the matrix of similarities, one tile at a time.
 
 Letters: V views, d projection width, W processes; m rows on this rank, M = Wm rows in
-the job, T the side of a tile.
+the job, T rows of a tile.
 """
 import math
 from collections.abc import Iterator
@@ -12,11 +12,10 @@ from torch import Tensor
 
 from .gather import world_size
 
-# Side of a tile. On a CPU one of 1 MB stays in the cache; a GPU wants fewer, larger
-# kernels.
+# Rows of a tile. On a CPU its 1 MB stays in the cache; a GPU wants larger kernels.
 _SIDE = dict(cpu=512, cuda=2048)
-# The most rows of a job of one process that keeps its matrix for the backward pass.
-# Above, computing it again is quicker than reading it from memory.
+# The most rows of one process whose whole matrix is kept for the backward pass. Above,
+# computing it again is quicker than reading it from memory.
 _KEPT = dict(cpu=1448, cuda=4096)
 
 
@@ -41,13 +40,10 @@ class Similarities:
         rank, ranks = (dist.get_rank(), world_size()) if world_size() > 1 else (0, 1)
         m = len(keys) // ranks
         self.own = slice(rank * m, (rank + 1) * m)
-        self.whole = None  # (M, M), where it is kept
         self.keep = ranks == 1 and m <= _KEPT.get(keys.device.type, _KEPT['cuda'])
         if not self.keep:
-            side = max(_SIDE.get(keys.device.type, _SIDE['cuda']), num_views)
-            self.tiles = list(tiles(rank, ranks, m, side - side % num_views))
-            largest = max(_size(i) * _size(j) for i, j in self.tiles)
-            self.scratch = keys.new_empty(largest)
+            side = _SIDE.get(keys.device.type, _SIDE['cuda'])
+            self.sizes, self.pairs = tiles(rank, ranks, m, side, num_views)
 
     def sums(self, maxima: bool) -> tuple[Tensor, Tensor | None]:
         """Sums and maxima of exp(similarity / tau) over the rows of other images.
@@ -59,20 +55,20 @@ class Similarities:
             (M) and (M).
         """
         if self.keep:
-            everything = slice(None)
-            exps = self.whole = self._exponentials(everything, everything)
+            exps = torch.mm(self.keys * self.exponent, self.keys.T).exp2_()  # (M, M)
+            self.whole = self._without_own_image(exps)
             return exps.sum(1), exps.amax(1) if maxima else None
         sums, tops = self.keys.new_zeros(2, len(self.keys))
-        for i, j in self.tiles:
-            exps = self._exponentials(i, j, self.scratch)
-            sums[i] += exps.sum(1)
+        sum_of, top_of = sums.split(self.sizes), tops.split(self.sizes)
+        for i, j, exps in self._tiles():
+            sum_of[i].add_(exps.sum(1))
             if maxima:
-                torch.maximum(tops[i], exps.amax(1), out=tops[i])
+                torch.maximum(top_of[i], exps.amax(1), out=top_of[i])
             if i == j:
                 continue  # the tile is its own mirror image
-            sums[j] += exps.sum(0)
+            sum_of[j].add_(exps.sum(0))
             if maxima:
-                torch.maximum(tops[j], exps.amax(0), out=tops[j])
+                torch.maximum(top_of[j], exps.amax(0), out=top_of[j])
         return sums, tops if maxima else None
 
     def gradient(self, weights: Tensor) -> Tensor:
@@ -89,62 +85,81 @@ class Similarities:
             both = torch.add(weights[:, None], weights).mul_(self.whole)
             return both @ self.keys
         grad = torch.zeros_like(self.keys)
-        scratch = torch.empty_like(self.scratch)
-        for i, j in self.tiles:
-            exps = self._exponentials(i, j, self.scratch)
-            both = scratch[:exps.numel()].view_as(exps)
-            torch.add(weights[i, None], weights[j], out=both).mul_(exps)
-            grad[i].addmm_(both, self.keys[j])
+        grad_of, keys_of = grad.split(self.sizes), self.keys.split(self.sizes)
+        weights_of = weights.split(self.sizes)
+        scratch = self._scratch()
+        for i, j, exps in self._tiles():
+            both = scratch[exps.shape]
+            torch.add(weights_of[i][:, None], weights_of[j], out=both).mul_(exps)
+            grad_of[i].addmm_(both, keys_of[j])
             if i != j:
-                grad[j].addmm_(both.T, self.keys[i])
+                grad_of[j].addmm_(both.T, keys_of[i])
         return grad
 
-    def _exponentials(self, i: slice, j: slice, out: Tensor | None = None) -> Tensor:
-        """exp(similarity / tau) of a tile, zero within an image."""
-        rows = self.keys[i] * self.exponent  # (T, d)
-        if out is not None:
-            out = out[:len(rows) * _size(j)].view(len(rows), -1)
-        exps = torch.mm(rows, self.keys[j].T, out=out).exp2_()
-        if i == j:
-            images = len(rows) // self.num_views
-            exps.view(images, self.num_views, images, self.num_views).diagonal(
-                0, 0, 2).zero_()
+    def _tiles(self) -> Iterator[tuple[int, int, Tensor]]:
+        """This rank's tiles of exp(similarity / tau), zero within an image.
+
+        All share their memory.
+        """
+        rows = (self.keys * self.exponent).split(self.sizes)
+        columns = [part.T for part in self.keys.split(self.sizes)]
+        scratch = self._scratch()
+        for i, j in self.pairs:
+            exps = scratch[self.sizes[i], self.sizes[j]]
+            torch.mm(rows[i], columns[j], out=exps).exp2_()
+            yield i, j, self._without_own_image(exps) if i == j else exps
+
+    def _without_own_image(self, exps: Tensor) -> Tensor:
+        images = len(exps) // self.num_views
+        exps.view(images, self.num_views, images,
+                  self.num_views).diagonal(0, 0, 2).zero_()
         return exps
 
+    def _scratch(self) -> dict[tuple[int, int], Tensor]:
+        """One piece of memory as tiles of every shape."""
+        shapes = {(self.sizes[i], self.sizes[j]) for i, j in self.pairs}
+        memory = self.keys.new_empty(max(math.prod(shape) for shape in shapes))
+        return {shape: memory[:math.prod(shape)].view(shape) for shape in shapes}
 
-def tiles(rank: int, ranks: int, m: int, side: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of the tiles of one rank.
 
-    Those on the diagonal are whole, i == j; of any others exactly one of (i, j) and
-    (j, i) belongs to some rank. Each rank takes half of what lies between it and the
-    others.
+def tiles(rank: int, ranks: int, m: int, side: int,
+          num_views: int) -> tuple[list[int], list[tuple[int, int]]]:
+    """How the M rows are cut into parts, and which tiles of two parts are one rank's.
+
+    Of tiles (i, j) and (j, i) exactly one belongs to some rank, which takes all on its
+    diagonal and half of what lies between it and each other rank.
 
     Args:
         rank: 0 to W - 1.
         ranks: W.
-        m: Rows on each rank.
-        side: T, the most rows and columns of a tile.
+        m: Rows on each rank, a multiple of V.
+        side: T, about the most rows of a part, which is a multiple of V.
+        num_views: V.
+
+    Returns:
+        Rows of each part, and pairs of their indices.
     """
-    rows = _cut(rank * m, (rank + 1) * m, side)
-    for k, i in enumerate(rows):
-        for j in rows[k:]:
-            yield i, j
+    # With an even number of ranks two meet from both sides: each takes half of that.
+    half = m // num_views // 2 * num_views if ranks % 2 == 0 else 0
+    lower, upper = (_cut(part, side, num_views) for part in (half, m - half))
+    count = len(lower) + len(upper)  # parts of a rank
+    own = range(rank * count, (rank + 1) * count)
+    pairs = [(i, j) for i in own for j in own if i <= j]
     for step in range(1, ranks // 2 + 1):
         other = (rank + step) % ranks
-        i_range, j_range = [rank * m, (rank + 1) * m], [other * m, (other + 1) * m]
-        if 2 * step == ranks:  # both ranks meet here: each takes half of the lower's
-            if rank < other:
-                i_range[1] -= m // 2
-            else:
-                j_range[0] = j_range[1] - m // 2
-        for i in _cut(*i_range, side):
-            for j in _cut(*j_range, side):
-                yield i, j
+        theirs = range(other * count, (other + 1) * count)
+        mine = own
+        if 2 * step == ranks and rank < other:
+            mine = own[:len(lower)]
+        elif 2 * step == ranks:
+            theirs = theirs[len(lower):]
+        pairs += [(i, j) for i in mine for j in theirs]
+    return (lower + upper) * ranks, pairs
 
 
-def _cut(start: int, stop: int, side: int) -> list[slice]:
-    return [slice(k, min(k + side, stop)) for k in range(start, stop, side)]
-
-
-def _size(part: slice) -> int:
-    return part.stop - part.start
+def _cut(rows: int, side: int, num_views: int) -> list[int]:
+    """Parts of whole images, as equal as can be."""
+    images = rows // num_views
+    count = math.ceil(rows / max(side, num_views))
+    return [(images * (k + 1) // count - images * k // count) * num_views
+            for k in range(count)]

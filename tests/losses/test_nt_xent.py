@@ -6,8 +6,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from simclr_mm.losses import nt_xent
+from simclr_mm.losses import nt_xent, similarities
 
 pytestmark = pytest.mark.portable
 
@@ -147,6 +148,7 @@ def test_half_inputs_are_computed_in_float32(dtype):
     (torch.ones(4, 8), dict(temperature=0.1), r'\(n, V, d\).*\(4, 8\)'),
     (torch.ones(4, 1, 8), dict(temperature=0.1), 'V >= 2'),
     (torch.ones(4, 2, 8), dict(temperature=0.), 'model.head.temperature'),
+    (torch.ones(4, 2, 8), dict(temperature=1e-3), 'must be >= 0.002'),
     (torch.ones(4, 2, 8), dict(temperature=math.nan), 'model.head.temperature'),
     (torch.ones(4, 2, 8), dict(temperature=0.1, pairs='each'), 'model.head.pairs'),
     (torch.ones(1, 2, 8), dict(temperature=0.1), 'train_dataloader.batch_size'),
@@ -181,14 +183,162 @@ def test_equals_mmpretrain(temperature):
     torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-9)
 
 
-CASES = [(2, 'all'), (3, 'all'), (3, 'separate')]
-IMAGES = 6
+@pytest.fixture(params=[8, 100])
+def small_tiles(request, monkeypatch):
+    """Tiles of 8 rows, and one that is larger than all rows together."""
+    monkeypatch.setitem(similarities._SIDE, 'cpu', request.param)
+    monkeypatch.setitem(similarities._KEPT, 'cpu', 0)
 
 
-def _network():
+@pytest.mark.parametrize('pairs', ['all', 'separate'])
+@pytest.mark.parametrize('num_views', [2, 3, 10])
+@pytest.mark.parametrize('n', [2, 4, 5, 9])
+def test_tiles_equal_nested_loops(n, num_views, pairs, small_tiles):
+    z = projections(n, num_views)
+    loss, stats = nt_xent(z, 0.2, return_stats=True, pairs=pairs)
+    value, expected = loops(z, 0.2, pairs)
+    assert loss.item() == pytest.approx(value, rel=1e-12)
+    for name in expected:
+        assert stats[name].item() == pytest.approx(expected[name], rel=1e-12)
+
+
+@pytest.mark.parametrize('n, num_views', [(4, 2), (7, 2), (5, 3)])
+def test_gradient_in_tiles(n, num_views, small_tiles):
+    z = projections(n, num_views, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: nt_xent(z, 0.3), z)
+
+
+def matrix(z, temperature):
+    """Eq. (1) for two views with the whole matrix, by autograd in float64."""
+    rows = nn.functional.normalize(z.double().flatten(0, 1), dim=1)
+    sims = rows @ rows.T / temperature
+    sims = sims.masked_fill(torch.eye(len(rows), dtype=torch.bool), -math.inf)
+    return nn.functional.cross_entropy(sims, torch.arange(len(rows)) ^ 1)
+
+
+@pytest.mark.parametrize('n, temperature, tolerance', [
+    (723, 0.1, 1e-5),
+    (725, 0.5, 1e-5),
+    (1100, 0.1, 1e-5),
+    (1100, 0.02, 1e-5),
+    (1100, 0.013, 1e-4),
+    (1100, 0.01, 1e-4),
+])
+def test_float32_at_full_size(n, temperature, tolerance):
+    """Below and above 1448 rows, where tiles begin; in float64 from about 0.0128."""
+    z = projections(n, 2, 32, dtype=torch.float32).requires_grad_()
+    loss, expected = nt_xent(z, temperature), matrix(z, temperature)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    gradient, right = (torch.autograd.grad(x, z)[0] for x in (loss, expected))
+    assert (gradient - right).norm() <= tolerance * right.norm()
+
+
+def test_products_stay_float32():
+    """PyTorch may be told to multiply in bfloat16; the loss does not listen."""
+    z = projections(64, 2, 32, dtype=torch.float32).requires_grad_()
+    right, = torch.autograd.grad(nt_xent(z, 0.1), z)
+    torch.set_float32_matmul_precision('medium')
+    try:
+        gradient, = torch.autograd.grad(nt_xent(z, 0.1), z)
+        assert torch.get_float32_matmul_precision() == 'medium'
+    finally:
+        torch.set_float32_matmul_precision('highest')
+    assert gradient.equal(right)
+
+
+def test_collapse_is_no_hit():
+    """Rows that are alike but for rounding do not count as found."""
+    z = torch.randn(1, 1, 32).expand(32, 2, 32) * torch.rand(32, 2, 1).add(0.5)
+    assert nt_xent(z, 0.1, True)[1]['top1'] == 0
+
+
+def test_upstream_gradient_scales():
+    z = projections(4, 2).requires_grad_()
+    once, scaled = (torch.autograd.grad(nt_xent(z, 0.2) * k, z)[0] for k in (1, 1024))
+    assert scaled.equal(once * 1024)
+
+
+def test_refuses_second_derivatives():
+    z = projections(4, 2).requires_grad_()
+    with pytest.raises(RuntimeError, match='differentiated once'):
+        torch.autograd.grad(nt_xent(z, 0.2), z, create_graph=True)
+
+
+def test_inside_a_compiled_model():
+    network = nn.Linear(5, 4).double()
+    z = projections(4, 2)
+    compiled = torch.compile(lambda z: nt_xent(network(z), 0.2), backend='eager')
+    assert compiled(z).item() == pytest.approx(
+        nt_xent(network(z), 0.2).item(), rel=1e-12)
+
+
+class Watch(TorchDispatchMode):
+    """Counts similarities, and the entries of the largest tensor that was made."""
+
+    def __init__(self, d):
+        super().__init__()
+        self.d, self.similarities, self.largest = d, 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (list, tuple)) else [out]:
+            if isinstance(tensor, torch.Tensor):
+                self.largest = max(self.largest, tensor.numel())
+        if 'mm' in func.__name__ and args[0].shape[-1] == self.d != out.shape[-1]:
+            self.similarities += out.numel()
+        return out
+
+
+def test_memory_is_a_tile_and_the_rows():
+    n, d = 1000, 7
+    z = projections(n, 2, d).requires_grad_()
+    with Watch(d) as watch:
+        nt_xent(z, 0.1, return_stats=True)[0].backward()
+    assert watch.largest <= 512**2
+    # Both passes compute the upper triangle and the other half of diagonal tiles.
+    rows = 2 * n
+    assert watch.similarities <= 2 * (rows**2 / 2 + rows * 512 / 2)
+
+
+@pytest.mark.parametrize('ranks', [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize('m, num_views', [(8, 2), (10, 2), (6, 2), (9, 3), (2, 2)])
+def test_tiles_cover_every_pair_once(ranks, m, num_views):
+    """Entries counted on every rank, against the two bounds of a fair share."""
+    covered = torch.zeros(ranks * m, ranks * m, dtype=torch.int64)
+    for rank in range(ranks):
+        sizes, pairs = similarities.tiles(rank, ranks, m, 4, num_views)
+        assert sum(sizes) == ranks * m and max(sizes) <= max(4, num_views)
+        assert all(size % num_views == 0 for size in sizes)
+        ends = torch.tensor(sizes).cumsum(0)
+        entries = 0
+        for i, j in pairs:
+            block = covered[ends[i] - sizes[i]:ends[i], ends[j] - sizes[j]:ends[j]]
+            block += 1
+            entries += block.numel()
+            if i != j:
+                covered.T[ends[i] - sizes[i]:ends[i], ends[j] - sizes[j]:ends[j]] += 1
+        rows = ranks * m
+        # Half of the matrix by W, the other half of diagonal tiles, and one image where
+        # two ranks cannot halve what they share.
+        assert entries <= rows**2 / (2 * ranks) + m * max(sizes) / 2 + m * num_views
+    assert (covered == 1).all()
+
+
+CASES = [(2, 'all', nn.GroupNorm), (3, 'all', nn.GroupNorm),
+         (3, 'separate', nn.GroupNorm), (2, 'all', nn.BatchNorm1d)]
+IMAGES = 12
+
+
+def _network(norm):
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Linear(7, 12), nn.GroupNorm(3, 12), nn.Tanh(), nn.Linear(12, 5)).double()
+    layer = nn.GroupNorm(3, 12) if norm is nn.GroupNorm else norm(12)
+    network = nn.Sequential(nn.Linear(7, 12), layer, nn.Tanh(), nn.Linear(12, 5))
+    if norm is nn.BatchNorm1d:  # frozen, with statistics of its own
+        layer.running_mean.normal_()
+        layer.running_var.uniform_(0.5, 2)
+        layer.eval()
+    return network.double()
 
 
 def _loss(network, inputs, pairs):
@@ -197,32 +347,112 @@ def _loss(network, inputs, pairs):
         network(inputs.flatten(0, 1)).view(n, num_views, -1), 0.2, pairs=pairs)
 
 
-def _process(rank, world_size, folder):
-    """Losses and averaged gradients of this rank's share of the images."""
+def _process(rank, most, folder):
+    """Losses and averaged gradients of this rank's share, in jobs of 1 to 4 ranks."""
     torch.set_num_threads(1)
+    similarities._SIDE['cpu'] = 4
+    results = {}
+    for world_size in range(max(1, rank + 1), most + 1):
+        dist.init_process_group(
+            'gloo',
+            f'file://{folder}/rendezvous{world_size}',
+            rank=rank,
+            world_size=world_size)
+        for case in CASES:
+            num_views, pairs, norm = case
+            network = nn.parallel.DistributedDataParallel(_network(norm))
+            share = projections(IMAGES, num_views, 7).chunk(world_size)[rank]
+            loss = _loss(network, share, pairs)
+            loss.backward()
+            results[world_size, case] = (loss.item(),
+                                         [p.grad for p in network.parameters()])
+        results[world_size] = _count(projections(IMAGES, 2, 7).chunk(world_size)[rank])
+        if world_size > 1:
+            _refuses_unequal_shapes(rank)
+        dist.destroy_process_group()
+    torch.save(results, folder / f'rank{rank}.pth')
+
+
+def _count(z):
+    with Watch(z.shape[-1]) as watch:
+        nt_xent(z.requires_grad_(), 0.2).backward()
+    return watch.similarities
+
+
+def _refuses_unequal_shapes(rank):
+    with pytest.raises(ValueError, match=r'\(2, 2, 5\).*\(3, 2, 5\).*batch_size'):
+        nt_xent(projections(3 if rank else 2, 2), 0.2)
+
+
+@pytest.fixture(scope='module')
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('ranks')
+    mp.spawn(_process, (4, folder), 4)
+    return [
+        torch.load(folder / f'rank{rank}.pth', weights_only=False) for rank in range(4)
+    ]
+
+
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('world_size', [1, 2, 3, 4])
+def test_processes_equal_one(world_size, case, ranks):
+    num_views, pairs, norm = case
+    network = _network(norm)
+    loss = _loss(network, projections(IMAGES, num_views, 7), pairs)
+    loss.backward()
+    results = [rank[world_size, case] for rank in ranks[:world_size]]
+    mean = sum(value for value, _ in results) / world_size
+    assert mean == pytest.approx(loss.item(), rel=1e-12)
+    for _, gradients in results:
+        for gradient, p in zip(gradients, network.parameters()):
+            assert (gradient - p.grad).norm() <= 1e-10 * p.grad.norm()
+
+
+@pytest.mark.parametrize('world_size', [2, 3, 4])
+def test_processes_share_the_work(world_size, ranks):
+    rows = 2 * IMAGES
+    for rank in ranks[:world_size]:
+        one_pass = rank[world_size] / 2
+        assert one_pass <= rows**2 / world_size - (rows / world_size)**2 / 2
+        # Half of the matrix by W, the other half of diagonal tiles of four rows, and an
+        # image where two ranks cannot halve what they share.
+        assert one_pass <= rows**2 / (2 * world_size) + rows / world_size * (2 + 2)
+
+
+def _gpu_process(rank, world_size, folder):
     dist.init_process_group(
         'gloo', f'file://{folder}/rendezvous', rank=rank, world_size=world_size)
-    results = []
-    for num_views, pairs in CASES:
-        network = nn.parallel.DistributedDataParallel(_network())
-        share = projections(IMAGES, num_views, 7).chunk(world_size)[rank]
-        loss = _loss(network, share, pairs)
-        loss.backward()
-        results.append((loss.item(), [p.grad for p in network.parameters()]))
-    torch.save(results, folder / f'rank{rank}.pth')
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(_network_with_bn()).cuda()
+    network = nn.parallel.DistributedDataParallel(network)
+    share = projections(IMAGES, 2, 7).chunk(world_size)[rank].cuda()
+    _loss(network, share, 'all').backward()
+    torch.save([p.grad.cpu() for p in network.parameters()], folder / f'rank{rank}.pth')
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize('world_size', [1, 2, 3])
-def test_processes_equal_one(world_size, tmp_path):
-    mp.spawn(_process, (world_size, tmp_path), world_size)
-    ranks = [torch.load(tmp_path / f'rank{rank}.pth') for rank in range(world_size)]
-    for case, (num_views, pairs) in enumerate(CASES):
-        network = _network()
-        loss = _loss(network, projections(IMAGES, num_views, 7), pairs)
-        loss.backward()
-        mean = sum(rank[case][0] for rank in ranks) / world_size
-        assert mean == pytest.approx(loss.item(), rel=1e-12)
-        for rank in ranks:
-            for gradient, p in zip(rank[case][1], network.parameters()):
-                assert (gradient - p.grad).norm() <= 1e-10 * p.grad.norm()
+def _network_with_bn():
+    return _network(nn.BatchNorm1d).train()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='SyncBN needs a GPU')
+def test_sync_bn_of_two_processes_equals_one(tmp_path):
+    """On one GPU, which gloo can share and NCCL cannot."""
+    mp.spawn(_gpu_process, (2, tmp_path), 2)
+    network = _network_with_bn().cuda()
+    _loss(network, projections(IMAGES, 2, 7).cuda(), 'all').backward()
+    for rank in range(2):
+        gradients = torch.load(tmp_path / f'rank{rank}.pth')
+        for gradient, p in zip(gradients, network.parameters()):
+            assert (gradient - p.grad.cpu()).norm() <= 1e-10 * p.grad.norm()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='compares a GPU with the CPU')
+@pytest.mark.parametrize('n', [512, 5000])
+def test_gpu_equals_cpu(n):
+    z = projections(n, 2, 32, dtype=torch.float32).requires_grad_()
+    on_gpu = z.detach().cuda().requires_grad_()
+    loss, other = nt_xent(z, 0.1), nt_xent(on_gpu, 0.1)
+    loss.backward()
+    other.backward()
+    assert other.item() == pytest.approx(loss.item(), rel=1e-5)
+    assert (on_gpu.grad.cpu() - z.grad).norm() <= 1e-5 * z.grad.norm()
