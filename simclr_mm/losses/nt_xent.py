@@ -91,7 +91,7 @@ def nt_xent(z: Tensor,
         values[0] if len(parts) == 1 else torch.stack(values).mean()
         for values in zip(*stats))
     num_rows = len(z) * world_size() * len(parts[0])
-    chance = torch.full_like(loss.detach(), math.log(num_rows - 1))
+    chance = loss.new_full((), math.log(num_rows - 1))
     return loss, dict(top1=top1, pos_sim=pos_sim, neg_sim=neg_sim, chance=chance)
 
 
@@ -115,7 +115,8 @@ class _NTXent(torch.autograd.Function):
                 dist.all_reduce(tops, dist.ReduceOp.MAX)
         sums = sums[similarities.own].view(n, num_views)
 
-        pos = _positives(own) / temperature  # (n, V, V-1)
+        cosines = _positives(own)  # (n, V, V-1), or (n, 1, 1) for V = 2
+        pos = cosines / temperature
         lse_pos = pos[..., 0] if num_views == 2 else pos.logsumexp(-1)  # (n, V)
         margin = lse_pos - sums.log()  # (n, V)
         # The first term is logaddexp(negatives, positives) - positives, which is tiny
@@ -132,7 +133,8 @@ class _NTXent(torch.autograd.Function):
         ctx.scale = 1 / (n * num_views * temperature)
         stats = ()
         if with_stats:
-            stats = _statistics(similarities, pos, tops, temperature)
+            tops = tops[similarities.own].view(n, num_views)
+            stats = _statistics(similarities, cosines, tops.log_().mul_(temperature))
         results = [x if ctx.dtype == torch.float64 else x.float() for x in (loss, *stats)]
         ctx.mark_non_differentiable(*results[1:])
         return tuple(results)
@@ -174,30 +176,35 @@ def _dtype(z: Tensor, temperature: float) -> torch.dtype:
 
 
 def _positives(own: Tensor) -> Tensor:
-    """Cosines of each view v with v+1, v+2, ... (mod V): (n, V, d) -> (n, V, V-1)."""
+    """Cosines of each view v with v+1, v+2, ... (mod V): (n, V, d) -> (n, V, V-1).
+
+    For V = 2, where both are the same, (n, 1, 1).
+    """
     num_views = own.shape[1]
     if num_views == 2:
-        return torch.linalg.vecdot(own[:, 0], own[:, 1])[:, None, None].expand(-1, 2, 1)
+        return torch.linalg.vecdot(own[:, :1], own[:, 1:])[..., None]
     return torch.stack([
         torch.linalg.vecdot(own, own.roll(-step, 1)) for step in range(1, num_views)
     ], -1)
 
 
-def _statistics(similarities: Similarities, pos: Tensor, tops: Tensor,
-                temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    n, num_views, _ = pos.shape
-    own = similarities.keys[similarities.own]  # (m, d)
-    tops = tops[similarities.own].view(n, num_views)
+def _statistics(similarities: Similarities, cosines: Tensor,
+                nearest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """From the positives' cosines and the highest of the negatives, (n, V)."""
+    keys, num_views = similarities.keys, similarities.num_views
+    own = keys[similarities.own]  # (m, d)
     # In a collapsed model all are equal but for rounding.
-    tie = 8 * torch.finfo(pos.dtype).eps / temperature
-    hit = pos.amax(-1) > tops.log_() + tie  # (n, V)
-    pos_sim = pos.mean() * temperature
+    tie = 8 * torch.finfo(cosines.dtype).eps
+    hit = cosines.amax(-1) - nearest > tie  # (n, V)
+    pos_sim = cosines.mean()
     # Sum over all anchor-key pairs as one product of two sums, (d) by (d), less those
-    # of an image with itself.
-    total = own.sum(0) @ similarities.keys.sum(0)
-    within = len(own) * (1 + (num_views - 1) * pos_sim)
-    num_neg = len(own) * (len(similarities.keys) - num_views)
-    return hit.to(pos.dtype).mean(), pos_sim, (total - within) / num_neg
+    # of an image with itself; by the number of negatives.
+    all_sum = keys.sum(0)
+    own_sum = all_sum if len(own) == len(keys) else own.sum(0)
+    num_neg = len(keys) - num_views
+    neg_sim = torch.dot(own_sum, all_sum) / (len(own) * num_neg)
+    neg_sim -= (1 + (num_views - 1) * pos_sim) / num_neg
+    return hit.mean(dtype=cosines.dtype), pos_sim, neg_sim
 
 
 def _check(z: Tensor, temperature: float, pairs: str) -> None:
