@@ -16,7 +16,7 @@ demo: $(installed)
 	$(python) tools/demo.py
 
 test: $(installed)
-	$(python) -m pytest $(PYTEST_FLAGS)
+	$(python) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 lint: $(installed)
 	$(python) -m flake8 $(sources)

@@ -13,9 +13,19 @@ import pytest
 # All ranks are on this machine; where no DNS answers, gloo would wait for it.
 os.environ.setdefault('GLOO_SOCKET_IFNAME', 'lo')
 
+# Two threads in each of two test processes on two cores are far slower than one.
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 DATA = Path(
     os.environ.get('SIMCLR_MM_DATA',
                    Path(__file__).parents[2] / 'shared' / 'data'))
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """Files with slow tests first, so that no core is left alone with one at the end."""
+    slow = {item.path for item in items if 'slow' in item.keywords}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def _dataset(name: str, archive: str, tmp_path_factory) -> Path:

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .gather import gather_rows, world_size
+from .gather import check_projections, gather_rows
+from .precision import full_float32
 
-# Anchor-positive pairs in a block, each with a row of NV similarities. From here on
-# larger blocks are no faster on a CPU and only take more memory.
-_BLOCK = 256
+# Anchor-positive pairs in a block, each with a row of NV similarities; on a CPU larger
+# blocks are no faster and take more memory.
+_BLOCK = 128
 
 # (b, V, V-1) positives and (b, V, NV) negatives to losses of any shape and flags
 Terms = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
@@ -23,8 +23,8 @@ Terms = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 def mean_over_anchors(z: Tensor, terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses of pairs of an anchor and a positive, averaged over this rank's pairs.
 
-    The gradient of a block is taken as soon as its losses are there and its similarities
-    are dropped, so that memory grows linearly with N. There is no second derivative.
+    The gradient of a block is taken as soon as its losses are there, and its
+    similarities are dropped, so that memory grows linearly with N.
 
     Args:
         z: (n, V, d) projections of this rank, the same n on every rank. Any float
@@ -32,8 +32,8 @@ def mean_over_anchors(z: Tensor, terms: Terms) -> tuple[Tensor, dict[str, Tensor
             autocast too.
         terms: Takes the cosine similarities of a block of anchors, (b, V, V-1) to their
             positives and (b, V, NV) to all rows of the job, where those of the anchor's
-            own image are -inf. Returns (b, V, V-1) losses and, where it mines negatives,
-            (b, V, V-1) booleans: whether the pair has one.
+            own image are -inf. Returns (b, V, V-1) losses and, where it mines
+            negatives, (b, V, V-1) booleans: whether the pair has one.
 
     Returns:
         Scalar, with gradients to the rows of all ranks, and a dict of detached scalars:
@@ -42,17 +42,14 @@ def mean_over_anchors(z: Tensor, terms: Terms) -> tuple[Tensor, dict[str, Tensor
         positives and to the other images; ``mined``, the mean of the booleans.
 
     Raises:
-        ValueError: z is not (n, V, d) with V >= 2, or the job holds a single image.
+        ValueError: z is not (n, V, d) with V >= 2, the job holds a single image, or
+            ranks differ in the shape of z.
+        RuntimeError: In the backward pass, if a second derivative is asked for.
     """
-    if z.ndim != 3 or z.shape[1] < 2:
-        raise ValueError('z must be (n, V, d) with V >= 2 views of each image, got '
-                         f'{tuple(z.shape)}')
-    if len(z) * world_size() < 2:
-        raise ValueError('one image has no negatives: set train_dataloader.batch_size '
-                         'to 2 or more')
+    check_projections(z)
     num_views = z.shape[1]
     size = max(1, _BLOCK // (num_views * (num_views - 1)))  # b
-    with torch.autocast(z.device.type, enabled=False):
+    with full_float32(z.device):
         rows = z if z.dtype == torch.float64 else z.float()
         rows = F.normalize(rows, dim=-1)  # (n, V, d)
         keys, first = gather_rows(rows)  # (N, V, d)
@@ -78,10 +75,10 @@ class _SumOverBlocks(torch.autograd.Function):
         for start in range(0, len(rows), size):
             block = rows[start:start + size].detach().requires_grad_(needs_grad)
             with torch.set_grad_enabled(needs_grad):
-                losses = _block_sums(block, keys, first + start, terms)
-            sums += losses.detach()
+                loss, hits, mined = _block_sums(block, keys, first + start, terms)
+            sums += torch.stack((loss.detach(), hits, mined))
             if needs_grad:
-                grads = torch.autograd.grad(losses[0], (block, keys))
+                grads = torch.autograd.grad(loss, (block, keys))
                 rows_grad[start:start + size] = grads[0]
                 keys_grad += grads[1]
         ctx.save_for_backward(rows_grad, keys_grad)
@@ -90,14 +87,18 @@ class _SumOverBlocks(torch.autograd.Function):
         return loss, hits, mined
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor, *_) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                'this loss can be differentiated once: create_graph=True '
+                'is not supported')
         rows_grad, keys_grad = ctx.saved_tensors
         return grad * rows_grad, grad * keys_grad, None, None, None
 
 
-def _block_sums(block: Tensor, keys: Tensor, first: int, terms: Terms) -> Tensor:
-    """Sums of losses, hits and mined pairs, (3), of images ``first``, ... of the keys."""
+def _block_sums(block: Tensor, keys: Tensor, first: int,
+                terms: Terms) -> tuple[Tensor, ...]:
+    """Sums of losses, hits and mined pairs of images ``first``, ... of the keys."""
     b, num_views = block.shape[:2]
     sims = block.flatten(0, 1) @ keys.flatten(0, 1).T  # (bV, NV)
     sims = sims.view(b, num_views, len(keys), num_views)
@@ -109,9 +110,10 @@ def _block_sums(block: Tensor, keys: Tensor, first: int, terms: Terms) -> Tensor
     neg = sims.flatten(2)  # (b, V, NV)
     losses, mined = terms(pos, neg)
     with torch.no_grad():
-        hits = (pos.amax(-1) > neg.amax(-1)).sum()
+        tie = 8 * torch.finfo(pos.dtype).eps  # a collapsed model finds nothing
+        hits = (pos.amax(-1) > neg.amax(-1) + tie).sum()
         mined = hits.new_zeros(()) if mined is None else mined.sum()
-    return torch.stack((losses.sum(), hits.to(losses), mined.to(losses)))
+    return losses.sum(), hits.to(losses), mined.to(losses)
 
 
 def _similarities(rows: Tensor, keys: Tensor) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Rows of all ranks, with gradients that go back to them.
 
-Letters: n images on this rank, N images in the job.
+Letters: n images on this rank, N images in the job, V views, d projection width.
 """
 import torch
 import torch.distributed as dist
@@ -12,6 +12,23 @@ def world_size() -> int:
     """Processes in the job, 1 without torch.distributed."""
     ready = dist.is_available() and dist.is_initialized()
     return dist.get_world_size() if ready else 1
+
+
+def check_projections(z: Tensor) -> None:
+    """Refuse what no contrastive loss can be computed of.
+
+    Args:
+        z: (n, V, d).
+
+    Raises:
+        ValueError: z is not (n, V, d) with V >= 2, or the job holds a single image.
+    """
+    if z.ndim != 3 or z.shape[1] < 2:
+        raise ValueError('z must be (n, V, d) with V >= 2 views of each image, got '
+                         f'{tuple(z.shape)}')
+    if len(z) * world_size() < 2:
+        raise ValueError('one image has no negatives: set train_dataloader.batch_size '
+                         'to 2 or more')
 
 
 def gather_rows(rows: Tensor) -> tuple[Tensor, int]:

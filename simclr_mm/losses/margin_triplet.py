@@ -37,8 +37,8 @@ def margin_triplet(
         z: (n, V, d) projections, the V views of one image along axis 1, the same n on
             every rank. Any float dtype, not normalised; computed in float32 (float64
             stays float64), under autocast too.
-        margin: m >= 0 in cosine similarity, > 0 with ``semi_hard``. From 2 on no triplet
-            is far enough apart. The paper tries 0, 0.4, 0.8 and 1.6 (B.10).
+        margin: m >= 0 in cosine similarity, > 0 with ``semi_hard``. From 2 on no
+            triplet is far enough apart. The paper tries 0, 0.4, 0.8 and 1.6 (B.10).
         semi_hard: Mine negatives, see above.
         return_stats: Also return what a training log wants to know.
 
@@ -55,8 +55,9 @@ def margin_triplet(
         0, m.
 
     Raises:
-        ValueError: z is not (n, V, d) with V >= 2, the margin is negative, not finite, or
-            0 with ``semi_hard``, or the job holds a single image.
+        ValueError: z is not (n, V, d) with V >= 2, the margin is negative, not finite,
+            or 0 with ``semi_hard``, the job holds a single image, or ranks differ in
+            the shape of z.
 
     Differs: the paper writes the loss of one triplet and does not say how several are
     weighed; here they are averaged. It takes negatives from one of the two views and
@@ -73,7 +74,7 @@ def margin_triplet(
         if semi_hard:
             chosen = closest_semi_hard(pos, neg, margin)  # (b, V, V-1)
             return (chosen - pos + margin).relu(), chosen.isfinite()
-        gap = neg[:, :, None] - pos[..., None] + margin  # (b, V, V-1, NV)
+        gap = neg[:, :, None] - (pos - margin)[..., None]  # (b, V, V-1, NV)
         num_neg = neg.shape[2] - neg.shape[1]  # K; the anchor's image gives zeros
         return gap.relu().sum(-1) / num_neg, None  # (b, V, V-1)
 

@@ -54,13 +54,14 @@ def nt_logistic(
         0, 2 ln 2.
 
     Raises:
-        ValueError: z is not (n, V, d) with V >= 2, temperature <= 0, or the job holds a
-            single image.
+        ValueError: z is not (n, V, d) with V >= 2, temperature <= 0, the job holds a
+            single image, or ranks differ in the shape of z.
 
     Differs: the paper writes the loss of one negative and does not say how several are
     weighed. Here they are averaged, so that pull and push weigh the same at every batch
-    size; as a sum, the push would weigh K times the pull. The paper takes negatives from
-    one of the two views and calls that slightly worse (B.10); here they are all rows.
+    size; as a sum, the push would weigh K times the pull. The paper takes negatives
+    from one of the two views and calls that slightly worse (B.10); here they are all
+    rows.
     """
     if not 0 < temperature < math.inf:
         raise ValueError(f'temperature must be > 0, got {temperature}: set '
@@ -70,9 +71,9 @@ def nt_logistic(
         pull = F.logsigmoid(pos / temperature)  # (b, V, V-1)
         if semi_hard:
             chosen = closest_semi_hard(pos, neg)  # (b, V, V-1)
-            return -pull - F.logsigmoid(-chosen / temperature), chosen.isfinite()
+            return -pull - F.logsigmoid(chosen / -temperature), chosen.isfinite()
         num_neg = neg.shape[2] - neg.shape[1]  # K; the anchor's image gives zeros
-        push = F.logsigmoid(-neg / temperature).sum(-1) / num_neg  # (b, V)
+        push = F.logsigmoid(neg / -temperature).sum(-1) / num_neg  # (b, V)
         return -pull - push[..., None], None
 
     loss, stats = mean_over_anchors(z, terms)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .gather import all_gather, check_same_shape, world_size
+from .gather import all_gather, check_projections, check_same_shape, world_size
 from .precision import full_float32
 from .similarities import Similarities
 
@@ -106,8 +106,7 @@ class _NTXent(torch.autograd.Function):
         z = z.to(_dtype(z, temperature))
         norms = torch.linalg.vector_norm(z, dim=-1, keepdim=True)  # (n, V, 1)
         own = z / norms.clamp_min_(1e-12)  # (n, V, d)
-        similarities = Similarities(
-            all_gather(own.view(-1, d)), num_views, temperature)
+        similarities = Similarities(all_gather(own.view(-1, d)), num_views, temperature)
         sums, tops = similarities.sums(maxima=with_stats)  # (M), (M)
         if world_size() > 1:
             dist.all_reduce(sums)
@@ -135,7 +134,8 @@ class _NTXent(torch.autograd.Function):
         if with_stats:
             tops = tops[similarities.own].view(n, num_views)
             stats = _statistics(similarities, cosines, tops.log_().mul_(temperature))
-        results = [x if ctx.dtype == torch.float64 else x.float() for x in (loss, *stats)]
+        dtype = torch.promote_types(ctx.dtype, torch.float32)
+        results = [value.to(dtype) for value in (loss, *stats)]
         ctx.mark_non_differentiable(*results[1:])
         return tuple(results)
 
@@ -183,9 +183,9 @@ def _positives(own: Tensor) -> Tensor:
     num_views = own.shape[1]
     if num_views == 2:
         return torch.linalg.vecdot(own[:, :1], own[:, 1:])[..., None]
-    return torch.stack([
-        torch.linalg.vecdot(own, own.roll(-step, 1)) for step in range(1, num_views)
-    ], -1)
+    return torch.stack(
+        [torch.linalg.vecdot(own, own.roll(-step, 1)) for step in range(1, num_views)],
+        -1)
 
 
 def _statistics(similarities: Similarities, cosines: Tensor,
@@ -208,15 +208,10 @@ def _statistics(similarities: Similarities, cosines: Tensor,
 
 
 def _check(z: Tensor, temperature: float, pairs: str) -> None:
-    if z.ndim != 3 or z.shape[1] < 2:
-        raise ValueError('z must be (n, V, d) with V >= 2 views of each image, got '
-                         f'{tuple(z.shape)}')
+    check_projections(z)
     if not temperature >= 0.002:
         raise ValueError(f'temperature must be >= 0.002, got {temperature}: set '
                          'model.head.temperature (the paper uses 0.1 on ImageNet)')
     if pairs not in ('all', 'separate'):
         raise ValueError(f"pairs must be 'all' or 'separate', got {pairs!r}: set "
                          'model.head.pairs')
-    if len(z) * world_size() < 2:
-        raise ValueError('one image has no negatives: set train_dataloader.batch_size '
-                         'to 2 or more')

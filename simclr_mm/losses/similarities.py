@@ -111,8 +111,8 @@ class Similarities:
 
     def _without_own_image(self, exps: Tensor) -> Tensor:
         images = len(exps) // self.num_views
-        exps.view(images, self.num_views, images,
-                  self.num_views).diagonal(0, 0, 2).zero_()
+        exps.view(images, self.num_views, images, self.num_views).diagonal(0, 0,
+                                                                           2).zero_()
         return exps
 
     def _scratch(self) -> dict[tuple[int, int], Tensor]:

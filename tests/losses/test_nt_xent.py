@@ -16,8 +16,10 @@ pytestmark = pytest.mark.portable
 def loops(z, temperature, pairs='all'):
     """Eq. (1) in Python floats: the mean loss and the statistics."""
     if pairs == 'separate' and z.shape[1] > 2:
-        two = [loops(z[:, [v, p]], temperature)
-               for p in range(z.shape[1]) for v in range(p)]
+        two = [
+            loops(z[:, [v, p]], temperature) for p in range(z.shape[1])
+            for v in range(p)
+        ]
         return (sum(value for value, _ in two) / len(two), {
             name: sum(stats[name] for _, stats in two) / len(two)
             for name in two[0][1]
@@ -364,8 +366,8 @@ def _process(rank, most, folder):
             share = projections(IMAGES, num_views, 7).chunk(world_size)[rank]
             loss = _loss(network, share, pairs)
             loss.backward()
-            results[world_size, case] = (loss.item(),
-                                         [p.grad for p in network.parameters()])
+            results[world_size,
+                    case] = (loss.item(), [p.grad for p in network.parameters()])
         results[world_size] = _count(projections(IMAGES, 2, 7).chunk(world_size)[rank])
         if world_size > 1:
             _refuses_unequal_shapes(rank)

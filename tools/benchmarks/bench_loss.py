@@ -1,0 +1,332 @@
+"""Time and memory of NT-Xent, forward and backward, beside other implementations.
+
+    python tools/benchmarks/bench_loss.py --out work_dirs/bench_loss
+
+Peers take part where they can be imported (pip install lightly
+pytorch-metric-learning, in an environment of their own). All run in turn, round after
+round; the table shows the median and, in brackets, the lowest and the highest.
+"""
+import argparse
+import ctypes
+import gc
+import importlib.metadata
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor, nn
+
+from simclr_mm.losses import nt_xent
+
+TEMPERATURE = 0.1
+SECONDS = 0.2  # shorter calls are repeated until they have taken this long
+
+
+def ours(z: Tensor) -> Tensor:
+    return nt_xent(z, TEMPERATURE, return_stats=True)[0]
+
+
+def ours_without_statistics(z: Tensor) -> Tensor:
+    return nt_xent(z, TEMPERATURE)
+
+
+def cross_entropy(z: Tensor) -> Tensor:
+    """The shortest way to write it: all similarities, the diagonal masked."""
+    rows = F.normalize(z.flatten(0, 1), dim=1)  # (2n, d)
+    logits = rows @ rows.T / TEMPERATURE  # (2n, 2n)
+    logits = logits.masked_fill(
+        torch.eye(len(rows), dtype=torch.bool, device=z.device), float('-inf'))
+    return F.cross_entropy(logits, torch.arange(len(rows), device=z.device) ^ 1)
+
+
+def solo_learn_formula(z: Tensor) -> Tensor:
+    """As solo-learn computes it: exponentials, two masks, the log of a quotient."""
+    rows = F.normalize(z.transpose(0, 1).flatten(0, 1), dim=1)  # (2n, d), view-major
+    exps = torch.exp(torch.einsum('if,jf->ij', rows, rows) / TEMPERATURE)  # (2n, 2n)
+    image = torch.arange(len(z), device=z.device).repeat(2)  # (2n)
+    positive = image[:, None] == image
+    positive.fill_diagonal_(False)
+    negative = image[:, None] != image
+    pos = (exps * positive).sum(1)  # (2n)
+    neg = (exps * negative).sum(1)  # (2n)
+    return -torch.log(pos / (pos + neg)).mean()
+
+
+def mmpretrain_loss():
+    from mmpretrain.models import SimCLR
+
+    class AsTuple(nn.Module):
+
+        def forward(self, x: Tensor) -> tuple[Tensor]:
+            return (x, )
+
+    model = SimCLR(
+        backbone=nn.Flatten(),
+        neck=AsTuple(),
+        head=dict(
+            type='mmpretrain.ContrastiveHead',
+            loss=dict(type='mmpretrain.CrossEntropyLoss'),
+            temperature=TEMPERATURE),
+        data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor'))
+    return lambda z: model.loss([z[:, v, :, None, None] for v in (0, 1)], None)['loss']
+
+
+def lightly_loss():
+    from lightly.loss import NTXentLoss
+    criterion = NTXentLoss(temperature=TEMPERATURE)
+    return lambda z: criterion(z[:, 0], z[:, 1])
+
+
+def metric_learning_loss():
+    from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
+    criterion = SelfSupervisedLoss(NTXentLoss(temperature=TEMPERATURE))
+    return lambda z: criterion(z[:, 0], z[:, 1])
+
+
+# Name: (how to make it, the distribution whose version is shown, the most rows: memory
+# that grows with their square, or for pytorch-metric-learning with their cube).
+CONTENDERS = {
+    'simclr_mm': (lambda: ours, None, 2**20),
+    'simclr_mm, no statistics': (lambda: ours_without_statistics, None, 8192),
+    'cross-entropy': (lambda: cross_entropy, None, 8192),
+    'mmpretrain': (mmpretrain_loss, 'mmpretrain', 8192),
+    'lightly': (lightly_loss, 'lightly', 8192),
+    'solo-learn formula': (lambda: solo_learn_formula, None, 8192),
+    'pytorch-metric-learning': (metric_learning_loss, 'pytorch-metric-learning', 512),
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--rows',
+        type=int,
+        nargs='+',
+        default=[64, 256, 1024, 2048, 4096, 8192, 65536],
+        help='2N, views in the batch')
+    parser.add_argument('--width', type=int, default=128, help='d')
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--out', type=Path, help='folder for bench_loss.{json,png}')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    console = Console(width=170)  # the table is wide, also in a file
+    losses, versions = available(console)
+    console.print(hardware(args.device, versions))
+    for loss in losses.values():  # the first call loads libraries
+        run(loss, torch.randn(8, 2, 4, device=args.device, requires_grad=True))
+    results = []
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task('', total=len(args.rows) * (args.rounds + 1))
+        for rows in args.rows:
+            progress.update(task, description=f'2N = {rows}')
+            results += measure(losses, rows, args, lambda: progress.advance(task))
+    console.print(table(results))
+    if args.device != 'cpu':
+        console.print(floor(args))
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / 'bench_loss.json').write_text(
+            json.dumps(dict(hardware=hardware(args.device, versions), results=results)))
+        draw(results, args.out / 'bench_loss.png')
+        console.print(f'Written to {args.out}/bench_loss.json and .png')
+
+
+def available(console: Console) -> tuple[dict, list[str]]:
+    losses, versions = {}, [f'torch {torch.__version__}']
+    for name, (make, distribution, _) in CONTENDERS.items():
+        try:
+            losses[name] = make()
+        except ImportError as error:
+            console.print(f'{name} does not take part: {error}')
+            continue
+        if distribution:
+            versions.append(version(distribution))
+    return losses, versions
+
+
+def version(distribution: str) -> str:
+    for name in (distribution, f'onedl-{distribution}'):
+        try:
+            return f'{name} {importlib.metadata.version(name)}'
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return distribution
+
+
+def hardware(device: str, versions: list[str]) -> str:
+    if device == 'cpu':
+        name = f'{platform.machine()}, {torch.get_num_threads()} threads'
+        for line in Path('/proc/cpuinfo').read_text().splitlines():
+            if line.startswith('model name'):
+                name = f'{line.split(":")[1].strip()}, {name}'
+                break
+    else:
+        name = torch.cuda.get_device_name(device)
+    return f'{name}; {", ".join(versions)}; default allocator'
+
+
+def measure(losses: dict, rows: int, args: argparse.Namespace, advance) -> list[dict]:
+    """Times in ms of every round and peak memory in MB, of each that can."""
+    torch.manual_seed(0)
+    z = torch.randn(rows // 2, 2, args.width, device=args.device, requires_grad=True)
+    able = {k: f for k, f in losses.items() if rows <= CONTENDERS[k][2]}
+    memory, repeats = {}, {}
+    for name, loss in able.items():
+        memory[name], once = peak_memory(loss, z)
+        once = min(once, run(loss, z))
+        repeats[name] = max(1, round(SECONDS / once))
+    advance()
+    times = {name: [] for name in able}
+    for _ in range(args.rounds):
+        for name, loss in able.items():
+            seconds = sum(run(loss, z) for _ in range(repeats[name]))
+            times[name].append(1000 * seconds / repeats[name])
+        advance()
+    return [
+        dict(name=name, rows=rows, ms=times[name], mb=memory[name]) for name in able
+    ]
+
+
+def run(loss, z: Tensor) -> float:
+    z.grad = None
+    synchronise(z)
+    start = time.perf_counter()
+    loss(z).backward()
+    synchronise(z)
+    return time.perf_counter() - start
+
+
+def synchronise(z: Tensor) -> None:
+    if z.is_cuda:
+        torch.cuda.synchronize(z.device)
+
+
+def peak_memory(loss, z: Tensor) -> tuple[float, float]:
+    """MB above what is in use before, and seconds, of one call.
+
+    On a CPU it is the high-water mark of the process's resident memory, which Linux
+    lets one reset; the C library first gives back what it holds.
+    """
+    if z.is_cuda:
+        torch.cuda.reset_peak_memory_stats(z.device)
+        before = torch.cuda.memory_allocated(z.device)
+        seconds = run(loss, z)
+        return (torch.cuda.max_memory_allocated(z.device) - before) / 1e6, seconds
+    if platform.system() != 'Linux':
+        return float('nan'), run(loss, z)
+    z.grad = None
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path('/proc/self/clear_refs').write_text('5')
+    before = resident('VmRSS')
+    seconds = run(loss, z)
+    return resident('VmHWM') - before, seconds
+
+
+def resident(key: str) -> float:
+    """A line of /proc/self/status in MB."""
+    status = Path('/proc/self/status').read_text()
+    return int(status.split(f'{key}:')[1].split()[0]) * 1024 / 1e6
+
+
+def table(results: list[dict]) -> Table:
+    names = list(dict.fromkeys(result['name'] for result in results))
+    out = Table(title=f'NT-Xent, forward and backward, temperature {TEMPERATURE}: '
+                'ms (lowest-highest), MB above the start')
+    out.add_column('2N', justify='right')
+    for name in names:
+        out.add_column(name, justify='right')
+    for rows in dict.fromkeys(result['rows'] for result in results):
+        cells = []
+        for name in names:
+            found = [r for r in results if (r['name'], r['rows']) == (name, rows)]
+            cells.append(cell(found[0], results) if found else '-')
+        out.add_row(str(rows), *cells)
+    return out
+
+
+def cell(result: dict, results: list[dict]) -> str:
+    ms = result['ms']
+    text = (f'{statistics.median(ms):.3g} ({min(ms):.3g}-{max(ms):.3g})\n'
+            f'{result["mb"]:.0f} MB')
+    reference, = (
+        r for r in results if (r['name'], r['rows']) == ('simclr_mm', result['rows']))
+    if reference is not result:
+        ratio = statistics.median(ms) / statistics.median(reference['ms'])
+        text += f'\n{ratio:.2f}x'
+    return text
+
+
+def floor(args: argparse.Namespace) -> Table:
+    """What the device could do at best: its measured product rate and bandwidth."""
+    side = torch.randn(4096, 4096, device=args.device)
+    rate = 2 * 4096**3 / best(lambda: side @ side, side)
+    big = torch.empty(2**28, device=args.device)
+    other = torch.empty_like(big)
+    bandwidth = 2 * 4 * 2**28 / best(lambda: other.copy_(big), big)  # bytes/s
+    out = Table(title=f'Floor: {rate / 1e12:.1f} Tflop/s in float32, '
+                f'{bandwidth / 1e12:.2f} TB/s')
+    for name in ('2N', 'products, ms', 'tiles written and read, ms'):
+        out.add_column(name, justify='right')
+    for rows in args.rows:
+        # Half of the matrix, four products with 2d operations an entry; an entry of
+        # four bytes is written or read about eleven times in both passes.
+        products = 4 * rows**2 / 2 * 2 * args.width / rate
+        traffic = rows**2 / 2 * 4 * 11 / bandwidth
+        out.add_row(str(rows), f'{1e3 * products:.3g}', f'{1e3 * traffic:.3g}')
+    return out
+
+
+def best(call, z: Tensor) -> float:
+    call()
+    seconds = []
+    for _ in range(10):
+        synchronise(z)
+        start = time.perf_counter()
+        call()
+        synchronise(z)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def draw(results: list[dict], path: Path) -> None:
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout='constrained')
+    for name in dict.fromkeys(result['name'] for result in results):
+        if name == 'simclr_mm, no statistics':  # the same curve in this picture
+            continue
+        mine = [result for result in results if result['name'] == name]
+        rows = [result['rows'] for result in mine]
+        style = dict(
+            marker='o', markersize=4, linewidth=2.5 if name == 'simclr_mm' else 1.2)
+        axes[0].plot(
+            rows, [statistics.median(r['ms']) for r in mine], label=name, **style)
+        axes[1].plot(rows, [max(r['mb'], 0.1) for r in mine], label=name, **style)
+    for axis, label in zip(axes, ('time, ms', 'memory above the start, MB')):
+        axis.set(
+            xscale='log', yscale='log', xlabel='2N, views in the batch', title=label)
+        ticks = sorted({result['rows'] for result in results})
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0].legend(frameon=False)
+    figure.suptitle('NT-Xent, forward and backward')
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == '__main__':
+    main()
