@@ -8,7 +8,7 @@ comma := ,
 other := $(if $(DISTRIBUTION),$(if $(filter onedl,$(DISTRIBUTION)),mmengine,onedl-mmengine))
 python := $(VENV)/bin/python
 installed := $(VENV)/.simclr_mm-$(DISTRIBUTION)
-sources := simclr_mm tools tests configs docs
+sources := simclr_mm tools tests configs docs hubconf.py
 
 .PHONY: demo test lint format
 

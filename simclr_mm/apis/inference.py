@@ -1,20 +1,25 @@
-"""From a picture to a feature or a class."""
+"""From pictures to features or classes."""
 from pathlib import Path
-from typing import Any, Dict, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
+from mmpretrain.apis.base import BaseInferencer
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image, ImageOps
+from torch import Tensor
 
+from simclr_mm.datasets import ImageFolder
 from simclr_mm.transforms.loading import LoadImageFromFile
 
 from .model_zoo import get_model
 
 Picture = Union[str, Path, np.ndarray, Image.Image]
+PRECISIONS = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 
 
 def inference_model(model: Union[BaseModel, str],
@@ -29,9 +34,9 @@ def inference_model(model: Union[BaseModel, str],
         device: Moves the model there first. None: it stays where it is.
 
     Returns:
-        For SimCLR ``feature``, a (C) array; for a classifier ``pred_label``,
-        ``pred_score``, ``pred_scores`` (one for each class) and, where the classes have
-        names, ``pred_class``, as mmpretrain gives them.
+        For SimCLR, and for a classifier without a head, ``feature``, a (C) array; for a
+        classifier ``pred_label``, ``pred_score``, ``pred_scores`` (one for each class)
+        and, where the classes have names, ``pred_class``, as mmpretrain gives them.
 
     Raises:
         ValueError: the model was not built by ``get_model``, or the array is no image.
@@ -41,27 +46,124 @@ def inference_model(model: Union[BaseModel, str],
         model = get_model(model, pretrained=True)
     if device is not None:
         model.to(device)
-    batch = default_collate([_pipeline(model)(_read(image))])
+    batch = default_collate([transforms_of(model)(read_picture(image))])
     with torch.no_grad():
+        if getattr(model, 'head', None) is None:
+            inputs = model.eval().data_preprocessor(batch, False)['inputs']
+            return dict(feature=pooled(model.extract_feat(inputs))[0].cpu().numpy())
         sample = model.eval().test_step(batch)[0]
     if 'feature' in sample:
         return dict(feature=sample.feature.cpu().numpy())
     return _prediction(sample.pred_score.cpu(), getattr(model, '_dataset_meta', {}))
 
 
-def _prediction(scores: torch.Tensor, dataset_meta: dict) -> Dict[str, Any]:
-    label = int(scores.argmax())
-    result = dict(
-        pred_scores=scores.numpy(), pred_label=label, pred_score=float(scores[label]))
-    classes = dataset_meta.get('classes')
-    if classes is not None:
-        result['pred_class'] = classes[label]
-    return result
+class FeatureInferencer(BaseInferencer):
+    """Features of many pictures: files, arrays, PIL images, lists of these, a folder.
+
+    Args:
+        model: From :func:`simclr_mm.get_model` or :func:`load_encoder`; or what
+            ``get_model`` builds one from: a name, a config.
+        pretrained: As for ``get_model``; not used where ``model`` is built already.
+        device: Moves the model there. None: it stays where it is, which is the CPU for
+            a new one.
+        precision: 'fp32', 'fp16' (GPU only) or 'bf16': autocast, so weights, BN and
+            what is returned stay float32.
+        compile: Compile the network with ``torch.compile``; the first batch takes up to
+            a minute longer.
+        **kwargs: As for ``get_model``.
+
+    Raises:
+        ValueError: an unknown precision, 'fp16' on a CPU, or a model without a config.
+
+    Differs: mmpretrain's FeatureExtractor loads weights that do not fit without an
+        error, gives a list of tensors, and takes a folder's top level only.
+    """
+
+    def __init__(self,
+                 model: Union[BaseModel, str, Path, Config],
+                 pretrained: Union[bool, str, Path] = True,
+                 device: Union[str, torch.device, None] = None,
+                 precision: str = 'fp32',
+                 compile: bool = False,
+                 **kwargs) -> None:
+        if not isinstance(model, BaseModel):
+            model = get_model(model, pretrained, **kwargs)
+        self.transforms = transforms_of(model)
+        super().__init__(model, device=device)
+        self.precision = precision
+        self.device = next(model.parameters()).device
+        _check_precision(precision, self.device)
+        extract = self.model.extract_feat
+        self.extract = torch.compile(extract) if compile else extract
+
+    def __call__(self,
+                 inputs: Union[Picture, Sequence[Picture]],
+                 batch_size: int = 32) -> np.ndarray:
+        """Embed pictures, with a progress bar.
+
+        Args:
+            inputs: One picture as for :func:`inference_model`, a list of them, or a
+                folder: every image in it, at any depth, sorted by path as
+                :func:`image_paths` lists them.
+            batch_size: Pictures at a time.
+
+        Returns:
+            (N, C) float32, a row for each picture, in order.
+
+        Raises:
+            UnreadableImage: a file is no image. ``embed_folder`` goes on instead.
+            ValueError: an array is no image, or there is none.
+        """
+        return super().__call__(inputs, batch_size=batch_size)
+
+    @torch.no_grad()
+    def forward(self, inputs: dict) -> np.ndarray:
+        """Embed a collated batch; (n, C) float32."""
+        images = self.model.data_preprocessor(inputs, False)['inputs']  # (n, 3, S, S)
+        dtype = PRECISIONS[self.precision]
+        with torch.autocast(
+                images.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            features = self.extract(images)
+        return pooled(features).float().cpu().numpy()
+
+    def postprocess(self,
+                    preds: List[np.ndarray],
+                    visualization: None = None,
+                    return_datasamples: bool = False) -> np.ndarray:
+        """n features (C) -> (n, C)."""
+        if not preds:
+            raise ValueError('no picture was given: the list is empty')
+        return np.stack(preds)
+
+    def _inputs_to_list(self, inputs: Union[Picture, Sequence[Picture]]) -> list:
+        if isinstance(inputs, (str, Path)) and Path(inputs).is_dir():
+            return image_paths(inputs)
+        return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+
+    def _init_pipeline(self, cfg: Config) -> Callable:
+        return Compose([read_picture, self.transforms])
 
 
-def _pipeline(model: BaseModel) -> Compose:
-    """The transforms of the test set, but for the one that reads a file."""
-    config = getattr(model, '_config', None)
+def image_paths(folder: Union[str, Path]) -> List[str]:
+    """Every image below a folder, at any depth, sorted by path."""
+    dataset = ImageFolder(str(folder), lazy_init=True)
+    return [info['img_path'] for info in dataset.load_data_list()]
+
+
+def pooled(features: Union[Tensor, Sequence[Tensor]]) -> Tensor:
+    """What an ``extract_feat`` gives, the last of several stages, as (n, C)."""
+    if isinstance(features, (tuple, list)):
+        features = features[-1]
+    if features.ndim == 4:
+        return features.mean((2, 3))  # (n, C, H, W) -> (n, C)
+    if features.ndim == 3:
+        return features.mean(1)  # (n, tokens, C) -> (n, C)
+    return features
+
+
+def transforms_of(model: BaseModel) -> Compose:
+    """The transforms of the model's test set, but for the one that reads a file."""
+    config: Optional[Config] = getattr(model, '_config', None)
     if config is None or not config.get('test_dataloader'):
         raise ValueError('the model has no config with a test_dataloader, so it is not '
                          'known how to prepare a picture: build it with get_model')
@@ -73,15 +175,36 @@ def _pipeline(model: BaseModel) -> Compose:
         ])
 
 
-def _read(image: Picture) -> Dict[str, Any]:
+def read_picture(image: Picture) -> Dict[str, Any]:
     """A picture in the form in which LoadImageFromFile gives it, uint8 BGR."""
     if isinstance(image, (str, Path)):
         return LoadImageFromFile()(dict(img_path=str(image)))
     if isinstance(image, Image.Image):
         # Turned as its EXIF entry says, like every file that OpenCV reads.
         image = np.array(ImageOps.exif_transpose(image).convert('RGB'))[..., ::-1]
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError('an image array is (height, width, 3) uint8 in BGR, got '
-                         f'{image.shape} {image.dtype}')
+    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8
+            and image.ndim == 3 and image.shape[2] == 3):
+        got = (f'{image.shape} {image.dtype}'
+               if isinstance(image, np.ndarray) else type(image).__name__)
+        raise ValueError('an image is a path, a PIL image or an array (height, width, '
+                         f'3) uint8 in BGR, got {got}')
     shape = image.shape[:2]
     return dict(img=np.ascontiguousarray(image), img_shape=shape, ori_shape=shape)
+
+
+def _check_precision(precision: str, device: torch.device) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f'precision is {precision!r}: choose one of '
+                         f'{", ".join(PRECISIONS)}')
+    if precision == 'fp16' and device.type == 'cpu':
+        raise ValueError('precision fp16 needs a GPU: on a CPU take bf16')
+
+
+def _prediction(scores: Tensor, dataset_meta: dict) -> Dict[str, Any]:
+    label = int(scores.argmax())
+    result = dict(
+        pred_scores=scores.numpy(), pred_label=label, pred_score=float(scores[label]))
+    classes = dataset_meta.get('classes')
+    if classes is not None:
+        result['pred_class'] = classes[label]
+    return result

@@ -1,4 +1,6 @@
 """One picture gives one result, whichever way it comes in."""
+from pathlib import Path
+
 import mmcv
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from mmpretrain import FeatureExtractor, ImageClassificationInferencer
 from PIL import Image
 
 from simclr_mm.apis import get_model, inference_model
+from simclr_mm.apis.inference import FeatureInferencer, image_paths, pooled
 from simclr_mm.transforms.loading import UnreadableImage
 
 pytestmark = pytest.mark.portable
@@ -122,3 +125,87 @@ def test_a_model_without_config(photograph):
     del model._config
     with pytest.raises(ValueError, match='build it with get_model'):
         inference_model(model, photograph)
+
+
+# --- Many pictures ------------------------------------------------------------------
+
+
+def test_every_kind_of_input_and_any_batch(simclr, photograph):
+    array, image = mmcv.imread(photograph), Image.open(photograph)
+    one = inference_model(simclr, photograph)['feature']
+    inferencer = FeatureInferencer(simclr)
+    for single in (photograph, Path(photograph), array, image):
+        features = inferencer(single)
+        assert features.shape == (1, 64) and features.dtype == np.float32
+        np.testing.assert_allclose(features[0], one, atol=1e-5)
+    mixed = [array[::-1].copy(), photograph, image]
+    for batch_size in (1, 2, 3):
+        features = inferencer(mixed, batch_size=batch_size)
+        np.testing.assert_allclose(features[1:], [one, one], atol=1e-5)
+        assert np.abs(features[0] - one).max() > 1e-4
+
+
+def test_a_folder_at_any_depth(simclr, photograph, tmp_path):
+    (tmp_path / 'b' / 'c').mkdir(parents=True)
+    Image.new('RGB', (230, 230), (255, 0, 0)).save(tmp_path / 'b' / 'c' / 'red.png')
+    (tmp_path / 'text.txt').write_text('not an image')
+    assert image_paths(tmp_path) == [photograph, str(tmp_path / 'b' / 'c' / 'red.png')]
+    inferencer = FeatureInferencer(simclr)
+    np.testing.assert_array_equal(
+        inferencer(tmp_path), inferencer(image_paths(tmp_path)))
+    (tmp_path / 'b' / 'c' / 'red.png').write_bytes(b'x')
+    with pytest.raises(UnreadableImage, match='red.png'):
+        inferencer(str(tmp_path))
+
+
+def test_bf16_is_close_and_returned_in_float32(simclr, photograph):
+    exact = FeatureInferencer(simclr)(photograph)
+    rough = FeatureInferencer(simclr, precision='bf16')(photograph)
+    assert rough.dtype == np.float32 and not np.array_equal(rough, exact)
+    np.testing.assert_allclose(rough, exact, atol=0.02 * np.abs(exact).max())
+    assert next(simclr.parameters()).dtype == torch.float32
+
+
+def test_compiled_features_are_the_same(simclr, photograph, monkeypatch):
+    """The tracing is real; the C++ compiler behind it would take a minute."""
+    compile = torch.compile
+    monkeypatch.setattr(torch, 'compile', lambda f: compile(f, backend='eager'))
+    compiled = FeatureInferencer(simclr, compile=True)
+    assert compiled.extract is not simclr.extract_feat
+    np.testing.assert_allclose(
+        compiled(photograph), FeatureInferencer(simclr)(photograph), atol=1e-6)
+
+
+def test_features_of_a_classifier(classifier, photograph):
+    """What its head gets: the scores follow from them."""
+    feature = torch.from_numpy(FeatureInferencer(classifier)(photograph)[0])
+    with torch.no_grad():
+        scores = classifier.head.fc(feature).softmax(0).numpy()
+    np.testing.assert_allclose(
+        scores, inference_model(classifier, photograph)['pred_scores'], atol=1e-6)
+
+
+def test_a_classifier_without_its_head(photograph):
+    torch.manual_seed(0)
+    model = get_model('r18_8xb512-linear-coslr-90e_in1k', head=None, **THIN)
+    feature = inference_model(model, photograph)['feature']
+    np.testing.assert_allclose(
+        feature, FeatureInferencer(model)(photograph)[0], atol=1e-6)
+
+
+def test_wrong_arguments(simclr):
+    for bad, message in (('half', "'half': choose one of fp32"),
+                         ('fp16', 'needs a GPU: on a CPU take bf16')):
+        with pytest.raises(ValueError, match=message):
+            FeatureInferencer(simclr, precision=bad)
+    with pytest.raises(ValueError, match='list is empty'):
+        FeatureInferencer(simclr)([])
+    with pytest.raises(ValueError, match='got int'):
+        FeatureInferencer(simclr)([7])
+
+
+def test_shapes_that_backbones_give():
+    maps = torch.arange(16.0).view(1, 2, 2, 4)  # (n, C, H, W)
+    assert pooled((torch.zeros(1), maps)).tolist() == [[3.5, 11.5]]
+    assert pooled(maps.flatten(2).mT).tolist() == [[3.5, 11.5]]  # (n, tokens, C)
+    assert pooled([maps[:, :, 0, 0]]).tolist() == [[0.0, 8.0]]

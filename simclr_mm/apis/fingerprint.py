@@ -1,0 +1,57 @@
+"""Hashes of what features depend on: weights, transform, images."""
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Dict, Iterable
+
+import torch
+from mmengine.model import BaseModel
+
+
+def weights_hash(model: BaseModel) -> str:
+    """SHA-256 of every parameter and saved buffer with its name."""
+    digest = hashlib.sha256()
+    for key, value in model.state_dict().items():
+        digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def transform_of(model: BaseModel) -> Dict[str, Any]:
+    """From a decoded uint8 BGR image to the network's input, as plain data."""
+    preprocessor = model.data_preprocessor
+    numbers = {
+        key: value.flatten().tolist()
+        for key, value in preprocessor.named_buffers() if key in ('mean', 'std')
+    }
+    settings = dict(model._config.model.get('data_preprocessor') or {})
+    transform = dict(
+        pipeline=model._config.test_dataloader.dataset.pipeline,
+        data_preprocessor={
+            **settings, 'type': type(preprocessor).__name__,
+            **numbers
+        })
+    return json.loads(json.dumps(transform, default=str))
+
+
+def transform_hash(model: BaseModel) -> str:
+    """SHA-256 of :func:`transform_of`."""
+    text = json.dumps(transform_of(model), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def files_hash(folder: Path, paths: Iterable[str]) -> str:
+    """SHA-256 of names, sizes and times of change of files; contents are not read.
+
+    Args:
+        folder: The folder.
+        paths: Files, relative to it.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.encode(errors='surrogateescape'))
+        if (folder / path).exists():  # a link may lead nowhere
+            status = (folder / path).stat()
+            digest.update(f'\0{status.st_size}\0{status.st_mtime_ns}\0'.encode())
+    return digest.hexdigest()

@@ -1,0 +1,105 @@
+"""Features as points in the plane, coloured by class."""
+from typing import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.preprocessing import normalize
+
+from .style import mark, new_figure, save, style
+
+METHODS = ('tsne', 'umap', 'pca')
+_NAMES = dict(tsne='t-SNE', umap='UMAP', pca='PCA')
+_LEGEND = 24  # classes whose names fit
+
+
+def project(features: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
+    """Features of length 1 in the plane, their neighbourhoods kept.
+
+    Args:
+        features: (n, C), n >= 4.
+        method: 'tsne', 'umap' (needs umap-learn) or 'pca'.
+        seed: Of t-SNE and UMAP.
+
+    Returns:
+        (n, 2).
+
+    Raises:
+        ValueError: an unknown method, fewer than four features, or no umap-learn.
+    """
+    if method not in METHODS:
+        raise ValueError(f'method is {method!r}: choose one of {", ".join(METHODS)}')
+    if len(features) < 4:
+        raise ValueError(f'a map needs at least 4 images, got {len(features)}')
+    features = normalize(features)
+    if method == 'pca':
+        return PCA(2, random_state=seed).fit_transform(features)
+    if method == 'tsne':
+        perplexity = min(30, (len(features) - 1) / 3)
+        return TSNE(
+            init='pca', perplexity=perplexity,
+            random_state=seed).fit_transform(features)
+    try:
+        from umap import UMAP
+    except ImportError as error:
+        raise ValueError("UMAP needs umap-learn: pip install 'simclr_mm[plots]' or pip "
+                         'install umap-learn, or take t-SNE') from error
+    neighbours = min(15, len(features) - 1)
+    # One job, or UMAP says with every seed that it takes one.
+    return UMAP(
+        n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(features)
+
+
+def plot_scatter(path: str, points: np.ndarray, labels: np.ndarray,
+                 classes: Sequence[str], method: str, title: str) -> None:
+    """Write a map of features with a legend of classes and their counts.
+
+    Args:
+        path: The file to write.
+        points: (n, 2), from :func:`project`.
+        labels: (n,) class of each, a place in ``classes``.
+        classes: Their names. One name, or none: no legend.
+        method: What :func:`project` was given.
+        title: Title of the picture.
+    """
+    counts = np.bincount(labels, minlength=max(1, len(classes)))
+    largest = np.argsort(-counts, kind='stable')[:_LEGEND]
+    with style():
+        figure = new_figure(9.5, 7)
+        axes = figure.subplots()
+        rest = ~np.isin(labels, largest)
+        if rest.any():
+            _points(axes, points[rest], '#DDDDDD', 'o',
+                    f'{len(np.unique(labels[rest]))} more classes ({rest.sum()})')
+        for place, label in enumerate(sorted(largest)):
+            name = classes[label] if len(classes) > 1 else 'images'
+            if counts[label]:
+                _points(axes, points[labels == label], *mark(place),
+                        f'{name} ({counts[label]})')
+        name = _NAMES[method]
+        axes.set_title(title)
+        axes.set_xlabel(f'{name} 1 (no unit)')
+        axes.set_ylabel(f'{name} 2 (no unit)')
+        axes.set(xticks=[], yticks=[])
+        if len(classes) > 1:
+            axes.legend(
+                title='class (images)',
+                loc='center left',
+                bbox_to_anchor=(1, 0.5),
+                markerscale=2.5)
+        save(figure, path)
+
+
+def _points(axes: Axes, points: np.ndarray, colour: str, marker: str,
+            label: str) -> None:
+    size = float(np.clip(20000 / max(1, len(points)), 9, 36))
+    axes.scatter(
+        *points.T,
+        s=size,
+        color=colour,
+        marker=marker,
+        label=label,
+        alpha=0.85,
+        edgecolors='#444444',
+        linewidths=0.3)

@@ -1,0 +1,78 @@
+"""How similar two views of one image are, beside views of different images.
+
+n images, V views, d width of the features.
+"""
+from typing import Sequence, Tuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from sklearn.metrics import roc_auc_score
+
+from .style import COLOURS, new_figure, save, style
+
+
+def pair_similarities(features: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Cosines of all pairs of views.
+
+    Args:
+        features: (n, V, d), n >= 2 images with V >= 2 views.
+
+    Returns:
+        Positives, (n V (V - 1) / 2) pairs of one image, and negatives, all other pairs,
+        each pair once.
+    """
+    n, views, width = features.shape
+    flat = features.reshape(n * views, width).astype(np.float64)  # (nV, d)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    rows, columns = np.triu_indices(n * views, k=1)
+    cosines = (flat @ flat.T)[rows, columns]
+    same = rows // views == columns // views
+    return cosines[same], cosines[~same]
+
+
+def plot_similarities(path: str, panels: Sequence[Tuple[str, np.ndarray, np.ndarray]],
+                      title: str) -> None:
+    """Write histograms of positives against negatives, a panel for each kind.
+
+    Args:
+        path: The file to write.
+        panels: Title, positives and negatives of each panel.
+        title: Title of the picture.
+    """
+    with style():
+        figure = new_figure(6.2 * len(panels), 4.8)
+        figure.suptitle(title)
+        for axes, panel in zip(
+                figure.subplots(1, len(panels), squeeze=False)[0], panels):
+            _histogram(axes, *panel)
+        save(figure, path)
+
+
+def separation(positives: np.ndarray, negatives: np.ndarray) -> float:
+    """How often a positive pair is more similar than a negative one, in [0, 1]."""
+    truth = np.repeat([1, 0], [len(positives), len(negatives)])
+    return float(roc_auc_score(truth, np.concatenate([positives, negatives])))
+
+
+def _histogram(axes: Axes, name: str, positives: np.ndarray,
+               negatives: np.ndarray) -> None:
+    lowest = min(positives.min(), negatives.min())
+    bins = np.linspace(lowest, max(1, positives.max()), 41)
+    kinds = (('negatives: views of different images', negatives, COLOURS[1]),
+             ('positives: two views of one image', positives, COLOURS[0]))
+    for label, values, colour in kinds:
+        mean = round(float(values.mean()), 2) + 0.0  # no "-0.00"
+        axes.hist(
+            values,
+            bins,
+            weights=np.full(len(values), 100 / len(values)),
+            color=colour,
+            alpha=0.6,
+            label=f'{label}\n{len(values):,} pairs, mean {mean:.2f}')
+        axes.axvline(mean, color=colour, linestyle='--', linewidth=2)
+    axes.set_title(f'{name}: a positive beats a negative in '
+                   f'{100 * separation(positives, negatives):.1f} %')
+    axes.set_xlabel('cosine similarity (dashed: mean)')
+    axes.set_ylabel('share of the pairs of each kind [%]')
+    axes.legend(loc='upper left', framealpha=1)
+    axes.margins(y=0.35)

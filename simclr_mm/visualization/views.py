@@ -1,0 +1,131 @@
+"""An image, the views that training makes of it, and what was drawn for each.
+
+V views, S side of a view in pixels.
+"""
+from dataclasses import dataclass
+from typing import Any, Dict, List, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from mmengine.dataset import Compose
+from torch.utils.data import Dataset
+
+from simclr_mm.datasets import SampleIndex
+from simclr_mm.transforms import TwoViews
+
+from .style import COLOURS, new_figure, save, style
+
+
+@dataclass(frozen=True)
+class Views:
+    """One image and its views.
+
+    Args:
+        index: Its place in the dataset.
+        original: (H, W, 3) uint8 RGB, as TwoViews gets it.
+        views: (V, S, S, 3) uint8 RGB.
+        params: For each view what was drawn, as TwoViews writes ``view_params``.
+    """
+    index: int
+    original: np.ndarray
+    views: np.ndarray
+    params: List[Dict[str, Any]]
+
+
+def make_views(dataset: Dataset, index: int, seed: int, epoch: int = 0) -> Views:
+    """The views that training with this seed makes of an image in this epoch.
+
+    Args:
+        dataset: A dataset of MMEngine's kind with TwoViews in its pipeline.
+        index: Place of the image.
+        seed: The run's seed.
+        epoch: From 0.
+
+    Raises:
+        ValueError: the pipeline has no TwoViews, or there is no such image.
+    """
+    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
+    places = [p for p, each in enumerate(transforms) if isinstance(each, TwoViews)]
+    if not places:
+        raise ValueError('train_dataloader.dataset.pipeline has no simclr_mm.TwoViews, '
+                         'so there are no views to show: take a pretraining config')
+    if not 0 <= index < len(dataset):
+        raise ValueError(f'there is no image {index}: the dataset has {len(dataset)}, '
+                         f'from 0 to {len(dataset) - 1}')
+    results = dataset.get_data_info(index)
+    results['sample_idx'] = SampleIndex(index, seed, epoch)
+    results = Compose(transforms[:places[0]])(results)
+    original = results['img'][..., ::-1].copy()  # (H, W, 3) RGB
+    results = transforms[places[0]](results)
+    views = results['img'][:, ::-1].transpose(0, 2, 3, 1)  # (V, 3, S, S) BGR -> RGB
+    return Views(index, original, views, results['view_params'])
+
+
+def plot_views(path: str, samples: Sequence[Views], title: str) -> None:
+    """Write a row for each image: the original with the crops' boxes, and its views.
+
+    Args:
+        path: The file to write.
+        samples: Images with equally many views.
+        title: Title of the picture.
+    """
+    columns = 1 + len(samples[0].views)
+    lines = max(len(describe(params)) for sample in samples for params in sample.params)
+    with style():
+        figure = new_figure(2.6 * columns, (2.75 + 0.17 * lines) * len(samples) + 0.7)
+        figure.suptitle(title)
+        grid = figure.subplots(len(samples), columns, squeeze=False)
+        for row, sample in zip(grid, samples):
+            _show_original(row[0], sample)
+            for v, axes in enumerate(row[1:]):
+                _show_view(axes, sample, v)
+        save(figure, path)
+
+
+def describe(params: Dict[str, Any]) -> List[str]:
+    """What was drawn for one view, a line for each transform that was applied."""
+    top, left, height, width = params['crop']
+    lines = [
+        f'crop {width} x {height} px at ({left}, {top})' +
+        (', flipped' if params['flip'] else '')
+    ]
+    for name, drawn in params.items():
+        if name in ('crop', 'flip') or drawn is None:
+            continue
+        values = [f'{k} {_number(value)}' for k, value in drawn.items()]
+        name = name.removeprefix('Random')
+        if len(values) > 2:
+            lines += [', '.join(values[k:k + 2]) for k in range(0, len(values), 2)]
+        else:
+            lines.append(f'{name} {", ".join(values)}'.strip())
+    return lines if len(lines) > 1 else [*lines, 'nothing else']
+
+
+def _number(value: Any) -> str:
+    return f'{value:.2f}' if isinstance(value, float) else str(value)
+
+
+def _show_original(axes: Axes, sample: Views) -> None:
+    axes.imshow(sample.original)
+    for v, params in enumerate(sample.params):
+        top, left, height, width = params['crop']
+        box = Rectangle((left - 0.5, top - 0.5),
+                        width,
+                        height,
+                        fill=False,
+                        edgecolor=COLOURS[v % len(COLOURS)],
+                        linewidth=2.5)
+        axes.add_patch(box)
+    height, width = sample.original.shape[:2]
+    axes.set(title=f'image {sample.index}', xticks=[], yticks=[])
+    axes.set_xlabel(f'{width} x {height} px', fontsize=9)
+
+
+def _show_view(axes: Axes, sample: Views, v: int) -> None:
+    axes.imshow(sample.views[v])
+    axes.set_title(f'view {v + 1}', color=COLOURS[v % len(COLOURS)], weight='bold')
+    axes.set(xticks=[], yticks=[])
+    axes.set_xlabel('\n'.join(describe(sample.params[v])), fontsize=9)
+    for spine in axes.spines.values():
+        spine.set(edgecolor=COLOURS[v % len(COLOURS)], linewidth=2.5)

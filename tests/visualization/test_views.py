@@ -1,0 +1,87 @@
+"""The picture of views shows what training sees, and says what was drawn."""
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from mmengine.config import Config
+from PIL import Image
+
+from simclr_mm.apis.labelled_features import training_set
+from simclr_mm.datasets import SampleIndex
+from simclr_mm.visualization.views import describe, make_views, plot_views
+
+PIPELINE = [
+    dict(type='simclr_mm.LoadImageFromFile'),
+    dict(
+        type='simclr_mm.TwoViews',
+        size=8,
+        num_views=3,
+        transforms=[dict(type='simclr_mm.ColorDistortion', strength=0.5)]),
+    dict(type='PackInputs')
+]
+
+
+def build(folder, pipeline):
+    data = dict(type='simclr_mm.ImageFolder', data_root=str(folder), pipeline=pipeline)
+    return training_set(Config(dict(train_dataloader=dict(dataset=data))))
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Eight images of coloured noise, 9 x 12 pixels."""
+    folder = tmp_path_factory.mktemp('views')
+    rng = np.random.default_rng(0)
+    for k in range(8):
+        pixels = rng.integers(0, 256, (12, 9, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f'{k}.png')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def dataset(folder):
+    return build(folder, PIPELINE)
+
+
+def test_the_views_are_those_of_training(dataset, folder):
+    sample = make_views(dataset, 5, seed=1, epoch=2)
+    trained = dataset[SampleIndex(5, 1, 2)]['inputs'].numpy()  # (V, 3, S, S) BGR
+    assert sample.views.shape == (3, 8, 8, 3)
+    for v in range(3):
+        for channel in range(3):
+            np.testing.assert_array_equal(sample.views[v, ..., channel],
+                                          trained[v, 2 - channel])
+    original = np.asarray(Image.open(folder / '5.png'))
+    np.testing.assert_array_equal(sample.original, original)
+    top, left, height, width = sample.params[0]['crop']
+    assert 0 <= top <= 12 - height and 0 <= left <= 9 - width
+
+
+def test_what_is_said_of_a_view():
+    params = dict(
+        crop=(3, 16, 11, 14),
+        flip=True,
+        ColorJitter=dict(hue=-0.125, contrast=1.0, saturation=0.5, brightness=2.0),
+        RandomGrayscale={},
+        RandomGaussianBlur=None,
+        RandomRotation=dict(degrees=90))
+    assert describe(params) == [
+        'crop 14 x 11 px at (16, 3), flipped', 'hue -0.12, contrast 1.00',
+        'saturation 0.50, brightness 2.00', 'Grayscale', 'Rotation degrees 90'
+    ]
+    assert describe(
+        dict(crop=(0, 0, 1, 1), flip=False,
+             ColorJitter=None)) == ['crop 1 x 1 px at (0, 0)', 'nothing else']
+
+
+def test_the_picture(dataset, tmp_path):
+    samples = [make_views(dataset, row, seed=0) for row in (0, 1)]
+    plot_views(str(tmp_path / 'new' / 'views.png'), samples, 'title')
+    height, width = imread(tmp_path / 'new' / 'views.png').shape[:2]
+    assert width > 900 and height > 600
+
+
+def test_what_has_no_views(dataset, folder):
+    with pytest.raises(ValueError, match='no image 8: the dataset has 8'):
+        make_views(dataset, 8, seed=0)
+    plain = build(folder, PIPELINE[:1])
+    with pytest.raises(ValueError, match='has no simclr_mm.TwoViews'):
+        make_views(plain, 0, seed=0)
