@@ -8,15 +8,16 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
-from mmengine.runner import CheckpointLoader
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import DATASETS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 
-from simclr_mm.checkpoints import (CheckpointError, install_safe_loading, load_state,
-                                   model_state)
+from simclr_mm.checkpoints import CheckpointError, load_state, trusting
+
+from .foreign_weights import read_weights, state_for
 
 # Configs, tools and model index: links in a checkout, files in an installed package.
 _MIM = Path(__file__).resolve().parents[1] / '.mim'
@@ -50,6 +51,7 @@ def list_models(pattern: Optional[str] = None) -> List[str]:
 def get_model(model: Union[str, Path, Config],
               pretrained: Union[bool, str, Path] = False,
               device: Union[str, torch.device, None] = None,
+              trust_checkpoint: bool = False,
               **kwargs) -> BaseModel:
     """Build a model in eval mode.
 
@@ -57,9 +59,15 @@ def get_model(model: Union[str, Path, Config],
         model: A name out of :func:`list_models` or mmpretrain's, the path of a config
             (``.py``), or a Config.
         pretrained: True for the published weights of the entry; a path or URL for other
-            weights; False for random ones.
+            weights, those of another library included, whose mean and std the model's
+            preprocessing then gets; False for random ones.
         device: Where to put it. None: the CPU.
-        **kwargs: Override keys of the config's ``model`` dict.
+        trust_checkpoint: Let the file run code, in this call only; for files whose
+            author you trust as you trust a program.
+        **kwargs: Override keys of the config's ``model`` dict. A dict with another
+            ``type`` takes the place of the config's: ``backbone=dict(type=
+            'VisionTransformer', arch='small')``. ``head=None`` or ``neck=None`` removes
+            the part, and its weights are left out.
 
     Returns:
         The model. SimCLR's ``extract_feat(images)`` gives (n, C) for images (n, 3, S,
@@ -79,14 +87,14 @@ def get_model(model: Union[str, Path, Config],
             raise ValueError(
                 f'{model if metainfo else "the config"} has no published weights: pass '
                 f'pretrained=PATH, or take one of {", ".join(_published())}')
-    if kwargs:
-        config.merge_from_dict(dict(model=kwargs))
+    removed = _override(config, kwargs)
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         built = MMPRETRAIN_MODELS.build(config.model)
         dataset_meta = _dataset_meta(config)
     if pretrained:
-        dataset_meta = _load(built, str(pretrained)) or dataset_meta
+        with trusting(trust_checkpoint):
+            dataset_meta = _load(built, str(pretrained), removed) or dataset_meta
     # What mmpretrain's inferencers read.
     built._config, built._metainfo, built._dataset_meta = config, metainfo, dataset_meta
     return built.to(device or 'cpu').eval()
@@ -108,6 +116,23 @@ def _find(model: Union[str, Path, Config]) -> Tuple[Config, Optional[Any]]:
     return metainfo.config, metainfo
 
 
+def _override(config: Config, changes: Dict[str, Any]) -> List[str]:
+    """Merge changes into the model's settings; the names of the parts set to None."""
+    changes = dict(changes)
+    for key, value in changes.items():
+        before = config.model.get(key)
+        if isinstance(value, dict) and isinstance(before, dict) and _class_name(
+                value.get('type', before.get('type'))) != _class_name(before['type']):
+            changes[key] = dict(value, _delete_=True)
+    if changes:
+        config.merge_from_dict(dict(model=changes))
+    return [key for key, value in changes.items() if value is None]
+
+
+def _class_name(of_type: Union[str, type]) -> str:
+    return str(getattr(of_type, '__name__', of_type)).split('.')[-1]
+
+
 def _published() -> List[str]:
     return [name for name in register() if ModelHub._models_dict[name].weights]
 
@@ -120,11 +145,17 @@ def _dataset_meta(config: Config) -> Dict[str, Any]:
     return getattr(DATASETS.get(loader.dataset.type), 'METAINFO', {})
 
 
-def _load(model: BaseModel, path: str) -> Dict[str, Any]:
-    """Load weights strictly; return what the file says about its classes."""
-    install_safe_loading()
-    checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
-    state = model_state(checkpoint, path)
+def _load(model: BaseModel, path: str, removed: List[str]) -> Dict[str, Any]:
+    """Load weights strictly; return what the file says about its classes.
+
+    Weights of removed parts are left out, with a line in the log.
+    """
+    checkpoint = read_weights(path)
+    state = state_for(model, checkpoint, path)
+    left_out = [key for key in state if key.split('.')[0] in removed]
+    if left_out:
+        print_log(f'{path}: left out {len(left_out)} weights of {", ".join(removed)}')
+        state = {key: value for key, value in state.items() if key not in left_out}
     missing = [key for key in model.state_dict() if key not in state]
     is_pretraining = any(key.startswith('neck.') for key in state)
     if missing and is_pretraining and all(key.startswith('head.') for key in missing):

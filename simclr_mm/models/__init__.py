@@ -1,6 +1,11 @@
-from .contrastive_head import NTXentHead
+from .contrastive_head import MarginTripletHead, NTLogisticHead, NTXentHead
+from .google_resnet import GoogleResNet
 from .projection_neck import ProjectionNeck
 from .simclr import SimCLR
+from .small_resnets import LightlyResNet, SoloResNet
 from .views_preprocessor import ViewsPreprocessor
 
-__all__ = ['NTXentHead', 'ProjectionNeck', 'SimCLR', 'ViewsPreprocessor']
+__all__ = [
+    'GoogleResNet', 'LightlyResNet', 'MarginTripletHead', 'NTLogisticHead',
+    'NTXentHead', 'ProjectionNeck', 'SimCLR', 'SoloResNet', 'ViewsPreprocessor'
+]

@@ -32,7 +32,8 @@ class ProjectionNeck(BaseModule):
             (Fig. 8); 128 as in Sec. 2.2. Not used by 0 layers, where d is C.
         num_layers: 0 (no head), 1 (linear), 2 (the paper) or more (3 in SimCLR v2).
         norm_cfg: Norm after every fc layer, the last included. 'BN1d' runs on a CPU
-            and is turned into SyncBN with the backbone's.
+            and is turned into SyncBN with the backbone's. None: no norms, and fc layers
+            with a bias, as in solo-learn, VISSL and other peers' checkpoints.
         init_cfg: By default linear layers as PyTorch's own and norms 1 and 0.
 
     Differs: the reference code draws fc weights from N(0, 0.01), which is within 30 %
@@ -46,20 +47,22 @@ class ProjectionNeck(BaseModule):
                  hid_channels: int | None = None,
                  out_channels: int = 128,
                  num_layers: int = 2,
-                 norm_cfg: dict = dict(type='BN1d'),
+                 norm_cfg: dict | None = dict(type='BN1d'),
                  init_cfg: dict | list[dict] | None = _INIT) -> None:
         if num_layers < 0:
             raise ValueError(f'num_layers must be >= 0, got {num_layers}: set '
                              'model.neck.num_layers')
         super().__init__(list(init_cfg) if init_cfg is _INIT else init_cfg)
         self.num_layers = num_layers
+        self.normed = norm_cfg is not None
         widths = [in_channels] + [hid_channels or in_channels] * (num_layers - 1)
         widths.append(out_channels)
         for layer in range(num_layers):
-            fc = nn.Linear(widths[layer], widths[layer + 1], bias=False)
+            fc = nn.Linear(widths[layer], widths[layer + 1], bias=norm_cfg is None)
             self.add_module(f'fc{layer}', fc)
-            self.add_module(f'bn{layer}',
-                            build_norm_layer(norm_cfg, widths[layer + 1])[1])
+            if norm_cfg is not None:
+                self.add_module(f'bn{layer}',
+                                build_norm_layer(norm_cfg, widths[layer + 1])[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Project features, (n, C) -> (n, d)."""
@@ -67,5 +70,6 @@ class ProjectionNeck(BaseModule):
             if layer > 0:
                 x = F.relu(x)
             x = getattr(self, f'fc{layer}')(x)
-            x = getattr(self, f'bn{layer}')(x)
+            if self.normed:
+                x = getattr(self, f'bn{layer}')(x)
         return x

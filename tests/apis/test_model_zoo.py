@@ -174,3 +174,26 @@ def test_a_wheel_in_an_empty_directory(tmp_path):
         text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split()[-1] == str(len(list_models()))
+
+
+def test_another_backbone_takes_the_place_of_the_configs():
+    vit = dict(type='VisionTransformer', arch='deit-tiny', img_size=32, patch_size=16)
+    model = get_model('simclr_resnet50', backbone=vit)
+    assert type(model.backbone).__name__ == 'VisionTransformer'
+    assert model.neck.fc0.in_features == 192
+    # A type that is the config's is no replacement.
+    kept = get_model(
+        PRETRAINING, backbone=dict(type='ResNet_CIFAR', **THIN['backbone']))
+    assert kept.backbone.depth == 18
+
+
+def test_removed_parts_and_their_weights(saved):
+    for removed in (dict(head=None), dict(neck=None, head=None)):
+        model = get_model(PRETRAINING, saved, **removed, **THIN)
+        state = torch.load(saved)['state_dict']
+        assert model.head is None and set(model.state_dict()) == {
+            key
+            for key in state if 'neck' not in removed or key.startswith('backbone.')
+        }
+        for key, value in model.state_dict().items():
+            assert torch.equal(value, state[key])

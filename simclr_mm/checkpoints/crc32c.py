@@ -1,0 +1,54 @@
+"""CRC-32C, the checksum of TensorFlow's files, in NumPy.
+
+zlib has CRC-32 with another polynomial, and a loop over bytes takes a minute for the
+weights of a ResNet-50; this takes two seconds.
+"""
+from functools import lru_cache
+from typing import Tuple
+
+import numpy as np
+
+_LANE = 512  # bytes of one row; rows are computed side by side
+_FEW = 8 * _LANE  # bytes for which a loop is quicker
+
+
+def crc32c(data: bytes) -> int:
+    """The checksum of bytes.
+
+    Source: RFC 3720, Sec. 12.1. CRC is linear, so the checksums of rows can be computed
+    at once, and one is moved past the next by what zero bytes would do to it.
+    """
+    table, skip = _tables()
+    count = len(data) // _LANE if len(data) > _FEW else 0
+    rows = np.frombuffer(data, np.uint8, count * _LANE).reshape(count, _LANE)
+    checksums = np.zeros(count, np.uint32)
+    for column in np.ascontiguousarray(rows.T):
+        checksums = table[(checksums ^ column) & 255] ^ checksums >> 8
+    crc, skips = 0xffffffff, skip.tolist()
+    for checksum in checksums.tolist():
+        for byte in range(4):
+            checksum ^= skips[byte][crc >> 8 * byte & 255]
+        crc = checksum
+    bytewise = table.tolist()
+    for byte in data[count * _LANE:]:
+        crc = bytewise[(crc ^ byte) & 255] ^ crc >> 8
+    return crc ^ 0xffffffff
+
+
+def unmasked(stored: bytes) -> int:
+    """A checksum as leveldb stores it: rotated by 15 bits and shifted."""
+    rotated = (int.from_bytes(stored[:4], 'little') - 0xa282ead8) & 0xffffffff
+    return (rotated >> 17 | rotated << 15) & 0xffffffff
+
+
+@lru_cache(maxsize=None)
+def _tables() -> Tuple[np.ndarray, np.ndarray]:
+    """What one byte does to the checksum, and what a row of zeros does to each byte."""
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = table >> 1 ^ (table & 1) * np.uint32(0x82f63b78)
+    bytes_ = np.arange(256, dtype=np.uint32)
+    skip = np.stack([bytes_ << np.uint32(8 * place) for place in range(4)])  # (4, 256)
+    for _ in range(_LANE):
+        skip = table[skip & 255] ^ skip >> 8
+    return table, skip

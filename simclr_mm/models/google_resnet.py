@@ -1,0 +1,129 @@
+"""The ResNet of Google's SimCLR, for weights converted from TensorFlow."""
+import torch
+from mmpretrain.models.backbones import ResNet
+from mmpretrain.models.backbones.resnet import Bottleneck
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simclr_mm.registry import MODELS
+
+_SK_RATIO, _SK_MIN = 0.0625, 32  # SimCLR v2's --sk_ratio, and sk_conv2d's min_dim
+
+
+@MODELS.register_module()
+class GoogleResNet(ResNet):
+    """mmpretrain's ResNet with what TensorFlow and google-research/simclr do otherwise.
+
+    - The max-pool pads SAME: nothing at the top and left where the side is even.
+    - Every stage begins with a convolution in the shortcut, ResNet-18's first too.
+    - With selective kernels also ResNet-D's stem and shortcuts.
+
+    Strided convolutions pad as PyTorch's do: the reference code pads them itself.
+
+    Source: github.com/google-research/simclr, ``resnet.py``; arXiv:2006.10029 (SimCLR
+    v2), Sec. 3 on widths and selective kernels; arXiv:1903.06586 for the latter.
+
+    Args:
+        depth: 18, 34, 50, 101, 152 or 200.
+        width: Multiplies every number of channels; 1, 2, 3 and 4 are published.
+        selective_kernels: Published as ``sk1``. Depth 50 and more.
+        small_images: A 3x3 stem of stride 1 without max-pool, for 32 px.
+        **kwargs: As for mmpretrain's ResNet, such as ``frozen_stages``.
+
+    Raises:
+        ValueError: selective kernels with depth 18 or 34.
+    """
+    arch_settings = {**ResNet.arch_settings, 200: (Bottleneck, (3, 24, 36, 3))}
+
+    def __init__(self,
+                 depth: int,
+                 width: float = 1,
+                 selective_kernels: bool = False,
+                 small_images: bool = False,
+                 **kwargs) -> None:
+        if selective_kernels and depth < 50:
+            raise ValueError(f'GoogleResNet: selective_kernels needs depth 50 or more, '
+                             f'got {depth}')
+        channels = int(64 * width)
+        super().__init__(
+            depth,
+            stem_channels=channels,
+            base_channels=channels,
+            deep_stem=selective_kernels and not small_images,
+            **kwargs)
+        self.maxpool = _SamePool()
+        if small_images:
+            self.conv1 = nn.Conv2d(3, channels, 3, padding=1, bias=False)
+            self.maxpool = nn.Identity()
+        in_channels = channels
+        for name in self.res_layers:
+            stage = getattr(self, name)
+            stage[0].downsample = _shortcut(stage[0], in_channels, selective_kernels)
+            in_channels = stage[0].out_channels
+            if selective_kernels:
+                for block in stage:
+                    # Never below 0, so the block's ReLU behind it changes nothing.
+                    block.conv2 = SelectiveKernel(block.mid_channels, block.stride)
+                    block.bn2 = nn.Identity()
+        self._freeze_stages()
+
+
+class SelectiveKernel(nn.Module):
+    """Two 3x3 convolutions, mixed channel by channel as their sum's mean tells.
+
+    Args:
+        channels: Of input and output.
+        stride: 1 or 2.
+    """
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        middle = max(int(channels * _SK_RATIO), _SK_MIN)
+        self.conv = nn.Conv2d(channels, 2 * channels, 3, stride, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(2 * channels)
+        self.squeeze = nn.Conv2d(channels, middle, 1, bias=False)
+        self.squeeze_bn = nn.BatchNorm2d(middle)
+        self.mix = nn.Conv2d(middle, 2 * channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        streams = F.relu(self.bn(self.conv(x)))
+        streams = streams.unflatten(1, (2, -1))  # (n, 2C, H, W) -> (n, 2, C, H, W)
+        mean = streams.sum(1).mean((2, 3), keepdim=True)  # (n, C, 1, 1)
+        weights = self.mix(F.relu(self.squeeze_bn(self.squeeze(mean))))  # (n, 2C, 1, 1)
+        weights = weights.unflatten(1, (2, -1)).softmax(1)  # (n, 2, C, 1, 1)
+        return (streams * weights).sum(1)  # (n, C, H, W)
+
+
+class _SamePool(nn.Module):
+    """Max-pool 3x3 of stride 2 with TensorFlow's SAME padding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Two pixels for an odd side, one at each end; one at the far end for an even.
+        (top, bottom), (left, right) = ((side % 2, 1) for side in x.shape[2:])
+        x = F.pad(x, (left, right, top, bottom), value=-torch.inf)
+        return F.max_pool2d(x, 3, 2)
+
+
+class _ShortcutPool(nn.Module):
+    """Average pool 2x2 of ResNet-D's shortcut.
+
+    With stride 2 an odd side gets a row of zeros, which count; with stride 1 the last
+    row and column average what is there.
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride > 1:
+            return F.avg_pool2d(F.pad(x, (0, 1, 0, 1)), 2, self.stride)
+        return F.avg_pool2d(F.pad(x, (0, 1, 0, 1), mode='replicate'), 2, 1)
+
+
+def _shortcut(block: nn.Module, in_channels: int, pooled: bool) -> nn.Sequential:
+    """A pool if ``pooled``, a 1x1 convolution and a norm."""
+    conv = nn.Conv2d(
+        in_channels, block.out_channels, 1, 1 if pooled else block.stride, bias=False)
+    pool = [_ShortcutPool(block.stride)] if pooled else []
+    return nn.Sequential(*pool, conv, nn.BatchNorm2d(block.out_channels))

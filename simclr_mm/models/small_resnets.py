@@ -1,0 +1,41 @@
+"""Peers' ResNets for small images, for weights converted from there.
+
+Their stems differ from mmpretrain's ResNet_CIFAR in what no key of a checkpoint tells.
+"""
+from mmpretrain.models.backbones import ResNet_CIFAR
+from torch import nn
+
+from simclr_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class SoloResNet(ResNet_CIFAR):
+    """solo-learn's: the 3x3 stem pads two pixels, so that 32 pixels become 34.
+
+    Source: github.com/vturrisi/solo-learn, ``solo/methods/base.py``.
+
+    Args:
+        **kwargs: As for mmpretrain's ResNet_CIFAR.
+    """
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.conv1.padding = (2, 2)
+
+
+@MODELS.register_module()
+class LightlyResNet(ResNet_CIFAR):
+    """lightly's as its examples use it: no ReLU behind the stem's norm.
+
+    They put the children of ``ResNetGenerator`` into an ``nn.Sequential``, and the ReLU
+    is no child but a call in ``forward``.
+
+    Source: github.com/lightly-ai/lightly, ``lightly/models/resnet.py``.
+
+    Args:
+        **kwargs: As for mmpretrain's ResNet_CIFAR.
+    """
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.relu = nn.Identity()
