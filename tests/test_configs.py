@@ -3,6 +3,7 @@ import ast
 import re
 from pathlib import Path
 
+import modelindex
 import pytest
 import yaml
 from mmengine.analysis import get_model_complexity_info
@@ -18,7 +19,8 @@ ROOT = Path(__file__).parents[1] / 'configs'
 PRETRAINING = sorted(ROOT.glob('*.py'))
 BENCHMARKS = sorted((ROOT / 'benchmarks').glob('*.py'))
 CONFIGS = PRETRAINING + BENCHMARKS
-ENTRIES = yaml.safe_load((ROOT / 'metafile.yml').read_text())['Models']
+METAFILE = yaml.safe_load((ROOT / 'metafile.yml').read_text())
+ENTRIES = METAFILE['Models']
 NAME = re.compile(r'(?:(?P<algorithm>simclr|simclr-v0|avgsimclr)_)?'
                   r'r(?P<depth>\d+)(?:-w(?P<width>\d+))?_'
                   r'(?P<gpus>\d+)xb(?P<batch>\d+)-(?:(?P<task>linear|finetune)-)?'
@@ -205,7 +207,31 @@ def test_every_entry_names_a_config_and_its_downstream_models():
         assert (ROOT.parent / entry['Config']).is_file()
         assert set(entry.get('Downstream', [])) <= names
         if 'Weights' in entry:
-            assert re.fullmatch(
-                r'https://download\.openmmlab\.com/\S+_\d{8}-[0-9a-f]{8}\.pth',
-                entry['Weights'])
+            assert re.fullmatch(r'https://[\w.-]+/\S+_\d{8}-[0-9a-f]{8}\.pth',
+                                entry['Weights'])
     assert names == set(simclr_mm.list_models())
+
+
+def test_every_result_says_who_measured_it():
+    rows = [(entry, row) for entry in ENTRIES for row in entry['Results'] or []]
+    assert rows
+    for entry, row in rows:
+        assert set(row) == {'Task', 'Dataset', 'Metrics', 'Source'}
+        assert row['Dataset'] in TRAINING_DATA.values() and row['Metrics']
+        assert all(0 <= value <= 100 for value in row['Metrics'].values())
+        # Only OpenMMLab's own files carry numbers that OpenMMLab published.
+        theirs = entry['Weights'].startswith('https://download.openmmlab.com/')
+        assert row['Source'] == ('published by OpenMMLab'
+                                 if theirs else 'measured here')
+
+
+def test_the_index_is_valid():
+    index = modelindex.load(str(ROOT.parent / 'model-index.yml'))
+    problems = [
+        error for found in index.collect_check_errors() for error in found['errors']
+        if 'README' not in error  # modelindex looks beside the file; checked below
+    ]
+    assert problems == []
+    paper, = [c['Paper'] for c in METAFILE['Collections']]
+    assert re.fullmatch(r'https://arxiv\.org/abs/\d{4}\.\d{5}', paper['URL'])
+    assert all((ROOT.parent / c['README']).is_file() for c in METAFILE['Collections'])

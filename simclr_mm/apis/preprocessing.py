@@ -1,0 +1,170 @@
+"""How a picture is prepared for an encoder, as data that travels with its weights."""
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, List, Tuple
+
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseDataPreprocessor, BaseModel
+
+_LOADING = ('LoadImageFromFile', 'PackInputs')
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a picture to an encoder's input: resize, crop, scale to [0, 1], normalise.
+
+    Args:
+        mean: Three means of RGB in [0, 1].
+        std: Three standard deviations, likewise.
+        resize: Pixels of the shorter edge, or of both.
+        edge: 'short' or 'both', the latter without keeping the ratio.
+        size: Side of the centre crop in pixels.
+        interpolation: 'bilinear' and so on.
+        backend: 'pillow', which smooths what it shrinks, or 'cv2', which does not.
+    """
+    mean: Tuple[float, float, float]
+    std: Tuple[float, float, float]
+    resize: int
+    edge: str
+    size: int
+    interpolation: str
+    backend: str
+
+    @classmethod
+    def of(cls, model: BaseModel, source: str) -> 'Preprocessing':
+        """Read it off a model and its config.
+
+        Args:
+            model: From ``get_model``; its config has a ``test_dataloader``.
+            source: Name of the file, for errors.
+
+        Raises:
+            ValueError: they do not say all of it, or say what this cannot express.
+        """
+        steps = _steps(model._config, source)
+        resizing, crop = steps[0], steps[1] if len(steps) > 1 else None
+        scale = resizing['scale']
+        both = resizing['type'] == 'Resize'
+        if isinstance(scale, (tuple, list)) and len(set(scale)) == 1:
+            scale = scale[0]
+        size = crop['crop_size'] if crop else scale
+        squares = isinstance(scale, int) and isinstance(size, int)
+        if not squares or (not both and crop is None) or size > scale:
+            raise _unknown(source, f'{[dict(step) for step in steps]} gives no square')
+        return cls(
+            *_statistics(model.data_preprocessor, source),
+            resize=scale,
+            edge='both' if both else 'short',
+            size=size,
+            interpolation=resizing.get('interpolation', 'bilinear'),
+            backend=resizing.get('backend', 'cv2'))
+
+    def record(self) -> Dict[str, Any]:
+        """As plain data, with what the numbers are counted in."""
+        plain = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+        return dict(color_order='RGB', value_range=[0, 1], **plain)
+
+    def sentence(self) -> str:
+        """The part before normalising, in words."""
+        resize = ('both edges' if self.edge == 'both' else 'shorter edge')
+        return (f'RGB, {resize} resized to {self.resize} px ({self.interpolation}, '
+                f'{self.backend}), centre crop of {self.size} px')
+
+    def openmmlab(self, flag: str) -> str:
+        """A data_preprocessor's arguments; ``flag`` is what it calls BGR to RGB."""
+        mean, std = ([round(255 * value, 4) for value in values]
+                     for values in (self.mean, self.std))
+        return f'mean={mean}, std={std}, {flag}=True'
+
+    def pipeline(self) -> List[Dict[str, Any]]:
+        """mmpretrain's transforms, from a file on."""
+        how = dict(interpolation=self.interpolation, backend=self.backend)
+        resize: Dict[str, Any] = dict(type='Resize', scale=self.resize, **how)
+        if self.edge == 'short':
+            resize = dict(type='ResizeEdge', scale=self.resize, edge='short', **how)
+        crop = dict(type='CenterCrop', crop_size=self.size)
+        return [dict(type='LoadImageFromFile'), resize, crop, dict(type='PackInputs')]
+
+    def torchvision(self, normalise: bool = True) -> str:
+        """An expression that makes the transform of a PIL image, with ``v2``.
+
+        Args:
+            normalise: False to end with uint8 pixels.
+        """
+        edge = (self.resize, self.resize) if self.edge == 'both' else self.resize
+        mode = f'v2.InterpolationMode.{self.interpolation.upper()}'
+        # cv2 shrinks without smoothing, which v2 does to tensors only.
+        smooth, pixels = '', ['v2.PILToTensor()']
+        before = pixels if self.backend == 'cv2' else []
+        if self.backend == 'cv2':
+            smooth, pixels = ', antialias=False', []
+        steps = [
+            *before, f'v2.Resize({edge}, {mode}{smooth})',
+            f'v2.CenterCrop({self.size})', *pixels
+        ]
+        if normalise:
+            steps += [
+                'v2.ToDtype(torch.float32, scale=True)',
+                f'v2.Normalize({list(self.mean)}, {list(self.std)})'
+            ]
+        return f'v2.Compose([{", ".join(steps)}])'
+
+    def timm(self) -> Dict[str, Any]:
+        """As timm's ``pretrained_cfg`` says it."""
+        share = self.size / self.resize
+        if int(self.size / share) != self.resize:  # timm divides, and rounds down
+            share = self.size / (self.resize + 0.5)
+        return dict(
+            input_size=(3, self.size, self.size),
+            crop_pct=share,
+            crop_mode='squash' if self.edge == 'both' else 'center',
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std)
+
+
+def _unknown(source: str, reason: str) -> ValueError:
+    return ValueError(
+        f'{source}: how to prepare a picture is not known ({reason}); give a config '
+        'whose test pipeline is Resize, or ResizeEdge and CenterCrop, with --config')
+
+
+def _steps(cfg: Config, source: str) -> list:
+    """One resizing step, and perhaps a centre crop; types without their scope."""
+    loader = cfg.get('test_dataloader')
+    if not loader:
+        raise _unknown(source, 'the config has no test_dataloader')
+    steps = [
+        dict(step, type=step['type'].split('.')[-1])
+        for step in loader['dataset'].get('pipeline', [])
+    ]
+    steps = [step for step in steps if step['type'] not in _LOADING]
+    names = [step['type'] for step in steps]
+    if (names not in (['Resize'], ['Resize', 'CenterCrop'
+                                   ], ['ResizeEdge', 'CenterCrop'])
+            or 'scale' not in steps[0] or steps[0].get('keep_ratio')
+            or steps[0].get('edge', 'short') != 'short'):
+        raise _unknown(source, f'the test pipeline is {names}')
+    return steps
+
+
+def _statistics(preprocessor: BaseDataPreprocessor, source: str) -> Tuple[tuple, tuple]:
+    """Mean and std of RGB in [0, 1]."""
+    to_rgb = getattr(preprocessor, 'to_rgb',
+                     getattr(preprocessor, '_channel_conversion', False))
+    if not to_rgb:
+        raise ValueError(
+            f'{source}: data_preprocessor.to_rgb is not True, so it is not known '
+            'whether the encoder takes BGR or RGB; if RGB, add --cfg-options '
+            'data_preprocessor.to_rgb=True')
+    # No mean and no std: pixels in [0, 255].
+    mean, std = (torch.as_tensor(getattr(preprocessor, name,
+                                         default)).double().flatten()
+                 for name, default in (('mean', [0.0] * 3), ('std', [1.0] * 3)))
+    # 123.675 / 255 is 0.485 but for what float32 loses: seven digits.
+    return tuple(
+        tuple(float(f'{v / 255:.7g}') for v in values.tolist())
+        for values in (mean, std))
