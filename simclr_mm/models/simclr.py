@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from simclr_mm.registry import MODELS
 
+from .micro_batches import in_micro_batches
+
 # ImageNet statistics, RGB, in [0, 255], as in mmpretrain's configs.
 _PREPROCESSOR = dict(
     type='simclr_mm.ViewsPreprocessor',
@@ -26,28 +28,51 @@ class SimCLR(BaseModel):
 
     Args:
         backbone: Any backbone of mmpretrain; its width is inferred.
-        neck: ``ProjectionNeck`` without ``in_channels``.
-        head: ``NTXentHead``.
+        neck: ``ProjectionNeck`` without ``in_channels``; None: features only, no loss.
+        head: ``NTXentHead``, ``NTLogisticHead`` or ``MarginTripletHead``; None: no
+            loss.
         data_preprocessor: Changes to ``ViewsPreprocessor`` with the ImageNet mean and
             std, or another type.
+        micro_batch_size: Images on this rank, all V views of each, that are embedded at
+            a time; None: the whole batch. For batches larger than the memory: the loss
+            is that of the whole batch with all its negatives, memory that of one
+            micro-batch and the projections, time that of one more forward pass. The
+            gradient is exact with frozen BN, GroupNorm or LayerNorm. BN in training
+            uses the statistics of each micro-batch (SyncBN: of each one across the
+            ranks), not of the batch, and counts each once in its running statistics.
         init_cfg: As everywhere in MMEngine.
+
+    Attributes:
+        projections: (n, V, d), detached, of the last batch that ``loss`` saw, for
+            hooks; None before.
+
+    Raises:
+        ValueError: ``micro_batch_size`` is not a whole number above 0.
 
     Differs: the reference code feeds [0, 1] without mean and std.
     """
 
     def __init__(self,
                  backbone: dict,
-                 neck: dict = dict(type='simclr_mm.ProjectionNeck'),
-                 head: dict = dict(type='simclr_mm.NTXentHead'),
+                 neck: dict | None = dict(type='simclr_mm.ProjectionNeck'),
+                 head: dict | None = dict(type='simclr_mm.NTXentHead'),
                  data_preprocessor: dict | None = None,
+                 micro_batch_size: int | None = None,
                  init_cfg: dict | list[dict] | None = None) -> None:
+        if micro_batch_size is not None and (type(micro_batch_size) is not int
+                                             or micro_batch_size < 1):
+            raise ValueError(
+                'model.micro_batch_size must be a whole number of images above 0, or '
+                f'None for the whole batch, got {micro_batch_size!r}')
         super().__init__({**_PREPROCESSOR, **(data_preprocessor or {})}, init_cfg)
+        self.micro_batch_size = micro_batch_size
+        self.projections: Tensor | None = None
         # With the scope named, 'ResNet' is found whatever the default scope is.
         self.backbone = MMPRETRAIN_MODELS.build({'_scope_': 'mmpretrain', **backbone})
-        if neck.get('in_channels') is None:
+        if neck is not None and neck.get('in_channels') is None:
             neck = dict(neck, in_channels=self._infer_width())
-        self.neck = MODELS.build(neck)
-        self.head = MODELS.build(head)
+        self.neck = None if neck is None else MODELS.build(neck)
+        self.head = None if head is None else MODELS.build(head)
 
     def forward(self,
                 inputs: Tensor,
@@ -97,7 +122,7 @@ class SimCLR(BaseModel):
         return features
 
     def loss(self, inputs: Tensor) -> dict[str, Tensor]:
-        """The contrastive loss of all views, embedded in one pass.
+        """The contrastive loss of all views of the batch.
 
         Args:
             inputs: (n, V, 3, S, S), normalised RGB.
@@ -108,15 +133,26 @@ class SimCLR(BaseModel):
         Raises:
             ValueError: ``inputs`` has no axis of views.
         """
+        if self.neck is None or self.head is None:
+            raise ValueError('this SimCLR has no neck or no head, so it has no loss: '
+                             'set model.neck and model.head')
         if inputs.ndim != 5:
             raise ValueError(
                 'the loss needs views, (n, V, 3, S, S), got '
                 f'{tuple(inputs.shape)}: put the transform simclr_mm.TwoViews into '
                 'train_dataloader.dataset.pipeline')
-        n, num_views = inputs.shape[:2]
+        if self.micro_batch_size is None or len(inputs) <= self.micro_batch_size:
+            z = self._embed(inputs)  # (n, V, d)
+        else:
+            z = in_micro_batches(self._embed, inputs, self.micro_batch_size, self)
+        self.projections = z.detach()
+        return self.head.loss(z)
+
+    def _embed(self, inputs: Tensor) -> Tensor:
+        """Projections of all views, (n, V, 3, S, S) -> (n, V, d)."""
         # One pass, because all views must share the statistics of BN.
         z = self.neck(self.extract_feat(inputs.flatten(0, 1)))  # (nV, d)
-        return self.head.loss(z.view(n, num_views, -1))
+        return z.unflatten(0, inputs.shape[:2])
 
     def predict(self,
                 inputs: Tensor,

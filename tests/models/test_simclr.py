@@ -39,6 +39,19 @@ def randomize_statistics(model):
                 values.normal_(0, 0.3, generator=generator)
 
 
+def normal(n):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n, 2, 3, 16, 16, generator=generator, dtype=torch.float64)
+
+
+def freeze_norms(model):
+    """BN as it is in evaluation, so that no row depends on another."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    return model
+
+
 def test_interchange_with_mmpretrain():
     """Strict loading both ways, equal features and projections, equal size."""
     theirs = mmpretrain.get_model('simclr_resnet50_16xb256-coslr-200e_in1k')
@@ -127,8 +140,8 @@ def test_any_default_scope(scope):
 
 @pytest.mark.parametrize('num_views', [2, 3])
 def test_loss_embeds_all_views_in_one_pass(num_views):
-    model = build()
-    inputs = torch.randn(4, num_views, 3, 32, 32)
+    model = build().double()
+    inputs = torch.randn(4, num_views, 3, 32, 32, dtype=torch.float64)
     calls = []
     model.backbone.register_forward_hook(lambda *args: calls.append(args))
     losses = model(inputs, mode='loss')
@@ -210,16 +223,25 @@ def _train_two_steps(rank, world_size, folder):
     views = pixels(8, 2, 3, 32, 32).chunk(world_size)[rank]
     for _ in range(2):  # DDP refuses the second step if the first left one unused
         logged = model.train_step(dict(inputs=views), wrapper)
-    torch.save((logged, list(model.module.parameters())), folder / f'rank{rank}.pth')
+    micro = MMDistributedDataParallel(freeze_norms(build(micro_batch_size=3).double()))
+    micro(normal(8).chunk(world_size)[rank], mode='loss')['loss'].backward()
+    results = (logged, list(model.module.parameters()),
+               [p.grad for p in micro.parameters()])
+    torch.save(results, folder / f'rank{rank}.pth')
     dist.destroy_process_group()
 
 
 def test_distributed_training_uses_all_parameters(tmp_path):
     mp.spawn(_train_two_steps, (2, tmp_path), 2)
-    (logged, params), (_, others) = (
+    (logged, params, grads), (_, others, _) = (
         torch.load(tmp_path / f'rank{rank}.pth', weights_only=False)
         for rank in range(2))
     assert logged['chance'].item() == pytest.approx(2.7080502)  # ln(2 * 8 - 1)
     for p, other, before in zip(params, others, build().parameters()):
         assert p.equal(other)
         assert not p.equal(before)
+    # In micro-batches of 3 and 1 on each rank, against one pass of one process.
+    whole = freeze_norms(build().double())
+    whole(normal(8), mode='loss')['loss'].backward()
+    for grad, p in zip(grads, whole.parameters()):
+        assert (grad - p.grad).norm() <= 1e-12 * p.grad.norm()
