@@ -7,7 +7,8 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='simclr_mm.CheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    unreadable=dict(type='simclr_mm.UnreadableImageHook', max_share=0.01))
+    unreadable=dict(type='simclr_mm.UnreadableImageHook', max_share=0.01),
+    non_finite=dict(type='simclr_mm.NonFiniteGuardHook'))
 
 env_cfg = dict(
     cudnn_benchmark=True,

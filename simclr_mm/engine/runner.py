@@ -4,14 +4,17 @@ from typing import Callable, Dict, Optional, Union
 
 import torch
 from mmengine.dist import is_distributed
-from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
-from mmengine.optim import OptimWrapper
+from mmengine.model import (MMDistributedDataParallel, is_model_wrapper,
+                            revert_sync_batchnorm)
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as _Runner
 from torch import nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from simclr_mm.checkpoints import install_safe_loading
+from simclr_mm.checkpoints import CheckpointError, install_safe_loading
+from simclr_mm.models import SimCLR
 from simclr_mm.registry import RUNNERS
 
 from .allocator import keep_freed_memory
@@ -29,7 +32,7 @@ class Runner(_Runner):
     Raises:
         ValueError: A schedule longer than the run; a resumed run with another
             dataset size, batch size or number of processes.
-        RuntimeError: A checkpoint whose keys or shapes differ from the model's.
+        CheckpointError: A checkpoint whose keys or shapes differ from the model's.
 
     Differs: from MMEngine's, where
         - distributed training needs GPUs: here ranks without one use gloo, and BN stays
@@ -38,7 +41,9 @@ class Runner(_Runner):
         - checkpoints may run code when they are read: here they cannot;
         - a batch that differs from ``auto_scale_lr.base_batch_size`` passes in silence:
           here it warns with both learning rates;
-        - a schedule that ends after the run is cut off: here it is an error.
+        - a schedule that ends after the run is cut off: here it is an error;
+        - accumulating the gradients of a contrastive model warns that it adds no
+          negatives.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -112,6 +117,21 @@ class Runner(_Runner):
                     f'param_scheduler.{i}.{key}=...')
         return loop
 
+    def build_optim_wrapper(
+        self, optim_wrapper: Union[Optimizer, OptimWrapper, Dict]
+    ) -> Union[OptimWrapper, OptimWrapperDict]:
+        wrapper = super().build_optim_wrapper(optim_wrapper)
+        count = getattr(wrapper, '_accumulative_counts', 1)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        if count > 1 and isinstance(model, SimCLR):
+            batch = self.train_dataloader.batch_size
+            self.logger.warning(
+                f'optim_wrapper.accumulative_counts = {count} adds no negatives: the '
+                f'loss still compares the {batch} images of one batch. To compare '
+                f'{count * batch} in the same memory set train_dataloader.batch_size='
+                f'{count * batch} and model.micro_batch_size={batch} instead.')
+        return wrapper
+
     def scale_lr(self,
                  optim_wrapper: OptimWrapper,
                  auto_scale_lr: Optional[Dict] = None) -> None:
@@ -132,7 +152,15 @@ class Runner(_Runner):
                         map_location: Union[str, Callable] = 'cpu',
                         strict: bool = True,
                         revise_keys: list = [(r'^module.', '')]):
-        return super().load_checkpoint(filename, map_location, strict, revise_keys)
+        try:
+            return super().load_checkpoint(filename, map_location, strict, revise_keys)
+        except CheckpointError:
+            raise
+        except RuntimeError as error:  # lists missing, unexpected and misshaped keys
+            problems = ' '.join(str(error).split())
+            raise CheckpointError(
+                f'{filename} does not fit: {problems}; take the config that the '
+                'checkpoint was made with') from error
 
     def resume(self, filename: str, *args, **kwargs) -> None:
         super().resume(filename, *args, **kwargs)

@@ -188,6 +188,22 @@ def test_another_batch_than_the_learning_rate_was_made_for(tmp_path):
     assert scaled.optim_wrapper.get_lr()['lr'][0] == pytest.approx(0.0005)
 
 
+@pytest.mark.parametrize('count', [1, 2])
+def test_accumulating_gradients_warns_that_it_adds_no_negatives(tmp_path, count):
+    run = runner(
+        tmp_path, **{
+            'train_cfg.max_epochs': 1,
+            'param_scheduler': [],
+            'optim_wrapper.accumulative_counts': count
+        })
+    run.train()
+    log = next(Path(run.log_dir).glob('*.log')).read_text()
+    warning = ('accumulative_counts = 2 adds no negatives: the loss still compares the '
+               '16 images')
+    advice = 'train_dataloader.batch_size=32 and model.micro_batch_size=16'
+    assert log.count(warning) == log.count(advice) == count - 1
+
+
 def test_loading_is_strict(tmp_path):
     first = runner(tmp_path / 'a', **EVERY_EPOCH)
     first.train()

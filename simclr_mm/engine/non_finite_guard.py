@@ -1,0 +1,180 @@
+"""Skip the update of a step that is not finite, and stop the run with a report."""
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from simclr_mm.registry import HOOKS
+
+from .keep_where import flat_copy, keep_where
+from .non_finite_report import FirstBadStep, image_names, stop
+
+# fairseq's --min-loss-scale: halving has not helped, the gradient itself is not finite.
+_MIN_LOSS_SCALE = 1e-4
+
+
+@HOOKS.register_module()
+class NonFiniteGuardHook(Hook):
+    """Leave the model as it is when a loss or a gradient is not finite, then stop.
+
+    A step with a NaN or an infinity in its loss or gradients, on any rank, changes
+    neither parameters nor momentum nor BN's running statistics, on all ranks. Training
+    goes on, without asking the device, until the next line of the log or the end of the
+    epoch. There the run stops with a FloatingPointError that describes the first such
+    step. ``non_finite_step_K.pth`` in the checkpoints' folder holds a model that only
+    good steps have made, a JSON file of the same name the report with the names of all
+    images of the bad batch.
+
+    On a CPU the gradients of a bad step are dropped before the optimizer sees them. On
+    other devices parameters and optimizer state are copied before each step and chosen
+    after it, by a flag that stays there: for ResNet-50 with momentum 0.2 GB, at a time
+    when there are no activations, and 2 GB of traffic a step.
+
+    With a loss scaler (fp16) gradients that overflow are its business: it skips such
+    steps itself, and they are no error. A loss that is not finite is one, and so is a
+    scale below 1e-4, with which no overflow is left to avoid.
+
+    Differs: from an exact skip in one number. On a GPU, Adam without ``fused=True``
+    keeps its count of steps on the host, which also counts the skipped ones.
+    """
+    # After logger (60) and scheduler (70), for a checkpoint to go on from; before
+    # CheckpointHook (90).
+    priority = 80
+
+    def before_train(self, runner: Runner) -> None:
+        model = runner.model
+        self._model = model.module if is_model_wrapper(model) else model
+        optimizer = runner.optim_wrapper.optimizer
+        self._params = [p for group in optimizer.param_groups for p in group['params']]
+        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+        self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        self._norm_buffers = _norm_buffers(self._model)
+        self._good_norms = flat_copy(self._norm_buffers)
+        loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
+        self._interval = loggers[0].interval if loggers else -1  # -1: epochs only
+        self._device = self._params[0].device
+        self._on_cpu = _is_cpu(self._device)
+        self._bad_loss = torch.zeros((), dtype=torch.bool, device=self._device)
+        self._bad: Tensor | None = None  # this step, from when it is decided
+        self._images: list[str] = []  # of this step
+        self._first_bad = FirstBadStep(self._device)
+        self._handles = [
+            self._model.register_forward_hook(self._see_loss),
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step)
+        ]
+
+    def after_train(self, runner: Runner) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def before_train_iter(self,
+                          runner: Runner,
+                          batch_idx: int,
+                          data_batch: dict | None = None) -> None:
+        self._rate = runner.optim_wrapper.param_groups[0]['lr']
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
+        self._images += image_names(data_batch.get('data_samples') or ())
+        if runner.optim_wrapper.should_update():  # not while gradients accumulate
+            self._end_step(runner)
+        if self.every_n_inner_iters(batch_idx, self._interval):
+            self._read(runner, by_epoch=False)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._read(runner, by_epoch=True)
+
+    def _see_loss(self, model: nn.Module, args: tuple, outputs: object) -> None:
+        if not model.training or not isinstance(outputs, dict):
+            return
+        for key, value in outputs.items():
+            if 'loss' in key:  # what mmengine minimises
+                for loss in value if isinstance(value, list) else [value]:
+                    self._bad_loss = self._bad_loss | ~loss.detach().isfinite().all()
+
+    @torch.no_grad()
+    def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        bad = self._bad_loss
+        if self._scaler is None:
+            bad = bad | ~self._finite_gradients()
+        self._decide(bad)
+        if not self._on_cpu:
+            self._updated = _updated(optimizer)
+            self._before = flat_copy(self._updated)
+        elif self._bad:
+            for p in self._params:
+                p.grad = None  # optimizers leave such parameters and their state alone
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        if self._on_cpu:
+            return
+        keep_where(self._bad, self._before, self._updated)
+        known = {id(tensor) for tensor in self._updated}
+        for tensor in _updated(optimizer):
+            if id(tensor) not in known:  # state that the first step has made
+                tensor.masked_fill_(self._bad, 0)
+        del self._updated, self._before
+
+    def _finite_gradients(self) -> Tensor:
+        """Whether all of them are finite, a bool on the device."""
+        grads = [p.grad for p in self._params if p.grad is not None]
+        # On a CPU the Euclidean norm takes a tenth of the time; that of large finite
+        # gradients may be infinite.
+        if self._on_cpu and (norm := get_total_norm(grads)).isfinite():
+            return norm.isfinite()
+        return get_total_norm(grads, float('inf')).isfinite()
+
+    def _decide(self, bad: Tensor) -> None:
+        """Agree with all ranks whether this step is bad, and put BN back if it is."""
+        flag = bad.float()
+        dist.all_reduce(flag, op='max')
+        self._bad = flag > 0
+        keep_where(self._bad, self._good_norms, self._norm_buffers)
+        self._good_norms = flat_copy(self._norm_buffers)
+
+    def _end_step(self, runner: Runner) -> None:
+        if self._bad is None:  # the loss scaler has skipped the step
+            self._decide(self._bad_loss)
+        bad = self._bad
+        if self._scaler is not None:
+            bad = bad | (self._scaler._scale < _MIN_LOSS_SCALE)
+        self._first_bad.note(runner.iter + 1, bad, self._rate, self._images,
+                             getattr(self._model, 'projections', None))
+        self._images, self._bad = [], None
+        self._bad_loss = torch.zeros_like(self._bad_loss)
+
+    def _read(self, runner: Runner, by_epoch: bool) -> None:
+        """Ask the device, the one time in an interval."""
+        report = self._first_bad.read()
+        if report is not None:
+            stop(runner, report, by_epoch)
+        self._first_bad = FirstBadStep(self._device)
+
+
+def _is_cpu(device: torch.device) -> bool:
+    return device.type == 'cpu'
+
+
+def _norm_buffers(model: nn.Module) -> list[Tensor]:
+    norms = [module for module in model.modules() if isinstance(module, _NormBase)]
+    return [buffer for norm in norms for buffer in norm.buffers()]
+
+
+def _updated(optimizer: Optimizer) -> list[Tensor]:
+    """What a step changes on the device: parameters and their state."""
+    params = [p for group in optimizer.param_groups for p in group['params']]
+    state = [
+        value for p, values in optimizer.state.items() for value in values.values()
+        if isinstance(value, Tensor) and value.device == p.device
+    ]
+    return params + state
