@@ -7,6 +7,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import OPTIMIZERS
 from torch import nn
 
+from simclr_mm.engine import lars
 from simclr_mm.engine.lars import LARS
 
 pytestmark = pytest.mark.portable
@@ -142,6 +143,23 @@ def test_equals_loop(denominator):
         for p, v in zip(reference.parameters(), velocities):
             step_one(p, v, lr, **settings)
     assert_equal_models(ours, reference, 1e-13)
+
+
+@pytest.mark.parametrize('numbers', [0, 15, 150])
+def test_batches_change_nothing(monkeypatch, numbers):
+    """Tensors of 108, 4, 4, 4, 720 and 5 numbers: each alone, or some together."""
+    whole, split = network(), network()
+    train(whole, LARS(whole.parameters(), lr=1., weight_decay=0.02, include_1d=True))
+    monkeypatch.setattr(lars, '_CPU_BATCH', numbers)
+    train(split, LARS(split.parameters(), lr=1., weight_decay=0.02, include_1d=True))
+    assert_equal_models(split, whole, 0)
+
+
+def test_batches_hold_every_parameter_once(monkeypatch):
+    monkeypatch.setattr(lars, '_CPU_BATCH', 10)
+    params = [torch.zeros(size) for size in (4, 6, 1, 30, 9, 1, 1)]
+    batches = [[len(p) for p in batch] for batch in lars._in_cache(params)]
+    assert batches == [[4, 6], [1], [30], [9, 1], [1]]
 
 
 def test_equals_mmpretrain():

@@ -1,0 +1,106 @@
+"""Time a step of LARS on ResNet-50's 161 tensors, ours beside mmpretrain's."""
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from mmpretrain.engine import LARS as MMPretrainLARS
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torchvision.models import resnet50
+
+from simclr_mm.engine import LARS
+
+# The paper's recipe, Sec. 2.2; the rate is that of batch 4096.
+SETTINGS = dict(lr=4.8, momentum=0.9, weight_decay=1e-6)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--repeats', type=int, default=15, help='timed steps of each')
+    parser.add_argument('--warm-up', type=int, default=3, help='untimed steps of each')
+    parser.add_argument(
+        '--threads', type=int, help="CPU threads, PyTorch's choice by default")
+    parser.add_argument(
+        '--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    return parser.parse_args()
+
+
+def parameters(device: str) -> list[nn.Parameter]:
+    """ResNet-50's, with random gradients of one millionth."""
+    torch.manual_seed(0)
+    params = list(resnet50().to(device).parameters())
+    for p in params:
+        p.grad = torch.randn_like(p) * 1e-6
+    return params
+
+
+def theirs(params: Iterable[nn.Parameter]) -> MMPretrainLARS:
+    """mmpretrain's, with vectors excluded as its SimCLR config does by name."""
+    params = list(params)
+    return MMPretrainLARS([
+        dict(params=[p for p in params if p.ndim > 1]),
+        dict(
+            params=[p for p in params if p.ndim == 1],
+            weight_decay=0,
+            lars_exclude=True)
+    ], **SETTINGS)
+
+
+def milliseconds(step: Callable, device: str) -> float:
+    wait = torch.cuda.synchronize if device.startswith('cuda') else int
+    wait()
+    start = time.perf_counter()
+    step()
+    wait()
+    return (time.perf_counter() - start) * 1000
+
+
+def hardware(device: str) -> str:
+    if device.startswith('cuda'):
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path('/proc/cpuinfo')
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(': ')[1] for line in lines if line.startswith('model name')]
+    name = names[0] if names else platform.processor()
+    return f'{name}, {torch.get_num_threads()} threads'
+
+
+def main() -> None:
+    args = parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    makers = {
+        "simclr_mm, 'sum'": lambda p: LARS(p, **SETTINGS),
+        "simclr_mm, 'parts'": lambda p: LARS(p, trust_denominator='parts', **SETTINGS),
+        'mmpretrain': theirs,
+    }
+    steps = {name: make(parameters(args.device)).step for name, make in makers.items()}
+    times = {name: [] for name in steps}
+    for repeat in range(args.warm_up + args.repeats):
+        for name, step in steps.items():  # interleaved: a disturbance meets all
+            elapsed = milliseconds(step, args.device)
+            if repeat >= args.warm_up:
+                times[name].append(elapsed)
+    base = statistics.median(times['mmpretrain'])
+    table = Table(title='One LARS step on the 161 tensors of ResNet-50, 25.6 M numbers')
+    for column in ('', 'median, ms', 'lowest', 'highest', 'of mmpretrain'):
+        table.add_column(column, justify='right' if column else 'left')
+    for name, values in times.items():
+        median = statistics.median(values)
+        row = (median, min(values), max(values))
+        table.add_row(name, *(f'{value:.1f}' for value in row), f'{median / base:.2f}')
+    console = Console()
+    console.print(table)
+    console.print(
+        f'{hardware(args.device)}; torch {torch.__version__}; '
+        f'{args.repeats} interleaved repeats, default allocator',
+        soft_wrap=True)
+
+
+if __name__ == '__main__':
+    main()
