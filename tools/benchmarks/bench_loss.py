@@ -126,13 +126,11 @@ def main() -> None:
     console.print(hardware(args.device, versions))
     for loss in losses.values():  # the first call loads libraries
         run(loss, torch.randn(8, 2, 4, device=args.device, requires_grad=True))
-    results = []
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task('', total=len(args.rows) * (args.rounds + 1))
-        for rows in args.rows:
-            progress.update(task, description=f'2N = {rows}')
-            results += measure(losses, rows, args, lambda: progress.advance(task))
+        results = measure(losses, args, progress)
     console.print(table(results))
+    if len(args.rows) > 1:
+        console.print(growth(results))
     if args.device != 'cpu':
         console.print(floor(args))
     if args.out:
@@ -177,26 +175,30 @@ def hardware(device: str, versions: list[str]) -> str:
     return f'{name}; {", ".join(versions)}; default allocator'
 
 
-def measure(losses: dict, rows: int, args: argparse.Namespace, advance) -> list[dict]:
-    """Times in ms of every round and peak memory in MB, of each that can."""
+def measure(losses: dict, args: argparse.Namespace, progress: Progress) -> list[dict]:
+    """Times in ms of every round and peak memory in MB, of each loss at each size.
+
+    A round is one time of everything, so that a slow minute of the machine is in all.
+    """
     torch.manual_seed(0)
-    z = torch.randn(rows // 2, 2, args.width, device=args.device, requires_grad=True)
-    able = {k: f for k, f in losses.items() if rows <= CONTENDERS[k][2]}
-    memory, repeats = {}, {}
-    for name, loss in able.items():
-        memory[name], once = peak_memory(loss, z)
-        once = min(once, run(loss, z))
-        repeats[name] = max(1, round(SECONDS / once))
-    advance()
-    times = {name: [] for name in able}
-    for _ in range(args.rounds):
-        for name, loss in able.items():
-            seconds = sum(run(loss, z) for _ in range(repeats[name]))
-            times[name].append(1000 * seconds / repeats[name])
-        advance()
-    return [
-        dict(name=name, rows=rows, ms=times[name], mb=memory[name]) for name in able
-    ]
+    results, calls = [], []
+    for rows in args.rows:
+        z = torch.randn(
+            rows // 2, 2, args.width, device=args.device, requires_grad=True)
+        for name, loss in losses.items():
+            if rows > CONTENDERS[name][2]:
+                continue
+            memory, once = peak_memory(loss, z)
+            if once < SECONDS:
+                once = min(once, run(loss, z))
+            calls.append((loss, z, max(1, round(SECONDS / once))))
+            results.append(dict(name=name, rows=rows, ms=[], mb=memory))
+    for _ in progress.track(range(args.rounds), description='rounds'):
+        for result, (loss, z, repeats) in zip(results, calls):
+            seconds = sum(run(loss, z) for _ in range(repeats))
+            result['ms'].append(1000 * seconds / repeats)
+            z.grad = None
+    return results
 
 
 def run(loss, z: Tensor) -> float:
@@ -267,6 +269,16 @@ def cell(result: dict, results: list[dict]) -> str:
         ratio = statistics.median(ms) / statistics.median(reference['ms'])
         text += f'\n{ratio:.2f}x'
     return text
+
+
+def growth(results: list[dict]) -> str:
+    """How the time of the largest size compares with the one before, round by round."""
+    *_, first, last = (result for result in results if result['name'] == 'simclr_mm')
+    ratios = [b / a for a, b in zip(first['ms'], last['ms'])]
+    return (f'simclr_mm from 2N = {first["rows"]} to {last["rows"]}: '
+            f'{statistics.median(ratios):.1f}x the time '
+            f'({min(ratios):.1f}-{max(ratios):.1f}), '
+            f'{(last["rows"] / first["rows"])**2:.0f}x the arithmetic')
 
 
 def floor(args: argparse.Namespace) -> Table:
