@@ -31,10 +31,13 @@ SHORT = ('train_cfg.max_epochs=2', 'param_scheduler.0.end=1',
 
 
 def run(tool, *args):
-    """Run a tool in this process."""
+    """Run a tool in this process; an error that ends it in one line is raised."""
     argv, sys.argv = sys.argv, [str(tool), *map(str, args)]
     try:
         runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
+    except SystemExit as end:
+        if end.__cause__ is not None:
+            raise end.__cause__ from end
     finally:
         sys.argv = argv
 

@@ -31,6 +31,7 @@ def main() -> None:
         '--draws', type=int, default=20, help='draws of the few-label probe')
     parser.add_argument('--out', metavar='FILE', help='also write the rows as JSON')
     command_line.add_cfg_options(parser)
+    command_line.add_trust_flag(parser)
     args = parser.parse_args()
 
     cfg = Config.fromfile(args.config)
@@ -44,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    command_line.run(main)

@@ -1,14 +1,21 @@
 """What the command-line tools share: flags and how they enter a config."""
 import argparse
+import contextvars
 import os
 import os.path as osp
+import sys
+import traceback
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from simclr_mm.checkpoints import CheckpointError, trust_checkpoints
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_TOOLS = _PACKAGE.joinpath('.mim', 'tools').resolve()
 _HELD_OUT = ('val', 'test')
 # Keys that MMEngine's runner reads though our configs do not set them.
 _RUNNER_KEYS = {
@@ -18,10 +25,53 @@ _RUNNER_KEYS = {
 }
 
 
+def run(main: Callable[[], None]) -> None:
+    """Run a tool: a user's mistake ends it in one line and with exit code 1.
+
+    A mistake is a CheckpointError or a missing file, or a ValueError or OSError that
+    this package or a tool raised itself. Any other error is a fault of the program and
+    keeps its traceback. What ``--trust-checkpoint`` allows ends with the tool.
+    """
+    try:
+        contextvars.copy_context().run(main)
+    except (CheckpointError, ValueError, OSError) as error:
+        mistakes = CheckpointError, FileNotFoundError
+        if not isinstance(error, mistakes) and not _is_ours(error):
+            raise
+        message = ' '.join(str(error).split())
+        raise SystemExit(f'{Path(sys.argv[0]).name}: error: {message}') from error
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether a ``raise`` of this package or its tools made an error."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    parents = Path(frame.filename).resolve().parents
+    return (_PACKAGE in parents or _TOOLS in parents) and frame.line.startswith('raise')
+
+
+class _Trust(argparse.Action):
+    """A flag that takes effect while the tool runs."""
+
+    def __call__(self, *args) -> None:
+        trust_checkpoints()
+
+
+def add_trust_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trust-checkpoint``, which holds until the tool ends (see :func:`run`)."""
+    parser.add_argument(
+        '--trust-checkpoint',
+        action=_Trust,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help='read checkpoints that may run code; only for files whose author you '
+        'trust as you trust a program')
+
+
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that train.py and test.py have in common with mmpretrain's."""
     parser.add_argument('--work-dir', help='folder of logs and checkpoints')
     add_cfg_options(parser)
+    add_trust_flag(parser)
     parser.add_argument(
         '--no-pin-memory',
         action='store_true',

@@ -2,21 +2,17 @@
 import hashlib
 import os
 import re
-import shutil
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
-from urllib.request import Request, urlopen
 
 import torch
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import wrap_file
 
 from .atomic import atomic_file
 from .safe_load import CheckpointError, file_problem
+from .transfer import transfer
 
-_TIMEOUT = 30  # seconds without a byte before a connection counts as lost
 _UNIQUE = re.compile(r'-[0-9a-f]{8,}\.')  # a hash in the name: one name, one content
 
 
@@ -48,30 +44,23 @@ def download(url: str) -> Path:
             where to put a copy. Nothing stays in the cache.
     """
     target = cache_path(url)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f'{target}.lock'):
-        if not target.is_file():
-            try:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f'{target}.lock'):
+            if not target.is_file():
                 _fetch(url, target)
-            except (OSError, HTTPException, ValueError) as error:
-                reason = getattr(error, 'reason', None) or error
-                raise CheckpointError(
-                    f'cannot download {url} ({reason}): get the file another way and '
-                    f'put it at {target}') from error
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, 'reason', None) or error
+        raise CheckpointError(
+            f'cannot download {url} ({reason}): get the file another way and put it at '
+            f'{target}, or name another folder with SIMCLR_MM_HOME') from error
     return target
 
 
 def _fetch(url: str, target: Path) -> None:
-    request = Request(url, headers={'User-Agent': 'simclr_mm'})
-    with urlopen(request, timeout=_TIMEOUT) as response, atomic_file(target) as file:
-        size = int(response.headers.get('Content-Length') or 0)  # bytes, 0: not told
-        with wrap_file(
-                response, total=size, description=target.name,
-                console=Console(stderr=True)) as reader:
-            shutil.copyfileobj(reader, file)
+    with atomic_file(target) as file:
+        transfer(url, file, target.name)
         file.flush()
-        if size and file.tell() != size:
-            raise OSError(f'the connection broke after {file.tell()} of {size} bytes')
         problem = file_problem(Path(file.name), target.name)
         if problem:
             raise OSError(f'what came {problem}')

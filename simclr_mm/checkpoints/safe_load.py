@@ -1,84 +1,49 @@
-"""Read checkpoints without running code that they carry.
-
-A checkpoint is a pickle, and a pickle may name any function to be called. Training
-checkpoints of MMEngine need a few names beyond PyTorch's own; they are listed here, and
-everything else is refused.
-"""
+"""Read checkpoints without running code that they carry."""
 import hashlib
+import os
 import pickle
 import re
-import threading
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, List, Optional, Tuple, Union
+from typing import Any, BinaryIO, Iterator, Optional, Union
+from zipfile import is_zipfile
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
-from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_globals
 
-_STATISTICS = ('min', 'max', 'current', 'mean')
+from .allow_list import allow_list
+from .claims import check_claims
+from .content import finished
+
 # OpenMMLab publishes `{config}_{date}-{first 8 digits of the SHA-256}.pth`. Digits
 # elsewhere, as in MMEngine's `epoch_1-{hash of the pickle}.pth`, are no file hash.
 _NAME_HASH = re.compile(r'_\d{8}-([0-9a-f]{8})\.pth$')
-_REFUSED = re.compile(r'GLOBAL (.+?) (?:was not|whose)|unrecognized function (.+?)\.? ')
-_LOCK = threading.Lock()  # PyTorch's allow-list belongs to the process
+_REFUSED = re.compile(r'GLOBAL (.+?) (?:was not|whose)|unrecognized function (.+?)\.? |'
+                      r'(?:object|build) .*but got (.+)')
+_TRUSTED = ContextVar('_TRUSTED', default=False)  # of this thread and this tool
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be used; one line says which, why, and what to do."""
 
 
-def _statistic(owner: Any, name: Any) -> Callable:
-    """Stand in for ``builtins.getattr``, which MMEngine's own files ask for.
-
-    A HistoryBuffer pickles its table of statistics, hence ``getattr(HistoryBuffer,
-    'mean')``. The real getattr would lead from there to ``__globals__`` and to code.
-    """
-    if owner is HistoryBuffer and isinstance(name, str) and name in _STATISTICS:
-        return getattr(HistoryBuffer, name)
-    owner_name = owner.__name__ if isinstance(owner, type) else type(owner).__name__
-    raise pickle.UnpicklingError(
-        f'GLOBAL getattr({owner_name}, {name!r}) was not allowed')
-
-
-def _allowed_names() -> List[Union[type, Tuple[Callable, str]]]:
-    reconstruct = np.zeros(0).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    names: list = [(_statistic, 'builtins.getattr'), HistoryBuffer, np.ndarray,
-                   np.dtype]
-    for core in ('core', '_core'):  # numpy 1 and numpy 2
-        names.append((reconstruct, f'numpy.{core}.multiarray._reconstruct'))
-        names.append((scalar, f'numpy.{core}.multiarray.scalar'))
-    # Classes of numbers, booleans and strings; no objects, no records.
-    codes = '?' + np.typecodes['AllInteger'] + np.typecodes['AllFloat'] + 'SU'
-    return names + sorted({type(np.dtype(code)) for code in codes}, key=str)
+def trust_checkpoints() -> None:
+    """Let every checkpoint that this context still reads run code: a tool's flag."""
+    _TRUSTED.set(True)
 
 
 @contextmanager
-def _allow_list():
-    """Let torch.load know our names, and leave the process as it was.
+def trusting(trust: bool = True) -> Iterator[None]:
+    """Let the checkpoints that are read inside the block run code.
 
-    What the user has allowed stays allowed, but for another ``builtins.getattr``. A
-    loaded HistoryBuffer writes the statistics it brought into its class: undone.
+    Args:
+        trust: False changes nothing.
     """
-    with _LOCK:
-        before = get_safe_globals()
-        HistoryBuffer()  # the first one registers the four statistics
-        statistics = dict(HistoryBuffer._statistics_methods)
-        clear_safe_globals()
-        add_safe_globals([
-            entry for entry in before if entry is not getattr
-            and not (isinstance(entry, tuple) and entry[1] == 'builtins.getattr')
-        ])
-        add_safe_globals(_allowed_names())
-        try:
-            yield
-        finally:
-            clear_safe_globals()
-            add_safe_globals(before)
-            HistoryBuffer._statistics_methods.clear()
-            HistoryBuffer._statistics_methods.update(statistics)
+    token = _TRUSTED.set(trust or _TRUSTED.get())
+    try:
+        yield
+    finally:
+        _TRUSTED.reset(token)
 
 
 def file_problem(path: Path, name: str) -> Optional[str]:
@@ -101,6 +66,8 @@ def file_problem(path: Path, name: str) -> Optional[str]:
             return 'is empty: save or download it again'
         if start.startswith(b'<'):
             return 'is a web page, no checkpoint: download the file itself'
+        if start.startswith(b'PK\3\4') and not is_zipfile(file):
+            return 'is truncated: save or download it again'
         expected = _NAME_HASH.search(name)
         if expected is None:
             return None
@@ -117,37 +84,51 @@ def file_problem(path: Path, name: str) -> Optional[str]:
 
 def load_file(file: Union[str, Path, BinaryIO],
               map_location: Any = 'cpu',
-              name: Optional[str] = None) -> Any:
+              name: Optional[str] = None,
+              trust: bool = False) -> Any:
     """Read a checkpoint file, refusing every name outside the allow-list.
 
     Training checkpoints of mmengine and onedl-mmengine, written under numpy 1 or 2,
-    pass; so does everything that ``torch.load(weights_only=True)`` reads.
+    pass; so does nearly all that ``torch.load(weights_only=True)`` reads.
 
     Args:
         file: A path, or an open file or buffer at its start.
         map_location: As in ``torch.load``; None is 'cpu'.
         name: What to call the file in errors. Default: its path.
+        trust: Let this file run code. So do :func:`trusting` and a tool's
+            ``--trust-checkpoint``.
 
     Returns:
         What was saved, usually a dict with ``state_dict`` and ``meta``.
 
     Raises:
-        CheckpointError: the file is missing, broken, not what its name says, or its
-            pickle asks for something that could run code; nothing has been run.
+        CheckpointError: the file is missing, broken, not what its name says, claims
+            more than it holds, or asks for something that could run code; nothing has
+            been run.
     """
-    if isinstance(file, (str, Path)):
-        file = Path(file).expanduser()
-        name = name or str(file)
-        problem = file_problem(file, file.name)
+    map_location = 'cpu' if map_location is None else map_location
+    if not isinstance(file, (str, Path)):
+        return _load(file, map_location, name or 'the checkpoint', trust)
+    path = Path(file).expanduser()
+    name = name or str(path)
+    try:
+        problem = file_problem(path, path.name)
         if problem:
             raise CheckpointError(f'{name} {problem}')
-    name = name or 'the checkpoint'
+        with open(path, 'rb') as opened:
+            return _load(opened, map_location, name, trust)
+    except OSError as error:
+        raise CheckpointError(f'{name} cannot be opened: {error.strerror}') from error
+
+
+def _load(file: BinaryIO, map_location: Any, name: str, trust: bool) -> Any:
     try:
-        with _allow_list():
-            return torch.load(
-                file,
-                map_location='cpu' if map_location is None else map_location,
-                weights_only=True)
+        if trust or _TRUSTED.get():
+            return torch.load(file, map_location=map_location, weights_only=False)
+        check_claims(file)
+        with allow_list():
+            content = torch.load(file, map_location=map_location, weights_only=True)
+        return finished(content, file.seek(0, os.SEEK_END))
     except Exception as error:  # a broken pickle can raise anything
         raise CheckpointError(_explain(error, name)) from error
 
@@ -155,12 +136,13 @@ def load_file(file: Union[str, Path, BinaryIO],
 def _explain(error: Exception, name: str) -> str:
     refused = _REFUSED.search(str(error))
     if isinstance(error, pickle.UnpicklingError) and refused:
+        what = next(group for group in refused.groups() if group).splitlines()[0]
         return (
-            f'{name} is refused: it asks for {refused[1] or refused[2]}, which could '
-            'run code; get a file that holds tensors only, or, for a class of your own,'
-            ' allow it with torch.serialization.add_safe_globals')
+            f'{name} is refused: it asks for {what}, which could run code; get a file '
+            'that holds tensors only, or, if you trust its author as you trust a '
+            'program, pass --trust-checkpoint (trust_checkpoint=True in Python)')
     reason = re.sub(r'(?s).*WeightsUnpickler error: ', '', str(error)).strip()
     reason = reason.splitlines()[0][:200] if reason else 'it ends too early'
     return (
-        f'{name} cannot be read ({type(error).__name__}: {reason}): it is truncated '
-        'or no PyTorch checkpoint; save or download it again')
+        f'{name} cannot be read ({type(error).__name__}: {reason}): it is truncated, '
+        'damaged or no PyTorch checkpoint; save or download it again')

@@ -2,7 +2,7 @@
 import io
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Optional
 
 from mmengine.fileio import get_file_backend
 from mmengine.runner import checkpoint as mmengine_checkpoint
@@ -10,16 +10,17 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from .download import download
 from .safe_load import CheckpointError, load_file
+from .state_dict import require_finite
 
 # MMEngine logs the name of a loader without its first ten letters, `load_from_`.
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
-    return load_file(filename, map_location)
+    return _load(filename, map_location, filename)
 
 
 def load_from_http(filename: str, map_location: Any = None) -> Any:
-    return load_file(download(filename), map_location)
+    return _load(download(filename), map_location)
 
 
 def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
@@ -35,7 +36,7 @@ def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
     if '://' in found:
         return load_from_http(found, map_location)
     home = Path(mmengine_checkpoint._get_mmengine_home())
-    return load_file(home / found, map_location)
+    return _load(home / found, map_location)
 
 
 def load_from_mmcls(filename: str, map_location: Any = None) -> Any:
@@ -46,7 +47,7 @@ def load_from_mmcls(filename: str, map_location: Any = None) -> Any:
 
 def load_from_ceph(filename: str, map_location: Any = None) -> Any:
     backend = get_file_backend(filename, backend_args=dict(backend='petrel'))
-    return load_file(io.BytesIO(backend.get(filename)), map_location, name=filename)
+    return _load(io.BytesIO(backend.get(filename)), map_location, filename)
 
 
 def load_from_pavi(filename: str, map_location: Any = None) -> Any:
@@ -55,7 +56,18 @@ def load_from_pavi(filename: str, map_location: Any = None) -> Any:
     with TemporaryDirectory() as folder:
         file = Path(folder) / model.name
         model.download(str(file))
-        return load_file(file, map_location, name=filename)
+        return _load(file, map_location, filename)
+
+
+def _load(file: Any, map_location: Any, name: Optional[str] = None) -> Any:
+    """Read a checkpoint whose weights are going to be used."""
+    checkpoint = load_file(file, map_location, name)
+    if isinstance(checkpoint, dict):
+        keys = [key for key in ('state_dict', 'ema_state_dict') if key in checkpoint]
+        for weights in [checkpoint[key] for key in keys] or [checkpoint]:
+            if isinstance(weights, dict):
+                require_finite(weights, name or str(file))
+    return checkpoint
 
 
 def _look_up(urls: dict, filename: str) -> str:

@@ -1,6 +1,7 @@
 """Take weights out of a loaded checkpoint and put them into a model, all or none."""
 from typing import Any, Dict, List, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from .safe_load import CheckpointError
@@ -19,15 +20,47 @@ def model_state(checkpoint: Any, source: str) -> Mapping[str, Tensor]:
         Tensors by key.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is none, or it holds numbers that are not finite.
     """
     if isinstance(checkpoint, Mapping):
         state = checkpoint.get('state_dict', checkpoint)
         if isinstance(state, Mapping) and state and all(
-                isinstance(value, Tensor) for value in state.values()):
+                isinstance(value, Tensor) and value.layout == torch.strided
+                for value in state.values()):
+            require_finite(state, source)
             return state
     raise CheckpointError(f'{source} holds no weights: expected a dict of tensors, or '
                           'one under the key "state_dict"')
+
+
+def require_finite(state_dict: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights with which every result would be NaN.
+
+    Args:
+        state_dict: Tensors by key; other values are passed over.
+        source: Name of the file, for the error.
+
+    Raises:
+        CheckpointError: a weight is NaN or infinite; the keys are listed.
+    """
+    spoilt = [
+        str(key) for key, value in state_dict.items()
+        if isinstance(value, Tensor) and not _is_finite(value)
+    ]
+    if spoilt:
+        raise CheckpointError(
+            f'{source} holds NaN or infinite weights in {len(spoilt)} of '
+            f'{len(state_dict)} keys: {_listed(spoilt)}; its training diverged: take '
+            'an earlier checkpoint')
+
+
+def _is_finite(value: Tensor) -> bool:
+    inexact = value.is_floating_point() or value.is_complex()
+    if value.is_meta or value.layout != torch.strided or not inexact:
+        return True
+    if value.is_floating_point() and value.element_size() == 1:  # float8
+        value = value.float()
+    return bool(torch.isfinite(value).all())
 
 
 def backbone_state(checkpoint: Any,
@@ -44,7 +77,7 @@ def backbone_state(checkpoint: Any,
         Tensors by key, without the prefix.
 
     Raises:
-        CheckpointError: no key begins with the prefix.
+        CheckpointError: no key begins with the prefix, or a weight is not finite.
     """
     state = model_state(checkpoint, source)
     found = {
@@ -68,8 +101,9 @@ def load_state(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) 
 
     Raises:
         CheckpointError: keys are missing, unexpected or of another shape; all kinds are
-            listed, and the model is as it was.
+            listed, and the model is as it was. Or weights are not finite.
     """
+    require_finite(state_dict, source)
     problems = state_problems(model.state_dict(), state_dict)
     if problems:
         raise CheckpointError(

@@ -9,7 +9,8 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner.base_loop import BaseLoop
 from torch import Tensor, nn
 
-from simclr_mm.checkpoints import backbone_state, install_safe_loading, state_problems
+from simclr_mm.checkpoints import (CheckpointError, backbone_state,
+                                   install_safe_loading, state_problems)
 from simclr_mm.registry import HOOKS
 
 
@@ -97,7 +98,7 @@ def _check_loaded(runner) -> None:
     """Compare the backbone with the file.
 
     Raises:
-        RuntimeError: keys are missing, left over, of another shape, or not loaded.
+        CheckpointError: keys are missing, left over, of another shape, or not loaded.
     """
     init_cfg = _encoder(runner)
     path = init_cfg['checkpoint']
@@ -106,7 +107,7 @@ def _check_loaded(runner) -> None:
     state = _backbone(runner).state_dict()
     problems = state_problems(state, wanted) or _differing(state, wanted)
     if problems:
-        raise RuntimeError(
+        raise CheckpointError(
             f'the backbone is not the encoder in {path}: {problems}; check that '
             'model.backbone is what was pretrained, that init_cfg.prefix is what its '
             "keys begin with ('backbone.'), and that nothing overwrites it")

@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
 from torch.utils.data import Dataset
 
-from simclr_mm.checkpoints import install_safe_loading
+from simclr_mm.checkpoints import CheckpointError, install_safe_loading
 from simclr_mm.engine.pretrained_backbone import PretrainedBackboneHook
 
 pytestmark = pytest.mark.portable
@@ -199,12 +199,14 @@ def test_a_hook_that_writes_weights_is_found(tmp_path, encoder, point, message):
         runner.train()
 
 
-def test_nan_is_equal_to_itself(tmp_path, encoder):
+def test_an_encoder_that_diverged_is_refused(tmp_path, encoder):
     state = torch.load(encoder)
     state['state_dict']['backbone.conv1.weight'][0, 0, 0, 0] = torch.nan
     torch.save(state, tmp_path / 'nan.pth')
     hook = PretrainedBackboneHook()
-    _runner(tmp_path, _init_cfg(str(tmp_path / 'nan.pth')), hook).train()
+    runner = _runner(tmp_path, _init_cfg(str(tmp_path / 'nan.pth')), hook)
+    with pytest.raises(CheckpointError, match='NaN .*: backbone.conv1.weight;'):
+        runner.train()
 
 
 def _train_rank(rank: int, port: int, work_dir, encoder: str, errors) -> None:

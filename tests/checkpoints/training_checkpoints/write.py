@@ -34,18 +34,23 @@ class Points(Dataset):
         return torch.tensor([index / 8, 1.0])
 
 
+def runner(folder: str, epochs: int, **kwargs) -> Runner:
+    return Runner(
+        model=Model(),
+        work_dir=folder,
+        train_dataloader=dict(
+            dataset=Points(), batch_size=4, sampler=dict(type='DefaultSampler')),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.1)),
+        param_scheduler=dict(type='CosineAnnealingLR', T_max=2),
+        **kwargs)
+
+
 def main() -> None:
     names = [d.metadata['Name'] for d in distributions()]
     name = next(n for n in names if n in ('mmengine', 'onedl-mmengine'))
     with TemporaryDirectory() as folder:
-        Runner(
-            model=Model(),
-            work_dir=folder,
-            train_dataloader=dict(
-                dataset=Points(), batch_size=4, sampler=dict(type='DefaultSampler')),
-            train_cfg=dict(by_epoch=True, max_epochs=2),
-            optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.1)),
-            param_scheduler=dict(type='CosineAnnealingLR', T_max=2)).train()
+        runner(folder, 2).train()
         file = Path(folder) / 'epoch_2.pth'
         file.rename(Path(__file__).with_name(f'{name}_numpy{np.__version__[0]}.ckpt'))
 

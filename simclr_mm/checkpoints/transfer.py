@@ -1,0 +1,123 @@
+"""Bring the bytes of a URL into a file, through connections that break."""
+import os
+import socket
+import ssl
+import time
+from http.client import HTTPException, HTTPResponse
+from typing import BinaryIO, Dict, Iterator, Optional
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, build_opener
+
+from rich.console import Console
+from rich.progress import (BarColumn, DownloadColumn, Progress, TextColumn,
+                           TimeRemainingColumn, TransferSpeedColumn)
+
+_TIMEOUT = 30  # seconds without a byte before a connection counts as lost
+_WAIT = 1  # seconds before the second attempt, doubled for each further one
+_ATTEMPTS = 5  # waits 15 s in all: enough for a server that restarts a connection
+_MAY_PASS = (408, 416, 429, 500, 502, 503, 504)  # HTTP: 416 passes with a new start
+# Without a network, a later attempt finds none either.
+_FINAL = (socket.gaierror, ConnectionRefusedError, ssl.SSLCertVerificationError, str)
+_BLOCK = 1 << 16  # bytes
+
+
+class _Broken(OSError):
+    """The connection ended before the file did."""
+
+
+def transfer(url: str, file: BinaryIO, name: str) -> None:
+    """Write what a URL gives into a file.
+
+    A lost connection is taken up where it broke if the server says that the content is
+    still the same (Range and If-Range), and from the start otherwise. Proxies are those
+    of the environment (``https_proxy``, ``no_proxy``).
+
+    Args:
+        url: http or https.
+        file: Open for writing, empty.
+        name: What the progress bar shows.
+
+    Raises:
+        OSError: it failed for good, or five times.
+        http.client.HTTPException: the server speaks no HTTP.
+    """
+    source = _Source(url)
+    columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(),
+               TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(name, total=None)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                for size in source.read_into(file):
+                    progress.update(task, completed=size, total=source.total)
+                return
+            except (OSError, HTTPException) as error:
+                if attempt == _ATTEMPTS or not _may_pass(error):
+                    raise
+            time.sleep(_WAIT * 2**(attempt - 1))
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a later attempt could succeed."""
+    if isinstance(error, HTTPError):
+        return error.code in _MAY_PASS
+    return not isinstance(
+        error.reason if isinstance(error, URLError) else error, _FINAL)
+
+
+class _Source:
+    """A URL, and what its server said about the content.
+
+    Args:
+        url: http or https.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.total: Optional[int] = None  # bytes
+        self._version: Optional[str] = None  # strong ETag or date of the content
+
+    def read_into(self, file: BinaryIO) -> Iterator[int]:
+        """One attempt, which goes on after the bytes that are in the file.
+
+        Yields:
+            The size of the file, as it grows.
+        """
+        request = Request(self.url, headers=self._headers(file.tell()))
+        try:
+            response = build_opener().open(
+                request, timeout=_TIMEOUT)  # reads proxies now
+        except HTTPError as error:
+            if error.code == 416:  # it has nothing after our bytes: start again
+                self._version = None
+            raise
+        with response:
+            self._start(response, file)
+            while block := response.read1(_BLOCK):  # what is there, soon
+                file.write(block)
+                yield file.tell()
+        if self.total is not None and file.tell() != self.total:
+            raise _Broken(f'the connection broke after {file.tell()} of {self.total} '
+                          'bytes')
+
+    def _headers(self, size: int) -> Dict[str, str]:
+        headers = {'User-Agent': 'simclr_mm'}
+        if size and self._version is not None:
+            headers.update({'Range': f'bytes={size}-', 'If-Range': self._version})
+        return headers
+
+    def _start(self, response: HTTPResponse, file: BinaryIO) -> None:
+        """Put the file where the response begins: at its end, or at zero."""
+        headers = response.headers
+        if response.status != 206:
+            file.seek(0)
+            file.truncate()
+        elif not headers.get('Content-Range', '').startswith(f'bytes {file.tell()}-'):
+            self._version = None
+            raise _Broken('the server sent another part of the file than asked for')
+        etag = headers.get('ETag', 'W/')
+        weak = etag.startswith('W/')  # says "much the same", not "the same bytes"
+        self._version = headers.get('Last-Modified') if weak else etag
+        length = headers.get('Content-Length')
+        self.total = None if length is None else file.tell() + int(length)
+        file.seek(0, os.SEEK_END)
