@@ -2,6 +2,7 @@ default_scope = 'mmpretrain'
 runner_type = 'simclr_mm.Runner'
 
 default_hooks = dict(
+    runtime_info=dict(type='simclr_mm.RuntimeInfoHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),

@@ -1,0 +1,114 @@
+"""Say in one sentence when the logged numbers mean that nothing is learned."""
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.runner import Runner
+
+from simclr_mm.registry import HOOKS
+
+_TRAINING = ('train/loss', 'train/chance', 'train/neg_sim')
+_RANK, _STD, _ISOTROPIC = (
+    f'label_free/{name}' for name in ('effective_rank', 'feature_std', 'isotropic_std'))
+
+
+@HOOKS.register_module()
+class LearningWatchHook(Hook):
+    """Warn when the encoder does not learn or its outputs have collapsed.
+
+    Looks at what is logged anyway, with each line of the log and after each validation,
+    and reads nothing from the device. It warns once, and again only if the numbers were
+    well in between. It says nothing of models without a contrastive loss.
+
+    Args:
+        loss_margin: The loss is at chance within this share of it. 0.01: noise is well
+            below after averaging over a line of the log, and an encoder that learns is
+            farther off after a few hundred steps.
+        max_neg_sim: Cosine similarity of projections of different images, averaged,
+            from which on they count as one point; about 0 when all is well.
+        epochs: For how long either has to last. 3: loss and similarity may stand still
+            in the warm-up.
+        min_steps: And for how many steps, where epochs are short.
+        min_rank: Lowest effective rank of the validation features. Below 2 they are
+            multiples of one vector and a little noise.
+        min_std: Lowest standard deviation of the normalised validation features, as a
+            share of 1/sqrt(C). Below 0.02 the angle between two images is about a
+            degree.
+    """
+    # After mmengine's hooks have entered the numbers, before a checkpoint is saved.
+    priority = 'LOW'
+
+    def __init__(self,
+                 loss_margin: float = 0.01,
+                 max_neg_sim: float = 0.95,
+                 epochs: int = 3,
+                 min_steps: int = 300,
+                 min_rank: float = 2.,
+                 min_std: float = 0.02) -> None:
+        self.loss_margin = loss_margin
+        self.max_neg_sim = max_neg_sim
+        self.epochs = epochs
+        self.min_steps = min_steps
+        self.min_rank = min_rank
+        self.min_std = min_std
+
+    def before_train(self, runner: Runner) -> None:
+        loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
+        self._interval = loggers[0].interval if loggers else -1  # -1: epochs only
+        self._read = self._well = runner.iter  # steps done at the last look, when well
+        self._told: set[str] = set()  # of 'training' and 'validation'
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
+        if not (self.every_n_inner_iters(batch_idx, self._interval)
+                or self.end_of_epoch(runner.train_dataloader, batch_idx)):
+            return
+        scalars = runner.message_hub.log_scalars
+        if not all(name in scalars for name in _TRAINING):
+            return
+        step = runner.iter + 1
+        symptom = self._symptom(*(scalars[name].mean(step - self._read)
+                                  for name in _TRAINING))
+        self._read = step
+        if symptom is None:
+            self._well = step
+            self._told.discard('training')
+        lasted = step - self._well
+        epochs = lasted / len(runner.train_dataloader)
+        if epochs >= self.epochs and lasted >= self.min_steps:
+            self._tell(
+                runner, 'training', f'For {epochs:.3g} epochs, {lasted} steps, '
+                f'{symptom} and look at the views.')
+
+    def _symptom(self, loss: float, chance: float, neg_sim: float) -> str | None:
+        if neg_sim >= self.max_neg_sim:
+            return ('projections of different images have had a cosine similarity of '
+                    f'{self.max_neg_sim:g} or more, now {neg_sim:.3f}: they have '
+                    'collapsed to one point. Lower the learning rate')
+        if abs(loss - chance) <= self.loss_margin * chance:
+            return (f'the loss has been within {100 * self.loss_margin:g} % of chance, '
+                    f'{chance:.2f} (ln(VN - 1) for NT-Xent): the encoder is not '
+                    'learning. Change the learning rate')
+        return None
+
+    def after_val_epoch(self,
+                        runner: Runner,
+                        metrics: dict[str, float] | None = None) -> None:
+        if not hasattr(self, '_told') or not {_RANK, _STD, _ISOTROPIC} <= set(metrics):
+            return  # validation alone, or without LabelFreeMetrics
+        rank, share = metrics[_RANK], metrics[_STD] / metrics[_ISOTROPIC]
+        width = round(metrics[_ISOTROPIC]**-2)
+        if rank >= self.min_rank and share >= self.min_std:
+            self._told.discard('validation')
+            return
+        self._tell(
+            runner, 'validation',
+            f'Effective rank {rank:.1f} of {width}, standard deviation {share:.2g} of '
+            'that of features in all directions: the features of the validation images '
+            'are nearly the same; the encoder has collapsed, or has hardly been '
+            'trained.')
+
+    def _tell(self, runner: Runner, kind: str, sentence: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            runner.logger.warning(sentence)

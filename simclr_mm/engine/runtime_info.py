@@ -1,0 +1,70 @@
+"""The log's numbers, read from the device once per line of the log."""
+import torch
+from mmengine.hooks import LoggerHook
+from mmengine.hooks import RuntimeInfoHook as _RuntimeInfoHook
+from mmengine.runner import Runner
+from torch import Tensor
+
+from simclr_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class RuntimeInfoHook(_RuntimeInfoHook):
+    """MMEngine's hook, which does not wait for the device in every step.
+
+    What the model returns stays on the device until the step in which the logger
+    writes, the end of the epoch, a validation or a checkpoint. Then all steps since are
+    read in one copy, so that the log's averages are MMEngine's to the last bit.
+
+    Differs: MMEngine reads each value of each step, which stops the host until the
+    device has finished the step.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
+        self._interval = loggers[0].interval if loggers else -1
+        self._waiting: list[dict] = []  # outputs of the steps since the last reading
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
+        self._waiting.append({
+            key: value.detach() if isinstance(value, Tensor) else value
+            for key, value in (outputs or {}).items()
+        })
+        if (self.every_n_inner_iters(batch_idx, self._interval)
+                or self.end_of_epoch(runner.train_dataloader, batch_idx)
+                or self.is_last_train_iter(runner)):
+            self._read(runner)
+
+    def before_val(self, runner: Runner) -> None:
+        if hasattr(self, '_waiting'):  # not where validation is all that runs
+            self._read(runner)
+        super().before_val(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self._read(runner)
+        checkpoint['message_hub'] = runner.message_hub.state_dict()
+
+    def _read(self, runner: Runner) -> None:
+        on_device = [
+            value for outputs in self._waiting for value in outputs.values()
+            if isinstance(value, Tensor)
+        ]
+        numbers = iter(_to_host(on_device))
+        for outputs in self._waiting:
+            for key, value in outputs.items():
+                number = next(numbers) if isinstance(value, Tensor) else value
+                runner.message_hub.update_scalar(f'train/{key}', number)
+        self._waiting = []
+
+
+def _to_host(values: list[Tensor]) -> list[float]:
+    """Scalars of one device as numbers, in one copy."""
+    if not values:
+        return []
+    # float64 holds every float32 and every count.
+    return torch.stack([value.double().reshape(()) for value in values]).tolist()
