@@ -45,7 +45,7 @@ def main() -> None:
     for query, hits in zip(args.query, found):
         table = Table('rank', 'cosine', 'image', title=f'nearest to {query}')
         for rank, hit in enumerate(hits, start=1):
-            table.add_row(str(rank), f'{hit.similarity:.4f}', hit.path)
+            table.add_row(str(rank), f'{hit.similarity:.4f}', hit.name)
         Console(soft_wrap=True).print(table)
     plot_gallery(
         args.out, args.query, [[hit.name for hit in hits] for hits in found],

@@ -55,10 +55,11 @@ def test_an_unreadable_gallery_image_is_replaced_a_query_is_not(tmp_path):
                 cv2.imwrite(str(tmp_path / split / name / f'{i}.png'), picture)
     (tmp_path / 'train' / 'b' / '1.png').write_bytes(b'broken')
     (tmp_path / 'val' / 'a' / '0.png').write_bytes(b'broken')
-    data = GalleryAndQuery(
-        gallery=dict(type='CustomDataset', data_root=str(tmp_path / 'train')),
-        query=dict(type='CustomDataset', data_root=str(tmp_path / 'val')),
-        pipeline=[dict(type='LoadImageFromFile'), *PIPELINE])
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        data = GalleryAndQuery(
+            gallery=dict(type='CustomDataset', data_root=str(tmp_path / 'train')),
+            query=dict(type='CustomDataset', data_root=str(tmp_path / 'val')),
+            pipeline=[dict(type='LoadImageFromFile'), *PIPELINE])
     stand_in = data[4]  # class b, image 1
     assert int(stand_in['data_samples'].gt_label) == 1
     assert int(stand_in['inputs'].max()) == 100

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 
 from simclr_mm.datasets import ReplaceUnreadable, SampleIndex
@@ -58,13 +59,14 @@ def test_other_errors_pass():
 
 
 def test_other_packages_transforms_are_a_function_of_seed_epoch_and_image():
-    data = ReplaceUnreadable(
-        dict(
-            type='simclr_mm.Digits',
-            pipeline=[
-                dict(type='RandomResizedCrop', scale=16),
-                dict(type='PackInputs'),
-            ]))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        data = ReplaceUnreadable(
+            dict(
+                type='simclr_mm.Digits',
+                pipeline=[
+                    dict(type='RandomResizedCrop', scale=16),
+                    dict(type='PackInputs'),
+                ]))
     first = data[SampleIndex(5, seed=1, epoch=2)]['inputs']
     np.random.seed(99)
     assert first.equal(data[SampleIndex(5, seed=1, epoch=2)]['inputs'])

@@ -55,6 +55,16 @@ def test_the_views_are_those_of_training(dataset, folder):
     assert 0 <= top <= 12 - height and 0 <= left <= 9 - width
 
 
+def test_views_that_the_device_augments_are_shown_too(dataset, folder):
+    pipeline = [dict(transform) for transform in PIPELINE]
+    pipeline[1]['augment'] = 'device'
+    on_device = build(folder, pipeline)
+    shown, expected = (make_views(each, 5, seed=1) for each in (on_device, dataset))
+    np.testing.assert_array_equal(shown.views, expected.views)
+    assert shown.params == expected.params
+    assert isinstance(on_device[SampleIndex(5)]['inputs'], list)  # still left to it
+
+
 def test_what_is_said_of_a_view():
     params = dict(
         crop=(3, 16, 11, 14),
