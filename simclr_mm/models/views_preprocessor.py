@@ -5,16 +5,19 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
+from simclr_mm.augment import STEP_WIDTH, augment
 from simclr_mm.registry import MODELS
 
 
 @MODELS.register_module()
 class ViewsPreprocessor(BaseDataPreprocessor):
-    """Copies a batch to the device, turns BGR into RGB and normalises.
+    """Copies a batch to the device, augments what is not yet, and normalises RGB.
 
     n images, V views, S side in pixels. A batch's ``inputs`` are uint8 and one of
 
     - (n, V, 3, S, S), from TwoViews,
+    - [(n, V, S, S, 3), (n, V, T, 9)], from TwoViews that leaves the augmentation to the
+      device: crops, and float64 numbers that say what was drawn for each,
     - a list of V tensors (n, 3, S, S), from mmpretrain's MultiView and default_collate,
     - (n, 3, S, S), images without views,
     - a list of n tensors (3, S, S), the same by pseudo_collate.
@@ -57,15 +60,52 @@ class ViewsPreprocessor(BaseDataPreprocessor):
             training: Not used; the same is done in training and testing.
 
         Returns:
-            ``inputs`` float32 (n, V, 3, S, S) or (n, 3, S, S), normalised RGB, and
-            ``data_samples``, None where the batch has none.
+            ``inputs`` float32 (n, V, 3, S, S) or (n, 3, S, S), normalised RGB, each
+            image channels-last in memory, and ``data_samples``, None where the batch
+            has none.
         """
-        data = self.cast_data(data)
-        images = _as_one_tensor(data['inputs'])
+        inputs = data['inputs']
+        samples = self.cast_data(data.get('data_samples'))
+        if _is_left_to_us(inputs):
+            return dict(inputs=self._augment(*inputs), data_samples=samples)
+        images = _as_one_tensor(self.cast_data(inputs))
         if self.to_rgb:
             images = images.flip(-3)
+        # While they are bytes, another order in memory costs a quarter.
+        shape = images.shape
+        images = images.flatten(0, -4).contiguous(memory_format=torch.channels_last)
         images = images.float().sub_(self.mean).div_(self.std)
-        return dict(inputs=images, data_samples=data.get('data_samples'))
+        return dict(inputs=images.unflatten(0, shape[:-3]), data_samples=samples)
+
+    @torch.no_grad()
+    def _augment(self, crops: Tensor, steps: Tensor) -> Tensor:
+        """Do what TwoViews drew, (n, V, S, S, 3) and (n, V, T, 9) -> (n, V, 3, S, S).
+
+        The numbers stay on the host, where they decide which kernels to start.
+        """
+        crops = crops.to(self.device, non_blocking=self._non_blocking)
+        images = crops.flatten(0, 1)  # (nV, S, S, 3)
+        rgb = images.unbind(-1)[::-1]
+        images = torch.stack(rgb, dim=1)  # (nV, 3, S, S), whole planes
+        with torch.autocast(self.device.type, enabled=False):
+            images = augment(images, steps.flatten(0, 1))
+        if not self.to_rgb:
+            images = images.flip(1)
+        images = images.contiguous(memory_format=torch.channels_last)
+        # One pass from bytes to normalised floats.
+        images = torch.addcmul(-self.mean / self.std, images, 1 / self.std)
+        return images.unflatten(0, crops.shape[:2])
+
+
+def _is_left_to_us(inputs: Any) -> bool:
+    """Whether TwoViews left the augmentation to the device."""
+    if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
+        return False
+    crops, steps = inputs
+    return (isinstance(crops, Tensor) and isinstance(steps, Tensor)
+            and crops.dtype == torch.uint8 and steps.dtype == torch.float64
+            and crops.ndim == 5 and crops.shape[4] == 3 and steps.ndim == 4
+            and crops.shape[:2] == steps.shape[:2] and steps.shape[3] == STEP_WIDTH)
 
 
 def _as_one_tensor(inputs: Any) -> Tensor:

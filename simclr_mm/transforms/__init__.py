@@ -2,10 +2,11 @@ from .blur import RandomGaussianBlur
 from .color import ColorDistortion, ColorJitter, RandomGrayscale
 from .geometric import RandomCutout, RandomGaussianNoise, RandomRotation, RandomSobel
 from .loading import LoadImageFromFile, UnreadableImage
+from .random_crop import RandomCropAndFlip
 from .views import TwoViews
 
 __all__ = [
-    'ColorDistortion', 'ColorJitter', 'LoadImageFromFile', 'RandomCutout',
-    'RandomGaussianBlur', 'RandomGaussianNoise', 'RandomGrayscale', 'RandomRotation',
-    'RandomSobel', 'TwoViews', 'UnreadableImage'
+    'ColorDistortion', 'ColorJitter', 'LoadImageFromFile', 'RandomCropAndFlip',
+    'RandomCutout', 'RandomGaussianBlur', 'RandomGaussianNoise', 'RandomGrayscale',
+    'RandomRotation', 'RandomSobel', 'TwoViews', 'UnreadableImage'
 ]

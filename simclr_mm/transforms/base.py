@@ -1,6 +1,6 @@
 """What the random transforms of one view have in common."""
 import math
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -97,3 +97,37 @@ class RandomTransform(BaseTransform):
         if 'view_params_one' in results:
             results['view_params_one'][name] = params
         return results
+
+
+class DeviceTransform(RandomTransform):
+    """A random transform that can leave its work to the device.
+
+    It draws and applies apart, and :mod:`simclr_mm.augment` has an operation of its
+    name for batches, which gives the same picture for the same parameters.
+    """
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
+        """Parameters for an image of this height and width in pixels."""
+        raise NotImplementedError
+
+    def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
+        """Apply drawn parameters.
+
+        Args:
+            img: (H, W, 3) uint8 BGR, not written to.
+            params: From ``draw``.
+        """
+        raise NotImplementedError
+
+    def apply(self, img: np.ndarray,
+              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+        params = self.draw(*img.shape[:2], rng)
+        return self.paint(img, params), params
+
+    def record(self, size: int, rng: np.random.Generator) -> Optional[dict]:
+        """Draw what ``transform`` would draw, for an image of this side in pixels.
+
+        Returns:
+            The parameters, None where the transform would not be applied.
+        """
+        return self.draw(size, size, rng) if rng.random() < self.prob else None

@@ -7,7 +7,7 @@ import numpy as np
 
 from simclr_mm.registry import TRANSFORMS
 
-from .base import RandomTransform, check_range
+from .base import DeviceTransform, check_range
 
 
 def gaussian_blur(img: np.ndarray, kernel: int, sigma: float) -> np.ndarray:
@@ -28,7 +28,7 @@ def gaussian_blur(img: np.ndarray, kernel: int, sigma: float) -> np.ndarray:
 
 
 @TRANSFORMS.register_module()
-class RandomGaussianBlur(RandomTransform):
+class RandomGaussianBlur(DeviceTransform):
     """Blur by a sigma drawn uniformly.
 
     Source: SimCLR, arXiv:2002.05709, Appendix A, "Gaussian blur": half of the images,
@@ -58,8 +58,9 @@ class RandomGaussianBlur(RandomTransform):
         self.sigma = sigma
         self.kernel = kernel
 
-    def apply(self, img: np.ndarray,
-              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
-        kernel = self.kernel or (img.shape[0] // 10) | 1
-        sigma = rng.uniform(*self.sigma)
-        return gaussian_blur(img, kernel, sigma), dict(sigma=sigma, kernel=kernel)
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
+        kernel = self.kernel or (height // 10) | 1
+        return dict(sigma=rng.uniform(*self.sigma), kernel=kernel)
+
+    def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
+        return gaussian_blur(img, **params)

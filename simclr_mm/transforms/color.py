@@ -9,7 +9,7 @@ from mmcv.transforms import BaseTransform
 
 from simclr_mm.registry import TRANSFORMS
 
-from .base import RandomTransform, check_prob
+from .base import DeviceTransform, check_prob
 
 _FLOOR = -0.499
 
@@ -85,7 +85,7 @@ def adjust_hue(img: np.ndarray, factor: float) -> np.ndarray:
 
 
 @TRANSFORMS.register_module()
-class ColorJitter(RandomTransform):
+class ColorJitter(DeviceTransform):
     """Brightness, contrast, saturation and hue in random order.
 
     Args:
@@ -106,7 +106,7 @@ class ColorJitter(RandomTransform):
                  hue: float,
                  prob: float = 1.0) -> None:
         super().__init__(prob)
-        self.operations = []
+        self.operations = {}  # name: function, lowest and highest factor
         for name, function, width in (('brightness', adjust_brightness, brightness),
                                       ('contrast', adjust_contrast, contrast),
                                       ('saturation', adjust_saturation, saturation)):
@@ -114,27 +114,32 @@ class ColorJitter(RandomTransform):
                 raise ValueError(
                     f'{type(self).__name__}: {name} must be >= 0, got {width}: write 0 '
                     f'to leave it alone, 0.8 for factors in [0.2, 1.8].')
-            self.operations.append((name, function, max(0, 1 - width), 1 + width))
+            self.operations[name] = function, max(0, 1 - width), 1 + width
         if not 0 <= hue <= 0.5:
             raise ValueError(
                 f'{type(self).__name__}: hue must be in [0, 0.5], got {hue}: write 0.2 '
                 f'for up to a fifth of a turn of the colour circle either way.')
-        self.operations.append(('hue', adjust_hue, -hue, hue))
+        self.operations['hue'] = adjust_hue, -hue, hue
 
-    def apply(self, img: np.ndarray,
-              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
         """The drawn factors by name, in the order of their application."""
+        names = list(self.operations)
         params = {}
         for k in rng.permutation(4):
-            name, function, low, high = self.operations[k]
-            params[name] = rng.uniform(low, high)
+            _, low, high = self.operations[names[k]]
+            params[names[k]] = rng.uniform(low, high)
+        return params
+
+    def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
+        for name, factor in params.items():
+            function, low, high = self.operations[name]
             if low < high:
-                img = function(img, params[name])
-        return img, params
+                img = function(img, factor)
+        return img
 
 
 @TRANSFORMS.register_module()
-class RandomGrayscale(RandomTransform):
+class RandomGrayscale(DeviceTransform):
     """All colour gone, three equal channels.
 
     Args:
@@ -144,9 +149,11 @@ class RandomGrayscale(RandomTransform):
     def __init__(self, prob: float = 0.2) -> None:
         super().__init__(prob)
 
-    def apply(self, img: np.ndarray,
-              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
-        return to_gray(img), {}
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
+        return {}
+
+    def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
+        return to_gray(img)
 
 
 @TRANSFORMS.register_module()

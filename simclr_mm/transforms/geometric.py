@@ -11,11 +11,14 @@ import numpy as np
 
 from simclr_mm.registry import TRANSFORMS
 
-from .base import RandomTransform, check_range
+from .base import DeviceTransform, check_range
 
 # Near the ImageNet mean, so near zero after normalisation, as cutout's paper
 # (arXiv:1708.04552) wants it.
 _MID_GRAY = 128
+
+# PIL cuts fractions off; whole numbers stay what they are.
+_ALMOST_ZERO = 1e-3
 
 _QUARTER_TURNS = {
     90: cv2.ROTATE_90_COUNTERCLOCKWISE,
@@ -32,15 +35,17 @@ def rotate(img: np.ndarray, degrees: float) -> np.ndarray:
         degrees: Angle, counter-clockwise.
 
     Returns:
-        (H, W, 3) uint8, bilinear.
+        (H, W, 3) uint8, bilinear and rounded down, as PIL does.
     """
     height, width = img.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
-    return cv2.warpAffine(
-        img,
+    turned = cv2.warpAffine(
+        img.astype(np.float32),
         matrix, (width, height),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE)
+    turned += _ALMOST_ZERO
+    return turned.astype(np.uint8)
 
 
 def sobel(img: np.ndarray) -> np.ndarray:
@@ -59,7 +64,7 @@ def sobel(img: np.ndarray) -> np.ndarray:
 
 
 @TRANSFORMS.register_module()
-class RandomRotation(RandomTransform):
+class RandomRotation(DeviceTransform):
     """Rotate by quarter turns or by any small angle.
 
     Args:
@@ -79,19 +84,22 @@ class RandomRotation(RandomTransform):
                 f'None for quarter turns, prob=0 for no rotation.')
         self.degrees = degrees
 
-    def apply(self, img: np.ndarray,
-              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
         if self.degrees is not None:
-            angle = rng.uniform(-self.degrees, self.degrees)
-            return rotate(img, angle), dict(degrees=angle)
-        angle = 90 * int(rng.integers(4))
-        if angle:
-            img = cv2.rotate(img, _QUARTER_TURNS[angle])
-        return img, dict(degrees=angle)
+            return dict(degrees=rng.uniform(-self.degrees, self.degrees))
+        return dict(degrees=90 * int(rng.integers(4)))
+
+    def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
+        degrees = params['degrees']
+        if degrees == 0:
+            return img
+        if degrees in _QUARTER_TURNS:
+            return cv2.rotate(img, _QUARTER_TURNS[degrees])
+        return rotate(img, degrees)
 
 
 @TRANSFORMS.register_module()
-class RandomCutout(RandomTransform):
+class RandomCutout(DeviceTransform):
     """Paint a grey square over a random place.
 
     The centre is uniform over all pixels, so squares at the border lose a part, as in
@@ -114,19 +122,21 @@ class RandomCutout(RandomTransform):
                 f'of the square as a share of the image, such as 0.5.')
         self.ratio = ratio
 
-    def apply(self, img: np.ndarray,
-              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
-        height, width = img.shape[:2]
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
         side = max(1, round(self.ratio * min(height, width)))
         top = int(rng.integers(height)) - side // 2
         left = int(rng.integers(width)) - side // 2
+        return dict(top=top, left=left, side=side)
+
+    def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
+        top, left, side = params['top'], params['left'], params['side']
         img = img.copy()
         img[max(0, top):top + side, max(0, left):left + side] = _MID_GRAY
-        return img, dict(top=top, left=left, side=side)
+        return img
 
 
 @TRANSFORMS.register_module()
-class RandomSobel(RandomTransform):
+class RandomSobel(DeviceTransform):
     """Replace the image by the strength of its edges, see :func:`sobel`.
 
     Args:
@@ -136,14 +146,18 @@ class RandomSobel(RandomTransform):
     def __init__(self, prob: float = 1.0) -> None:
         super().__init__(prob)
 
-    def apply(self, img: np.ndarray,
-              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
-        return sobel(img), {}
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
+        return {}
+
+    def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
+        return sobel(img)
 
 
 @TRANSFORMS.register_module()
-class RandomGaussianNoise(RandomTransform):
+class RandomGaussianNoise(DeviceTransform):
     """Add independent normal noise to every value.
+
+    On the device the same standard deviations are drawn, the noise is another.
 
     Args:
         std: Lowest and highest standard deviation in grey levels of [0, 255], drawn
@@ -161,9 +175,11 @@ class RandomGaussianNoise(RandomTransform):
         check_range(std, 'RandomGaussianNoise', 'std', (0, 25), zero=True)
         self.std = std
 
-    def apply(self, img: np.ndarray,
-              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
-        std = rng.uniform(*self.std)
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
+        return dict(std=rng.uniform(*self.std), seed=int(rng.integers(2**32)))
+
+    def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
+        rng = np.random.default_rng(params['seed'])
         noise = rng.standard_normal(img.shape, np.float32)  # (H, W, 3)
-        noise *= std
-        return cv2.add(img, noise, dtype=cv2.CV_8U), dict(std=std)
+        noise *= params['std']
+        return cv2.add(img, noise, dtype=cv2.CV_8U)

@@ -11,9 +11,11 @@ from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
+from simclr_mm.augment import STEP_WIDTH, encode_step
 from simclr_mm.registry import TRANSFORMS
 
-from .base import check_image, check_prob, check_range
+from .base import DeviceTransform, check_image, check_prob, check_range
+from .color import ColorDistortion
 from .crop import INTERPOLATIONS, resized_crop, sample_crop
 
 
@@ -24,6 +26,13 @@ def view_rng(seed: int, epoch: int, index: int, view: int) -> np.random.Generato
 
 def _is_foreign(transform: Callable) -> bool:
     return not type(transform).__module__.startswith('simclr_mm.')
+
+
+def _steps(transform: Callable) -> list[Callable]:
+    """What a transform does one after the other."""
+    if type(transform) is ColorDistortion:
+        return [transform.jitter, transform.gray]
+    return [transform]
 
 
 @contextlib.contextmanager
@@ -57,6 +66,12 @@ class TwoViews(BaseTransform):
     ``crop`` (top, left, height, width), ``flip``, and by class name what each random
     transform of this package drew (None where it was not applied).
 
+    Where the device augments, ``img`` is a list of two instead, crops and flips
+    (V, S, S, 3) uint8 and for each view what was drawn, a tensor of numbers (V, T, 9)
+    for T transforms. Both pass through PackInputs and default_collate;
+    ViewsPreprocessor does the rest of the work, with the same drawn numbers and so, but
+    for rounding, the same views.
+
     The views are a function of (seed, epoch, image, view) if the index comes from
     simclr_mm.ResumableSampler, in any worker and any order. Other packages' transforms
     find the global generators of Python, NumPy and torch seeded from that, too.
@@ -73,6 +88,10 @@ class TwoViews(BaseTransform):
         transforms: Configs of the transforms after crop and flip, for all views alike,
             or a list of V such lists, one for each view. They must keep (S, S, 3)
             uint8.
+        augment: Who applies ``transforms``: 'worker', this process; 'device',
+            ViewsPreprocessor on the model's device, in batches, for transforms of this
+            package alone; 'auto', the device where this machine has a GPU that PyTorch
+            can use and the transforms allow it, else the worker.
 
     Raises:
         ValueError: a value outside its range, as many pipelines as not V, an image that
@@ -87,7 +106,8 @@ class TwoViews(BaseTransform):
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         flip_prob: float = 0.5,
         interpolation: str = 'bilinear',
-        transforms: Sequence[Union[dict, Sequence[dict]]] = ()
+        transforms: Sequence[Union[dict, Sequence[dict]]] = (),
+        augment: str = 'worker',
     ) -> None:
         if not isinstance(size, int) or size < 1:
             raise ValueError(
@@ -112,6 +132,8 @@ class TwoViews(BaseTransform):
         self.interpolation = interpolation
         self.pipelines = self._build(transforms)  # V lists
         self.foreign = [any(map(_is_foreign, pipeline)) for pipeline in self.pipelines]
+        # Decided here, in the process that trains, and not again in its workers.
+        self.on_device = self._choose_device(augment)
         self._warned = False
 
     def _build(self, transforms: Sequence) -> list[list]:
@@ -128,10 +150,35 @@ class TwoViews(BaseTransform):
                 f'TwoViews: transforms has {len(transforms)} pipelines, but num_views '
                 f'is {self.num_views}: write {self.num_views} pipelines, or one flat '
                 f'list for all views.')
-        return [[TRANSFORMS.build(cfg) for cfg in pipeline] for pipeline in transforms]
+        return [[step for cfg in pipeline for step in _steps(TRANSFORMS.build(cfg))]
+                for pipeline in transforms]
+
+    def _choose_device(self, augment: str) -> bool:
+        if augment not in ('worker', 'device', 'auto'):
+            raise ValueError(f"TwoViews: augment must be 'worker', 'device' or 'auto', "
+                             f'got {augment!r}.')
+        if augment == 'worker' or (augment == 'auto' and not torch.cuda.is_available()):
+            return False
+        others = sorted({
+            type(step).__name__
+            for pipeline in self.pipelines
+            for step in pipeline
+            if _is_foreign(step) or not isinstance(step, DeviceTransform)
+        })
+        if not others:
+            return True
+        reason = (f'{", ".join(others)} cannot run on the device, which takes the '
+                  f'random transforms of simclr_mm alone')
+        if augment == 'device':
+            raise ValueError(f"TwoViews: {reason}: write augment='worker' or 'auto', "
+                             f'or leave them out.')
+        print_log(f'TwoViews: {reason}: the workers augment.', logger='current')
+        return False
 
     def transform(self, results: dict) -> Optional[dict]:
         check_image(results['img'], 'TwoViews')
+        if self.on_device:
+            return self._leave_to_device(results)
         shape = (self.num_views, 3, self.size, self.size)
         views = np.empty(shape, np.uint8)
         view_params = []
@@ -147,6 +194,27 @@ class TwoViews(BaseTransform):
             self._check_view(view['img'], v)
             cv2.split(view['img'], list(views[v]))  # (S, S, 3) -> (3, S, S)
         results['img'] = views
+        results['img_shape'] = (self.size, self.size)
+        results['view_params'] = view_params
+        return results
+
+    def _leave_to_device(self, results: dict) -> dict:
+        crops = np.empty((self.num_views, self.size, self.size, 3), np.uint8)
+        length = max(1, *map(len, self.pipelines))  # an empty tensor is not collated
+        steps = np.zeros((self.num_views, length, STEP_WIDTH))  # (V, T, 9)
+        view_params = []
+        for v, pipeline in enumerate(self.pipelines):
+            rng = self._rng(results.get('sample_idx'), v)
+            view = self._crop_and_flip(results, rng)
+            crops[v] = view['img']
+            drawn = view['view_params_one']
+            for t, transform in enumerate(pipeline):
+                name = type(transform).__name__
+                drawn[name] = transform.record(self.size, rng)
+                steps[v, t] = encode_step(name, drawn[name])
+            view_params.append(drawn)
+        # A tensor, because PackInputs takes an array of three axes for an image.
+        results['img'] = [crops, torch.from_numpy(steps)]
         results['img_shape'] = (self.size, self.size)
         results['view_params'] = view_params
         return results

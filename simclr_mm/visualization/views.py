@@ -2,6 +2,7 @@
 
 V views, S side of a view in pixels.
 """
+import copy
 from dataclasses import dataclass
 from typing import Any, Dict, List, Sequence
 
@@ -57,7 +58,9 @@ def make_views(dataset: Dataset, index: int, seed: int, epoch: int = 0) -> Views
     results['sample_idx'] = SampleIndex(index, seed, epoch)
     results = Compose(transforms[:places[0]])(results)
     original = results['img'][..., ::-1].copy()  # (H, W, 3) RGB
-    results = transforms[places[0]](results)
+    two_views = copy.copy(transforms[places[0]])
+    two_views.on_device = False  # the same views, made here
+    results = two_views(results)
     views = results['img'][:, ::-1].transpose(0, 2, 3, 1)  # (V, 3, S, S) BGR -> RGB
     return Views(index, original, views, results['view_params'])
 

@@ -7,6 +7,7 @@ from mmpretrain.datasets.transforms import MultiView, PackInputs
 from mmpretrain.structures import DataSample
 from PIL import Image
 
+from simclr_mm.datasets.sampler import SampleIndex
 from simclr_mm.models.views_preprocessor import ViewsPreprocessor
 from simclr_mm.registry import MODELS
 from simclr_mm.transforms import LoadImageFromFile, TwoViews
@@ -92,6 +93,69 @@ def test_a_red_file_is_red_in_every_way_in(tmp_path, preprocessor):
         assert torch.allclose(
             out['inputs'], expected.view(3, 1, 1).expand(shape), atol=1e-5)
         assert len(out['data_samples']) == 2
+
+
+@pytest.fixture(scope='module')
+def photo_batches():
+    """The same views of four noisy images, augmented by worker and left to device."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 40, 50, 3), np.uint8)
+    transforms = [
+        dict(type='simclr_mm.ColorDistortion'),
+        dict(type='simclr_mm.RandomGaussianBlur')
+    ]
+
+    def batch(augment):
+        views = TwoViews(32, num_views=3, transforms=transforms, augment=augment)
+        return default_collate([
+            PackInputs()(views(dict(img=img, sample_idx=SampleIndex(index))))
+            for index, img in enumerate(images)
+        ])
+
+    return batch('worker'), batch('device')
+
+
+@pytest.mark.portable
+@pytest.mark.parametrize('to_rgb', [True, False])
+def test_augments_what_is_left_to_it_and_nothing_twice(photo_batches, to_rgb):
+    levels = ViewsPreprocessor([0, 0, 0], [1, 1, 1], to_rgb)
+    by_worker, by_us = (levels(batch, training=True) for batch in photo_batches)
+    assert by_us['inputs'].shape == (4, 3, 3, 32, 32)
+    assert by_us['inputs'].dtype == torch.float32
+    assert len(by_us['data_samples']) == 4
+    difference = (by_us['inputs'] - by_worker['inputs']).abs()
+    assert difference.mean() < 0.05  # grey levels
+    expected = photo_batches[0]['inputs'].float()
+    assert torch.equal(by_worker['inputs'], expected.flip(2) if to_rgb else expected)
+
+
+def test_normalises_in_the_pass_that_makes_floats(photo_batches, preprocessor):
+    levels = ViewsPreprocessor([0, 0, 0], [1, 1, 1])(photo_batches[1])['inputs']
+    mean, std = (np.reshape(value, (3, 1, 1)) for value in (MEAN, STD))
+    expected = (levels.double().numpy() - mean) / std
+    ours = preprocessor(photo_batches[1])['inputs']
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
+
+
+def test_autocast_costs_no_accuracy(photo_batches, preprocessor):
+    expected = preprocessor(photo_batches[1])['inputs']
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(preprocessor(photo_batches[1])['inputs'], expected)
+
+
+def test_images_are_channels_last(photo_batches, preprocessor):
+    for batch in photo_batches:
+        images = preprocessor(batch)['inputs'].flatten(0, 1)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+    plain = preprocessor(dict(inputs=photo_batches[0]['inputs'][:, 0]))['inputs']
+    assert plain.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_crops_without_what_was_drawn_are_refused(photo_batches, preprocessor):
+    crops, steps = photo_batches[1]['inputs']
+    for inputs in (crops, [crops, steps.float()], [crops, steps[..., :4]]):
+        with pytest.raises(ValueError, match='ViewsPreprocessor: inputs must be uint8'):
+            preprocessor(dict(inputs=inputs))
 
 
 @pytest.mark.parametrize('inputs,message', [

@@ -57,7 +57,8 @@ def test_any_angle_turns_as_torchvision_does(photo, degrees):
     y, x = np.mgrid[:96, :96] - 47.5
     inside = np.hypot(x, y) < 46
     difference = np.abs(ours.astype(int) - np.asarray(theirs))[inside]
-    assert difference.mean() < 0.6  # PIL cuts fractions off here: half a level
+    # OpenCV 4 takes the nearest of 32 places between two pixels, OpenCV 5 all.
+    assert difference.mean() < 0.25
 
 
 def test_border_is_repeated():

@@ -1,4 +1,5 @@
 """Whole views: pixels against torchvision, randomness as a function of four numbers."""
+import pickle
 import random
 
 import cv2
@@ -15,7 +16,7 @@ from torchvision.transforms import functional as F
 
 from simclr_mm.datasets.sampler import SampleIndex
 from simclr_mm.registry import TRANSFORMS
-from simclr_mm.transforms import TwoViews, views
+from simclr_mm.transforms import RandomGaussianBlur, TwoViews, views
 
 COLOR = dict(type='simclr_mm.ColorDistortion')
 BLUR = dict(type='simclr_mm.RandomGaussianBlur')
@@ -221,6 +222,53 @@ def test_images_smaller_than_the_views(shape):
     assert (made == np.array([10, 20, 30]).reshape(3, 1, 1)).all()
 
 
+@pytest.mark.portable
+def test_device_augmentation_sends_crops_and_what_was_drawn(photos):
+    transforms = [COLOR, BLUR]
+    worker = TwoViews(32, num_views=3, transforms=transforms)
+    device = TwoViews(32, num_views=3, transforms=transforms, augment='device')
+    bare = TwoViews(32, num_views=3)
+    left = make(device, photos[0])
+    crops, steps = left['img']
+    assert left['view_params'] == make(worker, photos[0])['view_params']
+    assert left['img_shape'] == (32, 32)
+    assert np.array_equal(crops.transpose(0, 3, 1, 2), make(bare, photos[0])['img'])
+    assert steps.shape == (3, 3, 9) and steps.dtype == torch.float64
+    for row, params in zip(steps, left['view_params']):
+        for step, name in zip(row,
+                              ('ColorJitter', 'RandomGrayscale', 'RandomGaussianBlur')):
+            assert bool(step[0]) == (params[name] is not None)
+        if params['RandomGaussianBlur'] is not None:
+            assert float(row[2, 1]) == params['RandomGaussianBlur']['sigma']
+
+
+@pytest.mark.parametrize('gpu', [False, True])
+def test_auto_is_the_device_where_there_is_a_gpu(monkeypatch, gpu):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    assert TwoViews(8, transforms=[COLOR], augment='auto').on_device == gpu
+    assert not TwoViews(8, transforms=[COLOR]).on_device
+    chosen = TwoViews(8, transforms=[COLOR], augment='auto')
+    # Workers that are started afresh may see another machine; the choice is made.
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: not gpu)
+    assert pickle.loads(pickle.dumps(chosen)).on_device == gpu
+
+
+class OwnBlur(RandomGaussianBlur):
+    """A user's, which may blur in another way."""
+
+
+@pytest.mark.parametrize('others,names', [([dict(type=Foreign)], 'Foreign'),
+                                          ([COLOR, dict(type=OwnBlur)], 'OwnBlur')])
+def test_transforms_that_cannot_run_on_the_device(monkeypatch, others, names):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    messages = []
+    monkeypatch.setattr(views, 'print_log', lambda text, **_: messages.append(text))
+    assert not TwoViews(8, transforms=[[BLUR], others], augment='auto').on_device
+    assert len(messages) == 1 and f'{names} cannot run on the device' in messages[0]
+    with pytest.raises(ValueError, match=f"{names} cannot .* write augment='worker'"):
+        TwoViews(8, transforms=others, augment='device')
+
+
 class Shrink(BaseTransform):
 
     def transform(self, results):
@@ -258,6 +306,7 @@ def test_pipelines_must_keep_size_and_type(photos):
     (dict(size=8, ratio=(2, 1)), 'ratio must be'),
     (dict(size=8, flip_prob=2), 'flip_prob must be .* got 2'),
     (dict(size=8, interpolation='nearest'), "one of .*bicubic.* got 'nearest'"),
+    (dict(size=8, augment='gpu'), "'worker', 'device' or 'auto', got 'gpu'"),
     (dict(size=8, transforms=[[], [], []]), '3 pipelines, but num_views is 2: write 2'),
     (dict(size=8, transforms=[[COLOR], COLOR]), 'mixes transforms and lists')
 ])

@@ -1,0 +1,108 @@
+"""Rotation, cutout, Sobel and noise for a batch, with parameters for every image.
+
+n images, S side in pixels.
+"""
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from .pixels import FLOOR, on_rows, per_image, to_levels
+
+# As in transforms/geometric.py.
+_MID_GRAY = 128
+
+
+def rotate(images: Tensor, degrees: Tensor) -> Tensor:
+    """Turn about the centre, keeping the size and repeating the border outwards.
+
+    Args:
+        images: (n, 3, S, S) uint8.
+        degrees: (n,) angles, counter-clockwise, on the host.
+
+    Returns:
+        (n, 3, S, S) uint8: exact for quarter turns, else bilinear and rounded down, as
+        PIL does.
+    """
+    quarters = (degrees / 90) % 4
+    for turns in (1, 2, 3):
+        rows = (quarters == turns).nonzero()[:, 0]
+        if len(rows):
+            images = on_rows(images, rows, lambda some: some.rot90(turns, (2, 3)))
+    rows = (quarters % 1 != 0).nonzero()[:, 0]
+    if len(rows):
+        images = on_rows(images, rows, lambda some: _turn(some, degrees[rows]))
+    return images
+
+
+def _turn(images: Tensor, degrees: Tensor) -> Tensor:
+    angle = degrees.double().deg2rad()
+    cos, sin = per_image(torch.stack((angle.cos(), angle.sin())), images)[..., 0]
+    # Places from -1 to 1; not affine_grid, whose product TF32 would blur.
+    x = torch.linspace(-1, 1, images.shape[-1], device=images.device)
+    y = x[:, None]
+    # From places in the result to places in the image, y downwards.
+    grid = torch.stack((x * cos - y * sin, x * sin + y * cos), dim=-1)  # (n, S, S, 2)
+    turned = grid_sample(
+        images.float(), grid, padding_mode='border', align_corners=True)
+    return to_levels(turned, FLOOR)
+
+
+def cutout(images: Tensor, top: Tensor, left: Tensor, side: Tensor) -> Tensor:
+    """Paint a grey square over each image.
+
+    Args:
+        images: (n, 3, S, S) uint8.
+        top: (n,) first row of the square, in pixels, maybe outside, on the host.
+        left: (n,) its first column, likewise.
+        side: (n,) its side in pixels, likewise.
+
+    Returns:
+        (n, 3, S, S) uint8.
+    """
+    places = torch.arange(images.shape[-1])
+    rows, columns = ((places >= first[:, None]) & (places < (first + side)[:, None])
+                     for first in (top, left))  # (n, S) each
+    rows = rows.to(images.device, non_blocking=True)
+    columns = columns.to(images.device, non_blocking=True)
+    square = rows[:, None, :, None] & columns[:, None, None]  # (n, 1, S, S)
+    return images.masked_fill(square, _MID_GRAY)
+
+
+def sobel(images: Tensor) -> Tensor:
+    """A quarter of the length of the 3 x 3 Sobel gradient of every channel.
+
+    Args:
+        images: (n, 3, S, S) uint8.
+
+    Returns:
+        (n, 3, S, S) uint8, clipped.
+    """
+    around = np.pad(np.arange(images.shape[-1]), 1, mode='reflect')
+    around = torch.from_numpy(around).to(images.device, non_blocking=True)
+    images = images.index_select(2, around).index_select(3, around).to(torch.int16)
+    before, here, after = images[..., :-2], images[..., 1:-1], images[..., 2:]
+    dx = (after - before).float()  # (n, 3, S + 2, S)
+    smooth = (before + 2 * here + after).float()  # (n, 3, S + 2, S)
+    dx = dx[:, :, :-2] + 2 * dx[:, :, 1:-1] + dx[:, :, 2:]  # (n, 3, S, S)
+    dy = smooth[:, :, 2:] - smooth[:, :, :-2]  # (n, 3, S, S)
+    return to_levels(torch.hypot(dx, dy).mul_(0.25).round_(), 0)
+
+
+def gaussian_noise(images: Tensor, std: Tensor, seeds: Tensor) -> Tensor:
+    """Add independent normal noise to every value.
+
+    Args:
+        images: (n, 3, S, S) uint8.
+        std: (n,) standard deviations in grey levels, on the host.
+        seeds: (n,) whole numbers >= 0, on the host. The noise of the batch is a
+            function of all of them and of the kind of device.
+
+    Returns:
+        (n, 3, S, S) uint8, clipped.
+    """
+    generator = torch.Generator(images.device)
+    generator.manual_seed(int(seeds.long().sum()))
+    noise = torch.randn(images.shape, generator=generator, device=images.device)
+    noise.mul_(per_image(std, images)).add_(images)
+    return to_levels(noise, 0.5)

@@ -1,0 +1,46 @@
+"""What the batched operations share: parameters on the device, whole grey levels.
+
+n images, S side in pixels.
+"""
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# Added before the fraction is cut off, so that a whole number which float32 made a
+# little smaller stays what it is. As in transforms/color.py.
+FLOOR = 1e-3
+
+
+def per_image(values: Tensor, images: Tensor) -> Tensor:
+    """Numbers on the host as float32 beside the images, (..., n) -> (..., n, 1, 1, 1).
+    """
+    values = values.to(torch.float32)[..., None, None, None]
+    return values.to(images.device, non_blocking=True)
+
+
+def on_rows(images: Tensor, rows: Tensor, function: Callable[[Tensor],
+                                                             Tensor]) -> Tensor:
+    """The images with ``function`` applied to some, into a new tensor.
+
+    Args:
+        images: (n, ...).
+        rows: (m,) indices of the images it is applied to, on the host.
+        function: (m, ...) in and out.
+    """
+    if len(rows) == len(images):
+        return function(images)
+    rows = rows.to(images.device, non_blocking=True)
+    return images.index_copy(0, rows, function(images.index_select(0, rows)))
+
+
+def to_levels(images: Tensor, add: float) -> Tensor:
+    """Float images (written to) as uint8: add, clip to [0, 255], cut the fraction off.
+
+    Args:
+        images: Any float dtype, in grey levels.
+        add: ``FLOOR`` to round down as PIL does, 0.5 to round to the nearest.
+    """
+    if add:
+        images.add_(add)
+    return images.clamp_(0, 255).to(torch.uint8)
