@@ -1,0 +1,65 @@
+"""The crop of TwoViews as a transform of its own, for studies."""
+from typing import Optional
+
+import cv2
+import numpy as np
+
+from simclr_mm.registry import TRANSFORMS
+
+from .base import RandomTransform, check_prob, check_range
+from .crop import resized_crop, sample_crop
+from .views import view_rng
+
+# No view of an image has this number: the crop before TwoViews is not that of a view.
+_BEFORE_VIEWS = 2**31
+
+
+@TRANSFORMS.register_module()
+class RandomCropAndFlip(RandomTransform):
+    """Random resized crop, then a flip: what TwoViews does to every view.
+
+    In a pipeline of TwoViews it crops one view alone. Before TwoViews it crops the
+    image that all views are made of, by the seed and epoch that
+    simclr_mm.ResumableSampler sends along.
+
+    Source: SimCLR, arXiv:2002.05709, Appendix A.
+
+    Args:
+        size: Side of the result in pixels; None: the image's height.
+        scale: Range of the crop's area as a share of the image, in (0, 1].
+        ratio: Range of the crop's width / height.
+        flip_prob: Probability of a horizontal flip.
+        prob: Probability of doing both, else none. Without it images keep their size.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    def __init__(self,
+                 size: Optional[int] = None,
+                 scale: tuple[float, float] = (0.08, 1.0),
+                 ratio: tuple[float, float] = (3 / 4, 4 / 3),
+                 flip_prob: float = 0.5,
+                 prob: float = 1.0) -> None:
+        super().__init__(prob)
+        check_range(scale, 'RandomCropAndFlip', 'scale', (0.08, 1.0), highest=1)
+        check_range(ratio, 'RandomCropAndFlip', 'ratio', (0.75, 1.33))
+        check_prob(flip_prob, 'RandomCropAndFlip', 'flip_prob')
+        self.size = size
+        self.scale = scale
+        self.ratio = ratio
+        self.flip_prob = flip_prob
+
+    def transform(self, results: dict) -> dict:
+        index = results.get('sample_idx')
+        if 'rng' not in results and hasattr(index, 'seed'):
+            results['rng'] = view_rng(index.seed, index.epoch, int(index),
+                                      _BEFORE_VIEWS)
+        return super().transform(results)
+
+    def apply(self, img: np.ndarray,
+              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+        box = sample_crop(*img.shape[:2], self.scale, self.ratio, rng)
+        flip = bool(rng.random() < self.flip_prob)
+        img = resized_crop(img, box, self.size or img.shape[0])  # (S, S, 3)
+        return cv2.flip(img, 1) if flip else img, dict(crop=box, flip=flip)
