@@ -9,7 +9,21 @@ model = dict(
     backbone=dict(type='ResNet', depth=18),
     # Sec. 4.2: a hidden layer as wide as the features, projected to 128.
     neck=dict(type='simclr_mm.ProjectionNeck', num_layers=2, out_channels=128),
-    head=dict(type='simclr_mm.NTXentHead', temperature=0.1))
+    head=dict(type='simclr_mm.NTXentHead', temperature=0.1),
+    # Trained along with the encoder; the figures published for this recipe are its.
+    online_probe=dict(num_classes=1000))
+train_dataloader = dict(dataset=dict(with_label=True))
+
+# As the reference code trains it: without layer adaptation.
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys={'probe.': dict(trust_denominator=None)}))
+
+val_evaluator = [
+    dict(type='simclr_mm.KNNAccuracy'),
+    dict(type='simclr_mm.ProbeAccuracy', topk=(1, 5)),
+    dict(type='simclr_mm.LabelFreeMetrics'),
+]
+test_evaluator = val_evaluator
 
 default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=4_000),

@@ -9,7 +9,8 @@ default_hooks = dict(
     checkpoint=dict(type='simclr_mm.CheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     unreadable=dict(type='simclr_mm.UnreadableImageHook', max_share=0.01),
-    non_finite=dict(type='simclr_mm.NonFiniteGuardHook'))
+    non_finite=dict(type='simclr_mm.NonFiniteGuardHook'),
+    learning_watch=dict(type='simclr_mm.LearningWatchHook'))
 
 env_cfg = dict(
     cudnn_benchmark=True,

@@ -10,13 +10,14 @@ import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
 
-from simclr_mm.checkpoints import atomic_file, model_state
+from simclr_mm.checkpoints import PROBE, atomic_file, model_state
 from simclr_mm.version import __version__
 
-from .export_source import read_checkpoint
+from .export_source import read_with_config
 from .model_card import published_card
 from .model_zoo import get_model
 from .preprocessing import Preprocessing
+from .stored_config import build_stored
 from .training_facts import results
 
 # Settings of one run on one machine.
@@ -57,7 +58,8 @@ def publish(checkpoint: str,
     """Write ``{name}_{date}-{SHA-256[:8]}.pth`` and its model card.
 
     The file holds the weights and, in ``meta``, the config, the preprocessing and how
-    long it was trained; no optimizer, no log, no folder of the machine it was made on.
+    long it was trained; no online probe, no optimizer, no log, no folder of the machine
+    it was made on.
 
     Args:
         checkpoint: A path or URL.
@@ -72,18 +74,20 @@ def publish(checkpoint: str,
         CheckpointError: the checkpoint cannot be read, or does not fit its config.
         ValueError: how to prepare a picture is not known.
     """
-    loaded, cfg, trained_as = read_checkpoint(checkpoint, config)
+    loaded, cfg, trained_as = read_with_config(checkpoint, config)
     name = name or trained_as
     rows = results(Path(checkpoint).name, loaded, cfg)
     cfg = Config({k: v for k, v in cfg.to_dict().items() if k not in _OF_THE_RUN})
-    preprocessing = Preprocessing.of(get_model(cfg), checkpoint)
+    cfg.model.pop('online_probe', None)  # it has served
+    preprocessing = Preprocessing.of(build_stored(cfg, checkpoint), checkpoint)
     meta = {k: v for k, v in (loaded.get('meta') or {}).items() if k in _KEPT}
     meta.update(
         cfg=cfg.pretty_text,
         experiment_name=name,
         preprocessing=preprocessing.record(),
         simclr_mm_version=__version__)
-    state = {k: v.clone() for k, v in model_state(loaded, checkpoint).items()}
+    trained = model_state(loaded, checkpoint)
+    state = {k: v.clone() for k, v in trained.items() if not k.startswith(PROBE)}
     buffer = io.BytesIO()
     torch.save(dict(meta=meta, state_dict=state), buffer)
     content = buffer.getvalue()
@@ -96,5 +100,6 @@ def publish(checkpoint: str,
     card = path.with_suffix('.md')
     card.write_text(published_card(name, path, loaded, cfg, preprocessing, rows))
     left_out = [key for key in loaded if key not in ('meta', 'state_dict')]
+    left_out += [key for key in trained if key not in state]
     return Published(name, trained_as, path, card, model, cfg, preprocessing, rows,
                      left_out)

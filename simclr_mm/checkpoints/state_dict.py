@@ -4,6 +4,7 @@ from typing import Any, Dict, List, Mapping
 import torch
 from torch import Tensor, nn
 
+from .probe_keys import fit_probe
 from .safe_load import CheckpointError
 
 _MAX_LISTED = 20  # keys of each kind in an error, about what a terminal shows
@@ -92,7 +93,7 @@ def backbone_state(checkpoint: Any,
 
 
 def load_state(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
-    """Load weights into a model, every key or none.
+    """Load weights into a model, every key or none; an online probe may be absent.
 
     Args:
         model: Gets the weights.
@@ -104,7 +105,9 @@ def load_state(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) 
             listed, and the model is as it was. Or weights are not finite.
     """
     require_finite(state_dict, source)
-    problems = state_problems(model.state_dict(), state_dict)
+    state_dict, own = dict(state_dict), model.state_dict()
+    fit_probe(state_dict, own)
+    problems = state_problems(own, state_dict)
     if problems:
         raise CheckpointError(
             f'{source} does not fit {type(model).__name__}: {problems}; take the '

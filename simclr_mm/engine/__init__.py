@@ -10,6 +10,6 @@ from .unreadable import UnreadableImageHook
 
 __all__ = [
     'CheckpointHook', 'EpochBasedTrainLoop', 'IterBasedTrainLoop', 'LARS',
-    'LearningWatchHook', 'NonFiniteGuardHook', 'PretrainedBackboneHook', 'Runner', 'RuntimeInfoHook',
-    'UnreadableImageHook'
+    'LearningWatchHook', 'NonFiniteGuardHook', 'PretrainedBackboneHook', 'Runner',
+    'RuntimeInfoHook', 'UnreadableImageHook'
 ]

@@ -35,7 +35,7 @@ class LARS(Optimizer):
         trust_denominator: 'sum', the reference code: trust = eta * |w| / |u|. 'parts',
             mmpretrain, lightly and solo-learn:
             eta * |w| / (|g| + weight_decay * |w| + 1e-8). Where a norm is 0, trust
-            is 1.
+            is 1. A group may also set None: trust 1 and no decay.
         include_1d: Also adapt and decay parameters of at most one dimension (norms,
             biases). By default these take trust 1 and no decay, as in the reference
             code, which finds them by name.

@@ -5,8 +5,9 @@ from mmengine.runner import Runner
 from simclr_mm.registry import HOOKS
 
 _TRAINING = ('train/loss', 'train/chance', 'train/neg_sim')
-_RANK, _STD, _ISOTROPIC = (
-    f'label_free/{name}' for name in ('effective_rank', 'feature_std', 'isotropic_std'))
+_RANK, _STD, _ISOTROPIC = (f'label_free/{name}'
+                           for name in ('effective_rank', 'feature_std',
+                                        'isotropic_std'))
 
 
 @HOOKS.register_module()
@@ -18,9 +19,11 @@ class LearningWatchHook(Hook):
     well in between. It says nothing of models without a contrastive loss.
 
     Args:
-        loss_margin: The loss is at chance within this share of it. 0.01: noise is well
-            below after averaging over a line of the log, and an encoder that learns is
-            farther off after a few hundred steps.
+        loss_margin: An encoder that learns has a loss below chance by more than this
+            share of chance. 0.01: more than the noise of a line of the log, and
+            passed within some hundred steps; an untrained encoder is at chance or a few
+            percent above. Not asked with semi-hard mining, which picks pairs of high
+            loss.
         max_neg_sim: Cosine similarity of projections of different images, averaged,
             from which on they count as one point; about 0 when all is well.
         epochs: For how long either has to last. 3: loss and similarity may stand still
@@ -67,8 +70,10 @@ class LearningWatchHook(Hook):
         if not all(name in scalars for name in _TRAINING):
             return
         step = runner.iter + 1
-        symptom = self._symptom(*(scalars[name].mean(step - self._read)
-                                  for name in _TRAINING))
+        loss, chance, neg_sim = (
+            scalars[name].mean(step - self._read) for name in _TRAINING)
+        mined = 'train/mined' in scalars
+        symptom = self._symptom(0. if mined else loss, chance, neg_sim)
         self._read = step
         if symptom is None:
             self._well = step
@@ -85,10 +90,11 @@ class LearningWatchHook(Hook):
             return ('projections of different images have had a cosine similarity of '
                     f'{self.max_neg_sim:g} or more, now {neg_sim:.3f}: they have '
                     'collapsed to one point. Lower the learning rate')
-        if abs(loss - chance) <= self.loss_margin * chance:
-            return (f'the loss has been within {100 * self.loss_margin:g} % of chance, '
-                    f'{chance:.2f} (ln(VN - 1) for NT-Xent): the encoder is not '
-                    'learning. Change the learning rate')
+        if loss >= (1 - self.loss_margin) * chance:
+            return (f'the loss, now {loss:.2f}, has not been more than '
+                    f'{100 * self.loss_margin:g} % below chance, {chance:.2f} '
+                    '(ln(VN - 1) for NT-Xent): the encoder is not learning. Change the '
+                    'learning rate')
         return None
 
     def after_val_epoch(self,

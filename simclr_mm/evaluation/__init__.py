@@ -1,8 +1,12 @@
 from .features import extract_features
 from .knn import KNNAccuracy, knn_predict
-from .linear_probe import Labelled, few_label_probe, linear_probe
+from .label_free import LabelFreeMetrics
+from .linear_probe import Labelled, few_label_probe, linear_probe, swept_linear_probe
+from .probe_accuracy import ProbeAccuracy
+from .result import EvaluationRun, Result, read_run
 
 __all__ = [
-    'KNNAccuracy', 'Labelled', 'extract_features', 'few_label_probe', 'knn_predict',
-    'linear_probe'
+    'EvaluationRun', 'KNNAccuracy', 'LabelFreeMetrics', 'Labelled', 'ProbeAccuracy',
+    'Result', 'extract_features', 'few_label_probe', 'knn_predict', 'linear_probe',
+    'read_run', 'swept_linear_probe'
 ]

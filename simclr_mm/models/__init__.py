@@ -3,9 +3,11 @@ from .google_resnet import GoogleResNet
 from .projection_neck import ProjectionNeck
 from .simclr import SimCLR
 from .small_resnets import LightlyResNet, SoloResNet
+from .unnormalized_head import UnnormalizedXentHead
 from .views_preprocessor import ViewsPreprocessor
 
 __all__ = [
     'GoogleResNet', 'LightlyResNet', 'MarginTripletHead', 'NTLogisticHead',
-    'NTXentHead', 'ProjectionNeck', 'SimCLR', 'SoloResNet', 'ViewsPreprocessor'
+    'NTXentHead', 'ProjectionNeck', 'SimCLR', 'SoloResNet', 'UnnormalizedXentHead',
+    'ViewsPreprocessor'
 ]

@@ -9,8 +9,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def in_micro_batches(embed: Callable[[Tensor], Tensor], inputs: Tensor, size: int,
-                     model: nn.Module) -> Tensor:
+def in_micro_batches(embed: Callable[[Tensor], tuple[Tensor, ...]], inputs: Tensor,
+                     size: int, model: nn.Module) -> tuple[Tensor, ...]:
     """``embed(inputs)`` with the activations of one chunk in memory at a time.
 
     Each chunk's activations are dropped and computed again in the backward pass, at
@@ -21,22 +21,24 @@ def in_micro_batches(embed: Callable[[Tensor], Tensor], inputs: Tensor, size: in
     result is not that of one pass. Its running statistics count each chunk once.
 
     Args:
-        embed: Rows in, rows out, each row from its own row alone (but for BN).
+        embed: Rows in, tensors of as many rows out, each row from its own row alone
+            (but for BN).
         inputs: (n, ...). Split into as few chunks as ``size`` allows, equal but for
             one row.
         size: Rows of a chunk at most, >= 1.
         model: The module that holds every BN of ``embed``.
 
     Returns:
-        (n, ...), the chunks' outputs in order.
+        (n, ...) each, the chunks' outputs in order.
     """
     chunks = inputs.tensor_split(-(-len(inputs) // size))  # rounded up
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    return torch.cat([
+    outputs = [
         checkpoint(
             embed, chunk, use_reentrant=False, context_fn=partial(_contexts, norms))
         for chunk in chunks
-    ])
+    ]
+    return tuple(map(torch.cat, zip(*outputs)))
 
 
 def _contexts(

@@ -9,9 +9,11 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from simclr_mm.checkpoints import fit_probe
 from simclr_mm.registry import MODELS
 
 from .micro_batches import in_micro_batches
+from .online_probe import OnlineProbe
 
 # ImageNet statistics, RGB, in [0, 255], as in mmpretrain's configs.
 _PREPROCESSOR = dict(
@@ -40,6 +42,9 @@ class SimCLR(BaseModel):
             gradient is exact with frozen BN, GroupNorm or LayerNorm. BN in training
             uses the statistics of each micro-batch (SyncBN: of each one across the
             ranks), not of the batch, and counts each once in its running statistics.
+        online_probe: ``dict(num_classes=K)``: a linear classifier on the features
+            (after pooling, before the neck), trained in the same step without a
+            gradient to the encoder; see ``OnlineProbe``. Needs labels. None: no probe.
         init_cfg: As everywhere in MMEngine.
 
     Attributes:
@@ -58,6 +63,7 @@ class SimCLR(BaseModel):
                  head: dict | None = dict(type='simclr_mm.NTXentHead'),
                  data_preprocessor: dict | None = None,
                  micro_batch_size: int | None = None,
+                 online_probe: dict | None = None,
                  init_cfg: dict | list[dict] | None = None) -> None:
         if micro_batch_size is not None and (type(micro_batch_size) is not int
                                              or micro_batch_size < 1):
@@ -73,6 +79,8 @@ class SimCLR(BaseModel):
             neck = dict(neck, in_channels=self._infer_width())
         self.neck = None if neck is None else MODELS.build(neck)
         self.head = None if head is None else MODELS.build(head)
+        self.probe = None if online_probe is None else OnlineProbe(
+            self._infer_width(), **online_probe)
 
     def forward(self,
                 inputs: Tensor,
@@ -83,17 +91,18 @@ class SimCLR(BaseModel):
         Args:
             inputs: (n, V, 3, S, S) for mode 'loss', (n, 3, S, S) for the others,
                 normalised RGB.
-            data_samples: One for each image, or None; only 'predict' uses them.
+            data_samples: One for each image, or None; 'predict' and the online probe
+                use them.
             mode: 'tensor', 'loss' or 'predict'.
 
         Returns:
-            'tensor': (n, C) features. 'loss': the head's scalars. 'predict': the data
-            samples with a field ``feature``, (C).
+            'tensor': (n, C) features. 'loss': the head's and the probe's scalars.
+            'predict': the data samples with a field ``feature``, (C).
         """
         if mode == 'tensor':
             return self.extract_feat(inputs)
         if mode == 'loss':
-            return self.loss(inputs)
+            return self.loss(inputs, data_samples)
         if mode == 'predict':
             return self.predict(inputs, data_samples)
         raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
@@ -121,14 +130,19 @@ class SimCLR(BaseModel):
             return features.mean(1 if features.shape[2] == width else 2)
         return features
 
-    def loss(self, inputs: Tensor) -> dict[str, Tensor]:
-        """The contrastive loss of all views of the batch.
+    def loss(self,
+             inputs: Tensor,
+             data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
+        """The contrastive loss of all views of the batch, and the probe's.
 
         Args:
             inputs: (n, V, 3, S, S), normalised RGB.
+            data_samples: n, with labels if there is a probe.
 
         Returns:
-            The head's scalars: ``loss`` and what is logged beside it.
+            The head's scalars, ``loss`` and what is logged beside it, and the probe's,
+            ``probe_loss`` and ``probe_top1``. mmengine minimises the sum of those with
+            'loss' in their name and logs each by itself.
 
         Raises:
             ValueError: ``inputs`` has no axis of views.
@@ -142,29 +156,58 @@ class SimCLR(BaseModel):
                 f'{tuple(inputs.shape)}: put the transform simclr_mm.TwoViews into '
                 'train_dataloader.dataset.pipeline')
         if self.micro_batch_size is None or len(inputs) <= self.micro_batch_size:
-            z = self._embed(inputs)  # (n, V, d)
+            outputs = self._embed(inputs)
         else:
-            z = in_micro_batches(self._embed, inputs, self.micro_batch_size, self)
+            outputs = in_micro_batches(self._embed, inputs, self.micro_batch_size, self)
+        z, *features = outputs  # (n, V, d), and with a probe [(n, V, C)]
         self.projections = z.detach()
-        return self.head.loss(z)
+        losses = self.head.loss(z)
+        if self.probe is not None:
+            losses.update(self.probe.loss(*features, data_samples))
+        return losses
 
-    def _embed(self, inputs: Tensor) -> Tensor:
-        """Projections of all views, (n, V, 3, S, S) -> (n, V, d)."""
+    def _embed(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Projections (n, V, d) of views (n, V, 3, S, S), with a probe also features.
+
+        The features, (n, V, C), carry no gradient.
+        """
         # One pass, because all views must share the statistics of BN.
-        z = self.neck(self.extract_feat(inputs.flatten(0, 1)))  # (nV, d)
-        return z.unflatten(0, inputs.shape[:2])
+        features = self.extract_feat(inputs.flatten(0, 1))  # (nV, C)
+        z = self.neck(features)  # (nV, d)
+        outputs = (z, ) if self.probe is None else (z, features.detach())
+        return tuple(rows.unflatten(0, inputs.shape[:2]) for rows in outputs)
 
     def predict(self,
                 inputs: Tensor,
                 data_samples: list[DataSample] | None = None) -> list[DataSample]:
-        """Features as data samples, (n, 3, S, S) -> n samples with ``feature``."""
-        features = self.extract_feat(inputs)  # (n, C)
+        """Features as data samples.
+
+        Args:
+            inputs: (n, 3, S, S), or views, (n, V, 3, S, S); normalised RGB.
+            data_samples: n, or None.
+
+        Returns:
+            n samples with ``feature``, (C) or (V, C), and, of single images and with a
+            probe, its ``pred_score``, (K), and ``pred_label``.
+        """
+        features = self.extract_feat(inputs.flatten(0, -4))  # (n, C) or (nV, C)
+        features = features.unflatten(0, inputs.shape[:-3])  # (n, C) or (n, V, C)
         if data_samples is None:
             data_samples = [DataSample() for _ in features]
         for sample, feature in zip(data_samples, features):
             # A copy: a view would be pickled with the storage of the whole batch.
             sample.set_field(feature.clone(), 'feature')
+        if self.probe is not None and inputs.ndim == 4:
+            scores = self.probe(features).softmax(dim=1)  # (n, K)
+            for sample, score in zip(data_samples, scores):
+                sample.set_pred_score(score.clone()).set_pred_label(score.argmax())
         return data_samples
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str,
+                              *args) -> None:
+        """What every way of loading calls first: a checkpoint may lack the probe."""
+        fit_probe(state_dict, self.state_dict(prefix=prefix), prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def _infer_width(self) -> int:

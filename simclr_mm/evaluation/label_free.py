@@ -1,0 +1,158 @@
+"""What features tell about an encoder without labels."""
+from typing import Dict, List, Sequence
+from zlib import crc32
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.evaluator import BaseMetric
+from torch import Tensor
+
+from simclr_mm.registry import METRICS
+
+CHUNK = 1024  # rows at a time: 1024 x 10,000 similarities are 40 MB
+
+
+def effective_rank(features: Tensor) -> float:
+    """RankMe: how many directions the features use.
+
+    exp of the entropy of p_k = s_k / sum(s) + 1e-7, with s the singular values of the
+    features as they are, neither centred nor normalised.
+
+    Source: Garrido et al., RankMe, arXiv:2210.02885, Sec. 3.1, ICML 2023.
+
+    Args:
+        features: (m, C).
+
+    Returns:
+        About 1, if all features are multiples of one, to min(m, C).
+
+    Differs: singular values are roots of the eigenvalues of a C x C matrix in float64,
+    so those below 1e-8 of the largest are noise. The paper's 1e-7 is above that.
+    """
+    x = features.double()
+    gram = x.T @ x if x.shape[0] > x.shape[1] else x @ x.T  # (r, r), r = min(m, C)
+    values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()  # (r)
+    p = values / values.sum().clamp(min=torch.finfo(x.dtype).tiny) + 1e-7
+    return float((-p * p.log()).sum().exp())
+
+
+def feature_std(features: Tensor) -> float:
+    """Standard deviation of each channel of normalised features, averaged.
+
+    Source: SimSiam, arXiv:2011.10566, Sec. 4.1: 0 for collapsed features, 1/sqrt(C) for
+    those that point in all directions alike.
+
+    Args:
+        features: (m, C).
+    """
+    return float(F.normalize(features.double(), dim=1).std(dim=0, correction=0).mean())
+
+
+def uniformity(features: Tensor) -> float:
+    """log of the mean of exp(-2 |x - y|^2) over pairs of normalised features.
+
+    Source: Wang and Isola, arXiv:2005.10242, Sec. 4.1, with t = 2.
+
+    Args:
+        features: (m, C), m >= 2.
+
+    Returns:
+        From -8 to 0, lower is more uniform; 0 if all features are the same, about -4
+        if they point in all directions alike.
+    """
+    x = F.normalize(features.float(), dim=1)
+    total = 0.
+    for chunk in x.split(CHUNK):
+        # exp(-2 |x - y|^2) = exp(4 cos - 4); (chunk, m)
+        total += float((4 * chunk @ x.T - 4).exp().sum(dtype=torch.float64))
+    m = len(x)
+    own = float((4 * x.square().sum(dim=1) - 4).exp().sum(dtype=torch.float64))
+    return float(np.log((total - own) / (m * (m - 1))))
+
+
+def alignment(views: Tensor) -> float:
+    """Mean squared distance of normalised features of two views of an image.
+
+    Source: Wang and Isola, arXiv:2005.10242, Sec. 4.1, with alpha = 2.
+
+    Args:
+        views: (m, V, C), V >= 2.
+
+    Returns:
+        From 0, views of one image have one feature, to 4; over all pairs of views.
+    """
+    x = F.normalize(views.double(), dim=2)
+    num_views = x.shape[1]
+    # The sum of |x_p - x_q|^2 over ordered pairs is 2 V^2 - 2 |sum of x|^2.
+    pairs = 2 * num_views**2 - 2 * x.sum(dim=1).square().sum(dim=1)  # (m)
+    return float(pairs.mean() / (num_views * (num_views - 1)))
+
+
+@METRICS.register_module()
+class LabelFreeMetrics(BaseMetric):
+    """Measures of features that need no labels, logged as ``label_free/...``.
+
+    ``effective_rank``; ``feature_std`` beside ``isotropic_std``, 1/sqrt(C);
+    ``uniformity``; and, where the val pipeline makes views (``simclr_mm.TwoViews``),
+    ``alignment``. They are the functions of this file, of the backbone's features. Of a
+    GalleryAndQuery the queries count.
+
+    On any number of ranks they are computed from the same images: those whose number in
+    the dataset has the lowest checksums.
+
+    Args:
+        max_samples: Images at most. A rank cannot exceed their number, and 10,000 are
+            five times the width of ResNet-50; 82 MB there.
+        collect_device: Where features of several ranks are gathered.
+
+    Raises:
+        ValueError: max_samples is below 2, fewer than two images came, or samples do
+            not say their number.
+    """
+    default_prefix = 'label_free'
+
+    def __init__(self, max_samples: int = 10_000, collect_device: str = 'cpu') -> None:
+        super().__init__(collect_device=collect_device)
+        if max_samples < 2:
+            raise ValueError(f'LabelFreeMetrics: max_samples is {max_samples}: the '
+                             'measures compare images, give 2 or more.')
+        self.max_samples = max_samples
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        # One entry a rank, so that mmengine gathers them whatever their sizes are.
+        if not self.results:
+            self.results.append({})
+        kept: Dict[tuple, np.ndarray] = self.results[0]
+        for sample in data_samples:
+            if sample.get('gallery'):
+                continue
+            if 'sample_idx' not in sample:
+                raise ValueError('LabelFreeMetrics: samples do not say which they are: '
+                                 "leave 'sample_idx' in PackInputs.meta_keys.")
+            # With the path, because datasets joined in one each count from 0.
+            key = int(sample['sample_idx']), sample.get('img_path')
+            kept[key] = sample['feature'].float().cpu().numpy()
+        if len(kept) > 2 * self.max_samples:
+            self.results[0] = self._chosen(kept)
+
+    def _chosen(self, features: Dict[tuple, np.ndarray]) -> Dict[tuple, np.ndarray]:
+        keys = sorted(features, key=lambda key: (crc32(repr(key).encode()), repr(key)))
+        return {key: features[key] for key in keys[:self.max_samples]}
+
+    def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
+        kept = self._chosen({k: v for rank in results for k, v in rank.items()})
+        if len(kept) < 2:
+            raise ValueError(f'LabelFreeMetrics: {len(kept)} image(s) to compare: '
+                             'validate on two or more.')
+        x = torch.from_numpy(np.stack(list(kept.values())))  # (m, C) or (m, V, C)
+        views = x if x.ndim == 3 else x[:, None]  # (m, V, C)
+        each = views.unbind(dim=1)  # V of (m, C): no measure sees an image twice
+        metrics = dict(
+            effective_rank=np.mean([effective_rank(view) for view in each]),
+            feature_std=np.mean([feature_std(view) for view in each]),
+            isotropic_std=x.shape[-1]**-0.5,
+            uniformity=np.mean([uniformity(view) for view in each]))
+        if len(each) > 1:
+            metrics['alignment'] = alignment(views)
+        return {name: float(value) for name, value in metrics.items()}

@@ -1,0 +1,53 @@
+"""Accuracy of the online probe on held-out images."""
+from typing import Dict, List, Sequence
+
+import torch
+from mmengine.evaluator import BaseMetric
+
+from simclr_mm.registry import METRICS
+
+
+@METRICS.register_module()
+class ProbeAccuracy(BaseMetric):
+    """Accuracy in percent of ``SimCLR(online_probe=...)``, logged as ``probe/top1``.
+
+    For a val or test loop over any labelled dataset. Of a GalleryAndQuery the queries
+    count: the gallery is training data.
+
+    Args:
+        topk: For which k the true class has to be among the k highest scores.
+        collect_device: Where the results of several ranks are gathered.
+
+    Raises:
+        ValueError: The model has no online probe, or k exceeds its classes.
+    """
+    default_prefix = 'probe'
+
+    def __init__(self,
+                 topk: Sequence[int] = (1, ),
+                 collect_device: str = 'cpu') -> None:
+        super().__init__(collect_device=collect_device)
+        self.topk = topk
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        for sample in data_samples:
+            if sample.get('gallery'):
+                # mmengine puts ranks together by place, so each sample needs an entry.
+                self.results.append(None)
+                continue
+            if 'pred_score' not in sample:
+                raise ValueError(
+                    'ProbeAccuracy: the model predicts no classes: set '
+                    'model.online_probe=dict(num_classes=...), and validate on single '
+                    'images, without TwoViews.')
+            scores = sample['pred_score']  # (K)
+            if max(self.topk) > len(scores):
+                raise ValueError(f'ProbeAccuracy: topk = {tuple(self.topk)}, but the '
+                                 f'probe has {len(scores)} classes.')
+            hits = scores.topk(max(self.topk)).indices == sample['gt_label']  # (k)
+            self.results.append([bool(hits[:k].any()) for k in self.topk])
+
+    def compute_metrics(self, results: List[list]) -> Dict[str, float]:
+        hits = torch.tensor([hit for hit in results if hit is not None])  # (n, topk)
+        shares = 100 * hits.float().mean(dim=0)
+        return {f'top{k}': share for k, share in zip(self.topk, shares.tolist())}
