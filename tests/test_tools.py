@@ -19,6 +19,7 @@ from mmengine.config import Config
 from mmpretrain import FeatureExtractor
 
 from simclr_mm import get_model, inference_model
+from simclr_mm.evaluation import read_run
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
@@ -209,19 +210,40 @@ def test_linear_evaluation_from_pretraining_to_top1_and_top5(encoder, tmp_path):
         '--out', tmp_path / 'metrics.json', '--out-item', 'metrics')
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert 20 < metrics['accuracy/top1'] < metrics['accuracy/top5'] <= 100
+    written, = (tmp_path / 'evaluation').glob('*.json')
+    record = read_run(written)
+    assert {f'accuracy/{r.metric}': r.value for r in record.results} == metrics
+    assert {(r.dataset, r.split, r.protocol)
+            for r in record.results} == {('Digits', 'test', 'classifier')}
 
 
 def test_evaluate_features_compares_three_encoders(encoder, tmp_path, capsys):
     run('evaluate_features.py', DIGITS, encoder, '--draws', 2, '--out',
         tmp_path / 'rows.json')
-    rows = json.loads((tmp_path / 'rows.json').read_text())
+    record = read_run(tmp_path / 'rows.json')
+    values = {(r.features, r.protocol): r.value for r in record.results}
     names = ['pretrained encoder', 'untrained encoder', 'raw pixels']
-    assert [row['features'] for row in rows] == names
-    assert all(0.1 < row[key] <= 1 for row in rows
-               for key in ('knn', 'linear', 'few_labels'))
-    assert rows[2]['linear'] == pytest.approx(0.97, abs=0.01)  # logistic regression
+    protocols = ['knn', 'linear', 'linear-5-labels']
+    assert list(values) == [(name, protocol) for name in names
+                            for protocol in protocols]
+    assert all(10 < value <= 100 for value in values.values())
+    assert values['raw pixels', 'linear'] == pytest.approx(97, abs=1)
+    assert {r.settings['k'] for r in record.results if r.protocol == 'knn'} == {20}
+
     printed = capsys.readouterr().out
     assert all(name in printed for name in names)
+
+    run('report.py', tmp_path)
+    table = (tmp_path / 'report.md').read_text()
+    assert table.count('\n') == 2 + len(values)
+    assert '| raw pixels | linear | top1 |' in table and table in capsys.readouterr(
+    ).out
+    assert (tmp_path / 'report.html').stat().st_size > 1000
+
+
+def test_report_without_results(tmp_path):
+    with pytest.raises(ValueError, match='no evaluation below'):
+        run('report.py', tmp_path)
 
 
 # --- --data ---------------------------------------------------------------------------

@@ -1,15 +1,17 @@
 """Compare a pretrained encoder with the untrained one and with raw pixels.
 
 kNN, a linear probe on all labels and a linear probe on a few labels of each class, on
-the gallery and the queries of the config's test dataset.
+the gallery and the queries of the config's test dataset. The numbers are also written
+as JSON, for tools/report.py.
 """
 import argparse
+import time
 
-import mmengine
 from mmengine.config import Config
 
 from simclr_mm.apis import command_line
-from simclr_mm.apis.feature_table import feature_rows, print_rows
+from simclr_mm.apis.feature_cache import default_cache
+from simclr_mm.apis.feature_table import as_run, feature_rows, print_rows
 
 
 def main() -> None:
@@ -29,19 +31,39 @@ def main() -> None:
         help='labels a class of the few-label probe')
     parser.add_argument(
         '--draws', type=int, default=20, help='draws of the few-label probe')
-    parser.add_argument('--out', metavar='FILE', help='also write the rows as JSON')
+    parser.add_argument(
+        '--sweep',
+        action='store_true',
+        help='also choose the L2 penalty of the linear probe on held-out images, from '
+        '45 values, as the paper does for transfer')
+    parser.add_argument(
+        '--cache',
+        metavar='DIR',
+        default=default_cache(),
+        help='keep features here for the next time; default: $SIMCLR_MM_HOME/features, '
+        'and nothing is kept where SIMCLR_MM_HOME is not set')
+    parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
+    parser.add_argument(
+        '--out',
+        metavar='FILE',
+        help='write the results to this file instead of <work dir>/evaluation/')
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
     args = parser.parse_args()
+    started = time.time()
 
     cfg = Config.fromfile(args.config)
     if args.data is not None:
         command_line.test_on_folder(cfg, args.data)
     command_line.merge_cfg_options(cfg, args.cfg_options)
-    rows, _ = feature_rows(cfg, args.checkpoint, args.per_class, args.draws)
+    rows, _ = feature_rows(cfg, args.checkpoint, args.per_class, args.draws, args.sweep,
+                           args.cache)
     print_rows(rows, args.per_class, args.draws)
-    if args.out is not None:
-        mmengine.dump(rows, args.out)
+    run = as_run(rows, cfg, args.config, args.checkpoint, args.per_class, args.draws,
+                 time.time() - started)
+    out = args.out or command_line.result_path(args)
+    run.write(out)
+    print(f'results: {out}')
 
 
 if __name__ == '__main__':

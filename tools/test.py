@@ -1,14 +1,21 @@
-"""Evaluate a checkpoint: top-1 and top-5 of a classifier, kNN of a pretrained model."""
+"""Evaluate a checkpoint: top-1 and top-5 of a classifier, kNN of a pretrained model.
+
+The metrics are also written to <work dir>/evaluation/, for tools/report.py.
+"""
 import argparse
+import time
 
 import mmengine
+from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 
 from simclr_mm.apis import command_line
+from simclr_mm.apis.evaluation_run import run_of_metrics
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint, a path or a URL')
     parser.add_argument(
@@ -41,7 +48,11 @@ def main() -> None:
     runner = command_line.build_runner(cfg)
     if args.out is not None and args.out_item == 'pred':
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+    started = time.time()
     metrics = runner.test()
+    if is_main_process():
+        run_of_metrics(metrics, cfg, args.config, args.checkpoint, runner.model,
+                       time.time() - started).write(command_line.result_path(args))
     if args.out is not None and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)
 

@@ -4,11 +4,13 @@ import contextvars
 import os
 import os.path as osp
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Callable, Optional
 
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -134,6 +136,17 @@ def merge_cfg_options(cfg: Config, options: Optional[dict]) -> None:
         cfg.merge_from_dict(options)
 
 
+def result_path(args: argparse.Namespace) -> Path:
+    """A new file for the results of an evaluation, ``evaluation/<time>.json``.
+
+    Args:
+        args: With ``config`` and ``work_dir``; by default the latter is named after the
+            config.
+    """
+    work_dir = args.work_dir or osp.join('work_dirs', Path(args.config).stem)
+    return Path(work_dir, 'evaluation', time.strftime('%Y%m%d_%H%M%S.json'))
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build the runner that the config names."""
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -149,7 +162,8 @@ def train_on_folder(cfg: Config, folder: str) -> None:
 
     Args:
         cfg: A config. Pretraining takes every image below the folder, at any depth, and
-            has no validation, for want of labels. A classifier takes
+            has neither validation nor online probe, for want of labels. A classifier
+            takes
             ``folder/train/<class>/`` and ``folder/{val,test}/<class>/``, and as many
             classes as there are.
         folder: The folder.
@@ -163,6 +177,8 @@ def train_on_folder(cfg: Config, folder: str) -> None:
         _read_files_from(cfg.train_dataloader,
                          dict(type='simclr_mm.ImageFolder', data_root=str(root)))
         remove_validation(cfg)
+        if cfg.model.pop('online_probe', None):
+            print_log('--data: no online probe, for want of labels')
         return
     train, held_out = _existing(root / 'train'), _held_out(root)
     _check_same_classes(train, held_out)
@@ -196,6 +212,11 @@ def test_on_folder(cfg: Config, folder: str) -> None:
     dataset.gallery = ConfigDict(_class_folders(gallery))
     dataset.query = ConfigDict(_class_folders(queries))
     dataset.pipeline = _with_loading(dataset.pipeline, 'LoadImageFromFile')
+    if isinstance(cfg.test_evaluator, list):  # the probe knows its own classes only
+        cfg.test_evaluator = [
+            metric for metric in cfg.test_evaluator
+            if not metric.type.endswith('ProbeAccuracy')
+        ]
 
 
 def remove_validation(cfg: Config) -> None:

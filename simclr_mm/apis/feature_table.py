@@ -1,6 +1,8 @@
 """How good features are, beside those of an untrained encoder and raw pixels."""
+import inspect
 from contextlib import contextmanager
-from typing import Dict, Iterator, List, Tuple
+from pathlib import Path
+from typing import Dict, Iterator, List, Tuple, Union
 
 import numpy as np
 import torch
@@ -12,9 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from simclr_mm.engine import Runner
-from simclr_mm.evaluation import (Labelled, extract_features, few_label_probe,
-                                  knn_predict, linear_probe)
+from simclr_mm.evaluation import (EvaluationRun, Labelled, Result, extract_features,
+                                  few_label_probe, knn_predict, linear_probe,
+                                  swept_linear_probe)
 
+from .evaluation_run import scored_dataset
+from .feature_cache import cached_features
+from .fingerprint import weights_hash
 from .model_zoo import get_model
 
 PRETRAINED, UNTRAINED, PIXELS = 'pretrained encoder', 'untrained encoder', 'raw pixels'
@@ -24,7 +30,9 @@ Row = Dict[str, object]
 def feature_rows(cfg: Config,
                  checkpoint: str,
                  per_class: int = 5,
-                 draws: int = 20) -> Tuple[List[Row], Labelled]:
+                 draws: int = 20,
+                 sweep: bool = False,
+                 cache: Union[str, Path, None] = None) -> Tuple[List[Row], Labelled]:
     """Evaluate three sets of features by kNN and linear probes.
 
     Args:
@@ -33,11 +41,16 @@ def feature_rows(cfg: Config,
         checkpoint: Weights of the config's model, a path or a URL.
         per_class: Labels of each class of the few-label probe.
         draws: Draws of the few-label probe.
+        sweep: Also choose the penalty of the linear probe on held-out gallery images,
+            for the two encoders.
+        cache: Folder that keeps the encoders' features. None: they are not kept.
 
     Returns:
         A row for the pretrained encoder, the same encoder before training (seed 0) and
         raw pixels, each with shares in [0, 1] under ``knn``, ``linear`` and
-        ``few_labels``; and the pretrained features and labels of the queries.
+        ``few_labels``, for an encoder also the ``weights_sha256`` and, with ``sweep``,
+        ``linear_swept`` and its ``penalty``; and the pretrained features and labels of
+        the queries.
     """
     pretrained = get_model(cfg, pretrained=checkpoint, device=get_device())
     untrained = get_model(cfg, device=get_device())
@@ -45,35 +58,79 @@ def feature_rows(cfg: Config,
     with _quiet():
         untrained.init_weights()  # reports every parameter
     loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
-    dataset = loader.dataset
-    in_gallery = np.arange(len(dataset)) < len(dataset.rows)
+    in_gallery = np.arange(len(loader.dataset)) < len(loader.dataset.rows)
 
-    rows, embedded = [], {}
-    for name, model, embed in ((PRETRAINED, pretrained, None), (UNTRAINED, untrained,
-                                                                None),
-                               (PIXELS, pretrained, lambda images: images.flatten(1))):
-        features, labels = extract_features(model, loader, embed, description=name)
+    rows, queries = [], None
+    for name, model in ((PRETRAINED, pretrained), (UNTRAINED, untrained), (PIXELS,
+                                                                           None)):
+        if model is None:
+            features, labels = extract_features(
+                pretrained, loader, lambda images: images.flatten(1), description=name)
+        else:
+            features, labels = cached_features(model, loader, cache, description=name)
         gallery = features[in_gallery], labels[in_gallery]
-        queries = features[~in_gallery], labels[~in_gallery]
-        embedded[name] = queries
+        queried = features[~in_gallery], labels[~in_gallery]
+        queries = queries or queried
         with Console().status(f'{name}: kNN and linear probes'):
-            rows.append(
-                dict(
-                    features=name,
-                    knn=_knn(gallery, queries, cfg.test_evaluator),
-                    linear=linear_probe(gallery, queries),
-                    few_labels=few_label_probe(gallery, queries, per_class, draws)))
-    return rows, embedded[PRETRAINED]
+            row = dict(
+                features=name,
+                knn=_knn(gallery, queried, cfg.test_evaluator),
+                linear=linear_probe(gallery, queried),
+                few_labels=few_label_probe(gallery, queried, per_class, draws))
+            if model is not None:
+                row['weights_sha256'] = weights_hash(model)
+            if model is not None and sweep:
+                found = swept_linear_probe(gallery, queried)
+                row.update(linear_swept=found.accuracy, penalty=found.penalty)
+        rows.append(row)
+    return rows, queries
 
 
 def print_rows(rows: List[Row], per_class: int = 5, draws: int = 20) -> None:
     """Print the table of :func:`feature_rows`."""
-    table = Table('features', 'kNN', 'linear, all labels',
-                  f'linear, {per_class} labels a class (mean of {draws} draws)')
+    columns = dict(
+        knn='kNN',
+        linear='linear, all labels',
+        few_labels=f'linear, {per_class} labels a class (mean of {draws} draws)')
+    if 'linear_swept' in rows[0]:
+        columns['linear_swept'] = 'linear, all labels, chosen penalty'
+    table = Table('features', *columns.values())
     for row in rows:
         table.add_row(row['features'],
-                      *(f'{row[key]:.3f}' for key in ('knn', 'linear', 'few_labels')))
+                      *(f'{row[key]:.3f}' if key in row else '-' for key in columns))
     Console().print(table)
+
+
+def as_run(rows: List[Row], cfg: Config, config: str, checkpoint: str, per_class: int,
+           draws: int, seconds: float) -> EvaluationRun:
+    """The rows of :func:`feature_rows` in the form of every evaluation.
+
+    Args:
+        rows: The rows.
+        cfg: The config as it was evaluated.
+        config: Its path.
+        checkpoint: As for :func:`feature_rows`.
+        per_class: As for :func:`feature_rows`.
+        draws: As for :func:`feature_rows`.
+        seconds: That the evaluation took.
+    """
+    dataset, split = scored_dataset(cfg)
+    results = []
+    for row in rows:
+        protocols = {
+            'knn': ('knn', _knn_settings(cfg.test_evaluator)),
+            'linear': ('linear', dict(penalty=1.0)),
+            'few_labels': (f'linear-{per_class}-labels',
+                           dict(per_class=per_class, draws=draws, penalty=1.0)),
+            'linear_swept': ('linear-swept', dict(penalty=row.get('penalty'))),
+        }
+        for key, (protocol, settings) in protocols.items():
+            if key in row:
+                results.append(
+                    Result('classification', dataset, split, row['features'], protocol,
+                           'top1', 100 * row[key], settings))
+    return EvaluationRun(config, checkpoint, rows[0]['weights_sha256'], 0, seconds,
+                         results)
 
 
 @contextmanager
@@ -89,7 +146,15 @@ def _quiet() -> Iterator[None]:
 
 def _knn(gallery: Labelled, queries: Labelled, evaluator: dict) -> float:
     """Accuracy with k and temperature of the config's KNNAccuracy."""
-    settings = {key: evaluator[key] for key in ('k', 'temperature') if key in evaluator}
     predicted = knn_predict(
-        torch.from_numpy(queries[0]), *map(torch.from_numpy, gallery), **settings)
+        torch.from_numpy(queries[0]), *map(torch.from_numpy, gallery),
+        **_knn_settings(evaluator))
     return float((predicted.numpy() == queries[1]).mean())
+
+
+def _knn_settings(evaluator: dict) -> Dict[str, float]:
+    defaults = inspect.signature(knn_predict).parameters
+    return {
+        key: evaluator.get(key, defaults[key].default)
+        for key in ('k', 'temperature')
+    }

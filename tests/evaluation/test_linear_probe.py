@@ -1,8 +1,13 @@
 import sys
+from functools import partial
 
 import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
 
-from simclr_mm.evaluation import few_label_probe, linear_probe
+from simclr_mm.evaluation import few_label_probe, linear_probe, swept_linear_probe
 
 
 def blobs(n, seed):
@@ -32,3 +37,52 @@ def test_few_labels_use_few_labels(monkeypatch):
                         lambda train, test, c: used.append(train[1]) or len(used))
     assert few_label_probe(blobs(600, 0), blobs(9, 1), per_class=4, draws=3) == 2.0
     assert [np.bincount(labels).tolist() for labels in used] == [[4, 4, 4]] * 3
+
+
+def noisy(n, seed):
+    """Four classes that overlap, on 3 of 40 axes."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, n)
+    features = rng.normal(size=(n, 40))
+    features[:, :3] += np.eye(4)[labels][:, :3] * 1.5
+    return features.astype(np.float32), labels + 5  # classes need not begin at 0
+
+
+def test_sweep_chooses_as_scikit_learn_would():
+    train, test = noisy(200, 0), noisy(2000, 1)
+    penalties = [1e4, 1e2, 1, 1e-2]
+    found = swept_linear_probe(train, test, penalties, validation_share=0.5, seed=3)
+
+    fitted, held_out = train_test_split(
+        np.arange(200), test_size=0.5, random_state=3, stratify=train[1])
+
+    def score(rows, scored, penalty):
+        scaler = StandardScaler().fit(train[0][rows])
+        model = LogisticRegression(C=1 / penalty, max_iter=10000, tol=1e-7)
+        model.fit(scaler.transform(train[0][rows]), train[1][rows])
+        return model.score(scaler.transform(scored[0]), scored[1])
+
+    validation = train[0][held_out], train[1][held_out]
+    expected = [score(fitted, validation, penalty) for penalty in penalties]
+    assert found.validation == pytest.approx(expected, abs=0.011)  # one image
+    best = max(zip(expected, penalties))[1]
+    assert found.penalty == best == 1e2
+    assert found.accuracy == pytest.approx(score(slice(None), test, best), abs=0.003)
+
+
+def test_of_equally_good_penalties_the_strongest():
+    found = swept_linear_probe(blobs(600, 0), blobs(90, 1), [1e-2, 10, 1, 0.1])
+    assert found.validation == [1.0] * 4 and found.penalty == 10
+
+
+def test_sweep_of_too_few_images():
+    with pytest.raises(ValueError, match='1 of the smallest.*fixed penalty'):
+        swept_linear_probe((np.eye(3), np.arange(3)), blobs(9, 1))
+
+
+def test_fits_that_do_not_end_are_counted(monkeypatch):
+    module = sys.modules['simclr_mm.evaluation.linear_probe']
+    monkeypatch.setattr(module, 'LogisticRegression',
+                        partial(module.LogisticRegression, iterations=2))
+    with pytest.warns(UserWarning, match='1 of 1 fits were stopped after 2 iter'):
+        linear_probe(noisy(200, 0), noisy(20, 1), c=1e3)

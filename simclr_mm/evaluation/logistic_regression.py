@@ -1,0 +1,119 @@
+"""Multinomial logistic regression by L-BFGS, quick for many features or penalties.
+
+n examples, C feature width, K classes, r directions.
+"""
+from typing import NamedTuple, Tuple
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+# Where L-BFGS stops: the largest slope in the coordinates below, in which curvature is
+# at most about 1, and the gain of a step in nats. At ten times these, predictions for
+# digits still differ from those of the exact minimum.
+SLOPE, GAIN = 1e-5, 1e-11
+
+
+class Fit(NamedTuple):
+    """A fitted classifier.
+
+    Args:
+        weight: (K, C) for features as they were given.
+        bias: (K,).
+        converged: False where the iterations ran out.
+    """
+    weight: Tensor
+    bias: Tensor
+    converged: bool
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """(m, C) features -> (m,) classes in [0, K)."""
+        features = torch.as_tensor(features).to(self.weight)
+        logits = features @ self.weight.T + self.bias  # (m, K)
+        return logits.argmax(dim=1).cpu().numpy()
+
+
+class LogisticRegression:
+    """Multinomial logistic regression on one set of features, for any L2 penalty.
+
+    Features are standardised. The objective is that of scikit-learn's
+    LogisticRegression with C = 1 / penalty: sum of cross entropies plus penalty / 2
+    times the squared weights, the bias left out.
+
+    L-BFGS needs a thousand steps where features are correlated, as pixels are. Here it
+    works in coordinates in which the curvature at weights of zero is the identity: the
+    eigenvectors of the covariance, each scaled by its curvature. The minimum is the
+    same, found in tens of steps. Each fit starts from the one before.
+
+    Args:
+        features: (n, C) float.
+        labels: (n,) classes in [0, K).
+        classes: K.
+        device: Where to compute. On a CPU, 50,000 features of width 512 take 0.2 GB.
+        iterations: Of L-BFGS at most in one fit.
+    """
+
+    def __init__(self,
+                 features: np.ndarray,
+                 labels: np.ndarray,
+                 classes: int,
+                 device: str = 'cpu',
+                 iterations: int = 1000) -> None:
+        self.iterations = iterations
+        self.labels = torch.as_tensor(labels, device=device)
+        x = torch.as_tensor(features, dtype=torch.float32, device=device)
+        self.mean = x.mean(dim=0)
+        self.std = x.std(dim=0, correction=0)
+        self.std[self.std <= 1e-6 * self.mean.abs()] = 1  # a constant feature
+        x = (x - self.mean) / self.std
+        self.directions, x, self.variance = _principal(x)  # (C, r), (n, r), (r,)
+        self.x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)  # (n, r + 1)
+        self.solution = torch.zeros(classes, x.shape[1] + 1, device=device)
+
+    def fit(self, penalty: float) -> Fit:
+        """Minimise the objective for one penalty > 0."""
+        decay = torch.full_like(self.solution[0], penalty / len(self.x))  # (r + 1,)
+        decay[-1] = 0
+        curvature = torch.cat([self.variance, torch.ones_like(self.variance[:1])])
+        scale = (curvature / len(self.solution) + decay).rsqrt()  # (r + 1,)
+
+        def objective(flat: np.ndarray) -> Tuple[float, np.ndarray]:
+            point = torch.from_numpy(flat).to(self.x).view_as(self.solution)
+            loss, gradient = self._loss_and_gradient(scale * point, decay)
+            return loss, (scale * gradient).double().cpu().numpy().ravel()
+
+        found = minimize(
+            objective, (self.solution / scale).double().cpu().numpy().ravel(),
+            method='L-BFGS-B',
+            jac=True,
+            options=dict(maxiter=self.iterations, gtol=SLOPE, ftol=GAIN, maxcor=20))
+        self.solution = scale * torch.from_numpy(found.x).to(self.x).view_as(
+            self.solution)
+        weight = self.solution[:, :-1] @ self.directions.T / self.std  # (K, C)
+        bias = self.solution[:, -1] - weight @ self.mean
+        return Fit(weight, bias, converged=found.status != 1)
+
+    def _loss_and_gradient(self, weight: Tensor, decay: Tensor) -> Tuple[float, Tensor]:
+        """Mean objective in nats at weights (K, r + 1), and its gradient there."""
+        log_p = (self.x @ weight.T).log_softmax(dim=1)  # (n, K)
+        rows = torch.arange(len(log_p), device=log_p.device)
+        loss = -log_p[rows, self.labels].double().mean()
+        loss += (decay * weight.square()).double().sum() / 2
+        residual = log_p.exp_()
+        residual[rows, self.labels] -= 1
+        return float(loss), residual.T @ self.x / len(log_p) + decay * weight
+
+
+def _principal(x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    """Orthonormal directions (C, r) that span x, x along them, its variances."""
+    n, width = x.shape
+    basis = None
+    if n < width:  # the weights of the minimum are sums of examples
+        basis = torch.linalg.qr(x.T).Q  # (C, n)
+        x = x @ basis  # (n, n)
+    variance, directions = torch.linalg.eigh(x.T @ x / n)
+    x = x @ directions
+    if basis is not None:
+        directions = basis @ directions
+    return directions, x, variance.clamp(min=0)

@@ -1,0 +1,117 @@
+"""What an evaluation found, in one form for every protocol: a JSON file a run."""
+import json
+import os
+import platform
+import re
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Dict, List, Optional, Union
+
+import mmengine
+import mmpretrain
+import sklearn
+import torch
+
+from simclr_mm.checkpoints import atomic_file
+from simclr_mm.version import __version__
+
+SCHEMA = 'simclr_mm.evaluation/1'
+Number = Union[int, float]
+
+
+@dataclass
+class Result:
+    """One number.
+
+    Args:
+        task: 'classification'.
+        dataset: Name of the dataset's class, or of the folder that took its place.
+        split: The images that were scored, such as 'test'.
+        features: Whose: 'pretrained encoder', 'raw pixels' ...; 'checkpoint' for the
+            metrics of tools/test.py.
+        protocol: How: 'knn', 'linear', 'linear-swept', 'linear-5-labels', 'classifier'.
+        metric: 'top1', 'top5' ...
+        value: In percent where the metric is an accuracy.
+        settings: Numbers that the protocol was run with, such as k.
+    """
+    task: str
+    dataset: str
+    split: str
+    features: str
+    protocol: str
+    metric: str
+    value: float
+    settings: Dict[str, Number] = field(default_factory=dict)
+
+
+@dataclass
+class EvaluationRun:
+    """Results of one run, and what they were obtained with.
+
+    Args:
+        config: Path or name of the config.
+        checkpoint: Path or URL.
+        checkpoint_sha256: Of the model's weights as they were loaded, names and values.
+        seed: Of every draw; None where nothing is drawn.
+        seconds: That the run took.
+        results: Its numbers.
+        time: When it ended, UTC, ISO 8601.
+        versions: Of this package and those it computes with.
+        hardware: GPU, or processor and threads.
+        schema: Name and version of this form.
+    """
+    config: str
+    checkpoint: str
+    checkpoint_sha256: str
+    seed: Optional[int]
+    seconds: float
+    results: List[Result]
+    time: str = field(
+        default_factory=lambda: time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
+    versions: Dict[str, str] = field(default_factory=lambda: dict(
+        simclr_mm=__version__,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        mmengine=mmengine.__version__,
+        mmpretrain=mmpretrain.__version__,
+        scikit_learn=sklearn.__version__))
+    hardware: str = field(default_factory=lambda: hardware())
+    schema: str = SCHEMA
+
+    def write(self, path: Union[str, Path]) -> None:
+        """Write the run as JSON; the file is complete or absent."""
+        with atomic_file(path) as file:
+            file.write(json.dumps(asdict(self), indent=1).encode())
+
+
+def read_run(path: Union[str, Path]) -> Optional[EvaluationRun]:
+    """Read what :meth:`EvaluationRun.write` wrote; None for any other JSON file.
+
+    Raises:
+        ValueError: The file says that it is one and is not.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except ValueError:
+        return None
+    if not isinstance(content, dict) or content.get('schema') != SCHEMA:
+        return None
+    try:
+        results = [Result(**result) for result in content.pop('results')]
+        return EvaluationRun(**content, results=results)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'{path} is no {SCHEMA} file: {error}') from error
+
+
+def hardware() -> str:
+    """The GPU, or the processor and how many threads compute."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    threads = f'{torch.get_num_threads()} of {os.cpu_count()} cores'
+    try:
+        information = Path('/proc/cpuinfo').read_text()
+    except OSError:  # not Linux
+        return f'{platform.machine()}, {threads}'
+    model = re.search(r'model name\s*: (.+)', information)
+    return f'{model[1] if model else platform.machine()}, {threads}'

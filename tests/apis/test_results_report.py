@@ -1,0 +1,60 @@
+"""Evaluations of several folders in one table and one page."""
+import base64
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from simclr_mm.apis.results_report import collect, markdown, page
+from simclr_mm.evaluation import EvaluationRun, Result
+
+
+def run(checkpoint, value, when):
+    result = Result('classification', 'CIFAR10', 'test', 'pretrained | <b>encoder</b>',
+                    'linear-swept', 'top1', value, dict(penalty=0.0123456))
+    return EvaluationRun(
+        'a.py', checkpoint, '0123456789abcdef', 0, 60, [result], time=when)
+
+
+@pytest.fixture
+def work_dirs(tmp_path):
+    run('late.pth', 62.5, '2026-02-01T00:00:00Z').write(tmp_path / 'a' / 'e' / 'x.json')
+    run('early.pth', 9.0, '2026-01-01T00:00:00Z').write(tmp_path / 'b' / 'y.json')
+    (tmp_path / 'b' / 'z.json').write_text('{"schema": "simclr_mm.evaluation/1"}')
+    logs = tmp_path / 'b' / 'time' / 'vis_data'
+    logs.mkdir(parents=True)
+    lines = [dict(step=i, loss=5 - i) for i in range(4)] + [{'knn/top1': 3, 'step': 4}]
+    text = '\n'.join(map(json.dumps, lines)) + '\n{"step": 5, "lo'
+    (logs / 'scalars.json').write_text(text)
+    return [tmp_path / 'a', tmp_path / 'b', tmp_path / 'b' / 'time', tmp_path]
+
+
+def test_runs_logs_and_broken_files_are_found_once(work_dirs):
+    found = collect(work_dirs)
+    assert [run.checkpoint for run in found.runs] == ['early.pth', 'late.pth']
+    assert len(found.logs) == 1
+    assert len(found.broken) == 1 and 'z.json' in found.broken[0]
+
+
+def test_markdown_table(work_dirs):
+    lines = markdown(collect(work_dirs).runs).splitlines()
+    assert len(lines) == 4
+    assert len({len(re.findall(r'(?<!\\)\|', line)) for line in lines}) == 1
+    assert 'early.pth' in lines[2] and '| 9.00 | penalty 0.01235 |' in lines[2]
+
+
+def test_page_stands_alone(work_dirs):
+    text = page(collect(work_dirs))
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert '<b>' not in text and '&lt;b&gt;' in text
+    assert text.count('<tr>') == 3 and '<script>' in text
+    png, = re.findall(r'base64,([^"]+)', text)
+    picture = cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), 1)
+    assert picture.std() > 10
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no folder'):
+        collect([tmp_path / 'nowhere'])

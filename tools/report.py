@@ -1,0 +1,41 @@
+"""Results of many evaluations as a Markdown table and an HTML page.
+
+Looks at any depth below the folders for what tools/evaluate_features.py and
+tools/test.py wrote, and for the loss curves of the training runs beside them.
+"""
+import argparse
+from pathlib import Path
+
+from simclr_mm.apis import command_line
+from simclr_mm.apis.results_report import collect, markdown, page
+from simclr_mm.checkpoints import atomic_file
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR')
+    parser.add_argument(
+        '--out',
+        metavar='DIR',
+        help='folder of report.md and report.html; default: the first WORK_DIR')
+    args = parser.parse_args()
+
+    found = collect(args.work_dirs)
+    for problem in found.broken:
+        print(f'left out: {problem}')
+    if not found.runs:
+        raise ValueError(f'there is no evaluation below {", ".join(args.work_dirs)}: '
+                         'tools/evaluate_features.py writes one.')
+    table = markdown(found.runs)
+    print(table, end='')
+    out = Path(args.out or args.work_dirs[0])
+    for name, text in (('report.md', table), ('report.html', page(found))):
+        with atomic_file(out / name) as file:
+            file.write(text.encode())
+    print(f'{len(found.runs)} evaluations, {len(found.logs)} training logs: '
+          f'{out / "report.md"}, {out / "report.html"}')
+
+
+if __name__ == '__main__':
+    command_line.run(main)
