@@ -193,7 +193,17 @@ def test_a_classifier_without_its_head(photograph):
         feature, FeatureInferencer(model)(photograph)[0], atol=1e-6)
 
 
+@pytest.mark.parametrize('device', ['cuda:99', 'bogus'])
+def test_a_device_that_is_not_here(simclr, device):
+    with pytest.raises(ValueError, match=f'no device {device} here'):
+        FeatureInferencer(simclr, device=device)
+    # mmengine's `to` notes the device in the preprocessor before it fails.
+    assert simclr.data_preprocessor.device.type == 'cpu'
+
+
 def test_wrong_arguments(simclr):
+    with pytest.raises(ValueError, match='batch_size is 0'):
+        FeatureInferencer(simclr)([], batch_size=0)
     for bad, message in (('half', "'half': choose one of fp32"),
                          ('fp16', 'needs a GPU: on a CPU take bf16')):
         with pytest.raises(ValueError, match=message):

@@ -2,9 +2,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 import simclr_mm
+from simclr_mm.apis.encoder import load_encoder
 from simclr_mm.apis.stored_config import stored_config
 from simclr_mm.checkpoints import CheckpointError
 
@@ -64,3 +66,21 @@ def test_code_is_refused_and_not_run(tmp_path, text):
 def test_names_that_are_no_models_are_refused(part):
     with pytest.raises(CheckpointError, match='^a.pth: the stored config'):
         stored_config(MODEL + part, 'a.pth')
+
+
+@pytest.mark.parametrize('meta', [
+    'text', [1],
+    dict(cfg=5),
+    dict(cfg='a = 1'),
+    dict(cfg='model = 3'),
+    dict(cfg=MODEL + 'test_dataloader = 4'),
+    dict(cfg=MODEL + "test_dataloader = dict(dataset=dict(pipeline=['Resize']))"),
+    dict(cfg='model = dict(a=1)'),
+    dict(cfg="model = dict(type='simclr_mm.SimCLR')"),
+    dict(cfg=MODEL)
+])
+def test_damaged_meta_ends_in_one_error(meta, tmp_path):
+    path = tmp_path / 'a.pth'
+    torch.save(dict(state_dict={'a': torch.zeros(1)}, meta=meta), path)
+    with pytest.raises(CheckpointError, match='a.pth.*--config'):
+        load_encoder(path)

@@ -1,0 +1,123 @@
+"""Many training runs that differ in what a study varies: their files.
+
+``configs/NAME.py`` is all that a run trains with. ``runs/NAME`` is its work dir: what
+it printed in ``log.txt``, checkpoints, and, when it is done, its row as JSON.
+"""
+import json
+import re
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Sequence
+
+from mmengine.config import Config
+
+from simclr_mm.checkpoints.atomic import atomic_file
+
+from .studies import Options, Study, Value
+
+Row = Dict[str, object]
+METRICS = dict(knn='knn/top1', linear='linear/top1')
+
+
+class Run(NamedTuple):
+    """One cell of a study.
+
+    Args:
+        labels: Its value on each axis, by the axis' name.
+        work_dir: Folder of the sweep.
+        metric: 'knn' or 'linear'.
+    """
+    labels: Dict[str, Value]
+    work_dir: Path
+    metric: str
+
+    @property
+    def name(self) -> str:
+        name = ','.join(f'{axis}={value}' for axis, value in self.labels.items())
+        return re.sub(r'[^\w.,=+-]+', '-', name)
+
+    @property
+    def config(self) -> Path:
+        return self.work_dir / 'configs' / f'{self.name}.py'
+
+    @property
+    def folder(self) -> Path:
+        # Not where the config is: MMEngine writes a copy of its own there.
+        return self.work_dir / 'runs' / self.name
+
+    @property
+    def row_file(self) -> Path:
+        return self.folder / f'{self.metric}.json'
+
+    def row(self) -> Row:
+        return json.loads(self.row_file.read_text())
+
+
+def plan(study: Study, cfg: Config, values: Sequence[Sequence[Value]], work_dir: Path,
+         metric: str) -> List[Run]:
+    """Write the config of every cell, or find the one that is there.
+
+    Args:
+        study: From ``studies.STUDIES``.
+        cfg: What all runs have in common.
+        values: Those of each axis.
+        work_dir: Folder of the sweep.
+        metric: 'knn' or 'linear'.
+
+    Raises:
+        ValueError: The config has no kNN validation, or the folder holds a cell that
+            was made from another config.
+    """
+    if metric == 'knn' and 'KNNAccuracy' not in str(cfg.get('val_evaluator')):
+        raise ValueError('--evaluate knn reads knn/top1 of the last validation, and '
+                         'this config has no val_evaluator of type '
+                         'simclr_mm.KNNAccuracy: take a pretraining config')
+    runs = []
+    for labels, options in study.cells(cfg, *values):
+        labels = dict(zip((axis.name for axis in study.axes), labels))
+        run = Run(labels, work_dir, metric)
+        _write_config(run, cell_config(cfg, options))
+        runs.append(run)
+    return runs
+
+
+def cell_config(cfg: Config, options: Options) -> Config:
+    """The config of a cell: what a study sets in it, and what all runs have alike."""
+    cfg = Config(cfg.to_dict(), filename=cfg.filename)
+    cfg.merge_from_dict(options)
+    # One validation, at the end, whose result is the row's; one checkpoint.
+    common = {
+        'train_cfg.val_interval': last_step(cfg),
+        'default_hooks.checkpoint.max_keep_ckpts': 1
+    }
+    if cfg.get('randomness', {}).get('seed') is None:
+        common['randomness.seed'] = 0
+    cfg.merge_from_dict(common)
+    return cfg
+
+
+def last_step(cfg: Config) -> int:
+    """Epochs of a training, or iterations if its config counts these."""
+    return cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
+
+
+def _write_config(run: Run, cfg: Config) -> None:
+    if run.config.is_file():
+        if Config.fromfile(run.config).to_dict() == cfg.to_dict():
+            return
+        trained = [*run.folder.glob('*.pth'), *run.folder.glob('*.json')]
+        if trained:
+            raise ValueError(
+                f'{run.config} was made from another config or other --cfg-options, '
+                f'and {trained[0]} comes of it: give another --work-dir, or delete '
+                f'{run.folder}')
+    with atomic_file(run.config) as file:
+        file.write(cfg.pretty_text.encode())
+
+
+def command(run: Run) -> List[str]:
+    """What trains this run: anybody may type it."""
+    return [
+        'python', 'tools/train.py',
+        str(run.config), '--work-dir',
+        str(run.folder), '--resume'
+    ]

@@ -1,0 +1,145 @@
+"""Many training runs, several at a time, each in a process of its own."""
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Callable, Dict, Iterator, List, Sequence, Set, Tuple, Union
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
+
+from simclr_mm.checkpoints.atomic import atomic_file
+
+from .sweep import METRICS, Row, Run, command, last_step
+
+
+class RunFailed(Exception):
+    """A run that gave no value; the message says why and where to read more."""
+
+
+def carry_out(runs: Sequence[Run], run_one: Callable[[Run, str], float],
+              devices: Sequence[str]) -> Iterator[Tuple[Run, Union[Row, RunFailed]]]:
+    """Do the runs that have no row yet.
+
+    Args:
+        runs: From :func:`plan`.
+        run_one: Takes a run and a device, gives its value in percent.
+        devices: One for each process: what CUDA_VISIBLE_DEVICES shall be, or ''.
+
+    Yields:
+        Each run as it ends, with its row or a :class:`RunFailed`.
+    """
+    free: SimpleQueue = SimpleQueue()
+    for device in devices:
+        free.put(device)
+
+    def work(run: Run) -> Row:
+        device, start = free.get(), time.time()
+        try:
+            value = run_one(run, device)
+        finally:
+            free.put(device)
+        row = dict(run.labels, metric=METRICS[run.metric], value=round(value, 4))
+        row.update(minutes=round((time.time() - start) / 60, 2), command=command(run))
+        with atomic_file(run.row_file) as file:
+            file.write(json.dumps(row, indent=2).encode())
+        return row
+
+    missing = [run for run in runs if not run.row_file.is_file()]
+    executor = ThreadPoolExecutor(len(devices))
+    try:
+        futures = {executor.submit(work, run): run for run in missing}
+        for future in as_completed(futures):
+            try:
+                yield futures[future], future.result()
+            except RunFailed as error:
+                yield futures[future], error
+    finally:
+        # All are done, or the caller is stopping and ends what is running.
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+class TrainAndEvaluate:
+    """Does a run in processes of its own, each an ordinary command.
+
+    Args:
+        tools: Folder of train.py.
+        threads: Of PyTorch in each process on a CPU.
+    """
+
+    def __init__(self, tools: Path, threads: int) -> None:
+        self.tools = tools
+        self.threads = threads
+        self.running: Set[subprocess.Popen] = set()
+        self.stopped = False
+
+    def __call__(self, run: Run, device: str) -> float:
+        """Train, and read or compute the value, in percent.
+
+        Args:
+            run: What to do.
+            device: What CUDA_VISIBLE_DEVICES shall be, or ''.
+
+        Raises:
+            RunFailed: A process ended with an error, or without a value.
+        """
+        env = dict(os.environ)
+        env.setdefault('OMP_NUM_THREADS', str(self.threads))
+        if device:
+            env['CUDA_VISIBLE_DEVICES'] = device
+        self._call(run, [str(self.tools / 'train.py'), *command(run)[2:]], env)
+        if run.metric == 'knn':
+            return _last_validation(run)
+        checkpoint = find_latest_checkpoint(str(run.folder))
+        result = run.folder / 'linear_value.json'
+        files = [str(run.config), checkpoint, str(result)]
+        self._call(run, ['-m', 'simclr_mm.apis.linear_run', *files], env)
+        return json.loads(result.read_text())
+
+    def stop(self) -> None:
+        """End what is running; its checkpoints stay, to go on from."""
+        self.stopped = True
+        for process in list(self.running):
+            process.terminate()
+
+    def _call(self, run: Run, arguments: List[str], env: Dict[str, str]) -> None:
+        if self.stopped:
+            raise RunFailed('stopped')
+        log = run.folder / 'log.txt'
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with open(log, 'ab') as file:
+            process = subprocess.Popen([sys.executable, *arguments],
+                                       stdout=file,
+                                       stderr=subprocess.STDOUT,
+                                       env=env)
+            self.running.add(process)
+            code = process.wait()
+        self.running.remove(process)
+        if code:
+            lines = log.read_text(errors='replace').strip().splitlines()
+            raise RunFailed(f'{lines[-1] if lines else "no output"} (exit code {code}; '
+                            f'see {log})')
+
+
+def _last_validation(run: Run) -> float:
+    last = last_step(Config.fromfile(run.config))
+    for log in sorted(run.folder.glob('*/vis_data/scalars.json'), reverse=True):
+        for entry in map(json.loads, log.read_text().splitlines()):
+            if entry.get('step') == last and METRICS['knn'] in entry:
+                return entry[METRICS['knn']]
+    raise RunFailed(f'{run.folder} holds a finished training but no validation at its '
+                    'end: delete the folder to train anew')
+
+
+def device_of_each(processes: int) -> List[str]:
+    """Share the GPUs among processes, in turn; '' where there is none."""
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    gpus = visible.split(',') if visible else [
+        str(number) for number in range(torch.cuda.device_count())
+    ]
+    return [gpus[k % len(gpus)] if gpus else '' for k in range(processes)]

@@ -1,0 +1,51 @@
+"""Histograms of crops, without colour distortion beside with it."""
+from typing import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from .style import COLOURS, new_figure, save, style
+
+HIGHEST = 25  # percent; a dark or a bright crop has half its values in one bin
+
+
+def plot_crop_histograms(path: str, histograms: np.ndarray, overlaps: np.ndarray,
+                         images: Sequence[str], kinds: Sequence[str],
+                         title: str) -> None:
+    """Write a row for each image, a line for each crop, the same axes everywhere.
+
+    Args:
+        path: The file to write.
+        histograms: (I, 2, K, B) shares of the values of I images and K crops, in B
+            bins of [0, 256), without and with distortion.
+        overlaps: (I, 2) how much the crops of one image have in common, in [0, 1].
+        images: Names of the I images.
+        kinds: Names of without and with.
+        title: Title of the picture.
+    """
+    with style():
+        figure = new_figure(11, 1.4 + 2.6 * len(histograms))
+        figure.suptitle(title)
+        grid = figure.subplots(
+            len(histograms), 2, sharex=True, sharey=True, squeeze=False)
+        for row, name in enumerate(images):
+            for column, kind in enumerate(kinds):
+                axes = grid[row, column]
+                _plot_crops(axes, histograms[row, column])
+                axes.set_title(f'{name}, {kind}: two crops share '
+                               f'{100 * overlaps[row, column]:.0f} %')
+            grid[row, 0].set_ylabel('share of values [%]')
+        if 100 * histograms.max() > HIGHEST:
+            grid[0, 0].set_ylim(0, HIGHEST)
+            figure.supxlabel(f'Bins above {HIGHEST} % are cut off.', fontsize=10)
+        for axes in grid[-1]:
+            axes.set_xlabel('intensity, all channels [0, 255]')
+        save(figure, path)
+
+
+def _plot_crops(axes: Axes, histograms: np.ndarray) -> None:
+    edges = np.linspace(0, 256, histograms.shape[1] + 1)
+    for crop, shares in enumerate(histograms):
+        axes.stairs(100 * shares, edges, color=COLOURS[crop % len(COLOURS)], lw=1.6)
+    axes.set_xlim(0, 256)
+    axes.grid(alpha=0.3)

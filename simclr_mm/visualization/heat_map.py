@@ -1,0 +1,59 @@
+"""A table of numbers as colours, the numbers written in."""
+from typing import Sequence
+
+import numpy as np
+from matplotlib.patches import Rectangle
+
+from .style import COLOURS, new_figure, save, style
+
+
+def plot_heat_map(path: str,
+                  values: np.ndarray,
+                  rows: Sequence[str],
+                  columns: Sequence[str],
+                  labels: Sequence[str],
+                  title: str,
+                  with_mean: bool = False) -> None:
+    """Write a heat map; a frame marks the highest number.
+
+    Args:
+        path: The file to write.
+        values: (rows, columns), at least one of them finite; NaN: an empty cell.
+        rows: Names of the rows.
+        columns: Names of the columns.
+        labels: Of the rows, of the columns and, with its unit, of the numbers.
+        title: Title of the picture.
+        with_mean: Add a column with the mean of each row, as the paper's Fig. 5 has.
+    """
+    highest = np.unravel_index(np.nanargmax(values), values.shape)
+    columns = list(columns)
+    if with_mean:
+        masked = np.ma.masked_invalid(values)
+        values = np.column_stack([values, masked.mean(axis=1).filled(np.nan)])
+        columns.append('mean')
+    with style():
+        cell = max(0.85, 0.1 * max(map(len, columns)))  # inches
+        figure = new_figure(3.4 + cell * len(columns), 1.8 + 0.6 * len(rows))
+        figure.suptitle(title)
+        axes = figure.subplots()
+        image = axes.imshow(values, cmap='cividis', aspect='auto')
+        figure.colorbar(image, label=labels[2])
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set(ylabel=labels[0], xlabel=labels[1])
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                dark = image.norm(value) < 0.5
+                axes.text(
+                    column,
+                    row,
+                    f'{value:.1f}',
+                    ha='center',
+                    va='center',
+                    color='white' if dark else 'black')
+        if with_mean:
+            axes.axvline(len(columns) - 1.5, color='white', linewidth=5)
+        corner = highest[1] - 0.46, highest[0] - 0.46
+        axes.add_patch(
+            Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=COLOURS[5], lw=3))
+        save(figure, path)

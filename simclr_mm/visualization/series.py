@@ -1,0 +1,98 @@
+"""One number for each of a few settings: lines, or bars in groups."""
+from typing import Dict, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from .style import COLOURS, MARKERS, new_figure, save, style
+
+# What one line, or one colour of bars, stands for, and its numbers: by place on x, or
+# by None for one that belongs to no place.
+Series = Dict[str, Dict[object, float]]
+
+
+def plot_lines(path: str, series: Series, places: Sequence, labels: Sequence[str],
+               title: str) -> None:
+    """Write a line for each series, over places an equal step apart.
+
+    Args:
+        path: The file to write.
+        series: Its numbers may miss places.
+        places: Of x, in order.
+        labels: Of x, of the numbers with their unit, and of the legend.
+        title: Title of the picture.
+    """
+    with style():
+        figure = new_figure(7.5, 4.8)
+        axes = figure.subplots()
+        for k, (name, numbers) in enumerate(series.items()):
+            there = [k for k, place in enumerate(places) if place in numbers]
+            axes.plot(
+                there, [numbers[places[k]] for k in there],
+                color=COLOURS[k % len(COLOURS)],
+                marker=MARKERS[k % len(MARKERS)],
+                label=name)
+        _finish(axes, places, labels, len(series))
+        figure.suptitle(title)
+        save(figure, path)
+
+
+def plot_bars(path: str, series: Series, places: Sequence, labels: Sequence[str],
+              title: str) -> None:
+    """Write groups of bars, a colour for each series; they do not start at zero.
+
+    Args:
+        path: The file to write.
+        series: Its numbers may miss places; one under None is a dashed line.
+        places: Of x, in order.
+        labels: Of x, of the numbers with their unit, and of the legend.
+        title: Title of the picture.
+    """
+    count = sum(None not in numbers for numbers in series.values())
+    with style():
+        figure = new_figure(max(7.5, 2 + 0.3 * len(places) * (count + 1)), 4.8)
+        axes = figure.subplots()
+        colours = {name: COLOURS[k % len(COLOURS)] for k, name in enumerate(series)}
+        for name, numbers in series.items():
+            if None in numbers:
+                axes.axhline(
+                    numbers[None], color=colours[name], linestyle='--', label=name)
+        bars = {name: row for name, row in series.items() if None not in row}
+        _draw_bars(axes, bars, places, colours)
+        every = [value for row in series.values() for value in row.values()]
+        margin = max(1.0, 0.25 * (max(every) - min(every)))
+        lowest = max(0, min(every) - margin)
+        axes.set_ylim(lowest, max(every) + margin)
+        _finish(axes, places, labels, len(series))
+        if lowest > 0:
+            axes.set_ylabel(f'{labels[1]}, from {lowest:.0f} on')
+        figure.suptitle(title)
+        save(figure, path)
+
+
+def _draw_bars(axes: Axes, bars: Series, places: Sequence, colours: Dict[str,
+                                                                         str]) -> None:
+    """Bars of a place stand side by side, without gaps for numbers that miss."""
+    named = set()
+    for x, place in enumerate(places):
+        present = [name for name in bars if place in bars[name]]
+        for k, name in enumerate(present):
+            width = 0.8 / max(len(bars), 1)
+            left = x + (k - (len(present) - 1) / 2) * width
+            bar = axes.bar(
+                left,
+                bars[name][place],
+                0.92 * width,
+                color=colours[name],
+                label=None if name in named else name)
+            named.add(name)
+            axes.bar_label(bar, fmt='%.1f', fontsize=8, padding=1)
+
+
+def _finish(axes: Axes, places: Sequence, labels: Sequence[str], count: int) -> None:
+    axes.set_xticks(np.arange(len(places)), [str(place) for place in places])
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    axes.grid(axis='y', alpha=0.3)
+    axes.set_axisbelow(True)
+    if count > 1:
+        axes.legend(title=labels[2], loc='upper left', bbox_to_anchor=(1, 1))

@@ -1,0 +1,201 @@
+"""A sweep does each run once, whatever stops it."""
+import copy
+import csv
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+from mmengine.config import Config
+
+from simclr_mm.apis import sweep, sweep_processes
+from simclr_mm.apis.studies import STUDIES, values_of
+from simclr_mm.apis.sweep_results import draw, write_table
+
+DIGITS = Path(__file__).parents[2] / 'configs/simclr_r18-w16_1xb64-coslr-30e_digits.py'
+STUDY = STUDIES['head']
+VALUES = values_of(STUDY, dict(head=['none', 'linear'], width=[8, 16]))
+
+
+@pytest.fixture(scope='module')
+def cfg():
+    return Config.fromfile(DIGITS)
+
+
+def plan(cfg, folder, metric='knn'):
+    return sweep.plan(STUDY, cfg, VALUES, folder, metric)
+
+
+def carry_out(runs, run_one, processes=1):
+    return dict(
+        (run.name, result)
+        for run, result in sweep_processes.carry_out(runs, run_one, [''] * processes))
+
+
+def test_only_missing_runs_are_done(cfg, tmp_path):
+    asked = []
+
+    def run_one(run, device):
+        asked.append(run.name)
+        if len(asked) == 2:
+            raise sweep_processes.RunFailed('out of memory')
+        return 10.0 + len(asked)
+
+    runs = plan(cfg, tmp_path)
+    assert [run.name for run in runs
+            ] == ['head=none,width=', 'head=linear,width=8', 'head=linear,width=16']
+    results = carry_out(runs, run_one)
+    assert str(results['head=linear,width=8']) == 'out of memory'
+    assert not runs[1].row_file.exists()
+    assert json.loads(runs[0].row_file.read_text()) == results['head=none,width=']
+    assert runs[0].row()['value'] == 11.0
+
+    again = carry_out(plan(cfg, tmp_path), run_one)  # the failed one, and no other
+    assert list(again) == ['head=linear,width=8']
+    assert asked == [run.name for run in runs] + ['head=linear,width=8']
+    assert carry_out(plan(cfg, tmp_path), run_one) == {}
+    # Another evaluation has rows of its own.
+    assert list(carry_out(plan(cfg, tmp_path, 'linear'), run_one)) == list(results)
+
+
+def test_an_interrupted_sweep_starts_nothing_more(cfg, tmp_path):
+    asked = []
+
+    def run_one(run, device):
+        asked.append(run.name)
+        return 1.0
+
+    runs = plan(cfg, tmp_path)
+    going = sweep_processes.carry_out(runs, lambda *a: time.sleep(0.1) or run_one(*a),
+                                      [''])
+    next(going)
+    going.close()  # as when Ctrl-C ends the loop
+    time.sleep(0.5)
+    assert 1 <= len(asked) < 3
+
+
+def test_a_bug_is_not_a_failed_run(cfg, tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        carry_out(plan(cfg, tmp_path), lambda *_: 1 / 0)
+
+
+def test_each_process_has_its_device(cfg, tmp_path, monkeypatch):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,7')
+    devices = sweep_processes.device_of_each(3)
+    assert devices == ['4', '7', '4']
+    meeting = threading.Barrier(2, timeout=20)
+    together = []
+
+    def run_one(run, device):
+        together.append(device)
+        if len(together) < 3:
+            meeting.wait()  # two runs at a time
+        return 0.0
+
+    for _ in sweep_processes.carry_out(plan(cfg, tmp_path), run_one, devices[:2]):
+        pass
+    assert set(together[:2]) == {'4', '7'}
+
+
+def test_a_config_is_all_that_a_run_trains_with(cfg, tmp_path):
+    run = plan(cfg, tmp_path)[1]
+    written = Config.fromfile(run.config)
+    assert written.model.neck.num_layers == 1 and written.model.neck.out_channels == 8
+    assert written.train_cfg.val_interval == written.train_cfg.max_epochs == 30
+    assert written.randomness.seed == 0
+    assert sweep.command(run)[1:3] == ['tools/train.py', str(run.config)]
+
+
+def test_rows_of_other_settings_are_not_mixed(cfg, tmp_path):
+    run = plan(cfg, tmp_path)[1]
+    other = copy.deepcopy(cfg)
+    other.merge_from_dict({'train_cfg.max_epochs': 5})
+    plan(other, tmp_path)  # nothing was trained yet
+    assert Config.fromfile(run.config).train_cfg.max_epochs == 5
+    run.folder.mkdir(parents=True)
+    (run.folder / 'epoch_3.pth').touch()
+    with pytest.raises(ValueError, match='epoch_3.pth comes of it: give another'):
+        plan(cfg, tmp_path)
+
+
+def test_knn_needs_a_validation(cfg, tmp_path):
+    bare = copy.deepcopy(cfg)
+    bare.val_evaluator = None
+    with pytest.raises(ValueError, match='KNNAccuracy'):
+        plan(bare, tmp_path)
+
+
+def test_a_process_that_fails_tells_its_last_line(cfg, tmp_path):
+    run = plan(cfg, tmp_path)[0]
+    (tmp_path / 'train.py').write_text('raise SystemExit("train.py: error: no data")')
+    trainer = sweep_processes.TrainAndEvaluate(tmp_path, threads=1)
+    with pytest.raises(
+            sweep_processes.RunFailed, match=r'error: no data \(exit code 1; see .*'):
+        trainer(run, '')
+    assert not trainer.running
+
+
+def test_value_is_that_of_the_last_epoch(cfg, tmp_path):
+    run = plan(cfg, tmp_path)[0]
+    (tmp_path / 'train.py').write_text('')  # ends well, at once
+    trainer = sweep_processes.TrainAndEvaluate(tmp_path, threads=1)
+    log = run.folder / '20260101_000000/vis_data/scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_text('{"loss": 1, "step": 30}\n{"knn/top1": 20.0, "step": 15}\n')
+    with pytest.raises(sweep_processes.RunFailed, match='no validation at its end'):
+        trainer(run, '')
+    with log.open('a') as file:
+        file.write('{"knn/top1": 21.5, "step": 30}\n')
+    assert trainer(run, '') == 21.5
+
+
+def test_stop_ends_what_is_running(cfg, tmp_path):
+    run = plan(cfg, tmp_path)[0]
+    (tmp_path / 'train.py').write_text('import time; time.sleep(60)')
+    trainer = sweep_processes.TrainAndEvaluate(tmp_path, threads=1)
+    results = []
+
+    def work():
+        try:
+            trainer(run, '')
+        except sweep_processes.RunFailed as error:
+            results.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not trainer.running:
+        time.sleep(0.01)
+    trainer.stop()
+    thread.join(20)
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize('name, asked', [
+    ('head', dict(head=['none', 'linear'], width=[8, 16])),
+    ('lr-scaling', dict(batch=[8, 16])),
+    ('color-strength', dict(strength=['1/8', '1'])),
+    ('augmentations', dict(first=['crop', 'color'], second=['color', 'crop'])),
+])
+def test_table_and_figure(name, asked, cfg, tmp_path):
+    study = STUDIES[name]
+    values = values_of(study, asked)
+    names = [axis.name for axis in study.axes]
+    rows = [
+        dict(
+            zip(names, labels),
+            metric='knn/top1',
+            value=20.0 + k,
+            minutes=0.1,
+            command=['python'])
+        for k, (labels, _) in enumerate(study.cells(cfg, *values))
+    ]
+    write_table(tmp_path / 'a.csv', study, rows)
+    with open(tmp_path / 'a.csv') as file:
+        read = list(csv.DictReader(file))
+    assert [row['value'] for row in read] == [str(row['value']) for row in rows]
+    assert list(read[0]) == [*names, 'metric', 'value', 'minutes']
+    for some in (rows, rows[:1]):  # also while most is missing
+        draw(tmp_path / 'a.png', study, values, some, 'knn', 'note')
+        assert imread(tmp_path / 'a.png').shape[0] > 200
