@@ -15,6 +15,7 @@ from mmengine.logging import HistoryBuffer
 
 from simclr_mm import get_model
 from simclr_mm.apis.encoder import load_encoder
+from simclr_mm.apis.metafile import put_entry
 from simclr_mm.checkpoints import load_file
 
 ROOT = Path(__file__).parents[1]
@@ -135,3 +136,31 @@ def test_no_metafile(checkpoint, tmp_path):
     with pytest.raises(SystemExit, match='there is no file'):
         run(checkpoint, tmp_path / 'out', '--metafile', tmp_path / 'metafile.yml')
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('hub', [3, dict(log_scalars={'val/knn/top1': 'high'})])
+def test_a_name_that_leads_elsewhere_and_a_damaged_log(checkpoint, hub, tmp_path):
+    content = load_file(checkpoint)
+    content['meta']['experiment_name'] = f'../../{NAME}'
+    torch.save({**content, 'message_hub': hub}, tmp_path / 'a.pth')
+    run(tmp_path / 'a.pth', tmp_path / 'far' / 'out')
+    assert len(list((tmp_path / 'far' / 'out').glob(f'{NAME}_*'))) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {'a.pth', 'far'}
+
+
+def test_results_stay_where_the_log_has_none(metafile):
+    first, = (
+        m for m in yaml.safe_load(metafile.read_text())['Models']
+        if m['Name'] == 'simclr_r18-w16_1xb256-coslr-10e_cifar10')
+    before = metafile.read_bytes()
+    put_entry(metafile, {**first, 'Results': None, 'Weights': f'{URL}/a.pth'})
+    now = yaml.safe_load(metafile.read_text())['Models']
+    assert first['Results'] and {**first, 'Weights': f'{URL}/a.pth'} in now
+    put_entry(metafile, {**first, 'Weights': 'x'})
+    with pytest.raises(ValueError, match='would not be valid'):
+        put_entry(metafile, {**first, 'In Collection': 'Absent'})
+    with pytest.raises(ValueError, match='is no metafile'):
+        (metafile.parent / 'a.yml').write_text('a: 1')
+        put_entry(metafile.parent / 'a.yml', first)
+    now = yaml.safe_load(metafile.read_text())['Models']
+    assert {**first, 'Weights': 'x'} in now and metafile.read_bytes() != before

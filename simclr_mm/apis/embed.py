@@ -56,10 +56,14 @@ def embed_folder(inferencer: FeatureInferencer,
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: the folder holds no image, or ``out`` holds features of something
-            else and ``restart`` is False, or another process is writing there.
+        ValueError: a number is too small, the folder holds no image, ``out`` holds
+            features of something else and ``restart`` is False, or another process is
+            writing there.
     """
     folder, out = Path(folder), Path(out)
+    if batch_size < 1 or workers < 0:
+        raise ValueError(f'batch_size is {batch_size} and workers {workers}: give at '
+                         'least 1 and 0')
     if not folder.is_dir():
         raise FileNotFoundError(f'there is no folder {folder.absolute()}: give the '
                                 'folder of the images to embed')

@@ -2,20 +2,18 @@
 import argparse
 import os.path as osp
 from pathlib import Path
-from typing import Dict, Optional, Union
+from typing import Dict, Union
 
 import torch
-from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import BaseModel
-from mmengine.runner import CheckpointLoader
 
-from simclr_mm.checkpoints import CheckpointError, install_safe_loading
+from simclr_mm.checkpoints import read_checkpoint
 
 from .command_line import add_trust_flag
 from .inference import PRECISIONS, FeatureInferencer
-from .model_zoo import get_model, list_models
-from .stored_config import stored_config
+from .model_zoo import get_model, list_models, put_on
+from .stored_config import build_stored, config_of
 
 
 def load_encoder(checkpoint: Union[str, Path],
@@ -42,19 +40,9 @@ def load_encoder(checkpoint: Union[str, Path],
         return get_model(config, pretrained=checkpoint, device=device)
     if checkpoint.lower() in list_models():
         return get_model(checkpoint, pretrained=True, device=device)
-    return get_model(_config_in(checkpoint), pretrained=checkpoint, device=device)
-
-
-def _config_in(checkpoint: str) -> Config:
-    install_safe_loading()
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
-    meta = loaded.get('meta') if isinstance(loaded, dict) else None
-    text: Optional[str] = (meta or {}).get('cfg')
-    if not isinstance(text, str):
-        raise CheckpointError(
-            f'{checkpoint} does not hold the config it was trained with: name it, as '
-            'in --config simclr_resnet50 or --config my_config.py')
-    return stored_config(text, checkpoint)
+    stored = config_of(read_checkpoint(checkpoint), checkpoint)
+    model = build_stored(stored, checkpoint, pretrained=checkpoint)
+    return put_on(model, device or 'cpu')
 
 
 def add_encoder_flags(parser: argparse.ArgumentParser) -> None:

@@ -8,19 +8,18 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from simclr_mm.checkpoints import (CheckpointError, backbone_state,
-                                   install_safe_loading, load_state)
+from simclr_mm.checkpoints import (CheckpointError, backbone_state, load_state,
+                                   read_checkpoint)
 from simclr_mm.checkpoints.export import left_out
 from simclr_mm.models import SimCLR
 
 from .command_line import merge_cfg_options
 from .inference import inference_model
-from .model_zoo import _find, get_model
+from .model_zoo import find_config, get_model
 from .preprocessing import Preprocessing
-from .stored_config import stored_config
+from .stored_config import build_stored, config_of
 
 # Settings of a backbone that belong to its training, not to what it computes.
 _TRAINING = ('init_cfg', 'frozen_stages', 'norm_eval', 'with_cp')
@@ -94,12 +93,12 @@ def read_source(checkpoint: str,
             number that is not finite.
         ValueError: how to prepare a picture is not known.
     """
-    loaded, cfg, name = read_checkpoint(checkpoint, config)
+    loaded, cfg, name = read_with_config(checkpoint, config)
     merge_cfg_options(cfg, options)
     if not cfg.get('model') or 'backbone' not in cfg.model:
         raise CheckpointError(f'{checkpoint}: its config has no model.backbone; name '
                               'another with --config')
-    trained = get_model(cfg)
+    trained = build_stored(cfg, checkpoint)
     preprocessing = Preprocessing.of(trained, checkpoint)
     backbone = plain({
         k: v
@@ -131,25 +130,21 @@ def read_source(checkpoint: str,
         left_out=left_out(loaded, checkpoint))
 
 
-def read_checkpoint(checkpoint: str,
-                    config: Optional[str]) -> Tuple[Dict[str, Any], Config, str]:
+def read_with_config(checkpoint: str,
+                     config: Optional[str]) -> Tuple[Dict[str, Any], Config, str]:
     """A checkpoint, its config and the config's name.
 
     Raises:
         CheckpointError: the file cannot be read, or no config is given and it holds
             none.
     """
-    install_safe_loading()
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
-    meta = (loaded.get('meta') if isinstance(loaded, dict) else None) or {}
+    loaded = read_checkpoint(checkpoint)
     if config is not None:
-        return loaded, _find(config)[0], Path(config).stem
-    if not isinstance(meta.get('cfg'), str):
-        raise CheckpointError(
-            f'{checkpoint} does not hold the config it was trained with: name it, as '
-            'in --config simclr_resnet50 or --config my_config.py')
-    run = _STAMP.sub('', str(meta.get('experiment_name') or Path(checkpoint).stem))
-    return loaded, stored_config(meta['cfg'], checkpoint), run
+        return loaded, find_config(config)[0], Path(config).stem
+    cfg = config_of(loaded, checkpoint)
+    run = str(loaded['meta'].get('experiment_name') or Path(checkpoint).stem)
+    # Files are named after it: it may not lead out of their folder.
+    return loaded, cfg, _STAMP.sub('', Path(run).name)
 
 
 def plain(value: Any) -> Any:

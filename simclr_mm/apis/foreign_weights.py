@@ -4,10 +4,9 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
-from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from simclr_mm.checkpoints import (CheckpointError, install_safe_loading, model_state,
+from simclr_mm.checkpoints import (CheckpointError, model_state, read_checkpoint,
                                    state_problems)
 from simclr_mm.checkpoints.export import resnet_shape
 from simclr_mm.checkpoints.layouts import layout_of
@@ -51,8 +50,7 @@ def read_weights(path: str) -> Any:
     """
     if _is_tensorflow(path):
         return read_bundle(bundle_prefix(path))
-    install_safe_loading()
-    return CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
+    return read_checkpoint(path)
 
 
 def foreign_weights(loaded: Any, path: str) -> ForeignWeights:
@@ -92,7 +90,11 @@ def state_for(model: BaseModel, loaded: Any, path: str) -> Mapping[str, Tensor]:
     """
     meta = loaded.get('meta') if isinstance(loaded, dict) else None
     if isinstance(meta, dict) and 'normalise' in meta:
-        _prepare(model, meta['backbone'], meta['normalise'], path)
+        try:
+            _prepare(model, meta['backbone'], meta['normalise'], path)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f'{path}: its meta is not what tools/convert.py '
+                                  f'writes ({error!r}): convert it again') from error
     if not _is_tensorflow(path):
         layout = layout_of(loaded)
         if layout is None or _fits(model, loaded):

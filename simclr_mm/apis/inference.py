@@ -16,7 +16,7 @@ from torch import Tensor
 from simclr_mm.datasets import ImageFolder
 from simclr_mm.transforms.loading import LoadImageFromFile
 
-from .model_zoo import get_model
+from .model_zoo import get_model, put_on
 
 Picture = Union[str, Path, np.ndarray, Image.Image]
 PRECISIONS = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
@@ -39,13 +39,14 @@ def inference_model(model: Union[BaseModel, str],
         and, where the classes have names, ``pred_class``, as mmpretrain gives them.
 
     Raises:
-        ValueError: the model was not built by ``get_model``, or the array is no image.
+        ValueError: the model was not built by ``get_model``, the array is no image, or
+            there is no such device.
         UnreadableImage: the file is not.
     """
     if not isinstance(model, BaseModel):
         model = get_model(model, pretrained=True)
     if device is not None:
-        model.to(device)
+        put_on(model, device)
     batch = default_collate([transforms_of(model)(read_picture(image))])
     with torch.no_grad():
         if getattr(model, 'head', None) is None:
@@ -73,7 +74,8 @@ class FeatureInferencer(BaseInferencer):
         **kwargs: As for ``get_model``.
 
     Raises:
-        ValueError: an unknown precision, 'fp16' on a CPU, or a model without a config.
+        ValueError: an unknown precision or device, 'fp16' on a CPU, or a model without
+            a config.
 
     Differs: mmpretrain's FeatureExtractor loads weights that do not fit without an
         error, gives a list of tensors, and takes a folder's top level only.
@@ -89,7 +91,7 @@ class FeatureInferencer(BaseInferencer):
         if not isinstance(model, BaseModel):
             model = get_model(model, pretrained, **kwargs)
         self.transforms = transforms_of(model)
-        super().__init__(model, device=device)
+        super().__init__(model if device is None else put_on(model, device))
         self.precision = precision
         self.device = next(model.parameters()).device
         _check_precision(precision, self.device)
@@ -112,8 +114,10 @@ class FeatureInferencer(BaseInferencer):
 
         Raises:
             UnreadableImage: a file is no image. ``embed_folder`` goes on instead.
-            ValueError: an array is no image, or there is none.
+            ValueError: an array is no image, or there is none; batch_size is below 1.
         """
+        if batch_size < 1:
+            raise ValueError(f'batch_size is {batch_size}: give at least 1')
         return super().__call__(inputs, batch_size=batch_size)
 
     @torch.no_grad()

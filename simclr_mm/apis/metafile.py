@@ -3,11 +3,13 @@ import textwrap
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-import modelindex
 import yaml
 from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
 from mmengine.model import BaseModel
+from modelindex.models.ModelIndex import ModelIndex
+
+from simclr_mm.checkpoints import atomic_file
 
 from .training_facts import batch_size, training_data
 
@@ -77,7 +79,8 @@ def put_entry(path: Path, entry: Dict[str, Any]) -> bool:
     lines = text.splitlines(keepends=True)
     begin = end = len(lines)
     if old is not None:
-        entry = {**old, **entry}
+        # A file without a log, as a published one is, leaves the results that stand.
+        entry = {**old, **entry, 'Results': entry['Results'] or old.get('Results')}
         begin, end = _block(lines, entry['Name'])
     new = ''.join(lines[:begin]) + entry_text(entry) + ''.join(lines[end:])
     expected = [entry if model is old else model for model in models]
@@ -85,15 +88,15 @@ def put_entry(path: Path, entry: Dict[str, Any]) -> bool:
         raise ValueError(
             f'{path} is laid out in a way that an entry cannot be put into:'
             ' Models must come last, its entries indented by two')
-    path.write_text(new)
+    index = ModelIndex.from_dict(yaml.safe_load(new), str(path), is_root=True)
     problems = [
-        f'{found["filepath"]}: {error}'
-        for found in modelindex.load(str(path)).collect_check_errors()
+        f'{found["filepath"]}: {error}' for found in index.collect_check_errors()
         for error in found['errors'] if 'README' not in error
     ]
     if problems:
-        path.write_text(text)
         raise ValueError(f'{path} would not be valid: {problems[0]}')
+    with atomic_file(path) as file:
+        file.write(new.encode())
     return old is not None
 
 

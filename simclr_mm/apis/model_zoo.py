@@ -74,13 +74,13 @@ def get_model(model: Union[str, Path, Config],
         S) in normalised RGB; :func:`simclr_mm.inference_model` takes pictures.
 
     Raises:
-        ValueError: no such name, or no published weights.
+        ValueError: no such name, device, or published weights.
         CheckpointError: the weights cannot be read, or a key does not fit.
 
     Differs: mmpretrain's ``get_model`` ignores keys that do not fit, and returns random
     weights with a warning where there are none.
     """
-    config, metainfo = _find(model)
+    config, metainfo = find_config(model)
     if pretrained is True:
         pretrained = metainfo.weights if metainfo else config.get('load_from')
         if not pretrained:
@@ -97,10 +97,24 @@ def get_model(model: Union[str, Path, Config],
             dataset_meta = _load(built, str(pretrained), removed) or dataset_meta
     # What mmpretrain's inferencers read.
     built._config, built._metainfo, built._dataset_meta = config, metainfo, dataset_meta
-    return built.to(device or 'cpu').eval()
+    return put_on(built, device or 'cpu').eval()
 
 
-def _find(model: Union[str, Path, Config]) -> Tuple[Config, Optional[Any]]:
+def put_on(model: BaseModel, device: Union[str, torch.device]) -> BaseModel:
+    """Move a model.
+
+    Raises:
+        ValueError: this machine has no such device; the model is where it was.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:  # without and with CUDA's libraries
+        reason = str(error).splitlines()[0]
+        raise ValueError(f'there is no device {device} here ({reason})') from error
+    return model.to(device)
+
+
+def find_config(model: Union[str, Path, Config]) -> Tuple[Config, Optional[Any]]:
     """The config, ours to change, and the hub's entry if a name was given."""
     if isinstance(model, Config):
         return copy.deepcopy(model), None
@@ -164,7 +178,9 @@ def _load(model: BaseModel, path: str, removed: List[str]) -> Dict[str, Any]:
             f'the head with tools/train.py CONFIG --pretrained {path}, or load it into '
             'the SimCLR model it was made with')
     load_state(model, state, path)
-    meta = checkpoint.get('meta') or {}
+    meta = checkpoint.get('meta')
+    if not isinstance(meta, dict):
+        return {}
     if 'CLASSES' in meta:  # mmcls 0.x
         return dict(classes=meta['CLASSES'])
     return meta.get('dataset_meta') or {}

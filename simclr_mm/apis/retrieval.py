@@ -109,6 +109,8 @@ def retrieve(inferencer: FeatureInferencer, index: FeatureIndex, queries: Sequen
             out of range.
         UnreadableImage: a query is no image.
     """
+    if k < 1:
+        raise ValueError(f'{k} nearest images were asked for: give at least 1')
     _check_same_encoder(inferencer, index)
     readable = index.record['images'] - index.record['unreadable']
     similarities, rows = index.search(inferencer(list(queries)), min(k + 1, readable))

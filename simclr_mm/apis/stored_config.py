@@ -6,19 +6,41 @@ anything but a class of OpenMMLab or of this package: the registries take any do
 name, ``os.system`` too, for a class to build.
 """
 import ast
-from typing import Any, Iterator
+from typing import Any, Dict, Iterator
 
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS, TRANSFORMS, WEIGHT_INITIALIZERS
 from mmpretrain import registry as mmpretrain_registry
 
 from simclr_mm import registry
 from simclr_mm.checkpoints import CheckpointError
 
+from .model_zoo import get_model
+
 _SCOPES = ('simclr_mm', 'mmpretrain', 'mmcv', 'mmengine')
 _PACKAGES = (*_SCOPES, 'torch', 'torchvision')
 # Other libraries' models by name, whose arguments may load and run other files.
 _WRAPPERS = {'HuggingFaceClassifier', 'TIMMBackbone', 'TimmClassifier'}
+
+
+def config_of(checkpoint: Any, source: str) -> Config:
+    """The config that a loaded checkpoint holds.
+
+    Args:
+        checkpoint: What the file held.
+        source: Name of the file, for errors.
+
+    Raises:
+        CheckpointError: it holds none, or one that :func:`stored_config` refuses.
+    """
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    text = meta.get('cfg') if isinstance(meta, dict) else None
+    if not isinstance(text, str):
+        raise CheckpointError(
+            f'{source} does not hold the config it was trained with: name it, as '
+            'in --config simclr_resnet50 or --config my_config.py')
+    return stored_config(text, source)
 
 
 def stored_config(text: str, source: str) -> Config:
@@ -45,6 +67,9 @@ def stored_config(text: str, source: str) -> Config:
             ValueError) as error:
         raise CheckpointError(f'{source}: the stored config is no list of settings '
                               f'({error}), so it is not read: {advice}') from error
+    if not _has_shape(settings):
+        raise CheckpointError(f'{source}: the stored config has no model, or a test '
+                              f'dataset that is none: {advice}')
     used = [settings.get(key) for key in ('model', 'data_preprocessor')]
     used.append((settings.get('test_dataloader') or {}).get('dataset'))
     for key, value in _names(used):
@@ -53,6 +78,39 @@ def stored_config(text: str, source: str) -> Config:
                 f'{source}: the stored config names {key}={value!r}, which is no class '
                 f'of OpenMMLab or simclr_mm: if you trust it, {advice}')
     return Config(settings)
+
+
+def build_stored(config: Config, source: str, **kwargs) -> BaseModel:
+    """Build the model of a config that came with a checkpoint.
+
+    Args:
+        config: From :func:`config_of`, or what the user named in its place.
+        source: Name of the file, for errors.
+        **kwargs: As for :func:`simclr_mm.get_model`.
+
+    Returns:
+        As :func:`simclr_mm.get_model`.
+
+    Raises:
+        CheckpointError: nothing can be built from it, or weights do not fit.
+    """
+    try:
+        return get_model(config, **kwargs)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a class says to wrong arguments
+        raise CheckpointError(
+            f'{source}: no model can be built from its config ({type(error).__name__}: '
+            f'{error}); name another with --config') from error
+
+
+def _has_shape(settings: Dict[str, Any]) -> bool:
+    """Whether everything that is read of a config is where it should be."""
+    dataset: Any = settings.get('test_dataloader') or {}
+    dataset = dataset.get('dataset', {}) if isinstance(dataset, dict) else None
+    steps = dataset.get('pipeline', []) if isinstance(dataset, dict) else None
+    return isinstance(settings.get('model'), dict) and isinstance(steps, list) and all(
+        isinstance(step, dict) and isinstance(step.get('type'), str) for step in steps)
 
 
 class _Dicts(ast.NodeTransformer):

@@ -4,6 +4,7 @@ from typing import Any, Dict, List
 
 import yaml
 from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
 
 import simclr_mm
 
@@ -66,10 +67,9 @@ def facts(checkpoint: Dict[str, Any], cfg: Config) -> Dict[str, str]:
     schedule = cfg.get('train_cfg') or {}
     unit = 'epochs' if 'max_epochs' in schedule else 'iterations'
     length = schedule.get('max_epochs') or schedule.get('max_iters')
-    meta = checkpoint.get('meta') or {}
+    meta = _part(checkpoint, 'meta')
     done = meta.get('epoch' if unit == 'epochs' else 'iter')
-    layout = checkpoint.get('message_hub', {}).get('runtime_info',
-                                                   {}).get('data_layout')
+    layout = _part(checkpoint, 'message_hub', 'runtime_info').get('data_layout')
     rows = {
         'Method': cfg.model.type.split('.')[-1],
         'Backbone': _settings(cfg.model.backbone),
@@ -87,10 +87,10 @@ def facts(checkpoint: Dict[str, Any], cfg: Config) -> Dict[str, str]:
 
 def _logged(checkpoint: Dict[str, Any], cfg: Config) -> List[Dict[str, Any]]:
     """The last validation in the log."""
-    scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
+    scalars = _part(checkpoint, 'message_hub', 'log_scalars')
     tasks: Dict[str, Dict[str, float]] = {}
     for key, (task, metric) in _METRICS.items():
-        if key in scalars and len(scalars[key].data[0]):
+        if isinstance(scalars.get(key), HistoryBuffer) and len(scalars[key].data[0]):
             value = float(scalars[key].data[0][-1])
             tasks.setdefault(task, {})[metric] = round(value, 2)
     return [
@@ -100,6 +100,13 @@ def _logged(checkpoint: Dict[str, Any], cfg: Config) -> List[Dict[str, Any]]:
             Metrics=metrics,
             Source=MEASURED) for task, metrics in tasks.items()
     ]
+
+
+def _part(checkpoint: Any, *keys: str) -> Dict[str, Any]:
+    """A dict inside dicts; empty where a file has none there."""
+    for key in keys:
+        checkpoint = checkpoint.get(key) if isinstance(checkpoint, dict) else None
+    return checkpoint if isinstance(checkpoint, dict) else {}
 
 
 def _settings(settings: Dict[str, Any]) -> str:

@@ -103,3 +103,20 @@ def install_safe_loading() -> None:
     """
     for prefix, loader in _LOADERS.items():
         CheckpointLoader.register_scheme(prefix, loader, force=True)
+
+
+def read_checkpoint(source: str) -> Any:
+    """Read a checkpoint onto the CPU from wherever MMEngine can, with the allow-list.
+
+    Args:
+        source: A path or URL.
+
+    Returns:
+        What was saved, usually a dict with ``state_dict`` and ``meta``.
+
+    Raises:
+        CheckpointError: it cannot be fetched or read, asks for something that could run
+            code, or holds weights that are not finite.
+    """
+    install_safe_loading()
+    return CheckpointLoader.load_checkpoint(source, 'cpu', logger='silent')

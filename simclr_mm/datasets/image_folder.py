@@ -47,6 +47,7 @@ class ImageFolder(BaseDataset):
         if not paths:
             raise ValueError(
                 f'{root.absolute()} holds no image, at any depth: looked for '
-                f'{", ".join(self.extensions)}. Give another folder with --data DIR, '
-                "or add your files' ending to train_dataloader.dataset.extensions.")
+                f'{", ".join(self.extensions)}. Give another folder (of a '
+                'config: with --data DIR), or your endings as extensions of the '
+                "config's dataset.")
         return [dict(img_path=path) for path in paths]

@@ -5,12 +5,12 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import CheckpointLoader
 from mmengine.runner.base_loop import BaseLoop
 from torch import Tensor, nn
 
 from simclr_mm.checkpoints import (CheckpointError, backbone_state,
-                                   install_safe_loading, state_problems)
+                                   install_safe_loading, read_checkpoint,
+                                   state_problems)
 from simclr_mm.registry import HOOKS
 
 
@@ -102,7 +102,7 @@ def _check_loaded(runner) -> None:
     """
     init_cfg = _encoder(runner)
     path = init_cfg['checkpoint']
-    checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
+    checkpoint = read_checkpoint(path)
     wanted = backbone_state(checkpoint, init_cfg.get('prefix') or '', path)
     state = _backbone(runner).state_dict()
     problems = state_problems(state, wanted) or _differing(state, wanted)
