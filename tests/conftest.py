@@ -23,7 +23,7 @@ DATA = Path(
 
 
 def pytest_collection_modifyitems(items: list) -> None:
-    """Files with slow tests first, so that no core is left alone with one at the end."""
+    """Files with slow tests first: no core is left alone with one at the end."""
     slow = {item.path for item in items if 'slow' in item.keywords}
     items.sort(key=lambda item: item.path not in slow)
 
