@@ -104,10 +104,14 @@ def read_run(path: Union[str, Path]) -> Optional[EvaluationRun]:
         raise ValueError(f'{path} is no {SCHEMA} file: {error}') from error
 
 
-def hardware() -> str:
-    """The GPU, or the processor and how many threads compute."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+def hardware(device: Optional[str] = None) -> str:
+    """The GPU, or the processor and how many threads compute.
+
+    Args:
+        device: Where it computes, such as 'cpu'. None: on a GPU if there is one.
+    """
+    if torch.cuda.is_available() and device != 'cpu':
+        return torch.cuda.get_device_name(device)
     threads = f'{torch.get_num_threads()} of {os.cpu_count()} cores'
     try:
         information = Path('/proc/cpuinfo').read_text()

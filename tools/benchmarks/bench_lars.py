@@ -1,10 +1,8 @@
 """Time a step of LARS on ResNet-50's 161 tensors, ours beside mmpretrain's."""
 import argparse
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import torch
 from mmpretrain.engine import LARS as MMPretrainLARS
@@ -14,6 +12,7 @@ from torch import nn
 from torchvision.models import resnet50
 
 from simclr_mm.engine import LARS
+from simclr_mm.evaluation.result import hardware
 
 # The paper's recipe, Sec. 2.2; the rate is that of batch 4096.
 SETTINGS = dict(lr=4.8, momentum=0.9, weight_decay=1e-6)
@@ -58,16 +57,6 @@ def milliseconds(step: Callable, device: str) -> float:
     step()
     wait()
     return (time.perf_counter() - start) * 1000
-
-
-def hardware(device: str) -> str:
-    if device.startswith('cuda'):
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path('/proc/cpuinfo')
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(': ')[1] for line in lines if line.startswith('model name')]
-    name = names[0] if names else platform.processor()
-    return f'{name}, {torch.get_num_threads()} threads'
 
 
 def main() -> None:

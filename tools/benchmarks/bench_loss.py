@@ -23,6 +23,7 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 
+from simclr_mm.evaluation.result import hardware
 from simclr_mm.losses import nt_xent
 
 TEMPERATURE = 0.1
@@ -123,7 +124,8 @@ def main() -> None:
     args = parse_args()
     console = Console(width=170)  # the table is wide, also in a file
     losses, versions = available(console)
-    console.print(hardware(args.device, versions))
+    setting = f'{hardware(args.device)}; {", ".join(versions)}; default allocator'
+    console.print(setting)
     for loss in losses.values():  # the first call loads libraries
         run(loss, torch.randn(8, 2, 4, device=args.device, requires_grad=True))
     with Progress(console=console, transient=True) as progress:
@@ -136,7 +138,7 @@ def main() -> None:
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / 'bench_loss.json').write_text(
-            json.dumps(dict(hardware=hardware(args.device, versions), results=results)))
+            json.dumps(dict(setting=setting, results=results)))
         draw(results, args.out / 'bench_loss.png')
         console.print(f'Written to {args.out}/bench_loss.json and .png')
 
@@ -161,18 +163,6 @@ def version(distribution: str) -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return distribution
-
-
-def hardware(device: str, versions: list[str]) -> str:
-    if device == 'cpu':
-        name = f'{platform.machine()}, {torch.get_num_threads()} threads'
-        for line in Path('/proc/cpuinfo').read_text().splitlines():
-            if line.startswith('model name'):
-                name = f'{line.split(":")[1].strip()}, {name}'
-                break
-    else:
-        name = torch.cuda.get_device_name(device)
-    return f'{name}; {", ".join(versions)}; default allocator'
 
 
 def measure(losses: dict, args: argparse.Namespace, progress: Progress) -> list[dict]:
