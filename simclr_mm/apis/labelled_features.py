@@ -1,4 +1,4 @@
-"""Features with classes for pictures: of an embedded folder, or of a config's data.
+"""Features with classes: of an embedded folder, or of a config's data.
 
 n images shown, C feature width, V views, d projection width.
 """
@@ -15,9 +15,11 @@ from mmpretrain.registry import DATASETS
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from simclr_mm.datasets import GalleryAndQuery, SampleIndex
-from simclr_mm.evaluation import extract_features
+from simclr_mm.datasets import GalleryAndQuery, SampleIndex, collate
+from simclr_mm.engine import Runner
+from simclr_mm.evaluation import Labelled, extract_features
 
+from .feature_cache import cached_features
 from .inference import pooled
 from .retrieval import FeatureIndex
 
@@ -85,6 +87,43 @@ def from_config(cfg: Config,
                             len(dataset))
 
 
+def gallery_and_queries(
+        model: BaseModel,
+        loader: dict,
+        cache: Union[str, Path, None] = None) -> Tuple[Labelled, Labelled]:
+    """Embed all images of a GalleryAndQuery.
+
+    Args:
+        model: From ``get_model``, on its device.
+        loader: Config of its dataloader, ``test_dataloader`` or ``val_dataloader``.
+        cache: Folder that keeps the features of a test dataset. None: they are not
+            kept.
+
+    Returns:
+        Features (g, C) and labels (g,) of the gallery, (q, C) and (q,) of the queries.
+
+    Raises:
+        ValueError: The dataset is no GalleryAndQuery.
+    """
+    built = Runner.build_dataloader(loader, seed=0)
+    split = gallery_size(built.dataset)
+    features, labels = cached_features(model, built, cache, 'features')
+    return (features[:split], labels[:split]), (features[split:], labels[split:])
+
+
+def gallery_size(dataset: Dataset) -> int:
+    """Images of the gallery, which come first.
+
+    Raises:
+        ValueError: The dataset is no GalleryAndQuery.
+    """
+    if not isinstance(dataset, GalleryAndQuery):
+        raise ValueError(f'the test dataset is a {type(dataset).__name__}, without a '
+                         'gallery to learn from: take a pretraining config, whose '
+                         'test_dataloader.dataset is a simclr_mm.GalleryAndQuery')
+    return len(dataset.rows)
+
+
 def training_set(cfg: Config) -> Dataset:
     """The training images of a config, behind its training transforms."""
     with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -129,7 +168,7 @@ def embed_views(model: BaseModel,
 def _batches_of_views(model: BaseModel, dataset: Dataset, rows: np.ndarray,
                       seed: int) -> Iterator[torch.Tensor]:
     sampler = [SampleIndex(row, seed) for row in rows.tolist()]
-    loader = DataLoader(dataset, 64, sampler=sampler, collate_fn=default_collate)
+    loader = DataLoader(dataset, 64, sampler=sampler, collate_fn=collate)
     for batch in track(loader, 'embedding views', transient=True):
         yield model.data_preprocessor(batch, training=True)['inputs']
 

@@ -7,10 +7,13 @@ here waits for the device.
 """
 from .blur import gaussian_blur
 from .color import color_jitter, grayscale, luma
+from .crop import resized_crops
 from .geometric import cutout, gaussian_noise, rotate, sobel
-from .steps import STEP_WIDTH, augment, encode_step
+from .steps import STEP_WIDTH, augment, decode_step, encode_batch, encode_step
+from .views_to_make import ViewsToMake
 
 __all__ = [
-    'STEP_WIDTH', 'augment', 'color_jitter', 'cutout', 'encode_step', 'gaussian_blur',
-    'gaussian_noise', 'grayscale', 'luma', 'rotate', 'sobel'
+    'STEP_WIDTH', 'ViewsToMake', 'augment', 'color_jitter', 'cutout', 'decode_step',
+    'encode_batch', 'encode_step', 'gaussian_blur', 'gaussian_noise', 'grayscale',
+    'luma', 'resized_crops', 'rotate', 'sobel'
 ]

@@ -6,7 +6,7 @@ of the transform, 0 where it was not to be applied, and its parameters.
 
 n images, S side in pixels, T steps of a pipeline.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,10 +14,13 @@ from torch import Tensor
 
 from .blur import gaussian_blur
 from .color import NOTHING, color_jitter, grayscale
+from .crop import crop_and_flip
 from .geometric import cutout, gaussian_noise, rotate, sobel
 from .pixels import on_rows
 
 _JITTER = ('brightness', 'contrast', 'saturation', 'hue')
+# Only a range of zero width, which switches an operation off, gives exactly these.
+_UNCHANGED = (1, 1, 1, 0)
 STEP_WIDTH = 1 + 2 * len(_JITTER)
 
 # Transform by name: its function and its parameters in the order of their columns.
@@ -29,9 +32,12 @@ _OPERATIONS: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
     'RandomRotation': (rotate, ('degrees', )),
     'RandomCutout': (cutout, ('top', 'left', 'side')),
     'RandomSobel': (sobel, ()),
-    'RandomGaussianNoise': (gaussian_noise, ('std', 'seed'))
+    'RandomGaussianNoise': (gaussian_noise, ('std', 'seed')),
+    'RandomCropAndFlip': (crop_and_flip, ('top', 'left', 'height', 'width', 'flip'))
 }
-_CODES = {name: code for code, name in enumerate(_OPERATIONS, start=1)}
+_WHOLE = {'kernel', 'top', 'left', 'side', 'seed', 'height', 'width', 'flip'}
+_NAMES = list(_OPERATIONS)
+_CODES = {name: code for code, name in enumerate(_NAMES, start=1)}
 
 
 def encode_step(name: str, params: dict | None) -> np.ndarray:
@@ -55,10 +61,53 @@ def encode_step(name: str, params: dict | None) -> np.ndarray:
     return row
 
 
+def encode_batch(name: str, applied: np.ndarray, params: dict) -> np.ndarray:
+    """One step of n images as numbers, rows of :func:`encode_step`.
+
+    Args:
+        name: Class name of the transform.
+        applied: (n,) bool.
+        params: What was drawn for all, as ``draw_batch`` gives it.
+
+    Returns:
+        (n, STEP_WIDTH) float64, rows of zeros where not applied.
+    """
+    rows = np.zeros((len(applied), STEP_WIDTH))
+    rows[:, 0] = _CODES[name]
+    _, columns = _OPERATIONS[name]
+    for k, column in enumerate(columns, start=1):
+        rows[:, k] = params[column]
+    if name == 'ColorJitter':
+        idle = rows[:, 1:5] == _UNCHANGED  # (n, 4)
+        idle = np.take_along_axis(idle, params['order'], axis=1)
+        rows[:, 5:] = np.where(idle, NOTHING, params['order'])
+    rows[~applied] = 0
+    return rows
+
+
+def decode_step(row: Sequence[float]) -> tuple[str, dict] | None:
+    """The transform and its parameters that a row of :func:`encode_step` stands for.
+
+    Returns:
+        Class name and parameters, a jitter's in the order of their application and
+        without those that change nothing; None: not applied.
+    """
+    if not row[0]:
+        return None
+    name = _NAMES[int(row[0]) - 1]
+    if name == 'ColorJitter':
+        order = [int(k) for k in row[5:] if k != NOTHING]
+        return name, {_JITTER[k]: row[1 + k] for k in order}
+    _, columns = _OPERATIONS[name]
+    return name, {
+        column: int(number) if column in _WHOLE else number
+        for column, number in zip(columns, row[1:])
+    }
+
+
 def _jitter_operation(name: str, factor: float) -> int:
-    # Only a range of zero width, which switches an operation off, gives exactly this.
-    unchanged = factor == (0 if name == 'hue' else 1)
-    return NOTHING if unchanged else _JITTER.index(name)
+    k = _JITTER.index(name)
+    return NOTHING if factor == _UNCHANGED[k] else k
 
 
 def augment(images: Tensor, steps: Tensor) -> Tensor:

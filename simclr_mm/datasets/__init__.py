@@ -1,11 +1,20 @@
-from .arrays import CIFAR10, STL10, ArrayDataset, Digits
+from .array_dataset import ArrayDataset, collate
+from .arrays import CIFAR10, CIFAR100, STL10, Digits, InMemoryFolder, TinyImageNet
 from .gallery_query import GalleryAndQuery, class_balanced_subset
+from .hugging_face import HuggingFaceImages
 from .image_folder import ImageFolder
+from .label_subset import label_subset, stratified_subset
+from .lmdb_images import LMDBImages
+from .pack_index import class_names, shard_dataset
 from .sampler import ResumableSampler, SampleIndex
+from .shard_cache import is_url
+from .tar_shards import TarShards
 from .unreadable import ReplaceUnreadable
 
 __all__ = [
-    'ArrayDataset', 'CIFAR10', 'Digits', 'GalleryAndQuery', 'ImageFolder',
-    'ReplaceUnreadable', 'ResumableSampler', 'STL10', 'SampleIndex',
-    'class_balanced_subset'
+    'ArrayDataset', 'CIFAR10', 'CIFAR100', 'Digits', 'InMemoryFolder', 'TinyImageNet',
+    'collate', 'GalleryAndQuery', 'HuggingFaceImages', 'ImageFolder', 'LMDBImages',
+    'ReplaceUnreadable', 'ResumableSampler', 'STL10', 'SampleIndex', 'TarShards',
+    'class_balanced_subset', 'class_names', 'is_url', 'label_subset', 'shard_dataset',
+    'stratified_subset'
 ]

@@ -1,77 +1,20 @@
-"""Small-image datasets held in memory: digits, CIFAR-10 and STL-10."""
+"""Small-image datasets held in memory."""
+import os
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence, Tuple, Union
+from typing import List, Optional
 
-import cv2
 import numpy as np
-from mmengine.dataset import force_full_init
-from mmengine.dist import barrier, is_main_process
-from mmpretrain.datasets import BaseDataset
-from rich.progress import track
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torchvision import datasets as torchvision_datasets
 
 from simclr_mm.registry import DATASETS
 
-Arrays = Tuple[np.ndarray, np.ndarray, Tuple[str, ...]]
+from .array_cache import Arrays, cached_arrays, files_key
+from .array_dataset import ArrayDataset
+from .decoded_files import LabelledFiles, class_folders, read_images
+
 DIGITS_TEST_IMAGES = 500
-
-
-class ArrayDataset(BaseDataset):
-    """Images in one uint8 array (N, S, S, 3), BGR, with one label each.
-
-    Args:
-        data_root: Folder of the data; unused where a library carries it.
-        split: Which part, one of the class's ``SPLITS``.
-        with_label: Whether samples carry ``gt_label``. Images without one (STL-10's
-            unlabelled split) never do.
-        pipeline: Transforms of one sample.
-        **kwargs: As mmpretrain's BaseDataset, for example ``indices``.
-
-    Raises:
-        ValueError: An unknown split.
-    """
-    SPLITS: Tuple[str, ...] = ('train', 'test')
-
-    def __init__(self,
-                 data_root: str = '',
-                 split: str = 'train',
-                 with_label: bool = True,
-                 pipeline: Sequence[Union[dict, Callable]] = (),
-                 **kwargs) -> None:
-        if split not in self.SPLITS:
-            raise ValueError(f'{type(self).__name__}.split is {split!r}: choose one of '
-                             f'{", ".join(self.SPLITS)}.')
-        self.split = split
-        self.with_label = with_label
-        # The array is shared by forked workers; a serialised copy would double it.
-        super().__init__(
-            ann_file='',
-            data_root=data_root,
-            pipeline=list(pipeline),
-            serialize_data=False,
-            **kwargs)
-
-    def load_arrays(self) -> Arrays:
-        """(N, S, S, 3) uint8 BGR images, (N,) labels, class names."""
-        raise NotImplementedError
-
-    def load_data_list(self) -> list:
-        self.images, labels, classes = self.load_arrays()
-        self._metainfo.setdefault('classes', tuple(classes))
-        return [
-            dict(row=row, gt_label=int(label))
-            if self.with_label and label >= 0 else dict(row=row)
-            for row, label in enumerate(labels)
-        ]
-
-    @force_full_init
-    def get_data_info(self, idx: int) -> dict:
-        info = super().get_data_info(idx)
-        info['img'] = self.images[info.pop('row')]
-        info['img_shape'] = info['ori_shape'] = info['img'].shape[:2]
-        return info
 
 
 @DATASETS.register_module()
@@ -91,22 +34,50 @@ class Digits(ArrayDataset):
             stratify=digits.target)[self.SPLITS.index(self.split)]
         grey = np.round(digits.images[rows] * (255 / 16)).astype(np.uint8)  # 16 levels
         images = np.repeat(grey[..., None], 3, axis=-1)  # (N, 8, 8, 3)
-        return images, digits.target[rows], [str(digit) for digit in range(10)]
+        return Arrays(images, digits.target[rows], [str(digit) for digit in range(10)])
 
 
-class _FolderOrTorchvision(ArrayDataset):
-    """A dataset kept as class folders or, failing these, fetched by torchvision."""
+class _CachedDataset(ArrayDataset):
+    """A dataset whose decoded images are kept beside its files."""
+
+    def _decode(self, files: LabelledFiles, size: Optional[int] = None) -> Arrays:
+        """Read files, or what is kept of them.
+
+        Args:
+            files: Below data_root.
+            size: As in :func:`read_images`.
+        """
+        name = f'{type(self).__name__.lower()}-{self.split}'
+        return cached_arrays(
+            Path(self.data_root),
+            name if size is None else f'{name}-{size}px',
+            key=lambda: files_key(self.data_root, files.paths),
+            make=lambda: Arrays(
+                read_images(files.paths, size), np.array(files.labels), files.classes))
+
+    def _split_folders(self) -> List[str]:
+        return [os.path.join(self.data_root, part) for part in self.split.split('+')]
+
+
+class _FolderOrTorchvision(_CachedDataset):
+    """A dataset kept as class folders or, failing these, fetched by torchvision.
+
+    torchvision downloads the archive and checks its MD5 sum.
+    """
+    UNPACKED = ''  # torchvision's folder in data_root
 
     def load_arrays(self) -> Arrays:
-        folders = [Path(self.data_root, part) for part in self.split.split('+')]
-        if all(folder.is_dir() for folder in folders):
-            return _read_class_folders(folders)
-        if is_main_process():
-            self._torchvision(download=True)
-        barrier()
-        return self._torchvision(download=False)
+        folders = self._split_folders()
+        if all(map(os.path.isdir, folders)):
+            return self._decode(class_folders(folders))
+        unpacked = Path(self.data_root, self.UNPACKED)
+        return cached_arrays(
+            Path(self.data_root),
+            f'{type(self).__name__.lower()}-{self.split}',
+            key=lambda: files_key(unpacked, sorted(map(str, unpacked.glob('*')))),
+            make=self._torchvision)
 
-    def _torchvision(self, download: bool) -> Arrays:
+    def _torchvision(self) -> Arrays:
         raise NotImplementedError
 
 
@@ -117,11 +88,24 @@ class CIFAR10(_FolderOrTorchvision):
     Where the folders are absent, torchvision downloads the archive to ``data_root`` and
     checks its MD5 sum.
     """
+    UNPACKED = 'cifar-10-batches-py'
 
-    def _torchvision(self, download: bool) -> Arrays:
-        data = torchvision_datasets.CIFAR10(
-            self.data_root, train=self.split == 'train', download=download)
-        return data.data[..., ::-1], np.array(data.targets), data.classes  # RGB to BGR
+    def _torchvision(self) -> Arrays:
+        return _cifar(torchvision_datasets.CIFAR10, self.data_root, self.split)
+
+
+@DATASETS.register_module()
+class CIFAR100(_FolderOrTorchvision):
+    """CIFAR-100 with its 100 fine classes, as :class:`CIFAR10` kept and fetched."""
+    UNPACKED = 'cifar-100-python'
+
+    def _torchvision(self) -> Arrays:
+        return _cifar(torchvision_datasets.CIFAR100, self.data_root, self.split)
+
+
+def _cifar(kind: type, data_root: str, split: str) -> Arrays:
+    data = kind(data_root, train=split == 'train', download=True)
+    return Arrays(data.data[..., ::-1], np.array(data.targets), data.classes)  # to BGR
 
 
 @DATASETS.register_module()
@@ -134,42 +118,80 @@ class STL10(_FolderOrTorchvision):
     ``unlabeled`` carry no label.
     """
     SPLITS = ('train', 'test', 'unlabeled', 'train+unlabeled')
+    UNPACKED = 'stl10_binary'
 
-    def _torchvision(self, download: bool) -> Arrays:
+    def _torchvision(self) -> Arrays:
         data = torchvision_datasets.STL10(
-            self.data_root, split=self.split, download=download)
+            self.data_root, split=self.split, download=True)
         images = data.data.transpose(0, 2, 3, 1)[..., ::-1]  # (N, S, S, 3) BGR
-        return images, np.asarray(data.labels), data.classes
+        return Arrays(images, np.asarray(data.labels), data.classes)
 
 
-def _read_class_folders(folders: List[Path]) -> Arrays:
-    """Read ``folder/<class>/*`` and, without a label, ``folder/*``, all of one size."""
-    classes = sorted(
-        {path.name
-         for folder in folders
-         for path in folder.iterdir() if path.is_dir()})
-    paths, labels = [], []
-    for folder in folders:
-        files = sorted(path for path in folder.rglob('*') if path.is_file())
-        paths += files
-        labels += [
-            -1 if path.parent == folder else classes.index(path.parent.name)
-            for path in files
-        ]
-    if not paths:
-        raise ValueError(f'{folders[0]} holds no <class>/<image> files.')
-    images: Optional[np.ndarray] = None
-    progress = track(paths, f'reading {folders[0].parent}', transient=True)
-    for row, path in enumerate(progress):
-        image = cv2.imread(str(path))  # (S, S, 3) BGR
-        if image is None:
-            raise ValueError(f'{path} is not an image: remove it or fetch it again.')
-        if images is None:
-            images = np.empty((len(paths), *image.shape), np.uint8)
-        if image.shape != images.shape[1:]:
-            raise ValueError(
-                f'{path} is {image.shape[1]} x {image.shape[0]} pixels, the images '
-                f'before it {images.shape[2]} x {images.shape[1]}: a dataset in memory '
-                "needs one size. Use type='simclr_mm.ImageFolder' for mixed sizes.")
-        images[row] = image
-    return images, np.array(labels), classes
+@DATASETS.register_module()
+class TinyImageNet(_CachedDataset):
+    """Tiny-ImageNet: 100,000 images of 64 x 64 pixels in 200 classes.
+
+    ``data_root`` is the unpacked archive, with ``train/<wnid>/images/*`` and
+    ``val/images/*`` labelled by ``val/val_annotations.txt``; or has class folders,
+    ``{train,val}/<class>/*``.
+
+    Raises:
+        FileNotFoundError: It is not there. Says how to fetch it.
+    """
+    SPLITS = ('train', 'val')
+
+    def load_arrays(self) -> Arrays:
+        folder = Path(self.data_root, self.split)
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f'there is no folder {folder.absolute()}. To fetch Tiny-ImageNet: curl '
+                '-LO http://cs231n.stanford.edu/tiny-imagenet-200.zip && unzip -q '
+                f'tiny-imagenet-200.zip && mkdir -p {folder.parent.parent} && mv '
+                f'tiny-imagenet-200 {folder.parent}')
+        if (folder / 'val_annotations.txt').is_file():
+            return self._decode(_annotated(folder))
+        return self._decode(class_folders(self._split_folders()))
+
+
+def _annotated(folder: Path) -> LabelledFiles:
+    """Images whose classes a list names: file, class, four numbers of a box."""
+    lines = (folder / 'val_annotations.txt').read_text().splitlines()
+    class_of = dict(line.split('\t')[:2] for line in lines)
+    classes = sorted(set(class_of.values()))
+    names = sorted(class_of)
+    paths = [str(folder / 'images' / name) for name in names]
+    return LabelledFiles(paths, [classes.index(class_of[name]) for name in names],
+                         classes)
+
+
+@DATASETS.register_module()
+class InMemoryFolder(_CachedDataset):
+    """Every image below a folder, at any depth, in memory.
+
+    Args:
+        data_root: The folder.
+        size: Short sides are resized to this many pixels, antialiased, and the middle
+            is kept. None: all images have one size already.
+        with_label: Whether the names of the folders right in ``data_root`` are labels.
+        **kwargs: As :class:`ArrayDataset`, without ``split``.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: The images do not fit into the free memory.
+    """
+    SPLITS = ('all', )
+
+    def __init__(self,
+                 data_root: str,
+                 size: Optional[int] = None,
+                 with_label: bool = False,
+                 **kwargs) -> None:
+        self.size = size
+        super().__init__(data_root, 'all', with_label, **kwargs)
+
+    def load_arrays(self) -> Arrays:
+        if not os.path.isdir(self.data_root):
+            raise FileNotFoundError(
+                f'there is no folder {os.path.abspath(self.data_root)}: give the '
+                'folder of your images as data_root of the dataset.')
+        return self._decode(class_folders([self.data_root]), self.size)

@@ -1,13 +1,22 @@
 """Any folder of images, without labels."""
 import os
 from pathlib import Path
-from typing import Callable, Sequence, Union
+from typing import Callable, List, Sequence, Union
 
 from mmpretrain.datasets import BaseDataset
 
 from simclr_mm.registry import DATASETS
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
+
+
+def image_paths(folder: Union[str, Path],
+                extensions: Sequence[str] = EXTENSIONS) -> List[str]:
+    """Files with these endings below a folder, at any depth, sorted; links followed."""
+    return sorted(
+        os.path.join(parent, name)
+        for parent, _, names in os.walk(folder, followlinks=True) for name in names
+        if name.lower().endswith(tuple(extensions)))
 
 
 @DATASETS.register_module()
@@ -40,10 +49,7 @@ class ImageFolder(BaseDataset):
             raise FileNotFoundError(
                 f'there is no folder {root.absolute()}: give the folder of your images '
                 'with --data DIR or train_dataloader.dataset.data_root.')
-        paths = sorted(
-            os.path.join(folder, name)
-            for folder, _, names in os.walk(root, followlinks=True) for name in names
-            if name.lower().endswith(self.extensions))
+        paths = image_paths(root, self.extensions)
         if not paths:
             raise ValueError(
                 f'{root.absolute()} holds no image, at any depth: looked for '

@@ -1,8 +1,10 @@
 """A sampler whose position is a number, so that a run can stop and resume anywhere."""
-from typing import Iterator, Optional
+from typing import Dict, Iterator, Optional
 
+import numpy as np
 import torch
 from mmengine.dist import get_dist_info, sync_random_seed
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from simclr_mm.registry import DATA_SAMPLERS
@@ -19,18 +21,25 @@ class SampleIndex(int):
         index: Position in the dataset, >= 0.
         seed: The run's seed.
         epoch: Epoch the image is drawn for, from 0.
+        ahead: A shard that will be needed soon, for datasets that fetch shards.
     """
     seed: int
     epoch: int
+    ahead: Optional[int]
 
-    def __new__(cls, index: int, seed: int = 0, epoch: int = 0) -> 'SampleIndex':
+    def __new__(cls,
+                index: int,
+                seed: int = 0,
+                epoch: int = 0,
+                ahead: Optional[int] = None) -> 'SampleIndex':
         self = super().__new__(cls, index)
         self.seed = seed
         self.epoch = epoch
+        self.ahead = ahead
         return self
 
     def __reduce__(self):
-        return SampleIndex, (int(self), self.seed, self.epoch)
+        return SampleIndex, (int(self), self.seed, self.epoch, self.ahead)
 
     def at(self, index: int) -> 'SampleIndex':
         """Another image of the same run and epoch."""
@@ -49,14 +58,24 @@ class ResumableSampler(Sampler):
     permutation of the dataset cut to whole global batches; the remainder, smaller than
     one global batch, changes with the epoch's permutation.
 
+    With ``shards_at_once`` the permutation reads shards nearly one after another. They
+    stand in a random order on a circle; each image is drawn at a random point of the k
+    steps after its shard's place, and one round is the epoch. At any time images of k
+    shards are mixed, and every so many images one shard is done and another begins.
+    Each rank takes one arc of the circle, so it reads its own share of the shards.
+
     Args:
-        dataset: Its length is all that is used.
+        dataset: Its length is used, and its shards with ``shards_at_once``.
         shuffle: False gives the dataset's own order in every epoch.
         seed: Seed of the permutations and, through :class:`SampleIndex`, of the views.
             None: a random one, the same on every rank.
+        shards_at_once: k >= 1 for shards that are fetched from the web, or lie on disks
+            that are slow at random places. 16 mixes well if images are spread over the
+            shards at random, as tools/pack.py does. None: any image at any time.
 
     Raises:
-        ValueError: The dataset has fewer images than there are ranks.
+        ValueError: The dataset has fewer images than there are ranks, has no shards to
+            read at once, or would fetch a shard for every image.
 
     Differs: MMEngine's DefaultSampler repeats images to make ranks even, cannot start
         inside an epoch, and tells the transforms neither seed nor epoch.
@@ -65,7 +84,8 @@ class ResumableSampler(Sampler):
     def __init__(self,
                  dataset: Dataset,
                  shuffle: bool = True,
-                 seed: Optional[int] = None) -> None:
+                 seed: Optional[int] = None,
+                 shards_at_once: Optional[int] = None) -> None:
         self.rank, self.world_size = get_dist_info()
         self.num_images = len(dataset)
         self.shuffle = shuffle
@@ -76,6 +96,27 @@ class ResumableSampler(Sampler):
             raise ValueError(
                 f'train_dataloader.dataset has {self.num_images} images for '
                 f'{self.world_size} processes: every process needs at least one.')
+        self.shards_at_once = shards_at_once
+        self.is_remote = getattr(dataset, 'is_remote', False)
+        self.shards = None if shards_at_once is None else self._shards_of(dataset)
+        if self.is_remote and shuffle and self.shards is None:
+            raise ValueError(
+                'train_dataloader.dataset fetches shards, one for nearly every image '
+                'in this order: write train_dataloader.sampler.shards_at_once=16.')
+
+    def _shards_of(self, dataset: Dataset) -> Tensor:
+        """(N,) the shard of each image, numbered from 0 without gaps."""
+        key = 'train_dataloader.sampler.shards_at_once'
+        if self.shards_at_once < 1 or not self.shuffle:
+            raise ValueError(f'{key} = {self.shards_at_once}: give a number from 1, '
+                             'with shuffle=True, or leave it out.')
+        shards_of_images = getattr(dataset, 'shards_of_images', None)
+        if shards_of_images is None:
+            raise ValueError(f'{key} is for simclr_mm.TarShards; this dataset has no '
+                             'shards: leave it out.')
+        self.shard_ids, shards = torch.as_tensor(
+            shards_of_images()).unique(return_inverse=True)
+        return shards
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Choose the permutation and the place in it where the next iterator begins.
@@ -88,15 +129,38 @@ class ResumableSampler(Sampler):
         self.start = start
 
     def __iter__(self) -> Iterator[SampleIndex]:
-        if self.shuffle:
-            generator = torch.Generator()
-            generator.manual_seed(self.seed + self.epoch)
-            order = torch.randperm(self.num_images, generator=generator)
+        order = self._order()
+        if self.shards is None:
+            mine = order[self.rank::self.world_size][:len(self)]
         else:
-            order = torch.arange(self.num_images)
-        mine = order[self.rank::self.world_size][:len(self)]
-        for index in mine[self.start:].tolist():
-            yield SampleIndex(index, self.seed, self.epoch)
+            mine = order[self.rank * len(self):][:len(self)]
+        mine = mine[self.start:]
+        ahead = self._ahead(mine) if self.is_remote else {}
+        for place, index in enumerate(mine.tolist()):
+            yield SampleIndex(index, self.seed, self.epoch, ahead.get(place))
+
+    def _order(self) -> Tensor:
+        """(N,) the epoch's permutation, a function of seed, epoch and shards."""
+        if not self.shuffle:
+            return torch.arange(self.num_images)
+        generator = torch.Generator()
+        generator.manual_seed(self.seed + self.epoch)
+        if self.shards is None:
+            return torch.randperm(self.num_images, generator=generator)
+        count = len(self.shard_ids)
+        places = torch.randperm(count, generator=generator)[self.shards]  # (N,)
+        delay = torch.rand(self.num_images, generator=generator, dtype=torch.double)
+        points = (places + delay * min(self.shards_at_once, count)) % count
+        return points.argsort(stable=True)
+
+    def _ahead(self, mine: Tensor) -> Dict[int, int]:
+        """At which images to think of which shard: two new shards before it is used."""
+        if self.shards is None:
+            return {}
+        shards, first = np.unique(self.shards[mine].numpy(), return_index=True)
+        order = np.argsort(first)
+        coming = self.shard_ids[shards[order]].tolist()
+        return dict(zip(first[order].tolist(), coming[2:]))
 
     def __len__(self) -> int:
         """Images of this rank in a whole epoch."""

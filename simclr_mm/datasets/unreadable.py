@@ -1,5 +1,5 @@
 """Keep training when an image cannot be read, and keep count."""
-from typing import Union
+from typing import Sequence, Union
 
 import numpy as np
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import TwoViews, UnreadableImage
-from simclr_mm.transforms.views import seeded_globals
+from simclr_mm.transforms.seeding import seeded_globals
 
 from .sampler import SampleIndex
 
@@ -40,6 +40,8 @@ class ReplaceUnreadable(Dataset):
         self.dataset = dataset
         transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
         self.seeds_itself = any(isinstance(each, TwoViews) for each in transforms)
+        # Images in memory have been read, so a whole batch has nothing to replace.
+        self.batched = getattr(dataset, 'batched', False)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -48,6 +50,12 @@ class ReplaceUnreadable(Dataset):
         if name == 'dataset':  # not yet set: a copy is being unpickled
             raise AttributeError(name)
         return getattr(self.dataset, name)
+
+    def __getitems__(self, indices: Sequence[SampleIndex]) -> Union[dict, list[dict]]:
+        """A whole batch from a dataset that makes batches, else a list of samples."""
+        if self.batched:
+            return self.dataset.__getitems__(indices)
+        return [self[index] for index in indices]
 
     def __getitem__(self, index: SampleIndex) -> dict:
         unreadable = []

@@ -84,7 +84,7 @@ class NonFiniteGuardHook(Hook):
                          batch_idx: int,
                          data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
-        self._images += image_names(data_batch.get('data_samples') or ())
+        self._images += image_names(data_batch)
         if runner.optim_wrapper.should_update():  # not while gradients accumulate
             self._end_step(runner)
         if self.every_n_inner_iters(batch_idx, self._interval):

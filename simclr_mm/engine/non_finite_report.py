@@ -1,6 +1,5 @@
 """What is told about a step that was not finite."""
 import json
-from collections.abc import Iterable
 
 import torch
 from mmengine import dist, fileio
@@ -70,11 +69,13 @@ def _range(projections: Tensor) -> Tensor:
     return torch.stack([z.min(), z.max(), (~finite).sum()])  # (3)
 
 
-def image_names(samples: Iterable) -> list[str]:
-    """Paths of data samples, or their numbers where they come from an array."""
+def image_names(data_batch: dict) -> list[str]:
+    """Paths of a batch's images, or their numbers where they come from an array."""
+    if 'sample_idx' in data_batch:  # made as a whole
+        return [f'image {index}' for index in data_batch['sample_idx']]
     return [
         sample.get('img_path') or f'image {sample.get("sample_idx")}'
-        for sample in samples
+        for sample in data_batch.get('data_samples') or ()
     ]
 
 

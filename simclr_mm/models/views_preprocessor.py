@@ -1,11 +1,11 @@
 """The boundary between data and model: one normalised RGB tensor on the device."""
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
-from simclr_mm.augment import STEP_WIDTH, augment
+from simclr_mm.augment import STEP_WIDTH, ViewsToMake, augment
 from simclr_mm.registry import MODELS
 
 
@@ -18,6 +18,8 @@ class ViewsPreprocessor(BaseDataPreprocessor):
     - (n, V, 3, S, S), from TwoViews,
     - [(n, V, S, S, 3), (n, V, T, 9)], from TwoViews that leaves the augmentation to the
       device: crops, and float64 numbers that say what was drawn for each,
+    - :class:`~simclr_mm.augment.ViewsToMake`, from a dataset in memory that leaves
+      crops and augmentation to the device,
     - a list of V tensors (n, 3, S, S), from mmpretrain's MultiView and default_collate,
     - (n, 3, S, S), images without views,
     - a list of n tensors (3, S, S), the same by pseudo_collate.
@@ -66,8 +68,15 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         """
         inputs = data['inputs']
         samples = self.cast_data(data.get('data_samples'))
+        if isinstance(inputs, ViewsToMake):
+            views = self._make_views(inputs.images, inputs.make, inputs.flips.shape)
+            return dict(inputs=views, data_samples=samples)
         if _is_left_to_us(inputs):
-            return dict(inputs=self._augment(*inputs), data_samples=samples)
+            crops, steps = inputs
+            views = self._make_views(
+                crops.flatten(0, 1), lambda crops: augment(crops, steps.flatten(0, 1)),
+                crops.shape[:2])
+            return dict(inputs=views, data_samples=samples)
         images = _as_one_tensor(self.cast_data(inputs))
         if self.to_rgb:
             images = images.flip(-3)
@@ -78,23 +87,31 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         return dict(inputs=images.unflatten(0, shape[:-3]), data_samples=samples)
 
     @torch.no_grad()
-    def _augment(self, crops: Tensor, steps: Tensor) -> Tensor:
-        """Do what TwoViews drew, (n, V, S, S, 3) and (n, V, T, 9) -> (n, V, 3, S, S).
+    def _make_views(self, images: Tensor, make: Callable[[Tensor], Tensor],
+                    shape: Sequence[int]) -> Tensor:
+        """Do on the device what was drawn on the host, and normalise.
 
-        The numbers stay on the host, where they decide which kernels to start.
+        Drawn numbers stay on the host, where they decide which kernels to start.
+
+        Args:
+            images: (m, H, W, 3) uint8 BGR.
+            make: Makes (nV, 3, S, S) uint8 RGB of (m, 3, H, W) uint8 RGB.
+            shape: (n, V).
+
+        Returns:
+            (n, V, 3, S, S) float32.
         """
-        crops = crops.to(self.device, non_blocking=self._non_blocking)
-        images = crops.flatten(0, 1)  # (nV, S, S, 3)
+        images = images.to(self.device, non_blocking=self._non_blocking)
         rgb = images.unbind(-1)[::-1]
-        images = torch.stack(rgb, dim=1)  # (nV, 3, S, S), whole planes
+        images = torch.stack(rgb, dim=1)  # (m, 3, H, W), whole planes
         with torch.autocast(self.device.type, enabled=False):
-            images = augment(images, steps.flatten(0, 1))
+            views = make(images)  # (nV, 3, S, S)
         if not self.to_rgb:
-            images = images.flip(1)
-        images = images.contiguous(memory_format=torch.channels_last)
+            views = views.flip(1)
+        views = views.contiguous(memory_format=torch.channels_last)
         # One pass from bytes to normalised floats.
-        images = torch.addcmul(-self.mean / self.std, images, 1 / self.std)
-        return images.unflatten(0, crops.shape[:2])
+        views = torch.addcmul(-self.mean / self.std, views, 1 / self.std)
+        return views.unflatten(0, shape)
 
 
 def _is_left_to_us(inputs: Any) -> bool:

@@ -5,6 +5,8 @@ from typing import Any, Optional
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from .random_streams import RandomStreams
+
 
 def check_image(img: Any, owner: str) -> None:
     """Raise unless ``img`` is what every transform here works on.
@@ -109,6 +111,13 @@ class DeviceTransform(RandomTransform):
     def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
         """Parameters for an image of this height and width in pixels."""
         raise NotImplementedError
+
+    def draw_batch(self, height: int, width: int, streams: RandomStreams) -> dict:
+        """What ``draw`` gives, for n images at once: arrays (n,), or one for all.
+
+        By default it is ``draw`` itself, whose arithmetic streams pass through.
+        """
+        return self.draw(height, width, streams)
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         """Apply drawn parameters.

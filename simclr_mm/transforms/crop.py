@@ -5,6 +5,8 @@ import cv2
 import numpy as np
 import torch
 
+from .random_streams import RandomStreams
+
 INTERPOLATIONS = ('bilinear', 'bicubic')
 
 
@@ -36,6 +38,44 @@ def sample_crop(height: int, width: int, scale: tuple[float, float],
             top = int(rng.integers(height - h + 1))
             left = int(rng.integers(width - w + 1))
             return top, left, h, w
+    return _largest_crop(height, width, ratio)
+
+
+def sample_crops(height: int, width: int, scale: tuple[float, float],
+                 ratio: tuple[float, float], streams: RandomStreams) -> np.ndarray:
+    """As :func:`sample_crop`, for all images of a batch, which are of one size.
+
+    Args:
+        height: Of the images, in pixels.
+        width: Of the images, in pixels.
+        scale: As there.
+        ratio: As there.
+        streams: One for each image; nothing else may be drawn from them afterwards,
+            because images take as many tries as they need.
+
+    Returns:
+        (n, 4) whole numbers, top, left, height and width in pixels.
+    """
+    log_ratio = np.log(ratio)
+    boxes = np.empty((len(streams), 4), np.int64)
+    boxes[:] = _largest_crop(height, width, ratio)
+    left_over = np.arange(len(boxes))
+    for _ in range(10):
+        area = height * width * streams.uniform(*scale)
+        aspect = np.exp(streams.uniform(*log_ratio))
+        w = np.round(np.sqrt(area * aspect)).astype(np.int64)
+        h = np.round(np.sqrt(area / aspect)).astype(np.int64)
+        top = streams.integers(np.maximum(height - h + 1, 1))
+        left = streams.integers(np.maximum(width - w + 1, 1))
+        fits = (0 < w) & (w <= width) & (0 < h) & (h <= height)
+        boxes[left_over[fits]] = np.stack((top, left, h, w), axis=1)[fits]
+        left_over, streams = left_over[~fits], streams.of(~fits)
+    return boxes
+
+
+def _largest_crop(height: int, width: int,
+                  ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+    """The largest central box whose width / height is in a range."""
     h, w = height, width
     if width / height < ratio[0]:
         h = max(1, round(width / ratio[0]))

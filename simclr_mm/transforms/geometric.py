@@ -87,7 +87,7 @@ class RandomRotation(DeviceTransform):
     def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
         if self.degrees is not None:
             return dict(degrees=rng.uniform(-self.degrees, self.degrees))
-        return dict(degrees=90 * int(rng.integers(4)))
+        return dict(degrees=90 * rng.integers(4))
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         degrees = params['degrees']
@@ -124,8 +124,8 @@ class RandomCutout(DeviceTransform):
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
         side = max(1, round(self.ratio * min(height, width)))
-        top = int(rng.integers(height)) - side // 2
-        left = int(rng.integers(width)) - side // 2
+        top = rng.integers(height) - side // 2
+        left = rng.integers(width) - side // 2
         return dict(top=top, left=left, side=side)
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
@@ -176,7 +176,7 @@ class RandomGaussianNoise(DeviceTransform):
         self.std = std
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
-        return dict(std=rng.uniform(*self.std), seed=int(rng.integers(2**32)))
+        return dict(std=rng.uniform(*self.std), seed=rng.integers(2**32))
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         rng = np.random.default_rng(params['seed'])

@@ -12,6 +12,9 @@ from simclr_mm.registry import TRANSFORMS
 # First and last bytes of the formats that OpenCV before 5.0 decodes in part, and
 # without an error, when the file is cut short.
 _ENDINGS = {b'\xff\xd8': b'\xff\xd9', b'\x89PNG': b'IEND\xaeB`\x82'}
+# Second bytes of JPEG's SOF markers (ITU-T T.81, table B.1): C0 to CF without the
+# tables DHT, JPG and DAC.
+_START_OF_FRAME = set(range(0xc0, 0xd0)) - {0xc4, 0xc8, 0xcc}
 
 
 class UnreadableImage(OSError):
@@ -43,22 +46,54 @@ def check_complete(content: bytes) -> None:
                 image.load()
 
 
+def is_cmyk(content: bytes) -> bool:
+    """Whether this is a JPEG of four colour components."""
+    if not content.startswith(b'\xff\xd8'):
+        return False
+    start = 2  # of a segment: marker (2), length with itself (2), body
+    while start + 10 <= len(content) and content[start] == 0xff:
+        if content[start + 1] in _START_OF_FRAME:
+            return content[start + 9] == 4  # after precision (1), height and width (4)
+        if content[start + 1] == 0xff:  # a fill byte
+            start += 1
+        else:
+            start += 2 + int.from_bytes(content[start + 2:start + 4], 'big')
+    return False
+
+
 @TRANSFORMS.register_module()
 class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
     """mmcv's LoadImageFromFile that never hands on half an image.
 
     Arguments and results are mmcv's; by default ``results['img']`` is (H, W, 3) uint8
-    BGR, three equal channels for a grayscale file, turned as its EXIF data says.
+    BGR, three equal channels for a grayscale file, turned as its EXIF data says. Where
+    the dataset has read the file already, as those on shards do, its bytes are in
+    ``results['img_bytes']`` and ``results['img_path']`` only names it.
 
     Raises:
         UnreadableImage: the file is missing, empty, truncated or not an image.
             With ``ignore_empty=True`` the transform returns None instead.
+
+    Differs: CMYK files go through PIL, whose colours are up to two grey levels from
+        OpenCV's.
     """
+
+    def read(self, path: str) -> tuple[bytes, np.ndarray]:
+        """A file's bytes and the image that they are.
+
+        Raises:
+            UnreadableImage: As above.
+        """
+        content = self._read(path)
+        return content, self._decode(content, path)
 
     def transform(self, results: dict) -> Optional[dict]:
         path = str(results['img_path'])
         try:
-            img = self._decode(self._read(path), path)
+            content = results.pop('img_bytes', None)
+            if content is None:
+                content = self._read(path)
+            img = self._decode(content, path)
         except UnreadableImage:
             if self.ignore_empty:
                 return None
@@ -84,12 +119,14 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
             raise UnreadableImage(f'{path}: cannot be read: {error}', path) from error
 
     def _decode(self, content: bytes, path: str) -> np.ndarray:
+        if content is None:  # LMDB's answer
+            raise UnreadableImage(f'{path}: the database has no such key.', path)
         if not content:
             raise UnreadableImage(f'{path}: the file is empty.', path)
+        backend = 'pillow' if is_cmyk(content) else self.imdecode_backend
         try:
             check_complete(content)
-            img = mmcv.imfrombytes(
-                content, flag=self.color_type, backend=self.imdecode_backend)
+            img = mmcv.imfrombytes(content, flag=self.color_type, backend=backend)
         except Exception as error:  # decoders raise whatever they like
             raise UnreadableImage(f'{path}: a damaged image: {error}', path) from error
         if img is None:

@@ -6,16 +6,19 @@ import numpy as np
 
 from simclr_mm.registry import TRANSFORMS
 
-from .base import RandomTransform, check_prob, check_range
-from .crop import resized_crop, sample_crop
-from .views import view_rng
+from .base import DeviceTransform, check_prob, check_range
+from .crop import resized_crop, sample_crop, sample_crops
+from .random_streams import RandomStreams
+from .seeding import view_rng
+
+_BOX = ('top', 'left', 'height', 'width')
 
 # No view of an image has this number: the crop before TwoViews is not that of a view.
 _BEFORE_VIEWS = 2**31
 
 
 @TRANSFORMS.register_module()
-class RandomCropAndFlip(RandomTransform):
+class RandomCropAndFlip(DeviceTransform):
     """Random resized crop, then a flip: what TwoViews does to every view.
 
     In a pipeline of TwoViews it crops one view alone. Before TwoViews it crops the
@@ -57,9 +60,16 @@ class RandomCropAndFlip(RandomTransform):
                                       _BEFORE_VIEWS)
         return super().transform(results)
 
-    def apply(self, img: np.ndarray,
-              rng: np.random.Generator) -> tuple[np.ndarray, dict]:
-        box = sample_crop(*img.shape[:2], self.scale, self.ratio, rng)
-        flip = bool(rng.random() < self.flip_prob)
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
+        box = sample_crop(height, width, self.scale, self.ratio, rng)
+        return dict(zip(_BOX, box), flip=bool(rng.random() < self.flip_prob))
+
+    def draw_batch(self, height: int, width: int, streams: RandomStreams) -> dict:
+        flip = streams.random() < self.flip_prob
+        boxes = sample_crops(height, width, self.scale, self.ratio, streams)  # (n, 4)
+        return dict(zip(_BOX, boxes.T), flip=flip)
+
+    def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
+        box = tuple(params[side] for side in _BOX)
         img = resized_crop(img, box, self.size or img.shape[0])  # (S, S, 3)
-        return cv2.flip(img, 1) if flip else img, dict(crop=box, flip=flip)
+        return cv2.flip(img, 1) if params['flip'] else img

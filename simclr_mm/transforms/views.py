@@ -1,8 +1,7 @@
 """V random views of one image: crop, flip, and a pipeline for each view."""
 import contextlib
 import logging
-import random
-from typing import Callable, Iterator, Optional, Sequence, Union
+from typing import Optional, Sequence, Union
 
 import cv2
 import numpy as np
@@ -11,47 +10,14 @@ from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
-from simclr_mm.augment import STEP_WIDTH, encode_step
+from simclr_mm.augment import STEP_WIDTH, ViewsToMake, encode_step
 from simclr_mm.registry import TRANSFORMS
 
-from .base import DeviceTransform, check_image, check_prob, check_range
-from .color import ColorDistortion
+from .base import check_image, check_prob, check_range
+from .batch_views import DrawnViews, draw_views, make_views, view_params
 from .crop import INTERPOLATIONS, resized_crop, sample_crop
-
-
-def view_rng(seed: int, epoch: int, index: int, view: int) -> np.random.Generator:
-    """The generator of one view: a function of these four numbers and nothing else."""
-    return np.random.default_rng([seed, epoch, index, view])
-
-
-def _is_foreign(transform: Callable) -> bool:
-    return not type(transform).__module__.startswith('simclr_mm.')
-
-
-def _steps(transform: Callable) -> list[Callable]:
-    """What a transform does one after the other."""
-    if type(transform) is ColorDistortion:
-        return [transform.jitter, transform.gray]
-    return [transform]
-
-
-@contextlib.contextmanager
-def seeded_globals(rng: np.random.Generator) -> Iterator[None]:
-    """Seed ``random``, ``numpy.random`` and torch's CPU generator, then put them back.
-
-    For transforms of other packages, which draw from these.
-    """
-    seed = int(rng.integers(2**32))
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+from .pipelines import build_pipelines, is_foreign, not_for_batches
+from .seeding import seeded_globals, view_rng
 
 
 @TRANSFORMS.register_module()
@@ -71,6 +37,10 @@ class TwoViews(BaseTransform):
     for T transforms. Both pass through PackInputs and default_collate;
     ViewsPreprocessor does the rest of the work, with the same drawn numbers and so, but
     for rounding, the same views.
+
+    A dataset in memory with ``batched=True`` lets the views of a whole batch be drawn
+    at once, see :meth:`batch`. The numbers come from another generator then, from the
+    same distributions.
 
     The views are a function of (seed, epoch, image, view) if the index comes from
     simclr_mm.ResumableSampler, in any worker and any order. Other packages' transforms
@@ -130,28 +100,12 @@ class TwoViews(BaseTransform):
         self.ratio = ratio
         self.flip_prob = flip_prob
         self.interpolation = interpolation
-        self.pipelines = self._build(transforms)  # V lists
-        self.foreign = [any(map(_is_foreign, pipeline)) for pipeline in self.pipelines]
+        self.pipelines = build_pipelines(transforms, num_views, size)  # V lists
+        self.foreign = [any(map(is_foreign, pipeline)) for pipeline in self.pipelines]
         # Decided here, in the process that trains, and not again in its workers.
         self.on_device = self._choose_device(augment)
+        self.batched = False
         self._warned = False
-
-    def _build(self, transforms: Sequence) -> list[list]:
-        per_view = [isinstance(entry, (list, tuple)) for entry in transforms]
-        if not any(per_view):
-            transforms = [transforms] * self.num_views
-        elif not all(per_view):
-            raise ValueError(
-                'TwoViews: transforms mixes transforms and lists of transforms: write '
-                'one list for all views, or one list for each view (an empty one for a '
-                'view that is cropped and flipped only).')
-        elif len(transforms) != self.num_views:
-            raise ValueError(
-                f'TwoViews: transforms has {len(transforms)} pipelines, but num_views '
-                f'is {self.num_views}: write {self.num_views} pipelines, or one flat '
-                f'list for all views.')
-        return [[step for cfg in pipeline for step in _steps(TRANSFORMS.build(cfg))]
-                for pipeline in transforms]
 
     def _choose_device(self, augment: str) -> bool:
         if augment not in ('worker', 'device', 'auto'):
@@ -159,12 +113,7 @@ class TwoViews(BaseTransform):
                              f'got {augment!r}.')
         if augment == 'worker' or (augment == 'auto' and not torch.cuda.is_available()):
             return False
-        others = sorted({
-            type(step).__name__
-            for pipeline in self.pipelines
-            for step in pipeline
-            if _is_foreign(step) or not isinstance(step, DeviceTransform)
-        })
+        others = not_for_batches(self.pipelines)
         if not others:
             return True
         reason = (f'{", ".join(others)} cannot run on the device, which takes the '
@@ -175,8 +124,55 @@ class TwoViews(BaseTransform):
         print_log(f'TwoViews: {reason}: the workers augment.', logger='current')
         return False
 
+    def draw_in_batches(self) -> None:
+        """From now on draw by :meth:`batch`, for single images too.
+
+        Raises:
+            ValueError: A transform that has no operation for batches.
+        """
+        others = not_for_batches(self.pipelines)
+        if others:
+            raise ValueError(
+                f'{", ".join(others)} cannot run on whole batches, which takes the '
+                f"random transforms of simclr_mm alone: write batched=False in the "
+                f'dataset, or leave them out of TwoViews.')
+        self.batched = True
+
+    def batch(self, images: np.ndarray,
+              indices: Sequence[int]) -> Union[torch.Tensor, ViewsToMake]:
+        """The views of n images at once.
+
+        A view is a function of (seed, epoch, image, view), whatever else is in the
+        batch, if the indices come from simclr_mm.ResumableSampler.
+
+        Args:
+            images: (n, H, W, 3) uint8 BGR.
+            indices: (n,) their places in the dataset.
+
+        Returns:
+            (n, V, 3, S, S) uint8 BGR; or, where the device augments, images and drawn
+            numbers, which ViewsPreprocessor makes them from.
+        """
+        drawn = self._draw(indices, *images.shape[1:3])
+        if not self.on_device:
+            return torch.from_numpy(make_views(self, images, drawn))
+        parts = map(torch.from_numpy, (images, *drawn))
+        return ViewsToMake(*parts, self.size, self.interpolation)
+
+    def _draw(self, indices: Sequence[int], height: int, width: int) -> DrawnViews:
+        if hasattr(indices[0], 'seed'):
+            seeds = [index.seed for index in indices]
+            epochs = [index.epoch for index in indices]
+        else:
+            self._warn_of_plain_indices()
+            seeds = [int(np.random.default_rng().integers(2**63))] * len(indices)
+            epochs = [0] * len(indices)
+        return draw_views(self, seeds, epochs, indices, height, width)
+
     def transform(self, results: dict) -> Optional[dict]:
         check_image(results['img'], 'TwoViews')
+        if self.batched:
+            return self._as_in_a_batch(results)
         if self.on_device:
             return self._leave_to_device(results)
         shape = (self.num_views, 3, self.size, self.size)
@@ -196,6 +192,15 @@ class TwoViews(BaseTransform):
         results['img'] = views
         results['img_shape'] = (self.size, self.size)
         results['view_params'] = view_params
+        return results
+
+    def _as_in_a_batch(self, results: dict) -> dict:
+        """The views of one image, made here, as a batch has them."""
+        images = results['img'][None]  # (1, H, W, 3)
+        drawn = self._draw([results.get('sample_idx', 0)], *images.shape[1:3])
+        results['img'] = make_views(self, images, drawn)[0]
+        results['img_shape'] = (self.size, self.size)
+        results['view_params'] = view_params(self, drawn)
         return results
 
     def _leave_to_device(self, results: dict) -> dict:
@@ -222,18 +227,20 @@ class TwoViews(BaseTransform):
     def _rng(self, index: Optional[int], view: int) -> np.random.Generator:
         if hasattr(index, 'seed'):
             return view_rng(index.seed, index.epoch, int(index), view)
-        if index is not None and not self._warned:
-            self._warned = True
-            worker = get_worker_info()
-            if worker is None or worker.id == 0:
-                print_log(
-                    'TwoViews: these views are not reproducible, because the sampler '
-                    'gives plain indices: write '
-                    "sampler=dict(type='simclr_mm.ResumableSampler') in the "
-                    'dataloader.',
-                    logger='current',
-                    level=logging.WARNING)
+        if index is not None:
+            self._warn_of_plain_indices()
         return np.random.default_rng()
+
+    def _warn_of_plain_indices(self) -> None:
+        worker = get_worker_info()
+        if not self._warned and (worker is None or worker.id == 0):
+            print_log(
+                'TwoViews: these views are not reproducible, because the sampler gives '
+                "plain indices: write sampler=dict(type='simclr_mm.ResumableSampler') "
+                'in the dataloader.',
+                logger='current',
+                level=logging.WARNING)
+        self._warned = True
 
     def _crop_and_flip(self, results: dict, rng: np.random.Generator) -> dict:
         img = results['img']  # (H, W, 3)

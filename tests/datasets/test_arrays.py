@@ -4,7 +4,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from simclr_mm.datasets import CIFAR10, STL10, Digits
+from simclr_mm.datasets import (CIFAR10, CIFAR100, STL10, Digits, InMemoryFolder,
+                                TinyImageNet)
+from simclr_mm.datasets.decoded_files import free_memory
 
 
 def write_folders(root, colours=((250, 0, 0), (0, 0, 250)), size=8):
@@ -33,7 +35,7 @@ def test_samples_carry_labels_only_when_asked():
     assert 'gt_label' not in Digits(split='test', with_label=False)[0]
 
 
-@pytest.mark.parametrize('dataset', [CIFAR10, STL10])
+@pytest.mark.parametrize('dataset', [CIFAR10, CIFAR100, STL10, TinyImageNet])
 def test_class_folders_give_bgr(tmp_path, dataset):
     write_folders(tmp_path)
     data = dataset(data_root=str(tmp_path), split='train')
@@ -42,7 +44,8 @@ def test_class_folders_give_bgr(tmp_path, dataset):
     assert [data[i]['gt_label'] for i in range(6)] == [0, 0, 0, 1, 1, 1]
 
 
-def test_torchvision_arrays_become_bgr(tmp_path, monkeypatch):
+@pytest.mark.parametrize('dataset', [CIFAR10, CIFAR100])
+def test_torchvision_arrays_become_bgr(tmp_path, monkeypatch, dataset):
 
     class Fake:
         data = np.full((2, 4, 4, 3), (250, 0, 0), np.uint8)  # red, RGB
@@ -51,8 +54,8 @@ def test_torchvision_arrays_become_bgr(tmp_path, monkeypatch):
         def __init__(self, root, train, download):
             assert root == str(tmp_path) and train
 
-    monkeypatch.setattr('torchvision.datasets.CIFAR10', Fake)
-    data = CIFAR10(data_root=str(tmp_path), split='train')
+    monkeypatch.setattr(f'torchvision.datasets.{dataset.__name__}', Fake)
+    data = dataset(data_root=str(tmp_path), split='train')
     assert data[0]['img'][0, 0].tolist() == [0, 0, 250] and data[0]['gt_label'] == 1
 
 
@@ -87,8 +90,75 @@ def test_errors_name_split_file_and_size(tmp_path):
     with pytest.raises(ValueError, match=r'1\.png is 5 x 5 pixels.*8 x 8'):
         CIFAR10(data_root=str(tmp_path), split='train')
     broken.write_bytes(b'no image')
-    with pytest.raises(ValueError, match=r'1\.png is not an image'):
+    with pytest.raises(ValueError, match=r'1 of 6 images .*1\.png: not an image'):
         CIFAR10(data_root=str(tmp_path), split='train')
+
+
+def test_samples_do_not_share_memory_with_the_array():
+    data = Digits()
+    data[0]['img'][:] = 99
+    assert not np.array_equal(data[0]['img'], np.full((8, 8, 3), 99))
+
+
+def test_tiny_imagenet_as_its_archive_has_it(tmp_path):
+    root = tmp_path / 'tiny-imagenet'
+    with pytest.raises(FileNotFoundError, match='tiny-imagenet-200.zip.* && mv'):
+        TinyImageNet(data_root=str(root))
+    for wnid, grey in (('n02', 20), ('n01', 90)):
+        folder = root / 'train' / wnid / 'images'
+        folder.mkdir(parents=True)
+        Image.new('L', (64, 64), grey).save(folder / f'{wnid}_0.JPEG')
+        (root / 'train' / wnid / f'{wnid}_boxes.txt').write_text('0 0 9 9')
+    train = TinyImageNet(data_root=str(root))
+    assert train.metainfo['classes'] == ('n01', 'n02')
+    assert [(each['gt_label'], each['img'][0, 0, 0]) for each in train] == [(0, 90),
+                                                                            (1, 20)]
+    folder = root / 'val' / 'images'
+    folder.mkdir(parents=True)
+    for i, grey in enumerate((90, 20, 90)):
+        Image.new('RGB', (64, 64), (grey, ) * 3).save(folder / f'val_{i}.JPEG')
+    names = ('n01', 'n02', 'n01')
+    (root / 'val' / 'val_annotations.txt').write_text('\n'.join(
+        f'val_{i}.JPEG\t{name}\t0\t32\t44\t62' for i, name in enumerate(names)))
+    val = TinyImageNet(data_root=str(root), split='val')
+    assert val.metainfo['classes'] == ('n01', 'n02')
+    assert val.get_gt_labels().tolist() == [0, 1, 0]
+
+
+def test_any_folder_is_cut_to_squares(tmp_path):
+    rng = np.random.default_rng(0)
+    wide = rng.integers(0, 256, (40, 60, 3), np.uint8)
+    (tmp_path / 'b' / 'deep').mkdir(parents=True)
+    Image.fromarray(wide).save(tmp_path / 'b' / 'deep' / 'wide.png')
+    Image.fromarray(wide).save(tmp_path / 'loose.png')
+    Image.new('RGB', (10, 30), (250, 0, 0)).save(tmp_path / 'b' / 'high.png')
+    (tmp_path / 'notes.txt').write_text('no image')
+    root = str(tmp_path)
+    data = InMemoryFolder(root, size=20, with_label=True)
+    assert data.images.shape == (3, 20, 20, 3) and data.metainfo['classes'] == ('b', )
+    assert [each.get('gt_label') for each in data] == [0, 0, None]
+    # PIL's antialiased resize of the middle 40 x 40.
+    expected = Image.fromarray(wide[:, 10:50]).resize((20, 20),
+                                                      Image.Resampling.BILINEAR)
+    difference = data[0]['img'][..., ::-1].astype(int) - np.asarray(expected)
+    assert np.abs(difference).max() <= 1
+    assert data[1]['img'][10, 10].tolist() == [0, 0, 250]
+    assert all('gt_label' not in each for each in InMemoryFolder(root, size=20))
+    with pytest.raises(ValueError, match='1 of 3 images.*InMemoryFolder.* with size='):
+        InMemoryFolder(root)
+    with pytest.raises(FileNotFoundError, match='there is no folder .*nowhere'):
+        InMemoryFolder(str(tmp_path / 'nowhere'))
+
+
+def test_what_does_not_fit_is_said_in_gib(tmp_path, monkeypatch):
+    write_folders(tmp_path)
+    monkeypatch.setattr('simclr_mm.datasets.decoded_files.free_memory', lambda: 2**30)
+    with pytest.raises(ValueError, match='take 4.50 GiB, but 1.00 GiB of memory'):
+        InMemoryFolder(str(tmp_path / 'train'), size=2**14)
+
+
+def test_free_memory_is_what_the_system_says():
+    assert 2**20 < free_memory() < 2**50
 
 
 @pytest.mark.slow

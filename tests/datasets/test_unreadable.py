@@ -71,3 +71,17 @@ def test_other_packages_transforms_are_a_function_of_seed_epoch_and_image():
     np.random.seed(99)
     assert first.equal(data[SampleIndex(5, seed=1, epoch=2)]['inputs'])
     assert not first.equal(data[SampleIndex(5, seed=1, epoch=3)]['inputs'])
+
+
+def test_a_batch_is_a_list_of_samples_unless_the_dataset_makes_batches():
+    data = ReplaceUnreadable(Half())
+    samples = data.__getitems__([SampleIndex(4), SampleIndex(3)])
+    assert samples[0]['inputs'] == 4 and samples[1]['inputs'] % 2 == 0
+
+    class Batches(Half):
+        batched = True
+
+        def __getitems__(self, indices):
+            return dict(inputs=list(indices))
+
+    assert ReplaceUnreadable(Batches()).__getitems__([1, 3]) == dict(inputs=[1, 3])

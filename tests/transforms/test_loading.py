@@ -47,16 +47,48 @@ def test_three_channels_whatever_the_file_has(tmp_path, mode):
         assert np.abs(img.astype(int) - values[..., None]).max() <= 1
 
 
-def test_orientation_of_exif_is_applied(tmp_path, jpeg):
+@pytest.mark.parametrize('orientation', [2, 3, 6, 7])
+def test_orientation_of_exif_is_applied(tmp_path, jpeg, orientation):
     (tmp_path / 'plain.jpg').write_bytes(jpeg)
     image = Image.open(tmp_path / 'plain.jpg')
     exif = image.getexif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
+    exif[0x0112] = orientation  # mirrored, by 180 degrees, by 90, both
     image.save(tmp_path / 'turned.jpg', exif=exif, quality=95)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / 'turned.jpg')))
     img = load(tmp_path / 'turned.jpg')['img']
     assert img.shape == expected.shape
     assert np.abs(img[..., ::-1].astype(int) - expected).mean() < 1
+
+
+@pytest.mark.parametrize('marked', [True, False])
+def test_cmyk_is_what_pil_makes_of_it(tmp_path, jpeg, marked):
+    (tmp_path / 'plain.jpg').write_bytes(jpeg)
+    inks = np.array(Image.open(tmp_path / 'plain.jpg').convert('CMYK'))
+    inks[..., 3] = inks[..., :3].min(-1) // 2  # some black
+    Image.fromarray(inks, 'CMYK').save(tmp_path / 'cmyk.jpg', quality=95)
+    content = (tmp_path / 'cmyk.jpg').read_bytes()
+    if not marked:  # without Adobe's segment
+        start = content.index(b'\xff\xee')
+        end = start + 2 + int.from_bytes(content[start + 2:start + 4], 'big')
+        content = content[:start] + content[end:]
+        (tmp_path / 'cmyk.jpg').write_bytes(content)
+    expected = np.asarray(Image.open(tmp_path / 'cmyk.jpg').convert('RGB'))
+    assert (load(tmp_path / 'cmyk.jpg')['img'][..., ::-1] == expected).all()
+    (tmp_path / 'cut.jpg').write_bytes(content[:len(content) // 2])
+    with pytest.raises(UnreadableImage, match='cut.jpg: a damaged image'):
+        load(tmp_path / 'cut.jpg')
+
+
+def test_bytes_that_a_dataset_has_read(tmp_path, jpeg):
+    (tmp_path / 'plain.jpg').write_bytes(jpeg)
+    sample = dict(img_path='shard.tar/key.jpg', img_bytes=jpeg)
+    results = LoadImageFromFile()(sample)
+    assert (results['img'] == load(tmp_path / 'plain.jpg')['img']).all()
+    assert 'img_bytes' not in results  # the pipe to the trainer need not carry them
+    for content, message in ((jpeg[:999], 'a damaged'), (b'', 'the file is empty')):
+        with pytest.raises(UnreadableImage, match='shard.tar/key.jpg: ' + message) as e:
+            LoadImageFromFile()(dict(img_path='shard.tar/key.jpg', img_bytes=content))
+        assert e.value.path == 'shard.tar/key.jpg'
 
 
 @pytest.mark.portable

@@ -25,7 +25,8 @@ def test_does_what_two_views_does(photo, seed):
     rng = np.random.default_rng(seed)
     cropped = run(RandomCropAndFlip(32), photo, rng=rng, view_params_one=drawn)
     drawn = drawn['RandomCropAndFlip']
-    top, left, height, width = drawn['crop']
+    top, left = drawn['top'], drawn['left']
+    height, width = drawn['height'], drawn['width']
     size_of_box = dict(scale=(1.0, 1.0), ratio=(width / height, width / height))
     views = TwoViews(32, flip_prob=float(drawn['flip']), **size_of_box)
     box = photo[top:top + height, left:left + width]
@@ -42,9 +43,9 @@ def test_flips_half_and_covers_the_range(photo):
             photo,
             rng=np.random.default_rng(seed),
             view_params_one=drawn)
-        _, _, height, width = drawn['RandomCropAndFlip']['crop']
-        areas.append(height * width / photo[..., 0].size)
-        flips.append(drawn['RandomCropAndFlip']['flip'])
+        drawn = drawn['RandomCropAndFlip']
+        areas.append(drawn['height'] * drawn['width'] / photo[..., 0].size)
+        flips.append(drawn['flip'])
     assert min(areas) == pytest.approx(0.1, abs=0.02)
     assert max(areas) == pytest.approx(0.5, abs=0.02)
     assert 110 < sum(flips) < 190

@@ -7,22 +7,24 @@ data_preprocessor = dict(
 
 train_dataloader = dict(
     batch_size=512,
-    num_workers=4,
-    persistent_workers=True,
+    num_workers=0,  # in memory: a batch is made at once
+    persistent_workers=False,
     pin_memory=True,
     drop_last=True,
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='simclr_mm.collate'),
     sampler=dict(type='simclr_mm.ResumableSampler'),
     dataset=dict(
         type='simclr_mm.CIFAR10',
         data_root='data/cifar10',
         split='train',
         with_label=False,
+        batched=True,
         pipeline=[
             # Sec. B.9: no blur at 32 px, colour strength 0.5.
             dict(
                 type='simclr_mm.TwoViews',
                 size=32,
+                augment='auto',  # on the GPU where there is one
                 transforms=[dict(type='simclr_mm.ColorDistortion', strength=0.5)]),
             dict(type='PackInputs'),
         ]))

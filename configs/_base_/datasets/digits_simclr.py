@@ -7,15 +7,16 @@ data_preprocessor = dict(
 
 train_dataloader = dict(
     batch_size=64,
-    num_workers=0,
+    num_workers=0,  # in memory: a batch is made at once
     persistent_workers=False,
     drop_last=True,
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='simclr_mm.collate'),
     sampler=dict(type='simclr_mm.ResumableSampler'),
     dataset=dict(
         type='simclr_mm.Digits',
         split='train',
         with_label=False,
+        batched=True,
         pipeline=[
             # A mirrored digit is another sign: no flips. Grey pictures: brightness
             # and contrast are all the colour there is.
@@ -24,6 +25,7 @@ train_dataloader = dict(
                 size=16,
                 scale=(0.4, 1.0),
                 flip_prob=0.0,
+                augment='auto',  # on the GPU where there is one
                 transforms=[
                     dict(type='simclr_mm.RandomRotation', degrees=15.0, prob=0.8),
                     dict(

@@ -6,21 +6,23 @@ data_preprocessor = dict(
 
 train_dataloader = dict(
     batch_size=256,
-    num_workers=4,
-    persistent_workers=True,
+    num_workers=0,  # in memory: a batch is made at once
+    persistent_workers=False,
     pin_memory=True,
     drop_last=True,
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='simclr_mm.collate'),
     sampler=dict(type='simclr_mm.ResumableSampler'),
     dataset=dict(
         type='simclr_mm.STL10',
         data_root='data/stl10',
         split='train+unlabeled',
         with_label=False,
+        batched=True,
         pipeline=[
             dict(
                 type='simclr_mm.TwoViews',
                 size=96,
+                augment='auto',  # on the GPU where there is one
                 transforms=[
                     dict(type='simclr_mm.ColorDistortion', strength=1.0),
                     dict(type='simclr_mm.RandomGaussianBlur'),

@@ -1,0 +1,131 @@
+"""Decoded images kept beside the data, so that they are decoded once.
+
+Two files hold a dataset: the images, which every process maps into its memory and all
+share, and the labels.
+"""
+import hashlib
+import os
+import zipfile
+from pathlib import Path
+from typing import Callable, Iterable, NamedTuple, Optional, Sequence, Union
+
+import numpy as np
+from filelock import FileLock
+from mmengine.logging import print_log
+
+from simclr_mm.checkpoints import atomic_file
+
+FOLDER = '.simclr_mm_cache'
+
+
+class Arrays(NamedTuple):
+    """Images of one size with their labels.
+
+    Args:
+        images: (N, H, W, 3) uint8 BGR.
+        labels: (N,) integers, -1 for none.
+        classes: Their names.
+    """
+    images: np.ndarray
+    labels: np.ndarray
+    classes: Sequence[str]
+
+
+def files_key(root: Union[str, Path], paths: Iterable[str]) -> str:
+    """A name for the content of files: of their names, sizes and times of change.
+
+    Args:
+        root: Folder that the names begin at: a moved dataset keeps its key.
+        paths: Files below it.
+    """
+    content, below = hashlib.sha256(), len(os.path.join(root, ''))
+    for path in paths:
+        stat = os.stat(path)
+        line = f'{path[below:]}\n{stat.st_size} {stat.st_mtime_ns}\n'
+        content.update(line.encode(errors='surrogateescape'))
+    return content.hexdigest()[:16]
+
+
+def cached_arrays(data_root: Path, name: str, key: Callable[[], str],
+                  make: Callable[[], Arrays]) -> Arrays:
+    """What ``make`` returns, from the files it was kept in where they are current.
+
+    One process makes them, others that want the same wait. Where nothing can be
+    written, every process keeps its own copy in memory, and one line says so.
+
+    Args:
+        data_root: The files go to its folder ``.simclr_mm_cache``.
+        name: Of dataset and split, for the files.
+        key: Names the content of the data. Called again after ``make``, which may have
+            fetched them.
+        make: Decodes the images.
+    """
+    folder = data_root / FOLDER
+    found = _open(folder / f'{name}-{key()}')
+    if found is not None:
+        return found
+    lock = FileLock(folder / f'{name}.lock')
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        return _kept_in_memory(make(), name, folder, error)
+    with lock:
+        found = _open(folder / f'{name}-{key()}')  # made while this process waited
+        if found is not None:
+            return found
+        arrays = make()
+        stem = folder / f'{name}-{key()}'
+        try:
+            _save(arrays, stem)
+        except OSError as error:  # such as a full disk
+            return _kept_in_memory(arrays, name, folder, error)
+        _remove_others(folder, name, stem)
+        return _open(stem)
+
+
+def _kept_in_memory(arrays: Arrays, name: str, folder: Path, error: OSError) -> Arrays:
+    print_log(
+        f'{name}: decoded images stay in the memory of each process, and are decoded '
+        f'again by the next run, because {folder} cannot be written: {error}',
+        logger='current')
+    return arrays
+
+
+def _files(stem: Path) -> tuple[Path, Path]:
+    """Images and labels."""
+    return Path(f'{stem}.npy'), Path(f'{stem}.npz')
+
+
+def _open(stem: Path) -> Optional[Arrays]:
+    images_file, labels_file = _files(stem)
+    if not images_file.exists():
+        return None
+    try:
+        images = np.load(images_file, mmap_mode='r')
+        with np.load(labels_file) as stored:
+            labels, classes = stored['labels'], stored['classes'].tolist()
+        if images.dtype != np.uint8 or images.shape[:1] != labels.shape:
+            raise ValueError(f'{len(images)} images, {len(labels)} labels')
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        print_log(
+            f'{images_file} is damaged and will be made again: {error}',
+            logger='current')
+        return None
+    return Arrays(np.asarray(images), labels, classes)
+
+
+def _save(arrays: Arrays, stem: Path) -> None:
+    images_file, labels_file = _files(stem)
+    with atomic_file(labels_file) as file:
+        np.savez(
+            file, labels=np.asarray(arrays.labels), classes=np.array(arrays.classes))
+    with atomic_file(images_file) as file:  # last: where it is, both are
+        np.save(file, np.ascontiguousarray(arrays.images))
+
+
+def _remove_others(folder: Path, name: str, stem: Path) -> None:
+    """Remove what the data were before they changed."""
+    for path in folder.glob(f'{name}-{"[0-9a-f]" * 16}.np[yz]'):
+        if path not in _files(stem):
+            path.unlink(missing_ok=True)

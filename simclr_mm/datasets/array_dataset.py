@@ -1,0 +1,135 @@
+"""A dataset in one array, which gives single images or whole batches.
+
+N images of the dataset, n of a batch, V views, S side of a view in pixels.
+"""
+from functools import cached_property
+from typing import Any, Callable, List, Sequence, Tuple, Union
+
+import numpy as np
+from mmengine.dataset import default_collate, force_full_init
+from mmpretrain.datasets import BaseDataset
+from mmpretrain.datasets.transforms import PackInputs
+from mmpretrain.structures import DataSample
+
+from simclr_mm.registry import FUNCTIONS
+from simclr_mm.transforms import TwoViews
+
+from .array_cache import Arrays
+
+
+class ArrayDataset(BaseDataset):
+    """Images in one uint8 array (N, H, W, 3), BGR, with one label each.
+
+    Args:
+        data_root: Folder of the data; unused where a library carries it.
+        split: Which part, one of the class's ``SPLITS``.
+        with_label: Whether samples carry ``gt_label``. Images without one (STL-10's
+            unlabelled split) never do.
+        pipeline: Transforms of one sample.
+        batched: Make the views of a batch at once: one gather, and random numbers
+            drawn by array operations. The pipeline is [TwoViews, PackInputs], whose
+            transforms can all run on batches; ``collate_fn`` of the dataloader is
+            ``dict(type='simclr_mm.collate')``. Views are drawn from the distributions
+            of single images, by other numbers.
+        **kwargs: As mmpretrain's BaseDataset, for example ``indices``.
+
+    Raises:
+        ValueError: An unknown split, or a pipeline that cannot run on batches.
+    """
+    SPLITS: Tuple[str, ...] = ('train', 'test')
+
+    def __init__(self,
+                 data_root: str = '',
+                 split: str = 'train',
+                 with_label: bool = True,
+                 pipeline: Sequence[Union[dict, Callable]] = (),
+                 batched: bool = False,
+                 **kwargs) -> None:
+        if split not in self.SPLITS:
+            raise ValueError(f'{type(self).__name__}.split is {split!r}: choose one of '
+                             f'{", ".join(self.SPLITS)}.')
+        self.split = split
+        self.with_label = with_label
+        self.batched = batched
+        # The array is shared by forked workers; a serialised copy would double it.
+        super().__init__(
+            ann_file='',
+            data_root=data_root,
+            pipeline=list(pipeline),
+            serialize_data=False,
+            **kwargs)
+        if batched:
+            self._views().draw_in_batches()
+
+    def load_arrays(self) -> Arrays:
+        """Images, labels and class names."""
+        raise NotImplementedError
+
+    def load_data_list(self) -> list:
+        self.images, labels, classes = self.load_arrays()
+        self._metainfo.setdefault('classes', tuple(classes))
+        return [
+            dict(row=row, gt_label=int(label))
+            if self.with_label and label >= 0 else dict(row=row)
+            for row, label in enumerate(labels)
+        ]
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict:
+        info = super().get_data_info(idx)
+        info['img'] = self.images[info.pop('row')].copy()  # the array is read-only
+        info['img_shape'] = info['ori_shape'] = info['img'].shape[:2]
+        return info
+
+    @force_full_init
+    def __getitems__(self, indices: Sequence[int]) -> Union[dict, List[dict]]:
+        """What torch's DataLoader asks for: the samples of a batch.
+
+        Args:
+            indices: (n,) places, :class:`SampleIndex` for views that can be had again.
+
+        Returns:
+            If batched, a batch: ``inputs`` as :meth:`TwoViews.batch` gives them,
+            ``sample_idx``, and ``data_samples`` with labels if these are asked for.
+            Else a list of n samples.
+        """
+        if not self.batched:
+            return [self[index] for index in indices]
+        images = self.images[self._rows[indices]]  # (n, H, W, 3), a copy
+        batch = dict(
+            inputs=self._views().batch(images, indices),
+            sample_idx=[int(index) for index in indices])
+        if self.with_label:
+            batch['data_samples'] = [self._data_sample(index) for index in indices]
+        return batch
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        """Place in the array of each image of the dataset, a part of it maybe."""
+        return np.array([info['row'] for info in self.data_list])
+
+    def _data_sample(self, index: int) -> DataSample:
+        sample = DataSample(metainfo=dict(sample_idx=int(index)))
+        label = self.data_list[index].get('gt_label')
+        return sample if label is None else sample.set_gt_label(label)
+
+    def _views(self) -> TwoViews:
+        steps = self.pipeline.transforms
+        if [type(step) for step in steps] != [TwoViews, PackInputs]:
+            raise ValueError(
+                f'{type(self).__name__}(batched=True) needs the pipeline '
+                "[dict(type='simclr_mm.TwoViews', ...), dict(type='PackInputs')], got "
+                f'{[type(step).__name__ for step in steps]}: move transforms into '
+                'TwoViews, or write batched=False.')
+        return steps[0]
+
+
+@FUNCTIONS.register_module()
+def collate(samples: Union[dict, Sequence[dict]]) -> Any:
+    """Leave a whole batch as it is, and make one of a list of samples.
+
+    Args:
+        samples: From ``__getitems__`` of a dataset, or a list that MMEngine's
+            default_collate puts together.
+    """
+    return samples if isinstance(samples, dict) else default_collate(samples)

@@ -1,0 +1,128 @@
+"""Image files read into one array.
+
+N images, S side in pixels.
+"""
+import os
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+from rich.progress import track
+
+from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
+from simclr_mm.transforms.crop import resized_crop
+
+from .image_folder import image_paths
+
+
+class LabelledFiles(NamedTuple):
+    """Image files, their labels (-1 for none), and the names of the classes."""
+    paths: List[str]
+    labels: List[int]
+    classes: List[str]
+
+
+def class_folders(folders: Sequence[str]) -> LabelledFiles:
+    """Images in ``folder/<class>/``, at any depth, and without a label ``folder/*``.
+
+    Raises:
+        ValueError: No image.
+    """
+    classes = sorted({
+        entry.name
+        for folder in folders
+        for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != '.'
+    })
+    label_of = {name: label for label, name in enumerate(classes)}
+    paths, labels = [], []
+    for folder in folders:
+        files = image_paths(folder)
+        paths += files
+        # A file right in the folder is its own first part, which is no class.
+        below = len(os.path.join(folder, ''))
+        first_parts = (file[below:].split(os.sep)[0] for file in files)
+        labels += [label_of.get(part, -1) for part in first_parts]
+    if not paths:
+        raise ValueError(f'{folders[0]} holds no <class>/<image> files.')
+    return LabelledFiles(paths, labels, classes)
+
+
+def read_images(paths: Sequence[str], size: Optional[int] = None) -> np.ndarray:
+    """Decode files into one array.
+
+    Args:
+        paths: N files.
+        size: S: short sides are resized to this, antialiased, and the middle is kept.
+            None: all images have one size already.
+
+    Returns:
+        (N, H, W, 3) uint8 BGR, (N, S, S, 3) with a size.
+
+    Raises:
+        ValueError: Images that cannot be read or are of different sizes, or more than
+            fit into the free memory.
+    """
+    shape = (size, size, 3) if size else _read(paths[0], None).shape
+    _check_memory(len(paths), shape)
+    images = np.empty((len(paths), *shape), np.uint8)
+
+    def enter(row: int) -> str:
+        try:
+            image = _read(paths[row], size)
+        except UnreadableImage as error:
+            return str(error)
+        if image.shape != shape:
+            return (f'{paths[row]} is {image.shape[1]} x {image.shape[0]} pixels, the '
+                    f'first image {shape[1]} x {shape[0]}.')
+        images[row] = image
+        return ''
+
+    with ThreadPool(os.cpu_count()) as threads:
+        problems = threads.imap(enter, range(len(paths)), chunksize=64)
+        shown = track(
+            problems,
+            f'reading {os.path.dirname(paths[0])}',
+            len(paths),
+            transient=True)
+        problems = [problem for problem in shown if problem]
+    if problems:
+        raise ValueError(
+            f'{len(problems)} of {len(paths)} images cannot be held in one array: '
+            f'{"; ".join(problems[:3])} Remove or mend them; for images of mixed '
+            "sizes use type='simclr_mm.InMemoryFolder' with size=, or "
+            "type='simclr_mm.ImageFolder', which reads them while it trains.")
+    return images
+
+
+_loading = LoadImageFromFile()
+
+
+def _read(path: str, size: Optional[int]) -> np.ndarray:
+    image = _loading(dict(img_path=path))['img']
+    if size is None:
+        return image
+    height, width = image.shape[:2]
+    side = min(height, width)
+    box = (height - side) // 2, (width - side) // 2, side, side
+    return resized_crop(image, box, size)
+
+
+def _check_memory(number: int, shape: Tuple[int, ...]) -> None:
+    needed, free = number * int(np.prod(shape)), free_memory()
+    if free is not None and needed > free:
+        raise ValueError(
+            f'{number} images of {shape[1]} x {shape[0]} pixels take '
+            f'{needed / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB of memory are free: '
+            "use type='simclr_mm.ImageFolder', which reads files while it trains, or a "
+            'smaller size=.')
+
+
+def free_memory() -> Optional[int]:
+    """Bytes that can be had without swapping; None where the system does not say."""
+    try:
+        lines = Path('/proc/meminfo').read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    sizes = dict(line.split(':') for line in lines)
+    return int(sizes['MemAvailable'].split()[0]) * 1024  # given in kB

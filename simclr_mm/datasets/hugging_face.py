@@ -1,0 +1,114 @@
+"""Images in Parquet or Arrow files, through Hugging Face's datasets."""
+from pathlib import Path
+from typing import Callable, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from simclr_mm.registry import DATASETS
+from simclr_mm.transforms import UnreadableImage
+
+from .pack_index import read_index, require_whole
+from .shard_cache import is_url
+from .stored_images import StoredImages, optional_package
+
+_HUB = 'hf://'
+
+
+@DATASETS.register_module()
+class HuggingFaceImages(StoredImages):
+    """A column of images that ``datasets`` maps into memory, read at any row.
+
+    Parquet files are turned into Arrow once, in the cache of ``datasets`` (``HF_HOME``
+    names it), which takes their size again.
+
+    Args:
+        data_root: A folder of ``*.parquet`` or ``*.arrow``, or one that
+            ``save_to_disk`` wrote; the URL of a Parquet file; or ``hf://NAME`` for a
+            dataset on the hub.
+        split: Which split, where there are several: of the hub's datasets and of
+            ``save_to_disk``.
+        image_column: Its values are encoded images: bytes, or a dict of ``bytes`` and
+            ``path``, as the feature ``Image`` stores them.
+        label_column: Its values are numbers of classes. May be absent.
+        **kwargs: As :class:`StoredImages`.
+
+    Raises:
+        ImportError: datasets is not installed.
+        FileNotFoundError: Nothing of that kind is there.
+        ValueError: There is no such column or split.
+    """
+
+    def __init__(self,
+                 data_root: Union[str, Path],
+                 split: str = 'train',
+                 image_column: str = 'image',
+                 label_column: str = 'label',
+                 pipeline: Sequence[Union[dict, Callable]] = (),
+                 **kwargs) -> None:
+        self.split = split
+        self.image_column = image_column
+        self.label_column = label_column
+        super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
+
+    def find(self) -> Tuple[Optional[np.ndarray], Optional[List[str]], int]:
+        datasets = optional_package('datasets', 'parquet', type(self).__name__)
+        table = self._load(datasets)
+        if self.image_column not in table.column_names:
+            raise ValueError(
+                f'{self.data_root} has no column {self.image_column!r}, only '
+                f'{", ".join(table.column_names)}: give image_column.')
+        if isinstance(table.features[self.image_column], datasets.Image):
+            table = table.cast_column(self.image_column, datasets.Image(decode=False))
+        labels = classes = None
+        if self.label_column in table.column_names:
+            column = table.data.column(self.label_column)
+            if column.null_count == 0:
+                labels = column.to_numpy().astype(np.int64)
+            classes = getattr(table.features[self.label_column], 'names', None)
+        self.table = table.select_columns([self.image_column])
+        return labels, classes, len(table)
+
+    def name(self, row: int) -> str:
+        return f'{self.data_root}/row {row}'
+
+    def read(self, row: int) -> bytes:
+        value = self.table[row][self.image_column]
+        content, path = value, None
+        if isinstance(value, dict):
+            content, path = value['bytes'], value['path']
+        if content is None and path is not None and Path(path).is_file():
+            content = Path(path).read_bytes()
+        if content is None:
+            raise UnreadableImage(f'{self.name(row)}: there is no image.',
+                                  self.name(row))
+        return content
+
+    def _load(self, datasets):
+        """One table of ``datasets``, whatever kind of place data_root is."""
+        if self.data_root.startswith(_HUB):
+            return datasets.load_dataset(self.data_root[len(_HUB):], split=self.split)
+        if is_url(self.data_root):
+            files = [self.data_root]
+        else:
+            folder = Path(self.data_root)
+            if (folder / 'dataset_dict.json').is_file():
+                return self._split_of(datasets.load_from_disk(str(folder)))
+            if (folder / 'state.json').is_file():
+                return datasets.load_from_disk(str(folder))
+            pack = read_index(folder)
+            if pack is not None:
+                require_whole(folder, pack)
+            files = sorted(map(str, folder.glob('*.parquet'))) or sorted(
+                map(str, folder.glob('*.arrow')))
+        if not files:
+            raise FileNotFoundError(
+                f'{Path(self.data_root).absolute()} holds neither *.parquet nor '
+                '*.arrow: give their folder as data_root.')
+        kind = 'arrow' if files[0].endswith('.arrow') else 'parquet'
+        return datasets.load_dataset(kind, data_files=files, split='train')
+
+    def _split_of(self, splits):
+        if self.split not in splits:
+            raise ValueError(f'{self.data_root} has no split {self.split!r}, only '
+                             f'{", ".join(splits)}: give split.')
+        return splits[self.split]

@@ -1,0 +1,84 @@
+"""What ``tools/pack.py`` writes beside its shards, and how to recognise shards."""
+import json
+from pathlib import Path
+from typing import List, Optional
+
+from .image_folder import EXTENSIONS
+from .shard_cache import is_url
+
+INDEX = 'index.json'
+TAR_INDEX = 'index.npz'  # a TarIndex, beside tar shards
+FORMATS = ('tar', 'parquet', 'lmdb')
+
+
+def read_index(folder: Path) -> Optional[dict]:
+    """The ``index.json`` of a pack, None where there is none.
+
+    Returns:
+        ``format``, one of FORMATS; ``images``; ``classes``, names in the order of the
+        labels, or None; ``shards``, a list of ``name``, ``images`` and ``bytes``;
+        ``settings`` of tools/pack.py and ``unreadable``, how many images were left out.
+
+    Raises:
+        ValueError: It is of a version that this code does not know.
+    """
+    path = Path(folder, INDEX)
+    if not path.is_file():
+        return None
+    index = json.loads(path.read_text())
+    if index.get('pack_version') != 1:
+        raise ValueError(f'{path} is no index of tools/pack.py that this version of '
+                         'simclr_mm knows: pack anew, or update simclr_mm.')
+    return index
+
+
+def require_whole(folder: Path, index: dict) -> None:
+    """Raise if a shard is missing or has another size than its index says.
+
+    Raises:
+        ValueError: The message names the shard.
+    """
+    for shard in index['shards']:
+        path = Path(folder, shard['name'])
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard['bytes']:
+            problem = 'is missing' if size is None else f'has {size} bytes'
+            raise ValueError(f'{path} {problem}, {INDEX} says {shard["bytes"]}: copy it'
+                             ' again, or pack anew.')
+
+
+def shard_dataset(location: str) -> Optional[dict]:
+    """The config of a dataset for what lies at a place, None for a plain folder.
+
+    Args:
+        location: A folder, or a URL below which ``index.json`` lies. Shards without one
+            are recognised where nothing else lies beside them.
+    """
+    if is_url(location):
+        return dict(type='simclr_mm.TarShards', data_root=location)
+    types = dict(
+        tar='simclr_mm.TarShards',
+        parquet='simclr_mm.HuggingFaceImages',
+        lmdb='simclr_mm.LMDBImages')
+    index = read_index(Path(location))
+    kind = index['format'] if index else _kind_of_files(Path(location))
+    return dict(type=types[kind], data_root=location) if kind else None
+
+
+def class_names(location: str) -> Optional[List[str]]:
+    """The classes of a pack by ``tools/pack.py``, None if they are not known."""
+    index = read_index(Path(location))
+    return index and index['classes']
+
+
+def _kind_of_files(folder: Path) -> Optional[str]:
+    if (folder / 'dataset_dict.json').is_file():
+        return 'parquet'
+    paths = list(folder.iterdir()) if folder.is_dir() else []
+    endings = {path.suffix.lower() for path in paths}
+    # An archive may lie beside the images that came out of it.
+    if any(path.is_dir() for path in paths) or endings & set(EXTENSIONS):
+        return None
+    if '.tar' in endings:
+        return 'tar'
+    return 'parquet' if endings & {'.parquet', '.arrow'} else None

@@ -1,0 +1,114 @@
+"""Shards from the web, kept on this machine in a folder of bounded size."""
+import hashlib
+import os
+import shutil
+from http.client import HTTPException
+from pathlib import Path
+from typing import BinaryIO, Optional
+from urllib.parse import unquote, urlsplit
+
+from filelock import FileLock
+
+from simclr_mm.checkpoints import atomic_file, cache_home, transfer
+
+from .stored_images import optional_package
+
+_ATTEMPTS = 5  # another process may make room between fetching and opening
+
+
+def is_url(location: str) -> bool:
+    """Whether a location has a scheme, as in ``https://`` or ``s3://``."""
+    return '://' in location
+
+
+class ShardCache:
+    """Whole shards, fetched once for all processes of this machine.
+
+    They are kept in ``shards`` below ``SIMCLR_MM_HOME``, or PyTorch's cache without it.
+
+    Args:
+        limit_gib: Room that all shards together may take, in GiB. What was used least
+            recently goes first. One shard more is there for a moment.
+        version: Of the content, where one URL may have had another before.
+    """
+
+    def __init__(self, limit_gib: float, version: str = '') -> None:
+        self.limit = int(limit_gib * 2**30)  # bytes
+        self.version = version
+        self.folder = cache_home() / 'shards'
+
+    def path(self, url: str) -> Path:
+        """Where the file of a URL stands once it is there."""
+        place, _, name = url.split('?')[0].rpartition('/')
+        origin = hashlib.sha256(f'{place} {self.version}'.encode()).hexdigest()
+        return self.folder / origin[:16] / unquote(name)
+
+    def open(self, url: str, size: Optional[int] = None) -> BinaryIO:
+        """Open a shard, fetched before if it is not there.
+
+        Args:
+            url: http, https, or any scheme that fsspec knows.
+            size: Its bytes, if known. A file of another size is fetched again.
+
+        Raises:
+            OSError: It cannot be fetched.
+        """
+        for _ in range(_ATTEMPTS):
+            path = self.fetch(url, size)
+            try:
+                file = open(path, 'rb')
+            except FileNotFoundError:
+                continue
+            os.utime(path)  # used now
+            return file
+        raise OSError(f'{path} vanished {_ATTEMPTS} times: the cache of '
+                      f'{self.limit / 2**30:g} GiB is too small for what the processes '
+                      'of this machine read at a time. Raise cache_gib.')
+
+    def fetch(self, url: str, size: Optional[int] = None, anew: bool = False) -> Path:
+        """The path of a file that is there, whole; ``anew`` even if it was before."""
+        path = self.path(url)
+        if not anew and self._is_whole(path, size):
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f'{path}.lock'):
+            if anew or not self._is_whole(path, size):
+                try:
+                    self._fetch(url, path, size)
+                except (OSError, HTTPException, ValueError) as error:
+                    reason = getattr(error, 'reason', None) or error
+                    raise OSError(f'cannot fetch {url} ({reason}): look whether it is '
+                                  f'there, or put a copy at {path}.') from error
+                self._make_room(path)
+        return path
+
+    @staticmethod
+    def _is_whole(path: Path, size: Optional[int]) -> bool:
+        try:
+            return path.stat().st_size == size or size is None
+        except FileNotFoundError:
+            return False
+
+    @staticmethod
+    def _fetch(url: str, path: Path, size: Optional[int]) -> None:
+        with atomic_file(path) as file:
+            if urlsplit(url).scheme in ('http', 'https'):
+                transfer(url, file, path.name, quiet=True)
+            else:
+                fsspec = optional_package('fsspec', 'parquet', url)
+                with fsspec.open(url, 'rb') as source:
+                    shutil.copyfileobj(source, file, 1 << 20)
+            if size is not None and file.tell() != size:
+                raise OSError(f'{file.tell()} bytes came, its index says {size}')
+
+    def _make_room(self, newest: Path) -> None:
+        """Remove what was used least recently. Whoever reads it has it open."""
+        with FileLock(self.folder / 'room.lock'):
+            shards = [(path.stat(), path) for path in self.folder.glob('*/*')
+                      if path != newest and path.suffix in ('.tar', '.parquet')
+                      ]  # yapf: disable
+            room = self.limit - newest.stat().st_size
+            for stat, path in sorted(shards, key=lambda s: s[0].st_mtime, reverse=True):
+                room -= stat.st_size
+                if room < 0:
+                    path.unlink(missing_ok=True)

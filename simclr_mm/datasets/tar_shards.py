@@ -1,0 +1,190 @@
+"""Images on tar shards in WebDataset's layout."""
+import contextlib
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import BinaryIO, Callable, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from simclr_mm.checkpoints import atomic_file
+from simclr_mm.registry import DATASETS
+from simclr_mm.transforms import UnreadableImage
+
+from .pack_index import INDEX, TAR_INDEX, read_index, require_whole
+from .shard_cache import ShardCache, is_url
+from .stored_images import StoredImages, optional_package
+from .tar_index import TarIndex, remembered_index
+
+_OPEN_FILES = 32  # of a process: more than are read at a time in the shards' order
+
+
+@DATASETS.register_module()
+class TarShards(StoredImages):
+    """Tar files of ``key.jpg``, ``key.cls`` and what else there is, read at any place.
+
+    What ``tools/pack.py`` wrote has the order of the folder that it was made from, so
+    training on it is training on the folder. Other files are in their own order; their
+    headers are read once on each machine.
+
+    Shards by URL are fetched whole when their first image is needed, once for all
+    processes of a machine, and kept in a cache: no file system need be shared. The
+    sampler's ``shards_at_once`` gives an order that reads few of them at a time.
+
+    Args:
+        data_root: Folder of the shards, or its URL: http, https, or what fsspec knows.
+        shards: Which files, as a glob (a folder without ``index.json``) or in braces,
+            ``train-{000000..000146}.tar`` (needs webdataset). A URL without
+            ``index.json`` needs the latter, and every shard is fetched once before the
+            first image, to find the images in it.
+        cache_gib: Room in GiB for what is fetched. 64: some 300 shards of 200 MB,
+            ImageNet re-encoded at 256 px, and no surprise for a disk of today.
+        **kwargs: As :class:`StoredImages`.
+
+    Raises:
+        FileNotFoundError: No shard is there.
+        ValueError: A shard is damaged, or is not what its index says.
+
+    Differs: webdataset reads streams, whose order depends on buffers and workers and
+        cannot be resumed at a sample.
+    """
+
+    def __init__(self,
+                 data_root: Union[str, Path],
+                 shards: str = '*.tar',
+                 cache_gib: float = 64,
+                 pipeline: Sequence[Union[dict, Callable]] = (),
+                 **kwargs) -> None:
+        self.shards = shards
+        self.cache = ShardCache(cache_gib)
+        self.is_remote = is_url(str(data_root))
+        super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
+
+    def find(self) -> Tuple[Optional[np.ndarray], Optional[List[str]], int]:
+        self.files = _OpenFiles()
+        self.sizes: List[Optional[int]] = []  # bytes of each shard, where known
+        self.index, classes = self._read_pack() or self._read_foreign()
+        return self.index.label, classes, len(self.index.name)
+
+    def name(self, row: int) -> str:
+        return f'{self.paths[self.index.shard[row]]}/{self.index.name[row].decode()}'
+
+    def read(self, row: int) -> bytes:
+        shard = int(self.index.shard[row])
+        file = self.files.get(shard)
+        if file is None:
+            file = self.files.add(shard, self._open_shard(shard))
+        size = int(self.index.size[row])
+        try:
+            content = os.pread(file.fileno(), size, int(self.index.offset[row]))
+        except OSError as error:
+            raise UnreadableImage(f'{self.name(row)}: cannot be read: {error}',
+                                  self.name(row)) from error
+        if len(content) != size:
+            raise UnreadableImage(
+                f'{self.name(row)}: the shard ends before the image does.',
+                self.name(row))
+        return content
+
+    def shards_of_images(self) -> np.ndarray:
+        """(N,) the shard of each image, for the sampler."""
+        if len(self) == len(self.index.shard):
+            return self.index.shard
+        rows = [self.get_data_info(i)['row'] for i in range(len(self))]
+        return self.index.shard[rows]
+
+    def prepare_data(self, idx: int) -> Optional[dict]:
+        shard = getattr(idx, 'ahead', None)
+        if shard is not None:
+            threading.Thread(target=self._fetch, args=(shard, ), daemon=True).start()
+        return super().prepare_data(idx)
+
+    def _fetch(self, shard: int) -> None:
+        """Bring a shard here that will be needed soon."""
+        with contextlib.suppress(OSError):  # the read that needs it says so
+            self.cache.fetch(self.paths[shard], self.sizes[shard])
+
+    def _open_shard(self, shard: int) -> BinaryIO:
+        if self.is_remote:
+            return self.cache.open(self.paths[shard], self.sizes[shard])
+        return open(self.paths[shard], 'rb')
+
+    def _read_pack(self) -> Optional[Tuple[TarIndex, Optional[List[str]]]]:
+        """Index and classes of what tools/pack.py wrote."""
+        folder = Path(self.data_root)
+        if self.is_remote:
+            if '{' in self.shards:
+                return None
+            folder = self._fetch_index(self.data_root.rstrip('/'))
+        pack = read_index(folder)
+        if pack is None:
+            return None
+        if pack['format'] != 'tar':
+            raise ValueError(f'{self.data_root} is a pack of format {pack["format"]}, '
+                             'TarShards reads tar.')
+        if not self.is_remote:
+            require_whole(folder, pack)
+        names = [shard['name'] for shard in pack['shards']]
+        self.sizes = [shard['bytes'] for shard in pack['shards']]
+        self.paths = [f'{self.data_root.rstrip("/")}/{name}' for name in names]
+        return TarIndex.read(folder / TAR_INDEX), pack['classes']
+
+    def _fetch_index(self, url: str) -> Path:
+        """The folder of index.json and index.npz as they are on the web now."""
+        path = self.cache.fetch(f'{url}/{INDEX}', anew=True)
+        content = path.read_bytes()
+        self.cache.version = hashlib.sha256(content).hexdigest()
+        folder = self.cache.fetch(f'{url}/{TAR_INDEX}').parent
+        with atomic_file(folder / INDEX) as file:
+            file.write(content)
+        return folder
+
+    def _read_foreign(self) -> Tuple[TarIndex, None]:
+        root = self.data_root.rstrip('/')
+        if '{' in self.shards:
+            lists = optional_package('webdataset.shardlists', 'webdataset',
+                                     f'shards={self.shards!r}')
+            self.paths = [f'{root}/{name}' for name in lists.expand_urls(self.shards)]
+        else:
+            self.paths = sorted(map(str, Path(root).glob(self.shards)))
+        if not self.paths:
+            raise FileNotFoundError(f'{Path(root).absolute()} holds no {self.shards}: '
+                                    'give the folder of your shards as data_root.')
+        self.sizes = [None] * len(self.paths)
+        if self.is_remote:
+            local = (self.cache.fetch(path) for path in self.paths)
+            return remembered_index(self.paths, local), None
+        stats = [os.stat(path) for path in self.paths]
+        states = [
+            f'{os.path.abspath(path)} {stat.st_size} {stat.st_mtime_ns}'
+            for path, stat in zip(self.paths, stats)
+        ]
+        return remembered_index(states, map(Path, self.paths)), None
+
+
+class _OpenFiles:
+    """The files that this process reads, the latest few of them.
+
+    Reads give their place, so forked processes may share them. A copy for another
+    process begins empty.
+    """
+
+    def __init__(self) -> None:
+        self._files: 'OrderedDict[int, BinaryIO]' = OrderedDict()
+
+    def get(self, key: int) -> Optional[BinaryIO]:
+        file = self._files.get(key)
+        if file is not None:
+            self._files.move_to_end(key)
+        return file
+
+    def add(self, key: int, file: BinaryIO) -> BinaryIO:
+        self._files[key] = file
+        if len(self._files) > _OPEN_FILES:
+            self._files.popitem(last=False)[1].close()
+        return file
+
+    def __reduce__(self):
+        return _OpenFiles, ()

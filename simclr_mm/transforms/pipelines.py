@@ -1,0 +1,66 @@
+"""The transforms after crop and flip, a list for each view."""
+from typing import Callable, Sequence
+
+from simclr_mm.registry import TRANSFORMS
+
+from .base import DeviceTransform
+from .color import ColorDistortion
+
+
+def build_pipelines(transforms: Sequence, num_views: int,
+                    size: int) -> list[list[Callable]]:
+    """Build the ``transforms`` of TwoViews.
+
+    Args:
+        transforms: Configs for all views alike, or a list of them for each view.
+        num_views: V.
+        size: Side of a view in pixels.
+
+    Returns:
+        V lists. ColorDistortion is taken apart into its jitter and its grayscale.
+
+    Raises:
+        ValueError: As many pipelines as not V, or a transform to another size.
+    """
+    per_view = [isinstance(entry, (list, tuple)) for entry in transforms]
+    if not any(per_view):
+        transforms = [transforms] * num_views
+    elif not all(per_view):
+        raise ValueError(
+            'TwoViews: transforms mixes transforms and lists of transforms: write one '
+            'list for all views, or one list for each view (an empty one for a view '
+            'that is cropped and flipped only).')
+    elif len(transforms) != num_views:
+        raise ValueError(
+            f'TwoViews: transforms has {len(transforms)} pipelines, but num_views is '
+            f'{num_views}: write {num_views} pipelines, or one flat list for all views.'
+        )
+    pipelines = [[step for cfg in pipeline for step in _steps(TRANSFORMS.build(cfg))]
+                 for pipeline in transforms]
+    for step in sum(pipelines, []):
+        if not is_foreign(step) and getattr(step, 'size', None) not in (None, size):
+            raise ValueError(
+                f'TwoViews: {type(step).__name__}(size={step.size}) among the '
+                f'transforms of views of {size} pixels: leave its size out.')
+    return pipelines
+
+
+def _steps(transform: Callable) -> list[Callable]:
+    """What a transform does one after the other."""
+    if type(transform) is ColorDistortion:
+        return [transform.jitter, transform.gray]
+    return [transform]
+
+
+def is_foreign(transform: Callable) -> bool:
+    """Whether another package made it."""
+    return not type(transform).__module__.startswith('simclr_mm.')
+
+
+def not_for_batches(pipelines: Sequence[Sequence[Callable]]) -> list[str]:
+    """Names of the transforms that have no operation for batches."""
+    return sorted({
+        type(step).__name__
+        for step in sum(pipelines, [])
+        if is_foreign(step) or not isinstance(step, DeviceTransform)
+    })

@@ -1,0 +1,31 @@
+"""Where the randomness of single views comes from."""
+import contextlib
+import random
+from typing import Iterator
+
+import numpy as np
+import torch
+
+
+def view_rng(seed: int, epoch: int, index: int, view: int) -> np.random.Generator:
+    """The generator of one view: a function of these four numbers and nothing else."""
+    return np.random.default_rng([seed, epoch, index, view])
+
+
+@contextlib.contextmanager
+def seeded_globals(rng: np.random.Generator) -> Iterator[None]:
+    """Seed ``random``, ``numpy.random`` and torch's CPU generator, then put them back.
+
+    For transforms of other packages, which draw from these.
+    """
+    seed = int(rng.integers(2**32))
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

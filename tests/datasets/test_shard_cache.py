@@ -1,0 +1,159 @@
+"""Shards fetched from a web server of this machine."""
+import multiprocessing
+import os
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from simclr_mm.apis.pack import pack_folder
+from simclr_mm.apis.pack_plan import PackSettings
+from simclr_mm.datasets import SampleIndex, TarShards, shard_dataset
+from simclr_mm.datasets.shard_cache import ShardCache
+
+pytest.importorskip('webdataset')
+
+
+class Keep:
+
+    def __call__(self, sample):
+        return sample
+
+
+@pytest.fixture(scope='module')
+def pack(photos, tmp_path_factory):
+    out = tmp_path_factory.mktemp('web')
+    pack_folder(photos, out, PackSettings('tar', shard_images=7))
+    return out
+
+
+@pytest.fixture
+def web(pack, tmp_path, monkeypatch):
+    """URL of the pack, and the paths that were asked for."""
+    monkeypatch.setenv('SIMCLR_MM_HOME', str(tmp_path / 'home'))
+    asked = []
+
+    class Handler(SimpleHTTPRequestHandler):
+
+        def log_request(self, code='-', size='-'):
+            asked.append(self.path)
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Handler, directory=pack))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f'http://127.0.0.1:{server.server_port}', asked
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def shards(url, **kwargs):
+    return TarShards(url, pipeline=[Keep()], **kwargs)
+
+
+def contents(data):
+    return [data[i]['img_bytes'] for i in range(len(data))]
+
+
+def test_a_pack_on_the_web_is_the_pack(web, pack):
+    url, asked = web
+    data = shards(url)
+    assert sorted(asked) == ['/index.json', '/index.npz']  # no shard before its images
+    assert contents(data) == contents(shards(pack))
+    assert data.metainfo['classes'] == ('a bird', 'cat', 'dog')
+    assert asked.count('/shard-00000.tar') == 1
+    again = shards(f'{url}/')
+    assert contents(again) == contents(data)
+    assert asked.count('/shard-00000.tar') == 1  # still there
+    assert shard_dataset(url) == dict(type='simclr_mm.TarShards', data_root=url)
+
+
+def test_the_oldest_shards_make_room(web, pack):
+    url, asked = web
+    size = (pack / 'shard-00000.tar').stat().st_size
+    data = shards(url, cache_gib=2.5 * size / 2**30)
+    order = np.argsort(data.shards_of_images(), kind='stable')
+    for row in order:
+        data[int(row)]
+    names = sorted(path.name for path in data.cache.folder.glob('*/*.tar'))
+    assert names == ['shard-00002.tar', 'shard-00003.tar']
+    # What is open can be read after it made room.
+    assert data[int(order[0])]['img_bytes'] == shards(pack)[int(order[0])]['img_bytes']
+    assert len(asked) == 2 + 4
+
+
+def test_another_pack_at_the_same_place(web, pack, photos, tmp_path):
+    url, _ = web
+    data = shards(url)
+    data[0]
+    (tmp_path / 'old').mkdir()
+    for path in pack.iterdir():
+        path.rename(tmp_path / 'old' / path.name)
+    try:
+        pack_folder(photos, pack, PackSettings('tar', 32, 50, shard_images=7))
+        small = shards(url)
+        assert len(small[0]['img_bytes']) < len(data[0]['img_bytes'])
+        assert small.read(0) == shards(pack).read(0)
+    finally:
+        for path in (tmp_path / 'old').iterdir():
+            path.replace(pack / path.name)
+
+
+def test_a_shard_is_fetched_ahead(web):
+    url, asked = web
+    data = shards(url)
+    row = int(np.flatnonzero(data.shards_of_images() == 0)[0])
+    data[SampleIndex(row, ahead=3)]
+    for thread in threading.enumerate():
+        if thread.name.endswith('(_fetch)'):
+            thread.join(10)
+    assert sorted(asked[2:]) == ['/shard-00000.tar', '/shard-00003.tar']
+
+
+def _open(url, size, home):
+    os.environ['SIMCLR_MM_HOME'] = home
+    return ShardCache(1).open(url, size).read()
+
+
+def test_processes_fetch_a_shard_once(web, pack, tmp_path):
+    url, asked = web
+    content = (pack / 'shard-00001.tar').read_bytes()
+    task = (f'{url}/shard-00001.tar', len(content), str(tmp_path / 'home'))
+    with multiprocessing.get_context('fork').Pool(3) as pool:
+        assert pool.starmap(_open, [task] * 3) == [content] * 3
+    assert asked == ['/shard-00001.tar']
+
+
+def test_shards_without_an_index(web, pack):
+    url, asked = web
+    data = shards(url, shards='shard-{00000..00003}.tar')
+    assert len(data) == 26 and len(asked) == 4
+    local = shards(pack)
+    names = [name.decode() for name in data.index.name]
+    assert [data.read(row) for row in range(26)
+            ] == [local.read(int(name.split('.')[0])) for name in names]
+    assert len(shards(url, shards='shard-{00000..00003}.tar')) == 26
+    assert len(asked) == 4
+
+
+def test_other_schemes_through_fsspec(pack, tmp_path, monkeypatch):
+    fsspec = pytest.importorskip('fsspec')
+    monkeypatch.setenv('SIMCLR_MM_HOME', str(tmp_path))
+    memory = fsspec.filesystem('memory')
+    for path in pack.iterdir():
+        memory.pipe_file(f'/bucket/{path.name}', path.read_bytes())
+    assert contents(shards('memory://bucket')) == contents(shards(pack))
+
+
+def test_mistakes_are_named(web, pack, tmp_path):
+    url, _ = web
+    with pytest.raises(OSError, match=f'cannot fetch {url}/no/index.json .*put a copy'):
+        shards(f'{url}/no')
+    with pytest.raises(OSError, match='bytes came, its index says 5'):
+        ShardCache(1).open(f'{url}/shard-00000.tar', 5)
+    assert not list((tmp_path / 'home').glob('shards/*/*.tar'))
