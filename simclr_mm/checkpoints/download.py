@@ -16,14 +16,22 @@ from .transfer import transfer
 _UNIQUE = re.compile(r'-[0-9a-f]{8,}\.')  # a hash in the name: one name, one content
 
 
+def cache_home() -> Path:
+    """The folder of everything that is kept between runs.
+
+    ``SIMCLR_MM_HOME`` names it; without it PyTorch's is used, so that what is there
+    already serves.
+    """
+    return Path(os.environ.get('SIMCLR_MM_HOME') or torch.hub.get_dir()).expanduser()
+
+
 def cache_path(url: str) -> Path:
     """Where the file of a URL stands once it is downloaded.
 
-    ``SIMCLR_MM_HOME`` names the cache; without it PyTorch's is used, so that what is
-    there already serves. A name without a hash says little (``epoch_200.pth``): such a
-    file gets a folder named after its URL.
+    A name without a hash says little (``epoch_200.pth``): such a file gets a folder
+    named after its URL.
     """
-    home = Path(os.environ.get('SIMCLR_MM_HOME') or torch.hub.get_dir()).expanduser()
+    home = cache_home()
     name = Path(unquote(urlsplit(url).path)).name or 'index'
     if _UNIQUE.search(name):
         return home / 'checkpoints' / name

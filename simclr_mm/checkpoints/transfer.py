@@ -25,7 +25,7 @@ class _Broken(OSError):
     """The connection ended before the file did."""
 
 
-def transfer(url: str, file: BinaryIO, name: str) -> None:
+def transfer(url: str, file: BinaryIO, name: str, quiet: bool = False) -> None:
     """Write what a URL gives into a file.
 
     A lost connection is taken up where it broke if the server says that the content is
@@ -36,6 +36,7 @@ def transfer(url: str, file: BinaryIO, name: str) -> None:
         url: http or https.
         file: Open for writing, empty.
         name: What the progress bar shows.
+        quiet: Show none, where many processes fetch in the background.
 
     Raises:
         OSError: it failed for good, or five times.
@@ -44,7 +45,8 @@ def transfer(url: str, file: BinaryIO, name: str) -> None:
     source = _Source(url)
     columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(),
                TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=quiet) as progress:
         task = progress.add_task(name, total=None)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
