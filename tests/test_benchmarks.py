@@ -5,12 +5,16 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
+from mmengine.config import Config
 
 BENCHMARKS = Path(__file__).parents[1] / 'tools' / 'benchmarks'
+CONFIGS = Path(__file__).parents[1] / 'configs'
 
 
 def load(name, monkeypatch, *args):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
     return runpy.run_path(str(BENCHMARKS / name))
 
@@ -38,3 +42,86 @@ def test_bench_loss_compares_the_same_loss(monkeypatch):
     }
     assert len(values) == 5
     assert max(values.values()) - min(values.values()) < 1e-8
+
+
+def test_agreement_counts_ties(monkeypatch):
+    """Queries halfway between two images of different classes, and far from others."""
+    script = load('agreement.py', monkeypatch)
+    angles = np.repeat(np.arange(8), 2) * np.pi / 4 + np.tile([-0.1, 0.1], 8)
+    gallery = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+    labels = np.tile([1, 0], 8)
+    halfway = np.arange(8) * np.pi / 4
+    queries = np.stack([np.cos(halfway), np.sin(halfway)], 1).astype(np.float32)
+    train, test = (gallery, labels), (queries, np.zeros(8, int))
+    differing, ties, ours, expected = script['knn_agreement'](train, test, 1, 0.1)
+    assert differing == ties == (ours != expected).sum() > 0
+    # Nearer to one of them there is nothing to disagree about.
+    turned = gallery @ np.array([[0.999, 0.0447], [-0.0447, 0.999]], np.float32)
+    assert script['knn_agreement'](train, (turned, labels), 1, 0.1)[:2] == (0, 0)
+    ours, expected = script['linear_agreement'](train, (turned, labels), 1.0)
+    assert (ours == expected).mean() > 0.9
+
+
+def test_bench_input(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch, 'set_num_threads', lambda count: None)
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        image = rng.integers(0, 256, (60, 80, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f'{i}.jpg'), image)
+    script = load('bench_input.py', monkeypatch, '--data', tmp_path, '--images', 2,
+                  '--repeats', 2, '--out', tmp_path / 'out')
+    import input_peers
+    missing = dict(input_peers.PEERS, lightly=(not_there, ()))
+    monkeypatch.setitem(script['main'].__globals__, 'PEERS', missing)
+    monkeypatch.setattr(
+        sys, 'argv', [*sys.argv, '--peers', 'mmpretrain', 'torchvision v2', 'lightly'])
+    script['main']()
+    assert 'lightly: not importable (No module' in capsys.readouterr().out
+    written = json.loads((tmp_path / 'out' / 'bench_input_data.json').read_text())
+    names = ['simclr_mm, worker', 'mmpretrain', 'torchvision v2']
+    assert list(written['stages']) == names
+    assert {'simclr_mm, for the device', 'decode alone',
+            *names} == set(written['rates'])
+    assert all(len(values) == 2 for values in written['rates'].values())
+    stages = {
+        'read', 'decode', 'crop', 'brightness', 'contrast', 'saturation', 'hue',
+        'grayscale', 'blur', 'to tensor', 'collate'
+    }
+    assert all(stages <= set(times) for times in written['stages'].values())
+    assert cv2.imread(str(tmp_path / 'out' / 'bench_input_data.png')).std() > 20
+
+
+def not_there():
+    raise ModuleNotFoundError("No module named 'lightly'")
+
+
+def test_hue_of_mmpretrain_where_it_overflows(monkeypatch):
+    """The replacement is what torchvision computes."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from input_peers import _hue
+    from PIL import Image
+    from torchvision.transforms.functional import adjust_hue
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    for factor in (-0.2, 0.15):
+        expected = np.asarray(adjust_hue(Image.fromarray(image[..., ::-1]), factor))
+        assert np.array_equal(_hue(image, factor)[..., ::-1], expected)
+
+
+def test_bench_train(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for i in range(2):
+        image = np.full((40, 40, 3), 100 * i, np.uint8)
+        cv2.imwrite(str(tmp_path / f'{i}.jpg'), image)
+    config = Config.fromfile(CONFIGS / 'simclr_r18_16xb256-coslr-200e_in1k.py')
+    config.train_dataloader.dataset.pipeline[1].size = 32
+    config.model.backbone.update(base_channels=8, stem_channels=8, type='ResNet_CIFAR')
+    config.dump(tmp_path / 'config.py')
+    script = load('bench_train.py', monkeypatch, '--config', tmp_path / 'config.py',
+                  '--data', tmp_path, '--steps', 1, '--repeats', 1, '--batch-size', 3,
+                  '--workers', 0, '--out', tmp_path)
+    script['main']()
+    out = capsys.readouterr().out
+    rows = ('training', 'ceiling', 'bare forward and backward', 'mmpretrain')
+    assert all(f'\n│ {row} ' in out for row in rows)
+    seconds = json.loads((tmp_path / 'bench_train.json').read_text())['seconds']
+    assert all(len(seconds[row]) == 1 for row in rows)

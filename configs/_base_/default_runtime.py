@@ -10,7 +10,8 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     unreadable=dict(type='simclr_mm.UnreadableImageHook', max_share=0.01),
     non_finite=dict(type='simclr_mm.NonFiniteGuardHook'),
-    learning_watch=dict(type='simclr_mm.LearningWatchHook'))
+    learning_watch=dict(type='simclr_mm.LearningWatchHook'),
+    data_wait=dict(type='simclr_mm.DataWaitHook'))
 
 env_cfg = dict(
     cudnn_benchmark=True,

@@ -35,5 +35,8 @@ def keep_where(flag: Tensor, before: Sequence[Tensor],
 def _by_dtype(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     groups: dict[torch.dtype, list[Tensor]] = {}
     for tensor in tensors:
+        if tensor.ndim == 4 and tensor.stride(1) < tensor.stride(3):
+            # Channels-last in memory: nothing has to be reordered.
+            tensor = tensor.permute(0, 2, 3, 1)
         groups.setdefault(tensor.dtype, []).append(tensor)
     return list(groups.values())

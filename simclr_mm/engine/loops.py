@@ -14,8 +14,11 @@ DATA_LAYOUT, SAMPLER_SEED = 'data_layout', 'sampler_seed'
 def data_layout(runner: Runner) -> str:
     """What has to stay the same for a resumed run to continue the one before."""
     loader = runner.train_dataloader
+    order = ''
+    if loader.sampler.shards_at_once is not None:
+        order = f', {loader.sampler.shards_at_once} shards at once'
     return (f'{len(loader.dataset)} images in {len(loader)} steps of '
-            f'{runner.world_size} x {loader.batch_size}')
+            f'{runner.world_size} x {loader.batch_size}{order}')
 
 
 def _remember_data(runner: Runner) -> None:

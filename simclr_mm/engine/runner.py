@@ -43,7 +43,11 @@ class Runner(_Runner):
           here it warns with both learning rates;
         - a schedule that ends after the run is cut off: here it is an error;
         - accumulating the gradients of a contrastive model warns that it adds no
-          negatives.
+          negatives;
+        - ``compile`` compiles the training step of SimCLR with its data and its loss:
+          here it is an error that names ``model.compile_backbone``;
+        - convolutions on a GPU keep their weights in another order than the
+          channels-last images they meet: here weights are channels-last too.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -79,6 +83,9 @@ class Runner(_Runner):
 
     def wrap_model(self, model_wrapper_cfg: Optional[Dict],
                    model: nn.Module) -> nn.Module:
+        if torch.cuda.is_available():
+            # Else cuDNN reorders each weight in each pass; the values are the same.
+            model = model.to(memory_format=torch.channels_last)
         if not self.distributed or torch.cuda.is_available():
             return super().wrap_model(model_wrapper_cfg, model)
         if model_wrapper_cfg is not None:
@@ -92,6 +99,15 @@ class Runner(_Runner):
             module=revert_sync_batchnorm(model),
             broadcast_buffers=False,
             find_unused_parameters=self.cfg.get('find_unused_parameters', False))
+
+    def _maybe_compile(self, target: str) -> None:
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        if self.cfg.get('compile') and isinstance(model, SimCLR):
+            raise ValueError(
+                f'compile = {self.cfg.compile} compiles {target} with its data and its '
+                'loss, which is slow or fails. Leave it out and compile the backbone: '
+                f'model.compile_backbone={self.cfg.compile}')
+        super()._maybe_compile(target)
 
     def build_train_loop(self, loop: Union[BaseLoop, Dict]) -> BaseLoop:
         loop = super().build_train_loop(loop)

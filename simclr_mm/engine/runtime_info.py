@@ -31,9 +31,14 @@ class RuntimeInfoHook(_RuntimeInfoHook):
                          batch_idx: int,
                          data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
+        # What AutocastOptimWrapper clipped in this step is logged beside the outputs.
+        clipped = getattr(runner.optim_wrapper, 'clipped', {})
         self._waiting.append({
             key: value.detach() if isinstance(value, Tensor) else value
-            for key, value in (outputs or {}).items()
+            for key, value in {
+                **(outputs or {}),
+                **clipped
+            }.items()
         })
         if (self.every_n_inner_iters(batch_idx, self._interval)
                 or self.end_of_epoch(runner.train_dataloader, batch_idx)

@@ -224,7 +224,9 @@ def test_names_of_images():
         DataSample(metainfo=dict(img_path='a.jpg', sample_idx=4)),
         DataSample(metainfo=dict(img_path=None, sample_idx=7))
     ]
-    assert image_names(samples) == ['a.jpg', 'image 7']
+    assert image_names(dict(data_samples=samples)) == ['a.jpg', 'image 7']
+    assert image_names(dict(sample_idx=[3, 5])) == ['image 3', 'image 5']
+    assert image_names(dict(inputs=None)) == []
 
 
 def test_a_run_stops_at_the_next_line_of_the_log(tmp_path, monkeypatch):

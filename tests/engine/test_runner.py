@@ -230,3 +230,21 @@ def test_a_seed_of_the_sampler_survives_a_resume(tmp_path):
         load_from=str(tmp_path / 'a' / 'epoch_2.pth'))
     rest.train()
     assert rest.train_dataloader.sampler.seed == 77
+
+
+def test_compiling_the_training_step_is_refused(tmp_path):
+    with pytest.raises(ValueError, match='model.compile_backbone=True'):
+        runner(tmp_path, compile=True).train()
+
+
+def test_a_run_with_a_compiled_backbone(tmp_path):
+    options = {'train_cfg.max_epochs': 1, 'param_scheduler': []}
+    plain = runner(tmp_path / 'plain', **options)
+    plain.train()
+    compiled = runner(tmp_path / 'compiled', **options,
+                      **{'model.compile_backbone': dict(backend='eager')})
+    compiled.train()
+    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
+    keys = torch.load(
+        tmp_path / 'compiled' / 'epoch_1.pth', weights_only=False)['state_dict']
+    assert list(keys) == list(plain.model.state_dict())

@@ -18,6 +18,7 @@ def runner():
         hooks=[LoggerHook(interval=INTERVAL)],
         message_hub=MessageHub('test'),
         train_dataloader=loader,
+        optim_wrapper=None,
         epoch=0,
         iter=0,
         max_epochs=1,

@@ -9,7 +9,6 @@ round; the table shows the median and, in brackets, the lowest and the highest.
 import argparse
 import ctypes
 import gc
-import importlib.metadata
 import json
 import platform
 import statistics
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from timing import version
 from torch import Tensor, nn
 
 from simclr_mm.evaluation.result import hardware
@@ -154,15 +154,6 @@ def available(console: Console) -> tuple[dict, list[str]]:
         if distribution:
             versions.append(version(distribution))
     return losses, versions
-
-
-def version(distribution: str) -> str:
-    for name in (distribution, f'onedl-{distribution}'):
-        try:
-            return f'{name} {importlib.metadata.version(name)}'
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return distribution
 
 
 def measure(losses: dict, args: argparse.Namespace, progress: Progress) -> list[dict]:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 import simclr_mm.engine  # noqa: F401  registers LARS
 from simclr_mm.apis import command_line
-from simclr_mm.apis.feature_cache import cached_features, default_cache
+from simclr_mm.apis.feature_cache import default_cache
+from simclr_mm.apis.labelled_features import gallery_and_queries
 from simclr_mm.apis.model_zoo import get_model
-from simclr_mm.engine import Runner
 from simclr_mm.evaluation import swept_linear_probe
 
 
@@ -71,11 +71,7 @@ def main() -> None:
     cfg = Config.fromfile(args.config)
     command_line.merge_cfg_options(cfg, args.cfg_options)
     model = get_model(cfg, pretrained=args.checkpoint, device=get_device())
-    loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
-    features, labels = cached_features(model, loader, args.cache, 'features')
-    split = len(loader.dataset.rows)
-    train = features[:split], labels[:split]
-    test = features[split:], labels[split:]
+    train, test = gallery_and_queries(model, cfg.test_dataloader, args.cache)
 
     started = time.time()
     found = swept_linear_probe(train, test)

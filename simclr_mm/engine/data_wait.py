@@ -1,0 +1,105 @@
+"""Log how much of its time training waits for data, and what would help."""
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.runner import Runner
+
+from simclr_mm.registry import HOOKS
+
+from .input_remedies import remedy_line
+from .stopwatch import Stopwatch, stopwatch
+
+
+@HOOKS.register_module()
+class DataWaitHook(Hook):
+    """Log ``data_share``, the share of time spent waiting for data; advise above 10 %.
+
+    On a CPU it is the time between the end of a step and the next batch. On a GPU it is
+    the time in which the GPU had nothing to do, by events in its stream: the host runs
+    ahead and waits for data long before the GPU does. Validation and what happens
+    between epochs do not count, the first batch of an epoch does. Of several ranks it
+    is the one that waited longest, since the others wait for it.
+
+    The steps of a line of the log are those before the last one, so that the number is
+    there when the line is written and nothing is waited for.
+
+    Above the limit one line names the cheapest remedy. Only then are some images of the
+    dataset read, decoded, cropped and augmented in this process, for about two seconds,
+    to predict by measured times what each remedy would give. No random state changes.
+
+    Args:
+        limit: Share in [0, 1] above which it speaks. 0.1: what is lost is then more
+            than the noise between machines.
+        min_steps: For how many steps the share has to be above. 100: two lines of the
+            log, so that one slow file does not count.
+
+    Raises:
+        ValueError: limit is not in [0, 1].
+    """
+    # Last: a checkpoint that is saved after a step is no waiting.
+    priority = 'LOWEST'
+
+    def __init__(self, limit: float = 0.1, min_steps: int = 100) -> None:
+        if not 0 <= limit <= 1:
+            raise ValueError(f'default_hooks.data_wait.limit is {limit}: give a share '
+                             'of time in [0, 1].')
+        self.limit = limit
+        self.min_steps = min_steps
+
+    def before_train(self, runner: Runner) -> None:
+        loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
+        self._interval = loggers[0].interval if loggers else -1  # -1: epochs only
+        # Workers start, and each is to have made a batch.
+        self._skip = runner.iter + 1 + runner.train_dataloader.num_workers
+        self._watch: Stopwatch = stopwatch()
+        self._well = self._skip  # steps done when all was well
+        self._told = False
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self._watch.end_step()  # waiting begins here, not in the epoch before
+
+    def after_val(self, runner: Runner) -> None:
+        if hasattr(self, '_watch'):  # not where validation is all that runs
+            self._watch.end_step()
+
+    def before_train_iter(self,
+                          runner: Runner,
+                          batch_idx: int,
+                          data_batch: dict | None = None) -> None:
+        if runner.iter < self._skip:
+            return
+        self._watch.begin_step()
+        if (self.every_n_inner_iters(batch_idx, self._interval)
+                or self.end_of_epoch(runner.train_dataloader, batch_idx)):
+            self._report(runner)
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
+        self._watch.end_step()
+
+    def _report(self, runner: Runner) -> None:
+        steps, waited, worked = self._watch.read()
+        share = waited / (waited + worked) if steps else -1.
+        if dist.get_world_size() > 1:
+            device = next(runner.model.parameters()).device
+            shared = torch.tensor(share, device=device)
+            dist.all_reduce(shared, op='max')
+            share = shared.item()
+        if share < 0:  # no step is over
+            return
+        runner.message_hub.update_scalar('train/data_share', share)
+        if share <= self.limit:
+            self._well, self._told = runner.iter, False
+        lasted = runner.iter - self._well
+        if lasted < self.min_steps or self._told:
+            return
+        self._told = True
+        if dist.is_main_process():
+            steps = max(steps, 1)
+            line = remedy_line(runner, worked / steps, waited / steps, self.limit)
+            runner.logger.warning(f'In the last {lasted} steps training waited for '
+                                  f'data {100 * share:.0f} % of the time. {line}')
+            self._watch.forget()  # the measurement is no waiting

@@ -1,0 +1,244 @@
+"""Two views of an image: images per second of every path, and the time of each stage.
+
+    python tools/benchmarks/bench_input.py --data FOLDER --out work_dirs/bench_input
+    python tools/benchmarks/bench_input.py --cifar FOLDER --out work_dirs/bench_input
+
+--data takes photographs and one core: our worker and device paths, decoding alone, and
+mmpretrain, lightly, albumentations, torchvision and kornia where they can be imported,
+each with its own SimCLR defaults. --cifar takes CIFAR-10, as its archive or as JPEGs,
+and compares whole loaders with their batches: ours as the config has it, in memory,
+and mmpretrain's transforms with two workers. All run in turn, round after round.
+"""
+import argparse
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import torch
+from input_loaders import cifar_loaders
+from input_peers import PEERS, Pipeline
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmpretrain.utils import register_all_modules
+from rich.console import Console
+from rich.table import Table
+from timing import draw_bars, interleaved, spread, version
+from torch.utils.data import default_collate
+
+from simclr_mm.datasets import SampleIndex
+from simclr_mm.evaluation.result import hardware
+from simclr_mm.transforms import color
+from simclr_mm.transforms.blur import gaussian_blur
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+IMAGENET = CONFIGS / 'simclr_r50_16xb256-coslr-200e_in1k.py'
+SUFFIXES = {'.jpeg', '.jpg', '.png'}
+WORKER, DEVICE = 'simclr_mm, worker', 'simclr_mm, for the device'
+DECODE = 'decode alone'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument('--data', type=Path, help='folder of photographs, at any depth')
+    data.add_argument('--cifar', type=Path, help='folder of CIFAR-10')
+    parser.add_argument(
+        '--images', type=int, help='in a round of each path; 64, with --cifar 4096')
+    parser.add_argument('--repeats', type=int, default=5, help='rounds')
+    parser.add_argument(
+        '--peers', nargs='*', choices=PEERS, default=PEERS, help='with --data; all')
+    parser.add_argument(
+        '--workers', type=int, default=2, help="of mmpretrain's loader with --cifar")
+    parser.add_argument(
+        '--out', type=Path, help='folder for bench_input_{data,cifar}.{json,png}')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    console = Console(width=150)
+    register_all_modules()  # of mmpretrain, with its scope
+    kind = 'data' if args.data else 'cifar'
+    if args.data:
+        args.images = args.images or 64
+        images, rates, stages = photographs(args, console)
+        title = f'Two views of 224 px from photographs, one core ({hardware("cpu")})'
+        reference = WORKER
+    else:
+        torch.set_num_threads(2)
+        calls, images = cifar_loaders(args.cifar, args.images or 4096, args.workers)
+        seconds = interleaved(calls, args.repeats)
+        rates = {name: [images / s for s in values] for name, values in seconds.items()}
+        stages, reference = {}, next(iter(rates))
+        title = f'Two views of 32 px, batches of 512, two cores ({hardware("cpu")})'
+    console.print(rate_table(rates, reference, title))
+    if stages:
+        console.print(stage_table(stages))
+    console.print(f'{args.repeats} rounds of {images} images, interleaved; '
+                  f'torch {torch.__version__}, cv2 {cv2.__version__}')
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        path = args.out / f'bench_input_{kind}'
+        path.with_suffix('.json').write_text(
+            json.dumps(dict(title=title, rates=rates, stages=stages), indent=1))
+        draw_bars(rates, title, 'images per second', path.with_suffix('.png'))
+        console.print(f'Written to {path}.json and .png')
+
+
+def photographs(args: argparse.Namespace,
+                console: Console) -> tuple[int, dict, dict[str, dict[str, float]]]:
+    """Rates of each path, by one core, and milliseconds of each stage."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    files = sorted(p for p in args.data.rglob('*') if p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise SystemExit(f'bench_input.py: error: no images in {args.data}')
+    files = files[::max(1, len(files) // args.images)][:args.images]
+    pipelines = {WORKER: worker()}
+    for name in args.peers:
+        make, distributions = PEERS[name]
+        try:
+            pipelines[name] = make()
+        except ImportError as error:
+            console.print(f'{name}: not importable ({error})')
+            continue
+        console.print(f'{name}: {", ".join(map(version, distributions))}')
+    paths = {name: pipeline.whole for name, pipeline in pipelines.items()}
+    paths = {
+        WORKER: paths.pop(WORKER),
+        DEVICE: views('device'),
+        DECODE: loader()
+    } | paths
+    calls = {
+        name: lambda path=path: [path(file) for file in files]
+        for name, path in paths.items()
+    }
+    seconds = interleaved(calls, args.repeats)
+    rates = {name: [len(files) / s for s in values] for name, values in seconds.items()}
+    stages = {
+        name: stage_times(pipeline, files[:16])
+        for name, pipeline in pipelines.items()
+    }
+    return len(files), rates, stages
+
+
+def steps(augment: str) -> list[dict]:
+    """The transforms of the ImageNet config."""
+    cfg = Config.fromfile(IMAGENET).train_dataloader.dataset.pipeline
+    cfg[1].augment = augment
+    return cfg
+
+
+def views(augment: str) -> Callable:
+    pipeline, index = Compose(steps(augment)), itertools.count()
+
+    def make(path: Path) -> dict:
+        # Another index each time: views are drawn by it.
+        return pipeline(dict(img_path=str(path), sample_idx=SampleIndex(next(index))))
+
+    return make
+
+
+def loader() -> Callable:
+    pipeline = Compose(steps('worker')[:1])
+    return lambda path: pipeline(dict(img_path=str(path)))
+
+
+def worker() -> Pipeline:
+    """Ours, in pieces."""
+    _, crop, _ = Compose(steps('worker')).transforms
+    crop.pipelines, crop.foreign = [[]] * 2, [False] * 2
+    index = itertools.count()
+
+    def cropped(img):
+        # Both views at once, in planes; the colours work on the first.
+        both = crop(dict(img=img, sample_idx=SampleIndex(next(index))))['img']
+        return cv2.merge(list(both[0]))
+
+    adjust = {
+        name: (lambda img, f=getattr(color, f'adjust_{name}'), x=x: f(img, x), 0.8)
+        for name, x in dict(brightness=1.3, contrast=0.7, saturation=1.4,
+                            hue=0.1).items()
+    }
+    operations = {
+        **adjust, 'grayscale': (color.to_gray, 0.2),
+        'blur': (lambda img: gaussian_blur(img, 23, 1.), 0.5)
+    }
+    decoder = Compose(steps('worker')[:1]).transforms[0]
+    return Pipeline(
+        views('worker'), lambda content: decoder._decode(content, 'benchmark'), cropped,
+        operations, lambda img: torch.from_numpy(img.transpose(2, 0, 1).copy()))
+
+
+def stage_times(pipeline: Pipeline, files: list[Path]) -> dict[str, float]:
+    """Milliseconds an image of each stage, two views, weighted by how often it is done.
+
+    The lowest of three rounds: a stage is short, and a disturbance long.
+    """
+    rounds = [_one_round(pipeline, files) for _ in range(3)]
+    return {stage: min(times[stage] for times in rounds) for stage in rounds[0]}
+
+
+def _one_round(pipeline: Pipeline, files: list[Path]) -> dict[str, float]:
+    spent = {}
+
+    def timed(stage: str, weight: float, call: Callable, *args):
+        start = time.perf_counter()
+        value = call(*args)
+        elapsed = 1000 * weight * (time.perf_counter() - start) / len(files)
+        spent[stage] = spent.get(stage, 0.) + elapsed
+        return value
+
+    samples = []
+    # Our crop makes both views in one call.
+    crops = 1 if pipeline.crop.__module__ == __name__ else 2
+    for file in files:
+        content = timed('read', 1, file.read_bytes)
+        img = timed('decode', 1, pipeline.decode, content)
+        view = timed('crop', crops, pipeline.crop, img)
+        for stage, (operation, share) in pipeline.operations.items():
+            timed(stage, 2 * share, operation, view)
+        samples.append(timed('to tensor', 2, pipeline.finish, view))
+    batch = timed('collate', 2, default_collate, samples)
+    if torch.cuda.is_available():
+        batch = batch.pin_memory()
+        torch.cuda.synchronize()
+        timed('copy', 2, lambda: (batch.cuda(), torch.cuda.synchronize()))
+    return spent
+
+
+def rate_table(rates: dict[str, list[float]], reference: str, title: str) -> Table:
+    table = Table(title=title)
+    table.add_column('')
+    for column in ('images/s, median (lowest-highest)', f'{reference} has'):
+        table.add_column(column, justify='right')
+    ours = rates[reference]
+    for name, values in rates.items():
+        # Round by round, so that what slows the machine is in both.
+        ratio = statistics.median(a / b for a, b in zip(ours, values))
+        table.add_row(name, spread(values),
+                      '' if name == reference else f'{ratio:.2f}x')
+    if DECODE in rates:
+        share = statistics.median(a / b for a, b in zip(rates[DEVICE], rates[DECODE]))
+        table.caption = f'For the device: {share:.2f} of the rate of decoding alone'
+    return table
+
+
+def stage_table(stages: dict[str, dict[str, float]]) -> Table:
+    table = Table(title='ms an image, two views, weighted by probability')
+    table.add_column('')
+    for name in stages:
+        table.add_column(name, justify='right')
+    for stage in next(iter(stages.values())):
+        table.add_row(stage, *(f'{times[stage]:.2f}' for times in stages.values()))
+    table.add_row('sum', *(f'{sum(times.values()):.2f}' for times in stages.values()))
+    return table
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,229 @@
+"""A training step as the config has it, beside the same step on synthetic tensors.
+
+    python tools/benchmarks/bench_train.py --config CONFIG --data FOLDER
+
+Four rows, interleaved, round after round:
+- training: the config's dataloader, hooks apart: what a run does;
+- ceiling: the same step on tensors that are on the device already;
+- bare: forward and backward of backbone and neck alone on them, no loss, no optimizer;
+- mmpretrain: its SimCLR, its views, its loader with as many workers, the same backbone,
+  batch and optimizer, where it can be imported.
+"""
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from input_loaders import cut, their_loader
+from input_peers import repair_hue
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from mmpretrain.utils import register_all_modules
+from rich.console import Console
+from rich.table import Table
+from timing import interleaved, spread, version, wait
+
+from simclr_mm.evaluation.result import hardware
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--config', required=True, help='of a pretraining')
+    parser.add_argument(
+        '--data',
+        type=Path,
+        help="instead of the config's: photographs at any depth, or CIFAR-10")
+    parser.add_argument('--steps', type=int, default=4, help='in a round of each row')
+    parser.add_argument('--repeats', type=int, default=5, help='rounds')
+    parser.add_argument('--batch-size', type=int, help="instead of the config's")
+    parser.add_argument('--workers', type=int, help="instead of the config's")
+    parser.add_argument(
+        '--amp',
+        choices=['auto', 'bfloat16', 'float32'],
+        help="autocast dtype instead of the config's")
+    parser.add_argument('--compile', action='store_true', help='compile our backbone')
+    parser.add_argument('--no-peer', action='store_true', help='leave mmpretrain out')
+    parser.add_argument('--out', type=Path, help='folder for bench_train.json')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    console = Console(width=150)
+    register_all_modules()
+    cfg = configured(args)
+    runner = RUNNERS.build(cfg)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner._init_model_weights()
+    loader = cut(cfg.train_dataloader, args.steps)
+    resident = runner.model.data_preprocessor(next(iter(loader)), True)
+    rows = {
+        'training': Row(runner, loader, args.steps),
+        'ceiling': Ceiling(runner, [resident] * args.steps, args.steps),
+        'bare forward and backward': Bare(runner, [resident] * args.steps, args.steps)
+    }
+    if not args.no_peer:
+        rows['mmpretrain'] = Peer(cfg, runner.model.neck.fc0.in_features, args.steps)
+    batch_size = cfg.train_dataloader.batch_size
+    seconds = interleaved(rows, args.repeats)
+    console.print(table(rows, seconds, args.steps * batch_size))
+    setting = (
+        f'{Path(args.config).stem}, batch {batch_size}, '
+        f'{cfg.train_dataloader.num_workers} workers, '
+        f'{runner.optim_wrapper.dtype}; {hardware()}; torch {torch.__version__}, '
+        f'{version("mmpretrain")}; {args.repeats} rounds of {args.steps} steps')
+    console.print(setting)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / 'bench_train.json').write_text(
+            json.dumps(dict(setting=setting, seconds=seconds), indent=1))
+
+
+def configured(args: argparse.Namespace) -> Config:
+    cfg = Config.fromfile(args.config)
+    cfg.work_dir, cfg.log_level = 'work_dirs/bench_train', 'ERROR'
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.auto_scale_lr = None
+    cfg.visualizer = None
+    loader = cfg.train_dataloader
+    if args.data and loader.dataset.pipeline[0].type.endswith('LoadImageFromFile'):
+        loader.dataset = dict(
+            type='simclr_mm.ImageFolder',
+            data_root=str(args.data),
+            pipeline=loader.dataset.pipeline)
+    elif args.data:
+        loader.dataset.data_root = str(args.data)
+    if args.batch_size:
+        loader.batch_size = args.batch_size
+    if args.workers is not None:
+        loader.num_workers = args.workers
+        loader.persistent_workers = args.workers > 0
+    wrapper = cfg.optim_wrapper
+    cfg.optim_wrapper = dict(
+        type='simclr_mm.AutocastOptimWrapper',
+        dtype=args.amp or wrapper.get('dtype', 'auto'),
+        optimizer=wrapper.optimizer)
+    if args.compile:
+        cfg.model.compile_backbone = True
+    return cfg
+
+
+class Row:
+    """Steps of a whole training; counts how long they waited for data.
+
+    The device may still compute while the host waits for data: on a GPU the share is
+    what a step takes longer than the ceiling, not this one.
+    """
+
+    def __init__(self, runner: Runner, batches: Iterable[dict], steps: int) -> None:
+        self.model, self.wrapper = runner.model, runner.optim_wrapper
+        self.batches = batches
+        self.before = len(batches) - steps  # untimed: workers fill their queues
+        self.waits: list[float] = []  # share of each round
+        self.peak = 0.  # MB
+
+    def __call__(self) -> float:
+        self.model.train()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        start = before = time.perf_counter()
+        waited = 0.
+        for done, batch in enumerate(self.batches, start=1):
+            waited += time.perf_counter() - before
+            self.step(batch)
+            if done == self.before:
+                wait()
+                start, waited = time.perf_counter(), 0.
+            before = time.perf_counter()
+        wait()
+        seconds = time.perf_counter() - start
+        self.waits.append(waited / seconds)
+        if torch.cuda.is_available():
+            self.peak = max(self.peak, torch.cuda.max_memory_allocated() / 1e6)
+        return seconds
+
+    def step(self, batch: dict) -> None:
+        self.model.train_step(batch, self.wrapper)
+
+
+class Ceiling(Row):
+    """Loss, gradient and optimizer on a batch that is on the device."""
+
+    def step(self, batch: dict) -> None:
+        with self.wrapper.optim_context(self.model):
+            losses = self.model(**batch, mode='loss')
+        self.wrapper.update_params(self.model.parse_losses(losses)[0])
+
+
+class Bare(Ceiling):
+    """Backbone and neck, forward and backward."""
+
+    def step(self, batch: dict) -> None:
+        with self.wrapper.optim_context(self.model):
+            z = self.model.neck(self.model.extract_feat(batch['inputs'].flatten(0, 1)))
+        z.float().sum().backward()
+        self.model.zero_grad()
+
+
+class Peer(Row):
+    """mmpretrain's SimCLR with our backbone, batch and optimizer."""
+
+    def __init__(self, cfg: Config, width: int, steps: int) -> None:
+        repair_hue()
+        views = cfg.train_dataloader.dataset.pipeline
+        views = next(step for step in views if step.type.endswith('TwoViews'))
+        theirs = Config(dict(cfg.to_dict(), runner_type='Runner', sync_bn=None))
+        theirs.model = dict(
+            type='mmpretrain.SimCLR',
+            backbone=cfg.model.backbone,
+            neck=dict(
+                type='mmpretrain.NonLinearNeck',
+                in_channels=width,
+                hid_channels=width,
+                out_channels=128,
+                num_layers=2,
+                with_avg_pool=True),
+            head=dict(
+                type='mmpretrain.ContrastiveHead',
+                loss=dict(type='mmpretrain.CrossEntropyLoss'),
+                temperature=cfg.model.head.temperature),
+            data_preprocessor=dict(
+                cfg.data_preprocessor, type='mmpretrain.SelfSupDataPreprocessor'))
+        theirs.pop('data_preprocessor')
+        theirs.experiment_name = 'theirs'
+        theirs.default_hooks = {}
+        theirs.train_dataloader = their_loader(cfg.train_dataloader, views.size)
+        theirs.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
+        theirs.param_scheduler = None
+        runner = Runner.from_cfg(theirs)
+        runner.optim_wrapper = runner.build_optim_wrapper(theirs.optim_wrapper)
+        super().__init__(runner, cut(theirs.train_dataloader, steps), steps)
+
+
+def table(rows: dict[str, Row], seconds: dict[str, list[float]], images: int) -> Table:
+    out = Table(title='Images per second')
+    columns = ('', 'median (lowest-highest)', 'of the ceiling', 'training takes',
+               'waited for data', 'GPU memory, MB')
+    for column in columns:
+        out.add_column(column, justify='right' if column else 'left')
+    for name, values in seconds.items():
+        share = ratio(seconds['ceiling'], values)
+        out.add_row(name, spread([images / s for s in values], 1), f'{share:.2f}',
+                    f'{ratio(seconds["training"], values):.2f}x its time',
+                    f'{100 * statistics.median(rows[name].waits):.0f} %',
+                    f'{rows[name].peak:.0f}' if rows[name].peak else '-')
+    return out
+
+
+def ratio(first: list[float], second: list[float]) -> float:
+    """Round by round, so that what slows the machine is in both."""
+    return statistics.median(a / b for a, b in zip(first, second))
+
+
+if __name__ == '__main__':
+    main()
