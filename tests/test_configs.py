@@ -25,18 +25,25 @@ NAME = re.compile(r'(?:(?P<algorithm>simclr|simclr-v0|avgsimclr)_)?'
                   r'r(?P<depth>\d+)(?:-w(?P<width>\d+))?_'
                   r'(?P<gpus>\d+)xb(?P<batch>\d+)-(?:(?P<task>linear|finetune)-)?'
                   r'(?P<schedule>coslr|adam)-(?P<length>\d+)(?P<unit>e|k)_'
-                  r'(?P<data>in1k|cifar10|stl10|digits)(?:-(?P<size>\d+)px)?')
-SIZES = dict(in1k=224, cifar10=32, stl10=96, digits=16)
+                  r'(?P<data>in1k|cifar100|cifar10|stl10|tiny-imagenet|digits)'
+                  r'(?:-(?P<size>\d+)px)?'
+                  r'(?:-(?P<labels>\d+(?:pct|perclass)))?')
+SIZES = dict(in1k=224, cifar10=32, cifar100=32, stl10=96, digits=16)
+SIZES['tiny-imagenet'] = 64
 DATASETS = dict(
     in1k='ImageNet',
     cifar10='simclr_mm.CIFAR10',
+    cifar100='simclr_mm.CIFAR100',
     stl10='simclr_mm.STL10',
     digits='simclr_mm.Digits')
+DATASETS['tiny-imagenet'] = 'simclr_mm.TinyImageNet'
 TRAINING_DATA = dict(
     in1k='ImageNet-1k',
     cifar10='CIFAR-10',
+    cifar100='CIFAR-100',
     stl10='STL-10',
     digits='scikit-learn digits')
+TRAINING_DATA['tiny-imagenet'] = 'Tiny-ImageNet'
 
 each_config = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 
@@ -75,7 +82,7 @@ def test_config_is_built_and_metafile_is_true(path, parameters):
     cfg = Config.fromfile(path)
     count_ = count(cfg, parameters)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        for transform in loader.dataset.pipeline:
+        for transform in labelled_by(loader.dataset).pipeline:
             build(transform, TRANSFORMS)
     for hook in (*cfg.default_hooks.values(), *cfg.get('custom_hooks', [])):
         build(hook, HOOKS)
@@ -146,9 +153,11 @@ def test_name_says_what_the_config_does(path):
     if name['schedule'] == 'adam':
         assert optimizer.type == 'Adam'
 
-    assert train.dataset.type == DATASETS[name['data']]
+    images = labelled_by(train.dataset)
+    assert images.type == DATASETS[name['data']]
+    assert_labels(train, name['labels'])
     size = int(name['size'] or SIZES[name['data']])
-    assert size in sizes_in(train.dataset.pipeline)
+    assert size in sizes_in(images.pipeline)
     assert size in sizes_in(cfg.test_dataloader.dataset.pipeline)
 
     if name['task']:
@@ -170,6 +179,29 @@ def test_name_says_what_the_config_does(path):
         keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
         assert keys['probe.'].trust_denominator is None
         assert 'simclr_mm.ProbeAccuracy' in [e.type for e in evaluators(cfg, 'val')]
+
+
+def labelled_by(dataset):
+    """The dataset with the images, also where a LabelSubset is around it."""
+    return dataset.dataset if dataset.type == 'simclr_mm.LabelSubset' else dataset
+
+
+def assert_labels(loader, labels):
+    """A name's ``1pct`` or ``5perclass``, or None for all labels."""
+    subset = loader.dataset
+    assert (subset.type == 'simclr_mm.LabelSubset') == (labels is not None)
+    if labels is None:
+        return
+    assert loader.drop_last  # no step with a handful of images
+    number, unit = re.fullmatch(r'(\d+)(\w+)', labels).groups()
+    said = {key: subset.get(key) for key in ('list_file', 'share', 'per_class')}
+    said = {key: value for key, value in said.items() if value is not None}
+    if subset.dataset.type == 'ImageNet':
+        assert said == dict(list_file=f'data/imagenet/{number}percent.txt')
+    elif unit == 'pct':
+        assert said == dict(share=int(number) / 100)
+    else:
+        assert said == dict(per_class=int(number))
 
 
 def sizes_in(pipeline):
@@ -210,6 +242,39 @@ def test_paper_recipe_in_numbers():
     assert (optimizer.weight_decay, optimizer.momentum) == (1e-6, 0.9)
     assert cfg.model.head.temperature == 0.1
     assert [s.get('end') or s.begin for s in cfg.param_scheduler] == [10, 10]
+
+
+def test_semi_supervised_recipe_in_numbers():
+    """Appendix B.5, on ImageNet as it is and elsewhere by its rule."""
+    epochs = {'1pct': 60, '10pct': 30}
+    paths = [path for path in BENCHMARKS if '-finetune-coslr-' in path.stem]
+    assert len(paths) >= 9
+    for path in paths:
+        cfg, name = Config.fromfile(path), NAME.fullmatch(path.stem)
+        optimizer = cfg.optim_wrapper.optimizer
+        assert optimizer.lr == pytest.approx(0.05 * global_batch(path) / 256)
+        assert (optimizer.type, optimizer.momentum, optimizer.nesterov,
+                optimizer.weight_decay) == ('SGD', 0.9, True, 0.0)
+        assert [s.type for s in cfg.param_scheduler] == ['CosineAnnealingLR']
+        assert cfg.train_cfg.max_epochs == epochs.get(name['labels'],
+                                                      int(name['length']))
+        assert cfg.model.head.init_cfg == dict(type='Constant', layer='Linear', val=0.0)
+        kinds = {t.type for t in labelled_by(cfg.train_dataloader.dataset).pipeline}
+        assert kinds <= {
+            'simclr_mm.LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip',
+            'PackInputs'
+        }
+
+
+@pytest.mark.parametrize(
+    'path', [path for path in PRETRAINING if 'in1k' in path.stem],
+    ids=lambda path: path.stem)
+def test_photographs_are_augmented_where_the_device_is(path):
+    views, = [
+        t for t in Config.fromfile(path).train_dataloader.dataset.pipeline
+        if t.type == 'simclr_mm.TwoViews'
+    ]
+    assert views.augment == 'auto'
 
 
 def test_every_entry_names_a_config_and_its_downstream_models():

@@ -26,6 +26,8 @@ CONFIGS = ROOT / 'configs'
 RECIPE = CONFIGS / 'simclr_r50_16xb256-coslr-200e_in1k.py'
 DIGITS = CONFIGS / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 LINEAR_DIGITS = CONFIGS / 'benchmarks' / 'r18-w16_1xb256-linear-adam-100e_digits.py'
+FEW_DIGITS = (
+    CONFIGS / 'benchmarks' / 'r18-w16_1xb25-finetune-coslr-60e_digits-5perclass.py')
 IN1K_128 = CONFIGS / 'simclr_r18_1xb256-adam-100e_in1k-128px.py'
 SHORT = ('train_cfg.max_epochs=2', 'param_scheduler.0.end=1',
          'param_scheduler.1.begin=1')
@@ -158,12 +160,13 @@ def test_test_py_gives_knn(encoder, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_give_the_same_knn(encoder, tmp_path):
-    metrics = []
+    """1797 images: the last batch of the second process is filled up with one."""
+    results = []
     for processes in (1, 2):
-        out = tmp_path / f'{processes}.json'
+        work_dir = tmp_path / str(processes)
         command = [
             ROOT / 'tools' / 'dist_test.sh', DIGITS, encoder, processes, '--work-dir',
-            tmp_path, '--out', out, '--out-item', 'metrics'
+            work_dir
         ]
         subprocess.run(
             list(map(str, command)),
@@ -174,8 +177,10 @@ def test_two_processes_give_the_same_knn(encoder, tmp_path):
             cwd=tmp_path,
             check=True,
             capture_output=True)
-        metrics.append(json.loads(out.read_text()))
-    assert metrics[0] == metrics[1]
+        written, = (work_dir / 'evaluation').glob('*.json')
+        results.append(read_run(written).results)
+    assert results[0] == results[1]
+    assert results[0][0].protocol == 'knn'
 
 
 @pytest.mark.slow
@@ -214,7 +219,24 @@ def test_linear_evaluation_from_pretraining_to_top1_and_top5(encoder, tmp_path):
     record = read_run(written)
     assert {f'accuracy/{r.metric}': r.value for r in record.results} == metrics
     assert {(r.dataset, r.split, r.protocol)
-            for r in record.results} == {('Digits', 'test', 'classifier')}
+            for r in record.results} == {('Digits', 'test', 'linear-published')}
+
+
+def test_fine_tuning_on_five_labels_a_class(encoder, tmp_path):
+    run('train.py', FEW_DIGITS, '--pretrained', encoder, '--work-dir', tmp_path,
+        '--cfg-options', 'train_cfg.max_epochs=3')
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert '50 of the 1297 images of simclr_mm.Digits have labels: 5 to 5 in' in log
+    assert '50 images: 2 steps an epoch of 1 x 25 images, 0 others left out' in log
+    assert 'The backbone is the encoder in' in log
+    trained = torch.load(tmp_path / 'epoch_3.pth', weights_only=False)['state_dict']
+    before = torch.load(encoder, weights_only=False)['state_dict']
+    same = [
+        key for key in trained
+        if key in before and torch.equal(trained[key], before[key])
+    ]
+    assert same == []  # weights and BN statistics alike
+    assert trained['head.fc.weight'].any()
 
 
 def test_evaluate_features_compares_three_encoders(encoder, tmp_path, capsys):

@@ -15,6 +15,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from simclr_mm.checkpoints import CheckpointError, trust_checkpoints
+from simclr_mm.datasets import class_names, is_url, shard_dataset
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _TOOLS = _PACKAGE.joinpath('.mim', 'tools').resolve()
@@ -30,13 +31,14 @@ _RUNNER_KEYS = {
 def run(main: Callable[[], None]) -> None:
     """Run a tool: a user's mistake ends it in one line and with exit code 1.
 
-    A mistake is a CheckpointError or a missing file, or a ValueError or OSError that
-    this package or a tool raised itself. Any other error is a fault of the program and
-    keeps its traceback. What ``--trust-checkpoint`` allows ends with the tool.
+    A mistake is a CheckpointError or a missing file, or a ValueError, OSError or
+    ImportError that this package or a tool raised itself. Any other error is a fault of
+    the program and keeps its traceback. What ``--trust-checkpoint`` allows ends with
+    the tool.
     """
     try:
         contextvars.copy_context().run(main)
-    except (CheckpointError, ValueError, OSError) as error:
+    except (CheckpointError, ValueError, OSError, ImportError) as error:
         mistakes = CheckpointError, FileNotFoundError
         if not isinstance(error, mistakes) and not _is_ours(error):
             raise
@@ -124,16 +126,20 @@ def merge_cfg_options(cfg: Config, options: Optional[dict]) -> None:
 
     Raises:
         ValueError: An option begins with a key that neither the config nor the runner
-            has: it would change nothing.
+            has: it would change nothing. Or it leads into a value that has no parts, or
+            to a place that a list does not have.
     """
-    for key in options or {}:
+    for key, value in (options or {}).items():
         first = key.split('.')[0]
         if first not in cfg and first not in _RUNNER_KEYS:
             raise ValueError(
                 f'--cfg-options {key}: the config has no key {first!r} and the runner '
                 f'reads none. Keys of this config: {", ".join(sorted(cfg.keys()))}.')
-    if options:
-        cfg.merge_from_dict(options)
+        try:
+            cfg.merge_from_dict({key: value})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f'--cfg-options {key}: the config has no such place. '
+                             f'{error.args[0]}') from error
 
 
 def result_path(args: argparse.Namespace) -> Path:
@@ -166,21 +172,23 @@ def train_on_folder(cfg: Config, folder: str) -> None:
             takes
             ``folder/train/<class>/`` and ``folder/{val,test}/<class>/``, and as many
             classes as there are.
-        folder: The folder.
+        folder: The folder; what ``simclr_mm.datasets.shard_dataset`` recognises may
+            stand for it or for its parts.
 
     Raises:
         FileNotFoundError: The folder or a part of it is missing.
         ValueError: The parts have different classes.
     """
-    root = _existing(Path(folder))
+    root = Path(folder)
     if not is_classifier(cfg):
-        _read_files_from(cfg.train_dataloader,
-                         dict(type='simclr_mm.ImageFolder', data_root=str(root)))
+        _read_files_from(cfg.train_dataloader, _unlabelled(folder))
+        if is_url(folder):
+            cfg.train_dataloader.sampler.setdefault('shards_at_once', 16)
         remove_validation(cfg)
         if cfg.model.pop('online_probe', None):
             print_log('--data: no online probe, for want of labels')
         return
-    train, held_out = _existing(root / 'train'), _held_out(root)
+    train, held_out = _existing(_existing(root) / 'train'), _held_out(root)
     _check_same_classes(train, held_out)
     _read_files_from(cfg.train_dataloader, _class_folders(train))
     _test_classifier_on(cfg, held_out, 'val')
@@ -242,25 +250,57 @@ def _held_out(root: Path) -> Path:
 
 
 def _class_names(folder: Path) -> list:
+    if shard_dataset(str(folder)):
+        names = class_names(str(folder))
+        if names is None:
+            raise ValueError(
+                f'--data: {folder} does not say the names of its classes. Pack it with '
+                'tools/pack.py, or enter it into a config of your own.')
+        return names
     return sorted(path.name for path in folder.iterdir() if path.is_dir())
 
 
 def _check_same_classes(train: Path, held_out: Path) -> None:
-    """Labels are places in the sorted class names, so these have to be the same."""
+    """Labels are places in the class names, so these have to be the same."""
     differing = sorted(set(_class_names(train)) ^ set(_class_names(held_out)))
+    if not differing and _class_names(train) != _class_names(held_out):
+        raise ValueError(f'--data: {train} and {held_out} have the same classes in '
+                         'another order: pack both with one file of --classes.')
     if differing:
         raise ValueError(f'--data: {train} and {held_out} have different classes: '
                          f'{", ".join(differing[:10])} in one of them only.')
 
 
 def _class_folders(folder: Path) -> dict:
-    return dict(type='CustomDataset', data_root=str(folder))
+    return shard_dataset(str(folder)) or dict(
+        type='CustomDataset', data_root=str(folder))
+
+
+def _unlabelled(folder: str) -> dict:
+    """Shards, or all images below a folder."""
+    shards = shard_dataset(folder)
+    if shards is not None:
+        return dict(shards, with_label=False)
+    return dict(type='simclr_mm.ImageFolder', data_root=str(_existing(Path(folder))))
 
 
 def _read_files_from(loader: ConfigDict, dataset: dict) -> None:
-    """Give a dataloader another dataset behind the same pipeline."""
-    pipeline = _with_loading(loader.dataset.pipeline, 'simclr_mm.LoadImageFromFile')
-    loader.dataset = ConfigDict(**dataset, pipeline=pipeline)
+    """Give a dataloader another dataset behind the same pipeline.
+
+    What wraps the dataset, such as a LabelSubset, stays.
+    """
+    around = loader
+    while 'dataset' in around.dataset:
+        around = around.dataset
+    if around.dataset.get('batched'):  # were in memory; files are read by workers
+        loader.num_workers = min(4, os.cpu_count() or 1)
+        loader.persistent_workers = True
+    loading = 'simclr_mm.LoadImageFromFile'
+    pipeline = _with_loading(around.dataset.pipeline, loading)
+    for step in pipeline:
+        if step['type'] == 'LoadImageFromFile':  # opens files, which shards are not
+            step['type'] = loading
+    around.dataset = ConfigDict(**dataset, pipeline=pipeline)
 
 
 def _with_loading(pipeline: list, loading: str) -> list:

@@ -74,7 +74,7 @@ def get_model(model: Union[str, Path, Config],
         S) in normalised RGB; :func:`simclr_mm.inference_model` takes pictures.
 
     Raises:
-        ValueError: no such name, device, or published weights.
+        ValueError: no such name, device, or published weights, or backbone=None.
         CheckpointError: the weights cannot be read, or a key does not fit.
 
     Differs: mmpretrain's ``get_model`` ignores keys that do not fit, and returns random
@@ -132,6 +132,10 @@ def find_config(model: Union[str, Path, Config]) -> Tuple[Config, Optional[Any]]
 
 def _override(config: Config, changes: Dict[str, Any]) -> List[str]:
     """Merge changes into the model's settings; the names of the parts set to None."""
+    if 'backbone' in changes and changes['backbone'] is None:
+        raise ValueError(
+            'backbone=None: a model is nothing without one. head=None and neck=None '
+            'remove parts; another backbone is backbone=dict(type=..., ...)')
     changes = dict(changes)
     for key, value in changes.items():
         before = config.model.get(key)

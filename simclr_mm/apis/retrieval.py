@@ -107,10 +107,14 @@ def retrieve(inferencer: FeatureInferencer, index: FeatureIndex, queries: Sequen
     Raises:
         ValueError: the index was made with other weights or another transform, or k is
             out of range.
+        FileNotFoundError: there is no such query.
         UnreadableImage: a query is no image.
     """
     if k < 1:
         raise ValueError(f'{k} nearest images were asked for: give at least 1')
+    for query in queries:
+        if not Path(query).is_file():
+            raise FileNotFoundError(f'{query}: there is no such file to look for')
     _check_same_encoder(inferencer, index)
     readable = index.record['images'] - index.record['unreadable']
     similarities, rows = index.search(inferencer(list(queries)), min(k + 1, readable))

@@ -1,6 +1,7 @@
 """A tool ends in one line for a user's mistake, and with a traceback for its own."""
 import argparse
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,16 @@ from simclr_mm.apis import command_line
 from simclr_mm.checkpoints.safe_load import _TRUSTED
 
 pytestmark = pytest.mark.portable
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 def _unknown_option():
     command_line.merge_cfg_options(Config(dict(a=1)), {'b': 2})
+
+
+def _no_such_scheduler():
+    cfg = Config(dict(param_scheduler=[dict(type='CosineAnnealingLR')]))
+    command_line.merge_cfg_options(cfg, {'param_scheduler.1.end': 2})
 
 
 def _no_config():
@@ -22,6 +29,8 @@ def _no_config():
 
 @pytest.mark.parametrize('main, message', [
     (_unknown_option, "--cfg-options b: the config has no key 'b'"),
+    (_no_such_scheduler, '--cfg-options param_scheduler.1.end: the config has no such '
+     'place. Index 1 exceeds'),
     (_no_config, 'nowhere.py'),
 ])
 def test_a_mistake_is_one_line(main, message, monkeypatch):
@@ -53,3 +62,21 @@ def test_trust_ends_with_the_tool():
         command_line.run(lambda:
                          (parser.parse_args(flags), seen.append(_TRUSTED.get())))
     assert seen == [False, True, False]
+
+
+def test_a_folder_takes_the_place_of_the_images_inside_a_subset(tmp_path):
+    for part in ('train', 'val'):
+        for name in 'abc':
+            (tmp_path / part / name).mkdir(parents=True)
+    cfg = Config.fromfile(CONFIGS / 'benchmarks' /
+                          'r18-w16_1xb64-finetune-coslr-60e_cifar10-1pct.py')
+    before = cfg.train_dataloader.dataset.dataset.pipeline
+    command_line.train_on_folder(cfg, str(tmp_path))
+    subset = cfg.train_dataloader.dataset
+    assert (subset.type, subset.share) == ('simclr_mm.LabelSubset', 0.01)
+    images = subset.dataset
+    assert (images.type, images.data_root) == ('CustomDataset', str(tmp_path / 'train'))
+    assert images.pipeline[0].type == 'simclr_mm.LoadImageFromFile'
+    assert images.pipeline[1:] == before
+    assert cfg.val_dataloader.dataset.data_root == str(tmp_path / 'val')
+    assert cfg.model.head.num_classes == 3

@@ -187,6 +187,11 @@ def test_another_backbone_takes_the_place_of_the_configs():
     assert kept.backbone.depth == 18
 
 
+def test_the_backbone_cannot_be_removed():
+    with pytest.raises(ValueError, match='backbone=None: a model is nothing without'):
+        get_model(PRETRAINING, backbone=None)
+
+
 def test_removed_parts_and_their_weights(saved):
     for removed in (dict(head=None), dict(neck=None, head=None)):
         model = get_model(PRETRAINING, saved, **removed, **THIN)

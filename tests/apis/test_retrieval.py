@@ -118,3 +118,8 @@ def test_parquet_holds_the_same(index, monkeypatch):
         else:
             assert feature == index.features[row].tolist() and errors[row] is None
     assert json.loads(table.schema.metadata[b'simclr_mm']) == index.record
+
+
+def test_a_query_that_is_not_there(index, inferencer):
+    with pytest.raises(FileNotFoundError, match='nowhere.png: there is no such file'):
+        retrieve(inferencer, index, ['nowhere.png'], k=1)
