@@ -1,12 +1,14 @@
+from .class_metrics import CLASS_METRICS, VOC07MeanAP
 from .features import extract_features
 from .knn import KNNAccuracy, knn_predict
 from .label_free import LabelFreeMetrics
 from .linear_probe import Labelled, few_label_probe, linear_probe, swept_linear_probe
 from .probe_accuracy import ProbeAccuracy
-from .result import EvaluationRun, Result, read_run
+from .result import PIXELS, PRETRAINED, UNTRAINED, EvaluationRun, Result, read_run
 
 __all__ = [
-    'EvaluationRun', 'KNNAccuracy', 'LabelFreeMetrics', 'Labelled', 'ProbeAccuracy',
-    'Result', 'extract_features', 'few_label_probe', 'knn_predict', 'linear_probe',
-    'read_run', 'swept_linear_probe'
+    'CLASS_METRICS', 'VOC07MeanAP', 'EvaluationRun', 'KNNAccuracy', 'LabelFreeMetrics',
+    'Labelled', 'PIXELS', 'PRETRAINED', 'ProbeAccuracy', 'Result', 'UNTRAINED',
+    'extract_features', 'few_label_probe', 'knn_predict', 'linear_probe', 'read_run',
+    'swept_linear_probe'
 ]

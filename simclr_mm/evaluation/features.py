@@ -1,19 +1,30 @@
 """Features of a whole dataset."""
-from typing import Callable, Optional, Tuple
+from typing import Callable, Optional, Tuple, Union
 
 import numpy as np
 import torch
 from mmengine.model import BaseModel
+from mmpretrain.structures import DataSample
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+Target = Union[int, np.ndarray]
+
+
+def class_of(sample: DataSample) -> int:
+    """The class of an image that has one."""
+    return int(sample.gt_label)
+
 
 @torch.no_grad()
-def extract_features(model: BaseModel,
-                     loader: DataLoader,
-                     embed: Optional[Callable[[Tensor], Tensor]] = None,
-                     description: str = 'features') -> Tuple[np.ndarray, np.ndarray]:
+def extract_features(
+        model: BaseModel,
+        loader: DataLoader,
+        embed: Optional[Callable[[Tensor], Tensor]] = None,
+        description: str = 'features',
+        target: Callable[[DataSample],
+                         Target] = class_of) -> Tuple[np.ndarray, np.ndarray]:
     """Embed every image of a dataloader, in its order, in eval mode.
 
     Args:
@@ -22,9 +33,10 @@ def extract_features(model: BaseModel,
         embed: Maps normalised images (n, 3, S, S) to features (n, C); None: the model's
             ``extract_feat``.
         description: Text of the progress bar.
+        target: What is known of an image: its class, or an array for one with several.
 
     Returns:
-        (n, C) float32 features and (n,) int64 labels.
+        (n, C) float32 features and (n,) int64 labels, or what ``target`` gave, stacked.
     """
     embed = embed or model.extract_feat
     was_training = model.training
@@ -33,6 +45,6 @@ def extract_features(model: BaseModel,
     for batch in track(loader, description=description, transient=True):
         batch = model.data_preprocessor(batch, training=False)
         features.append(embed(batch['inputs']).cpu().numpy())
-        labels += [int(sample.gt_label) for sample in batch['data_samples']]
+        labels += [target(sample) for sample in batch['data_samples']]
     model.train(was_training)
     return np.concatenate(features), np.array(labels)

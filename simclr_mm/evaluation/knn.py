@@ -66,7 +66,8 @@ class KNNAccuracy(BaseMetric):
         collect_device: Where features of several ranks are gathered.
 
     Raises:
-        ValueError: The val dataset is not a GalleryAndQuery, or k exceeds the gallery.
+        ValueError: The val dataset is not a GalleryAndQuery or makes views, or k
+            exceeds the gallery.
     """
     default_prefix = 'knn'
 
@@ -80,6 +81,11 @@ class KNNAccuracy(BaseMetric):
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
+            if sample['feature'].ndim != 1:
+                raise ValueError(
+                    'KNNAccuracy: the validation images come in views, '
+                    f'{tuple(sample["feature"].shape)} features of one image: compare '
+                    'single images, without simclr_mm.TwoViews in the pipeline.')
             if 'gallery' not in sample:
                 raise ValueError(
                     'KNNAccuracy: samples do not say whether they are gallery or '

@@ -1,6 +1,6 @@
 """Linear probes on fixed features."""
 import warnings
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from mmengine.device import get_device
@@ -8,9 +8,12 @@ from sklearn.model_selection import train_test_split
 
 from simclr_mm.datasets import class_balanced_subset
 
+from .class_metrics import top1
 from .logistic_regression import LogisticRegression
+from .one_vs_rest import one_vs_rest
 
-Labelled = Tuple[np.ndarray, np.ndarray]  # (n, C) features, (n,) labels
+# (n, C) features, and (n,) labels or (n, K) targets as for one_vs_rest.
+Labelled = Tuple[np.ndarray, np.ndarray]
 
 # Sec. B.8: "45 logarithmically spaced values between 1e-6 and 1e5". Strongest first:
 # each fit starts from the one before, and strong penalties are quick.
@@ -21,13 +24,16 @@ class Sweep(NamedTuple):
     """What :func:`swept_linear_probe` found.
 
     Args:
-        accuracy: Share of the test labels predicted, in [0, 1].
+        accuracy: The metric on the test images, by default the share of the labels that
+            are predicted, in [0, 1].
         penalty: The chosen one.
-        validation: Share of the validation labels predicted, for each penalty.
+        validation: The metric on the validation images, for each penalty.
+        predicted: (m,) classes of the test images, or (m, K) logits.
     """
     accuracy: float
     penalty: float
     validation: List[float]
+    predicted: np.ndarray
 
 
 def linear_probe(train: Labelled, test: Labelled, c: float = 1.0) -> float:
@@ -43,52 +49,66 @@ def linear_probe(train: Labelled, test: Labelled, c: float = 1.0) -> float:
     Returns:
         Share of the test labels predicted, in [0, 1].
     """
-    return _fit_and_score(train, test, [1 / c])[0]
+    return top1(_predictions(train, test[0], [1 / c])[0], test[1])
 
 
-def swept_linear_probe(train: Labelled,
-                       test: Labelled,
-                       penalties: Sequence[float] = PENALTIES,
-                       validation_share: float = 0.2,
-                       seed: int = 0) -> Sweep:
+def swept_linear_probe(
+        train: Labelled,
+        test: Labelled,
+        penalties: Sequence[float] = PENALTIES,
+        validation_share: float = 0.2,
+        seed: int = 0,
+        held_out: Optional[np.ndarray] = None,
+        metric: Callable[[np.ndarray, np.ndarray], float] = top1) -> Sweep:
     """Linear evaluation with the L2 penalty that is best on held-out training images.
 
     The penalty multiplies half the squared weights beside the sum of cross entropies,
     so it is 1 / C of scikit-learn. The best one is that of the highest validation
-    accuracy, of equals the largest; the test score is that of a fit to all training
-    images.
+    score, of equals the largest; the test score is that of a fit to all training
+    images. Where images have several classes, each class has a classifier of its own.
 
     Source: arXiv:2002.05709, Sec. B.8.1, the linear classifier of transfer learning.
 
     Args:
-        train: (n, C) features and (n,) labels, of each class two at least.
-        test: (m, C) features and (m,) labels to predict.
+        train: (n, C) features and (n,) labels, of each class two at least; or (n, K)
+            targets as for :func:`~simclr_mm.evaluation.one_vs_rest.one_vs_rest`, which
+            need ``held_out`` and the metric ``voc07_map``.
+        test: (m, C) features and (m,) labels to predict, or (m, K) targets.
         penalties: Values to try, in the order in which they are fitted.
         validation_share: Of the training images, the same of each class. The paper does
             not say how many it held out.
         seed: Of the validation split.
+        held_out: Rows of the training images to validate on. None: drawn by share and
+            seed.
+        metric: One of ``CLASS_METRICS``, the higher the better.
 
     Raises:
         ValueError: A class is too small to be split.
 
     Differs: features are standardised, which the paper does not mention.
     """
-    features, labels = train
+    if held_out is None:
+        held_out = _stratified(train[1], validation_share, seed)
+    fitted = np.setdiff1d(np.arange(len(train[1])), held_out)
+    predictions = _predictions((train[0][fitted], train[1][fitted]), train[0][held_out],
+                               penalties)
+    scores = [metric(predicted, train[1][held_out]) for predicted in predictions]
+    best = max(zip(scores, penalties))[1]
+    predicted = _predictions(train, test[0], [best])[0]
+    return Sweep(metric(predicted, test[1]), best, scores, predicted)
+
+
+def _stratified(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Rows of a share of the examples, the same of each class."""
     counts = np.unique(labels, return_counts=True)[1]
-    if counts.min() < 2 or validation_share * len(labels) < len(counts):
+    if counts.min() < 2 or share * len(labels) < len(counts):
         raise ValueError(f'linear evaluation: {len(labels)} training images of '
                          f'{len(counts)} classes, {counts.min()} of the smallest, are '
                          'too few to hold some of each class out for validation: use '
                          'linear_probe with a fixed penalty.')
-    fitted, held_out = train_test_split(
-        np.arange(len(labels)),
-        test_size=validation_share,
-        random_state=seed,
-        stratify=labels)
-    scores = _fit_and_score((features[fitted], labels[fitted]),
-                            (features[held_out], labels[held_out]), penalties)
-    best = max(zip(scores, penalties))[1]
-    return Sweep(_fit_and_score(train, test, [best])[0], best, scores)
+    rows = np.arange(len(labels))
+    return train_test_split(
+        rows, test_size=share, random_state=seed, stratify=labels)[1]
 
 
 def few_label_probe(train: Labelled,
@@ -116,18 +136,22 @@ def few_label_probe(train: Labelled,
     return float(np.mean(accuracies))
 
 
-def _fit_and_score(train: Labelled, test: Labelled,
-                   penalties: Sequence[float]) -> List[float]:
-    """Share of the test labels predicted for each penalty."""
-    classes, labels = np.unique(train[1], return_inverse=True)
-    regression = LogisticRegression(train[0], labels, len(classes), get_device())
-    scores, unconverged = [], 0
-    for penalty in penalties:
-        fit = regression.fit(penalty)
-        unconverged += not fit.converged
-        scores.append(float((classes[fit.predict(test[0])] == test[1]).mean()))
+def _predictions(train: Labelled, features: np.ndarray,
+                 penalties: Sequence[float]) -> List[np.ndarray]:
+    """For each penalty (m,) classes, or the logits of one_vs_rest."""
+    if train[1].ndim == 2:
+        predicted, unconverged = one_vs_rest(train, features, penalties, get_device())
+        fits = len(penalties) * train[1].shape[1]
+    else:
+        classes, labels = np.unique(train[1], return_inverse=True)
+        regression = LogisticRegression(train[0], labels, len(classes), get_device())
+        predicted, unconverged, fits = [], 0, len(penalties)
+        for penalty in penalties:
+            fit = regression.fit(penalty)
+            unconverged += not fit.converged
+            predicted.append(classes[fit.predict(features)])
     if unconverged:
-        warnings.warn(f'linear probe: {unconverged} of {len(scores)} fits were stopped '
-                      f'after {regression.iterations} iterations of L-BFGS. Small '
-                      'penalties on separable classes do this.')
-    return scores
+        warnings.warn(f'linear probe: {unconverged} of {fits} fits were stopped when '
+                      'L-BFGS ran out of iterations. Small penalties on separable '
+                      'classes do this.')
+    return predicted

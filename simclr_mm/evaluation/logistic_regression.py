@@ -30,9 +30,12 @@ class Fit(NamedTuple):
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """(m, C) features -> (m,) classes in [0, K)."""
+        return self.logits(features).argmax(axis=1)
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """(m, C) features -> (m, K)."""
         features = torch.as_tensor(features).to(self.weight)
-        logits = features @ self.weight.T + self.bias  # (m, K)
-        return logits.argmax(dim=1).cpu().numpy()
+        return (features @ self.weight.T + self.bias).cpu().numpy()
 
 
 class LogisticRegression:

@@ -3,8 +3,10 @@ import json
 import os
 import platform
 import re
+import shlex
+import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Dict, List, Optional, Union
 
@@ -17,7 +19,10 @@ from simclr_mm.checkpoints import atomic_file
 from simclr_mm.version import __version__
 
 SCHEMA = 'simclr_mm.evaluation/1'
-Number = Union[int, float]
+Value = Union[int, float, str]
+
+# Whose features. The last two owe nothing to a checkpoint.
+PRETRAINED, UNTRAINED, PIXELS = 'pretrained encoder', 'untrained encoder', 'raw pixels'
 
 
 @dataclass
@@ -25,15 +30,18 @@ class Result:
     """One number.
 
     Args:
-        task: 'classification'.
+        task: 'classification', 'transfer', or 'representation' for measures without
+            labels.
         dataset: Name of the dataset's class, or of the folder that took its place.
         split: The images that were scored, such as 'test'.
         features: Whose: 'pretrained encoder', 'raw pixels' ...; 'checkpoint' for the
             metrics of tools/test.py.
-        protocol: How: 'knn', 'linear', 'linear-swept', 'linear-5-labels', 'classifier'.
+        protocol: How: 'knn', 'linear', 'linear-swept', 'linear-5-labels',
+            'linear-published', 'fine-tuned', 'fine-tuned-1%' ...
         metric: 'top1', 'top5' ...
-        value: In percent where the metric is an accuracy.
-        settings: Numbers that the protocol was run with, such as k.
+        value: The number, in ``unit``.
+        settings: What the protocol was run with, such as k.
+        unit: '%', as every accuracy is given; '' where there is none.
     """
     task: str
     dataset: str
@@ -42,7 +50,8 @@ class Result:
     protocol: str
     metric: str
     value: float
-    settings: Dict[str, Number] = field(default_factory=dict)
+    settings: Dict[str, Value] = field(default_factory=dict)
+    unit: str = '%'
 
 
 @dataclass
@@ -59,6 +68,9 @@ class EvaluationRun:
         time: When it ended, UTC, ISO 8601.
         versions: Of this package and those it computes with.
         hardware: GPU, or processor and threads.
+        command: What was typed.
+        study: Of a run of tools/sweep.py the name of the study, as ``study``, and the
+            run's value on each axis.
         schema: Name and version of this form.
     """
     config: str
@@ -77,6 +89,8 @@ class EvaluationRun:
         mmpretrain=mmpretrain.__version__,
         scikit_learn=sklearn.__version__))
     hardware: str = field(default_factory=lambda: hardware())
+    command: str = field(default_factory=lambda: shlex.join(sys.argv))
+    study: Dict[str, Value] = field(default_factory=dict)
     schema: str = SCHEMA
 
     def write(self, path: Union[str, Path]) -> None:
@@ -97,10 +111,14 @@ def read_run(path: Union[str, Path]) -> Optional[EvaluationRun]:
         return None
     if not isinstance(content, dict) or content.get('schema') != SCHEMA:
         return None
+    missing = {each.name for each in fields(EvaluationRun)} - set(content)
+    if missing:
+        raise ValueError(
+            f'{path} is no {SCHEMA} file: it lacks {", ".join(sorted(missing))}')
     try:
         results = [Result(**result) for result in content.pop('results')]
         return EvaluationRun(**content, results=results)
-    except (KeyError, TypeError) as error:
+    except TypeError as error:
         raise ValueError(f'{path} is no {SCHEMA} file: {error}') from error
 
 

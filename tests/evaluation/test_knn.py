@@ -90,3 +90,9 @@ def test_metric_tells_gallery_and_queries_apart():
 def test_metric_without_a_gallery():
     with pytest.raises(ValueError, match='simclr_mm.GalleryAndQuery'):
         KNNAccuracy().process({}, [dict(feature=torch.zeros(2), gt_label=0)])
+
+
+def test_metric_of_views():
+    with pytest.raises(ValueError, match=r'\(2, 8\).*without simclr_mm.TwoViews'):
+        KNNAccuracy().process({},
+                              [dict(feature=torch.zeros(2, 8), gt_label=0, gallery=0)])

@@ -84,5 +84,5 @@ def test_fits_that_do_not_end_are_counted(monkeypatch):
     module = sys.modules['simclr_mm.evaluation.linear_probe']
     monkeypatch.setattr(module, 'LogisticRegression',
                         partial(module.LogisticRegression, iterations=2))
-    with pytest.warns(UserWarning, match='1 of 1 fits were stopped after 2 iter'):
+    with pytest.warns(UserWarning, match='1 of 1 fits were stopped'):
         linear_probe(noisy(200, 0), noisy(20, 1), c=1e3)

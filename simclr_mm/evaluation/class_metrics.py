@@ -1,0 +1,87 @@
+"""How transfer learning is scored: accuracies, and the mean average precision of VOC.
+
+m examples, K classes.
+"""
+from typing import Callable, Dict, Optional
+
+import numpy as np
+import torch
+from mmpretrain.evaluation import VOCAveragePrecision
+from sklearn.metrics import recall_score
+
+from simclr_mm.registry import METRICS
+
+
+def top1(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """Share of (m,) labels that are predicted, in [0, 1]."""
+    return float(np.mean(predicted == labels))
+
+
+def mean_per_class(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """:func:`top1` of each class, averaged over the classes among the labels."""
+    return float(
+        recall_score(labels, predicted, labels=np.unique(labels), average='macro'))
+
+
+def voc07_map(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Mean over the classes of the average precision at eleven recalls.
+
+    Source: Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010,
+    Sec. 4.2: the mean, over recalls of 0, 0.1 ... 1, of the highest precision at this
+    recall or a greater one. Of equal scores the one that comes first counts as greater.
+
+    Args:
+        scores: (m, K), greater where the class is more likely.
+        targets: (m, K), 1 for the classes of an image, 0 for others, -1 for what is not
+            scored, as are classes of which an image shows difficult objects only.
+
+    Returns:
+        Mean over the classes that some image has, in [0, 1].
+
+    Raises:
+        ValueError: no image has any class.
+    """
+    values = [
+        _eleven_points(scores[:, k], targets[:, k]) for k in range(targets.shape[1])
+        if (targets[:, k] == 1).any()
+    ]
+    if not values:
+        raise ValueError('voc07_map: none of the images has a class')
+    return float(np.mean(values))
+
+
+def _eleven_points(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Average precision of one class."""
+    scores, targets = scores[targets != -1], targets[targets != -1]
+    hits = targets[np.argsort(-scores, kind='stable')] == 1
+    found = np.cumsum(hits)  # images of the class among the first 1, 2 ...
+    precision = found / np.arange(1, len(hits) + 1)
+    # In whole numbers, for 3 * 0.1 is more than 0.3.
+    return float(
+        np.mean([precision[10 * found >= k * found[-1]].max() for k in range(11)]))
+
+
+# By name. Each takes predicted classes (m,), or for several classes an image scores
+# (m, K), and the truth; each gives a share.
+CLASS_METRICS: Dict[str, Callable[[np.ndarray, np.ndarray], float]] = dict(
+    top1=top1, mean_per_class=mean_per_class, voc07_map=voc07_map)
+
+
+@METRICS.register_module()
+class VOC07MeanAP(VOCAveragePrecision):
+    """:func:`voc07_map` in percent, as a metric of val and test loops.
+
+    mmpretrain's VOCAveragePrecision sums over all recalls, which gives other numbers.
+
+    Args:
+        **kwargs: As for VOCAveragePrecision; by default, what is difficult does not
+            count.
+    """
+    default_prefix: Optional[str] = 'voc07'
+
+    @staticmethod
+    def calculate(pred: torch.Tensor,
+                  target: torch.Tensor,
+                  average: Optional[str] = 'macro') -> torch.Tensor:
+        """mmpretrain's signature; (m, K) scores and targets -> percent."""
+        return torch.tensor(100 * voc07_map(pred.cpu().numpy(), target.cpu().numpy()))

@@ -1,0 +1,39 @@
+"""A logistic regression for each class, where an image may have several.
+
+n and m examples, C feature width, K classes.
+"""
+from typing import List, Sequence, Tuple
+
+import numpy as np
+
+from .logistic_regression import LogisticRegression
+
+
+def one_vs_rest(train: Tuple[np.ndarray, np.ndarray], features: np.ndarray,
+                penalties: Sequence[float],
+                device: str) -> Tuple[List[np.ndarray], int]:
+    """Scores of classifiers that each tell one class from all others.
+
+    Args:
+        train: (n, C) features, and (n, K) targets: 1 for the classes of an example, 0
+            for others; -1 keeps it out of the fit of this class.
+        features: (m, C) to score.
+        penalties: Of the squared weights, 1 / C of scikit-learn's binary
+            LogisticRegression.
+        device: Where to compute.
+
+    Returns:
+        For each penalty (m, K) logits; and how many fits did not converge.
+    """
+    scores = [np.empty((len(features), train[1].shape[1])) for _ in penalties]
+    unconverged = 0
+    for k, target in enumerate(train[1].T):
+        known = target >= 0
+        regression = LogisticRegression(train[0][known], target[known], 2, device)
+        for row, penalty in enumerate(penalties):
+            # Two opposite weights, each half the binary one, have half its square.
+            fit = regression.fit(2 * penalty)
+            unconverged += not fit.converged
+            logits = fit.logits(features)  # (m, 2)
+            scores[row][:, k] = logits[:, 1] - logits[:, 0]
+    return scores, unconverged
