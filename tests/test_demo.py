@@ -1,11 +1,12 @@
 """The README's first command, and what it promises."""
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 import pytest
+
+from simclr_mm.evaluation import PIXELS, PRETRAINED, UNTRAINED, read_run
 
 DEMO = Path(__file__).parents[1] / 'tools' / 'demo.py'
 
@@ -18,9 +19,16 @@ def test_demo_beats_the_untrained_encoder_and_raw_pixels(tmp_path):
                           text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     folder = tmp_path / 'work_dirs' / 'demo'
-    trained, untrained, pixels = json.loads((folder / 'features.json').read_text())
-    assert trained['few_labels'] >= 0.92 > pixels['few_labels']
-    assert trained['linear'] >= 0.986 > pixels['linear']
+    found = {
+        (result.features, result.protocol): result.value
+        for result in read_run(folder / 'evaluation' / 'demo.json').results
+    }
+    trained, untrained, pixels = ({
+        protocol: value
+        for (features, protocol), value in found.items() if features == name
+    } for name in (PRETRAINED, UNTRAINED, PIXELS))
+    assert trained['linear-5-labels'] >= 92 > pixels['linear-5-labels']
+    assert trained['linear'] >= 98.6 > pixels['linear']
     assert trained['linear'] > untrained['linear']
     assert trained['knn'] > max(untrained['knn'], pixels['knn'])
     assert 'pretrained encoder' in done.stdout

@@ -1,12 +1,15 @@
 """tools/sweep.py as a user runs it."""
 import csv
-import json
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
+
+from simclr_mm import get_model
+from simclr_mm.apis.fingerprint import weights_hash
+from simclr_mm.evaluation import read_run
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
@@ -25,15 +28,25 @@ def test_one_run_in_a_process_of_its_own(tmp_path, monkeypatch, capsys):
     args = ('temperature', '--config', DIGITS, '--work-dir', tmp_path / 'a', '--values',
             'norm=no-norm', 'temperature=10', '--cfg-options', *SMALL)
     run(monkeypatch, *args)
-    row = json.loads(next(tmp_path.glob('a/runs/*/knn.json')).read_text())
-    assert row['norm'] == 'no-norm' and row['temperature'] == 10
-    assert 10 < row['value'] <= 100
+    done = read_run(next(tmp_path.glob('a/runs/*/knn.json')))
+    assert done.study == dict(study='temperature', norm='no-norm', temperature=10)
+    assert 10 < done.results[0].value <= 100
+    model = get_model(done.config, pretrained=done.checkpoint)
+    assert done.checkpoint_sha256 == weights_hash(model)
     with open(tmp_path / 'a' / 'a-knn.csv') as file:
-        assert [float(line['value']) for line in csv.DictReader(file)] == [row['value']]
+        assert [float(line['value'])
+                for line in csv.DictReader(file)] == [done.results[0].value]
     assert imread(tmp_path / 'a' / 'a-knn.png').size
     capsys.readouterr()
     run(monkeypatch, *args)  # nothing is left to do
     assert '1 of 1 runs were done before' in capsys.readouterr().out
+    monkeypatch.setattr(
+        sys, 'argv',
+        ['report.py', str(tmp_path), '--out',
+         str(tmp_path / 'report')])
+    runpy.run_path(str(ROOT / 'tools' / 'report.py'), run_name='__main__')
+    table = (tmp_path / 'report' / 'report.md').read_text()
+    assert '| study temperature, norm no-norm, temperature 10 |' in table
 
 
 def test_histograms(tmp_path, monkeypatch):

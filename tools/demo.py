@@ -3,13 +3,12 @@ import argparse
 import time
 from pathlib import Path
 
-import mmengine
 import numpy as np
 from mmengine.config import Config
 
 import simclr_mm
 from simclr_mm.apis import command_line
-from simclr_mm.apis.feature_table import feature_rows, print_rows
+from simclr_mm.apis.feature_table import as_run, feature_rows, print_rows
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.visualization import plot_report, read_scalars
 
@@ -40,10 +39,12 @@ def main() -> None:
     ])  # (PAIRS, V, S, S, 3), RGB
     report = Path(args.work_dir, 'report.png')
     plot_report(
-        str(report), read_scalars(runner.log_dir), views, features, labels,
+        str(report), read_scalars(Path(runner.log_dir, 'vis_data',
+                                       'scalars.json')), views, features, labels,
         dataset.metainfo['classes'], f'SimCLR on {len(dataset)} unlabelled digits')
 
-    mmengine.dump(rows, Path(args.work_dir, 'features.json'))
+    as_run(rows, cfg, str(CONFIG), checkpoint,
+           time.time() - started).write(Path(args.work_dir, 'evaluation', 'demo.json'))
     print_rows(rows)
     print(f'{report} shows the loss, the views and the test embeddings. '
           f'{time.time() - started:.0f} s in all.')

@@ -59,8 +59,8 @@ def main() -> None:
     rows, _ = feature_rows(cfg, args.checkpoint, args.per_class, args.draws, args.sweep,
                            args.cache)
     print_rows(rows, args.per_class, args.draws)
-    run = as_run(rows, cfg, args.config, args.checkpoint, args.per_class, args.draws,
-                 time.time() - started)
+    run = as_run(rows, cfg, args.config, args.checkpoint,
+                 time.time() - started, args.per_class, args.draws)
     out = args.out or command_line.result_path(args)
     run.write(out)
     print(f'results: {out}')

@@ -1,7 +1,7 @@
 """Results of many evaluations as a Markdown table and an HTML page.
 
-Looks at any depth below the folders for what tools/evaluate_features.py and
-tools/test.py wrote, and for the loss curves of the training runs beside them.
+Looks at any depth below the folders for what tools/evaluate_features.py, tools/test.py
+and tools/sweep.py wrote, and for the loss curves of the training runs beside them.
 """
 import argparse
 from pathlib import Path
@@ -26,7 +26,7 @@ def main() -> None:
         print(f'left out: {problem}')
     if not found.runs:
         raise ValueError(f'there is no evaluation below {", ".join(args.work_dirs)}: '
-                         'tools/evaluate_features.py writes one.')
+                         'tools/evaluate_features.py and tools/test.py write one.')
     table = markdown(found.runs)
     print(table, end='')
     out = Path(args.out or args.work_dirs[0])

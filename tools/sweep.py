@@ -24,6 +24,7 @@ from simclr_mm.apis.studies import STUDIES, Study, values_of
 from simclr_mm.apis.sweep_processes import (RunFailed, TrainAndEvaluate, carry_out,
                                             device_of_each)
 from simclr_mm.apis.sweep_results import draw, write_table
+from simclr_mm.evaluation import EvaluationRun
 from simclr_mm.visualization.crop_histograms import plot_crop_histograms
 
 HISTOGRAMS = 'color-histograms'
@@ -45,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--processes', type=int, default=1, help='runs at a time')
     parser.add_argument(
         '--evaluate',
-        choices=list(sweep.METRICS),
+        choices=sweep.METRICS,
         default='knn',
         help='kNN of the last validation, or a linear probe on the same images')
     command_line.add_cfg_options(parser)
@@ -63,7 +64,7 @@ def do_runs(runs: list, processes: int) -> list:
     # "kill" stops like Ctrl-C: no training outlives the sweep.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Progress(*columns) as progress:
-        done = sum(run.row_file.is_file() for run in runs)
+        done = sum(run.result_file.is_file() for run in runs)
         task = progress.add_task('', total=len(runs), completed=done)
         if done:
             progress.console.print(f'{done} of {len(runs)} runs were done before.')
@@ -81,16 +82,18 @@ def do_runs(runs: list, processes: int) -> list:
     return failed
 
 
-def describe(result: Union[sweep.Row, RunFailed]) -> str:
-    if isinstance(result, RunFailed):
-        return f'FAILED: {result}'
-    return f'{result["metric"]} {result["value"]:.2f} %, {result["minutes"]} minutes'
+def describe(outcome: Union[EvaluationRun, RunFailed]) -> str:
+    if isinstance(outcome, RunFailed):
+        return f'FAILED: {outcome}'
+    result = outcome.results[0]
+    return (f'{result.protocol} {result.metric} {result.value:.2f} %, '
+            f'{outcome.seconds / 60:.2f} minutes')
 
 
 def write_results(study: Study, values: list, runs: list, work_dir: Path,
                   cfg: Config) -> None:
     """Write the table and the figure of the runs that are done."""
-    rows = [run.row() for run in runs if run.row_file.is_file()]
+    rows = [run.row() for run in runs if run.result_file.is_file()]
     if not rows:
         return
     metric = runs[0].metric
@@ -134,7 +137,7 @@ def main() -> None:
         return
     study = STUDIES[args.study]
     values = values_of(study, args.values or {})
-    runs = sweep.plan(study, cfg, values, work_dir, args.evaluate)
+    runs = sweep.plan(args.study, cfg, values, work_dir, args.evaluate)
     Console().print(f'{study.title}: {len(runs)} runs in {work_dir}')
     try:
         with FileLock(work_dir / '.lock', timeout=0):

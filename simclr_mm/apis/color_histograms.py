@@ -16,7 +16,7 @@ from mmpretrain.registry import DATASETS
 from simclr_mm.checkpoints.atomic import atomic_file
 from simclr_mm.datasets import SampleIndex
 
-from .studies import TRANSFORMATIONS, two_views
+from .studies import TRANSFORMATIONS, two_views, with_views
 
 BINS = 32
 KINDS = ('without colour distortion', 'with colour distortion')
@@ -51,10 +51,10 @@ def crop_histograms(cfg: Config,
             if not 0 <= image < len(dataset):
                 raise ValueError(f'--values image={image}: the training set has places '
                                  f'0 to {len(dataset) - 1}')
-            views = dataset[SampleIndex(image, seed)]['img']  # (K, 3, S, S)
+            views = dataset[SampleIndex(image, seed)]['inputs']  # (K, 3, S, S)
             for crop, view in enumerate(views):
-                counts, _ = np.histogram(view, BINS, range=(0, 256))
-                histograms[row, kind, crop] = counts / view.size
+                counts, _ = np.histogram(view.numpy(), BINS, range=(0, 256))
+                histograms[row, kind, crop] = counts / view.numel()
     return histograms
 
 
@@ -62,7 +62,8 @@ def _dataset_of_crops(cfg: Config, crops: int, transforms: list):
     place, views = two_views(cfg)
     before = cfg.train_dataloader.dataset.pipeline[:place]
     step = dict(views, num_views=crops, transforms=transforms, augment='worker')
-    settings = dict(cfg.train_dataloader.dataset, pipeline=[*before, step])
+    pipeline = with_views(cfg, place, step, before)
+    settings = dict(cfg.train_dataloader.dataset, pipeline=pipeline)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         return DATASETS.build(settings)
 

@@ -4,20 +4,23 @@ import json
 import os
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Optional, Tuple, Union
 
 import numpy as np
 from filelock import FileLock
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
+from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader, Dataset
 
 from simclr_mm.checkpoints import atomic_file
 from simclr_mm.datasets import ArrayDataset, GalleryAndQuery
 from simclr_mm.evaluation import Labelled, extract_features
+from simclr_mm.evaluation.features import Target, class_of
 from simclr_mm.version import __version__
 
 from .fingerprint import files_hash, transform_hash, weights_hash
+from .inference import pooled
 
 
 def default_cache() -> Optional[Path]:
@@ -29,8 +32,11 @@ def default_cache() -> Optional[Path]:
     return Path(home).expanduser() / 'features' if home else None
 
 
-def cached_features(model: BaseModel, loader: DataLoader, cache: Union[str, Path, None],
-                    description: str) -> Labelled:
+def cached_features(model: BaseModel,
+                    loader: DataLoader,
+                    cache: Union[str, Path, None],
+                    description: str,
+                    target: Callable[[DataSample], Target] = class_of) -> Labelled:
     """Features of a dataloader's images, read from disk if they were computed before.
 
     A file serves only the same weights, architecture, transform, dataset and version of
@@ -42,12 +48,19 @@ def cached_features(model: BaseModel, loader: DataLoader, cache: Union[str, Path
         loader: Of the model's config's test dataset.
         cache: Folder of the files; None: compute, keep nothing.
         description: Text of the progress bar.
+        target: What is known of an image, as for ``extract_features``.
 
     Returns:
-        (n, C) float32 features and (n,) int64 labels.
+        (n, C) float32 features and (n,) int64 labels, or what ``target`` gave, stacked.
     """
+
+    def compute() -> Labelled:
+        return extract_features(model, loader,
+                                lambda images: pooled(model.extract_feat(images)),
+                                description, target)
+
     if cache is None:
-        return extract_features(model, loader, description=description)
+        return compute()
     key = json.dumps(feature_key(model, loader.dataset), sort_keys=True)
     path = Path(cache, f'{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz')
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +68,7 @@ def cached_features(model: BaseModel, loader: DataLoader, cache: Union[str, Path
         kept = _read(path, key)
         if kept is not None:
             return kept
-        features, labels = extract_features(model, loader, description=description)
+        features, labels = compute()
         with atomic_file(path) as file:
             np.savez(file, features=features, labels=labels, key=key)
     return features, labels
@@ -83,14 +96,12 @@ def images_hash(dataset: Dataset) -> str:
         return _sha256(*map(str.encode, parts), dataset.rows.tobytes())
     if isinstance(dataset, ArrayDataset):
         images = np.ascontiguousarray(dataset.images)
-        return _sha256(str(images.shape).encode(), images, _labels(dataset).tobytes())
-    paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
-    files = files_hash(Path(), map(os.path.abspath, paths))
-    return _sha256(files.encode(), _labels(dataset).tobytes())
-
-
-def _labels(dataset: Dataset) -> np.ndarray:
-    return np.asarray(dataset.get_gt_labels(), dtype=np.int64)
+        labels = np.asarray(dataset.get_gt_labels(), dtype=np.int64)
+        return _sha256(str(images.shape).encode(), images, labels.tobytes())
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    files = files_hash(Path(), [os.path.abspath(info['img_path']) for info in infos])
+    labels = [[info['gt_label'], info.get('gt_label_difficult')] for info in infos]
+    return _sha256(files.encode(), json.dumps(labels, default=int).encode())
 
 
 def _sha256(*parts: Union[bytes, np.ndarray]) -> str:

@@ -1,5 +1,4 @@
 """How good features are, beside those of an untrained encoder and raw pixels."""
-import inspect
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple, Union
@@ -14,16 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from simclr_mm.engine import Runner
-from simclr_mm.evaluation import (EvaluationRun, Labelled, Result, extract_features,
-                                  few_label_probe, knn_predict, linear_probe,
-                                  swept_linear_probe)
+from simclr_mm.evaluation import (PIXELS, PRETRAINED, UNTRAINED, EvaluationRun,
+                                  Labelled, Result, extract_features, few_label_probe,
+                                  knn_predict, linear_probe, swept_linear_probe)
 
-from .evaluation_run import scored_dataset
+from .evaluation_run import knn_settings, scored_dataset
 from .feature_cache import cached_features
 from .fingerprint import weights_hash
+from .labelled_features import gallery_size
 from .model_zoo import get_model
 
-PRETRAINED, UNTRAINED, PIXELS = 'pretrained encoder', 'untrained encoder', 'raw pixels'
 Row = Dict[str, object]
 
 
@@ -58,7 +57,7 @@ def feature_rows(cfg: Config,
     with _quiet():
         untrained.init_weights()  # reports every parameter
     loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
-    in_gallery = np.arange(len(loader.dataset)) < len(loader.dataset.rows)
+    in_gallery = np.arange(len(loader.dataset)) < gallery_size(loader.dataset)
 
     rows, queries = [], None
     for name, model in ((PRETRAINED, pretrained), (UNTRAINED, untrained), (PIXELS,
@@ -74,7 +73,7 @@ def feature_rows(cfg: Config,
         with Console().status(f'{name}: kNN and linear probes'):
             row = dict(
                 features=name,
-                knn=_knn(gallery, queried, cfg.test_evaluator),
+                knn=_knn(gallery, queried, _knn_settings(cfg)),
                 linear=linear_probe(gallery, queried),
                 few_labels=few_label_probe(gallery, queried, per_class, draws))
             if model is not None:
@@ -101,8 +100,13 @@ def print_rows(rows: List[Row], per_class: int = 5, draws: int = 20) -> None:
     Console().print(table)
 
 
-def as_run(rows: List[Row], cfg: Config, config: str, checkpoint: str, per_class: int,
-           draws: int, seconds: float) -> EvaluationRun:
+def as_run(rows: List[Row],
+           cfg: Config,
+           config: str,
+           checkpoint: str,
+           seconds: float,
+           per_class: int = 5,
+           draws: int = 20) -> EvaluationRun:
     """The rows of :func:`feature_rows` in the form of every evaluation.
 
     Args:
@@ -110,15 +114,15 @@ def as_run(rows: List[Row], cfg: Config, config: str, checkpoint: str, per_class
         cfg: The config as it was evaluated.
         config: Its path.
         checkpoint: As for :func:`feature_rows`.
+        seconds: That the evaluation took.
         per_class: As for :func:`feature_rows`.
         draws: As for :func:`feature_rows`.
-        seconds: That the evaluation took.
     """
-    dataset, split = scored_dataset(cfg)
+    dataset, split = scored_dataset(cfg.test_dataloader.dataset)
     results = []
     for row in rows:
         protocols = {
-            'knn': ('knn', _knn_settings(cfg.test_evaluator)),
+            'knn': ('knn', _knn_settings(cfg)),
             'linear': ('linear', dict(penalty=1.0)),
             'few_labels': (f'linear-{per_class}-labels',
                            dict(per_class=per_class, draws=draws, penalty=1.0)),
@@ -144,17 +148,13 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _knn(gallery: Labelled, queries: Labelled, evaluator: dict) -> float:
+def _knn(gallery: Labelled, queries: Labelled, settings: Dict[str, float]) -> float:
     """Accuracy with k and temperature of the config's KNNAccuracy."""
     predicted = knn_predict(
-        torch.from_numpy(queries[0]), *map(torch.from_numpy, gallery),
-        **_knn_settings(evaluator))
+        torch.from_numpy(queries[0]), *map(torch.from_numpy, gallery), settings['k'],
+        settings['temperature'])
     return float((predicted.numpy() == queries[1]).mean())
 
 
-def _knn_settings(evaluator: dict) -> Dict[str, float]:
-    defaults = inspect.signature(knn_predict).parameters
-    return {
-        key: evaluator.get(key, defaults[key].default)
-        for key in ('k', 'temperature')
-    }
+def _knn_settings(cfg: Config) -> Dict[str, float]:
+    return knn_settings(cfg.test_evaluator, cfg.test_dataloader.dataset)

@@ -2,7 +2,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Dict, Iterable
+from typing import Any, Dict, Iterable, Mapping
 
 import torch
 from mmengine.model import BaseModel
@@ -10,8 +10,13 @@ from mmengine.model import BaseModel
 
 def weights_hash(model: BaseModel) -> str:
     """SHA-256 of every parameter and saved buffer with its name."""
+    return state_hash(model.state_dict())
+
+
+def state_hash(state: Mapping[str, torch.Tensor]) -> str:
+    """:func:`weights_hash` of a state dict."""
     digest = hashlib.sha256()
-    for key, value in model.state_dict().items():
+    for key, value in state.items():
         digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
         flat = value.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy())
@@ -26,8 +31,11 @@ def transform_of(model: BaseModel) -> Dict[str, Any]:
         for key, value in preprocessor.named_buffers() if key in ('mean', 'std')
     }
     settings = dict(model._config.model.get('data_preprocessor') or {})
+    dataset = model._config.test_dataloader.dataset
+    while 'pipeline' not in dataset:  # a LabelSubset
+        dataset = dataset.dataset
     transform = dict(
-        pipeline=model._config.test_dataloader.dataset.pipeline,
+        pipeline=dataset.pipeline,
         data_preprocessor={
             **settings, 'type': type(preprocessor).__name__,
             **numbers

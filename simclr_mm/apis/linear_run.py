@@ -7,15 +7,16 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.device import get_device
 
 from simclr_mm.checkpoints.atomic import atomic_file
-from simclr_mm.engine import Runner
-from simclr_mm.evaluation import extract_features, linear_probe
+from simclr_mm.evaluation import linear_probe
 
+from .labelled_features import gallery_and_queries
 from .model_zoo import get_model
+
+PENALTY = 1.0  # of the weights, 1 / C of scikit-learn
 
 
 def linear_accuracy(cfg: Config, checkpoint: str) -> float:
@@ -31,11 +32,8 @@ def linear_accuracy(cfg: Config, checkpoint: str) -> float:
         Top-1 accuracy in percent.
     """
     model = get_model(cfg, pretrained=checkpoint, device=get_device())
-    loader = Runner.build_dataloader(cfg.val_dataloader, seed=0)
-    features, labels = extract_features(model, loader)
-    in_gallery = np.arange(len(labels)) < len(loader.dataset.rows)
-    train = features[in_gallery], labels[in_gallery]
-    return 100 * linear_probe(train, (features[~in_gallery], labels[~in_gallery]))
+    gallery, queries = gallery_and_queries(model, cfg.val_dataloader)
+    return 100 * linear_probe(gallery, queries, 1 / PENALTY)
 
 
 def main(config: str, checkpoint: str, out: str) -> None:

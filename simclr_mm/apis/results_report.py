@@ -2,22 +2,26 @@
 import base64
 import html
 import io
-import json
+from itertools import compress
 from pathlib import Path
-from typing import List, NamedTuple, Sequence, Tuple, Union
+from typing import Dict, List, NamedTuple, Sequence, Tuple, Union
 
-from simclr_mm.evaluation import EvaluationRun, read_run
-from simclr_mm.visualization.style import COLOURS, new_figure, style
+from simclr_mm.evaluation import PIXELS, UNTRAINED, EvaluationRun, Result, read_run
+from simclr_mm.evaluation.result import Value
+from simclr_mm.visualization.loss import plot_loss, read_scalars
+from simclr_mm.visualization.style import new_figure, style
 
 COLUMNS = ('dataset', 'split', 'features', 'protocol', 'metric', 'value', 'settings',
-           'checkpoint', 'weights', 'time', 'hardware')
+           'study', 'config', 'checkpoint', 'weights', 'seed', 'time', 'hardware')
 
 _SCRIPT = """
 for (const head of document.querySelectorAll('th')) head.onclick = () => {
   const body = head.closest('table').tBodies[0], column = head.cellIndex;
   const up = head.dataset.up = head.dataset.up === '1' ? '0' : '1';
   const text = row => row.cells[column].textContent;
-  const order = (a, b) => text(a).localeCompare(text(b), 'en', {numeric: true});
+  const order = column === VALUE
+    ? (a, b) => parseFloat(text(a)) - parseFloat(text(b))
+    : (a, b) => text(a).localeCompare(text(b), 'en', {numeric: true});
   const rows = [...body.rows].sort((a, b) => up === '1' ? order(a, b) : order(b, a));
   body.append(...rows);
 };
@@ -27,6 +31,8 @@ body { font: 15px sans-serif; margin: 2em; color: #222; }
 table { border-collapse: collapse; } th { cursor: pointer; background: #eee; }
 th, td { padding: .3em .7em; border: 1px solid #ccc; text-align: left; }
 td.value { text-align: right; font-variant-numeric: tabular-nums; }
+td.value, td.time { white-space: nowrap; }
+img { display: block; max-width: 100%; }
 """
 
 
@@ -68,22 +74,44 @@ def collect(folders: Sequence[Union[str, Path]]) -> Found:
 
 
 def rows_of(runs: Sequence[EvaluationRun]) -> List[Tuple[str, ...]]:
-    """One row of :data:`COLUMNS` for each number."""
-    rows = []
-    for run in runs:
-        for result in run.results:
-            settings = ', '.join(f'{key} {value:.4g}'
-                                 for key, value in result.settings.items())
-            rows.append((result.dataset, result.split, result.features, result.protocol,
-                         result.metric, f'{result.value:.2f}', settings, run.checkpoint,
-                         run.checkpoint_sha256[:8], run.time, run.hardware))
-    return rows
+    """One row of :data:`COLUMNS` for each number.
+
+    Of a config and a checkpoint only the name and, of the latter, its folder.
+    """
+    return [_row(run, result) for run in runs for result in run.results]
+
+
+def _row(run: EvaluationRun, result: Result) -> Tuple[str, ...]:
+    # Features that owe nothing to the run's checkpoint are not to bear its name.
+    weights = '', ''
+    if result.features not in (UNTRAINED, PIXELS):
+        weights = '/'.join(run.checkpoint.split('/')[-2:]), run.checkpoint_sha256[:8]
+    number = f'{result.value:.2f}' if result.unit == '%' else f'{result.value:.4g}'
+    seed = '' if run.seed is None else str(run.seed)
+    return (result.dataset, result.split, result.features, result.protocol,
+            result.metric, f'{number} {result.unit}'.strip(), _pairs(result.settings),
+            _pairs(run.study), Path(run.config).stem, *weights, seed, run.time,
+            run.hardware)
+
+
+def _pairs(settings: Dict[str, Value]) -> str:
+    return ', '.join(
+        f'{key} {value:.4g}' if isinstance(value, (int, float)) else f'{key} {value}'
+        for key, value in settings.items() if value != '')
+
+
+def _table(runs: Sequence[EvaluationRun]) -> List[Tuple[str, ...]]:
+    """A head and the rows, without columns that are empty in all of them."""
+    rows = rows_of(runs)
+    kept = [any(cells) for cells in zip(*rows)]
+    return [tuple(compress(row, kept)) for row in (COLUMNS, *rows)]
 
 
 def markdown(runs: Sequence[EvaluationRun]) -> str:
     """The rows as a table in GitHub's Markdown."""
-    lines = [COLUMNS, ['--:' if name == 'value' else ':--' for name in COLUMNS]]
-    for row in rows_of(runs):
+    head, *rows = _table(runs)
+    lines = [head, ['--:' if name == 'value' else ':--' for name in head]]
+    for row in rows:
         lines.append([cell.replace('|', '\\|').replace('\n', ' ') for cell in row])
     return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
 
@@ -93,53 +121,38 @@ def page(found: Found) -> str:
 
     A click on a column's head sorts by it.
     """
-    head = ''.join(f'<th>{name}</th>' for name in COLUMNS)
-    body = ''.join(f'<tr>{_cells(row)}</tr>\n' for row in rows_of(found.runs))
+    names, *rows = _table(found.runs)
+    head = ''.join(f'<th>{name}</th>' for name in names)
+    body = ''.join(f'<tr>{_cells(names, row)}</tr>\n' for row in rows)
     curves = ''.join(_figure(path) for path in found.logs)
+    script = _SCRIPT.replace('VALUE', str(names.index('value')))
     return (f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8">'
             f'<title>Evaluations</title><style>{_LOOK}</style>\n<h1>Evaluations</h1>'
-            '<p>Accuracies in percent. Click on a column to sort.</p>\n'
+            '<p>A click on the head of a column sorts by it.</p>\n'
             f'<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>\n'
-            f'{curves}<script>{_SCRIPT}</script></html>\n')
+            f'{curves}<script>{script}</script></html>\n')
 
 
-def _cells(row: Sequence[str]) -> str:
-    return ''.join(f'<td class="value">{html.escape(cell)}</td>' if name ==
-                   'value' else f'<td>{html.escape(cell)}</td>'
-                   for name, cell in zip(COLUMNS, row))
+def _cells(names: Sequence[str], row: Sequence[str]) -> str:
+    return ''.join(f'<td class="{name}">{html.escape(cell)}</td>'
+                   for name, cell in zip(names, row))
 
 
 def _figure(path: Path) -> str:
     """The loss curve of a log as a heading and a PNG, nothing where there is none."""
-    steps, losses = read_losses(path)
-    if not steps:
+    scalars = read_scalars(path)
+    if not scalars:
         return ''
-    png = base64.b64encode(_loss_png(steps, losses)).decode()
+    png = base64.b64encode(_loss_png(scalars)).decode()
     name = html.escape(str(path.parent.parent))  # <run>/vis_data/scalars.json
     return (f'<h2>{name}</h2><img alt="training loss of {name}" '
             f'src="data:image/png;base64,{png}">\n')
 
 
-def read_losses(path: Path) -> Tuple[List[int], List[float]]:
-    """Steps and losses of a ``scalars.json``; a last line cut short is left out."""
-    steps, losses = [], []
-    for line in path.read_text().splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:  # the run was killed while it wrote
-            continue
-        if isinstance(entry, dict) and 'loss' in entry and 'step' in entry:
-            steps.append(entry['step'])
-            losses.append(entry['loss'])
-    return steps, losses
-
-
-def _loss_png(steps: List[int], losses: List[float]) -> bytes:
+def _loss_png(scalars: List[dict]) -> bytes:
     with style():
         figure = new_figure(7, 3)
-        axes = figure.subplots()
-        axes.plot(steps, losses, color=COLOURS[0])
-        axes.set(xlabel='iteration', ylabel='training loss [nats]')
+        plot_loss(figure.subplots(), scalars)
         target = io.BytesIO()
         figure.savefig(target, format='png', dpi=90)
     return target.getvalue()

@@ -92,7 +92,7 @@ def augmentations(cfg: Config, firsts: Sequence[str],
         names = [first] if first == second else [first, second]
         studied = [TRANSFORMATIONS[name] for name in names]
         step = dict(views, **whole, transforms=[[], studied])
-        yield (first, second), {PIPELINE: _with_views(cfg, place, step, before)}
+        yield (first, second), {PIPELINE: with_views(cfg, place, step, before)}
 
 
 def color_strength(cfg: Config, strengths: Sequence[str]) -> Iterator[Cell]:
@@ -105,7 +105,7 @@ def color_strength(cfg: Config, strengths: Sequence[str]) -> Iterator[Cell]:
             _check_blur(views.size)
             transforms.append(dict(type='simclr_mm.RandomGaussianBlur'))
         step = dict(views, transforms=transforms)
-        yield (name, ), {PIPELINE: _with_views(cfg, place, step, before)}
+        yield (name, ), {PIPELINE: with_views(cfg, place, step, before)}
 
 
 def head(cfg: Config, kinds: Sequence[str], widths: Sequence[float]) -> Iterator[Cell]:
@@ -197,7 +197,9 @@ def _check_blur(size: int) -> None:
                          'kernel is a tenth of that: leave it out of --values')
 
 
-def _with_views(cfg: Config, place: int, step: dict, before: List[dict]) -> List[dict]:
+def with_views(cfg: Config, place: int, step: dict,
+               before: Sequence[dict]) -> List[dict]:
+    """The training pipeline with another TwoViews and other steps before it."""
     return [*before, step, *cfg.train_dataloader.dataset.pipeline[place + 1:]]
 
 

@@ -1,31 +1,39 @@
 """Many training runs that differ in what a study varies: their files.
 
 ``configs/NAME.py`` is all that a run trains with. ``runs/NAME`` is its work dir: what
-it printed in ``log.txt``, checkpoints, and, when it is done, its row as JSON.
+it printed in ``log.txt``, checkpoints, and, when it is done, its result as JSON, in the
+form of every evaluation.
 """
-import json
 import re
+import shlex
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence
 
 from mmengine.config import Config
 
+from simclr_mm.checkpoints import read_checkpoint
 from simclr_mm.checkpoints.atomic import atomic_file
+from simclr_mm.evaluation import PRETRAINED, EvaluationRun, Result, read_run
 
-from .studies import Options, Study, Value
+from .evaluation_run import knn_settings, scored_dataset
+from .fingerprint import state_hash
+from .linear_run import PENALTY
+from .studies import STUDIES, Options, Value
 
-Row = Dict[str, object]
-METRICS = dict(knn='knn/top1', linear='linear/top1')
+Row = Dict[str, Value]
+METRICS = ('knn', 'linear')
 
 
 class Run(NamedTuple):
     """One cell of a study.
 
     Args:
+        study: Its name in ``studies.STUDIES``.
         labels: Its value on each axis, by the axis' name.
         work_dir: Folder of the sweep.
         metric: 'knn' or 'linear'.
     """
+    study: str
     labels: Dict[str, Value]
     work_dir: Path
     metric: str
@@ -45,19 +53,33 @@ class Run(NamedTuple):
         return self.work_dir / 'runs' / self.name
 
     @property
-    def row_file(self) -> Path:
+    def result_file(self) -> Path:
         return self.folder / f'{self.metric}.json'
 
     def row(self) -> Row:
-        return json.loads(self.row_file.read_text())
+        """Its line of the table.
+
+        Raises:
+            ValueError: The file is of another version of this package.
+        """
+        done = read_run(self.result_file)
+        if done is None:
+            raise ValueError(f'{self.result_file} is no result of this version: delete '
+                             'it, and the same command evaluates the run anew')
+        minutes = round(done.seconds / 60, 2)
+        return dict(
+            self.labels,
+            metric=f'{self.metric}/top1',
+            value=done.results[0].value,
+            minutes=minutes)
 
 
-def plan(study: Study, cfg: Config, values: Sequence[Sequence[Value]], work_dir: Path,
+def plan(study: str, cfg: Config, values: Sequence[Sequence[Value]], work_dir: Path,
          metric: str) -> List[Run]:
     """Write the config of every cell, or find the one that is there.
 
     Args:
-        study: From ``studies.STUDIES``.
+        study: Its name in ``studies.STUDIES``.
         cfg: What all runs have in common.
         values: Those of each axis.
         work_dir: Folder of the sweep.
@@ -72,10 +94,11 @@ def plan(study: Study, cfg: Config, values: Sequence[Sequence[Value]], work_dir:
                          'this config has no val_evaluator of type '
                          'simclr_mm.KNNAccuracy: take a pretraining config')
     runs = []
-    for labels, options in study.cells(cfg, *values):
-        labels = dict(zip((axis.name for axis in study.axes), labels))
-        run = Run(labels, work_dir, metric)
-        _write_config(run, cell_config(cfg, options))
+    axes = STUDIES[study].axes
+    for labels, options in STUDIES[study].cells(cfg, *values):
+        labels = dict(zip((axis.name for axis in axes), labels))
+        run = Run(study, labels, work_dir, metric)
+        write_config(run, cell_config(cfg, options))
         runs.append(run)
     return runs
 
@@ -100,7 +123,12 @@ def last_step(cfg: Config) -> int:
     return cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
 
 
-def _write_config(run: Run, cfg: Config) -> None:
+def write_config(run: Run, cfg: Config) -> None:
+    """Write the config of a run, unless it is there.
+
+    Raises:
+        ValueError: Another config is there, and was trained with.
+    """
     if run.config.is_file():
         if Config.fromfile(run.config).to_dict() == cfg.to_dict():
             return
@@ -121,3 +149,30 @@ def command(run: Run) -> List[str]:
         str(run.config), '--work-dir',
         str(run.folder), '--resume'
     ]
+
+
+def result_of(run: Run, value: float, checkpoint: str, seconds: float) -> EvaluationRun:
+    """What a finished run found, in the form of every evaluation.
+
+    Args:
+        run: The run.
+        value: Top-1 accuracy in percent.
+        checkpoint: Its last one, a path.
+        seconds: That training and evaluation took.
+    """
+    cfg = Config.fromfile(run.config)
+    dataset = cfg.val_dataloader.dataset
+    settings = dict(penalty=PENALTY)
+    if run.metric == 'knn':
+        settings = knn_settings(cfg.val_evaluator, dataset)
+    result = Result('classification', *scored_dataset(dataset), PRETRAINED, run.metric,
+                    'top1', round(value, 4), settings)
+    state = read_checkpoint(checkpoint)['state_dict']
+    return EvaluationRun(
+        str(run.config),
+        checkpoint,
+        state_hash(state),
+        cfg.randomness.seed,
+        round(seconds, 1), [result],
+        command=shlex.join(command(run)),
+        study=dict(study=run.study, **run.labels))

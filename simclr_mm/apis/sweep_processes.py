@@ -7,50 +7,49 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Callable, Dict, Iterator, List, Sequence, Set, Tuple, Union
+from typing import Callable, Iterator, List, Sequence, Set, Tuple, Union
 
 import torch
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
-from simclr_mm.checkpoints.atomic import atomic_file
+from simclr_mm.evaluation import EvaluationRun
 
-from .sweep import METRICS, Row, Run, command, last_step
+from .sweep import Run, command, last_step, result_of
 
 
 class RunFailed(Exception):
     """A run that gave no value; the message says why and where to read more."""
 
 
-def carry_out(runs: Sequence[Run], run_one: Callable[[Run, str], float],
-              devices: Sequence[str]) -> Iterator[Tuple[Run, Union[Row, RunFailed]]]:
-    """Do the runs that have no row yet.
+def carry_out(
+        runs: Sequence[Run], run_one: Callable[[Run, str],
+                                               EvaluationRun], devices: Sequence[str]
+) -> Iterator[Tuple[Run, Union[EvaluationRun, RunFailed]]]:
+    """Do the runs that have no result yet, and write their results.
 
     Args:
         runs: From :func:`plan`.
-        run_one: Takes a run and a device, gives its value in percent.
+        run_one: Takes a run and a device, gives its result.
         devices: One for each process: what CUDA_VISIBLE_DEVICES shall be, or ''.
 
     Yields:
-        Each run as it ends, with its row or a :class:`RunFailed`.
+        Each run as it ends, with its result or a :class:`RunFailed`.
     """
     free: SimpleQueue = SimpleQueue()
     for device in devices:
         free.put(device)
 
-    def work(run: Run) -> Row:
-        device, start = free.get(), time.time()
+    def work(run: Run) -> EvaluationRun:
+        device = free.get()
         try:
-            value = run_one(run, device)
+            result = run_one(run, device)
         finally:
             free.put(device)
-        row = dict(run.labels, metric=METRICS[run.metric], value=round(value, 4))
-        row.update(minutes=round((time.time() - start) / 60, 2), command=command(run))
-        with atomic_file(run.row_file) as file:
-            file.write(json.dumps(row, indent=2).encode())
-        return row
+        result.write(run.result_file)
+        return result
 
-    missing = [run for run in runs if not run.row_file.is_file()]
+    missing = [run for run in runs if not run.result_file.is_file()]
     executor = ThreadPoolExecutor(len(devices))
     try:
         futures = {executor.submit(work, run): run for run in missing}
@@ -78,8 +77,8 @@ class TrainAndEvaluate:
         self.running: Set[subprocess.Popen] = set()
         self.stopped = False
 
-    def __call__(self, run: Run, device: str) -> float:
-        """Train, and read or compute the value, in percent.
+    def __call__(self, run: Run, device: str) -> EvaluationRun:
+        """Train, and read or compute the accuracy.
 
         Args:
             run: What to do.
@@ -88,18 +87,28 @@ class TrainAndEvaluate:
         Raises:
             RunFailed: A process ended with an error, or without a value.
         """
-        env = dict(os.environ)
-        env.setdefault('OMP_NUM_THREADS', str(self.threads))
-        if device:
-            env['CUDA_VISIBLE_DEVICES'] = device
-        self._call(run, [str(self.tools / 'train.py'), *command(run)[2:]], env)
+        started = time.time()
+        checkpoint = self.train(run, device)
         if run.metric == 'knn':
-            return _last_validation(run)
+            value = last_validation(run, 'knn/top1')
+        else:
+            value = self._linear(run, checkpoint, device)
+        return result_of(run, value, checkpoint, time.time() - started)
+
+    def train(self, run: Run, device: str) -> str:
+        """Train, or go on training; returns the last checkpoint."""
+        self._call(run, [str(self.tools / 'train.py'), *command(run)[2:]], device)
         checkpoint = find_latest_checkpoint(str(run.folder))
-        result = run.folder / 'linear_value.json'
-        files = [str(run.config), checkpoint, str(result)]
-        self._call(run, ['-m', 'simclr_mm.apis.linear_run', *files], env)
-        return json.loads(result.read_text())
+        if checkpoint is None:
+            raise RunFailed(f'the training left no checkpoint in {run.folder}: keep '
+                            'default_hooks.checkpoint')
+        return checkpoint
+
+    def _linear(self, run: Run, checkpoint: str, device: str) -> float:
+        file = run.folder / 'linear_value.json'
+        files = [str(run.config), checkpoint, str(file)]
+        self._call(run, ['-m', 'simclr_mm.apis.linear_run', *files], device)
+        return json.loads(file.read_text())
 
     def stop(self) -> None:
         """End what is running; its checkpoints stay, to go on from."""
@@ -107,9 +116,13 @@ class TrainAndEvaluate:
         for process in list(self.running):
             process.terminate()
 
-    def _call(self, run: Run, arguments: List[str], env: Dict[str, str]) -> None:
+    def _call(self, run: Run, arguments: List[str], device: str) -> None:
         if self.stopped:
             raise RunFailed('stopped')
+        env = dict(os.environ)
+        env.setdefault('OMP_NUM_THREADS', str(self.threads))
+        if device:
+            env['CUDA_VISIBLE_DEVICES'] = device
         log = run.folder / 'log.txt'
         run.folder.mkdir(parents=True, exist_ok=True)
         with open(log, 'ab') as file:
@@ -126,12 +139,13 @@ class TrainAndEvaluate:
                             f'see {log})')
 
 
-def _last_validation(run: Run) -> float:
+def last_validation(run: Run, metric: str) -> float:
+    """A metric of the validation at the end of a run, by its name in the log."""
     last = last_step(Config.fromfile(run.config))
     for log in sorted(run.folder.glob('*/vis_data/scalars.json'), reverse=True):
         for entry in map(json.loads, log.read_text().splitlines()):
-            if entry.get('step') == last and METRICS['knn'] in entry:
-                return entry[METRICS['knn']]
+            if entry.get('step') == last and metric in entry:
+                return entry[metric]
     raise RunFailed(f'{run.folder} holds a finished training but no validation at its '
                     'end: delete the folder to train anew')
 

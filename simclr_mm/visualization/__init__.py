@@ -1,3 +1,4 @@
-from .report import plot_report, read_scalars
+from .loss import read_scalars
+from .report import plot_report
 
 __all__ = ['plot_report', 'read_scalars']

@@ -12,6 +12,7 @@ from .style import mark, new_figure, save, style
 METHODS = ('tsne', 'umap', 'pca')
 _NAMES = dict(tsne='t-SNE', umap='UMAP', pca='PCA')
 _LEGEND = 24  # classes whose names fit
+_IN_LEGEND = 60  # size of a marker there, in square points
 
 
 def project(features: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
@@ -63,32 +64,39 @@ def plot_scatter(path: str, points: np.ndarray, labels: np.ndarray,
         method: What :func:`project` was given.
         title: Title of the picture.
     """
-    counts = np.bincount(labels, minlength=max(1, len(classes)))
-    largest = np.argsort(-counts, kind='stable')[:_LEGEND]
     with style():
         figure = new_figure(9.5, 7)
         axes = figure.subplots()
-        rest = ~np.isin(labels, largest)
-        if rest.any():
-            _points(axes, points[rest], '#DDDDDD', 'o',
-                    f'{len(np.unique(labels[rest]))} more classes ({rest.sum()})')
-        for place, label in enumerate(sorted(largest)):
-            name = classes[label] if len(classes) > 1 else 'images'
-            if counts[label]:
-                _points(axes, points[labels == label], *mark(place),
-                        f'{name} ({counts[label]})')
-        name = _NAMES[method]
+        plot_map(axes, points, labels, classes, method)
         axes.set_title(title)
-        axes.set_xlabel(f'{name} 1 (no unit)')
-        axes.set_ylabel(f'{name} 2 (no unit)')
-        axes.set(xticks=[], yticks=[])
-        if len(classes) > 1:
-            axes.legend(
-                title='class (images)',
-                loc='center left',
-                bbox_to_anchor=(1, 0.5),
-                markerscale=2.5)
         save(figure, path)
+
+
+def plot_map(axes: Axes, points: np.ndarray, labels: np.ndarray, classes: Sequence[str],
+             method: str) -> None:
+    """Draw what :func:`plot_scatter` writes."""
+    counts = np.bincount(labels, minlength=max(1, len(classes)))
+    largest = np.argsort(-counts, kind='stable')[:_LEGEND]
+    rest = ~np.isin(labels, largest)
+    if rest.any():
+        _points(axes, points[rest], '#DDDDDD', 'o',
+                f'{len(np.unique(labels[rest]))} more classes ({rest.sum()})')
+    for place, label in enumerate(sorted(largest)):
+        name = classes[label] if len(classes) > 1 else 'images'
+        if counts[label]:
+            _points(axes, points[labels == label], *mark(place),
+                    f'{name} ({counts[label]})')
+    name = _NAMES[method]
+    axes.set(
+        xlabel=f'{name} 1 (no unit)',
+        ylabel=f'{name} 2 (no unit)',
+        xticks=[],
+        yticks=[])
+    if len(classes) > 1:
+        legend = axes.legend(
+            title='class (images)', loc='center left', bbox_to_anchor=(1, 0.5))
+        for handle in legend.legend_handles:
+            handle.set_sizes([_IN_LEGEND])
 
 
 def _points(axes: Axes, points: np.ndarray, colour: str, marker: str,

@@ -55,15 +55,17 @@ def plot_bars(path: str, series: Series, places: Sequence, labels: Sequence[str]
         colours = {name: COLOURS[k % len(COLOURS)] for k, name in enumerate(series)}
         for name, numbers in series.items():
             if None in numbers:
+                label = f'{name} ({numbers[None]:.1f})'
                 axes.axhline(
-                    numbers[None], color=colours[name], linestyle='--', label=name)
+                    numbers[None], color=colours[name], linestyle='--', label=label)
         bars = {name: row for name, row in series.items() if None not in row}
         _draw_bars(axes, bars, places, colours)
         every = [value for row in series.values() for value in row.values()]
         margin = max(1.0, 0.25 * (max(every) - min(every)))
         lowest = max(0, min(every) - margin)
         axes.set_ylim(lowest, max(every) + margin)
-        _finish(axes, places, labels, len(series))
+        axes.set_xlim(-0.6, len(places) - 0.4)
+        _finish(axes, places, labels, len(series) + len(axes.get_lines()))
         if lowest > 0:
             axes.set_ylabel(f'{labels[1]}, from {lowest:.0f} on')
         figure.suptitle(title)
@@ -86,7 +88,13 @@ def _draw_bars(axes: Axes, bars: Series, places: Sequence, colours: Dict[str,
                 color=colours[name],
                 label=None if name in named else name)
             named.add(name)
-            axes.bar_label(bar, fmt='%.1f', fontsize=8, padding=1)
+            # On white, because a dashed line may run there.
+            axes.bar_label(
+                bar,
+                fmt='%.1f',
+                fontsize=8,
+                padding=2,
+                bbox=dict(facecolor='white', edgecolor='none', pad=0.3))
 
 
 def _finish(axes: Axes, places: Sequence, labels: Sequence[str], count: int) -> None:

@@ -71,7 +71,7 @@ def _histogram(axes: Axes, name: str, positives: np.ndarray,
             label=f'{label}\n{len(values):,} pairs, mean {mean:.2f}')
         axes.axvline(mean, color=colour, linestyle='--', linewidth=2)
     axes.set_title(f'{name}: a positive beats a negative in '
-                   f'{100 * separation(positives, negatives):.1f} %')
+                   f'{100 * separation(positives, negatives):.1f} % of cases')
     axes.set_xlabel('cosine similarity (dashed: mean)')
     axes.set_ylabel('share of the pairs of each kind [%]')
     axes.legend(loc='upper left', framealpha=1)

@@ -17,7 +17,10 @@ DIGITS = Path(__file__).parents[2] / 'configs/simclr_r18-w16_1xb64-coslr-30e_dig
 
 @pytest.fixture(scope='module')
 def cfg():
-    return Config.fromfile(DIGITS)
+    """Its views drawn one image at a time, as TwoViews alone does."""
+    cfg = Config.fromfile(DIGITS)
+    cfg.train_dataloader.dataset.batched = False
+    return cfg
 
 
 def test_counts_of_the_same_crops(cfg):

@@ -1,4 +1,6 @@
 """Features, classes and views for pictures."""
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from simclr_mm.apis import get_model
 from simclr_mm.apis.embed import embed_folder
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.apis.labelled_features import (embed_views, from_config, from_embedding,
-                                              training_set)
+                                              gallery_and_queries, training_set)
 from simclr_mm.datasets import SampleIndex
 
 DIGITS = 'simclr_r18-w16_1xb64-coslr-30e_digits'
@@ -33,6 +35,19 @@ def test_the_queries_of_a_config(model):
     test_set = simclr_mm.datasets.Digits(split='test')
     rows = np.sort(np.random.default_rng(1).choice(500, 30, replace=False))
     assert data.labels.tolist() == [test_set[row]['gt_label'] for row in rows]
+
+
+def test_a_gallery_and_its_queries(model):
+    loader = copy.deepcopy(model._config.test_dataloader)
+    loader.dataset.update(gallery_per_class=3)
+    gallery, queries = gallery_and_queries(model, loader)
+    assert gallery[0].shape == (30, 128) and queries[0].shape == (500, 128)
+    assert np.bincount(gallery[1]).tolist() == [3] * 10
+    test_set = simclr_mm.datasets.Digits(split='test')
+    assert queries[1].tolist() == test_set.get_gt_labels().tolist()
+    loader.dataset = dict(type='simclr_mm.Digits', split='test', pipeline=[])
+    with pytest.raises(ValueError, match='test dataset is a Digits, without a gallery'):
+        gallery_and_queries(model, loader)
 
 
 def test_folders_are_the_classes(model, tmp_path):

@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
-from simclr_mm.apis.results_report import collect, markdown, page
-from simclr_mm.evaluation import EvaluationRun, Result
+from simclr_mm.apis.results_report import COLUMNS, collect, markdown, page, rows_of
+from simclr_mm.evaluation import PIXELS, PRETRAINED, UNTRAINED, EvaluationRun, Result
 
 
 def run(checkpoint, value, when):
     result = Result('classification', 'CIFAR10', 'test', 'pretrained | <b>encoder</b>',
-                    'linear-swept', 'top1', value, dict(penalty=0.0123456))
+                    'linear-swept', 'top1', value, dict(penalty=0.0123466, part='1%'))
     return EvaluationRun(
         'a.py', checkpoint, '0123456789abcdef', 0, 60, [result], time=when)
 
@@ -42,7 +42,33 @@ def test_markdown_table(work_dirs):
     lines = markdown(collect(work_dirs).runs).splitlines()
     assert len(lines) == 4
     assert len({len(re.findall(r'(?<!\\)\|', line)) for line in lines}) == 1
-    assert 'early.pth' in lines[2] and '| 9.00 | penalty 0.01235 |' in lines[2]
+    assert '| 9.00 % | penalty 0.01235, part 1% | a | early.pth | 01234567 |' in lines[
+        2]
+    assert 'study' not in lines[0]  # nobody made one
+
+
+def test_only_rows_of_the_checkpoint_bear_its_name():
+    done = run('far/away/w/a.pth', 50, '2026-01-01T00:00:00Z')
+    done.seed = None
+    done.results = [
+        Result('classification', 'CIFAR10', 'test', features, 'knn', 'top1', 1)
+        for features in (PRETRAINED, UNTRAINED, PIXELS)
+    ]
+    done.results.append(
+        Result(
+            'representation',
+            'CIFAR10',
+            'test',
+            'checkpoint',
+            'label-free',
+            'feature_std',
+            0.012346,
+            unit=''))
+    table = [dict(zip(COLUMNS, row)) for row in rows_of([done])]
+    assert [row['checkpoint'] for row in table] == ['w/a.pth', '', '', 'w/a.pth']
+    assert [row['weights'] for row in table] == ['01234567', '', '', '01234567']
+    assert [row['value'] for row in table] == ['1.00 %'] * 3 + ['0.01235']
+    assert {row['seed'] for row in table} == {''}
 
 
 def test_page_stands_alone(work_dirs):

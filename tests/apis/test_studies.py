@@ -42,7 +42,8 @@ def digits():
 @pytest.fixture(scope='module')
 def digit(digits):
     """(8, 8, 3), one image."""
-    return DATASETS.build({**digits.train_dataloader.dataset, 'pipeline': []})[3]['img']
+    dataset = dict(digits.train_dataloader.dataset, pipeline=[], batched=False)
+    return DATASETS.build(dataset)[3]['img']
 
 
 @pytest.fixture(scope='module')

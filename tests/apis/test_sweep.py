@@ -1,22 +1,23 @@
 """A sweep does each run once, whatever stops it."""
 import copy
 import csv
-import json
+import hashlib
 import threading
 import time
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.image import imread
 from mmengine.config import Config
 
 from simclr_mm.apis import sweep, sweep_processes
 from simclr_mm.apis.studies import STUDIES, values_of
 from simclr_mm.apis.sweep_results import draw, write_table
+from simclr_mm.evaluation import EvaluationRun, Result, read_run
 
 DIGITS = Path(__file__).parents[2] / 'configs/simclr_r18-w16_1xb64-coslr-30e_digits.py'
-STUDY = STUDIES['head']
-VALUES = values_of(STUDY, dict(head=['none', 'linear'], width=[8, 16]))
+VALUES = values_of(STUDIES['head'], dict(head=['none', 'linear'], width=[8, 16]))
 
 
 @pytest.fixture(scope='module')
@@ -25,7 +26,14 @@ def cfg():
 
 
 def plan(cfg, folder, metric='knn'):
-    return sweep.plan(STUDY, cfg, VALUES, folder, metric)
+    return sweep.plan('head', cfg, VALUES, folder, metric)
+
+
+def found(value):
+    """What a run that ended well found."""
+    result = Result('classification', 'Digits', 'test', 'pretrained encoder', 'knn',
+                    'top1', value)
+    return EvaluationRun('a.py', 'b.pth', 'c0ffee', 0, 30, [result])
 
 
 def carry_out(runs, run_one, processes=1):
@@ -41,16 +49,17 @@ def test_only_missing_runs_are_done(cfg, tmp_path):
         asked.append(run.name)
         if len(asked) == 2:
             raise sweep_processes.RunFailed('out of memory')
-        return 10.0 + len(asked)
+        return found(10.0 + len(asked))
 
     runs = plan(cfg, tmp_path)
     assert [run.name for run in runs
             ] == ['head=none,width=', 'head=linear,width=8', 'head=linear,width=16']
     results = carry_out(runs, run_one)
     assert str(results['head=linear,width=8']) == 'out of memory'
-    assert not runs[1].row_file.exists()
-    assert json.loads(runs[0].row_file.read_text()) == results['head=none,width=']
-    assert runs[0].row()['value'] == 11.0
+    assert not runs[1].result_file.exists()
+    assert read_run(runs[0].result_file) == results['head=none,width=']
+    assert runs[0].row() == dict(
+        head='none', width='', metric='knn/top1', value=11.0, minutes=0.5)
 
     again = carry_out(plan(cfg, tmp_path), run_one)  # the failed one, and no other
     assert list(again) == ['head=linear,width=8']
@@ -65,7 +74,7 @@ def test_an_interrupted_sweep_starts_nothing_more(cfg, tmp_path):
 
     def run_one(run, device):
         asked.append(run.name)
-        return 1.0
+        return found(1.0)
 
     runs = plan(cfg, tmp_path)
     going = sweep_processes.carry_out(runs, lambda *a: time.sleep(0.1) or run_one(*a),
@@ -92,7 +101,7 @@ def test_each_process_has_its_device(cfg, tmp_path, monkeypatch):
         together.append(device)
         if len(together) < 3:
             meeting.wait()  # two runs at a time
-        return 0.0
+        return found(0.0)
 
     for _ in sweep_processes.carry_out(plan(cfg, tmp_path), run_one, devices[:2]):
         pass
@@ -120,6 +129,14 @@ def test_rows_of_other_settings_are_not_mixed(cfg, tmp_path):
         plan(cfg, tmp_path)
 
 
+def test_a_row_of_another_version(cfg, tmp_path):
+    run = plan(cfg, tmp_path)[0]
+    run.folder.mkdir(parents=True)
+    run.result_file.write_text('{"value": 20.0}')
+    with pytest.raises(ValueError, match='knn.json is no result of this version'):
+        run.row()
+
+
 def test_knn_needs_a_validation(cfg, tmp_path):
     bare = copy.deepcopy(cfg)
     bare.val_evaluator = None
@@ -144,11 +161,25 @@ def test_value_is_that_of_the_last_epoch(cfg, tmp_path):
     log = run.folder / '20260101_000000/vis_data/scalars.json'
     log.parent.mkdir(parents=True)
     log.write_text('{"loss": 1, "step": 30}\n{"knn/top1": 20.0, "step": 15}\n')
+    with pytest.raises(sweep_processes.RunFailed, match='left no checkpoint'):
+        trainer(run, '')
+    state = dict(weight=torch.arange(3.))
+    torch.save(dict(state_dict=state), run.folder / 'epoch_30.pth')
+    (run.folder / 'last_checkpoint').write_text(str(run.folder / 'epoch_30.pth'))
     with pytest.raises(sweep_processes.RunFailed, match='no validation at its end'):
         trainer(run, '')
     with log.open('a') as file:
         file.write('{"knn/top1": 21.5, "step": 30}\n')
-    assert trainer(run, '') == 21.5
+    done = trainer(run, '')
+    result, = done.results
+    assert (result.dataset, result.split, result.protocol, result.metric, result.value,
+            result.unit) == ('Digits', 'test', 'knn', 'top1', 21.5, '%')
+    assert result.settings == dict(k=20, temperature=0.07)
+    assert done.study == dict(study='head', head='none', width='')
+    assert (done.seed, done.config) == (0, str(run.config))
+    assert done.command == ' '.join(sweep.command(run))
+    assert done.checkpoint_sha256 == hashlib.sha256(
+        b'weight torch.float32 (3,)' + state['weight'].numpy().tobytes()).hexdigest()
 
 
 def test_stop_ends_what_is_running(cfg, tmp_path):

@@ -1,17 +1,7 @@
-import json
-
 import cv2
 import numpy as np
 
-from simclr_mm.visualization import plot_report, read_scalars
-
-
-def test_only_training_entries_are_read(tmp_path):
-    entries = [dict(step=1, loss=2.0, chance=3.0), {'knn/top1': 50.0, 'step': 1}]
-    (tmp_path / 'vis_data').mkdir()
-    (tmp_path / 'vis_data' / 'scalars.json').write_text('\n'.join(
-        map(json.dumps, entries)))
-    assert read_scalars(tmp_path) == entries[:1]
+from simclr_mm.visualization import plot_report
 
 
 def test_report_shows_the_views_in_their_colours(tmp_path):

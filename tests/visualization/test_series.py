@@ -33,7 +33,7 @@ def test_bars(axes):
     line, = axes[0].get_lines()
     assert set(np.ravel(line.get_ydata())) == {40.0}
     names = [text.get_text() for text in axes[0].get_legend().get_texts()]
-    assert sorted(names) == ['linear', 'mlp', 'none']
+    assert sorted(names) == ['linear', 'mlp', 'none (40.0)']
 
 
 def test_lines(axes):
@@ -47,3 +47,11 @@ def test_lines(axes):
 def test_one_series_needs_no_legend(axes):
     plot_bars('', {'': {'1/2': 3.0, '1': 4.0}}, ['1/2', '1'], LABELS, 'title')
     assert axes[0].get_legend() is None
+
+
+def test_a_line_alone_is_named(axes):
+    plot_bars('', {'none': {None: 33.3}}, [8], LABELS, 'title')
+    name, = axes[0].get_legend().get_texts()
+    assert name.get_text() == 'none (33.3)'
+    left, right = axes[0].get_xlim()
+    assert left < -0.4 and right > 0.4  # the place is not on the border

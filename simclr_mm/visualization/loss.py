@@ -1,0 +1,42 @@
+"""The training loss of a run over its iterations."""
+import json
+from pathlib import Path
+from typing import List, Sequence, Union
+
+from matplotlib.axes import Axes
+
+from .style import COLOURS
+
+
+def read_scalars(path: Union[str, Path]) -> List[dict]:
+    """The training entries of a ``vis_data/scalars.json``, oldest first.
+
+    A last line that was cut short, because the run was killed, is left out.
+    """
+    entries = []
+    for line in Path(path).read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and 'loss' in entry and 'step' in entry:
+            entries.append(entry)
+    return entries
+
+
+def plot_loss(axes: Axes, scalars: Sequence[dict]) -> None:
+    """Draw the loss, and beside it chance where the log has it.
+
+    Args:
+        axes: Where.
+        scalars: What :func:`read_scalars` gives: ``step``, ``loss``, maybe ``chance``.
+    """
+    steps = [entry['step'] for entry in scalars]
+    losses = [entry['loss'] for entry in scalars]
+    axes.plot(steps, losses, color=COLOURS[0], label='training loss')
+    if all('chance' in entry for entry in scalars):
+        chance = [entry['chance'] for entry in scalars]
+        axes.plot(steps, chance, '--', color=COLOURS[9], label='chance, ln(VN - 1)')
+        axes.legend()
+    axes.set(xlabel='iteration', ylabel='loss [nats]', ylim=(0, None))
+    axes.grid(alpha=0.3)
