@@ -9,7 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
-from simclr_mm.checkpoints import atomic_file, cache_home, transfer
+from simclr_mm.checkpoints import atomic_file, cache_home
+from simclr_mm.checkpoints.transfer import transfer
 
 from .stored_images import optional_package
 

@@ -44,7 +44,7 @@ class TarIndex:
     @classmethod
     def read(cls, source: Path) -> 'TarIndex':
         """Read what ``write`` wrote."""
-        with np.load(source, allow_pickle=False) as columns:
+        with np.load(source) as columns:
             return cls(**{field.name: columns[field.name] for field in fields(cls)})
 
     def sorted_by_name(self) -> 'TarIndex':
