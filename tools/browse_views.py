@@ -8,6 +8,7 @@ import numpy as np
 from mmengine.config import Config
 
 from simclr_mm.apis import command_line
+from simclr_mm.apis.data_folder import train_on_folder
 from simclr_mm.apis.labelled_features import training_set
 from simclr_mm.visualization.views import make_views, plot_views
 
@@ -37,7 +38,7 @@ def main() -> None:
     args = parse_args()
     cfg = Config.fromfile(args.config)
     if args.data is not None:
-        command_line.train_on_folder(cfg, args.data)
+        train_on_folder(cfg, args.data)
     command_line.merge_cfg_options(cfg, args.cfg_options)
     dataset = training_set(cfg)
     rng = np.random.default_rng(args.seed)

@@ -10,6 +10,7 @@ import time
 from mmengine.config import Config
 
 from simclr_mm.apis import command_line
+from simclr_mm.apis.data_folder import test_on_folder
 from simclr_mm.apis.feature_cache import default_cache
 from simclr_mm.apis.feature_table import as_run, feature_rows, print_rows
 
@@ -54,7 +55,7 @@ def main() -> None:
 
     cfg = Config.fromfile(args.config)
     if args.data is not None:
-        command_line.test_on_folder(cfg, args.data)
+        test_on_folder(cfg, args.data)
     command_line.merge_cfg_options(cfg, args.cfg_options)
     rows, _ = feature_rows(cfg, args.checkpoint, args.per_class, args.draws, args.sweep,
                            args.cache)

@@ -10,9 +10,9 @@ import os
 from pathlib import Path
 
 from simclr_mm.apis import command_line
-from simclr_mm.apis.pack import UNREADABLE, pack_folder
+from simclr_mm.apis.pack import pack_folder
 from simclr_mm.apis.pack_plan import PackSettings
-from simclr_mm.datasets.pack_index import FORMATS
+from simclr_mm.datasets.pack_index import FORMATS, UNREADABLE
 
 
 def parse_args() -> argparse.Namespace:

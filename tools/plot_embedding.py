@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from simclr_mm.apis import command_line, get_model
+from simclr_mm.apis.data_folder import test_on_folder
 from simclr_mm.apis.labelled_features import from_config, from_embedding
 from simclr_mm.visualization.scatter import METHODS, plot_scatter, project
 
@@ -43,7 +44,7 @@ def main() -> None:
     else:
         cfg = Config.fromfile(args.source)
         if args.data is not None:
-            command_line.test_on_folder(cfg, args.data)
+            test_on_folder(cfg, args.data)
         command_line.merge_cfg_options(cfg, args.cfg_options)
         model = get_model(cfg, args.checkpoint, get_device())
         data = from_config(cfg, model, args.max_images, args.seed)

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from simclr_mm.apis import command_line, get_model
+from simclr_mm.apis.data_folder import train_on_folder
 from simclr_mm.apis.labelled_features import embed_views, training_set
 from simclr_mm.visualization.similarity import pair_similarities, plot_similarities
 
@@ -37,7 +38,7 @@ def main() -> None:
                          'number of pairs grows with the square')
     cfg = Config.fromfile(args.config)
     if args.data is not None:
-        command_line.train_on_folder(cfg, args.data)
+        train_on_folder(cfg, args.data)
     command_line.merge_cfg_options(cfg, args.cfg_options)
     model = get_model(cfg, args.checkpoint, get_device())
     features, projections = embed_views(model, training_set(cfg), args.count, args.seed)

@@ -1,7 +1,8 @@
 """Results of many evaluations as a Markdown table and an HTML page.
 
-Looks at any depth below the folders for what tools/evaluate_features.py, tools/test.py
-and tools/sweep.py wrote, and for the loss curves of the training runs beside them.
+Looks at any depth below the folders for what tools/evaluate_features.py, tools/test.py,
+tools/transfer.py, tools/sweep.py and tools/demo.py wrote, and for the last validation
+and the loss curve of every training run.
 """
 import argparse
 from pathlib import Path
@@ -24,10 +25,12 @@ def main() -> None:
     found = collect(args.work_dirs)
     for problem in found.broken:
         print(f'left out: {problem}')
-    if not found.runs:
-        raise ValueError(f'there is no evaluation below {", ".join(args.work_dirs)}: '
-                         'tools/evaluate_features.py and tools/test.py write one.')
-    table = markdown(found.runs)
+    table = markdown(found)
+    if not table:
+        raise ValueError(
+            f'there is no evaluation below {", ".join(args.work_dirs)} and '
+            'no training run with a validation: '
+            'tools/evaluate_features.py and tools/test.py write one.')
     print(table, end='')
     out = Path(args.out or args.work_dirs[0])
     for name, text in (('report.md', table), ('report.html', page(found))):

@@ -5,8 +5,6 @@ tries failed runs again.
 """
 import argparse
 import os
-import signal
-from contextlib import closing
 from pathlib import Path
 from typing import Union
 
@@ -21,8 +19,7 @@ from simclr_mm.apis import command_line, sweep
 from simclr_mm.apis.color_histograms import (KINDS, crop_histograms, overlap_between,
                                              overlap_within, write_histograms)
 from simclr_mm.apis.studies import STUDIES, Study, values_of
-from simclr_mm.apis.sweep_processes import (RunFailed, TrainAndEvaluate, carry_out,
-                                            device_of_each)
+from simclr_mm.apis.sweep_processes import RunFailed, TrainAndEvaluate, outcomes_of
 from simclr_mm.apis.sweep_results import draw, write_table
 from simclr_mm.evaluation import EvaluationRun
 from simclr_mm.visualization.crop_histograms import plot_crop_histograms
@@ -57,28 +54,20 @@ def do_runs(runs: list, processes: int) -> list:
     """Do what is missing, tell how it went, and return the runs that failed."""
     threads = max(1, (os.cpu_count() or 1) // processes)
     trainer = TrainAndEvaluate(Path(__file__).resolve().parent, threads)
-    devices = device_of_each(processes)
     failed = []
     columns = (TextColumn('runs'), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn(), TextColumn('left:'), TimeRemainingColumn())
-    # "kill" stops like Ctrl-C: no training outlives the sweep.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Progress(*columns) as progress:
         done = sum(run.result_file.is_file() for run in runs)
         task = progress.add_task('', total=len(runs), completed=done)
         if done:
             progress.console.print(f'{done} of {len(runs)} runs were done before.')
-        try:
-            with closing(carry_out(runs, trainer, devices)) as results:
-                for run, result in results:
-                    progress.advance(task)
-                    progress.console.print(
-                        f'{run.name}: {describe(result)}', markup=False)
-                    if isinstance(result, RunFailed):
-                        failed.append(run)
-        finally:
-            trainer.stop()
-            signal.signal(signal.SIGTERM, before)
+        with outcomes_of(runs, trainer, processes) as outcomes:
+            for run, outcome in outcomes:
+                progress.advance(task)
+                progress.console.print(f'{run.name}: {describe(outcome)}', markup=False)
+                if isinstance(outcome, RunFailed):
+                    failed.append(run)
     return failed
 
 

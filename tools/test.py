@@ -10,6 +10,7 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 
 from simclr_mm.apis import command_line
+from simclr_mm.apis.data_folder import test_on_folder
 from simclr_mm.apis.evaluation_run import run_of_metrics
 
 
@@ -41,7 +42,7 @@ def main() -> None:
     cfg = command_line.load_config(args)
     cfg.load_from = args.checkpoint
     if args.data is not None:
-        command_line.test_on_folder(cfg, args.data)
+        test_on_folder(cfg, args.data)
     if args.amp:
         cfg.test_cfg.fp16 = True
     command_line.merge_cfg_options(cfg, args.cfg_options)
@@ -50,9 +51,12 @@ def main() -> None:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     started = time.time()
     metrics = runner.test()
-    if is_main_process():
-        run_of_metrics(metrics, cfg, args.config, args.checkpoint, runner.model,
-                       time.time() - started).write(command_line.result_path(args))
+    if not is_main_process():
+        return
+    results = command_line.result_path(args)
+    run_of_metrics(metrics, cfg, args.config, args.checkpoint, runner.model,
+                   time.time() - started).write(results)
+    print(f'results: {results}')
     if args.out is not None and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)
 

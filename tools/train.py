@@ -2,8 +2,10 @@
 import argparse
 
 from mmengine.config import Config
+from mmengine.device import get_device
 
 from simclr_mm.apis import command_line
+from simclr_mm.apis.data_folder import train_on_folder
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,7 +29,10 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='continue from this checkpoint, or from the latest one in the work dir')
     parser.add_argument(
-        '--amp', action='store_true', help='automatic mixed precision (GPU)')
+        '--amp',
+        action='store_true',
+        help='fp16 with a loss scaler, for GPUs without bf16, which pretraining uses '
+        'by itself where there is one')
     parser.add_argument('--no-validate', action='store_true', help='skip validation')
     parser.add_argument(
         '--auto-scale-lr',
@@ -44,7 +49,7 @@ def parse_args() -> argparse.Namespace:
 def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
     """Enter the flags that only training has."""
     if args.data is not None:
-        command_line.train_on_folder(cfg, args.data)
+        train_on_folder(cfg, args.data)
     if args.no_validate:
         command_line.remove_validation(cfg)
     if args.pretrained is not None:
@@ -54,7 +59,10 @@ def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
                 'continue from weights use --cfg-options load_from=PATH.')
         cfg.model.backbone.init_cfg.checkpoint = args.pretrained
     if args.amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        if get_device() == 'cpu':
+            raise ValueError(
+                '--amp: fp16 needs a GPU, and there is none: leave it out.')
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16')
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.resume is not None:
         cfg.resume = True

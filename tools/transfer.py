@@ -7,6 +7,7 @@ weights and settings, is not done again.
 import argparse
 import shutil
 import time
+import traceback
 from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional
@@ -26,6 +27,7 @@ from simclr_mm.evaluation import EvaluationRun, Result, read_run
 
 _ALL = dict(TRANSFER_DATASETS, digits=DIGITS)
 _PROTOCOLS = dict(linear=[transfer.PROTOCOL], finetune=[transfer_finetune.PROTOCOL])
+_EXPLAINED = OSError, RuntimeError, ValueError, RunFailed
 _PROTOCOLS['both'] = _PROTOCOLS['linear'] + _PROTOCOLS['finetune']
 
 
@@ -214,8 +216,12 @@ def main() -> None:
         if outcome is None and job.folder is not None:
             try:
                 outcome = do(job, args, weights)
-            except (OSError, RuntimeError, ValueError, RunFailed) as error:
-                outcome = f'{type(error).__name__}: {error}'  # the others go on
+            except Exception as error:  # the others go on
+                # Such as a KeyError, where annotations are not as mmpretrain reads
+                # them: the place helps.
+                if not isinstance(error, _EXPLAINED):
+                    traceback.print_exc()
+                outcome = f'{type(error).__name__}: {error}'
         outcomes.append(outcome)
     print_table(jobs, outcomes, args.root)
     print(f'results: {work_dir}')

@@ -39,16 +39,17 @@ def cached_features(model: BaseModel,
                     target: Callable[[DataSample], Target] = class_of) -> Labelled:
     """Features of a dataloader's images, read from disk if they were computed before.
 
-    A file serves only the same weights, architecture, transform, dataset and version of
-    this package. It holds this key in full, and is complete or absent. Files are never
-    removed: delete the folder when you like.
+    A file serves only the same weights, architecture, transform, dataset, target and
+    version of this package. It holds this key in full, and is complete or absent. Files
+    are never removed: delete the folder when you like.
 
     Args:
         model: From ``get_model``.
         loader: Of the model's config's test dataset.
         cache: Folder of the files; None: compute, keep nothing.
         description: Text of the progress bar.
-        target: What is known of an image, as for ``extract_features``.
+        target: What is known of an image, as for ``extract_features``. A function is
+            told from others by its name, any other object by its ``repr``.
 
     Returns:
         (n, C) float32 features and (n,) int64 labels, or what ``target`` gave, stacked.
@@ -61,7 +62,7 @@ def cached_features(model: BaseModel,
 
     if cache is None:
         return compute()
-    key = json.dumps(feature_key(model, loader.dataset), sort_keys=True)
+    key = json.dumps(feature_key(model, loader.dataset, target), sort_keys=True)
     path = Path(cache, f'{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz')
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{path}.lock'):
@@ -74,8 +75,10 @@ def cached_features(model: BaseModel,
     return features, labels
 
 
-def feature_key(model: BaseModel, dataset: Dataset) -> Dict[str, Any]:
-    """Everything that features depend on, as hashes and plain data."""
+def feature_key(model: BaseModel,
+                dataset: Dataset,
+                target: Callable[[DataSample], Target] = class_of) -> Dict[str, Any]:
+    """Everything that features and labels depend on, as hashes and plain data."""
     config = model._config
     return dict(
         weights=weights_hash(model),
@@ -83,6 +86,7 @@ def feature_key(model: BaseModel, dataset: Dataset) -> Dict[str, Any]:
         transform=transform_hash(model),
         dataset=json.loads(json.dumps(config.test_dataloader.dataset, default=str)),
         images=images_hash(dataset),
+        target=getattr(target, '__qualname__', repr(target)),
         simclr_mm=__version__)
 
 

@@ -152,7 +152,7 @@ def _knn(gallery: Labelled, queries: Labelled, settings: Dict[str, float]) -> fl
     """Accuracy with k and temperature of the config's KNNAccuracy."""
     predicted = knn_predict(
         torch.from_numpy(queries[0]), *map(torch.from_numpy, gallery), settings['k'],
-        settings['temperature'])
+        settings['temperature'], get_device())
     return float((predicted.numpy() == queries[1]).mean())
 
 

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 import cv2
+from filelock import FileLock, Timeout
 from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
                            TimeRemainingColumn)
 
 from simclr_mm.checkpoints import atomic_file
-from simclr_mm.datasets.pack_index import INDEX, read_index
+from simclr_mm.datasets.pack_index import INDEX, UNREADABLE, read_index
 from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
 from simclr_mm.version import __version__
 
 from .pack_plan import PackPlan, PackSettings, open_work, plan_pack
 from .pack_writers import WRITERS, PackedImage
-
-UNREADABLE = 'unreadable.jsonl'
 
 
 def pack_folder(folder: str,
@@ -49,8 +48,8 @@ def pack_folder(folder: str,
         What ``index.json`` holds.
 
     Raises:
-        ValueError: A setting, ``out`` or the folder's classes are not as described, or
-            no image could be read.
+        ValueError: A setting, ``out`` or the folder's classes are not as described, no
+            image could be read, or another process is packing there.
     """
     _check(settings, processes)
     plan = plan_pack(folder, settings, classes_file, labelled)
@@ -59,9 +58,14 @@ def pack_folder(folder: str,
     work = open_work(Path(out), record, restart)
     if not work.is_dir():
         return read_index(Path(out))
-    states = _write_shards(plan, writer, Path(out), work, processes)
-    index = _finish(plan, writer, Path(out), states, record)
-    shutil.rmtree(work)
+    try:
+        with FileLock(work / 'lock', timeout=0):
+            states = _write_shards(plan, writer, Path(out), work, processes)
+            index = _finish(plan, writer, Path(out), states, record)
+            shutil.rmtree(work)
+    except Timeout as error:
+        raise ValueError(f'{out}: another process is packing there. Wait for it, or '
+                         'name a new folder.') from error
     return index
 
 
@@ -94,15 +98,14 @@ def encode(path: str, short_side: Optional[int], quality: int) -> Tuple[bytes, s
 
 
 def _check(settings: PackSettings, processes: int) -> None:
-    limits = (('short_side', 1, 1 << 16), ('quality', 1, 100), ('shard_images', 1,
-                                                                1 << 31))
-    for key, low, high in limits:
-        value = getattr(settings, key)
-        if value is not None and not low <= value <= high:
-            raise ValueError(f'--{key.replace("_", "-")} {value}: give a number from '
-                             f'{low} to {high}.')
-    if processes < 1:
-        raise ValueError(f'--processes {processes}: give 1 or more.')
+    for flag, value, high in (
+        ('--short-side', settings.short_side, 1 << 16),
+        ('--quality', settings.quality, 100),
+        ('--shard-size', settings.shard_images, 1 << 31),
+        ('--processes', processes, 1 << 10),
+    ):
+        if value is not None and not 1 <= value <= high:
+            raise ValueError(f'{flag} {value}: give a number from 1 to {high}.')
 
 
 def _encode_one(task: Tuple[int, str], **options):

@@ -9,12 +9,15 @@ from typing import List, Optional
 
 import numpy as np
 
-from simclr_mm.checkpoints import atomic_file
+from simclr_mm.checkpoints.atomic import PARTIAL, atomic_file
 from simclr_mm.datasets import ImageFolder
-from simclr_mm.datasets.pack_index import INDEX
+from simclr_mm.datasets.lmdb_images import LIST
+from simclr_mm.datasets.pack_index import INDEX, TAR_INDEX, UNREADABLE, WORK
 
-WORK = '.packing'  # folder of what is needed until a pack is whole
 PLAN = 'plan.json'
+# Globs of all that tools/pack.py writes, in any format.
+_WRITTEN = (WORK, INDEX, TAR_INDEX, LIST, UNREADABLE, 'shard-[0-9]*', 'data.mdb',
+            'lock.mdb', PARTIAL)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def open_work(out: Path, record: dict, restart: bool) -> Path:
     Args:
         out: Folder of the pack.
         record: ``PackPlan.record()``.
-        restart: Remove what is there.
+        restart: Remove the pack that is there.
 
     Returns:
         The folder. It does not exist where the pack is finished.
@@ -127,8 +130,11 @@ def open_work(out: Path, record: dict, restart: bool) -> Path:
     """
     work = out / WORK
     if restart and (work.is_dir() or (out / INDEX).is_file()):
-        shutil.rmtree(out)
-    state = work / PLAN if work.is_dir() else out / INDEX
+        _remove_pack(out)
+    state = work / PLAN
+    if (out / INDEX).is_file():  # written last: the pack is whole
+        state = out / INDEX
+        shutil.rmtree(work, ignore_errors=True)
     if state.is_file():
         before = json.loads(state.read_text())['plan']
         different = [key for key in record if before.get(key) != record[key]]
@@ -145,6 +151,16 @@ def open_work(out: Path, record: dict, restart: bool) -> Path:
     with atomic_file(work / PLAN) as file:
         file.write(json.dumps(dict(plan=record), indent=1).encode())
     return work
+
+
+def _remove_pack(out: Path) -> None:
+    """Remove a pack, if nothing else has come to lie beside it."""
+    others = [path.name for path in out.iterdir() if not any(map(path.match, _WRITTEN))]
+    if others:
+        raise ValueError(f'--restart: {out} holds {", ".join(sorted(others)[:5])} '
+                         'beside the pack: move it away, or name a new folder.')
+    (out / INDEX).unlink(missing_ok=True)  # first: where it is, a pack is whole
+    shutil.rmtree(out)
 
 
 def _difference(before: dict, record: dict) -> str:

@@ -1,5 +1,6 @@
 """One shard of a pack as a file: tar, Parquet or a part of an LMDB database."""
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, List, Optional
@@ -36,7 +37,7 @@ class PackedImage:
 
 def lmdb_key(path: str) -> str:
     """The key of a relative path: the path, its non-ASCII characters as %XX."""
-    return quote(path, safe=_PRINTABLE)
+    return quote(os.fsencode(path), safe=_PRINTABLE)
 
 
 class TarWriter:
@@ -99,8 +100,9 @@ class ParquetWriter:
         """Write one shard; it takes its name when it is whole."""
         columns = {name: [] for name in self.features}
         for image in images:
-            columns['image'].append(dict(bytes=image.content, path=image.path))
-            columns['path'].append(image.path)
+            name = os.fsencode(image.path).decode(errors='replace')  # not all are UTF-8
+            columns['image'].append(dict(bytes=image.content, path=name))
+            columns['path'].append(name)
             if 'label' in columns:
                 columns['label'].append(image.label)
         with atomic_file(path) as file:

@@ -8,18 +8,22 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple, Union
 
 from simclr_mm.evaluation import PIXELS, UNTRAINED, EvaluationRun, Result, read_run
 from simclr_mm.evaluation.result import Value
-from simclr_mm.visualization.loss import plot_loss, read_scalars
+from simclr_mm.visualization.loss import plot_loss, read_log, read_scalars
 from simclr_mm.visualization.style import new_figure, style
 
 COLUMNS = ('dataset', 'split', 'features', 'protocol', 'metric', 'value', 'settings',
            'study', 'config', 'checkpoint', 'weights', 'seed', 'time', 'hardware')
+VALIDATIONS = 'Last validation of each training run'
+VALIDATION_COLUMNS = ('training run', 'epoch or step', 'metric', 'value')
+# Prefixes of the metrics that are logged in percent, mmpretrain's among them.
+_PERCENT = {'knn', 'probe', 'accuracy', 'single-label', 'multi-label', 'voc07'}
 
 _SCRIPT = """
 for (const head of document.querySelectorAll('th')) head.onclick = () => {
   const body = head.closest('table').tBodies[0], column = head.cellIndex;
   const up = head.dataset.up = head.dataset.up === '1' ? '0' : '1';
   const text = row => row.cells[column].textContent;
-  const order = column === VALUE
+  const order = head.textContent === 'value'
     ? (a, b) => parseFloat(text(a)) - parseFloat(text(b))
     : (a, b) => text(a).localeCompare(text(b), 'en', {numeric: true});
   const rows = [...body.rows].sort((a, b) => up === '1' ? order(a, b) : order(b, a));
@@ -81,17 +85,43 @@ def rows_of(runs: Sequence[EvaluationRun]) -> List[Tuple[str, ...]]:
     return [_row(run, result) for run in runs for result in run.results]
 
 
+def last_validations(logs: Sequence[Path]) -> List[Tuple[str, ...]]:
+    """One row of :data:`VALIDATION_COLUMNS` for each number of a last validation.
+
+    "epoch or step" is what the run's log counts validations by.
+    """
+    rows = []
+    for path in logs:
+        # Metrics have a prefix, unlike the times beside them.
+        validations = [
+            entry for entry in read_log(path)
+            if 'loss' not in entry and any('/' in key for key in entry)
+        ]
+        for name, value in (validations[-1] if validations else {}).items():
+            prefix, slash, metric = name.rpartition('/')
+            if not slash or not isinstance(value, (int, float)):
+                continue
+            unit = '%' if prefix in _PERCENT and metric != 'support' else ''
+            rows.append((str(path.parent.parent), str(validations[-1]['step']), name,
+                         _number(value, unit)))
+    return rows
+
+
+def _number(value: float, unit: str) -> str:
+    return f'{value:.2f} %' if unit == '%' else f'{value:.4g} {unit}'.strip()
+
+
 def _row(run: EvaluationRun, result: Result) -> Tuple[str, ...]:
     # Features that owe nothing to the run's checkpoint are not to bear its name.
     weights = '', ''
     if result.features not in (UNTRAINED, PIXELS):
         weights = '/'.join(run.checkpoint.split('/')[-2:]), run.checkpoint_sha256[:8]
-    number = f'{result.value:.2f}' if result.unit == '%' else f'{result.value:.4g}'
     seed = '' if run.seed is None else str(run.seed)
-    return (result.dataset, result.split, result.features, result.protocol,
-            result.metric, f'{number} {result.unit}'.strip(), _pairs(result.settings),
-            _pairs(run.study), Path(run.config).stem, *weights, seed, run.time,
-            run.hardware)
+    return (result.dataset, result.split,
+            result.features, result.protocol, result.metric,
+            _number(result.value,
+                    result.unit), _pairs(result.settings), _pairs(run.study),
+            Path(run.config).stem, *weights, seed, run.time, run.hardware)
 
 
 def _pairs(settings: Dict[str, Value]) -> str:
@@ -107,9 +137,17 @@ def _table(runs: Sequence[EvaluationRun]) -> List[Tuple[str, ...]]:
     return [tuple(compress(row, kept)) for row in (COLUMNS, *rows)]
 
 
-def markdown(runs: Sequence[EvaluationRun]) -> str:
-    """The rows as a table in GitHub's Markdown."""
-    head, *rows = _table(runs)
+def markdown(found: Found) -> str:
+    """Evaluations and last validations as tables in GitHub's Markdown."""
+    text = _markdown_table(*_table(found.runs)) if found.runs else ''
+    validations = last_validations(found.logs)
+    if validations:
+        text += f'\n{VALIDATIONS}\n\n'
+        text += _markdown_table(VALIDATION_COLUMNS, *validations)
+    return text
+
+
+def _markdown_table(head: Sequence[str], *rows: Sequence[str]) -> str:
     lines = [head, ['--:' if name == 'value' else ':--' for name in head]]
     for row in rows:
         lines.append([cell.replace('|', '\\|').replace('\n', ' ') for cell in row])
@@ -117,20 +155,26 @@ def markdown(runs: Sequence[EvaluationRun]) -> str:
 
 
 def page(found: Found) -> str:
-    """The rows and the loss curves as HTML that needs no other file.
+    """The same tables and the loss curves as HTML that needs no other file.
 
     A click on a column's head sorts by it.
     """
-    names, *rows = _table(found.runs)
-    head = ''.join(f'<th>{name}</th>' for name in names)
-    body = ''.join(f'<tr>{_cells(names, row)}</tr>\n' for row in rows)
+    tables = _html_table(*_table(found.runs)) if found.runs else ''
+    validations = last_validations(found.logs)
+    if validations:
+        tables += f'<h2>{VALIDATIONS}</h2>\n'
+        tables += _html_table(VALIDATION_COLUMNS, *validations)
     curves = ''.join(_figure(path) for path in found.logs)
-    script = _SCRIPT.replace('VALUE', str(names.index('value')))
     return (f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8">'
             f'<title>Evaluations</title><style>{_LOOK}</style>\n<h1>Evaluations</h1>'
             '<p>A click on the head of a column sorts by it.</p>\n'
-            f'<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>\n'
-            f'{curves}<script>{script}</script></html>\n')
+            f'{tables}{curves}<script>{_SCRIPT}</script></html>\n')
+
+
+def _html_table(names: Sequence[str], *rows: Sequence[str]) -> str:
+    head = ''.join(f'<th>{name}</th>' for name in names)
+    body = ''.join(f'<tr>{_cells(names, row)}</tr>\n' for row in rows)
+    return f'<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>\n'
 
 
 def _cells(names: Sequence[str], row: Sequence[str]) -> str:

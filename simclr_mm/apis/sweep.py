@@ -66,12 +66,12 @@ class Run(NamedTuple):
         if done is None:
             raise ValueError(f'{self.result_file} is no result of this version: delete '
                              'it, and the same command evaluates the run anew')
-        minutes = round(done.seconds / 60, 2)
+        result, = done.results
         return dict(
             self.labels,
-            metric=f'{self.metric}/top1',
-            value=done.results[0].value,
-            minutes=minutes)
+            metric=f'{result.protocol}/{result.metric}',
+            value=result.value,
+            minutes=round(done.seconds / 60, 2))
 
 
 def plan(study: str, cfg: Config, values: Sequence[Sequence[Value]], work_dir: Path,
@@ -112,6 +112,9 @@ def cell_config(cfg: Config, options: Options) -> Config:
         'train_cfg.val_interval': last_step(cfg),
         'default_hooks.checkpoint.max_keep_ckpts': 1
     }
+    if 'max_epochs' not in cfg.train_cfg:
+        # Or MMEngine notes every validation as that of step 0.
+        common['default_hooks.logger.log_metric_by_epoch'] = False
     if cfg.get('randomness', {}).get('seed') is None:
         common['randomness.seed'] = 0
     cfg.merge_from_dict(common)
@@ -151,28 +154,32 @@ def command(run: Run) -> List[str]:
     ]
 
 
-def result_of(run: Run, value: float, checkpoint: str, seconds: float) -> EvaluationRun:
-    """What a finished run found, in the form of every evaluation.
-
-    Args:
-        run: The run.
-        value: Top-1 accuracy in percent.
-        checkpoint: Its last one, a path.
-        seconds: That training and evaluation took.
-    """
+def result_of(run: Run, value: float) -> Result:
+    """Top-1 accuracy in percent on the images of the run's validation."""
     cfg = Config.fromfile(run.config)
     dataset = cfg.val_dataloader.dataset
     settings = dict(penalty=PENALTY)
     if run.metric == 'knn':
         settings = knn_settings(cfg.val_evaluator, dataset)
-    result = Result('classification', *scored_dataset(dataset), PRETRAINED, run.metric,
-                    'top1', round(value, 4), settings)
-    state = read_checkpoint(checkpoint)['state_dict']
+    return Result('classification', *scored_dataset(dataset), PRETRAINED, run.metric,
+                  'top1', round(value, 4), settings)
+
+
+def evaluation_of(run: Run, result: Result, checkpoint: str,
+                  seconds: float) -> EvaluationRun:
+    """What a finished run found, in the form of every evaluation.
+
+    Args:
+        run: The run.
+        result: Its result.
+        checkpoint: Its last one, a path.
+        seconds: That training and evaluation took.
+    """
     return EvaluationRun(
         str(run.config),
         checkpoint,
-        state_hash(state),
-        cfg.randomness.seed,
+        state_hash(read_checkpoint(checkpoint)['state_dict']),
+        Config.fromfile(run.config).randomness.seed,
         round(seconds, 1), [result],
         command=shlex.join(command(run)),
         study=dict(study=run.study, **run.labels))

@@ -1,10 +1,13 @@
 """Many training runs, several at a time, each in a process of its own."""
+import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Callable, Iterator, List, Sequence, Set, Tuple, Union
@@ -13,19 +16,20 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
-from simclr_mm.evaluation import EvaluationRun
+from simclr_mm.evaluation import EvaluationRun, Result
 
-from .sweep import Run, command, last_step, result_of
+from .sweep import Run, command, evaluation_of, last_step, result_of
 
 
 class RunFailed(Exception):
     """A run that gave no value; the message says why and where to read more."""
 
 
-def carry_out(
-        runs: Sequence[Run], run_one: Callable[[Run, str],
-                                               EvaluationRun], devices: Sequence[str]
-) -> Iterator[Tuple[Run, Union[EvaluationRun, RunFailed]]]:
+Outcome = Tuple[Run, Union[EvaluationRun, RunFailed]]
+
+
+def carry_out(runs: Sequence[Run], run_one: Callable[[Run, str], EvaluationRun],
+              devices: Sequence[str]) -> Iterator[Outcome]:
     """Do the runs that have no result yet, and write their results.
 
     Args:
@@ -78,7 +82,7 @@ class TrainAndEvaluate:
         self.stopped = False
 
     def __call__(self, run: Run, device: str) -> EvaluationRun:
-        """Train, and read or compute the accuracy.
+        """Train and evaluate.
 
         Args:
             run: What to do.
@@ -89,11 +93,8 @@ class TrainAndEvaluate:
         """
         started = time.time()
         checkpoint = self.train(run, device)
-        if run.metric == 'knn':
-            value = last_validation(run, 'knn/top1')
-        else:
-            value = self._linear(run, checkpoint, device)
-        return result_of(run, value, checkpoint, time.time() - started)
+        result = self.evaluate(run, checkpoint, device)
+        return evaluation_of(run, result, checkpoint, time.time() - started)
 
     def train(self, run: Run, device: str) -> str:
         """Train, or go on training; returns the last checkpoint."""
@@ -103,6 +104,12 @@ class TrainAndEvaluate:
             raise RunFailed(f'the training left no checkpoint in {run.folder}: keep '
                             'default_hooks.checkpoint')
         return checkpoint
+
+    def evaluate(self, run: Run, checkpoint: str, device: str) -> Result:
+        """Read or compute the accuracy of a trained run."""
+        if run.metric == 'knn':
+            return result_of(run, last_validation(run, 'knn/top1'))
+        return result_of(run, self._linear(run, checkpoint, device))
 
     def _linear(self, run: Run, checkpoint: str, device: str) -> float:
         file = run.folder / 'linear_value.json'
@@ -126,6 +133,13 @@ class TrainAndEvaluate:
         log = run.folder / 'log.txt'
         run.folder.mkdir(parents=True, exist_ok=True)
         with open(log, 'ab') as file:
+            # The process holds the lock, too: it may outlive this one, if that is
+            # killed by "kill -9".
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunFailed(f'another process is at work in {run.folder}: wait for '
+                                'it, or end it') from error
             process = subprocess.Popen([sys.executable, *arguments],
                                        stdout=file,
                                        stderr=subprocess.STDOUT,
@@ -137,6 +151,27 @@ class TrainAndEvaluate:
             lines = log.read_text(errors='replace').strip().splitlines()
             raise RunFailed(f'{lines[-1] if lines else "no output"} (exit code {code}; '
                             f'see {log})')
+
+
+@contextmanager
+def outcomes_of(runs: Sequence[Run], trainer: TrainAndEvaluate,
+                processes: int) -> Iterator[Iterator[Outcome]]:
+    """What :func:`carry_out` gives; no training outlives the block.
+
+    In it "kill" stops the program like Ctrl-C.
+
+    Args:
+        runs: From ``sweep.plan``.
+        trainer: Does a run.
+        processes: Runs at a time, each on a GPU of its own as far as they go.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with closing(carry_out(runs, trainer, device_of_each(processes))) as outcomes:
+            yield outcomes
+    finally:
+        trainer.stop()
+        signal.signal(signal.SIGTERM, before)
 
 
 def last_validation(run: Run, metric: str) -> float:

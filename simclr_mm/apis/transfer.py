@@ -4,7 +4,7 @@ m images, K classes, S side in pixels.
 """
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, List, Optional, Union
+from typing import Dict, List, NamedTuple, Optional, Union
 
 import numpy as np
 from mmengine.config import ConfigDict
@@ -155,15 +155,13 @@ def _features(model: BaseModel, dataset: TransferDataset, part: Part,
     return cached_features(model, loader, cache, description, target)
 
 
-class _Targets:
+class _Targets(NamedTuple):
     """From an image of VOC to (K,) targets of ``one_vs_rest``.
 
     Args:
         classes: K.
     """
-
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
+    classes: int
 
     def __call__(self, sample: DataSample) -> np.ndarray:
         targets = np.zeros(self.classes, dtype=np.int64)

@@ -185,9 +185,11 @@ def own_folder(title: str, folder: Path) -> TransferDataset:
         raise ValueError(f'--folder {title}={folder}: {" and ".join(splits)} have '
                          f'different classes: not all have {", ".join(differing[:10])}')
     whole = len(splits) == 3
+    # Absolute, for find() looks below a root, where this folder need not lie.
     return TransferDataset(
         title,
-        'CustomDataset', (str(folder), ), ('train', ), ('top1', 'mean_per_class'),
+        'CustomDataset', (str(folder.absolute()), ), ('train', ),
+        ('top1', 'mean_per_class'),
         str(folder),
         train='trainval' if whole else 'train',
         test=splits[-1],

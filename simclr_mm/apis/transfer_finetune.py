@@ -4,10 +4,6 @@ Source: SimCLR, arXiv:2002.05709, Sec. B.8.1. Each cell of the grid is a config 
 trained by tools/train.py.
 """
 import os
-import shlex
-import signal
-import time
-from contextlib import closing
 from itertools import product
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
@@ -16,14 +12,11 @@ import numpy as np
 from mmengine.config import Config
 from rich.progress import track
 
-from simclr_mm.checkpoints import read_checkpoint
-from simclr_mm.evaluation import PRETRAINED, EvaluationRun, Result
+from simclr_mm.evaluation import PRETRAINED, Result
 
-from .fingerprint import state_hash
 from .preprocessing import Preprocessing
-from .sweep import Run, command, write_config
-from .sweep_processes import (RunFailed, TrainAndEvaluate, carry_out, device_of_each,
-                              last_validation)
+from .sweep import Run, write_config
+from .sweep_processes import RunFailed, TrainAndEvaluate, last_validation, outcomes_of
 from .transfer import prepared, results_of
 from .transfer_config import LOGGED, Encoder, Training, finetune_config
 from .transfer_datasets import Parts, TransferDataset
@@ -54,23 +47,24 @@ def plan(cfg: Config, cells: Sequence[Tuple[float, float]], work_dir: Path,
 
 
 class FineTune(TrainAndEvaluate):
-    """Trains a cell; its result is the last validation's."""
+    """Trains a cell; its result is the last validation's.
 
-    def __call__(self, run: Run, device: str) -> EvaluationRun:
-        started = time.time()
-        checkpoint = self.train(run, device)
+    Args:
+        dataset: Title of the dataset.
+        split: The images that the validation scores.
+        tools: As for TrainAndEvaluate.
+        threads: As for TrainAndEvaluate.
+    """
+
+    def __init__(self, dataset: str, split: str, tools: Path, threads: int) -> None:
+        super().__init__(tools, threads)
+        self.dataset = dataset
+        self.split = split
+
+    def evaluate(self, run: Run, checkpoint: str, device: str) -> Result:
         value = last_validation(run, LOGGED[run.metric][1])
-        cfg = Config.fromfile(run.config)
-        result = Result('transfer', run.work_dir.parent.name, run.work_dir.name,
-                        PRETRAINED, PROTOCOL, run.metric, round(value, 4))
-        return EvaluationRun(
-            str(run.config),
-            checkpoint,
-            state_hash(read_checkpoint(checkpoint)['state_dict']),
-            cfg.randomness.seed,
-            round(time.time() - started, 1), [result],
-            command=shlex.join(command(run)),
-            study=dict(study=run.study, **run.labels))
+        return Result('transfer', self.dataset, self.split, PRETRAINED, PROTOCOL,
+                      run.metric, round(value, 4))
 
 
 def finetune_settings(preprocessing: Preprocessing, grid: Grid,
@@ -106,12 +100,16 @@ def finetune_transfer(encoder: Encoder, dataset: TransferDataset, parts: Parts,
     cfg = finetune_config(encoder, dataset, parts.fit, parts.validation, training)
     cells = list(product(*grid))
     runs = plan(cfg, cells, work_dir / 'validation', metric)
-    _do(runs, tools, processes, f'{dataset.title}: fine-tuning')
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    _do(runs, FineTune(dataset.title, 'validation', tools, threads), processes,
+        f'{dataset.title}: fine-tuning')
     scores = [run.row()['value'] for run in runs]
     lr, decay = cells[int(np.argmax(scores))]
     cfg = finetune_config(encoder, dataset, parts.train, parts.test, training)
     last = plan(cfg, [(lr, decay)], work_dir / 'test', metric)
-    _do(last, tools, 1, f'{dataset.title}: the chosen one on all images')
+    _do(last, FineTune(dataset.title, dataset.test, tools,
+                       os.cpu_count() or 1), 1,
+        f'{dataset.title}: the chosen one on all images')
     settings = dict(
         finetune_settings(encoder.preprocessing, grid, training),
         lr=lr,
@@ -124,20 +122,13 @@ def finetune_transfer(encoder: Encoder, dataset: TransferDataset, parts: Parts,
     return results_of(dataset, PROTOCOL, values, settings)
 
 
-def _do(runs: List[Run], tools: Path, processes: int, description: str) -> None:
+def _do(runs: List[Run], trainer: FineTune, processes: int, description: str) -> None:
     """Do what is missing, a few at a time."""
-    trainer = FineTune(tools, max(1, (os.cpu_count() or 1) // processes))
     missing = [run for run in runs if not run.result_file.is_file()]
     failed: Dict[str, RunFailed] = {}
-    # "kill" stops like Ctrl-C: no training outlives this process.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with closing(carry_out(missing, trainer, device_of_each(processes))) as results:
-            for run, outcome in track(results, description, total=len(missing)):
-                if isinstance(outcome, RunFailed):
-                    failed[run.name] = outcome
-    finally:
-        trainer.stop()
-        signal.signal(signal.SIGTERM, before)
+    with outcomes_of(missing, trainer, processes) as outcomes:
+        for run, outcome in track(outcomes, description, total=len(missing)):
+            if isinstance(outcome, RunFailed):
+                failed[run.name] = outcome
     for name, reason in failed.items():
         raise RunFailed(f'{len(failed)} of {len(runs)} runs failed, {name}: {reason}')

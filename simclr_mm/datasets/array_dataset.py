@@ -2,10 +2,8 @@
 
 N images of the dataset, n of a batch, V views, S side of a view in pixels.
 """
-from functools import cached_property
 from typing import Any, Callable, List, Sequence, Tuple, Union
 
-import numpy as np
 from mmengine.dataset import default_collate, force_full_init
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.transforms import PackInputs
@@ -95,18 +93,14 @@ class ArrayDataset(BaseDataset):
         """
         if not self.batched:
             return [self[index] for index in indices]
-        images = self.images[self._rows[indices]]  # (n, H, W, 3), a copy
+        rows = [self.data_list[index]['row'] for index in indices]
+        images = self.images[rows]  # (n, H, W, 3), a copy
         batch = dict(
             inputs=self._views().batch(images, indices),
             sample_idx=[int(index) for index in indices])
         if self.with_label:
             batch['data_samples'] = [self._data_sample(index) for index in indices]
         return batch
-
-    @cached_property
-    def _rows(self) -> np.ndarray:
-        """Place in the array of each image of the dataset, a part of it maybe."""
-        return np.array([info['row'] for info in self.data_list])
 
     def _data_sample(self, index: int) -> DataSample:
         sample = DataSample(metainfo=dict(sample_idx=int(index)))

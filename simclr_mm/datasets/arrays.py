@@ -48,12 +48,14 @@ class _CachedDataset(ArrayDataset):
             size: As in :func:`read_images`.
         """
         name = f'{type(self).__name__.lower()}-{self.split}'
-        return cached_arrays(
+        labels = np.array(files.labels)
+        arrays = cached_arrays(
             Path(self.data_root),
             name if size is None else f'{name}-{size}px',
             key=lambda: files_key(self.data_root, files.paths),
-            make=lambda: Arrays(
-                read_images(files.paths, size), np.array(files.labels), files.classes))
+            make=lambda: Arrays(read_images(files.paths, size), labels, files.classes))
+        # An empty folder or a list renames classes, and leaves the key what it is.
+        return arrays._replace(labels=labels, classes=files.classes)
 
     def _split_folders(self) -> List[str]:
         return [os.path.join(self.data_root, part) for part in self.split.split('+')]

@@ -125,11 +125,11 @@ def _read_list(list_file: str) -> List[str]:
     """Names in a list of images, each once."""
     path = Path(list_file)
     if not path.is_file():
+        part = '10percent.txt' if '10' in path.name else '1percent.txt'
         raise ValueError(
-            f'LabelSubset.list_file: there is no file {path.absolute()}. The 1 % and '
-            f'10 % of ImageNet: curl -L --create-dirs -o {path} '
-            f'{_PUBLISHED}1percent.txt (or 10percent.txt). For other images set '
-            'list_file=None and share or per_class instead.')
+            f'LabelSubset.list_file: there is no file {path.absolute()}. That of '
+            f'ImageNet: curl -L --create-dirs -o {path} {_PUBLISHED}{part}. For other '
+            'images set list_file=None and share or per_class instead.')
     names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated:

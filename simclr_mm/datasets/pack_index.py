@@ -8,6 +8,8 @@ from .shard_cache import is_url
 
 INDEX = 'index.json'
 TAR_INDEX = 'index.npz'  # a TarIndex, beside tar shards
+UNREADABLE = 'unreadable.jsonl'  # path and reason of images left out
+WORK = '.packing'  # folder of what tools/pack.py needs until INDEX is written
 FORMATS = ('tar', 'parquet', 'lmdb')
 
 
@@ -15,19 +17,41 @@ def read_index(folder: Path) -> Optional[dict]:
     """The ``index.json`` of a pack, None where there is none.
 
     Returns:
+        See :func:`parse_index`.
+
+    Raises:
+        ValueError: As there, or packing was stopped before its end.
+    """
+    path = Path(folder, INDEX)
+    if path.is_file():
+        return parse_index(path.read_bytes(), str(path))
+    if Path(folder, WORK).is_dir():
+        raise ValueError(f'{folder} is half a pack: call tools/pack.py again with the '
+                         'same arguments, and it goes on.')
+    return None
+
+
+def parse_index(content: bytes, source: str) -> dict:
+    """Read ``index.json``.
+
+    Args:
+        content: Of the file.
+        source: Where it comes from, for messages.
+
+    Returns:
         ``format``, one of FORMATS; ``images``; ``classes``, names in the order of the
         labels, or None; ``shards``, a list of ``name``, ``images`` and ``bytes``;
         ``settings`` of tools/pack.py and ``unreadable``, how many images were left out.
 
     Raises:
-        ValueError: It is of a version that this code does not know.
+        ValueError: It is of a version that this code does not know, or is none.
     """
-    path = Path(folder, INDEX)
-    if not path.is_file():
-        return None
-    index = json.loads(path.read_text())
-    if index.get('pack_version') != 1:
-        raise ValueError(f'{path} is no index of tools/pack.py that this version of '
+    try:
+        index = json.loads(content)
+    except ValueError:  # a server may answer with a page of HTML
+        index = None
+    if not isinstance(index, dict) or index.get('pack_version') != 1:
+        raise ValueError(f'{source} is no index of tools/pack.py that this version of '
                          'simclr_mm knows: pack anew, or update simclr_mm.')
     return index
 
@@ -44,7 +68,7 @@ def require_whole(folder: Path, index: dict) -> None:
         if size != shard['bytes']:
             problem = 'is missing' if size is None else f'has {size} bytes'
             raise ValueError(f'{path} {problem}, {INDEX} says {shard["bytes"]}: copy it'
-                             ' again, or pack anew.')
+                             ' again, or pack anew with --restart.')
 
 
 def shard_dataset(location: str) -> Optional[dict]:

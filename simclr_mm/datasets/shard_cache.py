@@ -60,7 +60,7 @@ class ShardCache:
                 file = open(path, 'rb')
             except FileNotFoundError:
                 continue
-            os.utime(path)  # used now
+            os.utime(file.fileno())  # used now; the path may be gone already
             return file
         raise OSError(f'{path} vanished {_ATTEMPTS} times: the cache of '
                       f'{self.limit / 2**30:g} GiB is too small for what the processes '
@@ -78,8 +78,9 @@ class ShardCache:
                     self._fetch(url, path, size)
                 except (OSError, HTTPException, ValueError) as error:
                     reason = getattr(error, 'reason', None) or error
+                    advice = '' if anew else f', or put a copy at {path}'
                     raise OSError(f'cannot fetch {url} ({reason}): look whether it is '
-                                  f'there, or put a copy at {path}.') from error
+                                  f'there{advice}.') from error
                 self._make_room(path)
         return path
 
@@ -105,11 +106,9 @@ class ShardCache:
     def _make_room(self, newest: Path) -> None:
         """Remove what was used least recently. Whoever reads it has it open."""
         with FileLock(self.folder / 'room.lock'):
-            shards = [(path.stat(), path) for path in self.folder.glob('*/*')
-                      if path != newest and path.suffix in ('.tar', '.parquet')
-                      ]  # yapf: disable
-            room = self.limit - newest.stat().st_size
+            shards = [(path.stat(), path) for path in self.folder.glob('*/*.tar')]
+            room = self.limit
             for stat, path in sorted(shards, key=lambda s: s[0].st_mtime, reverse=True):
                 room -= stat.st_size
-                if room < 0:
-                    path.unlink(missing_ok=True)
+                if room < 0 and path != newest:
+                    path.unlink()

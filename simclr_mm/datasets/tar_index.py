@@ -27,7 +27,7 @@ class TarIndex:
         offset: (N,) int64 first byte of the image in its shard.
         size: (N,) int64 bytes.
         label: (N,) int32, -1 without.
-        name: (N,) bytes, UTF-8 name of the member.
+        name: (N,) bytes, name of the member, in UTF-8 or what the tar file has.
     """
     shard: np.ndarray
     offset: np.ndarray
@@ -146,5 +146,6 @@ def _image_of(sample: dict):
     label = sample['cls'][1] if 'cls' in sample else -1
     for extension, (member, _) in sample.items():
         if f'.{extension}' in EXTENSIONS:
-            return member.offset_data, member.size, label, member.name.encode()
+            name = member.name.encode(errors='surrogateescape')  # as it is in the tar
+            return member.offset_data, member.size, label, name
     return None

@@ -9,11 +9,10 @@ from typing import BinaryIO, Callable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from simclr_mm.checkpoints import atomic_file
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
 
-from .pack_index import INDEX, TAR_INDEX, read_index, require_whole
+from .pack_index import INDEX, TAR_INDEX, parse_index, read_index, require_whole
 from .shard_cache import ShardCache, is_url
 from .stored_images import StoredImages, optional_package
 from .tar_index import TarIndex, remembered_index
@@ -69,7 +68,8 @@ class TarShards(StoredImages):
         return self.index.label, classes, len(self.index.name)
 
     def name(self, row: int) -> str:
-        return f'{self.paths[self.index.shard[row]]}/{self.index.name[row].decode()}'
+        member = self.index.name[row].decode(errors='replace')
+        return f'{self.paths[self.index.shard[row]]}/{member}'
 
     def read(self, row: int) -> bytes:
         shard = int(self.index.shard[row])
@@ -113,33 +113,29 @@ class TarShards(StoredImages):
 
     def _read_pack(self) -> Optional[Tuple[TarIndex, Optional[List[str]]]]:
         """Index and classes of what tools/pack.py wrote."""
-        folder = Path(self.data_root)
-        if self.is_remote:
-            if '{' in self.shards:
-                return None
-            folder = self._fetch_index(self.data_root.rstrip('/'))
-        pack = read_index(folder)
+        root = self.data_root.rstrip('/')
+        if self.is_remote and '{' in self.shards:
+            return None
+        pack = self._fetch_index(root) if self.is_remote else read_index(Path(root))
         if pack is None:
             return None
         if pack['format'] != 'tar':
             raise ValueError(f'{self.data_root} is a pack of format {pack["format"]}, '
                              'TarShards reads tar.')
-        if not self.is_remote:
-            require_whole(folder, pack)
-        names = [shard['name'] for shard in pack['shards']]
+        if self.is_remote:
+            rows = self.cache.fetch(f'{root}/{TAR_INDEX}')
+        else:
+            require_whole(Path(root), pack)
+            rows = Path(root, TAR_INDEX)
         self.sizes = [shard['bytes'] for shard in pack['shards']]
-        self.paths = [f'{self.data_root.rstrip("/")}/{name}' for name in names]
-        return TarIndex.read(folder / TAR_INDEX), pack['classes']
+        self.paths = [f'{root}/{shard["name"]}' for shard in pack['shards']]
+        return TarIndex.read(rows), pack['classes']
 
-    def _fetch_index(self, url: str) -> Path:
-        """The folder of index.json and index.npz as they are on the web now."""
-        path = self.cache.fetch(f'{url}/{INDEX}', anew=True)
-        content = path.read_bytes()
+    def _fetch_index(self, url: str) -> dict:
+        """What index.json says now. The cache is from here on that of this pack."""
+        content = self.cache.fetch(f'{url}/{INDEX}', anew=True).read_bytes()
         self.cache.version = hashlib.sha256(content).hexdigest()
-        folder = self.cache.fetch(f'{url}/{TAR_INDEX}').parent
-        with atomic_file(folder / INDEX) as file:
-            file.write(content)
-        return folder
+        return parse_index(content, f'{url}/{INDEX}')
 
     def _read_foreign(self) -> Tuple[TarIndex, None]:
         root = self.data_root.rstrip('/')

@@ -1,7 +1,9 @@
 """Keep training when an image cannot be read, and keep count."""
+import logging
 from typing import Sequence, Union
 
 import numpy as np
+from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset
 
@@ -42,6 +44,13 @@ class ReplaceUnreadable(Dataset):
         self.seeds_itself = any(isinstance(each, TwoViews) for each in transforms)
         # Images in memory have been read, so a whole batch has nothing to replace.
         self.batched = getattr(dataset, 'batched', False)
+        members = getattr(dataset, 'datasets', [getattr(dataset, 'dataset', None)])
+        if not self.batched and any(getattr(each, 'batched', 0) for each in members):
+            print_log(
+                f'{type(dataset).__name__} asks its datasets for one image at a time, '
+                'and batches of one are slow: write batched=False in them.',
+                logger='current',
+                level=logging.WARNING)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -20,8 +20,9 @@ class DataWaitHook(Hook):
     between epochs do not count, the first batch of an epoch does. Of several ranks it
     is the one that waited longest, since the others wait for it.
 
-    The steps of a line of the log are those before the last one, so that the number is
-    there when the line is written and nothing is waited for.
+    The steps of a line of the log are those before its last one, so that the number is
+    there when the line is written and one GPU is not waited for. Several ranks exchange
+    one number for each line.
 
     Above the limit one line names the cheapest remedy. Only then are some images of the
     dataset read, decoded, cropped and augmented in this process, for about two seconds,

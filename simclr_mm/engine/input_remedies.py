@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import torch
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch.utils.data import Dataset
 
 from simclr_mm.models import ViewsPreprocessor
 from simclr_mm.transforms import TwoViews
 from simclr_mm.transforms.base import DeviceTransform
 
-from .input_stages import Stages, device_seconds, measure_stages
+from .input_stages import Stages, device_seconds, innermost, measure_stages
 
 # An image that small is worth keeping decoded; photographs of ImageNet are not.
 _SMALL_PIXELS = 128 * 128
@@ -84,8 +85,12 @@ def _cost(stages: Stages | None) -> str:
         decoding=stages.decode,
         cropping=stages.crop,
         augmenting=stages.augment)
-    names = ', '.join(f'{name} {1000 * spent:.2g}' for name, spent in parts.items())
-    return f'An image takes {1000 * stages.total:.2g} ms of one core: {names}.'
+    names = ', '.join(f'{name} {_in_ms(spent)}' for name, spent in parts.items())
+    return f'An image takes {_in_ms(stages.total)} ms of one core: {names}.'
+
+
+def _in_ms(seconds: float) -> str:
+    return f'{1000 * seconds:.0f}' if seconds > 0.01 else f'{1000 * seconds:.2g}'
 
 
 def _advice(remedies: list[Remedy], job: Job, limit: float) -> str:
@@ -120,7 +125,7 @@ def _more_workers(job: Job, limit: float) -> list[Remedy]:
 
 
 def _device_remedies(runner: Runner, job: Job, stages: Stages) -> list[Remedy]:
-    views = _two_views(runner)
+    views = _two_views(runner.train_dataloader.dataset)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     preprocessor = model.data_preprocessor
     if (not torch.cuda.is_available() or views is None or views.on_device
@@ -132,9 +137,8 @@ def _device_remedies(runner: Runner, job: Job, stages: Stages) -> list[Remedy]:
     return [Remedy("augment='device' in simclr_mm.TwoViews", share)]
 
 
-def _two_views(runner: Runner) -> TwoViews | None:
-    # ReplaceUnreadable and its like hand the pipeline on.
-    for transform in runner.train_dataloader.dataset.pipeline.transforms:
+def _two_views(dataset: Dataset) -> TwoViews | None:
+    for transform in innermost(dataset).pipeline.transforms:
         if isinstance(transform, TwoViews):
             return transform
     return None
@@ -150,7 +154,7 @@ def _storage_remedies(job: Job, stages: Stages, images: int) -> list[Remedy]:
     if stages.packed is None:  # not from files
         return []
     remedies = []
-    in_memory = 3 * stages.pixels * images < 0.5 * _free_memory()
+    in_memory = 3 * stages.pixels * images < 0.25 * _memory()
     if stages.pixels <= _SMALL_PIXELS and in_memory:
         faster = (stages.crop + stages.augment + stages.rest) / stages.total
         remedies.append(
@@ -174,9 +178,12 @@ def _free_cores(workers: int) -> int:
     return max(0, mine - busy - workers)
 
 
-def _free_memory() -> int:
-    """Bytes; 0 where the system does not say."""
+def _memory() -> int:
+    """Bytes of this machine; 0 where the system does not say.
+
+    Not what is free: files that were read fill that, and leave it when asked.
+    """
     try:
-        return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+        return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     except (AttributeError, ValueError, OSError):
         return 0

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.models import ViewsPreprocessor
 from simclr_mm.transforms import TwoViews, UnreadableImage
-from simclr_mm.transforms.views import seeded_globals
+from simclr_mm.transforms.seeding import seeded_globals
 
 # What tools/pack.py --short-side 256 writes.
 PACKED_SIDE, PACKED_QUALITY = 256, 90
@@ -50,7 +50,7 @@ class Stages:
 
 
 def measure_stages(dataset: Dataset, seconds: float = 2.) -> Stages | None:
-    """Apply a dataset's transforms to some of its images, one by one.
+    """Apply a dataset's transforms to some of its images, one by one, on one core.
 
     The random states of this process are as before afterwards. The first image, which
     loads libraries, does not count, nor do unreadable ones.
@@ -63,9 +63,7 @@ def measure_stages(dataset: Dataset, seconds: float = 2.) -> Stages | None:
         Means over the images, None if the dataset has no pipeline for single images or
         no image that can be read.
     """
-    while 'pipeline' not in getattr(dataset, '__dict__',
-                                    ()) and hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset  # ReplaceUnreadable, for example
+    dataset = innermost(dataset)
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', None)
     by_batch = getattr(dataset, 'batched', False)
     if not transforms or by_batch or not hasattr(dataset, 'prepare_data'):
@@ -74,14 +72,27 @@ def measure_stages(dataset: Dataset, seconds: float = 2.) -> Stages | None:
     untransformed.pipeline = lambda results: results
     draw = random.Random(0)
     end, measured = time.perf_counter() + seconds, []
-    with seeded_globals(np.random.default_rng(0)):
-        while time.perf_counter() < end and len(measured) < 100:
-            index = SampleIndex(draw.randrange(len(dataset)))
-            try:
-                measured.append(_one_image(untransformed, index, transforms))
-            except UnreadableImage:
-                end -= seconds / 100  # not for ever
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a worker
+    try:
+        with seeded_globals(np.random.default_rng(0)):
+            while time.perf_counter() < end and len(measured) < 100:
+                index = SampleIndex(draw.randrange(len(dataset)))
+                try:
+                    measured.append(_one_image(untransformed, index, transforms))
+                except OSError:  # UnreadableImage, or what our reading meets first
+                    end -= seconds / 100  # not for ever
+    finally:
+        torch.set_num_threads(threads)
     return _mean(measured[1:] or measured)
+
+
+def innermost(dataset: Dataset) -> Dataset:
+    """The dataset that has the pipeline, inside ReplaceUnreadable and its like."""
+    while 'pipeline' not in getattr(dataset, '__dict__',
+                                    ()) and hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    return dataset
 
 
 def _one_image(dataset: Dataset, index: int, transforms: list[BaseTransform]) -> Stages:
@@ -99,6 +110,8 @@ def _one_image(dataset: Dataset, index: int, transforms: list[BaseTransform]) ->
                 # The transform reads it once more, from the system's memory.
                 _, again = _timed(read)
             results, both = _timed(lambda: transform(results))
+            if results is None:  # ignore_empty
+                raise UnreadableImage('given up')
             stages.decode = max(both - again, 0.)
             small, stages.packed = _packed(results['img'], len(content), stages.read)
         elif isinstance(transform, TwoViews):
@@ -114,8 +127,8 @@ def _one_image(dataset: Dataset, index: int, transforms: list[BaseTransform]) ->
         else:
             results, spent = _timed(lambda: transform(results))
             stages.rest += spent
-        if results is None:  # mmcv's sign for an image given up
-            raise UnreadableImage('a transform gave up')
+            if results is None:  # mmcv's sign for an image given up
+                raise UnreadableImage('given up')
     return stages
 
 

@@ -1,4 +1,5 @@
 """Training loops that continue from any iteration as if they had never stopped."""
+from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
 from mmengine.runner import Runner
@@ -38,8 +39,9 @@ def build_train_dataloader(runner: Runner, dataloader: dict) -> DataLoader:
         replaces unreadable images.
 
     Raises:
-        ValueError: Another sampler, a dataset smaller than one global batch, or
-            ``diff_rank_seed``, with which ranks would not share one permutation.
+        ValueError: Another sampler, a collate function that cannot take a whole batch,
+            a dataset smaller than one global batch, or ``diff_rank_seed``, with which
+            ranks would not share one permutation.
     """
     if runner._randomness_cfg.get('diff_rank_seed', False):
         raise ValueError(
@@ -54,6 +56,12 @@ def build_train_dataloader(runner: Runner, dataloader: dict) -> DataLoader:
         raise ValueError(
             f'train_dataloader.sampler is {type(loader.sampler).__name__}: the loops '
             "of simclr_mm need dict(type='simclr_mm.ResumableSampler').")
+    collate = getattr(loader.collate_fn, 'func', loader.collate_fn)
+    if loader.dataset.batched and collate in (default_collate, pseudo_collate):
+        raise ValueError(
+            f'train_dataloader.collate_fn is {collate.__name__}, which puts single '
+            "samples together: write dict(type='simclr_mm.collate') for a dataset with "
+            'batched=True.')
     images = len(loader.dataset)
     global_batch = loader.batch_size * runner.world_size
     if len(loader) == 0:

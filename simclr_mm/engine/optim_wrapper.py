@@ -27,9 +27,9 @@ class AutocastOptimWrapper(OptimWrapper):
             ``clip_grad``.
 
     Attributes:
-        clipped: The norm of the gradient that the last ``update_params`` clipped by
-            its name in the log, on the device; empty if it clipped none.
-            RuntimeInfoHook logs it.
+        clipped: Of the last ``update_params``, by its name in the log: the norm of
+            the gradient before it was clipped, on the device. Empty if it clipped
+            none. RuntimeInfoHook logs it.
 
     Raises:
         ValueError: another dtype.
@@ -63,7 +63,7 @@ class AutocastOptimWrapper(OptimWrapper):
 
     def _clip_grad(self) -> None:
         params = [
-            p for group in self.param_groups for p in group['params']
+            p for group in self.optimizer.param_groups for p in group['params']
             if p.grad is not None
         ]
         norm = self.clip_func(params, **self.clip_grad_kwargs)

@@ -1,6 +1,6 @@
 """MMEngine's runner: also on CPU ranks, strict in reading, exact in resuming."""
 import os
-from typing import Callable, Dict, Optional, Union
+from typing import Callable, Dict, List, Optional, Union
 
 import torch
 from mmengine.dist import is_distributed
@@ -76,10 +76,10 @@ class Runner(_Runner):
         try:
             return _Runner.build_dataloader(dataloader, *args, **kwargs)
         except FileNotFoundError as error:
+            options = ' '.join(_data_roots(dataloader['dataset']))
             raise FileNotFoundError(
                 f'{error}. Put the data there, or name their place: --data DIR, or '
-                '--cfg-options train_dataloader.dataset.data_root=DIR and the same for '
-                'val_dataloader and test_dataloader.') from error
+                f'--cfg-options {options}') from error
 
     def wrap_model(self, model_wrapper_cfg: Optional[Dict],
                    model: nn.Module) -> nn.Module:
@@ -190,3 +190,14 @@ class Runner(_Runner):
                 f'{filename} was saved by a run of {saved}, this one has {layout}: '
                 'resume with the same dataset, train_dataloader.batch_size and number '
                 'of processes, or start anew from it with load_from.')
+
+
+def _data_roots(dataset: dict, key: str = '{val,test}_dataloader.dataset') -> List[str]:
+    """Options for the command line that say where the images of a dataset are."""
+    if dataset['type'] == 'simclr_mm.ReplaceUnreadable':  # our loops put it there
+        return _data_roots(dataset['dataset'], 'train_dataloader.dataset')
+    roots = [f'{key}.data_root=DIR'] if 'data_root' in dataset else []
+    for part in ('dataset', 'gallery', 'query'):
+        if part in dataset:
+            roots += _data_roots(dataset[part], f'{key}.{part}')
+    return roots

@@ -20,11 +20,13 @@ class RuntimeInfoHook(_RuntimeInfoHook):
     device has finished the step.
     """
 
+    def __init__(self) -> None:
+        self._waiting: list[dict] = []  # outputs of the steps since the last reading
+
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
         loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
-        self._interval = loggers[0].interval if loggers else -1
-        self._waiting: list[dict] = []  # outputs of the steps since the last reading
+        self._interval = loggers[0].interval if loggers else -1  # -1: epochs only
 
     def after_train_iter(self,
                          runner: Runner,
@@ -46,8 +48,7 @@ class RuntimeInfoHook(_RuntimeInfoHook):
             self._read(runner)
 
     def before_val(self, runner: Runner) -> None:
-        if hasattr(self, '_waiting'):  # not where validation is all that runs
-            self._read(runner)
+        self._read(runner)
         super().before_val(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

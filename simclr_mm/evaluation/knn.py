@@ -1,8 +1,9 @@
 """Weighted nearest-neighbour classification of features."""
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
+from mmengine.device import get_device
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
@@ -15,7 +16,8 @@ def knn_predict(query: Tensor,
                 gallery: Tensor,
                 labels: Tensor,
                 k: int = 200,
-                temperature: float = 0.07) -> Tensor:
+                temperature: float = 0.07,
+                device: Optional[str] = None) -> Tensor:
     """Classify by the k most similar gallery features, each weighted by exp(cos / t).
 
     Source: Wu et al., Unsupervised feature learning via non-parametric instance
@@ -27,9 +29,11 @@ def knn_predict(query: Tensor,
         labels: (g,) int64 classes of the gallery, >= 0.
         k: Neighbours, in [1, g].
         temperature: t > 0.
+        device: Where to compare, which takes g * C floats there. None: where the
+            gallery lies.
 
     Returns:
-        (q,) int64 predicted classes.
+        (q,) int64 predicted classes, where the query lies.
 
     Raises:
         ValueError: k is not in [1, g], or temperature <= 0.
@@ -40,16 +44,23 @@ def knn_predict(query: Tensor,
             '1 to that.')
     if temperature <= 0:
         raise ValueError(f'kNN: temperature = {temperature}: give a positive number.')
-    gallery = F.normalize(gallery.float(), dim=1)
+    device = gallery.device if device is None else device
+    gallery = F.normalize(gallery.to(device, torch.float32), dim=1)
+    labels = labels.to(device)
     classes = int(labels.max()) + 1
     predictions = []
-    for chunk in query.float().split(CHUNK):
-        similarity = F.normalize(chunk, dim=1) @ gallery.T  # (chunk, g)
+    for chunk in query.split(CHUNK):
+        chunk = F.normalize(chunk.to(device, torch.float32), dim=1)
+        similarity = chunk @ gallery.T  # (chunk, g)
         nearest, rows = similarity.topk(k, dim=1)  # (chunk, k)
         # exp((s - 1) / t) is exp(s / t) but for a factor, and cannot overflow.
-        votes = similarity.new_zeros(len(chunk), classes).scatter_add_(
-            1, labels[rows], ((nearest - 1) / temperature).exp())  # (chunk, classes)
-        predictions.append(votes.argmax(dim=1))
+        weights = ((nearest - 1) / temperature).exp()
+        # Places in one axis: so the sum is deterministic on a GPU that is asked to be.
+        first = torch.arange(0, len(chunk) * classes, classes, device=device)
+        places = (first[:, None] + labels[rows]).flatten()  # (chunk * k)
+        votes = similarity.new_zeros(len(chunk) * classes).scatter_add_(
+            0, places, weights.flatten()).view(len(chunk), classes)
+        predictions.append(votes.argmax(dim=1).to(query.device))
     return torch.cat(predictions)
 
 
@@ -58,7 +69,8 @@ class KNNAccuracy(BaseMetric):
     """Top-1 accuracy in percent of weighted kNN, logged as ``knn/top1``.
 
     For a val or test loop over :class:`~simclr_mm.datasets.GalleryAndQuery` and a model
-    whose ``predict`` gives features.
+    whose ``predict`` gives features. They are kept in main memory and compared on the
+    GPU, if there is one.
 
     Args:
         k: Neighbours. 200 as Wu et al. for ImageNet; small datasets want 20 or so.
@@ -100,6 +112,7 @@ class KNNAccuracy(BaseMetric):
         labels = torch.tensor(labels)
         in_gallery = torch.tensor(in_gallery)
         predicted = knn_predict(features[~in_gallery], features[in_gallery],
-                                labels[in_gallery], self.k, self.temperature)
+                                labels[in_gallery], self.k, self.temperature,
+                                get_device())
         hits = predicted == labels[~in_gallery]
         return dict(top1=100 * hits.float().mean().item())

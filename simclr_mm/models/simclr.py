@@ -86,7 +86,7 @@ class SimCLR(BaseModel):
         self.head = None if head is None else MODELS.build(head)
         self.probe = None if online_probe is None else OnlineProbe(
             self._infer_width(), **online_probe)
-        if compile_backbone:
+        if compile_backbone or compile_backbone == {}:  # {}: torch.compile's defaults
             options = {} if compile_backbone is True else compile_backbone
             self.backbone.compile(**options)  # in place: torch.compile renames keys
 

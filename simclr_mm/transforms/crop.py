@@ -70,6 +70,8 @@ def sample_crops(height: int, width: int, scale: tuple[float, float],
         fits = (0 < w) & (w <= width) & (0 < h) & (h <= height)
         boxes[left_over[fits]] = np.stack((top, left, h, w), axis=1)[fits]
         left_over, streams = left_over[~fits], streams.of(~fits)
+        if not len(left_over):
+            break
     return boxes
 
 

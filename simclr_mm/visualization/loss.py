@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from .style import COLOURS
 
 
-def read_scalars(path: Union[str, Path]) -> List[dict]:
-    """The training entries of a ``vis_data/scalars.json``, oldest first.
+def read_log(path: Union[str, Path]) -> List[dict]:
+    """The entries of a ``vis_data/scalars.json``, oldest first.
 
     A last line that was cut short, because the run was killed, is left out.
     """
@@ -19,9 +19,14 @@ def read_scalars(path: Union[str, Path]) -> List[dict]:
             entry = json.loads(line)
         except ValueError:
             continue
-        if isinstance(entry, dict) and 'loss' in entry and 'step' in entry:
+        if isinstance(entry, dict) and 'step' in entry:
             entries.append(entry)
     return entries
+
+
+def read_scalars(path: Union[str, Path]) -> List[dict]:
+    """:func:`read_log` without validations."""
+    return [entry for entry in read_log(path) if 'loss' in entry]
 
 
 def plot_loss(axes: Axes, scalars: Sequence[dict]) -> None:

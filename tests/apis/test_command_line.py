@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from simclr_mm.apis import command_line
+from simclr_mm.apis import command_line, data_folder
 from simclr_mm.checkpoints.safe_load import _TRUSTED
 
 pytestmark = pytest.mark.portable
@@ -23,6 +23,12 @@ def _no_such_scheduler():
     command_line.merge_cfg_options(cfg, {'param_scheduler.1.end': 2})
 
 
+def _misspelt_part():
+    cfg = Config(dict(auto_scale_lr=dict(base_batch_size=2)))
+    command_line.merge_cfg_options(cfg, {'auto_scale_lr.enable': True})
+    command_line.merge_cfg_options(cfg, {'auto_scale_lr.enabel': True})
+
+
 def _no_config():
     Config.fromfile('nowhere.py')
 
@@ -31,6 +37,8 @@ def _no_config():
     (_unknown_option, "--cfg-options b: the config has no key 'b'"),
     (_no_such_scheduler, '--cfg-options param_scheduler.1.end: the config has no such '
      'place. Index 1 exceeds'),
+    (_misspelt_part, '--cfg-options auto_scale_lr.enabel: the runner reads of '
+     'auto_scale_lr only base_batch_size, enable.'),
     (_no_config, 'nowhere.py'),
 ])
 def test_a_mistake_is_one_line(main, message, monkeypatch):
@@ -45,13 +53,19 @@ def test_a_fault_keeps_its_traceback(monkeypatch):
     with pytest.raises(ValueError, match='of a test'):
         command_line.run(_raise)
     # NumPy's C code raises in a frame of ours, but not by a `raise` of ours.
-    monkeypatch.setattr(command_line, 'Path', lambda folder: np.zeros(2) + np.zeros(3))
+    monkeypatch.setattr(data_folder, 'Path', lambda folder: np.zeros(2) + np.zeros(3))
     with pytest.raises(ValueError, match='broadcast'):
-        command_line.run(lambda: command_line.train_on_folder(None, 'x'))
+        command_line.run(lambda: data_folder.train_on_folder(None, 'x'))
 
 
 def _raise():
     raise ValueError('of a test')
+
+
+def test_results_of_one_second_are_two_files():
+    args = argparse.Namespace(config='a.py', work_dir=None)
+    one, other = command_line.result_path(args), command_line.result_path(args)
+    assert one != other and one.parent == Path('work_dirs/a/evaluation')
 
 
 def test_trust_ends_with_the_tool():
@@ -71,7 +85,7 @@ def test_a_folder_takes_the_place_of_the_images_inside_a_subset(tmp_path):
     cfg = Config.fromfile(CONFIGS / 'benchmarks' /
                           'r18-w16_1xb64-finetune-coslr-60e_cifar10-1pct.py')
     before = cfg.train_dataloader.dataset.dataset.pipeline
-    command_line.train_on_folder(cfg, str(tmp_path))
+    data_folder.train_on_folder(cfg, str(tmp_path))
     subset = cfg.train_dataloader.dataset
     assert (subset.type, subset.share) == ('simclr_mm.LabelSubset', 0.01)
     images = subset.dataset

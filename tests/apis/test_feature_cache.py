@@ -10,7 +10,9 @@ from mmengine.config import Config
 from simclr_mm import get_model
 from simclr_mm.apis import feature_cache
 from simclr_mm.apis.feature_cache import cached_features, default_cache
+from simclr_mm.apis.transfer import _Targets
 from simclr_mm.engine import Runner
+from simclr_mm.evaluation.features import class_of
 
 CONFIG = (
     Path(__file__).parents[2] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py')
@@ -112,6 +114,11 @@ def test_images_in_memory_are_told_apart_by_content(model):
     loader.dataset.query.images[3, 2, 2, 0] ^= 1
     other = feature_cache.feature_key(model, loader.dataset)
     assert {name for name in key if key[name] != other[name]} == {'images'}
+    keys = [
+        feature_cache.feature_key(model, loader.dataset, target)
+        for target in (class_of, _Targets(3), _Targets(4))
+    ]
+    assert keys[0] == other and len({each['target'] for each in keys}) == 3
 
 
 def test_nothing_is_kept_unless_a_place_is_named(model, folder, computed, monkeypatch):

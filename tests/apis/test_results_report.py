@@ -25,7 +25,22 @@ def work_dirs(tmp_path):
     (tmp_path / 'b' / 'z.json').write_text('{"schema": "simclr_mm.evaluation/1"}')
     logs = tmp_path / 'b' / 'time' / 'vis_data'
     logs.mkdir(parents=True)
-    lines = [dict(step=i, loss=5 - i) for i in range(4)] + [{'knn/top1': 3, 'step': 4}]
+    lines = [dict(step=i, loss=5 - i) for i in range(4)] + [
+        {
+            'knn/top1': 3,
+            'step': 4
+        },
+        {
+            'knn/top1': 61.234,
+            'label_free/uniformity': -3.14159,
+            'time': 1.,
+            'step': 8
+        },
+        {
+            'step': 9,
+            'loss': 1
+        },
+    ]
     text = '\n'.join(map(json.dumps, lines)) + '\n{"step": 5, "lo'
     (logs / 'scalars.json').write_text(text)
     return [tmp_path / 'a', tmp_path / 'b', tmp_path / 'b' / 'time', tmp_path]
@@ -39,12 +54,24 @@ def test_runs_logs_and_broken_files_are_found_once(work_dirs):
 
 
 def test_markdown_table(work_dirs):
-    lines = markdown(collect(work_dirs).runs).splitlines()
-    assert len(lines) == 4
-    assert len({len(re.findall(r'(?<!\\)\|', line)) for line in lines}) == 1
+    lines = markdown(collect(work_dirs)).splitlines()
+    assert len({len(re.findall(r'(?<!\\)\|', line)) for line in lines[:4]}) == 1
     assert '| 9.00 % | penalty 0.01235, part 1% | a | early.pth | 01234567 |' in lines[
         2]
     assert 'study' not in lines[0]  # nobody made one
+    assert lines[4:7] == ['', 'Last validation of each training run', '']
+    name = work_dirs[-1] / 'b' / 'time'
+    assert lines[9:] == [
+        f'| {name} | 8 | knn/top1 | 61.23 % |',
+        f'| {name} | 8 | label_free/uniformity | -3.142 |'
+    ]
+
+
+def test_validations_without_an_evaluation(work_dirs):
+    found = collect(work_dirs[2:3])
+    assert not found.runs
+    for text in (markdown(found), page(found)):
+        assert '61.23 %' in text and '3.00' not in text
 
 
 def test_only_rows_of_the_checkpoint_bear_its_name():
@@ -75,7 +102,7 @@ def test_page_stands_alone(work_dirs):
     text = page(collect(work_dirs))
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert '<b>' not in text and '&lt;b&gt;' in text
-    assert text.count('<tr>') == 3 and '<script>' in text
+    assert text.count('<tr>') == 6 and '<script>' in text
     png, = re.findall(r'base64,([^"]+)', text)
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), 1)
     assert picture.std() > 10

@@ -1,7 +1,9 @@
 """A sweep does each run once, whatever stops it."""
 import copy
 import csv
+import fcntl
 import hashlib
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -117,6 +119,39 @@ def test_a_config_is_all_that_a_run_trains_with(cfg, tmp_path):
     assert sweep.command(run)[1:3] == ['tools/train.py', str(run.config)]
 
 
+def test_validations_of_a_config_of_iterations_have_their_step(cfg, tmp_path):
+    counting = copy.deepcopy(cfg)
+    counting.train_cfg = dict(type='simclr_mm.IterBasedTrainLoop', max_iters=7)
+    written = Config.fromfile(plan(counting, tmp_path)[0].config)
+    assert written.default_hooks.logger.log_metric_by_epoch is False
+    assert written.train_cfg.val_interval == 7
+    assert 'log_metric_by_epoch' not in sweep.cell_config(cfg, {}).default_hooks.logger
+
+
+def test_a_row_names_the_metric_of_its_result(cfg, tmp_path):
+    run = plan(cfg, tmp_path)[0]
+    done = found(3.0)
+    done.results[0].protocol, done.results[0].metric = 'fine-tuned', 'voc07_map'
+    done.write(run.result_file)
+    assert run.row()['metric'] == 'fine-tuned/voc07_map'
+
+
+def test_a_run_that_is_still_at_work_is_not_begun_again(cfg, tmp_path):
+    """As after "kill -9" of the sweep, which leaves its trainings."""
+    run = plan(cfg, tmp_path)[0]
+    run.folder.mkdir(parents=True)
+    with open(run.folder / 'log.txt', 'ab') as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        left = subprocess.Popen(['sleep', '60'], stdout=log)
+    try:
+        trainer = sweep_processes.TrainAndEvaluate(tmp_path, threads=1)
+        with pytest.raises(sweep_processes.RunFailed, match='another process is at'):
+            trainer(run, '')
+    finally:
+        left.kill()
+        left.wait()
+
+
 def test_rows_of_other_settings_are_not_mixed(cfg, tmp_path):
     run = plan(cfg, tmp_path)[1]
     other = copy.deepcopy(cfg)
@@ -170,6 +205,9 @@ def test_value_is_that_of_the_last_epoch(cfg, tmp_path):
         trainer(run, '')
     with log.open('a') as file:
         file.write('{"knn/top1": 21.5, "step": 30}\n')
+    older = run.folder / '20250101_000000/vis_data/scalars.json'
+    older.parent.mkdir(parents=True)
+    older.write_text('{"knn/top1": 5.0, "step": 30}\n')
     done = trainer(run, '')
     result, = done.results
     assert (result.dataset, result.split, result.protocol, result.metric, result.value,

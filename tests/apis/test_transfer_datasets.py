@@ -301,6 +301,30 @@ def test_own_folder_with_a_validation_split(tmp_path, model, few):
                                                                ('mean_per_class', 100)]
 
 
+@pytest.mark.parametrize('given', [True, False])
+def test_the_penalty_is_chosen_on_the_validation_part(given, tmp_path, model,
+                                                      monkeypatch):
+    """Of the authors, or drawn by the seed: as fine-tuning has it, from the same."""
+    pictures(tmp_path / 'train', '{c}/{n}.png', range(10))
+    pictures(tmp_path / 'test', '{c}/{n}.png', TEST)
+    if given:
+        pictures(tmp_path / 'val', '{c}/{n}.png', range(10, 12))
+    dataset = own_folder('mine', tmp_path)
+    parts = dataset.parts(tmp_path, seed=1)
+    seen = []
+    probe = partial(swept_linear_probe, penalties=[1])
+    monkeypatch.setattr(
+        transfer, 'swept_linear_probe',
+        lambda train, test, held_out, **kw: seen.append(held_out) or probe(
+            train, test, held_out=held_out, **kw))
+    model._config = Config.fromfile(CONFIG)
+    linear_transfer(
+        model, dataset, parts, preprocessing_of(model, 'model', None), seed=1)
+    whole, held_out = build(parts.train), build(parts.validation)
+    chosen = {whole.get_data_info(int(row))['img_path'] for row in seen[0]}
+    assert chosen == ids(held_out) and len(chosen) == 2
+
+
 def test_own_folder_without_a_test(tmp_path):
     pictures(tmp_path / 'train', '{c}/{n}.png', TRAIN)
     with pytest.raises(FileNotFoundError, match='mine=.*test/<class>/ or val'):

@@ -145,9 +145,14 @@ def test_voc_is_tuned_chosen_and_scored(encoder, voc, tmp_path, trained):
     }
     best = max(values, key=lambda run: values[run].value)
     assert trained[2] == f'test/{best}'
+    last = Config.fromfile(tmp_path / f'test/configs/{best}.py')
+    assert last.train_dataloader.dataset.split == 'trainval'  # all images
+    assert last.val_dataloader.dataset.split == 'test'
     assert result.settings['lr'] == float(best[3:].split(',')[0])
     assert result.settings['validation'] == values[best].value
     assert result.settings['cells'] == 2
+    assert {(each.dataset, each.split)
+            for each in values.values()} == {('VOC2007', 'validation')}
     assert (result.metric, result.split) == ('voc07_map', 'test')
     assert 0 < result.value <= 100
     assert tune() == [result] and len(trained) == 3  # nothing is done again

@@ -107,6 +107,9 @@ def test_a_part_of_a_dataset():
     other_image = whole.__getitems__(places(2))['inputs']
     assert torch.equal(batch['inputs'][:1], same_place)
     assert not torch.equal(same_place, other_image)
+    whole.get_subset_(chosen)  # after a batch has been made
+    again = whole.__getitems__(places(2, 0))
+    assert torch.equal(again['inputs'], batch['inputs'])
 
 
 def test_lists_of_samples_are_collated():

@@ -123,6 +123,10 @@ def test_tiny_imagenet_as_its_archive_has_it(tmp_path):
     val = TinyImageNet(data_root=str(root), split='val')
     assert val.metainfo['classes'] == ('n01', 'n02')
     assert val.get_gt_labels().tolist() == [0, 1, 0]
+    annotations = root / 'val' / 'val_annotations.txt'  # mended; the images are kept
+    annotations.write_text(annotations.read_text().replace('n02', 'n03'))
+    mended = TinyImageNet(data_root=str(root), split='val')
+    assert mended.metainfo['classes'] == ('n01', 'n03')
 
 
 def test_any_folder_is_cut_to_squares(tmp_path):

@@ -124,7 +124,8 @@ def test_a_list_that_does_not_fit(folder, tmp_path, names, message):
     (dict(share=10), 'share = 10'),
     (dict(per_class=0), 'per_class = 0'),
     (dict(per_class=200), 'class 0 has 128 images, 200 of each'),
-    (dict(list_file='nowhere.txt'), 'curl .* nowhere.txt https://.*/1percent.txt'),
+    (dict(list_file='no/1percent.txt'), 'curl .* no/1percent.txt https://.*/1percent'),
+    (dict(list_file='10percent.txt'), 'curl .* 10percent.txt https://.*/10percent.txt'),
 ])
 def test_errors(kwargs, message):
     with pytest.raises(ValueError, match=message):

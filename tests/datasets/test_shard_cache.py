@@ -1,7 +1,10 @@
 """Shards fetched from a web server of this machine."""
 import multiprocessing
 import os
+import shutil
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -87,6 +90,19 @@ def test_the_oldest_shards_make_room(web, pack):
     assert len(asked) == 2 + 4
 
 
+def test_what_was_used_last_stays(web, pack):
+    url, _ = web
+    cache = ShardCache(2.5 * (pack / 'shard-00000.tar').stat().st_size / 2**30)
+    for number, age in ((0, 30), (1, 20)):
+        shard = f'{url}/shard-0000{number}.tar'
+        cache.open(shard).close()
+        os.utime(cache.path(shard), (time.time() - age, ) * 2)
+    cache.open(f'{url}/shard-00000.tar').close()
+    cache.open(f'{url}/shard-00002.tar').close()
+    names = sorted(path.name for path in cache.folder.glob('*/*.tar'))
+    assert names == ['shard-00000.tar', 'shard-00002.tar']
+
+
 def test_another_pack_at_the_same_place(web, pack, photos, tmp_path):
     url, _ = web
     data = shards(url)
@@ -129,6 +145,27 @@ def test_processes_fetch_a_shard_once(web, pack, tmp_path):
     assert asked == ['/shard-00001.tar']
 
 
+def test_ranks_that_start_together(web, pack, monkeypatch):
+    url, _ = web
+    monkeypatch.setattr(os, 'fsync', lambda file: time.sleep(0.02))
+    with ThreadPoolExecutor(4) as threads:
+        assert [len(data) for data in threads.map(shards, [url] * 4)] == [26] * 4
+
+
+def test_a_shard_that_another_process_removes(web, pack, monkeypatch):
+    url, asked = web
+    content = (pack / 'shard-00001.tar').read_bytes()
+
+    def opened_and_removed(path, mode):
+        file = open(path, mode)
+        path.unlink()
+        return file
+
+    monkeypatch.setattr(
+        'simclr_mm.datasets.shard_cache.open', opened_and_removed, raising=False)
+    assert ShardCache(1).open(f'{url}/shard-00001.tar').read() == content
+
+
 def test_shards_without_an_index(web, pack):
     url, asked = web
     data = shards(url, shards='shard-{00000..00003}.tar')
@@ -152,8 +189,18 @@ def test_other_schemes_through_fsspec(pack, tmp_path, monkeypatch):
 
 def test_mistakes_are_named(web, pack, tmp_path):
     url, _ = web
-    with pytest.raises(OSError, match=f'cannot fetch {url}/no/index.json .*put a copy'):
+    with pytest.raises(
+            OSError, match=f'cannot fetch {url}/no/index.json .*it is there.$'):
         shards(f'{url}/no')
+    with pytest.raises(OSError, match='cannot fetch .*/no.tar .*, or put a copy at'):
+        ShardCache(1).open(f'{url}/no.tar')
+    (pack / 'page').mkdir()
+    try:
+        (pack / 'page' / 'index.json').write_text('<html>')
+        with pytest.raises(ValueError, match=f'{url}/page/index.json is no index of'):
+            shards(f'{url}/page')
+    finally:
+        shutil.rmtree(pack / 'page')
     with pytest.raises(OSError, match='bytes came, its index says 5'):
         ShardCache(1).open(f'{url}/shard-00000.tar', 5)
     assert not list((tmp_path / 'home').glob('shards/*/*.tar'))

@@ -1,10 +1,13 @@
 """The order that reads shards nearly one after another, dealt to the ranks."""
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from simclr_mm.datasets import ResumableSampler
 from simclr_mm.datasets import sampler as module
+from simclr_mm.engine.loops import data_layout
 
 SIZES = [40, 25, 33, 1, 60, 17, 40, 40, 40, 29, 40, 40]
 BATCH = 4
@@ -67,6 +70,16 @@ def test_one_permutation_cut_to_whole_global_batches(monkeypatch, world_size):
 def test_start_continues_where_the_epoch_was_left(monkeypatch, world_size):
     for sampler in samplers(monkeypatch, world_size):
         assert batches(sampler, 2, 5 * BATCH) == batches(sampler, 2)[5:]
+
+
+def test_a_run_in_another_order_is_another_run(monkeypatch):
+    layouts = set()
+    for at_once in (None, 3, 4):
+        [sampler] = samplers(monkeypatch, 1, at_once)
+        loader = DataLoader(Shards(), BATCH, sampler=sampler)
+        runner = SimpleNamespace(train_dataloader=loader, world_size=1)
+        layouts.add(data_layout(runner))
+    assert len(layouts) == 3
 
 
 def test_few_shards_are_read_at_a_time(monkeypatch):

@@ -116,6 +116,15 @@ def test_webdataset_reads_the_same_from_foreign_shards(foreign):
     assert len(shards(foreign, shards='part-1.tar')) == 2
 
 
+def test_names_that_are_no_utf8(tmp_path):
+    with tarfile.open(
+            tmp_path / 'a.tar', 'w', format=tarfile.GNU_FORMAT,
+            encoding='latin-1') as tar:
+        tar.addfile(_member('K\xe4se.jpg', b'1'), io.BytesIO(b'1'))
+    data = shards(tmp_path, with_label=False)
+    assert data[0]['img_path'].endswith('a.tar/K\ufffdse.jpg')
+
+
 def test_headers_of_foreign_shards_are_read_once(foreign, monkeypatch):
     shards(foreign)
     with monkeypatch.context() as patch:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
+from torch.utils.data import ConcatDataset
 
 from simclr_mm.datasets import ReplaceUnreadable, SampleIndex
 from simclr_mm.transforms import UnreadableImage
@@ -73,7 +74,7 @@ def test_other_packages_transforms_are_a_function_of_seed_epoch_and_image():
     assert not first.equal(data[SampleIndex(5, seed=1, epoch=3)]['inputs'])
 
 
-def test_a_batch_is_a_list_of_samples_unless_the_dataset_makes_batches():
+def test_a_batch_is_a_list_of_samples_unless_the_dataset_makes_batches(monkeypatch):
     data = ReplaceUnreadable(Half())
     samples = data.__getitems__([SampleIndex(4), SampleIndex(3)])
     assert samples[0]['inputs'] == 4 and samples[1]['inputs'] % 2 == 0
@@ -85,3 +86,12 @@ def test_a_batch_is_a_list_of_samples_unless_the_dataset_makes_batches():
             return dict(inputs=list(indices))
 
     assert ReplaceUnreadable(Batches()).__getitems__([1, 3]) == dict(inputs=[1, 3])
+
+    lines = []
+    monkeypatch.setattr('simclr_mm.datasets.unreadable.print_log',
+                        lambda line, **kwargs: lines.append(line))
+    for dataset in (Half(), Batches(), ConcatDataset([Half(), Half()])):
+        ReplaceUnreadable(dataset)
+    assert not lines
+    ReplaceUnreadable(ConcatDataset([Half(), Batches()]))
+    assert len(lines) == 1 and lines[0].startswith('ConcatDataset asks its datasets')

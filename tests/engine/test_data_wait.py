@@ -1,7 +1,6 @@
 """How long training waits for data, and what the hook says about it."""
 import os
 import random
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,17 +8,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import RepeatDataset
 from mmengine.hooks import LoggerHook
 from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS
 from test_runner import BY_ITERATION, losses, runner
 
+from simclr_mm.datasets import ReplaceUnreadable
 from simclr_mm.engine import DataWaitHook, data_wait, input_remedies, input_stages
 from simclr_mm.engine.input_remedies import Job, Remedy, _advice, _more_workers
 from simclr_mm.engine.stopwatch import DeviceStopwatch, Stopwatch
-from simclr_mm.models import ViewsPreprocessor
-from simclr_mm.transforms import TwoViews
+from simclr_mm.models import SimCLR, ViewsPreprocessor
+from simclr_mm.transforms import RandomGrayscale, TwoViews
 
 
 class Clock:
@@ -28,7 +29,8 @@ class Clock:
     def __init__(self, monkeypatch):
         self.now = 0.
         clock = SimpleNamespace(perf_counter=lambda: self.now)
-        monkeypatch.setattr('simclr_mm.engine.stopwatch.time', clock)
+        for module in ('stopwatch', 'input_stages'):
+            monkeypatch.setattr(f'simclr_mm.engine.{module}.time', clock)
 
     def pass_(self, seconds):
         self.now += seconds
@@ -51,6 +53,7 @@ def watched(monkeypatch, waits, work=1., workers=0, interval=2, **kwargs):
         iter=0,
         logger=Logger(),
         message_hub=hub,
+        model=torch.nn.Linear(1, 1),
         train_dataloader=loader)
     hook = DataWaitHook(**kwargs)
     hook.before_train(run)
@@ -105,6 +108,39 @@ def test_when_it_speaks(monkeypatch, waits, kwargs, steps):
     _, said, words = watched(monkeypatch, waits, **{'min_steps': 5, **kwargs})
     assert said == steps
     assert all('waited for data 17 % of the time. 1 0.2' in line for line in words)
+
+
+def test_the_rank_that_waits_longest_is_logged_and_the_first_speaks(monkeypatch):
+    reduced = []
+
+    def all_reduce(share, op):
+        reduced.append((round(share.item(), 6), op))
+        share.fill_(0.75)
+
+    first = False
+    monkeypatch.setattr(
+        data_wait, 'dist',
+        SimpleNamespace(
+            get_world_size=lambda: 2,
+            all_reduce=all_reduce,
+            is_main_process=lambda: first))
+    shares, said, _ = watched(monkeypatch, [0.25] * 6, min_steps=2)
+    assert shares == {1: 0.75, 3: 0.75, 5: 0.75} and said == []
+    # At the first line this rank has no step to tell of, and takes part all the same.
+    assert reduced == [(-1, 'max'), (0.2, 'max'), (0.2, 'max')]
+    first = True
+    assert watched(monkeypatch, [0.25] * 6, min_steps=2)[1] == [3]
+
+
+def test_free_cores_are_shared_by_the_ranks_of_a_machine(monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: range(40), raising=False)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 3)
+    assert input_remedies._free_cores(workers=4) == 33
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')
+    assert input_remedies._free_cores(workers=4) == 3
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert input_remedies._free_cores(workers=4) == 5
+    assert input_remedies._free_cores(workers=30) == 0
 
 
 def test_a_bad_limit():
@@ -217,30 +253,31 @@ def photographs(tmp_path):
             ]))
 
 
-def slower(monkeypatch, owner, name, seconds):
+def slower(monkeypatch, clock, owner, name, seconds):
     original = getattr(owner, name)
 
     def slow(*args, **kwargs):
-        time.sleep(seconds)
+        clock.pass_(seconds)
         return original(*args, **kwargs)
 
     monkeypatch.setattr(owner, name, slow)
 
 
-@pytest.mark.parametrize('stage, owner, name', [
-    ('read', input_stages.fileio, 'get'),
-    ('decode', cv2, 'imdecode'),
-    ('crop', TwoViews, '_crop_and_flip'),
-    ('augment', cv2, 'addWeighted'),
+@pytest.mark.parametrize('stage, owner, name, calls', [
+    ('read', input_stages.fileio, 'get', 1),
+    ('decode', cv2, 'imdecode', 1),
+    ('crop', TwoViews, '_crop_and_flip', 2),
+    ('augment', RandomGrayscale, 'paint', 2),
 ])
-def test_stages_are_told_apart(photographs, monkeypatch, stage, owner, name):
-    slower(monkeypatch, owner, name, 0.03)
-    stages = input_stages.measure_stages(photographs, seconds=0.5)
-    assert max(
-        vars(stages),
-        key=lambda key: vars(stages)[key]
-        if key in ('read', 'decode', 'crop', 'augment', 'rest') else 0) == stage
-    assert getattr(stages, stage) > 0.03 and stages.pixels == 400 * 800
+def test_stages_are_told_apart(photographs, monkeypatch, stage, owner, name, calls):
+    clock = Clock(monkeypatch)
+    photographs.pipeline.transforms[1].pipelines = [[RandomGrayscale(1.)]] * 2
+    slower(monkeypatch, clock, owner, name, 0.25)
+    stages = input_stages.measure_stages(photographs, seconds=2)
+    expected = dict.fromkeys(('read', 'decode', 'crop', 'augment', 'rest'), 0.)
+    expected[stage] = 0.25 * calls
+    assert {key: vars(stages)[key] for key in expected} == expected
+    assert stages.pixels == 400 * 800
 
 
 def test_images_that_the_dataset_reads_itself(photographs, monkeypatch):
@@ -252,23 +289,55 @@ def test_images_that_the_dataset_reads_itself(photographs, monkeypatch):
         info['img_path'] = 'shard-0.tar: 0.jpg'
         return self.pipeline(info)
 
+    clock = Clock(monkeypatch)
     monkeypatch.setattr(type(photographs), 'prepare_data', read)
-    slower(monkeypatch, type(photographs), 'prepare_data', 0.03)
-    stages = input_stages.measure_stages(photographs, seconds=0.3)
-    assert 0.03 < stages.read < 0.1 and 0 < stages.decode and stages.packed > 0
+    slower(monkeypatch, clock, type(photographs), 'prepare_data', 0.5)
+    slower(monkeypatch, clock, cv2, 'imdecode', 0.25)
+    stages = input_stages.measure_stages(photographs, seconds=2)
+    assert (stages.read, stages.decode, stages.rest) == (0.5, 0.25, 0)
+    assert 0.25 < stages.packed < 0.75  # fewer bytes, read in less time
 
 
-def test_measuring_draws_nothing(photographs):
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
-    input_stages.measure_stages(photographs, seconds=0.1)
-    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
-    assert before[:2] == after[:2] and torch.equal(before[2], after[2])
+def test_what_cannot_be_read_is_passed_over(photographs, monkeypatch):
+    """As the loader does; only that remains which is worth measuring."""
+    slower(monkeypatch, Clock(monkeypatch), cv2, 'imdecode', 0.25)
+    Path(photographs.get_data_info(1)['img_path']).write_bytes(b'')
+    Path(photographs.get_data_info(2)['img_path']).unlink()
+    assert input_stages.measure_stages(photographs, seconds=3).decode == 0.25
+    for i in (0, 3):
+        Path(photographs.get_data_info(i)['img_path']).unlink()
+    assert input_stages.measure_stages(photographs) is None
+    photographs.pipeline.transforms[0].ignore_empty = True
+    assert input_stages.measure_stages(photographs) is None
 
 
-def test_packed_images_have_a_short_side_of_256(photographs):
+def test_measuring_changes_nothing(photographs, monkeypatch):
+
+    def states():
+        return (random.getstate(), np.random.get_state()[1].tolist(),
+                torch.get_rng_state().tolist(), torch.get_num_threads())
+
+    slower(monkeypatch, Clock(monkeypatch), cv2, 'imdecode', 0.25)
+    seen = []
+    monkeypatch.setattr(
+        input_stages, '_packed', lambda img, *args:
+        (img, seen.append(torch.get_num_threads()) or 0.))
+    before = states()
+    torch.set_num_threads(2)
+    try:
+        input_stages.measure_stages(photographs)
+        assert set(seen) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before[3])
+    assert states() == before
+
+
+def test_packed_images_have_a_short_side_of_256(photographs, monkeypatch):
     img = photographs.pipeline.transforms[0](photographs.get_data_info(0))['img']
+    slower(monkeypatch, Clock(monkeypatch), cv2, 'imdecode', 0.25)
     small, seconds = input_stages._packed(img, size=10**9, read=1000.)
-    assert small.shape == (256, 512, 3) and 0 < seconds < 1  # a millionth is read
+    assert small.shape == (256, 512, 3)
+    assert 0.25 < seconds < 0.5  # less than a thousandth is read
     same, _ = input_stages._packed(small, size=1, read=0.)
     assert same.shape == small.shape
 
@@ -280,13 +349,14 @@ def test_no_pipeline_no_stages():
 def test_device_augmentation_is_timed_where_it_can_be(photographs, monkeypatch):
     views = photographs.pipeline.transforms[1]
     preprocessor = ViewsPreprocessor(mean=[0.] * 3, std=[1.] * 3)
-    assert 0 < input_stages.device_seconds(views, preprocessor, 40) < 1
+    slower(monkeypatch, Clock(monkeypatch), ViewsPreprocessor, '_make_views', 2.)
+    assert input_stages.device_seconds(views, preprocessor, 40) == 2
     assert not views.on_device
     run = SimpleNamespace(
         model=SimpleNamespace(data_preprocessor=preprocessor),
         train_dataloader=SimpleNamespace(dataset=photographs, batch_size=2))
     job = Job(worked=1., waited=1., workers=1, free=0)
-    stages = input_stages.Stages(decode=1., augment=3.)
+    stages = input_stages.Stages(decode=1., augment=3.)  # 4 s, then 1 s and 2 s more
     assert input_remedies._device_remedies(run, job, stages) == []
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'synchronize', lambda: None)
@@ -295,7 +365,7 @@ def test_device_augmentation_is_timed_where_it_can_be(photographs, monkeypatch):
 
 
 def test_small_files_may_stay_in_memory(monkeypatch):
-    monkeypatch.setattr(input_remedies, '_free_memory', lambda: 10**9)
+    monkeypatch.setattr(input_remedies, '_memory', lambda: 10**9)
     job = Job(worked=1., waited=1., workers=0, free=0)
     stages = input_stages.Stages(
         read=1., decode=2., crop=0.5, augment=0.5, packed=3.5, pixels=64 * 64)
@@ -308,12 +378,19 @@ def test_small_files_may_stay_in_memory(monkeypatch):
         assert memory not in few and len(few) == (stages.packed is not None)
 
 
+def test_the_views_of_a_dataset_inside_others(photographs):
+    around = ReplaceUnreadable(RepeatDataset(photographs, times=2))
+    views = photographs.pipeline.transforms[1]
+    assert input_remedies._two_views(around) is views
+    assert input_stages.innermost(around) is photographs
+
+
 def test_a_run_that_waits(tmp_path, monkeypatch):
     """A slow dataset: the share in the log and one line."""
-    monkeypatch.setattr(input_remedies, 'measure_stages',
-                        lambda dataset: input_stages.measure_stages(dataset, 0.1))
+    clock = Clock(monkeypatch)
     monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: range(40))
-    slower(monkeypatch, TwoViews, 'transform', 0.01)  # 0.16 s a batch
+    slower(monkeypatch, clock, TwoViews, 'transform', 1.)  # 16 s a batch
+    slower(monkeypatch, clock, SimCLR, 'train_step', 4.)
     hook = 'default_hooks.data_wait'
     run = runner(tmp_path, **{
         f'{hook}.min_steps': 3,
@@ -321,10 +398,11 @@ def test_a_run_that_waits(tmp_path, monkeypatch):
     }, **BY_ITERATION)
     run.train()
     log = next(Path(run.log_dir).glob('*.log')).read_text()
-    assert log.count('training waited for data') == 1
-    assert 'ms of one core: reading 0, decoding 0, cropping ' in log
-    assert 'train_dataloader.num_workers=' in log
+    assert log.count('training waited for data 80 % of the time') == 1
+    assert 'ms of one core: reading 0, decoding 0, cropping 1000, augmenting 0' in log
+    assert 'train_dataloader.num_workers=4 ' in log  # 4 s beside 4 s
     share = run.message_hub.get_scalar('train/data_share').data[0]
-    assert len(share) == 9 and 0.1 < share.min() and share.max() < 1
-    assert 'data_share' in (Path(run.log_dir) / 'vis_data' / 'scalars.json').read_text()
+    assert share.tolist() == [0.8] * 9
+    assert '"data_share": 0.8' in (Path(run.log_dir) / 'vis_data' /
+                                   'scalars.json').read_text()
     assert len(losses(run)) == 12

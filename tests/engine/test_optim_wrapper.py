@@ -1,4 +1,5 @@
 """Autocast where there is bf16, and steps that read nothing from the device."""
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -67,6 +68,24 @@ def test_clips_as_mmengine_does():
     assert [norms[1].item(), norms[3].item()] == expected.tolist()[-2:]
     for p, q in zip(ours.parameters(), theirs.parameters()):
         assert torch.equal(p, q)
+
+
+def test_ranks_wait_for_each_other_only_before_a_step():
+    model, wrapped = wrapper(accumulative_counts=3)
+    alone = []
+
+    @contextmanager
+    def no_sync():
+        alone.append(step)
+        yield
+
+    model.no_sync = no_sync
+    wrapped.initialize_count_status(model, 0, 6)
+    for step in range(6):
+        with wrapped.optim_context(model):
+            loss = model(torch.ones(2, 4)).sum()
+        wrapped.update_params(loss)
+    assert alone == [0, 1, 3, 4]
 
 
 class Reads(TorchDispatchMode):

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
+from mmengine.registry import RUNNERS, DefaultScope
+
+from simclr_mm.engine import Runner
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 DIGITS = CONFIGS / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
@@ -164,9 +166,37 @@ def test_a_dataset_smaller_than_a_batch(tmp_path):
         runner(tmp_path, **{'train_dataloader.batch_size': 71}).train()
 
 
+@pytest.mark.parametrize('dataset, option', [
+    (dict(type='ImageNet', data_root='no'), '{val,test}_dataloader.dataset.data_root'),
+    (dict(
+        type='simclr_mm.ReplaceUnreadable',
+        dataset=dict(
+            type='simclr_mm.LabelSubset',
+            share=0.5,
+            dataset=dict(type='ImageNet', data_root='no', split='train'))),
+     'train_dataloader.dataset.dataset.data_root'),
+    (dict(
+        type='simclr_mm.GalleryAndQuery',
+        pipeline=[],
+        gallery=dict(type='ImageNet', data_root='no', split='train'),
+        query=dict(type='CIFAR10')), '{val,test}_dataloader.dataset.gallery.data_root'),
+])
+def test_a_missing_folder_names_the_option(dataset, option):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        with pytest.raises(FileNotFoundError, match='Put the data there') as error:
+            Runner.build_dataloader(dict(dataset=dataset, batch_size=1))
+    assert str(error.value).endswith(f' --cfg-options {option}=DIR')
+
+
 def test_a_sampler_that_cannot_resume(tmp_path):
     with pytest.raises(ValueError, match="type='simclr_mm.ResumableSampler'"):
         runner(tmp_path, **{'train_dataloader.sampler.type': 'DefaultSampler'}).train()
+
+
+@pytest.mark.parametrize('name', ['default_collate', 'pseudo_collate'])
+def test_a_collate_function_for_single_samples(tmp_path, name):
+    with pytest.raises(ValueError, match=f"is {name}, .*type='simclr_mm.collate'"):
+        runner(tmp_path, **{'train_dataloader.collate_fn.type': name}).train()
 
 
 def test_another_batch_than_the_learning_rate_was_made_for(tmp_path):
@@ -248,3 +278,13 @@ def test_a_run_with_a_compiled_backbone(tmp_path):
     keys = torch.load(
         tmp_path / 'compiled' / 'epoch_1.pth', weights_only=False)['state_dict']
     assert list(keys) == list(plain.model.state_dict())
+
+
+def test_weights_on_a_gpu_have_the_order_of_the_images(tmp_path, monkeypatch):
+    run = runner(tmp_path)
+    weight = run.model.backbone.conv1.weight
+    assert weight.is_contiguous()  # on this CPU
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr('mmengine.runner.runner.get_device', lambda: 'cpu')
+    run.wrap_model(None, run.model)
+    assert weight.is_contiguous(memory_format=torch.channels_last)

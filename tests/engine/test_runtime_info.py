@@ -77,6 +77,15 @@ def test_nothing_is_read_between_lines_of_the_log(monkeypatch):
     assert reads == [0, 0, 3, 3, 3, 6, 7]
 
 
+def test_the_last_step_of_a_run_inside_an_epoch_is_read():
+    run, hook = runner(), RuntimeInfoHook()
+    run.max_iters = 5
+    hook.before_train(run)
+    for run.iter in range(5):
+        hook.after_train_iter(run, run.iter, None, dict(loss=torch.tensor(2.)))
+    assert history(run)['train/loss'] == [2] * 5
+
+
 @pytest.mark.parametrize('when', ['validation', 'checkpoint'])
 def test_reads_before_a_validation_and_a_checkpoint(when):
     run, hook = runner(), RuntimeInfoHook()

@@ -34,9 +34,10 @@ def test_few_labels_use_few_labels(monkeypatch):
     # The package's attribute of that name is the function, not its module.
     module = sys.modules['simclr_mm.evaluation.linear_probe']
     monkeypatch.setattr(module, 'linear_probe',
-                        lambda train, test, c: used.append(train[1]) or len(used))
+                        lambda train, test, c: used.append(train) or len(used))
     assert few_label_probe(blobs(600, 0), blobs(9, 1), per_class=4, draws=3) == 2.0
-    assert [np.bincount(labels).tolist() for labels in used] == [[4, 4, 4]] * 3
+    assert [np.bincount(labels).tolist() for _, labels in used] == [[4, 4, 4]] * 3
+    assert len({features.tobytes() for features, _ in used}) == 3  # others in each draw
 
 
 def noisy(n, seed):

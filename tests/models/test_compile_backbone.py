@@ -6,7 +6,16 @@ import torch
 from mmengine.model import ExponentialMovingAverage
 from test_simclr import build
 
-BACKBONE = dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4)
+# One stage: tracing is what takes time.
+BACKBONE = dict(
+    type='ResNet_CIFAR',
+    depth=18,
+    base_channels=4,
+    stem_channels=4,
+    num_stages=1,
+    strides=(1, ),
+    dilations=(1, ),
+    out_indices=(0, ))
 
 
 class Backend:
@@ -81,6 +90,9 @@ def test_true_means_torchs_defaults(monkeypatch):
         torch.nn.Module, 'compile', lambda self, **kwargs: calls.append(
             (type(self).__name__, kwargs)))
     build(BACKBONE, compile_backbone=True)
+    build(BACKBONE, compile_backbone={})
     build(BACKBONE, compile_backbone=dict(mode='max-autotune'))
     build(BACKBONE)
-    assert calls == [('ResNet_CIFAR', {}), ('ResNet_CIFAR', dict(mode='max-autotune'))]
+    assert calls == [('ResNet_CIFAR', {})] * 2 + [
+        ('ResNet_CIFAR', dict(mode='max-autotune'))
+    ]

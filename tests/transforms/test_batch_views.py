@@ -102,6 +102,37 @@ def test_flips(both):
     assert abs(np.corrcoef(made.flips.numpy().T)[0, 1]) < 0.08  # of both views
 
 
+def test_steps_views_and_epochs_are_independent():
+    """None of the numbers drawn for an image tells anything about another."""
+    n = 2000
+    views = TwoViews(
+        24,
+        augment='device',
+        transforms=[
+            dict(type='simclr_mm.RandomRotation', degrees=20.0),
+            dict(
+                type='simclr_mm.ColorJitter',
+                brightness=1,
+                contrast=1,
+                saturation=1,
+                hue=0.5),
+            dict(type='simclr_mm.RandomGaussianNoise'),
+        ])
+    views.draw_in_batches()
+    numbers = []
+    for epoch in (0, 1):
+        indices = [SampleIndex(i, seed=3, epoch=epoch) for i in range(n)]
+        made = views.batch(np.zeros((n, 24, 24, 3), np.uint8), indices)
+        steps = made.steps.flatten(2)[..., [1, 10, 11, 12, 13, 19, 20]]
+        area = made.boxes[..., 2] * made.boxes[..., 3]
+        drawn = np.concatenate((steps, area[..., None], made.flips[..., None]),
+                               axis=2)  # (n, V, 9)
+        numbers.append(drawn.reshape(n, -1))
+    correlations = np.corrcoef(np.hstack(numbers).T)  # (36, 36)
+    others = np.abs(correlations[~np.eye(36, dtype=bool)])
+    assert others.max() < 4.5 / np.sqrt(n)  # of 630 pairs
+
+
 @pytest.fixture(scope='module')
 def images():
     noise = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 3), np.uint8)
@@ -149,6 +180,16 @@ def test_params_say_what_was_done(images):
             # Each step has a stream of its own: the crop is that of crops alone.
             assert np.array_equal(first['img'][v], view.transpose(2, 0, 1))
             assert first['view_params'][v]['crop'] == params['crop']
+
+
+def test_operations_switched_off_are_left_out(images):
+    jitter = dict(brightness=0.4, contrast=0.4, saturation=0, hue=0)
+    views = TwoViews(24, transforms=[dict(jitter, type='simclr_mm.ColorJitter')])
+    views.draw_in_batches()
+    for image in range(12):
+        results = views(dict(img=images[image], sample_idx=SampleIndex(image)))
+        for params in results['view_params']:
+            assert sorted(params['ColorJitter']) == ['brightness', 'contrast']
 
 
 def test_each_view_may_have_its_own_pipeline(images):

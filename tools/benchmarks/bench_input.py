@@ -14,7 +14,7 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
@@ -39,6 +39,7 @@ IMAGENET = CONFIGS / 'simclr_r50_16xb256-coslr-200e_in1k.py'
 SUFFIXES = {'.jpeg', '.jpg', '.png'}
 WORKER, DEVICE = 'simclr_mm, worker', 'simclr_mm, for the device'
 DECODE = 'decode alone'
+AFTER = ('collate', 'copy')  # stages of a batch
 
 
 def parse_args() -> argparse.Namespace:
@@ -78,7 +79,7 @@ def main() -> None:
         title = f'Two views of 32 px, batches of 512, two cores ({hardware("cpu")})'
     console.print(rate_table(rates, reference, title))
     if stages:
-        console.print(stage_table(stages))
+        console.print(stage_table(stages, rates))
     console.print(f'{args.repeats} rounds of {images} images, interleaved; '
                   f'torch {torch.__version__}, cv2 {cv2.__version__}')
     if args.out:
@@ -121,7 +122,7 @@ def photographs(args: argparse.Namespace,
     seconds = interleaved(calls, args.repeats)
     rates = {name: [len(files) / s for s in values] for name, values in seconds.items()}
     stages = {
-        name: stage_times(pipeline, files[:16])
+        name: stage_times(pipeline, files)
         for name, pipeline in pipelines.items()
     }
     return len(files), rates, stages
@@ -171,8 +172,12 @@ def worker() -> Pipeline:
     }
     decoder = Compose(steps('worker')[:1]).transforms[0]
     return Pipeline(
-        views('worker'), lambda content: decoder._decode(content, 'benchmark'), cropped,
-        operations, lambda img: torch.from_numpy(img.transpose(2, 0, 1).copy()))
+        views('worker'),
+        lambda content: decoder._decode(content, 'benchmark'),
+        cropped,
+        operations,
+        lambda img: torch.from_numpy(img.transpose(2, 0, 1).copy()),
+        crops=1)
 
 
 def stage_times(pipeline: Pipeline, files: list[Path]) -> dict[str, float]:
@@ -195,12 +200,10 @@ def _one_round(pipeline: Pipeline, files: list[Path]) -> dict[str, float]:
         return value
 
     samples = []
-    # Our crop makes both views in one call.
-    crops = 1 if pipeline.crop.__module__ == __name__ else 2
     for file in files:
         content = timed('read', 1, file.read_bytes)
         img = timed('decode', 1, pipeline.decode, content)
-        view = timed('crop', crops, pipeline.crop, img)
+        view = timed('crop', pipeline.crops, pipeline.crop, img)
         for stage, (operation, share) in pipeline.operations.items():
             timed(stage, 2 * share, operation, view)
         samples.append(timed('to tensor', 2, pipeline.finish, view))
@@ -229,14 +232,31 @@ def rate_table(rates: dict[str, list[float]], reference: str, title: str) -> Tab
     return table
 
 
-def stage_table(stages: dict[str, dict[str, float]]) -> Table:
-    table = Table(title='ms an image, two views, weighted by probability')
+def stage_table(stages: dict[str, dict[str, float]], rates: dict[str,
+                                                                 list[float]]) -> Table:
+    table = Table(
+        title='ms an image',
+        caption='Two views; the lowest of three rounds over the same images. An '
+        'operation is timed on one view of each at one strength: twice that, times how '
+        'often the pipeline applies it. The whole path ends before the collation.')
     table.add_column('')
     for name in stages:
         table.add_column(name, justify='right')
-    for stage in next(iter(stages.values())):
-        table.add_row(stage, *(f'{times[stage]:.2f}' for times in stages.values()))
-    table.add_row('sum', *(f'{sum(times.values()):.2f}' for times in stages.values()))
+
+    def add(row: str, values: Iterable[float]) -> None:
+        table.add_row(row, *(f'{value:.2f}' for value in values))
+
+    every = list(next(iter(stages.values())))
+    of_path = [stage for stage in every if stage not in AFTER]
+    for stage in of_path:
+        add(stage, (times[stage] for times in stages.values()))
+    table.add_section()
+    add('sum', (sum(times[stage] for stage in of_path) for times in stages.values()))
+    add('the whole path', (1000 / statistics.median(rates[name]) for name in stages))
+    table.add_section()
+    for stage in AFTER:
+        if stage in every:
+            add(stage, (times[stage] for times in stages.values()))
     return table
 
 

@@ -3,8 +3,9 @@
     python tools/benchmarks/bench_train.py --config CONFIG --data FOLDER
 
 Four rows, interleaved, round after round:
-- training: the config's dataloader, hooks apart: what a run does;
-- ceiling: the same step on tensors that are on the device already;
+- training: what a run does: the config's dataloader, loop and hooks, with one line of
+  the log in each round;
+- ceiling: the step alone, on tensors that are on the device already;
 - bare: forward and backward of backbone and neck alone on them, no loss, no optimizer;
 - mmpretrain: its SimCLR, its views, its loader with as many workers, the same backbone,
   batch and optimizer, where it can be imported.
@@ -13,15 +14,17 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 from input_loaders import cut, their_loader
 from input_peers import repair_hue
 from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.utils import register_all_modules
 from rich.console import Console
 from rich.table import Table
@@ -58,20 +61,12 @@ def main() -> None:
     register_all_modules()
     cfg = configured(args)
     runner = RUNNERS.build(cfg)
-    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    runner._init_model_weights()
-    loader = cut(cfg.train_dataloader, args.steps)
-    resident = runner.model.data_preprocessor(next(iter(loader)), True)
-    rows = {
-        'training': Row(runner, loader, args.steps),
-        'ceiling': Ceiling(runner, [resident] * args.steps, args.steps),
-        'bare forward and backward': Bare(runner, [resident] * args.steps, args.steps)
-    }
-    if not args.no_peer:
-        rows['mmpretrain'] = Peer(cfg, runner.model.neck.fc0.in_features, args.steps)
+    loop = Rounds(runner, cfg, args)
+    runner._train_loop = loop
+    runner.train()
+    seconds = loop.seconds
     batch_size = cfg.train_dataloader.batch_size
-    seconds = interleaved(rows, args.repeats)
-    console.print(table(rows, seconds, args.steps * batch_size))
+    console.print(table(loop.rows, seconds, args.steps * batch_size))
     setting = (
         f'{Path(args.config).stem}, batch {batch_size}, '
         f'{cfg.train_dataloader.num_workers} workers, '
@@ -89,7 +84,9 @@ def configured(args: argparse.Namespace) -> Config:
     cfg.work_dir, cfg.log_level = 'work_dirs/bench_train', 'ERROR'
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.auto_scale_lr = None
-    cfg.visualizer = None
+    cfg.train_cfg = dict(by_epoch=True)  # our loop stands in for the config's
+    cfg.default_hooks.logger.interval = args.steps
+    cfg.default_hooks.data_wait.limit = 1.0  # no advice in the middle of a round
     loader = cfg.train_dataloader
     if args.data and loader.dataset.pipeline[0].type.endswith('LoadImageFromFile'):
         loader.dataset = dict(
@@ -113,16 +110,47 @@ def configured(args: argparse.Namespace) -> Config:
     return cfg
 
 
+class Rounds(EpochBasedTrainLoop):
+    """In the place of training, when all is set up for it: the rounds of all rows."""
+
+    def __init__(self, runner: Runner, cfg: Config, args: argparse.Namespace) -> None:
+        self.cfg, self.args = cfg, args
+        ours = dict(
+            cfg.train_dataloader,  # as our loops build it
+            dataset=dict(
+                type='simclr_mm.ReplaceUnreadable',
+                dataset=cfg.train_dataloader.dataset))
+        # Too many epochs for a checkpoint, or for the end of a warm-up, to come.
+        super().__init__(runner, cut(ours, args.steps), max_epochs=10**6)
+
+    def run(self) -> None:
+        steps, model = self.args.steps, self.runner.model
+        batch = next(iter(self.dataloader))
+        resident = [model.data_preprocessor(batch, True)] * steps
+        # An optimizer of its own, which no hook watches.
+        wrapper = self.runner.build_optim_wrapper(self.cfg.optim_wrapper)
+        self.rows = {
+            'training': Training(self, steps),
+            'ceiling': Ceiling(model, wrapper, resident, steps),
+            'bare forward and backward': Bare(model, wrapper, resident, steps)
+        }
+        if not self.args.no_peer:
+            self.rows['mmpretrain'] = peer(self.cfg, model.neck.fc0.in_features, steps)
+        self.runner.call_hook('before_train')
+        self.seconds = interleaved(self.rows, self.args.repeats)
+        self.runner.call_hook('after_train')
+
+
 class Row:
-    """Steps of a whole training; counts how long they waited for data.
+    """Steps of a training without hooks; counts how long they waited for data.
 
     The device may still compute while the host waits for data: on a GPU the share is
     what a step takes longer than the ceiling, not this one.
     """
 
-    def __init__(self, runner: Runner, batches: Iterable[dict], steps: int) -> None:
-        self.model, self.wrapper = runner.model, runner.optim_wrapper
-        self.batches = batches
+    def __init__(self, model: BaseModel, wrapper: OptimWrapper,
+                 batches: Collection[dict], steps: int) -> None:
+        self.model, self.wrapper, self.batches = model, wrapper, batches
         self.before = len(batches) - steps  # untimed: workers fill their queues
         self.waits: list[float] = []  # share of each round
         self.peak = 0.  # MB
@@ -151,12 +179,29 @@ class Row:
         self.model.train_step(batch, self.wrapper)
 
 
+class Training(Row):
+    """The loop's steps, hooks included, and the rest of its epoch."""
+
+    def __init__(self, loop: Rounds, steps: int) -> None:
+        self.loop = loop
+        super().__init__(loop.runner.model, loop.runner.optim_wrapper, loop.dataloader,
+                         steps)
+
+    def __call__(self) -> float:
+        self.loop.runner.call_hook('before_train_epoch')
+        return super().__call__()
+
+    def step(self, batch: dict) -> None:
+        # Counted through all rounds, so that each has its line of the log.
+        self.loop.run_iter(self.loop.iter, batch)
+
+
 class Ceiling(Row):
     """Loss, gradient and optimizer on a batch that is on the device."""
 
     def step(self, batch: dict) -> None:
         with self.wrapper.optim_context(self.model):
-            losses = self.model(**batch, mode='loss')
+            losses = self.model.loss(**batch)  # past the hooks on the model
         self.wrapper.update_params(self.model.parse_losses(losses)[0])
 
 
@@ -170,39 +215,38 @@ class Bare(Ceiling):
         self.model.zero_grad()
 
 
-class Peer(Row):
-    """mmpretrain's SimCLR with our backbone, batch and optimizer."""
-
-    def __init__(self, cfg: Config, width: int, steps: int) -> None:
-        repair_hue()
-        views = cfg.train_dataloader.dataset.pipeline
-        views = next(step for step in views if step.type.endswith('TwoViews'))
-        theirs = Config(dict(cfg.to_dict(), runner_type='Runner', sync_bn=None))
-        theirs.model = dict(
-            type='mmpretrain.SimCLR',
-            backbone=cfg.model.backbone,
-            neck=dict(
-                type='mmpretrain.NonLinearNeck',
-                in_channels=width,
-                hid_channels=width,
-                out_channels=128,
-                num_layers=2,
-                with_avg_pool=True),
-            head=dict(
-                type='mmpretrain.ContrastiveHead',
-                loss=dict(type='mmpretrain.CrossEntropyLoss'),
-                temperature=cfg.model.head.temperature),
-            data_preprocessor=dict(
-                cfg.data_preprocessor, type='mmpretrain.SelfSupDataPreprocessor'))
-        theirs.pop('data_preprocessor')
-        theirs.experiment_name = 'theirs'
-        theirs.default_hooks = {}
-        theirs.train_dataloader = their_loader(cfg.train_dataloader, views.size)
-        theirs.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
-        theirs.param_scheduler = None
-        runner = Runner.from_cfg(theirs)
-        runner.optim_wrapper = runner.build_optim_wrapper(theirs.optim_wrapper)
-        super().__init__(runner, cut(theirs.train_dataloader, steps), steps)
+def peer(cfg: Config, width: int, steps: int) -> Row:
+    """mmpretrain's SimCLR with our backbone, batch and optimizer, without hooks."""
+    repair_hue()
+    views = cfg.train_dataloader.dataset.pipeline
+    views = next(step for step in views if step.type.endswith('TwoViews'))
+    theirs = Config(dict(cfg.to_dict(), runner_type='Runner', sync_bn=None))
+    theirs.model = dict(
+        type='mmpretrain.SimCLR',
+        backbone=cfg.model.backbone,
+        neck=dict(
+            type='mmpretrain.NonLinearNeck',
+            in_channels=width,
+            hid_channels=width,
+            out_channels=128,
+            num_layers=2,
+            with_avg_pool=True),
+        head=dict(
+            type='mmpretrain.ContrastiveHead',
+            loss=dict(type='mmpretrain.CrossEntropyLoss'),
+            temperature=cfg.model.head.temperature),
+        data_preprocessor=dict(
+            cfg.data_preprocessor, type='mmpretrain.SelfSupDataPreprocessor'))
+    theirs.pop('data_preprocessor')
+    theirs.experiment_name = 'theirs'
+    theirs.default_hooks, theirs.visualizer = {}, None
+    theirs.train_dataloader = their_loader(cfg.train_dataloader, views.size)
+    theirs.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
+    theirs.param_scheduler = None
+    runner = Runner.from_cfg(theirs)
+    runner.optim_wrapper = runner.build_optim_wrapper(theirs.optim_wrapper)
+    return Row(runner.model, runner.optim_wrapper, cut(theirs.train_dataloader, steps),
+               steps)
 
 
 def table(rows: dict[str, Row], seconds: dict[str, list[float]], images: int) -> Table:

@@ -29,12 +29,14 @@ class Pipeline:
         crop: Image to a cropped and flipped view.
         operations: By stage: a view to a view, and how often it is applied.
         finish: A view to what is collated.
+        crops: How often ``crop`` is called for two views.
     """
     whole: Callable[[Path], Any]
     decode: Callable[[bytes], Any]
     crop: Callable[[Any], Any]
     operations: dict[str, tuple[Callable[[Any], Any], float]]
     finish: Callable[[Any], torch.Tensor]
+    crops: int = 2
 
 
 def _operations(adjust: dict[str, Callable], gray: Callable, blur: Callable) -> dict:
