@@ -230,6 +230,14 @@ def test_data_takes_urls_in_the_order_of_shards():
     assert cfg.train_dataloader.sampler.shards_at_once == 16
 
 
+@pytest.mark.parametrize('url', ['hf://owner/name', 'https://example.org/a.parquet'])
+def test_data_takes_tables_by_url(url):
+    cfg = Config.fromfile(CONFIG)
+    data_folder.train_on_folder(cfg, url)
+    assert cfg.train_dataloader.dataset.type == 'simclr_mm.HuggingFaceImages'
+    assert 'shards_at_once' not in cfg.train_dataloader.sampler
+
+
 # --- Whole runs ----------------------------------------------------------------------
 
 

@@ -29,8 +29,9 @@ def train_on_folder(cfg: Config, folder: str) -> None:
     """
     root = Path(folder)
     if not is_classifier(cfg):
-        _read_files_from(cfg.train_dataloader, _unlabelled(folder))
-        if is_url(folder):
+        dataset = _unlabelled(folder)
+        _read_files_from(cfg.train_dataloader, dataset)
+        if is_url(folder) and dataset['type'] == 'simclr_mm.TarShards':
             cfg.train_dataloader.sampler.setdefault('shards_at_once', 16)
         remove_validation(cfg)
         if cfg.model.pop('online_probe', None):

@@ -75,11 +75,14 @@ def shard_dataset(location: str) -> Optional[dict]:
     """The config of a dataset for what lies at a place, None for a plain folder.
 
     Args:
-        location: A folder, or a URL below which ``index.json`` lies. Shards without one
-            are recognised where nothing else lies beside them.
+        location: A folder, a URL below which ``index.json`` lies, the URL of a Parquet
+            file, or ``hf://NAME`` on the hub. Shards in a folder without an index are
+            recognised where nothing else lies beside them.
     """
     if is_url(location):
-        return dict(type='simclr_mm.TarShards', data_root=location)
+        tables = location.startswith('hf://') or location.endswith('.parquet')
+        kind = 'HuggingFaceImages' if tables else 'TarShards'
+        return dict(type=f'simclr_mm.{kind}', data_root=location)
     types = dict(
         tar='simclr_mm.TarShards',
         parquet='simclr_mm.HuggingFaceImages',

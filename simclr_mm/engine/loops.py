@@ -18,8 +18,9 @@ def data_layout(runner: Runner) -> str:
     order = ''
     if loader.sampler.shards_at_once is not None:
         order = f', {loader.sampler.shards_at_once} shards at once'
+    drawn = ', drawn in batches' if loader.dataset.batched else ''  # other views
     return (f'{len(loader.dataset)} images in {len(loader)} steps of '
-            f'{runner.world_size} x {loader.batch_size}{order}')
+            f'{runner.world_size} x {loader.batch_size}{order}{drawn}')
 
 
 def _remember_data(runner: Runner) -> None:
