@@ -73,6 +73,7 @@ def draw_bars(values: dict[str, list[float]], title: str, unit: str,
     for y, (name, median) in enumerate(zip(names, medians)):
         axis.text(
             max(values[name]) + max(medians) * 0.015, y, f'{median:.0f}', va='center')
-    axis.set(xlabel=unit, title=title, xlim=(0, max(medians) * 1.15))
+    furthest = max(map(max, values.values()))
+    axis.set(xlabel=unit, title=title, xlim=(0, furthest * 1.1))
     axis.spines[['top', 'right']].set_visible(False)
     figure.savefig(path, dpi=120)
