@@ -40,7 +40,7 @@ _NAMES = list(_OPERATIONS)
 _CODES = {name: code for code, name in enumerate(_NAMES, start=1)}
 
 
-def encode_step(name: str, params: dict | None) -> np.ndarray:
+def encode_step(name: str, params: dict | None) -> list[float]:
     """One step of one view as numbers.
 
     Args:
@@ -48,17 +48,15 @@ def encode_step(name: str, params: dict | None) -> np.ndarray:
         params: What it drew, as in ``view_params``; None: not applied.
 
     Returns:
-        (STEP_WIDTH,) float64, exact for whole numbers below 2^53.
+        STEP_WIDTH numbers, exact for whole ones below 2^53.
     """
-    row = np.zeros(STEP_WIDTH)
     if params is None:
-        return row
+        return [0] * STEP_WIDTH
     _, columns = _OPERATIONS[name]
-    row[0] = _CODES[name]
-    row[1:1 + len(columns)] = [params[column] for column in columns]
+    row = [_CODES[name], *(params[column] for column in columns)]
     if name == 'ColorJitter':
-        row[5:] = [_jitter_operation(*drawn) for drawn in params.items()]
-    return row
+        row += [_jitter_operation(*drawn) for drawn in params.items()]
+    return row + [0] * (STEP_WIDTH - len(row))
 
 
 def encode_batch(name: str, applied: np.ndarray, params: dict) -> np.ndarray:
@@ -85,21 +83,20 @@ def encode_batch(name: str, applied: np.ndarray, params: dict) -> np.ndarray:
     return rows
 
 
-def decode_step(row: Sequence[float]) -> tuple[str, dict] | None:
-    """The transform and its parameters that a row of :func:`encode_step` stands for.
+def decode_step(row: Sequence[float]) -> dict | None:
+    """The parameters that a row of :func:`encode_step` stands for.
 
     Returns:
-        Class name and parameters, a jitter's in the order of their application and
-        without those that change nothing; None: not applied.
+        Parameters, a jitter's in the order of their application and without those that
+        change nothing; None: not applied.
     """
     if not row[0]:
         return None
     name = _NAMES[int(row[0]) - 1]
     if name == 'ColorJitter':
-        order = [int(k) for k in row[5:] if k != NOTHING]
-        return name, {_JITTER[k]: row[1 + k] for k in order}
+        return {_JITTER[int(k)]: row[1 + int(k)] for k in row[5:] if k != NOTHING}
     _, columns = _OPERATIONS[name]
-    return name, {
+    return {
         column: int(number) if column in _WHOLE else number
         for column, number in zip(columns, row[1:])
     }

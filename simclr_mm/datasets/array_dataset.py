@@ -24,15 +24,13 @@ class ArrayDataset(BaseDataset):
         with_label: Whether samples carry ``gt_label``. Images without one (STL-10's
             unlabelled split) never do.
         pipeline: Transforms of one sample.
-        batched: Make the views of a batch at once: one gather, and random numbers
-            drawn by array operations. The pipeline is [TwoViews, PackInputs], whose
-            transforms can all run on batches; ``collate_fn`` of the dataloader is
-            ``dict(type='simclr_mm.collate')``. Views are drawn from the distributions
-            of single images, by other numbers.
+        batched: Make the views of a batch at once: one gather and no collation. The
+            pipeline is [TwoViews, PackInputs]; ``collate_fn`` of the dataloader is
+            ``dict(type='simclr_mm.collate')``. The views are those of single images.
         **kwargs: As mmpretrain's BaseDataset, for example ``indices``.
 
     Raises:
-        ValueError: An unknown split, or a pipeline that cannot run on batches.
+        ValueError: An unknown split, or another pipeline with ``batched``.
     """
     SPLITS: Tuple[str, ...] = ('train', 'test')
 
@@ -57,7 +55,7 @@ class ArrayDataset(BaseDataset):
             serialize_data=False,
             **kwargs)
         if batched:
-            self._views().draw_in_batches()
+            self._views()
 
     def load_arrays(self) -> Arrays:
         """Images, labels and class names."""

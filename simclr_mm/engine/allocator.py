@@ -1,6 +1,7 @@
-"""Let a training process on a CPU keep the memory it frees."""
+"""Let training on a CPU, and the workers that read images, keep what they free."""
 import ctypes
 import platform
+from typing import Callable, Optional
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
@@ -10,7 +11,8 @@ def keep_freed_memory() -> bool:
 
     Every step of training allocates and frees the same activations. By default glibc
     maps and unmaps each large one, and the kernel clears every page again: between a
-    tenth and a quarter of the time of a small ResNet on two cores.
+    tenth and a quarter of the time of a small ResNet on two cores. A worker does the
+    same with every image and its views: a tenth of its time.
 
     Returns:
         Whether the allocator was told; other C libraries are left as they are.
@@ -19,3 +21,15 @@ def keep_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     return bool(libc.mallopt(_M_TRIM_THRESHOLD, -1) and libc.mallopt(_M_MMAP_MAX, 0))
+
+
+def start_worker(then: Optional[Callable[[int], None]], worker: int) -> None:
+    """Prepare a DataLoader's worker: its ``worker_init_fn``, with ``then`` bound.
+
+    Args:
+        then: The loader's own ``worker_init_fn``.
+        worker: Its number.
+    """
+    keep_freed_memory()
+    if then is not None:
+        then(worker)

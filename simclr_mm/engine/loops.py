@@ -1,4 +1,6 @@
 """Training loops that continue from any iteration as if they had never stopped."""
+import functools
+
 from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
@@ -7,6 +9,8 @@ from torch.utils.data import DataLoader
 
 from simclr_mm.datasets import ResumableSampler
 from simclr_mm.registry import LOOPS
+
+from .allocator import start_worker
 
 # Keys in the message hub, and so in checkpoints.
 DATA_LAYOUT, SAMPLER_SEED = 'data_layout', 'sampler_seed'
@@ -18,9 +22,8 @@ def data_layout(runner: Runner) -> str:
     order = ''
     if loader.sampler.shards_at_once is not None:
         order = f', {loader.sampler.shards_at_once} shards at once'
-    drawn = ', drawn in batches' if loader.dataset.batched else ''  # other views
     return (f'{len(loader.dataset)} images in {len(loader)} steps of '
-            f'{runner.world_size} x {loader.batch_size}{order}{drawn}')
+            f'{runner.world_size} x {loader.batch_size}{order}')
 
 
 def _remember_data(runner: Runner) -> None:
@@ -53,6 +56,7 @@ def build_train_dataloader(runner: Runner, dataloader: dict) -> DataLoader:
         **dataloader, 'dataset': dataset
     },
                                      seed=runner.seed)
+    loader.worker_init_fn = functools.partial(start_worker, loader.worker_init_fn)
     if not isinstance(loader.sampler, ResumableSampler):
         raise ValueError(
             f'train_dataloader.sampler is {type(loader.sampler).__name__}: the loops '

@@ -12,7 +12,7 @@ import numpy as np
 from simclr_mm.augment import STEP_WIDTH, decode_step, encode_batch
 
 from .crop import resized_crop, sample_crops
-from .random_streams import RandomStreams
+from .random_streams import batch_streams
 
 if TYPE_CHECKING:
     from .views import TwoViews
@@ -33,13 +33,11 @@ class DrawnViews(NamedTuple):
 
 def draw_views(views: TwoViews, seeds: Sequence[int], epochs: Sequence[int],
                images: Sequence[int], height: int, width: int) -> DrawnViews:
-    """Draw crop, flip and all steps, each from a stream of its own.
-
-    The distributions are those of TwoViews for one image, the numbers are others.
+    """Draw crop, flip and all steps, as TwoViews does for each image by itself.
 
     Args:
         views: What to draw.
-        seeds: (n,) as :class:`RandomStreams` takes them; likewise the next two.
+        seeds: (n,) seeds of the run.
         epochs: (n,).
         images: (n,) places in the dataset.
         height: Of the images, in pixels.
@@ -51,11 +49,10 @@ def draw_views(views: TwoViews, seeds: Sequence[int], epochs: Sequence[int],
     length = max(1, *map(len, views.pipelines))
     steps = np.zeros((*shape, length, STEP_WIDTH))
     for v, pipeline in enumerate(views.pipelines):
-        streams = RandomStreams(seeds, epochs, images, v, 0)
-        flips[:, v] = streams.random() < views.flip_prob
-        boxes[:, v] = sample_crops(height, width, views.scale, views.ratio, streams)
-        for t, transform in enumerate(pipeline):
-            streams = RandomStreams(seeds, epochs, images, v, t + 1)
+        crop, *others = batch_streams(seeds, epochs, images, v, 1 + len(pipeline))
+        flips[:, v] = crop.random() < views.flip_prob
+        boxes[:, v] = sample_crops(height, width, views.scale, views.ratio, crop)
+        for t, (transform, streams) in enumerate(zip(pipeline, others)):
             applied = streams.random() < transform.prob
             params = transform.draw_batch(views.size, views.size, streams)
             steps[:, v, t] = encode_batch(type(transform).__name__, applied, params)
@@ -75,28 +72,15 @@ def make_views(views: TwoViews, images: np.ndarray, drawn: DrawnViews) -> np.nda
     Returns:
         (n, V, 3, S, S) uint8 BGR.
     """
-    size = views.size
-    made = np.empty((*drawn.flips.shape, 3, size, size), np.uint8)
+    made = np.empty((*drawn.flips.shape, 3, views.size, views.size), np.uint8)
     numbers = zip(images, made, *(part.tolist() for part in drawn))
     for image, out, boxes, flips, steps in numbers:
         for v, pipeline in enumerate(views.pipelines):
-            view = resized_crop(image, boxes[v], size, views.interpolation)
-            if flips[v]:
-                view = cv2.flip(view, 1)
+            view = resized_crop(image, boxes[v], views.size, views.interpolation,
+                                flips[v])
             for transform, row in zip(pipeline, steps[v]):
-                step = decode_step(row)
-                if step is not None:
-                    view = transform.paint(view, step[1])
+                params = decode_step(row)
+                if params is not None:
+                    view = transform.paint(view, params)
             cv2.split(view, list(out[v]))  # (S, S, 3) -> (3, S, S)
     return made
-
-
-def view_params(views: TwoViews, drawn: DrawnViews) -> list[dict]:
-    """What was drawn for the views of the first image, as TwoViews writes it."""
-    boxes, flips, steps = (part[0].tolist() for part in drawn)
-    params = [dict(crop=tuple(box), flip=flip) for box, flip in zip(boxes, flips)]
-    for v, pipeline in enumerate(views.pipelines):
-        for transform, row in zip(pipeline, steps[v]):
-            step = decode_step(row)
-            params[v][type(transform).__name__] = None if step is None else step[1]
-    return params

@@ -8,6 +8,7 @@ import numpy as np
 from simclr_mm.registry import TRANSFORMS
 
 from .base import DeviceTransform, check_range
+from .random_streams import RandomStream
 
 
 def gaussian_blur(img: np.ndarray, kernel: int, sigma: float) -> np.ndarray:
@@ -58,7 +59,7 @@ class RandomGaussianBlur(DeviceTransform):
         self.sigma = sigma
         self.kernel = kernel
 
-    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
+    def draw(self, height: int, width: int, rng: RandomStream) -> dict:
         kernel = self.kernel or (height // 10) | 1
         return dict(sigma=rng.uniform(*self.sigma), kernel=kernel)
 

@@ -10,7 +10,7 @@ from mmcv.transforms import BaseTransform
 from simclr_mm.registry import TRANSFORMS
 
 from .base import DeviceTransform, check_prob
-from .random_streams import RandomStreams
+from .random_streams import RandomStream, RandomStreams
 
 _FLOOR = -0.499
 
@@ -125,14 +125,12 @@ class ColorJitter(DeviceTransform):
                 f'for up to a fifth of a turn of the colour circle either way.')
         self.operations['hue'] = adjust_hue, -hue, hue
 
-    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
+    def draw(self, height: int, width: int, rng: RandomStream) -> dict:
         """The drawn factors by name, in the order of their application."""
-        names = list(self.operations)
-        params = {}
-        for k in rng.permutation(4):
-            _, low, high = self.operations[names[k]]
-            params[names[k]] = rng.uniform(low, high)
-        return params
+        order = rng.permutation(4)
+        params = [(name, rng.uniform(low, high))
+                  for name, (_, low, high) in self.operations.items()]
+        return dict(params[k] for k in order)
 
     def draw_batch(self, height: int, width: int, streams: RandomStreams) -> dict:
         """The factors by name, (n,) each, and ``order``, (n, 4) places of the names."""
@@ -162,7 +160,7 @@ class RandomGrayscale(DeviceTransform):
     def __init__(self, prob: float = 0.2) -> None:
         super().__init__(prob)
 
-    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
+    def draw(self, height: int, width: int, rng: RandomStream) -> dict:
         return {}
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:

@@ -5,14 +5,14 @@ import cv2
 import numpy as np
 import torch
 
-from .random_streams import RandomStreams
+from .random_streams import RandomStream, RandomStreams
 
 INTERPOLATIONS = ('bilinear', 'bicubic')
 
 
 def sample_crop(height: int, width: int, scale: tuple[float, float],
-                ratio: tuple[float, float],
-                rng: np.random.Generator) -> tuple[int, int, int, int]:
+                ratio: tuple[float,
+                             float], rng: RandomStream) -> tuple[int, int, int, int]:
     """Draw the box of a random resized crop, by torchvision's algorithm.
 
     Args:
@@ -34,9 +34,9 @@ def sample_crop(height: int, width: int, scale: tuple[float, float],
         aspect = math.exp(rng.uniform(log_low, log_high))
         w = round(math.sqrt(area * aspect))
         h = round(math.sqrt(area / aspect))
+        top = rng.integers(max(height - h + 1, 1))
+        left = rng.integers(max(width - w + 1, 1))
         if 0 < w <= width and 0 < h <= height:
-            top = int(rng.integers(height - h + 1))
-            left = int(rng.integers(width - w + 1))
             return top, left, h, w
     return _largest_crop(height, width, ratio)
 
@@ -50,8 +50,8 @@ def sample_crops(height: int, width: int, scale: tuple[float, float],
         width: Of the images, in pixels.
         scale: As there.
         ratio: As there.
-        streams: One for each image; nothing else may be drawn from them afterwards,
-            because images take as many tries as they need.
+        streams: One for each image. All take as many tries as the last image needs:
+            draw nothing after this that must be a function of the image.
 
     Returns:
         (n, 4) whole numbers, top, left, height and width in pixels.
@@ -59,7 +59,7 @@ def sample_crops(height: int, width: int, scale: tuple[float, float],
     log_ratio = np.log(ratio)
     boxes = np.empty((len(streams), 4), np.int64)
     boxes[:] = _largest_crop(height, width, ratio)
-    left_over = np.arange(len(boxes))
+    left_over = np.full(len(boxes), True)
     for _ in range(10):
         area = height * width * streams.uniform(*scale)
         aspect = np.exp(streams.uniform(*log_ratio))
@@ -67,10 +67,10 @@ def sample_crops(height: int, width: int, scale: tuple[float, float],
         h = np.round(np.sqrt(area / aspect)).astype(np.int64)
         top = streams.integers(np.maximum(height - h + 1, 1))
         left = streams.integers(np.maximum(width - w + 1, 1))
-        fits = (0 < w) & (w <= width) & (0 < h) & (h <= height)
-        boxes[left_over[fits]] = np.stack((top, left, h, w), axis=1)[fits]
-        left_over, streams = left_over[~fits], streams.of(~fits)
-        if not len(left_over):
+        fits = left_over & (0 < w) & (w <= width) & (0 < h) & (h <= height)
+        boxes[fits] = np.stack((top, left, h, w), axis=1)[fits]
+        left_over &= ~fits
+        if not left_over.any():
             break
     return boxes
 
@@ -89,7 +89,8 @@ def _largest_crop(height: int, width: int,
 def resized_crop(img: np.ndarray,
                  box: tuple[int, int, int, int],
                  size: int,
-                 interpolation: str = 'bilinear') -> np.ndarray:
+                 interpolation: str = 'bilinear',
+                 flip: bool = False) -> np.ndarray:
     """Cut a box out and resize it as PIL does, antialiased where it shrinks.
 
     Args:
@@ -97,6 +98,7 @@ def resized_crop(img: np.ndarray,
         box: (top, left, height, width) in pixels, inside the image.
         size: S, side of the result in pixels.
         interpolation: 'bilinear' or 'bicubic'.
+        flip: Whether to mirror it left to right.
 
     Returns:
         (S, S, 3) uint8, a new array.
@@ -106,10 +108,13 @@ def resized_crop(img: np.ndarray,
     if interpolation == 'bilinear' and max(h, w) <= size:
         # Nothing to antialias: OpenCV is a fifth of a level from PIL and halves
         # the time of a whole view at 32 pixels. (Its bicubic is another kernel.)
-        return cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
+        resized = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
+        return cv2.flip(resized, 1) if flip else resized
+    # torch wants the box in a memory of its own; a flip makes one anyway.
+    crop = cv2.flip(crop, 1) if flip else crop.copy()
     # permute(2, 0, 1)[None] would give a batch stride that hides the channels-last
     # layout from torch, which then copies to planes: 1.4 times slower.
-    images = torch.from_numpy(crop.copy())  # (h, w, 3)
+    images = torch.from_numpy(crop)  # (h, w, 3)
     images = images.as_strided((1, 3, h, w), (h * w * 3, 1, w * 3, 3))
     images = torch.nn.functional.interpolate(
         images, (size, size), mode=interpolation, antialias=True)  # (1, 3, S, S)

@@ -12,6 +12,7 @@ import numpy as np
 from simclr_mm.registry import TRANSFORMS
 
 from .base import DeviceTransform, check_range
+from .random_streams import RandomStream
 
 # Near the ImageNet mean, so near zero after normalisation, as cutout's paper
 # (arXiv:1708.04552) wants it.
@@ -84,7 +85,7 @@ class RandomRotation(DeviceTransform):
                 f'None for quarter turns, prob=0 for no rotation.')
         self.degrees = degrees
 
-    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
+    def draw(self, height: int, width: int, rng: RandomStream) -> dict:
         if self.degrees is not None:
             return dict(degrees=rng.uniform(-self.degrees, self.degrees))
         return dict(degrees=90 * rng.integers(4))
@@ -122,7 +123,7 @@ class RandomCutout(DeviceTransform):
                 f'of the square as a share of the image, such as 0.5.')
         self.ratio = ratio
 
-    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
+    def draw(self, height: int, width: int, rng: RandomStream) -> dict:
         side = max(1, round(self.ratio * min(height, width)))
         top = rng.integers(height) - side // 2
         left = rng.integers(width) - side // 2
@@ -146,7 +147,7 @@ class RandomSobel(DeviceTransform):
     def __init__(self, prob: float = 1.0) -> None:
         super().__init__(prob)
 
-    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
+    def draw(self, height: int, width: int, rng: RandomStream) -> dict:
         return {}
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
@@ -175,7 +176,7 @@ class RandomGaussianNoise(DeviceTransform):
         check_range(std, 'RandomGaussianNoise', 'std', (0, 25), zero=True)
         self.std = std
 
-    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
+    def draw(self, height: int, width: int, rng: RandomStream) -> dict:
         return dict(std=rng.uniform(*self.std), seed=rng.integers(2**32))
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:

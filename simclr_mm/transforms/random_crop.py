@@ -1,15 +1,13 @@
 """The crop of TwoViews as a transform of its own, for studies."""
 from typing import Optional
 
-import cv2
 import numpy as np
 
 from simclr_mm.registry import TRANSFORMS
 
 from .base import DeviceTransform, check_prob, check_range
 from .crop import resized_crop, sample_crop, sample_crops
-from .random_streams import RandomStreams
-from .seeding import view_rng
+from .random_streams import RandomStream, RandomStreams, view_streams
 
 _BOX = ('top', 'left', 'height', 'width')
 
@@ -56,13 +54,14 @@ class RandomCropAndFlip(DeviceTransform):
     def transform(self, results: dict) -> dict:
         index = results.get('sample_idx')
         if 'rng' not in results and hasattr(index, 'seed'):
-            results['rng'] = view_rng(index.seed, index.epoch, int(index),
-                                      _BEFORE_VIEWS)
+            results['rng'], = view_streams(index.seed, index.epoch, int(index),
+                                           _BEFORE_VIEWS, 1)
         return super().transform(results)
 
-    def draw(self, height: int, width: int, rng: np.random.Generator) -> dict:
+    def draw(self, height: int, width: int, rng: RandomStream) -> dict:
+        flip = rng.random() < self.flip_prob
         box = sample_crop(height, width, self.scale, self.ratio, rng)
-        return dict(zip(_BOX, box), flip=bool(rng.random() < self.flip_prob))
+        return dict(zip(_BOX, box), flip=flip)
 
     def draw_batch(self, height: int, width: int, streams: RandomStreams) -> dict:
         flip = streams.random() < self.flip_prob
@@ -71,5 +70,5 @@ class RandomCropAndFlip(DeviceTransform):
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         box = tuple(params[side] for side in _BOX)
-        img = resized_crop(img, box, self.size or img.shape[0])  # (S, S, 3)
-        return cv2.flip(img, 1) if params['flip'] else img
+        size = self.size or img.shape[0]
+        return resized_crop(img, box, size, flip=params['flip'])  # (S, S, 3)

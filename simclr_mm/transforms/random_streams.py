@@ -1,106 +1,143 @@
-"""Random numbers for all images of a batch at once, each a function of its address.
+"""Random numbers by address: those of a view are a function of what it is.
 
-n images of a batch.
+n images of a batch, T steps of a view's pipeline.
 """
-from typing import Sequence, Union
+import hashlib
+import os
+import struct
+from typing import Iterator, Sequence, Union
 
 import numpy as np
 
-Drawn = Union[float, np.ndarray]
-_MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)[:, None]
-_KEY_STEPS = np.array([0x9E3779B9, 0xBB67AE85], np.uint64)[:, None]
-_LOW = np.uint64(2**32 - 1)
-_HALF = np.uint64(32)
-_BLOCKS = 3
+_ADDRESS = struct.Struct('<QQQQ')  # seed, epoch, image, view
+_WORDS = struct.Struct('<42I')
+_BLOCK = _WORDS.size  # 168 bytes: what SHAKE-128 gives by one turn of its permutation
 
 
-def philox4x32(counters: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Philox4x32-10: a bijection that makes random words of counters.
+class RandomStream:
+    """The random numbers of one step of one view.
 
-    Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011,
-        Sec. 3.3, with its constants. JAX and cuRAND have generators of this kind too.
+    Each stream has 42 words of 32 bits, cut from what SHAKE-128 (FIPS 202) makes of the
+    view's address, and as many more as are asked for, from the hash of these. To hash
+    costs a microsecond; to seed NumPy's generator, which the few numbers of a view then
+    hardly use, costs thirteen and more.
 
-    Args:
-        counters: (4, n) words, uint64 below 2^32.
-        keys: (2, n) words, likewise.
-
-    Returns:
-        (4, n) words, likewise.
-    """
-    even, odd = counters[0::2], counters[1::2]  # (2, n) each
-    for _ in range(10):
-        products = even * _MULTIPLIERS
-        even, odd = (products[::-1] >> _HALF) ^ odd ^ keys, products[::-1] & _LOW
-        keys = (keys + _KEY_STEPS) & _LOW
-    return np.stack((even, odd), axis=1).reshape(4, -1)  # words 0, 1, 2, 3
-
-
-class RandomStreams:
-    """One stream of random numbers for each image of a batch.
-
-    It has the methods of :class:`numpy.random.Generator` that the random transforms
-    draw with, and gives arrays (n,), one number for each image. The numbers of an image
-    are a function of its address: not of the other images of its batch, nor of what
-    other steps draw.
+    The methods are those of :class:`numpy.random.Generator` that views are drawn with.
+    For other distributions there is :meth:`generator`.
 
     Args:
-        seeds: (n,) seeds of the run, >= 0; what exceeds 64 bits is cut off.
-        epochs: (n,) epochs, in [0, 2^32).
-        images: (n,) places in the dataset, in [0, 2^32).
-        view: Which view, in [0, 2^16).
-        step: Which step of that view's pipeline draws, in [0, 2^16).
+        block: 168 random bytes.
     """
 
-    def __init__(self, seeds: Sequence[int], epochs: Sequence[int],
-                 images: Sequence[int], view: int, step: int) -> None:
-        words = np.array([seed % 2**64 for seed in seeds], np.uint64)
-        self._keys = np.stack((words & _LOW, words >> _HALF))  # (2, n)
-        self._counters = np.zeros((4, len(words)), np.uint64)
-        self._counters[1:] = np.broadcast_arrays(view << 16 | step, images, epochs)
-        self._words: list[np.ndarray] = []  # of the last block, not yet used
+    def __init__(self, block: bytes) -> None:
+        self._block = block
+        self._words = iter(_WORDS.unpack(block))
 
-    def __len__(self) -> int:
-        return self._keys.shape[1]
+    @classmethod
+    def unseeded(cls) -> 'RandomStream':
+        """Another one each time, by the operating system's entropy."""
+        return cls(os.urandom(_BLOCK))
 
-    def _next(self) -> np.ndarray:
-        if not self._words:
-            # A few blocks in one call: small arrays cost their calls.
-            counters = np.tile(self._counters, _BLOCKS)  # (4, _BLOCKS * n)
-            counters[0] += np.repeat(np.arange(_BLOCKS, dtype=np.uint64), len(self))
-            words = philox4x32(counters, np.tile(self._keys, _BLOCKS))
-            words = words.reshape(4, _BLOCKS, len(self)).swapaxes(0, 1)
-            self._words = list(words.reshape(4 * _BLOCKS, len(self)))
-            self._counters[0] += np.uint64(_BLOCKS)
-        return self._words.pop(0)
+    def next_word(self) -> int:
+        """32 random bits."""
+        for word in self._words:
+            return word
+        self.__init__(_hash(self._block, 1))
+        return self.next_word()
 
-    def of(self, chosen: np.ndarray) -> 'RandomStreams':
-        """The streams of some images, where they are now.
-
-        Args:
-            chosen: (n,) bool.
-        """
-        some = object.__new__(RandomStreams)
-        some._keys = self._keys[:, chosen]
-        some._counters = self._counters[:, chosen]
-        some._words = [words[chosen] for words in self._words]
-        return some
-
-    def random(self) -> np.ndarray:
+    def random(self) -> float:
         """Uniform in [0, 1), in steps of 2^-32."""
-        return self._next() * 2.0**-32
+        return self.next_word() * 2.0**-32
 
-    def uniform(self, low: float, high: float) -> np.ndarray:
+    def uniform(self, low: float, high: float) -> float:
         """Uniform in [low, high)."""
         return low + (high - low) * self.random()
 
-    def integers(self, high: Drawn) -> np.ndarray:
-        """Whole numbers from 0 to ``high`` - 1, ``high`` in [1, 2^32], maybe (n,).
+    def integers(self, high: int) -> int:
+        """Uniform from 0 to ``high`` - 1, ``high`` in [1, 2^32].
 
         Probabilities differ by 2^-32 at most.
         """
-        return (self._next() * np.asarray(high, np.uint64) >> _HALF).astype(np.int64)
+        return self.next_word() * high >> 32
+
+    def permutation(self, length: int) -> list[int]:
+        """A random order of 0 to ``length`` - 1."""
+        keys = [self.next_word() for _ in range(length)]
+        return sorted(range(length), key=keys.__getitem__)
+
+    def generator(self) -> np.random.Generator:
+        """A generator of NumPy that the next words seed."""
+        return np.random.default_rng([self.next_word() for _ in range(4)])
+
+
+class RandomStreams(RandomStream):
+    """The streams of one step of n views: all methods give arrays (n,).
+
+    Each view's numbers are those of its own :class:`RandomStream`.
+
+    Args:
+        blocks: (n, 42) words, uint32.
+    """
+
+    def __init__(self, blocks: np.ndarray) -> None:
+        self._block = blocks
+        self._words = iter(blocks.T)
+
+    def __len__(self) -> int:
+        return len(self._block)
+
+    def next_word(self) -> np.ndarray:
+        for words in self._words:
+            return words.astype(np.int64)
+        self.__init__(_words(_hash(block.tobytes(), 1) for block in self._block)[:, 0])
+        return self.next_word()
+
+    def integers(self, high: Union[int, np.ndarray]) -> np.ndarray:
+        words = self.next_word().astype(np.uint64) * np.asarray(high, np.uint64)
+        return (words >> np.uint64(32)).astype(np.int64)
 
     def permutation(self, length: int) -> np.ndarray:
-        """Orders of 0 to ``length`` - 1, (n, length)."""
-        keys = np.stack([self._next() for _ in range(length)], axis=1)
+        """Random orders of 0 to ``length`` - 1, (n, length)."""
+        keys = np.stack([self.next_word() for _ in range(length)], axis=1)
         return keys.argsort(axis=1, kind='stable')
+
+
+def view_streams(seed: int, epoch: int, image: int, view: int,
+                 count: int) -> list[RandomStream]:
+    """The streams of one view: of its crop, and of each step after it.
+
+    Args:
+        seed: Of the run; of numbers beyond 64 bits the low ones count.
+        epoch: In [0, 2^64), as the next two.
+        image: Place in the dataset.
+        view: Which view of the image.
+        count: How many streams. More leave the first ones what they are.
+    """
+    blocks = _hash(_ADDRESS.pack(seed % 2**64, epoch, image, view), count)
+    starts = range(0, len(blocks), _BLOCK)
+    return [RandomStream(blocks[start:start + _BLOCK]) for start in starts]
+
+
+def batch_streams(seeds: Sequence[int], epochs: Sequence[int], images: Sequence[int],
+                  view: int, count: int) -> list[RandomStreams]:
+    """:func:`view_streams` of one view of n images.
+
+    Args:
+        seeds: (n,), as the next two.
+    """
+    addresses = zip(seeds, epochs, images)
+    words = _words(
+        _hash(_ADDRESS.pack(seed % 2**64, epoch, image, view), count)
+        for seed, epoch, image in addresses)
+    return [RandomStreams(words[:, k]) for k in range(count)]
+
+
+def _hash(address: bytes, count: int) -> bytes:
+    return hashlib.shake_128(address).digest(count * _BLOCK)
+
+
+def _words(blocks: Iterator[bytes]) -> np.ndarray:
+    """(n, count, 42) of n times count blocks."""
+    blocks = list(blocks)
+    words = np.frombuffer(b''.join(blocks), '<u4')
+    return words.reshape(len(blocks), -1, _BLOCK // 4)

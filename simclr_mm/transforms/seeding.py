@@ -1,19 +1,16 @@
-"""Where the randomness of single views comes from."""
+"""Randomness of transforms that draw from the global generators."""
 import contextlib
 import random
-from typing import Iterator
+from typing import Iterator, Union
 
 import numpy as np
 import torch
 
-
-def view_rng(seed: int, epoch: int, index: int, view: int) -> np.random.Generator:
-    """The generator of one view: a function of these four numbers and nothing else."""
-    return np.random.default_rng([seed, epoch, index, view])
+from .random_streams import RandomStream
 
 
 @contextlib.contextmanager
-def seeded_globals(rng: np.random.Generator) -> Iterator[None]:
+def seeded_globals(rng: Union[RandomStream, np.random.Generator]) -> Iterator[None]:
     """Seed ``random``, ``numpy.random`` and torch's CPU generator, then put them back.
 
     For transforms of other packages, which draw from these.

@@ -1,6 +1,7 @@
 """V random views of one image: crop, flip, and a pipeline for each view."""
 import contextlib
 import logging
+import secrets
 from typing import Optional, Sequence, Union
 
 import cv2
@@ -14,10 +15,13 @@ from simclr_mm.augment import STEP_WIDTH, ViewsToMake, encode_step
 from simclr_mm.registry import TRANSFORMS
 
 from .base import check_image, check_prob, check_range
-from .batch_views import DrawnViews, draw_views, make_views, view_params
+from .batch_views import draw_views, make_views
 from .crop import INTERPOLATIONS, resized_crop, sample_crop
 from .pipelines import build_pipelines, is_foreign, not_for_batches
-from .seeding import seeded_globals, view_rng
+from .random_streams import RandomStream, view_streams
+from .seeding import seeded_globals
+
+_AS_IT_IS = contextlib.nullcontext()
 
 
 @TRANSFORMS.register_module()
@@ -38,9 +42,8 @@ class TwoViews(BaseTransform):
     ViewsPreprocessor does the rest of the work, with the same drawn numbers and so, but
     for rounding, the same views.
 
-    A dataset in memory with ``batched=True`` lets the views of a whole batch be drawn
-    at once, see :meth:`batch`. The numbers come from another generator then, from the
-    same distributions.
+    A dataset in memory with ``batched=True`` has the views of a whole batch made at
+    once, see :meth:`batch`; they are the same.
 
     The views are a function of (seed, epoch, image, view) if the index comes from
     simclr_mm.ResumableSampler, in any worker and any order. Other packages' transforms
@@ -104,7 +107,6 @@ class TwoViews(BaseTransform):
         self.foreign = [any(map(is_foreign, pipeline)) for pipeline in self.pipelines]
         # Decided here, in the process that trains, and not again in its workers.
         self.on_device = self._choose_device(augment)
-        self.batched = False
         self._warned = False
 
     def _choose_device(self, augment: str) -> bool:
@@ -124,26 +126,9 @@ class TwoViews(BaseTransform):
         print_log(f'TwoViews: {reason}: the workers augment.', logger='current')
         return False
 
-    def draw_in_batches(self) -> None:
-        """From now on draw by :meth:`batch`, for single images too.
-
-        Raises:
-            ValueError: A transform that has no operation for batches.
-        """
-        others = not_for_batches(self.pipelines)
-        if others:
-            raise ValueError(
-                f'{", ".join(others)} cannot run on whole batches, which takes the '
-                f"random transforms of simclr_mm alone: write batched=False in the "
-                f'dataset, or leave them out of TwoViews.')
-        self.batched = True
-
     def batch(self, images: np.ndarray,
               indices: Sequence[int]) -> Union[torch.Tensor, ViewsToMake]:
-        """The views of n images at once.
-
-        A view is a function of (seed, epoch, image, view), whatever else is in the
-        batch, if the indices come from simclr_mm.ResumableSampler.
+        """The views of n images at once, those that each has by itself.
 
         Args:
             images: (n, H, W, 3) uint8 BGR.
@@ -152,84 +137,103 @@ class TwoViews(BaseTransform):
         Returns:
             (n, V, 3, S, S) uint8 BGR; or, where the device augments, images and drawn
             numbers, which ViewsPreprocessor makes them from.
-        """
-        drawn = self._draw(indices, *images.shape[1:3])
-        if not self.on_device:
-            return torch.from_numpy(make_views(self, images, drawn))
-        parts = map(torch.from_numpy, (images, *drawn))
-        return ViewsToMake(*parts, self.size, self.interpolation)
 
-    def _draw(self, indices: Sequence[int], height: int, width: int) -> DrawnViews:
-        if hasattr(indices[0], 'seed'):
-            seeds = [index.seed for index in indices]
-            epochs = [index.epoch for index in indices]
-        else:
-            self._warn_of_plain_indices()
-            seeds = [int(np.random.default_rng().integers(2**63))] * len(indices)
-            epochs = [0] * len(indices)
-        return draw_views(self, seeds, epochs, indices, height, width)
+        Raises:
+            ValueError: A transform gave an image up, by mmcv's sign, None.
+        """
+        if not any(self.foreign):
+            drawn = draw_views(self, *self._addresses(indices), *images.shape[1:3])
+            if not self.on_device:
+                return torch.from_numpy(make_views(self, images, drawn))
+            parts = map(torch.from_numpy, (images, *drawn))
+            return ViewsToMake(*parts, self.size, self.interpolation)
+        views = np.empty((len(images), *self._shape), np.uint8)
+        for image, index, out in zip(images, indices, views):
+            if self._make(dict(img=image, sample_idx=index), out) is None:
+                raise ValueError(
+                    f'TwoViews: a transform gave up image {int(index)} of a batch, '
+                    f'which cannot do without it: write batched=False in the dataset.')
+        return torch.from_numpy(views)
 
     def transform(self, results: dict) -> Optional[dict]:
         check_image(results['img'], 'TwoViews')
-        if self.batched:
-            return self._as_in_a_batch(results)
         if self.on_device:
-            return self._leave_to_device(results)
-        shape = (self.num_views, 3, self.size, self.size)
-        views = np.empty(shape, np.uint8)
-        view_params = []
+            results['img'], params = self._leave_to_device(results)
+        else:
+            views = np.empty(self._shape, np.uint8)
+            params = self._make(results, views)
+            if params is None:
+                return None
+            results['img'] = views
+        results['img_shape'] = (self.size, self.size)
+        results['view_params'] = params
+        return results
+
+    @property
+    def _shape(self) -> tuple[int, int, int, int]:
+        return self.num_views, 3, self.size, self.size
+
+    def _make(self, results: dict, out: np.ndarray) -> Optional[list[dict]]:
+        """Crop, flip and augment.
+
+        Args:
+            results: Of one image.
+            out: (V, 3, S, S) for its views.
+
+        Returns:
+            What was drawn for each view. None if a transform gave the image up.
+        """
+        params = []
         for v, pipeline in enumerate(self.pipelines):
-            rng = self._rng(results.get('sample_idx'), v)
-            view = self._crop_and_flip(results, rng)
-            view_params.append(view['view_params_one'])
-            with seeded_globals(rng) if self.foreign[v] else contextlib.nullcontext():
-                for transform in pipeline:
+            crop, *streams = self._streams(results.get('sample_idx'), v)
+            img, drawn = self._crop_and_flip(results['img'], crop)
+            view = dict(
+                results, img=img, img_shape=img.shape[:2], view_params_one=drawn)
+            with seeded_globals(streams[-1]) if self.foreign[v] else _AS_IT_IS:
+                for transform, view['rng'] in zip(pipeline, streams):
                     view = transform(view)
                     if view is None:  # mmcv's sign for an image given up
                         return None
-            self._check_view(view['img'], v)
-            cv2.split(view['img'], list(views[v]))  # (S, S, 3) -> (3, S, S)
-        results['img'] = views
-        results['img_shape'] = (self.size, self.size)
-        results['view_params'] = view_params
-        return results
+            if self.foreign[v]:
+                self._check_view(view['img'], v)
+            cv2.split(view['img'], list(out[v]))  # (S, S, 3) -> (3, S, S)
+            params.append(drawn)
+        return params
 
-    def _as_in_a_batch(self, results: dict) -> dict:
-        """The views of one image, made here, as a batch has them."""
-        images = results['img'][None]  # (1, H, W, 3)
-        drawn = self._draw([results.get('sample_idx', 0)], *images.shape[1:3])
-        results['img'] = make_views(self, images, drawn)[0]
-        results['img_shape'] = (self.size, self.size)
-        results['view_params'] = view_params(self, drawn)
-        return results
-
-    def _leave_to_device(self, results: dict) -> dict:
+    def _leave_to_device(self, results: dict) -> tuple[list, list[dict]]:
+        """Crops with the numbers of what the device shall do, and what was drawn."""
         crops = np.empty((self.num_views, self.size, self.size, 3), np.uint8)
         length = max(1, *map(len, self.pipelines))  # an empty tensor is not collated
         steps = np.zeros((self.num_views, length, STEP_WIDTH))  # (V, T, 9)
-        view_params = []
+        params = []
         for v, pipeline in enumerate(self.pipelines):
-            rng = self._rng(results.get('sample_idx'), v)
-            view = self._crop_and_flip(results, rng)
-            crops[v] = view['img']
-            drawn = view['view_params_one']
-            for t, transform in enumerate(pipeline):
+            crop, *streams = self._streams(results.get('sample_idx'), v)
+            crops[v], drawn = self._crop_and_flip(results['img'], crop)
+            for t, (transform, rng) in enumerate(zip(pipeline, streams)):
                 name = type(transform).__name__
                 drawn[name] = transform.record(self.size, rng)
                 steps[v, t] = encode_step(name, drawn[name])
-            view_params.append(drawn)
+            params.append(drawn)
         # A tensor, because PackInputs takes an array of three axes for an image.
-        results['img'] = [crops, torch.from_numpy(steps)]
-        results['img_shape'] = (self.size, self.size)
-        results['view_params'] = view_params
-        return results
+        return [crops, torch.from_numpy(steps)], params
 
-    def _rng(self, index: Optional[int], view: int) -> np.random.Generator:
+    def _streams(self, index: Optional[int], view: int) -> list[RandomStream]:
+        """A stream for the crop, one for each step, one for others' transforms."""
+        count = 1 + len(self.pipelines[view]) + self.foreign[view]
         if hasattr(index, 'seed'):
-            return view_rng(index.seed, index.epoch, int(index), view)
+            return view_streams(index.seed, index.epoch, int(index), view, count)
         if index is not None:
             self._warn_of_plain_indices()
-        return np.random.default_rng()
+        return [RandomStream.unseeded() for _ in range(count)]
+
+    def _addresses(self, indices: Sequence[int]) -> tuple[Sequence[int], ...]:
+        """Seeds, epochs and places in the dataset, (n,) each."""
+        if hasattr(indices[0], 'seed'):
+            seeds = [index.seed for index in indices]
+            return seeds, [index.epoch for index in indices], indices
+        self._warn_of_plain_indices()
+        seed = secrets.randbits(64)
+        return [seed] * len(indices), [0] * len(indices), indices
 
     def _warn_of_plain_indices(self) -> None:
         worker = get_worker_info()
@@ -242,19 +246,13 @@ class TwoViews(BaseTransform):
                 level=logging.WARNING)
         self._warned = True
 
-    def _crop_and_flip(self, results: dict, rng: np.random.Generator) -> dict:
-        img = results['img']  # (H, W, 3)
+    def _crop_and_flip(self, img: np.ndarray,
+                       rng: RandomStream) -> tuple[np.ndarray, dict]:
+        """A view (S, S, 3) of an image (H, W, 3), and what was drawn for it."""
+        flip = rng.random() < self.flip_prob
         box = sample_crop(*img.shape[:2], self.scale, self.ratio, rng)
-        flip = bool(rng.random() < self.flip_prob)
-        img = resized_crop(img, box, self.size, self.interpolation)  # (S, S, 3)
-        if flip:
-            img = cv2.flip(img, 1)
-        return dict(
-            results,
-            img=img,
-            img_shape=img.shape[:2],
-            rng=rng,
-            view_params_one=dict(crop=box, flip=flip))
+        img = resized_crop(img, box, self.size, self.interpolation, flip)
+        return img, dict(crop=box, flip=flip)
 
     def _check_view(self, img: np.ndarray, view: int) -> None:
         check_image(img, f'TwoViews, after the transforms of view {view}')

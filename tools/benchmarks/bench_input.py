@@ -30,6 +30,7 @@ from timing import draw_bars, interleaved, spread, version
 from torch.utils.data import default_collate
 
 from simclr_mm.datasets import SampleIndex
+from simclr_mm.engine.allocator import keep_freed_memory
 from simclr_mm.evaluation.result import hardware
 from simclr_mm.transforms import color
 from simclr_mm.transforms.blur import gaussian_blur
@@ -96,6 +97,7 @@ def photographs(args: argparse.Namespace,
     """Rates of each path, by one core, and milliseconds of each stage."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    keep_freed_memory()  # as in our workers, but here for everybody
     files = sorted(p for p in args.data.rglob('*') if p.suffix.lower() in SUFFIXES)
     if not files:
         raise SystemExit(f'bench_input.py: error: no images in {args.data}')
