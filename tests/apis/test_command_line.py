@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from simclr_mm.apis import command_line, data_folder
+from simclr_mm.apis import command_line
+from simclr_mm.apis.command_line import data_folder
 from simclr_mm.checkpoints.safe_load import _TRUSTED
 
 pytestmark = pytest.mark.portable

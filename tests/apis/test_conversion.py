@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from simclr_mm import get_model
-from simclr_mm.apis.conversion import convert, key_lines, save
+from simclr_mm.apis.weights.conversion import convert, key_lines, save
 from simclr_mm.checkpoints import CheckpointError
 
 ROOT = Path(__file__).parents[2]

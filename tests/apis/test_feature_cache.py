@@ -8,9 +8,9 @@ import torch
 from mmengine.config import Config
 
 from simclr_mm import get_model
-from simclr_mm.apis import feature_cache
-from simclr_mm.apis.feature_cache import cached_features, default_cache
-from simclr_mm.apis.transfer import _Targets
+from simclr_mm.apis.features import cache as feature_cache
+from simclr_mm.apis.features.cache import cached_features, default_cache
+from simclr_mm.apis.transfer.linear import _Targets
 from simclr_mm.engine import Runner
 from simclr_mm.evaluation.features import class_of
 

@@ -10,9 +10,9 @@ from PIL import Image
 import simclr_mm
 from simclr_mm.apis import get_model
 from simclr_mm.apis.embed import embed_folder
-from simclr_mm.apis.inference import FeatureInferencer
-from simclr_mm.apis.labelled_features import (embed_views, from_config, from_embedding,
+from simclr_mm.apis.features.labelled import (embed_views, from_config, from_embedding,
                                               gallery_and_queries, training_set)
+from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.datasets import SampleIndex
 
 DIGITS = 'simclr_r18-w16_1xb64-coslr-30e_digits'

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from simclr_mm.apis.results_report import COLUMNS, collect, markdown, page, rows_of
+from simclr_mm.apis.results.pages import COLUMNS, collect, markdown, page, rows_of
 from simclr_mm.evaluation import PIXELS, PRETRAINED, UNTRAINED, EvaluationRun, Result
 
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from simclr_mm.apis import get_model, retrieval
+from simclr_mm.apis import get_model
 from simclr_mm.apis.embed import embed_folder
+from simclr_mm.apis.features import retrieval
+from simclr_mm.apis.features.parquet import write_parquet
+from simclr_mm.apis.features.retrieval import FeatureIndex, retrieve
 from simclr_mm.apis.inference import FeatureInferencer
-from simclr_mm.apis.parquet import write_parquet
-from simclr_mm.apis.retrieval import FeatureIndex, retrieve
 
 NAME = 'simclr_r18-w16_1xb256-coslr-10e_cifar10'
 
@@ -108,7 +109,7 @@ def test_what_is_no_index(index, tmp_path):
 
 def test_parquet_holds_the_same(index, monkeypatch):
     parquet = pytest.importorskip('pyarrow.parquet', reason='pyarrow is not installed')
-    monkeypatch.setattr('simclr_mm.apis.parquet._ROWS', 5)
+    monkeypatch.setattr('simclr_mm.apis.features.parquet._ROWS', 5)
     table = parquet.read_table(write_parquet(index.directory))
     assert table['path'].to_pylist() == index.names
     features, errors = table['feature'].to_pylist(), table['error'].to_pylist()

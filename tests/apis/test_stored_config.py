@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 import simclr_mm
 from simclr_mm.apis.encoder import load_encoder
-from simclr_mm.apis.stored_config import stored_config
+from simclr_mm.apis.weights.stored_config import stored_config
 from simclr_mm.checkpoints import CheckpointError
 
 pytestmark = pytest.mark.portable

@@ -10,8 +10,9 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
 
-from simclr_mm.apis.studies import STUDIES, TRANSFORMATIONS, values_of
-from simclr_mm.apis.sweep import cell_config
+from simclr_mm.apis.sweep.cells import TRANSFORMATIONS
+from simclr_mm.apis.sweep.runs import cell_config
+from simclr_mm.apis.sweep.studies import STUDIES, values_of
 from simclr_mm.datasets import SampleIndex
 
 CONFIGS = Path(__file__).parents[2] / 'configs'

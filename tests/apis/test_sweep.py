@@ -13,9 +13,10 @@ import torch
 from matplotlib.image import imread
 from mmengine.config import Config
 
-from simclr_mm.apis import sweep, sweep_processes
-from simclr_mm.apis.studies import STUDIES, values_of
-from simclr_mm.apis.sweep_results import draw, write_table
+from simclr_mm.apis.sweep import processes as sweep_processes
+from simclr_mm.apis.sweep import runs as sweep
+from simclr_mm.apis.sweep.studies import STUDIES, values_of
+from simclr_mm.apis.sweep.table_and_figure import draw, write_table
 from simclr_mm.evaluation import EvaluationRun, Result, read_run
 
 DIGITS = Path(__file__).parents[2] / 'configs/simclr_r18-w16_1xb64-coslr-30e_digits.py'

@@ -14,10 +14,11 @@ from mmpretrain.datasets.categories import (FGVCAIRCRAFT_CATEGORIES, SUN397_CATE
 from scipy.io import savemat
 
 from simclr_mm import get_model
-from simclr_mm.apis import transfer
-from simclr_mm.apis.transfer import linear_transfer, preprocessing_of
-from simclr_mm.apis.transfer_datasets import (DIGITS, TRANSFER_DATASETS, build,
-                                              class_count, own_folder, with_pipeline)
+from simclr_mm.apis.transfer import linear as transfer
+from simclr_mm.apis.transfer.dataset_table import (DIGITS, TRANSFER_DATASETS, build,
+                                                   class_count, own_folder,
+                                                   with_pipeline)
+from simclr_mm.apis.transfer.linear import linear_transfer, preprocessing_of
 from simclr_mm.evaluation import swept_linear_probe
 
 CONFIG = (

@@ -10,12 +10,12 @@ from mmengine.runner import find_latest_checkpoint
 
 from simclr_mm import get_model
 from simclr_mm.apis.command_line import build_runner
-from simclr_mm.apis.sweep_processes import RunFailed
-from simclr_mm.apis.transfer import preprocessing_of
-from simclr_mm.apis.transfer_config import (BORDER, LOGGED, Training, encoder_of,
-                                            finetune_config)
-from simclr_mm.apis.transfer_datasets import TRANSFER_DATASETS, own_folder
-from simclr_mm.apis.transfer_finetune import GRIDS, FineTune, finetune_transfer, plan
+from simclr_mm.apis.sweep.processes import RunFailed
+from simclr_mm.apis.transfer.dataset_table import TRANSFER_DATASETS, own_folder
+from simclr_mm.apis.transfer.finetune import GRIDS, FineTune, finetune_transfer, plan
+from simclr_mm.apis.transfer.finetune_config import (BORDER, LOGGED, Training,
+                                                     encoder_of, finetune_config)
+from simclr_mm.apis.transfer.linear import preprocessing_of
 from simclr_mm.evaluation import read_run
 
 CONFIG = (
