@@ -19,7 +19,7 @@ from simclr_mm.apis.sweep.studies import STUDIES, values_of
 from simclr_mm.apis.sweep.table_and_figure import draw, write_table
 from simclr_mm.evaluation import EvaluationRun, Result, read_run
 
-DIGITS = Path(__file__).parents[2] / 'configs/simclr_r18-w16_1xb64-coslr-30e_digits.py'
+DIGITS = Path(__file__).parents[3] / 'configs/simclr_r18-w16_1xb64-coslr-30e_digits.py'
 VALUES = values_of(STUDIES['head'], dict(head=['none', 'linear'], width=[8, 16]))
 
 

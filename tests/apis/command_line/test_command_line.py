@@ -12,7 +12,7 @@ from simclr_mm.apis.command_line import data_folder
 from simclr_mm.checkpoints.safe_load import _TRUSTED
 
 pytestmark = pytest.mark.portable
-CONFIGS = Path(__file__).parents[2] / 'configs'
+CONFIGS = Path(__file__).parents[3] / 'configs'
 
 
 def _unknown_option():

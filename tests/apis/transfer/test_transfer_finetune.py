@@ -19,7 +19,7 @@ from simclr_mm.apis.transfer.linear import preprocessing_of
 from simclr_mm.evaluation import read_run
 
 CONFIG = (
-    Path(__file__).parents[2] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py')
+    Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py')
 
 
 @pytest.fixture(autouse=True)

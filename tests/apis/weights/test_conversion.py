@@ -13,7 +13,7 @@ from simclr_mm import get_model
 from simclr_mm.apis.weights.conversion import convert, key_lines, save
 from simclr_mm.checkpoints import CheckpointError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 UNIT = dict(mean=[0.0] * 3, std=[255.0] * 3)
 
 

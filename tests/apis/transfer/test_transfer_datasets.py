@@ -22,7 +22,7 @@ from simclr_mm.apis.transfer.linear import linear_transfer, preprocessing_of
 from simclr_mm.evaluation import swept_linear_probe
 
 CONFIG = (
-    Path(__file__).parents[2] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py')
+    Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py')
 TRAIN, TEST = range(12), range(12, 16)  # numbers of images; the class is number % 2
 
 

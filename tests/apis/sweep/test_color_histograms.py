@@ -12,7 +12,7 @@ from simclr_mm.apis.sweep.color_histograms import (BINS, KINDS, crop_histograms,
 from simclr_mm.datasets import Digits, SampleIndex
 from simclr_mm.transforms import ColorDistortion, TwoViews
 
-DIGITS = Path(__file__).parents[2] / 'configs/simclr_r18-w16_1xb64-coslr-30e_digits.py'
+DIGITS = Path(__file__).parents[3] / 'configs/simclr_r18-w16_1xb64-coslr-30e_digits.py'
 
 
 @pytest.fixture(scope='module')

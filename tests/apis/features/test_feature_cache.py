@@ -15,7 +15,7 @@ from simclr_mm.engine import Runner
 from simclr_mm.evaluation.features import class_of
 
 CONFIG = (
-    Path(__file__).parents[2] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py')
+    Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py')
 
 
 @pytest.fixture(scope='module')

@@ -15,7 +15,7 @@ from simclr_mm.apis.sweep.runs import cell_config
 from simclr_mm.apis.sweep.studies import STUDIES, values_of
 from simclr_mm.datasets import SampleIndex
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
+CONFIGS = Path(__file__).parents[3] / 'configs'
 # Two sizes of each are as good as all, and quicker.
 FEW = {
     'depth-width': dict(depth=[18, 50], width=[1, 2]),
