@@ -23,7 +23,7 @@ _PARTS_READ = dict(
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Read the config file and enter the flags of ``flags.add_common_flags``.
+    """Read the config file and enter the flags of :func:`.flags.add_common_flags`.
 
     ``--cfg-options`` are left to :func:`merge_cfg_options`, which comes last.
     """
