@@ -13,10 +13,11 @@ from mmengine.config import Config
 from PIL import Image
 
 from simclr_mm import get_model
-from simclr_mm.apis import export as export_module
-from simclr_mm.apis import export_resnets
-from simclr_mm.apis.export import TARGETS, export
-from simclr_mm.apis.export_source import read_source
+from simclr_mm.apis.export import targets as export_module
+from simclr_mm.apis.export import torchvision_timm as export_resnets
+from simclr_mm.apis.export.source import read_source
+from simclr_mm.apis.export.targets import TARGETS
+from simclr_mm.apis.export.verified import export
 from simclr_mm.checkpoints import CheckpointError, load_file
 from simclr_mm.checkpoints.renaming import to_our_keys
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from simclr_mm.apis.pack import encode, pack_folder
-from simclr_mm.apis.pack_plan import PackSettings
+from simclr_mm.apis.pack.folder import encode, pack_folder
+from simclr_mm.apis.pack.plan import PackSettings
 from simclr_mm.datasets import HuggingFaceImages, LMDBImages, TarShards, shard_dataset
 from simclr_mm.transforms import UnreadableImage
 
@@ -172,7 +172,7 @@ def test_half_a_pack_is_not_trained_on(folder, tmp_path, monkeypatch):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr('simclr_mm.apis.pack_writers.TarWriter.finish', stop)
+        patch.setattr('simclr_mm.apis.pack.writers.TarWriter.finish', stop)
         with pytest.raises(Killed):
             tool(folder, out)
     for read in (shard_dataset, TarShards):

@@ -15,7 +15,7 @@ from mmengine.logging import HistoryBuffer
 
 from simclr_mm import get_model
 from simclr_mm.apis.encoder import load_encoder
-from simclr_mm.apis.metafile import put_entry
+from simclr_mm.apis.publish.metafile import put_entry
 from simclr_mm.checkpoints import load_file
 
 ROOT = Path(__file__).parents[1]

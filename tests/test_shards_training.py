@@ -20,9 +20,10 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
-from simclr_mm.apis import command_line, data_folder
-from simclr_mm.apis.pack import pack_folder
-from simclr_mm.apis.pack_plan import PackSettings
+from simclr_mm.apis import command_line
+from simclr_mm.apis.command_line import data_folder
+from simclr_mm.apis.pack.folder import pack_folder
+from simclr_mm.apis.pack.plan import PackSettings
 from simclr_mm.datasets import sampler as sampler_module
 from simclr_mm.engine import Runner
 from simclr_mm.engine.loops import build_train_dataloader

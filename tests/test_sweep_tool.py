@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from simclr_mm import get_model
-from simclr_mm.apis.fingerprint import weights_hash
+from simclr_mm.apis.features.fingerprint import weights_hash
 from simclr_mm.evaluation import read_run
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,8 @@ import torch
 from mmengine.config import Config
 
 from simclr_mm import get_model
-from simclr_mm.apis import transfer, transfer_finetune
+from simclr_mm.apis.transfer import finetune as transfer_finetune
+from simclr_mm.apis.transfer import linear as transfer
 from simclr_mm.evaluation import Result, read_run
 
 ROOT = Path(__file__).parents[1]

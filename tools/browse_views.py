@@ -8,8 +8,8 @@ import numpy as np
 from mmengine.config import Config
 
 from simclr_mm.apis import command_line
-from simclr_mm.apis.data_folder import train_on_folder
-from simclr_mm.apis.labelled_features import training_set
+from simclr_mm.apis.command_line.data_folder import train_on_folder
+from simclr_mm.apis.features.labelled import training_set
 from simclr_mm.visualization.views import make_views, plot_views
 
 

@@ -7,7 +7,7 @@ TensorFlow 1 and 2. Every weight is checked; OUT.keys.txt tells what became of e
 import argparse
 
 from simclr_mm.apis import command_line
-from simclr_mm.apis.conversion import Converted, convert, save
+from simclr_mm.apis.weights.conversion import Converted, convert, save
 
 _SHOWN = 10  # keys of a kind on the terminal; all are in OUT.keys.txt
 

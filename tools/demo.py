@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 import simclr_mm
 from simclr_mm.apis import command_line
-from simclr_mm.apis.feature_table import as_run, feature_rows, print_rows
+from simclr_mm.apis.results.feature_table import as_run, feature_rows, print_rows
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.visualization import plot_report, read_scalars
 

@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 from simclr_mm.apis import command_line
+from simclr_mm.apis.command_line.encoder_flags import (add_encoder_flags, inferencer_of,
+                                                       origin_of)
 from simclr_mm.apis.embed import embed_folder
-from simclr_mm.apis.embedding_record import ERRORS
-from simclr_mm.apis.encoder import add_encoder_flags, inferencer_of, origin_of
-from simclr_mm.apis.parquet import write_parquet
+from simclr_mm.apis.features.embedding_record import ERRORS
+from simclr_mm.apis.features.parquet import write_parquet
 
 
 def parse_args() -> argparse.Namespace:

@@ -10,9 +10,9 @@ import time
 from mmengine.config import Config
 
 from simclr_mm.apis import command_line
-from simclr_mm.apis.data_folder import test_on_folder
-from simclr_mm.apis.feature_cache import default_cache
-from simclr_mm.apis.feature_table import as_run, feature_rows, print_rows
+from simclr_mm.apis.command_line.data_folder import test_on_folder
+from simclr_mm.apis.features.cache import default_cache
+from simclr_mm.apis.results.feature_table import as_run, feature_rows, print_rows
 
 
 def main() -> None:

@@ -8,9 +8,10 @@ import textwrap
 from pathlib import Path
 
 from simclr_mm.apis import command_line
-from simclr_mm.apis.export import TARGETS, export
-from simclr_mm.apis.export_source import read_source
-from simclr_mm.apis.model_card import export_card
+from simclr_mm.apis.export.source import read_source
+from simclr_mm.apis.export.targets import TARGETS
+from simclr_mm.apis.export.verified import export
+from simclr_mm.apis.publish.model_card import export_card
 
 
 def parse_args() -> argparse.Namespace:

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 
 from simclr_mm.apis import command_line
-from simclr_mm.apis.pack import pack_folder
-from simclr_mm.apis.pack_plan import PackSettings
+from simclr_mm.apis.pack.folder import pack_folder
+from simclr_mm.apis.pack.plan import PackSettings
 from simclr_mm.datasets.pack_index import FORMATS, UNREADABLE
 
 

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from simclr_mm.apis import command_line, get_model
-from simclr_mm.apis.data_folder import test_on_folder
-from simclr_mm.apis.labelled_features import from_config, from_embedding
+from simclr_mm.apis.command_line.data_folder import test_on_folder
+from simclr_mm.apis.features.labelled import from_config, from_embedding
 from simclr_mm.visualization.scatter import METHODS, plot_scatter, project
 
 

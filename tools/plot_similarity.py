@@ -9,8 +9,8 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from simclr_mm.apis import command_line, get_model
-from simclr_mm.apis.data_folder import train_on_folder
-from simclr_mm.apis.labelled_features import embed_views, training_set
+from simclr_mm.apis.command_line.data_folder import train_on_folder
+from simclr_mm.apis.features.labelled import embed_views, training_set
 from simclr_mm.visualization.similarity import pair_similarities, plot_similarities
 
 

@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 
 from simclr_mm.apis import command_line
-from simclr_mm.apis.metafile import entry_of, entry_text, put_entry
-from simclr_mm.apis.publish import publish
+from simclr_mm.apis.publish.checkpoint import publish
+from simclr_mm.apis.publish.metafile import entry_of, entry_text, put_entry
 
 
 def parse_args() -> argparse.Namespace:

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from simclr_mm.apis import command_line
-from simclr_mm.apis.results_report import collect, markdown, page
+from simclr_mm.apis.results.pages import collect, markdown, page
 from simclr_mm.checkpoints import atomic_file
 
 

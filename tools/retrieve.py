@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from simclr_mm.apis import command_line
-from simclr_mm.apis.encoder import add_encoder_flags, inferencer_of
-from simclr_mm.apis.retrieval import FeatureIndex, retrieve
+from simclr_mm.apis.command_line.encoder_flags import add_encoder_flags, inferencer_of
+from simclr_mm.apis.features.retrieval import FeatureIndex, retrieve
 from simclr_mm.visualization.gallery import plot_gallery
 
 

@@ -15,12 +15,14 @@ from rich.console import Console
 from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
                            TimeElapsedColumn, TimeRemainingColumn)
 
-from simclr_mm.apis import command_line, sweep
-from simclr_mm.apis.color_histograms import (KINDS, crop_histograms, overlap_between,
-                                             overlap_within, write_histograms)
-from simclr_mm.apis.studies import STUDIES, Study, values_of
-from simclr_mm.apis.sweep_processes import RunFailed, TrainAndEvaluate, outcomes_of
-from simclr_mm.apis.sweep_results import draw, write_table
+from simclr_mm.apis import command_line
+from simclr_mm.apis.sweep.color_histograms import (KINDS, crop_histograms,
+                                                   overlap_between, overlap_within,
+                                                   write_histograms)
+from simclr_mm.apis.sweep.processes import RunFailed, TrainAndEvaluate, outcomes_of
+from simclr_mm.apis.sweep.runs import METRICS, plan
+from simclr_mm.apis.sweep.studies import STUDIES, Study, values_of
+from simclr_mm.apis.sweep.table_and_figure import draw, write_table
 from simclr_mm.evaluation import EvaluationRun
 from simclr_mm.visualization.crop_histograms import plot_crop_histograms
 
@@ -43,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--processes', type=int, default=1, help='runs at a time')
     parser.add_argument(
         '--evaluate',
-        choices=sweep.METRICS,
+        choices=METRICS,
         default='knn',
         help='kNN of the last validation, or a linear probe on the same images')
     command_line.add_cfg_options(parser)
@@ -126,7 +128,7 @@ def main() -> None:
         return
     study = STUDIES[args.study]
     values = values_of(study, args.values or {})
-    runs = sweep.plan(args.study, cfg, values, work_dir, args.evaluate)
+    runs = plan(args.study, cfg, values, work_dir, args.evaluate)
     Console().print(f'{study.title}: {len(runs)} runs in {work_dir}')
     try:
         with FileLock(work_dir / '.lock', timeout=0):

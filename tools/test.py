@@ -10,8 +10,8 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 
 from simclr_mm.apis import command_line
-from simclr_mm.apis.data_folder import test_on_folder
-from simclr_mm.apis.evaluation_run import run_of_metrics
+from simclr_mm.apis.command_line.data_folder import test_on_folder
+from simclr_mm.apis.results.evaluation_run import run_of_metrics
 
 
 def parse_args() -> argparse.Namespace:

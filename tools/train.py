@@ -5,7 +5,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from simclr_mm.apis import command_line
-from simclr_mm.apis.data_folder import train_on_folder
+from simclr_mm.apis.command_line.data_folder import train_on_folder
 
 
 def parse_args() -> argparse.Namespace:

@@ -16,17 +16,18 @@ from mmengine.device import get_device
 from rich.console import Console
 from rich.table import Table
 
-from simclr_mm.apis import command_line, transfer, transfer_config, transfer_finetune
+from simclr_mm.apis import command_line
 from simclr_mm.apis.encoder import load_encoder
-from simclr_mm.apis.feature_cache import default_cache
-from simclr_mm.apis.fingerprint import weights_hash
-from simclr_mm.apis.sweep_processes import RunFailed
-from simclr_mm.apis.transfer_datasets import (DIGITS, TRANSFER_DATASETS,
-                                              TransferDataset, own_folder)
+from simclr_mm.apis.features.cache import default_cache
+from simclr_mm.apis.features.fingerprint import weights_hash
+from simclr_mm.apis.sweep.processes import RunFailed
+from simclr_mm.apis.transfer import finetune, finetune_config, linear
+from simclr_mm.apis.transfer.dataset_table import (DIGITS, TRANSFER_DATASETS,
+                                                   TransferDataset, own_folder)
 from simclr_mm.evaluation import EvaluationRun, Result, read_run
 
 _ALL = dict(TRANSFER_DATASETS, digits=DIGITS)
-_PROTOCOLS = dict(linear=[transfer.PROTOCOL], finetune=[transfer_finetune.PROTOCOL])
+_PROTOCOLS = dict(linear=[linear.PROTOCOL], finetune=[finetune.PROTOCOL])
 _EXPLAINED = OSError, RuntimeError, ValueError, RunFailed
 _PROTOCOLS['both'] = _PROTOCOLS['linear'] + _PROTOCOLS['finetune']
 
@@ -81,7 +82,7 @@ def parse_args() -> argparse.Namespace:
     tuning = parser.add_argument_group('fine-tuning')
     tuning.add_argument(
         '--grid',
-        choices=list(transfer_finetune.GRIDS),
+        choices=list(finetune.GRIDS),
         default='small',
         help="learning rates and weight decays: 6 cells, or the paper's 56")
     tuning.add_argument('--steps', type=int, default=20000)
@@ -124,27 +125,28 @@ def chosen_datasets(args: argparse.Namespace) -> Dict[str, TransferDataset]:
 
 def plan(args: argparse.Namespace, model, work_dir: Path) -> List[Job]:
     """All that is asked for, in order."""
-    prepare = partial(transfer.preprocessing_of, model, args.checkpoint, args.size)
-    linear, tuned = prepare(), prepare(transfer_config.BORDER)
-    training = transfer_config.Training(args.steps, args.batch, args.workers, args.seed)
-    grid = transfer_finetune.GRIDS[args.grid]
+    prepare = partial(linear.preprocessing_of, model, args.checkpoint, args.size)
+    for_linear, for_tuning = prepare(), prepare(finetune_config.BORDER)
+    training = finetune_config.Training(args.steps, args.batch, args.workers, args.seed)
+    grid = finetune.GRIDS[args.grid]
     encoder = None
     if args.protocol != 'linear':
-        encoder = transfer_config.encoder_of(model, tuned, work_dir / 'encoder.pth')
+        encoder = finetune_config.encoder_of(model, for_tuning,
+                                             work_dir / 'encoder.pth')
     jobs = []
     for name, dataset in chosen_datasets(args).items():
         folder = dataset.find(args.root)
         parts = dataset.parts(folder, args.seed) if folder else None
         for protocol in _PROTOCOLS[args.protocol]:
             stem = f'{name}-{protocol}'
-            if protocol == transfer.PROTOCOL:
-                asked = transfer.prepared(linear)
-                evaluate = partial(transfer.linear_transfer, model, dataset, parts,
-                                   linear, args.cache, args.workers, args.seed)
+            if protocol == linear.PROTOCOL:
+                asked = linear.prepared(for_linear)
+                evaluate = partial(linear.linear_transfer, model, dataset, parts,
+                                   for_linear, args.cache, args.workers, args.seed)
             else:
-                asked = transfer_finetune.finetune_settings(tuned, grid, training)
-                evaluate = partial(transfer_finetune.finetune_transfer, encoder,
-                                   dataset, parts, grid, training, work_dir / stem,
+                asked = finetune.finetune_settings(for_tuning, grid, training)
+                evaluate = partial(finetune.finetune_transfer, encoder, dataset, parts,
+                                   grid, training, work_dir / stem,
                                    Path(__file__).resolve().parent, args.processes)
             jobs.append(
                 Job(dataset, folder, protocol, work_dir / f'{stem}.json', asked,

@@ -20,8 +20,8 @@ from simclr_mm.checkpoints import atomic_file
 from simclr_mm.datasets import ImageFolder
 from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
 
-from .embedding_record import (ERRORS, FEATURES, PARTIAL, PATHS, RECORD,
-                               earlier_progress, new_record)
+from .features.embedding_record import (ERRORS, FEATURES, PARTIAL, PATHS, RECORD,
+                                        earlier_progress, new_record)
 from .inference import FeatureInferencer
 
 _SAVE_EVERY = 5.0  # seconds of work that a kill may cost

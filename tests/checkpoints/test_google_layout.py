@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from simclr_mm.apis.foreign_weights import neck_config
+from simclr_mm.apis.weights.foreign import neck_config
 from simclr_mm.checkpoints import CheckpointError, load_state
 from simclr_mm.checkpoints.renaming import from_google
 from simclr_mm.checkpoints.tensor_bundle import read_bundle

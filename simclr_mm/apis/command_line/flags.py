@@ -1,0 +1,56 @@
+"""Flags that several tools have."""
+import argparse
+
+from mmengine.config import DictAction
+
+from simclr_mm.checkpoints import trust_checkpoints
+
+
+class _Trust(argparse.Action):
+    """A flag that takes effect while the tool runs."""
+
+    def __call__(self, *args) -> None:
+        trust_checkpoints()
+
+
+def add_trust_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trust-checkpoint``, which :func:`.errors.run` ends with the tool."""
+    parser.add_argument(
+        '--trust-checkpoint',
+        action=_Trust,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help='read checkpoints that may run code; only for files whose author you '
+        'trust as you trust a program')
+
+
+def add_common_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that train.py and test.py have in common with mmpretrain's."""
+    parser.add_argument('--work-dir', help='folder of logs and checkpoints')
+    add_cfg_options(parser)
+    add_trust_flag(parser)
+    parser.add_argument(
+        '--no-pin-memory',
+        action='store_true',
+        help='do not use pinned memory in the dataloaders')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes of this job were started')
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help='set by torch.distributed.launch')
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config as key=value, for example '
+        'train_cfg.max_epochs=2 param_scheduler.0.end=1; lists as key="[a,b]"')

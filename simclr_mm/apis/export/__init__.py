@@ -1,0 +1,1 @@
+"""An encoder for other libraries, verified there."""

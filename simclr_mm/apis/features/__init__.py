@@ -1,0 +1,1 @@
+"""Features of images: kept on disk, named by a fingerprint, read and searched."""

@@ -1,0 +1,1 @@
+"""A checkpoint to publish, its model card and its entry in a model index."""

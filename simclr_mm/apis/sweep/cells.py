@@ -1,0 +1,189 @@
+"""The cells of the paper's studies: what each sets in a config.
+
+Source: SimCLR, arXiv:2002.05709.
+"""
+import math
+from itertools import product
+from typing import Dict, Iterator, List, Sequence, Tuple, Union
+
+from mmengine.config import Config, ConfigDict
+
+Value = Union[str, float]
+Options = Dict[str, object]  # as in --cfg-options, but with any value
+Cell = Tuple[Tuple[Value, ...], Options]  # a value of each axis, and what they set
+
+PIPELINE = 'train_dataloader.dataset.pipeline'
+
+# By the names of Fig. 5. Each acts on every image, so that cells differ in what is
+# done, not in how often; colour keeps the probabilities that are part of it.
+TRANSFORMATIONS = dict(
+    crop=dict(type='simclr_mm.RandomCropAndFlip'),
+    cutout=dict(type='simclr_mm.RandomCutout'),
+    color=dict(type='simclr_mm.ColorDistortion', strength=1.0),
+    sobel=dict(type='simclr_mm.RandomSobel'),
+    noise=dict(type='simclr_mm.RandomGaussianNoise'),
+    blur=dict(type='simclr_mm.RandomGaussianBlur', prob=1.0),
+    rotate=dict(type='simclr_mm.RandomRotation'))
+
+STRENGTHS = {'1/8': 1 / 8, '1/4': 1 / 4, '1/2': 1 / 2, '1': 1.0, '1+blur': 1.0}
+
+# Head and argument of each objective, and the values of the argument in Sec. B.10.
+TEMPERATURES = tuple(f'tau={number}' for number in (0.1, 0.2, 0.5, 1))
+MARGINS = tuple(f'm={number}' for number in (0, 0.4, 0.8, 1.6))
+OBJECTIVES = {
+    'nt-xent': ('NTXentHead', {}, TEMPERATURES),
+    'nt-logistic': ('NTLogisticHead', {}, TEMPERATURES),
+    'nt-logistic-semi-hard': ('NTLogisticHead', dict(semi_hard=True), TEMPERATURES),
+    'triplet': ('MarginTripletHead', {}, MARGINS),
+    'triplet-semi-hard': ('MarginTripletHead', dict(semi_hard=True), MARGINS[1:]),
+}
+
+
+def augmentations(cfg: Config, firsts: Sequence[str],
+                  seconds: Sequence[str]) -> Iterator[Cell]:
+    """One or two transformations of one view; the other view is left as it is.
+
+    Sec. 3.1: every image is first cropped and resized, because ImageNet's differ in
+    size, and both views start from that one crop. Images of one size, which come
+    without a step that reads files, are not cropped.
+    """
+    place, views = two_views(cfg)
+    if 'blur' in [*firsts, *seconds]:
+        _check_blur(views.size)
+    before = list(cfg.train_dataloader.dataset.pipeline[:place])
+    if before:
+        before.append(dict(type='simclr_mm.RandomCropAndFlip', size=views.size))
+    whole = dict(
+        num_views=2,
+        scale=(1.0, 1.0),
+        ratio=(1.0, 1.0),
+        flip_prob=0.0,
+        augment='worker')
+    for first, second in product(firsts, seconds):
+        names = [first] if first == second else [first, second]
+        studied = [TRANSFORMATIONS[name] for name in names]
+        step = dict(views, **whole, transforms=[[], studied])
+        yield (first, second), {PIPELINE: with_views(cfg, place, step, before)}
+
+
+def color_strength(cfg: Config, strengths: Sequence[str]) -> Iterator[Cell]:
+    """Crop, flip and colour of this strength, on both views."""
+    place, views = two_views(cfg)
+    before = list(cfg.train_dataloader.dataset.pipeline[:place])
+    for name in strengths:
+        transforms = [dict(TRANSFORMATIONS['color'], strength=STRENGTHS[name])]
+        if name == '1+blur':
+            _check_blur(views.size)
+            transforms.append(dict(type='simclr_mm.RandomGaussianBlur'))
+        step = dict(views, transforms=transforms)
+        yield (name, ), {PIPELINE: with_views(cfg, place, step, before)}
+
+
+def head(cfg: Config, kinds: Sequence[str], widths: Sequence[float]) -> Iterator[Cell]:
+    """No head, whose projections are the features, in one run; others in each width."""
+    layers = dict(none=0, linear=1, nonlinear=2)
+    for kind in kinds:
+        for width in widths if kind != 'none' else ['']:
+            options = {'model.neck.num_layers': layers[kind]}
+            if width:
+                options['model.neck.out_channels'] = width
+            yield (kind, width), options
+
+
+def depth_width(cfg: Config, widths: Sequence[float],
+                depths: Sequence[float]) -> Iterator[Cell]:
+    """ResNets of other depths, and with more channels than the config's."""
+    backbone = cfg.model.backbone
+    if 'depth' not in backbone:
+        raise ValueError(f'model.backbone is a {backbone.type} without a depth: this '
+                         'study needs the config of a ResNet')
+    for width, depth in product(widths, depths):
+        options = {'model.backbone.depth': depth}
+        for key in ('stem_channels', 'base_channels'):
+            channels = backbone.get(key, 64)  # mmpretrain's default
+            options[f'model.backbone.{key}'] = round(channels * width)
+        yield (width, depth), options
+
+
+def batch_epochs(cfg: Config, batches: Sequence[float],
+                 epochs: Sequence[float]) -> Iterator[Cell]:
+    """Longer and larger, the learning rate in proportion to the batch."""
+    if 'max_epochs' not in cfg.train_cfg:
+        raise ValueError('train_cfg has no max_epochs: this study needs a config that '
+                         'counts epochs')
+    for batch, epoch in product(batches, epochs):
+        options = dict(_batch(cfg, batch, 1), **{'train_cfg.max_epochs': epoch})
+        yield (batch, epoch), options
+
+
+def temperature(cfg: Config, norms: Sequence[str],
+                temperatures: Sequence[float]) -> Iterator[Cell]:
+    """Cosines with temperatures up to 1, products of lengths beyond with those above.
+
+    Cosines end at 1; products of projections of width 128 behind a norm are about 128.
+    """
+    heads = {'l2-norm': 'NTXentHead', 'no-norm': 'UnnormalizedXentHead'}
+    for norm, tau in product(norms, temperatures):
+        if (tau <= 1) == (norm == 'l2-norm'):
+            yield (norm, tau), _head(heads[norm], temperature=tau)
+
+
+def objective(cfg: Config, names: Sequence[str],
+              settings: Sequence[str]) -> Iterator[Cell]:
+    """Each loss with each value of its temperature or margin.
+
+    The paper tuned them so (Sec. B.10); its Table 4 is the best of each row.
+    """
+    for name, setting in product(names, settings):
+        kind, extra, allowed = OBJECTIVES[name]
+        if setting in allowed:
+            argument = 'temperature' if setting.startswith('tau') else 'margin'
+            number = float(setting.split('=')[1])
+            yield (name, setting), _head(kind, **{argument: number}, **extra)
+
+
+def lr_scaling(cfg: Config, rules: Sequence[str],
+               batches: Sequence[float]) -> Iterator[Cell]:
+    """Rates that agree at the config's batch, as the paper's two do at 4096."""
+    powers = {'linear': 1, 'square-root': 1 / 2}
+    for rule, batch in product(rules, batches):
+        yield (rule, batch), _batch(cfg, batch, powers[rule])
+
+
+def two_views(cfg: Config) -> Tuple[int, ConfigDict]:
+    """Place and settings of TwoViews in the training pipeline.
+
+    Raises:
+        ValueError: There is none.
+    """
+    for place, step in enumerate(cfg.train_dataloader.dataset.get('pipeline', [])):
+        if step.type == 'simclr_mm.TwoViews':
+            return place, step
+    raise ValueError(f'{PIPELINE} has no simclr_mm.TwoViews: take a pretraining config')
+
+
+def _check_blur(size: int) -> None:
+    if size < 20:
+        raise ValueError(f'blur does nothing to views of {size} pixels, because its '
+                         'kernel is a tenth of that: leave it out of --values')
+
+
+def with_views(cfg: Config, place: int, step: dict,
+               before: Sequence[dict]) -> List[dict]:
+    """The training pipeline with another TwoViews and other steps before it."""
+    return [*before, step, *cfg.train_dataloader.dataset.pipeline[place + 1:]]
+
+
+def _head(kind: str, **arguments) -> Options:
+    return {'model.head': dict(_delete_=True, type=f'simclr_mm.{kind}', **arguments)}
+
+
+def _batch(cfg: Config, batch: float, power: float) -> Options:
+    """A batch, and the rate that a power law makes of the config's."""
+    base = cfg.auto_scale_lr.base_batch_size
+    rate = cfg.optim_wrapper.optimizer.lr * math.pow(batch / base, power)
+    return {
+        'train_dataloader.batch_size': batch,
+        'optim_wrapper.optimizer.lr': rate,
+        'auto_scale_lr.base_batch_size': batch
+    }

@@ -1,0 +1,1 @@
+"""Transfer to other datasets: a linear classifier, or fine-tuning."""
