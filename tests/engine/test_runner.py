@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS, DefaultScope
 
 from simclr_mm.engine import Runner
+from simclr_mm.engine.allocator import start_worker
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 DIGITS = CONFIGS / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
@@ -112,6 +113,7 @@ def test_workers_change_nothing(tmp_path):
         })
     workers.train()
     assert losses(workers) == losses(alone)
+    assert workers.train_dataloader.worker_init_fn.func is start_worker
 
 
 def test_resume_with_another_batch_is_refused(tmp_path):
