@@ -136,7 +136,7 @@ def kill(ranks):
     for rank in ranks:
         with contextlib.suppress(ProcessLookupError):  # it has ended
             os.killpg(rank.pid, signal.SIGKILL)
-    for rank in ranks:
+        rank.kill()  # it may not have come to lead its group yet
         rank.join()
 
 
