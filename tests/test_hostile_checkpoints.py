@@ -353,16 +353,23 @@ def test_every_tool_reads_in_the_same_way(tool, config, flags, tmp_path, monkeyp
         assert re.search(message, said) and 'x.pth' in said and '\n' not in said, said
 
 
-@pytest.mark.parametrize('tool, args', [('test.py', (DIGITS, 'x.pth')),
-                                        ('train.py', (DIGITS, '--resume', 'x.pth'))])
-def test_as_a_process(tool, args, tmp_path):
+def test_code_in_what_a_run_resumes_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / 'x.pth').write_bytes(CODE['os.system beside weights']())
-    ended = subprocess.run([sys.executable, ROOT / 'tools' / tool, *args],
-                           cwd=tmp_path,
-                           capture_output=True,
-                           text=True)
+    said = run('train.py', DIGITS, '--resume', 'x.pth')
+    assert said.startswith('train.py: error: x.pth is refused: it asks for')
+    assert not (tmp_path / MARKER).exists()
+
+
+def test_as_a_process(tmp_path):
+    (tmp_path / 'x.pth').write_bytes(CODE['os.system beside weights']())
+    ended = subprocess.run(
+        [sys.executable, ROOT / 'tools' / 'test.py', DIGITS, 'x.pth'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True)
     assert ended.returncode == 1
-    assert f'{tool}: error: x.pth is refused: it asks for' in ended.stderr
+    assert 'test.py: error: x.pth is refused: it asks for' in ended.stderr
     assert 'Traceback' not in ended.stderr
     assert not (tmp_path / MARKER).exists()
 

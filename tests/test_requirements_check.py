@@ -1,8 +1,9 @@
-import subprocess
+import importlib
 import sys
 from importlib import metadata, util
 
 import pytest
+from processes import run_ranks
 
 from simclr_mm import requirements_check
 
@@ -36,12 +37,13 @@ def test_distributions_are_found():
 
 
 def test_compiled_operators_are_never_imported():
-    code = ('import sys, simclr_mm.engine, simclr_mm.models, simclr_mm.transforms; '
-            'print([m for m in sys.modules if m.startswith("mmcv._ext")])')
-    output = subprocess.run([sys.executable, '-c', code],
-                            capture_output=True,
-                            text=True)
-    assert output.stdout.strip().splitlines()[-1] == '[]', output.stderr
+    run_ranks(_import_everything, 1)
+
+
+def _import_everything(rank):
+    for package in ('apis', 'engine', 'models', 'transforms'):
+        importlib.import_module(f'simclr_mm.{package}')
+    assert not [module for module in sys.modules if module.startswith('mmcv._ext')]
 
 
 @pytest.mark.portable

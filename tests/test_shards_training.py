@@ -3,10 +3,8 @@ import gc
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import shutil
-import socket
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +17,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
+from processes import free_port, launched, run_ranks
 
 from simclr_mm.apis import command_line
 from simclr_mm.apis.command_line import data_folder
@@ -249,39 +248,24 @@ def train(data, work_dir, workers=0, resume=None, rank=0, world_size=1, port=Non
     if world_size == 1:
         cfg.train_dataloader.dataset.indices = 14
     cfg.work_dir = str(work_dir)
+    cfg.experiment_name = '-'.join(work_dir.parts[-2:])  # MMEngine's: the second
     if resume is not None:
         cfg.resume, cfg.load_from = True, str(resume)
     if world_size > 1:
         mmengine.runner.runner.collect_env = dict  # calls compilers
-        os.environ.update(
-            RANK=str(rank),
-            LOCAL_RANK=str(rank),
-            WORLD_SIZE=str(world_size),
-            MASTER_ADDR='127.0.0.1',
-            MASTER_PORT=str(port))
+        os.environ.update(launched(rank, world_size, port))
         cfg.launcher = 'pytorch'
     command_line.build_runner(cfg).train()
 
 
-def train_ranks(data, work_dir, world_size, **kwargs):
-    """Train on so many processes. One imports, the others are forked from it."""
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['simclr_mm.apis.command_line', 'simclr_mm.engine'])
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    ranks = [
-        context.Process(
-            target=train,
-            args=(data, work_dir),
-            kwargs=dict(kwargs, rank=rank, world_size=world_size, port=port))
-        for rank in range(world_size)
-    ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(300)
-    assert [process.exitcode for process in ranks] == [0] * world_size
+def train_ranks(data, work_dir, world_size, workers=0, resume=None):
+    """Train on so many processes."""
+    run_ranks(_train_rank, world_size, data, work_dir, workers, resume, world_size,
+              free_port())
+
+
+def _train_rank(rank, data, work_dir, workers, resume, *job):
+    train(data, work_dir, workers, resume, rank, *job)
 
 
 def losses(work_dir):
@@ -313,7 +297,6 @@ def test_losses_do_not_depend_on_where_the_images_lie(sources, tmp_path,
         assert rest == {step: expected[step] for step in (7, 8)}
 
 
-@pytest.mark.slow
 def test_three_ranks_stopped_inside_an_epoch(sources, tmp_path):
     train_ranks(sources / 'folder', tmp_path / 'folder', 3)
     expected = losses(tmp_path / 'folder')

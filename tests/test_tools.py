@@ -1,10 +1,10 @@
 """The command-line tools, run as a user runs them."""
+import contextlib
 import json
 import os
 import pickle
 import runpy
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +18,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import OPTIM_WRAPPERS
 from mmpretrain import FeatureExtractor
+from processes import free_port, launched, start
 
 from simclr_mm import get_model, inference_model
 from simclr_mm.evaluation import read_run
@@ -46,10 +47,19 @@ def run(tool, *args):
         sys.argv = argv
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        return free.getsockname()[1]
+def run_script(script, *args):
+    """Run one of the shell scripts, which start processes by PyTorch's launcher."""
+    done = subprocess.run(
+        list(map(str, [ROOT / 'tools' / script, *args])),
+        env={
+            **os.environ, 'PORT': str(free_port()),
+            'PYTHON': sys.executable
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=400)
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def losses(work_dir):
@@ -66,6 +76,7 @@ class Recipe:
     """The 16xb256 recipe on 48 photographs at 64 px: 3 steps an epoch, 2 epochs.
 
     The encoder is small: its checkpoints, one a step, would take most of the time.
+    Processes are forked from one that has imported the package: imports, too.
     """
 
     def __init__(self, data, processes):
@@ -85,36 +96,58 @@ class Recipe:
         ]
 
     def start(self, work_dir, *flags):
-        if self.processes == 1:
-            command = [sys.executable, ROOT / 'tools' / 'train.py', RECIPE]
-        else:
-            command = [ROOT / 'tools' / 'dist_train.sh', RECIPE, self.processes]
-        command += ['--work-dir', work_dir, *flags, *self.flags]
-        # The session of its own lets a kill reach every rank and worker.
-        return subprocess.Popen(
-            list(map(str, command)),
-            env={
-                **os.environ, 'PORT': str(free_port()),
-                'PYTHON': sys.executable
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True)
+        job = dict(world_size=self.processes, port=free_port())
+        flags = ['--work-dir', work_dir, *flags, *self.flags]
+        if self.processes > 1:
+            flags += ['--launcher', 'pytorch']
+        work_dir.mkdir(exist_ok=True)
+        return [
+            start(train_rank, work_dir / f'rank{rank}.txt', launched(rank, **job),
+                  RECIPE, *flags) for rank in range(self.processes)
+        ]
 
     def train(self, work_dir, *flags):
-        process = self.start(work_dir, *flags)
-        output, _ = process.communicate(timeout=400)
-        assert process.returncode == 0, output[-3000:]
+        ranks = self.start(work_dir, *flags)
+        self.wait(ranks, work_dir, lambda: all(rank.exitcode == 0 for rank in ranks))
+        return losses(work_dir)
+
+    def train_by_script(self, work_dir):
+        run_script('dist_train.sh', RECIPE, self.processes, '--work-dir', work_dir,
+                   *self.flags)
         return losses(work_dir)
 
     def train_and_kill(self, work_dir, file):
-        process = self.start(work_dir)
-        while not (work_dir / file).exists():
-            assert process.poll() is None, process.stdout.read()[-3000:]
+        ranks = self.start(work_dir)
+        self.wait(ranks, work_dir, (work_dir / file).exists)
+        kill(ranks)
+
+    def wait(self, ranks, work_dir, done):
+        end = time.monotonic() + 400
+        while not done():
+            if any(rank.exitcode for rank in ranks) or time.monotonic() > end:
+                kill(ranks)
+                outputs = [path.read_text() for path in work_dir.glob('rank*.txt')]
+                pytest.fail('\n'.join(output[-3000:] for output in outputs))
             time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+
+
+def kill(ranks):
+    """Kill processes and their workers."""
+    for rank in ranks:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.killpg(rank.pid, signal.SIGKILL)
+        rank.kill()  # it may not have come to lead its group yet
+        rank.join()
+
+
+def train_rank(output, environment, *args):
+    """Run tools/train.py as one rank in a process of its own."""
+    os.setsid()  # lets a kill reach its workers
+    with open(output, 'w') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.update(environment)
+    run('train.py', *args)
 
 
 @pytest.mark.slow
@@ -122,7 +155,8 @@ class Recipe:
 def test_recipe_is_killed_and_resumed_as_if_unbroken(imagenet_sample, tmp_path,
                                                      processes):
     recipe = Recipe(imagenet_sample, processes)
-    whole = recipe.train(tmp_path / 'whole')
+    train = recipe.train if processes == 1 else recipe.train_by_script
+    whole = train(tmp_path / 'whole')
     assert sorted(whole) == [1, 2, 3, 4, 5, 6]
 
     # Killed inside the second epoch, where the last checkpoint is its first step's.
@@ -147,7 +181,7 @@ def encoder(tmp_path_factory):
     """A digits checkpoint of two epochs."""
     work_dir = tmp_path_factory.mktemp('digits')
     run('train.py', DIGITS, '--work-dir', work_dir, '--cfg-options', *SHORT,
-        'randomness.seed=1')
+        'randomness.seed=1', 'train_dataloader.dataset.indices=640')
     return work_dir / 'epoch_2.pth'
 
 
@@ -165,22 +199,11 @@ def test_test_py_gives_knn(encoder, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_same_knn(encoder, tmp_path):
+def test_two_processes_give_the_same_knn(encoder, tmp_path, monkeypatch):
     """1797 images: the last batch of the second process is filled up with one."""
     run('test.py', DIGITS, encoder, '--work-dir', tmp_path / '1')
-    command = [
-        ROOT / 'tools' / 'dist_test.sh', DIGITS, encoder, 2, '--work-dir',
-        tmp_path / '2'
-    ]
-    subprocess.run(
-        list(map(str, command)),
-        env={
-            **os.environ, 'PORT': str(free_port()),
-            'PYTHON': sys.executable
-        },
-        cwd=tmp_path,
-        check=True,
-        capture_output=True)
+    monkeypatch.chdir(tmp_path)
+    run_script('dist_test.sh', DIGITS, encoder, 2, '--work-dir', tmp_path / '2')
     results = []
     for processes in '12':
         written, = (tmp_path / processes / 'evaluation').glob('*.json')
@@ -189,12 +212,11 @@ def test_two_processes_give_the_same_knn(encoder, tmp_path):
     assert results[0][0].protocol == 'knn'
 
 
-@pytest.mark.slow
 def test_mmpretrains_own_tool_trains_our_config(tmp_path):
     tool = Path(mmpretrain.__file__).parent / '.mim' / 'tools' / 'train.py'
     run(tool, DIGITS, '--work-dir', tmp_path, '--auto-scale-lr', '--cfg-options',
         'train_cfg.max_epochs=1', 'param_scheduler=[]',
-        'train_dataloader.batch_size=16')
+        'train_dataloader.batch_size=16', 'train_dataloader.dataset.indices=160')
     assert (tmp_path / 'epoch_1.pth').is_file()
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert 'Scaling the original LR by 0.25' in log

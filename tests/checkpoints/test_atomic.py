@@ -7,8 +7,6 @@ import pytest
 
 from simclr_mm.checkpoints.atomic import PARTIAL, atomic_file
 
-pytestmark = pytest.mark.portable
-
 
 def test_an_error_keeps_the_old_file(tmp_path):
     path = tmp_path / 'new' / 'a'

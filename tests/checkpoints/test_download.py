@@ -11,8 +11,6 @@ import torch
 from simclr_mm.checkpoints import CheckpointError, download, load_file, transfer
 from simclr_mm.checkpoints.download import cache_path
 
-pytestmark = pytest.mark.portable
-
 
 def _checkpoint() -> bytes:
     buffer = io.BytesIO()

@@ -6,8 +6,6 @@ from torch import nn
 from simclr_mm.checkpoints import (CheckpointError, backbone_state, load_state,
                                    model_state)
 
-pytestmark = pytest.mark.portable
-
 
 def _model() -> nn.Module:
     return nn.ModuleDict(dict(backbone=nn.Linear(3, 2), head=nn.Linear(2, 2)))

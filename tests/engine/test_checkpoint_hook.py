@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import mmengine.hooks
+import processes
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
@@ -189,7 +190,7 @@ def killed_at_every_step(work_dir, hook_type) -> int:
     Children are forked from a process of its own, because PyTorch refuses to train in
     the child of one that has used all of autograd.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+    with ProcessPoolExecutor(1, processes.CONTEXT) as pool:
         return pool.submit(_killed_at_every_step, work_dir, hook_type).result()
 
 

@@ -1,8 +1,6 @@
 """A head is trained on the encoder that was pretrained, or not at all."""
 import itertools
-import multiprocessing
 import os
-import socket
 
 import pytest
 import torch
@@ -11,6 +9,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
+from processes import free_port, launched, run_ranks
 from torch.utils.data import Dataset
 
 from simclr_mm.checkpoints import CheckpointError, install_safe_loading
@@ -209,45 +208,21 @@ def test_an_encoder_that_diverged_is_refused(tmp_path, encoder):
         runner.train()
 
 
-def _train_rank(rank: int, port: int, work_dir, encoder: str, errors) -> None:
+def _train_rank(rank: int, port: int, work_dir, encoder: str) -> None:
     from simclr_mm.engine.runner import Runner
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE='2',
-        MASTER_ADDR='127.0.0.1',
-        MASTER_PORT=str(port))
+    os.environ.update(launched(rank, 2, port))
     torch.set_num_threads(1)
-    try:
-        runner = _runner(
-            work_dir,
-            _init_cfg(encoder),
-            PretrainedBackboneHook(),
-            runner=Runner,
-            launcher='pytorch')
-        runner.train()
-        model = runner.model.module
-        assert is_model_wrapper(runner.model) and runner.iter == 2
-        assert _equal_keys(model, encoder) == set(model.backbone.state_dict())
-    except Exception as error:
-        errors.put(repr(error))
-        raise
+    runner = _runner(
+        work_dir,
+        _init_cfg(encoder),
+        PretrainedBackboneHook(),
+        runner=Runner,
+        launcher='pytorch')
+    runner.train()
+    model = runner.model.module
+    assert is_model_wrapper(runner.model) and runner.iter == 2
+    assert _equal_keys(model, encoder) == set(model.backbone.state_dict())
 
 
-@pytest.mark.slow
 def test_two_processes(tmp_path, encoder):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context('spawn')
-    errors = context.Queue()
-    processes = [
-        context.Process(target=_train_rank, args=(r, port, tmp_path, encoder, errors))
-        for r in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    codes = [process.exitcode for process in processes]
-    assert codes == [0, 0], errors.get()
+    run_ranks(_train_rank, 2, free_port(), tmp_path, encoder)

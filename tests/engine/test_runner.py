@@ -52,7 +52,7 @@ EVERY_ITERATION = {**EVERY_EPOCH, 'default_hooks.checkpoint.by_epoch': False}
 def runner(work_dir, validate=False, **options):
     cfg = Config.fromfile(DIGITS)
     cfg.work_dir = str(work_dir)
-    cfg.experiment_name = work_dir.name
+    cfg.experiment_name = '-'.join(work_dir.parts[-2:])
     cfg.merge_from_dict(copy.deepcopy({**SMALL, **options}))
     if not validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None

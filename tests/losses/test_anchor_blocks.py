@@ -4,14 +4,12 @@ from functools import partial
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import run_ranks
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from triples import projections
 
 from simclr_mm.losses import anchor_blocks, margin_triplet, nt_logistic
-
-pytestmark = pytest.mark.portable
 
 OBJECTIVES = dict(
     logistic=partial(nt_logistic, temperature=0.2),
@@ -167,7 +165,7 @@ def _process(rank, folder):
 @pytest.fixture(scope='module')
 def two_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp('ranks')
-    mp.spawn(_process, (folder, ), 2)
+    run_ranks(_process, 2, folder)
     return list(zip(*(torch.load(folder / f'rank{rank}.pth') for rank in range(2))))
 
 

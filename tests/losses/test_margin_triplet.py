@@ -7,8 +7,6 @@ from triples import naive, naive_gradient, projections
 
 from simclr_mm.losses import margin_triplet
 
-pytestmark = pytest.mark.portable
-
 
 def semi_hard(positive, negatives, margin):
     """The negatives that semi-hard mining keeps: one or none."""

@@ -7,8 +7,6 @@ from triples import naive, naive_gradient, projections
 
 from simclr_mm.losses import nt_logistic
 
-pytestmark = pytest.mark.portable
-
 
 def sigmoid(x):
     return 1 / (1 + math.exp(-x))

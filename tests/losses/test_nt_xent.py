@@ -4,13 +4,11 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import run_ranks
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from simclr_mm.losses import nt_xent, similarities
-
-pytestmark = pytest.mark.portable
 
 
 def loops(z, temperature, pairs='all'):
@@ -166,6 +164,7 @@ class _AsTuple(nn.Module):
         return (x, )
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize('temperature', [0.1, 0.5])
 def test_equals_mmpretrain(temperature):
     from mmpretrain.models import SimCLR
@@ -389,7 +388,7 @@ def _refuses_unequal_shapes(rank):
 @pytest.fixture(scope='module')
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp('ranks')
-    mp.spawn(_process, (4, folder), 4)
+    run_ranks(_process, 4, 4, folder)
     return [
         torch.load(folder / f'rank{rank}.pth', weights_only=False) for rank in range(4)
     ]
@@ -439,7 +438,7 @@ def _network_with_bn():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='SyncBN needs a GPU')
 def test_sync_bn_of_two_processes_equals_one(tmp_path):
     """On one GPU, which gloo can share and NCCL cannot."""
-    mp.spawn(_gpu_process, (2, tmp_path), 2)
+    run_ranks(_gpu_process, 2, 2, tmp_path)
     network = _network_with_bn().cuda()
     _loss(network, projections(IMAGES, 2, 7).cuda(), 'all').backward()
     for rank in range(2):

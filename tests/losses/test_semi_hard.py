@@ -3,8 +3,6 @@ import torch
 
 from simclr_mm.losses.semi_hard import closest_semi_hard
 
-pytestmark = pytest.mark.portable
-
 
 @pytest.mark.parametrize('margin', [0.05, 0.5, torch.inf])
 def test_equals_brute_force(margin):

@@ -7,8 +7,6 @@ from triples import projections
 
 from simclr_mm.losses import nt_xent, unnormalized, unnormalized_xent
 
-pytestmark = pytest.mark.portable
-
 
 def naive(z, temperature):
     """Mean over anchors and positives, and the statistics, in Python floats."""

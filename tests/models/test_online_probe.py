@@ -4,11 +4,11 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.structures import DataSample
+from processes import run_ranks
 from test_simclr import build, pixels
 
 from simclr_mm.checkpoints import CheckpointError, load_state
@@ -248,7 +248,7 @@ def _on_a_rank(rank, folder):
 def test_two_ranks(tmp_path, monkeypatch):
     """One probe on both, and the numbers of one process."""
     monkeypatch.chdir(tmp_path)  # mmengine gathers through the working directory
-    mp.spawn(_on_a_rank, (tmp_path, ), 2)
+    run_ranks(_on_a_rank, 2, tmp_path)
     (state, found), (other, again) = (
         torch.load(tmp_path / f'rank{rank}.pth') for rank in range(2))
     assert state['fc.weight'].equal(other['fc.weight']) and state['fc.weight'].any()

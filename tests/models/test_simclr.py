@@ -3,11 +3,11 @@ import mmpretrain
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
+from processes import run_ranks
 from torch import nn
 
 from simclr_mm.registry import MODELS
@@ -232,7 +232,7 @@ def _train_two_steps(rank, world_size, folder):
 
 
 def test_distributed_training_uses_all_parameters(tmp_path):
-    mp.spawn(_train_two_steps, (2, tmp_path), 2)
+    run_ranks(_train_two_steps, 2, 2, tmp_path)
     (logged, params, grads), (_, others, _) = (
         torch.load(tmp_path / f'rank{rank}.pth', weights_only=False)
         for rank in range(2))
