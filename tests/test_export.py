@@ -13,8 +13,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from simclr_mm import get_model
-from simclr_mm.apis.export import targets as export_module
-from simclr_mm.apis.export import torchvision_timm as export_resnets
+from simclr_mm.apis.export import targets, torchvision_timm
 from simclr_mm.apis.export.source import read_source
 from simclr_mm.apis.export.targets import TARGETS
 from simclr_mm.apis.export.verified import export
@@ -246,9 +245,9 @@ def test_a_failed_verification_leaves_what_was_there(fault, message, sources, tm
 
     monkeypatch.setitem(
         TARGETS, 'torchvision',
-        export_module.Target('.pth', (), 1e-5, export_module._pth(faulty),
-                             export_resnets.torchvision_setup, '', export_resnets.run,
-                             export_resnets.torchvision_weights))
+        targets.Target('.pth', (), 1e-5, targets._pth(faulty),
+                       torchvision_timm.torchvision_setup, '', torchvision_timm.run,
+                       torchvision_timm.torchvision_weights))
     path = tmp_path / 'x.pth'
     with pytest.raises(CheckpointError, match=message):
         export(sources['thin'], 'torchvision', path)
@@ -257,11 +256,11 @@ def test_a_failed_verification_leaves_what_was_there(fault, message, sources, tm
 
 def test_wrong_preprocessing_is_noticed(sources, tmp_path, monkeypatch):
     """Same weights, other pixels: only the features tell."""
-    setup = export_resnets.torchvision_setup
+    setup = torchvision_timm.torchvision_setup
     entry = TARGETS['torchvision']
     monkeypatch.setitem(
         TARGETS, 'torchvision',
-        export_module.Target(
+        targets.Target(
             '.pth', (), entry.tolerance, entry.write,
             lambda source, path: setup(source, path).replace('0.485', '0.475'), '',
             entry.run, entry.weights))
@@ -325,4 +324,4 @@ def test_tool_ends_in_one_line(change, message, checkpoints, tmp_path):
 
 def test_a_missing_package_ends_in_the_command_that_installs_it():
     with pytest.raises(ValueError, match='pip install no_such_package$'):
-        export_module.require(('torch', 'no_such_package'), '--to x')
+        targets.require(('torch', 'no_such_package'), '--to x')

@@ -10,8 +10,7 @@ import torch
 from mmengine.config import Config
 
 from simclr_mm import get_model
-from simclr_mm.apis.transfer import finetune as transfer_finetune
-from simclr_mm.apis.transfer import linear as transfer
+from simclr_mm.apis.transfer import finetune, linear
 from simclr_mm.evaluation import Result, read_run
 
 ROOT = Path(__file__).parents[1]
@@ -73,8 +72,8 @@ def call(tool, data, checkpoint, tmp_path, monkeypatch, capsys):
 def test_done_once_with_the_same_weights_and_settings(call, data, tmp_path,
                                                       monkeypatch):
     done = []
-    evaluate = transfer.linear_transfer
-    monkeypatch.setattr(transfer, 'linear_transfer',
+    evaluate = linear.linear_transfer
+    monkeypatch.setattr(linear, 'linear_transfer',
                         lambda *args: done.append(1) or evaluate(*args))
     folder = '--datasets', 'voc2007', '--folder', f'good={data / "good"}'
     printed = call(*folder)
@@ -115,8 +114,8 @@ def test_a_border_before_the_crop_of_fine_tuning_alone(call, data, tmp_path,
 
         return fake
 
-    monkeypatch.setattr(transfer, 'linear_transfer', evaluate('linear', 3))
-    monkeypatch.setattr(transfer_finetune, 'finetune_transfer', evaluate('tuned', 0))
+    monkeypatch.setattr(linear, 'linear_transfer', evaluate('linear', 3))
+    monkeypatch.setattr(finetune, 'finetune_transfer', evaluate('tuned', 0))
     call('--datasets', '--folder', f'good={data / "good"}', '--size', '14',
          '--protocol', 'both')
     assert (seen['linear'].size, seen['linear'].resize) == (14, 14)
@@ -134,7 +133,7 @@ def test_a_folder_beside_the_root_and_annotations_that_nobody_expects(
         asked.append(parts.test['data_root'])
         raise KeyError('name')
 
-    monkeypatch.setattr(transfer, 'linear_transfer', evaluate)
+    monkeypatch.setattr(linear, 'linear_transfer', evaluate)
     with pytest.raises(ValueError, match='2 of 2 evaluations failed'):
         call('--datasets', '--folder', f'a={data.name}/good', '--folder',
              f'b={data.name}/bad')

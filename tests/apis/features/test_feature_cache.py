@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 
 from simclr_mm import get_model
-from simclr_mm.apis.features import cache as feature_cache
+from simclr_mm.apis.features import cache
 from simclr_mm.apis.features.cache import cached_features, default_cache
 from simclr_mm.apis.transfer.linear import _Targets
 from simclr_mm.engine import Runner
@@ -59,8 +59,8 @@ def setting(model, folder, size=16):
 def computed(monkeypatch):
     """Counts how often features are computed."""
     calls = []
-    extract = feature_cache.extract_features
-    monkeypatch.setattr(feature_cache, 'extract_features',
+    extract = cache.extract_features
+    monkeypatch.setattr(cache, 'extract_features',
                         lambda *args, **kw: calls.append(1) or extract(*args, **kw))
     return calls
 
@@ -110,12 +110,12 @@ def test_images_in_memory_are_told_apart_by_content(model):
     cfg = Config.fromfile(CONFIG)
     model._config = cfg
     loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
-    key = feature_cache.feature_key(model, loader.dataset)
+    key = cache.feature_key(model, loader.dataset)
     loader.dataset.query.images[3, 2, 2, 0] ^= 1
-    other = feature_cache.feature_key(model, loader.dataset)
+    other = cache.feature_key(model, loader.dataset)
     assert {name for name in key if key[name] != other[name]} == {'images'}
     keys = [
-        feature_cache.feature_key(model, loader.dataset, target)
+        cache.feature_key(model, loader.dataset, target)
         for target in (class_of, _Targets(3), _Targets(4))
     ]
     assert keys[0] == other and len({each['target'] for each in keys}) == 3

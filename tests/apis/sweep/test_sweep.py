@@ -13,8 +13,7 @@ import torch
 from matplotlib.image import imread
 from mmengine.config import Config
 
-from simclr_mm.apis.sweep import processes as sweep_processes
-from simclr_mm.apis.sweep import runs as sweep
+from simclr_mm.apis.sweep import processes, runs
 from simclr_mm.apis.sweep.studies import STUDIES, values_of
 from simclr_mm.apis.sweep.table_and_figure import draw, write_table
 from simclr_mm.evaluation import EvaluationRun, Result, read_run
@@ -29,7 +28,7 @@ def cfg():
 
 
 def plan(cfg, folder, metric='knn'):
-    return sweep.plan('head', cfg, VALUES, folder, metric)
+    return runs.plan('head', cfg, VALUES, folder, metric)
 
 
 def found(value):
@@ -39,10 +38,9 @@ def found(value):
     return EvaluationRun('a.py', 'b.pth', 'c0ffee', 0, 30, [result])
 
 
-def carry_out(runs, run_one, processes=1):
-    return dict(
-        (run.name, result)
-        for run, result in sweep_processes.carry_out(runs, run_one, [''] * processes))
+def carry_out(runs, run_one, count=1):
+    return dict((run.name, result)
+                for run, result in processes.carry_out(runs, run_one, [''] * count))
 
 
 def test_only_missing_runs_are_done(cfg, tmp_path):
@@ -51,7 +49,7 @@ def test_only_missing_runs_are_done(cfg, tmp_path):
     def run_one(run, device):
         asked.append(run.name)
         if len(asked) == 2:
-            raise sweep_processes.RunFailed('out of memory')
+            raise processes.RunFailed('out of memory')
         return found(10.0 + len(asked))
 
     runs = plan(cfg, tmp_path)
@@ -80,8 +78,7 @@ def test_an_interrupted_sweep_starts_nothing_more(cfg, tmp_path):
         return found(1.0)
 
     runs = plan(cfg, tmp_path)
-    going = sweep_processes.carry_out(runs, lambda *a: time.sleep(0.1) or run_one(*a),
-                                      [''])
+    going = processes.carry_out(runs, lambda *a: time.sleep(0.1) or run_one(*a), [''])
     next(going)
     going.close()  # as when Ctrl-C ends the loop
     time.sleep(0.5)
@@ -95,7 +92,7 @@ def test_a_bug_is_not_a_failed_run(cfg, tmp_path):
 
 def test_each_process_has_its_device(cfg, tmp_path, monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,7')
-    devices = sweep_processes.device_of_each(3)
+    devices = processes.device_of_each(3)
     assert devices == ['4', '7', '4']
     meeting = threading.Barrier(2, timeout=20)
     together = []
@@ -106,7 +103,7 @@ def test_each_process_has_its_device(cfg, tmp_path, monkeypatch):
             meeting.wait()  # two runs at a time
         return found(0.0)
 
-    for _ in sweep_processes.carry_out(plan(cfg, tmp_path), run_one, devices[:2]):
+    for _ in processes.carry_out(plan(cfg, tmp_path), run_one, devices[:2]):
         pass
     assert set(together[:2]) == {'4', '7'}
 
@@ -117,7 +114,7 @@ def test_a_config_is_all_that_a_run_trains_with(cfg, tmp_path):
     assert written.model.neck.num_layers == 1 and written.model.neck.out_channels == 8
     assert written.train_cfg.val_interval == written.train_cfg.max_epochs == 30
     assert written.randomness.seed == 0
-    assert sweep.command(run)[1:3] == ['tools/train.py', str(run.config)]
+    assert runs.command(run)[1:3] == ['tools/train.py', str(run.config)]
 
 
 def test_validations_of_a_config_of_iterations_have_their_step(cfg, tmp_path):
@@ -126,7 +123,7 @@ def test_validations_of_a_config_of_iterations_have_their_step(cfg, tmp_path):
     written = Config.fromfile(plan(counting, tmp_path)[0].config)
     assert written.default_hooks.logger.log_metric_by_epoch is False
     assert written.train_cfg.val_interval == 7
-    assert 'log_metric_by_epoch' not in sweep.cell_config(cfg, {}).default_hooks.logger
+    assert 'log_metric_by_epoch' not in runs.cell_config(cfg, {}).default_hooks.logger
 
 
 def test_a_row_names_the_metric_of_its_result(cfg, tmp_path):
@@ -145,8 +142,8 @@ def test_a_run_that_is_still_at_work_is_not_begun_again(cfg, tmp_path):
         fcntl.flock(log, fcntl.LOCK_EX)
         left = subprocess.Popen(['sleep', '60'], stdout=log)
     try:
-        trainer = sweep_processes.TrainAndEvaluate(tmp_path, threads=1)
-        with pytest.raises(sweep_processes.RunFailed, match='another process is at'):
+        trainer = processes.TrainAndEvaluate(tmp_path, threads=1)
+        with pytest.raises(processes.RunFailed, match='another process is at'):
             trainer(run, '')
     finally:
         left.kill()
@@ -183,9 +180,9 @@ def test_knn_needs_a_validation(cfg, tmp_path):
 def test_a_process_that_fails_tells_its_last_line(cfg, tmp_path):
     run = plan(cfg, tmp_path)[0]
     (tmp_path / 'train.py').write_text('raise SystemExit("train.py: error: no data")')
-    trainer = sweep_processes.TrainAndEvaluate(tmp_path, threads=1)
+    trainer = processes.TrainAndEvaluate(tmp_path, threads=1)
     with pytest.raises(
-            sweep_processes.RunFailed, match=r'error: no data \(exit code 1; see .*'):
+            processes.RunFailed, match=r'error: no data \(exit code 1; see .*'):
         trainer(run, '')
     assert not trainer.running
 
@@ -193,16 +190,16 @@ def test_a_process_that_fails_tells_its_last_line(cfg, tmp_path):
 def test_value_is_that_of_the_last_epoch(cfg, tmp_path):
     run = plan(cfg, tmp_path)[0]
     (tmp_path / 'train.py').write_text('')  # ends well, at once
-    trainer = sweep_processes.TrainAndEvaluate(tmp_path, threads=1)
+    trainer = processes.TrainAndEvaluate(tmp_path, threads=1)
     log = run.folder / '20260101_000000/vis_data/scalars.json'
     log.parent.mkdir(parents=True)
     log.write_text('{"loss": 1, "step": 30}\n{"knn/top1": 20.0, "step": 15}\n')
-    with pytest.raises(sweep_processes.RunFailed, match='left no checkpoint'):
+    with pytest.raises(processes.RunFailed, match='left no checkpoint'):
         trainer(run, '')
     state = dict(weight=torch.arange(3.))
     torch.save(dict(state_dict=state), run.folder / 'epoch_30.pth')
     (run.folder / 'last_checkpoint').write_text(str(run.folder / 'epoch_30.pth'))
-    with pytest.raises(sweep_processes.RunFailed, match='no validation at its end'):
+    with pytest.raises(processes.RunFailed, match='no validation at its end'):
         trainer(run, '')
     with log.open('a') as file:
         file.write('{"knn/top1": 21.5, "step": 30}\n')
@@ -216,7 +213,7 @@ def test_value_is_that_of_the_last_epoch(cfg, tmp_path):
     assert result.settings == dict(k=20, temperature=0.07)
     assert done.study == dict(study='head', head='none', width='')
     assert (done.seed, done.config) == (0, str(run.config))
-    assert done.command == ' '.join(sweep.command(run))
+    assert done.command == ' '.join(runs.command(run))
     assert done.checkpoint_sha256 == hashlib.sha256(
         b'weight torch.float32 (3,)' + state['weight'].numpy().tobytes()).hexdigest()
 
@@ -224,13 +221,13 @@ def test_value_is_that_of_the_last_epoch(cfg, tmp_path):
 def test_stop_ends_what_is_running(cfg, tmp_path):
     run = plan(cfg, tmp_path)[0]
     (tmp_path / 'train.py').write_text('import time; time.sleep(60)')
-    trainer = sweep_processes.TrainAndEvaluate(tmp_path, threads=1)
+    trainer = processes.TrainAndEvaluate(tmp_path, threads=1)
     results = []
 
     def work():
         try:
             trainer(run, '')
-        except sweep_processes.RunFailed as error:
+        except processes.RunFailed as error:
             results.append(error)
 
     thread = threading.Thread(target=work)

@@ -14,7 +14,7 @@ from mmpretrain.datasets.categories import (FGVCAIRCRAFT_CATEGORIES, SUN397_CATE
 from scipy.io import savemat
 
 from simclr_mm import get_model
-from simclr_mm.apis.transfer import linear as transfer
+from simclr_mm.apis.transfer import linear
 from simclr_mm.apis.transfer.dataset_table import (DIGITS, TRANSFER_DATASETS, build,
                                                    class_count, own_folder,
                                                    with_pipeline)
@@ -191,7 +191,7 @@ def model():
 @pytest.fixture
 def few(monkeypatch):
     """5 of Caltech's 8 images of a class, for 30, and 2 penalties for 45."""
-    monkeypatch.setattr(transfer, 'swept_linear_probe',
+    monkeypatch.setattr(linear, 'swept_linear_probe',
                         partial(swept_linear_probe, penalties=[10, 1]))
     caltech = TRANSFER_DATASETS['caltech101']._replace(draws=5)
     monkeypatch.setitem(TRANSFER_DATASETS, 'caltech101', caltech)
@@ -315,7 +315,7 @@ def test_the_penalty_is_chosen_on_the_validation_part(given, tmp_path, model,
     seen = []
     probe = partial(swept_linear_probe, penalties=[1])
     monkeypatch.setattr(
-        transfer, 'swept_linear_probe',
+        linear, 'swept_linear_probe',
         lambda train, test, held_out, **kw: seen.append(held_out) or probe(
             train, test, held_out=held_out, **kw))
     model._config = Config.fromfile(CONFIG)
