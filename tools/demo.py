@@ -26,7 +26,7 @@ def main() -> None:
     started = time.time()
     cfg = Config.fromfile(CONFIG)
     cfg.work_dir = args.work_dir
-    cfg.randomness.seed = 0  # near the median of five
+    cfg.randomness.seed = 1  # near the median of five
     runner = command_line.build_runner(cfg)
     runner.train()
     checkpoint = Path(runner.work_dir, 'last_checkpoint').read_text()
