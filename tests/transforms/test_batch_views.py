@@ -179,6 +179,8 @@ def test_transforms_of_other_packages_in_a_batch(images):
     assert np.array_equal(made, views.batch(images, indices))
     single = views(dict(img=images[5], sample_idx=indices[5]))
     assert np.array_equal(single['img'], made[5])
+    bare = two_views(transforms=[COLOR])(dict(img=images[5], sample_idx=indices[5]))
+    assert bare['view_params'] == single['view_params']  # they draw from elsewhere
 
 
 class Lighten(RandomTransform):
