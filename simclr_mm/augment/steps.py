@@ -1,8 +1,8 @@
 """Drawn parameters as numbers, and the batch that they make.
 
-A worker that leaves the augmentation to the device draws as ever, in the same order
-from the same generator, and sends one row of numbers for each step of a view: the code
-of the transform, 0 where it was not to be applied, and its parameters.
+A worker that leaves the augmentation to the device draws as ever, from the same
+streams, and sends one row of numbers for each step of a view: the code of the
+transform, 0 where it was not to be applied, and its parameters.
 
 n images, S side in pixels, T steps of a pipeline.
 """

@@ -47,8 +47,8 @@ class ReplaceUnreadable(Dataset):
         members = getattr(dataset, 'datasets', [getattr(dataset, 'dataset', None)])
         if not self.batched and any(getattr(each, 'batched', 0) for each in members):
             print_log(
-                f'{type(dataset).__name__} asks its datasets for one image at a time, '
-                'and batches of one are slow: write batched=False in them.',
+                f'{type(dataset).__name__} asks its datasets for one image at a time: '
+                'batched=True in them has no effect, num_workers has.',
                 logger='current',
                 level=logging.WARNING)
 

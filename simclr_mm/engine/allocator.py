@@ -1,7 +1,7 @@
 """Let training on a CPU, and the workers that read images, keep what they free."""
 import ctypes
 import platform
-from typing import Callable, Optional
+from typing import Callable
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
@@ -23,7 +23,7 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(_M_TRIM_THRESHOLD, -1) and libc.mallopt(_M_MMAP_MAX, 0))
 
 
-def start_worker(then: Optional[Callable[[int], None]], worker: int) -> None:
+def start_worker(then: Callable[[int], None], worker: int) -> None:
     """Prepare a DataLoader's worker: its ``worker_init_fn``, with ``then`` bound.
 
     Args:
@@ -31,5 +31,4 @@ def start_worker(then: Optional[Callable[[int], None]], worker: int) -> None:
         worker: Its number.
     """
     keep_freed_memory()
-    if then is not None:
-        then(worker)
+    then(worker)

@@ -9,7 +9,6 @@ from torch.utils.data import Dataset
 
 from simclr_mm.models import ViewsPreprocessor
 from simclr_mm.transforms import TwoViews
-from simclr_mm.transforms.base import DeviceTransform
 
 from .input_stages import Stages, device_seconds, innermost, measure_stages
 
@@ -129,8 +128,7 @@ def _device_remedies(runner: Runner, job: Job, stages: Stages) -> list[Remedy]:
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     preprocessor = model.data_preprocessor
     if (not torch.cuda.is_available() or views is None or views.on_device
-            or not _fit_for_device(views)
-            or not isinstance(preprocessor, ViewsPreprocessor)):
+            or any(views.foreign) or not isinstance(preprocessor, ViewsPreprocessor)):
         return []
     more_work = device_seconds(views, preprocessor, runner.train_dataloader.batch_size)
     share = job.share(1 - stages.augment / stages.total, more_work=more_work)
@@ -142,12 +140,6 @@ def _two_views(dataset: Dataset) -> TwoViews | None:
         if isinstance(transform, TwoViews):
             return transform
     return None
-
-
-def _fit_for_device(views: TwoViews) -> bool:
-    steps = [step for pipeline in views.pipelines for step in pipeline]
-    ours = all(type(step).__module__.startswith('simclr_mm.') for step in steps)
-    return ours and all(isinstance(step, DeviceTransform) for step in steps)
 
 
 def _storage_remedies(job: Job, stages: Stages, images: int) -> list[Remedy]:

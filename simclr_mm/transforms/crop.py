@@ -10,9 +10,13 @@ from .random_streams import RandomStream, RandomStreams
 INTERPOLATIONS = ('bilinear', 'bicubic')
 
 
-def sample_crop(height: int, width: int, scale: tuple[float, float],
-                ratio: tuple[float,
-                             float], rng: RandomStream) -> tuple[int, int, int, int]:
+def sample_crop(
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    rng: RandomStream,
+) -> tuple[int, int, int, int]:
     """Draw the box of a random resized crop, by torchvision's algorithm.
 
     Args:

@@ -53,14 +53,16 @@ def _steps(transform: Callable) -> list[Callable]:
 
 
 def is_foreign(transform: Callable) -> bool:
-    """Whether another package made it."""
-    return not type(transform).__module__.startswith('simclr_mm.')
+    """Whether it is none of this package's that have an operation for batches.
+
+    Such a transform may return anything, and draw from the global generators.
+    """
+    ours = type(transform).__module__.startswith('simclr_mm.')
+    return not (ours and isinstance(transform, DeviceTransform))
 
 
-def not_for_batches(pipelines: Sequence[Sequence[Callable]]) -> list[str]:
-    """Names of the transforms that have no operation for batches."""
-    return sorted({
-        type(step).__name__
-        for step in sum(pipelines, [])
-        if is_foreign(step) or not isinstance(step, DeviceTransform)
-    })
+def foreign_names(pipelines: Sequence[Sequence[Callable]]) -> list[str]:
+    """Class names, each once."""
+    return sorted(
+        {type(step).__name__
+         for step in sum(pipelines, []) if is_foreign(step)})

@@ -1,11 +1,11 @@
 """Random numbers by address: those of a view are a function of what it is.
 
-n images of a batch, T steps of a view's pipeline.
+n images of a batch.
 """
 import hashlib
 import os
 import struct
-from typing import Iterator, Sequence, Union
+from typing import Iterable, Sequence, Union
 
 import numpy as np
 
@@ -71,13 +71,14 @@ class RandomStream:
 
 
 class RandomStreams(RandomStream):
-    """The streams of one step of n views: all methods give arrays (n,).
+    """The streams of one step of n views: methods give arrays, (n,) or (n, length).
 
     Each view's numbers are those of its own :class:`RandomStream`.
 
     Args:
         blocks: (n, 42) words, uint32.
     """
+    generator = None  # NumPy's would give all views the same numbers
 
     def __init__(self, blocks: np.ndarray) -> None:
         self._block = blocks
@@ -113,7 +114,7 @@ def view_streams(seed: int, epoch: int, image: int, view: int,
         view: Which view of the image.
         count: How many streams. More leave the first ones what they are.
     """
-    blocks = _hash(_ADDRESS.pack(seed % 2**64, epoch, image, view), count)
+    blocks = _blocks_of(seed, epoch, image, view, count)
     starts = range(0, len(blocks), _BLOCK)
     return [RandomStream(blocks[start:start + _BLOCK]) for start in starts]
 
@@ -125,18 +126,21 @@ def batch_streams(seeds: Sequence[int], epochs: Sequence[int], images: Sequence[
     Args:
         seeds: (n,), as the next two.
     """
-    addresses = zip(seeds, epochs, images)
     words = _words(
-        _hash(_ADDRESS.pack(seed % 2**64, epoch, image, view), count)
-        for seed, epoch, image in addresses)
+        _blocks_of(*address, view, count) for address in zip(seeds, epochs, images))
     return [RandomStreams(words[:, k]) for k in range(count)]
 
 
-def _hash(address: bytes, count: int) -> bytes:
-    return hashlib.shake_128(address).digest(count * _BLOCK)
+def _blocks_of(seed: int, epoch: int, image: int, view: int, count: int) -> bytes:
+    # int() because NumPy's integers cannot hold 2^64.
+    return _hash(_ADDRESS.pack(int(seed) % 2**64, epoch, image, view), count)
 
 
-def _words(blocks: Iterator[bytes]) -> np.ndarray:
+def _hash(source: bytes, count: int) -> bytes:
+    return hashlib.shake_128(source).digest(count * _BLOCK)
+
+
+def _words(blocks: Iterable[bytes]) -> np.ndarray:
     """(n, count, 42) of n times count blocks."""
     blocks = list(blocks)
     words = np.frombuffer(b''.join(blocks), '<u4')

@@ -17,7 +17,7 @@ from simclr_mm.registry import TRANSFORMS
 from .base import check_image, check_prob, check_range
 from .batch_views import draw_views, make_views
 from .crop import INTERPOLATIONS, resized_crop, sample_crop
-from .pipelines import build_pipelines, is_foreign, not_for_batches
+from .pipelines import build_pipelines, foreign_names, is_foreign
 from .random_streams import RandomStream, view_streams
 from .seeding import seeded_globals
 
@@ -104,6 +104,7 @@ class TwoViews(BaseTransform):
         self.flip_prob = flip_prob
         self.interpolation = interpolation
         self.pipelines = build_pipelines(transforms, num_views, size)  # V lists
+        # By view: these are made one at a time, seeded and checked.
         self.foreign = [any(map(is_foreign, pipeline)) for pipeline in self.pipelines]
         # Decided here, in the process that trains, and not again in its workers.
         self.on_device = self._choose_device(augment)
@@ -115,7 +116,7 @@ class TwoViews(BaseTransform):
                              f'got {augment!r}.')
         if augment == 'worker' or (augment == 'auto' and not torch.cuda.is_available()):
             return False
-        others = not_for_batches(self.pipelines)
+        others = foreign_names(self.pipelines)
         if not others:
             return True
         reason = (f'{", ".join(others)} cannot run on the device, which takes the '
@@ -227,13 +228,14 @@ class TwoViews(BaseTransform):
         return [RandomStream.unseeded() for _ in range(count)]
 
     def _addresses(self, indices: Sequence[int]) -> tuple[Sequence[int], ...]:
-        """Seeds, epochs and places in the dataset, (n,) each."""
+        """Seeds, epochs and images, (n,) each; fresh ones for plain indices."""
         if hasattr(indices[0], 'seed'):
             seeds = [index.seed for index in indices]
             return seeds, [index.epoch for index in indices], indices
         self._warn_of_plain_indices()
-        seed = secrets.randbits(64)
-        return [seed] * len(indices), [0] * len(indices), indices
+        # Not the indices themselves: a plain sampler may give one twice.
+        n = len(indices)
+        return [secrets.randbits(64)] * n, [0] * n, range(n)
 
     def _warn_of_plain_indices(self) -> None:
         worker = get_worker_info()

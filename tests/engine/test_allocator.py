@@ -1,38 +1,72 @@
-"""Freed memory is kept, where the C library is glibc, and by workers too."""
-import functools
+"""What the training loader's workers do first: keep memory, and what they did before.
+"""
+import logging
 import platform
+from types import SimpleNamespace
 
-import torch
-from torch.utils.data import DataLoader
+import numpy as np
+import pytest
+from mmengine.runner import Runner
 
-from simclr_mm.engine import allocator
-from simclr_mm.engine.allocator import keep_freed_memory, start_worker
+from simclr_mm.engine.loops import build_train_dataloader
+
+started = []  # in this process of a worker
 
 
-class Told(torch.utils.data.Dataset):
-    """Says in a worker what it was told at its start."""
-    told = []
+class AboutItsWorker:
+    """A batch says how its worker was started."""
+    batched = True
 
     def __len__(self):
-        return 1
+        return 8
 
-    def __getitem__(self, index):
-        return '|'.join(map(str, self.told))
-
-
-def test_glibc_is_told(monkeypatch):
-    assert keep_freed_memory() == (platform.libc_ver()[0] == 'glibc')
-    monkeypatch.setattr(platform, 'libc_ver', lambda: ('', ''))
-    assert not keep_freed_memory()
+    def __getitems__(self, indices):
+        large = np.empty(2**26, np.uint8)  # beyond what glibc ever allocates by default
+        return dict(
+            on_the_heap=on_the_heap(large),
+            seed=int(np.random.get_state()[1][0]),
+            started=started)
 
 
-def test_a_worker_is_told_before_its_own_start(monkeypatch):
-    monkeypatch.setattr(Told, 'told', [])
-    monkeypatch.setattr(allocator, 'keep_freed_memory',
-                        lambda: Told.told.append('kept'))
-    start = functools.partial(start_worker, Told.told.append)
-    loader = DataLoader(
-        Told(), num_workers=1, worker_init_fn=start, multiprocessing_context='fork')
-    assert next(iter(loader)) == ['kept|0']
-    start_worker(None, 3)  # a loader without one
-    assert Told.told == ['kept']
+def on_the_heap(array):
+    """Whether it lies where glibc can keep it, and not in a mapping of its own."""
+    with open('/proc/self/maps') as file:
+        parts = [line.split()[0] for line in file if line.rstrip().endswith('[heap]')]
+    ends = ([int(end, 16) for end in part.split('-')] for part in parts)
+    return any(low <= array.ctypes.data < high for low, high in ends)
+
+
+def note(worker, text):
+    started.append((worker, text))
+
+
+def batches(**options):
+    runner = SimpleNamespace(
+        _randomness_cfg={},
+        seed=40,
+        world_size=1,
+        logger=logging.getLogger(__name__),
+        build_dataloader=Runner.build_dataloader)
+    return list(
+        build_train_dataloader(
+            runner,
+            dict(
+                dataset=AboutItsWorker(),
+                batch_size=4,
+                num_workers=2,
+                persistent_workers=True,
+                sampler=dict(type='simclr_mm.ResumableSampler'),
+                collate_fn=dict(type='simclr_mm.collate'),
+                **options)))
+
+
+def test_mmengines_start_of_a_worker_stays():
+    assert [batch['seed'] for batch in batches()] == [40, 41]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='of glibc')
+def test_a_fresh_worker_keeps_memory_and_starts_as_the_config_says():
+    made = batches(
+        worker_init_fn=dict(type=note, text='mine'), multiprocessing_context='spawn')
+    assert [batch['started'] for batch in made] == [[(0, 'mine')], [(1, 'mine')]]
+    assert all(batch['on_the_heap'] for batch in made)

@@ -6,6 +6,7 @@ from scipy import stats
 
 from simclr_mm.datasets.sampler import SampleIndex
 from simclr_mm.transforms import TwoViews
+from simclr_mm.transforms.base import RandomTransform
 from simclr_mm.transforms.crop import sample_crop, sample_crops
 from simclr_mm.transforms.random_streams import batch_streams, view_streams
 
@@ -129,8 +130,9 @@ def test_a_view_depends_on_nothing_but_seed_epoch_image_and_view(images):
     some = [7, 2, 11]
     part = two_views().batch(images[some], [indices[i] for i in some])
     assert np.array_equal(part, whole[some])
-    single = two_views()(dict(img=images[5], sample_idx=indices[5]))
-    assert np.array_equal(single['img'], whole[5])
+    for img, index, made in zip(images, indices, whole):
+        single = two_views()(dict(img=img, sample_idx=index))
+        assert np.array_equal(single['img'], made)
     assert not np.array_equal(whole[:, 0], whole[:, 1])
     for other in (SampleIndex(5, 4, 1), SampleIndex(5, 3, 2), SampleIndex(6, 3, 1)):
         made = two_views().batch(images[5:6], [other])
@@ -164,6 +166,9 @@ def test_plain_indices_give_fresh_views(images):
     views = two_views()
     assert not np.array_equal(
         views.batch(images, range(12)), views.batch(images, range(12)))
+    # Also where a sampler gives one index twice, or counts from the end.
+    first, second = views.batch(images[[5, 5]], [-7, -7])
+    assert not np.array_equal(first, second)
 
 
 def test_transforms_of_other_packages_in_a_batch(images):
@@ -174,6 +179,44 @@ def test_transforms_of_other_packages_in_a_batch(images):
     assert np.array_equal(made, views.batch(images, indices))
     single = views(dict(img=images[5], sample_idx=indices[5]))
     assert np.array_equal(single['img'], made[5])
+    bare = two_views(transforms=[COLOR])(dict(img=images[5], sample_idx=indices[5]))
+    assert bare['view_params'] == single['view_params']  # they draw from elsewhere
+
+
+class Lighten(RandomTransform):
+    """As docs/extending.md describes one: without an operation for batches."""
+
+    def apply(self, img, rng):
+        least = int(rng.uniform(50, 100)) + rng.integers(9) + rng.permutation(3)[0]
+        least += int(rng.generator().normal())
+        return np.maximum(img, least), dict(least=least)
+
+
+class Cut(RandomTransform):
+
+    def apply(self, img, rng):
+        return img[1:], {}
+
+
+@pytest.mark.parametrize('module', [__name__, 'simclr_mm.transforms.lighten'])
+def test_a_transform_of_ones_own_in_a_batch(images, monkeypatch, module):
+    """In another package or in a copy of this one."""
+    monkeypatch.setattr(Lighten, '__module__', module)
+    views = two_views(transforms=[COLOR, dict(type=Lighten, prob=0.7), COLOR])
+    indices = [SampleIndex(i, seed=3) for i in range(12)]
+    made = views.batch(images, indices)
+    drawn = []
+    for index, img, expected in zip(indices, images, made):
+        single = views(dict(img=img, sample_idx=index))
+        assert np.array_equal(single['img'], expected)
+        drawn += [view['Lighten'] for view in single['view_params']]
+    assert drawn.count(None) in range(1, 15)  # of 24, 0.3 of them
+    assert len({each['least'] for each in drawn if each}) > 5
+    monkeypatch.setattr(Cut, '__module__', module)
+    with pytest.raises(ValueError, match='view 0 made the image 23 x 24 pixels'):
+        two_views(transforms=[dict(type=Cut, prob=1)]).batch(images, indices)
+    with pytest.raises(ValueError, match='Lighten cannot run on the device'):
+        two_views(transforms=[dict(type=Lighten, prob=0.7)], augment='device')
 
 
 def test_an_image_given_up_in_a_batch(images):

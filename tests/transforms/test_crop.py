@@ -68,7 +68,9 @@ def test_crop_leaves_the_image_alone_and_accepts_any_memory_order(photos):
     reversed_rgb = np.ascontiguousarray(img[..., ::-1])[..., ::-1]
     expected = resized_crop(img, (10, 20, 100, 120), 64)
     for same in (read_only, planes, reversed_rgb):
-        assert np.array_equal(resized_crop(same, (10, 20, 100, 120), 64), expected)
+        for flip, view in ((False, expected), (True, expected[:, ::-1])):
+            made = resized_crop(same, (10, 20, 100, 120), 64, flip=flip)
+            assert np.array_equal(made, view)
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (1, 50), (50, 1), (5, 3)])

@@ -5,6 +5,7 @@ import pytest
 
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.transforms import RandomCropAndFlip, TwoViews
+from simclr_mm.transforms.random_streams import view_streams
 
 
 @pytest.fixture(scope='module')
@@ -20,7 +21,7 @@ def run(transform, img, **results):
 @pytest.mark.portable
 @pytest.mark.parametrize('seed', range(4))
 def test_does_what_two_views_does(photo, seed):
-    """From a generator in the same state, though ``prob`` draws one number first."""
+    """Which gets the box that was drawn as its image, and the flip as certain."""
     drawn = {}
     rng = np.random.default_rng(seed)
     cropped = run(RandomCropAndFlip(32), photo, rng=rng, view_params_one=drawn)
@@ -73,6 +74,25 @@ def test_before_the_views_it_depends_on_seed_epoch_and_image(photo):
     again = run(crop, photo, sample_idx=indices[0])['img']
     assert np.array_equal(images[0], again)
     assert len({image.tobytes() for image in images}) == 4
+
+
+def test_before_the_views_it_draws_other_numbers_than_they(photo):
+    """And leaves theirs alone."""
+    index = SampleIndex(5, seed=1)
+    results = RandomCropAndFlip(16)(dict(img=photo, sample_idx=index))
+    left_over = {results['rng'].next_word() for _ in range(30)}
+    for view in range(3):
+        stream, = view_streams(1, 0, 5, view, 1)
+        assert not left_over & {stream.next_word() for _ in range(42)}
+    once, again = (RandomCropAndFlip(16)(dict(results))['img'] for _ in range(2))
+    assert not np.array_equal(once, again)  # a second one draws on
+    kwargs = dict(flip_prob=0.5, transforms=[dict(type='simclr_mm.RandomRotation')])
+    after = run(
+        TwoViews(16, **kwargs), results['img'],
+        **{k: results[k]
+           for k in ('sample_idx', 'rng')})
+    alone = run(TwoViews(16, **kwargs), results['img'], sample_idx=index)
+    assert np.array_equal(after['img'], alone['img'])
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simclr_mm.transforms.random_streams import (RandomStream, batch_streams,
-                                                 view_streams)
+from simclr_mm.transforms.random_streams import (RandomStream, RandomStreams,
+                                                 batch_streams, view_streams)
 
 
 def streams(images, seed=5, epoch=2, view=0, step=0):
@@ -62,6 +62,29 @@ def test_numbers_are_a_function_of_their_address():
     assert len(drawn) == 6
 
 
+def test_seeds_of_any_size_and_type():
+
+    def first(seed, image=3):
+        batch, = batch_streams([seed], [0], [image], 0, 1)
+        single, = view_streams(seed, 0, image, 0, 1)
+        assert batch.next_word().tolist() == [single.next_word()]
+        return single.next_word()
+
+    assert first(-1) == first(2**64 - 1) == first(2**70 - 1) != first(2**63 - 1)
+    for kind in (np.int64, np.int32, np.uint64):
+        assert first(kind(6), image=kind(9)) == first(6, image=9)
+    assert first(np.int64(-1)) == first(-1)
+
+
+def test_equal_keys_of_a_permutation_keep_their_order():
+    """Rare in 32 bits, and not to differ between a view and a batch even then."""
+    words = np.random.default_rng(0).integers(0, 3, (5, 42)).astype('<u4')
+    orders = RandomStreams(words).permutation(42)
+    for row, order in zip(words, orders):
+        assert RandomStream(row.tobytes()).permutation(42) == order.tolist()
+    assert RandomStream(bytes(168)).permutation(4) == [0, 1, 2, 3]
+
+
 def test_streams_without_an_address_differ():
     assert len({RandomStream.unseeded().random() for _ in range(50)}) == 50
 
@@ -72,6 +95,8 @@ def test_numpys_generator_goes_on_with_the_stream():
     expected = np.random.default_rng(words[:4]).normal(size=3)
     assert np.array_equal(stream.generator().normal(size=3), expected)
     assert stream.next_word() == words[4]
+    with pytest.raises(TypeError):  # it would be one for the whole batch
+        streams([0, 1]).generator()
 
 
 def test_distributions():
