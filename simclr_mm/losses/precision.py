@@ -15,12 +15,13 @@ def full_float32(device: torch.device) -> Iterator[None]:
         device: Where the products run.
     """
     products = torch.backends.mkldnn if device.type == 'cpu' else torch.backends.cuda
-    by_backend = hasattr(products.matmul, 'fp32_precision')  # torch >= 2.9
+    matmul = getattr(products, 'matmul', None)  # before torch 2.9 mkldnn has none
+    by_backend = hasattr(matmul, 'fp32_precision')
     autocast = torch.is_autocast_enabled(device.type)
     torch.set_autocast_enabled(device.type, False)
     if by_backend:
-        before = products.matmul.fp32_precision
-        products.matmul.fp32_precision = 'ieee'
+        before = matmul.fp32_precision
+        matmul.fp32_precision = 'ieee'
     else:
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision('highest')
@@ -29,6 +30,6 @@ def full_float32(device: torch.device) -> Iterator[None]:
     finally:
         torch.set_autocast_enabled(device.type, autocast)
         if by_backend:
-            products.matmul.fp32_precision = before
+            matmul.fp32_precision = before
         else:
             torch.set_float32_matmul_precision(before)
