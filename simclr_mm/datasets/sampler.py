@@ -14,40 +14,49 @@ class SampleIndex(int):
     """The index of an image that also says which run and which epoch asks for it.
 
     MMEngine's datasets hand the index they were asked for to their transforms as
-    ``results['sample_idx']``; with these two numbers a view is a function of (seed,
-    epoch, image, view) in whatever worker process it is made.
+    ``results['sample_idx']``; with these numbers a view is a function of (seed, epoch,
+    image, view) in whatever worker process it is made.
 
     Args:
         index: Position in the dataset, >= 0.
         seed: The run's seed.
         epoch: Epoch the image is drawn for, from 0.
         ahead: A shard that will be needed soon, for datasets that fetch shards.
+        place: Position among all images that the sampler deals, which stays the same
+            where a dataset of datasets asks one of its members. None: ``index``.
     """
     seed: int
     epoch: int
     ahead: Optional[int]
+    place: int
 
     def __new__(cls,
                 index: int,
                 seed: int = 0,
                 epoch: int = 0,
-                ahead: Optional[int] = None) -> 'SampleIndex':
+                ahead: Optional[int] = None,
+                place: Optional[int] = None) -> 'SampleIndex':
         self = super().__new__(cls, index)
         self.seed = seed
         self.epoch = epoch
         self.ahead = ahead
+        self.place = int(index) if place is None else place
         return self
 
     def __reduce__(self):
-        return SampleIndex, (int(self), self.seed, self.epoch, self.ahead)
+        return SampleIndex, (int(self), self.seed, self.epoch, self.ahead, self.place)
 
     def at(self, index: int) -> 'SampleIndex':
-        """Another image of the same run and epoch."""
-        return SampleIndex(index, self.seed, self.epoch)
+        """Another image in this one's place."""
+        return SampleIndex(index, self.seed, self.epoch, place=self.place)
 
     def __sub__(self, offset: int) -> 'SampleIndex':
-        # ConcatDataset turns a global index into a member's by subtraction.
+        # ConcatDataset turns a global index into a member's by subtraction,
         return self.at(int(self) - int(offset))
+
+    def __mod__(self, length: int) -> 'SampleIndex':
+        # and RepeatDataset by the remainder.
+        return self.at(int(self) % int(length))
 
 
 @DATA_SAMPLERS.register_module()

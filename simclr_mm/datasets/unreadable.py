@@ -88,6 +88,6 @@ class ReplaceUnreadable(Dataset):
     def _read(self, index: SampleIndex) -> dict:
         if self.seeds_itself:
             return self.dataset[index]
-        rng = np.random.default_rng([index.seed, index.epoch, index])
+        rng = np.random.default_rng([index.seed, index.epoch, index.place])
         with seeded_globals(rng):
             return self.dataset[index]

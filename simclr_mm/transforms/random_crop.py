@@ -54,7 +54,7 @@ class RandomCropAndFlip(DeviceTransform):
     def transform(self, results: dict) -> dict:
         index = results.get('sample_idx')
         if 'rng' not in results and hasattr(index, 'seed'):
-            results['rng'], = view_streams(index.seed, index.epoch, int(index),
+            results['rng'], = view_streams(index.seed, index.epoch, index.place,
                                            _BEFORE_VIEWS, 1)
         return super().transform(results)
 

@@ -222,7 +222,7 @@ class TwoViews(BaseTransform):
         """A stream for the crop, one for each step, one for others' transforms."""
         count = 1 + len(self.pipelines[view]) + self.foreign[view]
         if hasattr(index, 'seed'):
-            return view_streams(index.seed, index.epoch, int(index), view, count)
+            return view_streams(index.seed, index.epoch, index.place, view, count)
         if index is not None:
             self._warn_of_plain_indices()
         return [RandomStream.unseeded() for _ in range(count)]
@@ -231,7 +231,8 @@ class TwoViews(BaseTransform):
         """Seeds, epochs and images, (n,) each; fresh ones for plain indices."""
         if hasattr(indices[0], 'seed'):
             seeds = [index.seed for index in indices]
-            return seeds, [index.epoch for index in indices], indices
+            places = [index.place for index in indices]
+            return seeds, [index.epoch for index in indices], places
         self._warn_of_plain_indices()
         # Not the indices themselves: a plain sampler may give one twice.
         n = len(indices)
@@ -241,9 +242,10 @@ class TwoViews(BaseTransform):
         worker = get_worker_info()
         if not self._warned and (worker is None or worker.id == 0):
             print_log(
-                'TwoViews: these views are not reproducible, because the sampler gives '
-                "plain indices: write sampler=dict(type='simclr_mm.ResumableSampler') "
-                'in the dataloader.',
+                'TwoViews: these views are not reproducible, because the sampler, or a '
+                'dataset around this one such as ClassBalancedDataset, gives plain '
+                "indices: write sampler=dict(type='simclr_mm.ResumableSampler') in the "
+                'dataloader, and ConcatDataset or RepeatDataset around datasets.',
                 logger='current',
                 level=logging.WARNING)
         self._warned = True

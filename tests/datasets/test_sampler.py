@@ -70,7 +70,11 @@ def test_indices_say_seed_and_epoch_and_survive_the_way_to_a_worker():
     sampler.set_epoch(4)
     index = pickle.loads(pickle.dumps(list(sampler)[9]))
     assert (index, index.seed, index.epoch) == (9, 11, 4)
-    assert isinstance(index - 2, SampleIndex) and (index - 2).epoch == 4
+    assert index.place == 9
+    for member, number in ((index - 2, 7), (index % 5, 4), (index.at(1), 1)):
+        member = pickle.loads(pickle.dumps(member))
+        assert (member, member.seed, member.epoch) == (number, 11, 4)
+        assert isinstance(member, SampleIndex) and member.place == 9
 
 
 def test_fewer_images_than_processes(monkeypatch):

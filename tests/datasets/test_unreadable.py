@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
+from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
-from torch.utils.data import ConcatDataset
+from torch.utils.data import ConcatDataset as TorchConcatDataset
 
-from simclr_mm.datasets import ReplaceUnreadable, SampleIndex
-from simclr_mm.transforms import UnreadableImage
+from simclr_mm.datasets import Digits, ReplaceUnreadable, SampleIndex
+from simclr_mm.transforms import TwoViews, UnreadableImage
 
 
 class Half:
@@ -90,8 +91,43 @@ def test_a_batch_is_a_list_of_samples_unless_the_dataset_makes_batches(monkeypat
     lines = []
     monkeypatch.setattr('simclr_mm.datasets.unreadable.print_log',
                         lambda line, **kwargs: lines.append(line))
-    for dataset in (Half(), Batches(), ConcatDataset([Half(), Half()])):
+    for dataset in (Half(), Batches(), TorchConcatDataset([Half(), Half()])):
         ReplaceUnreadable(dataset)
     assert not lines
-    ReplaceUnreadable(ConcatDataset([Half(), Batches()]))
+    ReplaceUnreadable(TorchConcatDataset([Half(), Batches()]))
     assert len(lines) == 1 and lines[0].startswith('ConcatDataset asks its datasets')
+
+
+@pytest.mark.portable
+@pytest.mark.parametrize('around', [
+    lambda data: ConcatDataset([data, data]),
+    lambda data: RepeatDataset(data, times=2),
+    lambda data: TorchConcatDataset([data, data]),
+])
+def test_an_image_met_twice_in_an_epoch_is_seen_in_other_views(around):
+    """And in the same ones when the run is repeated."""
+    digits = Digits(split='test', pipeline=[TwoViews(8)])
+    data = ReplaceUnreadable(around(digits))
+    assert len(data) == 2 * len(digits)
+    first, second = (SampleIndex(5 + k * len(digits), seed=1) for k in range(2))
+    alone = digits[SampleIndex(5, seed=1)]['img']
+    assert np.array_equal(data[first]['img'], alone)
+    assert not np.array_equal(data[second]['img'], alone)
+    assert np.array_equal(data[second]['img'], data[second]['img'])
+
+
+def test_a_stand_in_is_seen_in_other_views_than_the_image_itself():
+
+    class OneBroken(Digits):
+
+        def __getitem__(self, index):
+            if index == 3:
+                raise UnreadableImage('is truncated', '3.png')
+            sample = super().__getitem__(index)
+            return dict(sample, data_samples=DataSample())
+
+    data = ReplaceUnreadable(OneBroken(split='test', pipeline=[TwoViews(8)]))
+    stand_in = data[SampleIndex(3, seed=1)]
+    itself = data[SampleIndex(int(stand_in['sample_idx']), seed=1)]
+    assert itself['sample_idx'] == stand_in['sample_idx'] != 3
+    assert not np.array_equal(stand_in['img'], itself['img'])
