@@ -34,4 +34,7 @@ $(installed): setup.cfg pyproject.toml
 	  echo "$(VENV) holds the other OpenMMLab ($(other)): use it with DISTRIBUTION=" \
 	    "(empty), or name another environment with VENV=" >&2; exit 2; fi
 	$(python) -m pip install -e '.[$(DISTRIBUTION)$(if $(DISTRIBUTION),$(comma))test,lint]'
+	@# MMEngine imports yapf, which writes its grammar when it is first imported: two of pytest's
+	@# processes at once would find half of it.
+	$(python) -c 'import yapf'
 	touch $@
