@@ -2,18 +2,22 @@
 import logging
 from typing import Sequence, Union
 
-import numpy as np
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset
 
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import TwoViews, UnreadableImage
+from simclr_mm.transforms.random_streams import RandomStream, view_streams
 from simclr_mm.transforms.seeding import seeded_globals
 
 from .sampler import SampleIndex
 
 _ATTEMPTS = 100
+
+# No view of an image has these numbers, which stand for what is drawn beside views.
+_WHOLE_PIPELINE = 2**32
+_STAND_IN = 2**33
 
 
 @DATASETS.register_module()
@@ -74,8 +78,8 @@ class ReplaceUnreadable(Dataset):
                 sample = self._read(wanted)
             except UnreadableImage as error:
                 unreadable.append((error.path, str(error)))
-                rng = np.random.default_rng([index.seed, index.epoch, index, attempt])
-                wanted = index.at(int(rng.integers(len(self))))
+                rng = _stream(index, _STAND_IN + attempt)
+                wanted = index.at(rng.integers(len(self)))
                 continue
             if unreadable:
                 sample['data_samples'].set_field(
@@ -88,6 +92,10 @@ class ReplaceUnreadable(Dataset):
     def _read(self, index: SampleIndex) -> dict:
         if self.seeds_itself:
             return self.dataset[index]
-        rng = np.random.default_rng([index.seed, index.epoch, index.place])
-        with seeded_globals(rng):
+        with seeded_globals(_stream(index, _WHOLE_PIPELINE)):
             return self.dataset[index]
+
+
+def _stream(index: SampleIndex, drawn_for: int) -> RandomStream:
+    stream, = view_streams(index.seed, index.epoch, index.place, drawn_for, 1)
+    return stream

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.models import ViewsPreprocessor
 from simclr_mm.transforms import TwoViews, UnreadableImage
+from simclr_mm.transforms.random_streams import RandomStream
 from simclr_mm.transforms.seeding import seeded_globals
 
 # What tools/pack.py --short-side 256 writes.
@@ -75,7 +76,7 @@ def measure_stages(dataset: Dataset, seconds: float = 2.) -> Stages | None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
     try:
-        with seeded_globals(np.random.default_rng(0)):
+        with seeded_globals(RandomStream.unseeded()):
             while time.perf_counter() < end and len(measured) < 100:
                 index = SampleIndex(draw.randrange(len(dataset)))
                 try:

@@ -1,7 +1,7 @@
 """Randomness of transforms that draw from the global generators."""
 import contextlib
 import random
-from typing import Iterator, Union
+from typing import Iterator
 
 import numpy as np
 import torch
@@ -10,12 +10,12 @@ from .random_streams import RandomStream
 
 
 @contextlib.contextmanager
-def seeded_globals(rng: Union[RandomStream, np.random.Generator]) -> Iterator[None]:
+def seeded_globals(rng: RandomStream) -> Iterator[None]:
     """Seed ``random``, ``numpy.random`` and torch's CPU generator, then put them back.
 
     For transforms of other packages, which draw from these.
     """
-    seed = int(rng.integers(2**32))
+    seed = rng.next_word()
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)
