@@ -12,7 +12,7 @@ import torch.multiprocessing
 
 CONTEXT = multiprocessing.get_context('forkserver')
 CONTEXT.set_forkserver_preload(
-    ['simclr_mm.apis.command_line', 'simclr_mm.engine', 'tensorboard', 'mmpretrain'])
+    ['simclr_mm.commands.command_line', 'simclr_mm.engine', 'tensorboard', 'mmpretrain'])
 
 
 def start(function: Callable, *args) -> multiprocessing.Process:

@@ -19,10 +19,10 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 from processes import free_port, launched, run_ranks
 
-from simclr_mm.apis import command_line
-from simclr_mm.apis.command_line import data_folder
-from simclr_mm.apis.pack.folder import pack_folder
-from simclr_mm.apis.pack.plan import PackSettings
+from simclr_mm.commands import command_line
+from simclr_mm.commands.command_line import data_folder
+from simclr_mm.commands.pack.folder import pack_folder
+from simclr_mm.commands.pack.plan import PackSettings
 from simclr_mm.datasets import sampler as sampler_module
 from simclr_mm.engine import Runner
 from simclr_mm.engine.loops import build_train_dataloader

@@ -8,7 +8,7 @@ from mmengine.model import BaseModel
 from simclr_mm.checkpoints import read_checkpoint
 
 from .model_zoo import get_model, list_models, put_on
-from .weights.stored_config import build_stored, config_of
+from simclr_mm.checkpoints.stored_config import build_stored, config_of
 
 
 def load_encoder(checkpoint: Union[str, Path],

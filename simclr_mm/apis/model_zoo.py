@@ -17,7 +17,7 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 
 from simclr_mm.checkpoints import CheckpointError, load_state, trusting
 
-from .weights.foreign import read_weights, state_for
+from simclr_mm.checkpoints.foreign.weights import read_weights, state_for
 
 # Configs, tools and model index: links in a checkout, files in an installed package.
 _MIM = Path(__file__).resolve().parents[1] / '.mim'

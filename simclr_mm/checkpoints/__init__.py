@@ -1,6 +1,6 @@
 """Checkpoint files: keys and bytes, no models."""
-from .atomic import atomic_file
-from .download import cache_home, download
+from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.download import cache_home, download
 from .probe_keys import PROBE, fit_probe
 from .safe_load import CheckpointError, load_file, trust_checkpoints, trusting
 from .schemes import install_safe_loading, read_checkpoint

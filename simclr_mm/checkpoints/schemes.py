@@ -8,7 +8,7 @@ from mmengine.fileio import get_file_backend
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from .download import download
+from simclr_mm.files.download import download
 from .safe_load import CheckpointError, load_file
 from .state_dict import require_finite
 

@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 from mmengine.logging import print_log
 
-from simclr_mm.checkpoints import atomic_file
+from simclr_mm.files.atomic import atomic_file
 
 FOLDER = '.simclr_mm_cache'
 

@@ -10,7 +10,8 @@ import numpy as np
 from filelock import FileLock
 from rich.progress import track
 
-from simclr_mm.checkpoints import atomic_file, cache_home
+from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.download import cache_home
 
 from .image_folder import EXTENSIONS
 

@@ -15,7 +15,7 @@ import mmpretrain
 import sklearn
 import torch
 
-from simclr_mm.checkpoints import atomic_file
+from simclr_mm.files.atomic import atomic_file
 from simclr_mm.version import __version__
 
 SCHEMA = 'simclr_mm.evaluation/1'

@@ -5,7 +5,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
-from simclr_mm.augment import STEP_WIDTH, ViewsToMake, augment
+from simclr_mm.transforms.batched import STEP_WIDTH, ViewsToMake, augment
 from simclr_mm.registry import MODELS
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Sequence
 import cv2
 import numpy as np
 
-from simclr_mm.augment import STEP_WIDTH, decode_step, encode_batch
+from .batched import STEP_WIDTH, decode_step, encode_batch
 
 from .crop import resized_crop, sample_crops
 from .random_streams import batch_streams

@@ -11,7 +11,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
-from simclr_mm.augment import STEP_WIDTH, ViewsToMake, encode_step
+from .batched import STEP_WIDTH, ViewsToMake, encode_step
 from simclr_mm.registry import TRANSFORMS
 
 from .base import check_image, check_prob, check_range

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from simclr_mm.apis import get_model
-from simclr_mm.apis.command_line.encoder_flags import add_encoder_flags, inferencer_of
+from simclr_mm.commands.command_line.encoder_flags import add_encoder_flags, inferencer_of
 from simclr_mm.apis.encoder import load_encoder
 from simclr_mm.checkpoints import CheckpointError
 

@@ -11,7 +11,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import load_checkpoint
 
 from simclr_mm.checkpoints import CheckpointError, install_safe_loading, schemes
-from simclr_mm.checkpoints.download import cache_path
+from simclr_mm.files.download import cache_path
 
 pytestmark = pytest.mark.portable
 URL = 'https://download.invalid/r50_20220101-{}.pth'

@@ -7,7 +7,7 @@ import torch
 from mmengine.registry import FUNCTIONS, DefaultScope
 from torch.utils.data import DataLoader
 
-from simclr_mm.augment import ViewsToMake
+from simclr_mm.transforms.batched import ViewsToMake
 from simclr_mm.datasets import (Digits, InMemoryFolder, ReplaceUnreadable,
                                 ResumableSampler, SampleIndex, collate)
 from simclr_mm.models import ViewsPreprocessor

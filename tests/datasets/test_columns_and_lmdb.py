@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from simclr_mm.apis.pack.folder import pack_folder
-from simclr_mm.apis.pack.plan import PackSettings
+from simclr_mm.commands.pack.folder import pack_folder
+from simclr_mm.commands.pack.plan import PackSettings
 from simclr_mm.datasets import HuggingFaceImages, ImageFolder, LMDBImages, shard_dataset
 from simclr_mm.datasets.lmdb_images import _backend
 from simclr_mm.transforms import LoadImageFromFile, UnreadableImage

@@ -11,8 +11,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from simclr_mm.apis.pack.folder import pack_folder
-from simclr_mm.apis.pack.plan import PackSettings
+from simclr_mm.commands.pack.folder import pack_folder
+from simclr_mm.commands.pack.plan import PackSettings
 from simclr_mm.datasets import SampleIndex, TarShards, shard_dataset
 from simclr_mm.datasets.shard_cache import ShardCache
 

@@ -9,8 +9,8 @@ import pytest
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
-from simclr_mm.apis.pack.folder import pack_folder
-from simclr_mm.apis.pack.plan import PackSettings
+from simclr_mm.commands.pack.folder import pack_folder
+from simclr_mm.commands.pack.plan import PackSettings
 from simclr_mm.datasets import TarShards, shard_dataset
 from simclr_mm.transforms import UnreadableImage
 

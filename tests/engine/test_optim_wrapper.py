@@ -9,8 +9,9 @@ from test_runner import runner
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from simclr_mm.engine import AutocastOptimWrapper, non_finite_guard, optim_wrapper
-from simclr_mm.engine.keep_where import flat_copy, keep_where
+from simclr_mm.engine import AutocastOptimWrapper, optim_wrapper
+from simclr_mm.engine.hooks import non_finite_guard
+from simclr_mm.engine.hooks.keep_where import flat_copy, keep_where
 
 
 def wrapper(**kwargs):

@@ -5,7 +5,7 @@ from matplotlib.image import imread
 from mmengine.config import Config
 from PIL import Image
 
-from simclr_mm.apis.features.labelled import training_set
+from simclr_mm.commands.evaluate.labelled import training_set
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.visualization.views import describe, make_views, plot_views
 

@@ -1,0 +1,225 @@
+"""Rename a foreign checkpoint's keys to ours.
+
+Ours are mmselfsup's and mmpretrain's: ``backbone.layer1.0.conv1.weight``,
+``neck.fc0.weight``, ``neck.bn0.weight``. Keys and tensors only; what builds a model is
+in ``apis``.
+"""
+import re
+from dataclasses import dataclass, field
+from typing import Any, Dict, Mapping
+
+import torch
+from torch import Tensor
+
+from .google_layout import google_tensors
+from .layouts import LAYOUTS, bare_key, recognised, weights_in
+from simclr_mm.checkpoints.safe_load import CheckpointError
+
+_PARTS = ('conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4')
+# Where a ResNet's parts stand in an nn.Sequential: torchvision's with ReLU and pool
+# between, lightly's small one without.
+_PLACES = {4: dict(zip('014567', _PARTS)), 2: dict(zip('012345', _PARTS))}
+# timm numbers the modules of a deep stem through, ReLUs included.
+_TIMM_STEM = {
+    'conv1.0': 'stem.0.conv',
+    'conv1.1': 'stem.0.bn',
+    'conv1.3': 'stem.1.conv',
+    'conv1.4': 'stem.1.bn',
+    'conv1.6': 'stem.2.conv',
+    'bn1': 'stem.2.bn'
+}
+_CLASSIFIER = 'a classifier, which a SimCLR does not have'
+
+
+@dataclass
+class Conversion:
+    """A state_dict with our keys, and where each came from.
+
+    Args:
+        layout: Whose checkpoint it was.
+        state: Tensors by ours: ``backbone.*``, ``neck.*``.
+        names: Keys in the file by ours.
+        left: What is not used: why, by the key in the file.
+        filled: What the file does not have: with what, by our key.
+        unit_range: As for :class:`Layout`.
+        google: Arguments of ``simclr_mm.GoogleResNet`` where that is the encoder.
+        stem: 'solo' or 'lightly' where the encoder is that library's ResNet for small
+            images, whose stem differs in what no key tells.
+    """
+    layout: str
+    state: Dict[str, Tensor] = field(default_factory=dict)
+    names: Dict[str, str] = field(default_factory=dict)
+    left: Dict[str, str] = field(default_factory=dict)
+    filled: Dict[str, str] = field(default_factory=dict)
+    unit_range: bool = False
+    google: Dict[str, Any] = field(default_factory=dict)
+    stem: str = ''
+
+
+def to_our_keys(checkpoint: Any, source: str) -> Conversion:
+    """Recognise a loaded PyTorch checkpoint and rename its keys.
+
+    Args:
+        checkpoint: From ``load_file``.
+        source: Name of the file, for errors.
+
+    Returns:
+        The conversion. mmpretrain's own keys stay as they are, heads included.
+
+    Raises:
+        CheckpointError: it holds no weights, nobody's keys, or two tensors for one.
+    """
+    tensors, left = weights_in(checkpoint, source)
+    layout = recognised(tensors)
+    if layout is None:
+        raise CheckpointError(
+            f"{source} has nobody's keys ({', '.join(list(tensors)[:4])}, ...): known "
+            f'are {", ".join(dict.fromkeys(entry.name for entry in LAYOUTS))}, timm, '
+            "and google-research; rename the encoder's to backbone.*")
+    result = Conversion(layout.name, left=left, unit_range=layout.unit_range)
+    if layout.name == 'mmpretrain':
+        for key, tensor in tensors.items():
+            # mmselfsup 0.x calls the classifier of its linear evaluation fc_cls.
+            ours = re.sub(r'^head\.fc_cls\.', 'head.fc.', bare_key(key))
+            result.state[ours], result.names[ours] = tensor, key
+        return result
+    encoder: Dict[str, str] = {}
+    head: Dict[str, str] = {}
+    for key in tensors:
+        bare = bare_key(key)
+        for pattern, keys in ((layout.head, head), (layout.encoder, encoder)):
+            match = re.match(pattern, bare)
+            if match:
+                _enter(keys, bare[match.end():], key, tensors, result.left, source)
+                break
+        else:
+            result.left[key] = _why_left(bare)
+    _add_encoder(result, {ours: tensors[key] for ours, key in encoder.items()}, encoder)
+    _add_head(result, {ours: tensors[key] for ours, key in head.items()}, head)
+    return result
+
+
+def from_google(values: Mapping[str, Any], source: str) -> Conversion:
+    """The same for the variables of a TensorFlow checkpoint, from ``read_bundle``."""
+    found = google_tensors(values, source)
+    result = Conversion(
+        'google-research', unit_range=True, google=dict(found.arguments))
+    _add_encoder(result, found.encoder, found.names)
+    _add_head(result, found.head, found.names)
+    used = {*result.names.values(), *result.left}
+    result.left.update({key: _why_left(key) for key in values if key not in used})
+    return result
+
+
+def _enter(keys: Dict[str, str], ours: str, key: str, tensors: Mapping[str, Tensor],
+           left: Dict[str, str], source: str) -> None:
+    """Note that ``key`` becomes ``ours``; a module saved under two names is one."""
+    if ours not in keys:
+        keys[ours] = key
+    elif torch.equal(tensors[keys[ours]], tensors[key]):
+        left[key] = f'the same as {keys[ours]}'
+    else:
+        raise CheckpointError(
+            f'{source}: {keys[ours]} and {key} differ, and both would '
+            f'be {ours}: remove one')
+
+
+def _why_left(bare: str) -> str:
+    if re.search(r'momentum|encoder_k|queue|ema_model', bare):
+        return 'a moving average or a queue, not the encoder itself'
+    if re.search(
+            r'/(?:Momentum|Adam\w*)$|optimizer|OPTIMIZER_SLOT|global_step|save_'
+            r'counter|_CHECKPOINTABLE', bare):
+        return 'state of the training run'
+    if re.search(r'\bfc\b|classifier|supervised|linear|head', bare):
+        return _CLASSIFIER
+    return 'part of neither encoder nor projection head'
+
+
+def _add_encoder(result: Conversion, tensors: Mapping[str, Tensor],
+                 names: Mapping[str, str]) -> None:
+    """Rename the encoder's keys, and fill in the counters old files lack."""
+    small = any(key.startswith('2.0.') for key in tensors)
+    places = _PLACES[2 if small else 4]
+    stem = tensors.get('conv1.weight')
+    if small:
+        result.stem = 'lightly'
+    elif result.layout == 'solo-learn' and stem is not None and stem.shape[-1] == 3:
+        result.stem = 'solo'
+    deep = 'conv1.0.weight' in tensors
+    # With stride 1 timm has an identity before the convolution, ours nothing.
+    shifted = getattr(tensors.get('layer1.0.downsample.1.weight'), 'ndim',
+                      1) == 4 and (not result.google)
+    for key, tensor in tensors.items():
+        module, _, variable = key.rpartition('.')
+        first, dot, rest = module.partition('.')
+        module = f'{places.get(first, first)}{dot}{rest}'
+        module = module.replace('.shortcut.', '.downsample.')
+        if deep:
+            module = _TIMM_STEM.get(module, module)
+        if shifted and module.startswith('layer1.0.downsample.'):
+            module = f'layer1.0.downsample.{int(module[-1]) - 1}'
+        ours = f'backbone.{module}.{variable}'
+        result.state[ours], result.names[ours] = tensor, names[key]
+    _fill_counters(result, 'backbone.')
+
+
+def _add_head(result: Conversion, tensors: Mapping[str, Tensor],
+              names: Mapping[str, str]) -> None:
+    """Rename the layers of the projection head: fc0, bn0, fc1 and so on."""
+    modules: Dict[str, Dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        module, _, variable = key.rpartition('.')
+        modules.setdefault(module, {})[variable] = tensor
+    kinds = ''.join('n' if 'running_mean' in module else 'f'
+                    for module in modules.values())
+    normed, plain = re.fullmatch('(?:fn)+', kinds), re.fullmatch('f+', kinds)
+    widths = {
+        len(module['weight'])
+        for module in list(modules.values())[:-2 if normed else -1]
+    }
+    if not (normed or plain) or len(widths) > 1:
+        reason = ('layers with and without batch norm, or of several widths, which '
+                  'ProjectionNeck does not have')
+        result.left.update({names[key]: reason for key in tensors} if tensors else {})
+        return
+    for place, (name, module) in enumerate(modules.items()):
+        layer = place // 2 if normed else place
+        ours = f'neck.{"bn" if normed and place % 2 else "fc"}{layer}.'
+        for variable, tensor in module.items():
+            result.state[ours + variable] = tensor
+            result.names[ours + variable] = names[f'{name}.{variable}']
+    for layer in range(len(modules) // 2 if normed else len(modules)):
+        (_fill_norm if normed else _fill_bias)(result, layer)
+    _fill_counters(result, 'neck.')
+
+
+def _fill_norm(result: Conversion, layer: int) -> None:
+    """Give a norm its scale and shift, and take in the bias of the layer before it."""
+    state, norm = result.state, f'neck.bn{layer}.'
+    mean = state[f'{norm}running_mean']
+    for variable, value in (('weight', 1.0), ('bias', 0.0)):
+        if norm + variable not in state:
+            state[norm + variable] = torch.full_like(mean, value)
+            result.filled[norm + variable] = f'{value:g}: the norm has none'
+    bias = state.pop(f'neck.fc{layer}.bias', None)
+    if bias is not None:
+        key = result.names.pop(f'neck.fc{layer}.bias')
+        state[f'{norm}running_mean'] = mean - bias
+        result.left[key] = f'subtracted from {norm}running_mean, which is the same'
+
+
+def _fill_bias(result: Conversion, layer: int) -> None:
+    key = f'neck.fc{layer}.bias'
+    if key not in result.state:
+        weight = result.state[f'neck.fc{layer}.weight']
+        result.state[key] = weight.new_zeros(len(weight))
+        result.filled[key] = '0: the layer has none'
+
+
+def _fill_counters(result: Conversion, prefix: str) -> None:
+    for key in [key for key in result.state if key.endswith('.running_mean')]:
+        counter = key.replace('running_mean', 'num_batches_tracked')
+        if key.startswith(prefix) and counter not in result.state:
+            result.state[counter] = torch.tensor(0)
+            result.filled[counter] = '0: not counted'

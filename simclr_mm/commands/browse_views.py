@@ -1,0 +1,56 @@
+"""Draw images beside the views that pretraining makes of them, with what was drawn.
+
+The views are those of a run with this seed (randomness.seed) in this epoch.
+"""
+import argparse
+
+import numpy as np
+from mmengine.config import Config
+
+from simclr_mm.commands import command_line
+from simclr_mm.commands.command_line.data_folder import train_on_folder
+from simclr_mm.commands.evaluate.labelled import training_set
+from simclr_mm.visualization.views import make_views, plot_views
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='pretraining config')
+    parser.add_argument(
+        '--data', metavar='DIR', help="images of this folder instead of the config's")
+    parser.add_argument(
+        '--index', type=int, nargs='+', help='places of images in the dataset')
+    parser.add_argument(
+        '--count', type=int, default=4, help='images drawn at random, without --index')
+    parser.add_argument('--seed', type=int, default=0, help='seed of draw and views')
+    parser.add_argument('--epoch', type=int, default=0, help='epoch, from 0')
+    parser.add_argument(
+        '--out',
+        metavar='PNG',
+        default='work_dirs/plots/views.png',
+        help='picture to write')
+    command_line.add_cfg_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    if args.data is not None:
+        train_on_folder(cfg, args.data)
+    command_line.merge_cfg_options(cfg, args.cfg_options)
+    dataset = training_set(cfg)
+    rng = np.random.default_rng(args.seed)
+    count = min(args.count, len(dataset))
+    chosen = args.index or sorted(rng.choice(len(dataset), count, False).tolist())
+    samples = [make_views(dataset, place, args.seed, args.epoch) for place in chosen]
+    plot_views(
+        args.out, samples,
+        f'Views for pretraining, seed {args.seed}, epoch {args.epoch}: each image '
+        'with the boxes of its crops')
+    print(f'{args.out} shows the views of images {", ".join(map(str, chosen))}.')
+
+
+if __name__ == '__main__':
+    command_line.run(main)

@@ -1,0 +1,63 @@
+"""Convert another library's SimCLR checkpoint, or a ResNet's, into one of ours.
+
+Known are mmselfsup and mmpretrain, lightly, solo-learn, VISSL, sthalles, Spijkervet,
+Atanov, MoCo-like, torchvision and timm ResNets, and google-research's checkpoints of
+TensorFlow 1 and 2. Every weight is checked; OUT.keys.txt tells what became of each.
+"""
+import argparse
+
+from simclr_mm.commands import command_line
+from simclr_mm.commands.convert.conversion import Converted, convert, save
+
+_SHOWN = 10  # keys of a kind on the terminal; all are in OUT.keys.txt
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'source',
+        help='a path or URL; for TensorFlow NAME of NAME.index, or the folder')
+    parser.add_argument('out', help='the checkpoint to write, ending in .pth')
+    for name in ('mean', 'std'):
+        parser.add_argument(
+            f'--{name}',
+            nargs=3,
+            type=float,
+            metavar=('R', 'G', 'B'),
+            help=f'{name} of the pixels in [0, 255] that the encoder was trained with, '
+            "where it is not what the library's own code has")
+    command_line.add_trust_flag(parser)
+    return parser.parse_args()
+
+
+def report(converted: Converted) -> None:
+    """Print whose checkpoint it is, its pixels, and what became of its keys."""
+    settings = dict(converted.config.model.backbone)
+    normalise = converted.checkpoint['meta']['normalise']
+    renamed = sum(key != ours for key, ours in converted.used.items())
+    print(f'layout: {converted.layout}; backbone: {settings}')
+    print(f'pixels: RGB, mean {normalise["mean"]}, std {normalise["std"]} in [0, 255]')
+    print(f'used {len(converted.used)} keys, {renamed} of them renamed')
+    counters = [key for key in converted.filled if key.endswith('_tracked')]
+    if counters:
+        print(f'filled {len(counters)} counters of batches with 0')
+    filled = {key: converted.filled[key] for key in converted.filled.keys() - counters}
+    for kind, keys in (('left', converted.left), ('filled', filled)):
+        more = f'; {len(keys) - _SHOWN} more' if len(keys) > _SHOWN else ''
+        print(f'{kind} {len(keys)}: ' +
+              '; '.join(f'{key} ({why})'
+                        for key, why in list(keys.items())[:_SHOWN]) + more)
+
+
+def main() -> None:
+    args = parse_args()
+    converted = convert(args.source, args.mean, args.std)
+    checkpoint, config, keys = save(converted, args.out)
+    report(converted)
+    print(f'wrote {checkpoint}, {config} and {keys}; use it as\n'
+          f"  get_model('{config}', pretrained='{checkpoint}')")
+
+
+if __name__ == '__main__':
+    command_line.run(main)

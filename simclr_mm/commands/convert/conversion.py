@@ -1,0 +1,131 @@
+"""Turn any SimCLR checkpoint into one of ours, with the config that it needs."""
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
+
+import torch
+from mmengine.config import Config
+
+from simclr_mm.apis.model_zoo import get_model
+from simclr_mm.files.atomic import atomic_file
+from simclr_mm.checkpoints import load_state
+
+from simclr_mm.checkpoints.foreign.weights import foreign_weights, neck_config, read_weights
+
+_CONFIGS = Path(__file__).resolve().parents[2] / '.mim' / 'configs'
+_KEPT = ('backbone.', 'neck.')
+
+
+class Converted(NamedTuple):
+    """A converted checkpoint.
+
+    Args:
+        checkpoint: What ``torch.save`` writes: ``state_dict`` and ``meta``, which holds
+            the config as MMEngine's checkpoints do.
+        config: The config.
+        layout: Whose checkpoint it was.
+        used: Our keys by the keys in the file.
+        left: What is not used: why, by the key in the file.
+        filled: What the file does not have: with what, by our key.
+    """
+    checkpoint: Dict[str, Any]
+    config: Config
+    layout: str
+    used: Dict[str, str]
+    left: Dict[str, str]
+    filled: Dict[str, str]
+
+
+def convert(source: Union[str, Path],
+            mean: Optional[Sequence[float]] = None,
+            std: Optional[Sequence[float]] = None) -> Converted:
+    """Convert a checkpoint and check that the model it needs takes every weight.
+
+    Args:
+        source: A path or URL; of TensorFlow's files NAME, NAME.index or their folder.
+        mean: Three means of RGB in [0, 255] where they are not the layout's: solo-learn
+            on CIFAR, for example. None: as the layout's own code has them.
+        std: Three standard deviations, likewise.
+
+    Returns:
+        The conversion; :func:`save` writes it.
+
+    Raises:
+        CheckpointError: it cannot be read, its keys are nobody's, its encoder is no
+            known ResNet, or a weight does not fit.
+    """
+    source = str(source)
+    foreign = foreign_weights(read_weights(source), source)
+    done = foreign.conversion
+    state = {key: value for key, value in done.state.items() if key.startswith(_KEPT)}
+    left = dict(done.left)
+    for key in [key for key in done.state if key not in state]:
+        left[done.names[key]] = 'a head, which a SimCLR encoder does not need'
+    given = dict(mean=mean, std=std)
+    normalise = {key: given[key] or value for key, value in foreign.normalise.items()}
+    config = _config(foreign.backbone, neck_config(state), normalise)
+    load_state(get_model(config), state, source)
+    meta = dict(
+        cfg=config.pretty_text,
+        converted_from=dict(layout=done.layout, file=Path(source).name),
+        backbone=foreign.backbone,
+        normalise={
+            key: list(map(float, value))
+            for key, value in normalise.items()
+        })
+    used = {done.names[key]: key for key in state if key in done.names}
+    return Converted(
+        dict(state_dict=state, meta=meta), config, done.layout, used, left, done.filled)
+
+
+def save(converted: Converted, out: Union[str, Path]) -> List[Path]:
+    """Write a conversion.
+
+    Args:
+        converted: From :func:`convert`.
+        out: Name of the checkpoint, ending in ``.pth``.
+
+    Returns:
+        What was written: the checkpoint, its config beside it (``.py``), which tools
+        take, and what became of every key (``.keys.txt``).
+    """
+    out = Path(out)
+    if out.suffix != '.pth':
+        raise ValueError(f'OUT must end in .pth, got {out}')
+    files = [out, out.with_suffix('.py'), out.with_suffix('.keys.txt')]
+    with atomic_file(out) as file:
+        torch.save(converted.checkpoint, file)
+    files[1].write_text(converted.config.pretty_text)
+    files[2].write_text('\n'.join(key_lines(converted)) + '\n')
+    return files
+
+
+def key_lines(converted: Converted) -> List[str]:
+    """What became of every key, a line for each: used, left, filled."""
+    lines = [
+        f'used    {key}' + (f' -> {ours}' if ours != key else '')
+        for key, ours in converted.used.items()
+    ]
+    lines += [f'left    {key}: {why}' for key, why in converted.left.items()]
+    return lines + [f'filled  {key}: {how}' for key, how in converted.filled.items()]
+
+
+def _config(backbone: Dict[str, Any], neck: Optional[Dict[str, Any]],
+            normalise: Dict[str, Any]) -> Config:
+    """A config of ours for images of the size the stem is made for."""
+    small = (
+        backbone['type'] in ('ResNet_CIFAR', 'simclr_mm.SoloResNet')
+        or backbone.get('small_images'))
+    name = 'simclr_r18_1xb512-coslr-100e_cifar10' if small else \
+        'simclr_r50_16xb256-coslr-200e_in1k'
+    config = Config.fromfile(_CONFIGS / f'{name}.py')
+    config.model.backbone = backbone
+    config.model.neck = neck
+    if neck is None:
+        config.model.head = None
+    config.data_preprocessor.update(normalise)
+    if backbone['type'] == 'simclr_mm.GoogleResNet':
+        for loader in (config.val_dataloader, config.test_dataloader):
+            for step in loader.dataset.pipeline:
+                if step.type == 'ResizeEdge':
+                    step.interpolation = 'bicubic'  # data_util.py:325
+    return config

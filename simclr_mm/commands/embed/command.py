@@ -1,0 +1,62 @@
+"""Write the features of every image in a folder into a file.
+
+OUT/features.npy has one row for each image, OUT/paths.json names them row by row,
+OUT/errors.jsonl lists unreadable images, whose rows are NaN, and OUT/embedding.json
+says how it was made. Stopped, the same command goes on where it was.
+"""
+import argparse
+import importlib.util
+import time
+from pathlib import Path
+
+from simclr_mm.commands import command_line
+from simclr_mm.commands.command_line.encoder_flags import add_encoder_flags, inferencer_of, origin_of
+from simclr_mm.commands.embed.embed_folder import embed_folder
+from simclr_mm.commands.embed.embedding_record import ERRORS
+from simclr_mm.commands.embed.parquet import write_parquet
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'checkpoint', help='a path, a URL or the name of a model with weights')
+    parser.add_argument('folder', help='any folder of images, at any depth')
+    parser.add_argument(
+        '--out', metavar='DIR', help='default: work_dirs/embed/<name of the folder>')
+    add_encoder_flags(parser)
+    parser.add_argument('--batch-size', type=int, default=64, help='images at a time')
+    parser.add_argument(
+        '--workers', type=int, default=2, help='processes that read images')
+    parser.add_argument(
+        '--restart', action='store_true', help='begin anew, whatever OUT holds')
+    parser.add_argument(
+        '--parquet',
+        action='store_true',
+        help='also write OUT/features.parquet (needs pyarrow)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if args.parquet and importlib.util.find_spec('pyarrow') is None:
+        raise ValueError('--parquet needs pyarrow: pip install pyarrow')
+    out = Path(args.out or Path('work_dirs', 'embed', Path(args.folder).resolve().name))
+    started = time.time()
+    record = embed_folder(
+        inferencer_of(args), args.folder, out, args.batch_size, args.workers,
+        args.restart, origin_of(args))
+    print(f'{out}/features.npy: {record["images"]} images of {args.folder}, '
+          f'{record["width"]} numbers each; {time.time() - started:.1f} s')
+    if record['unreadable']:
+        print(f'{record["unreadable"]} of them are unreadable: their rows are NaN, '
+              f'reasons in {out / ERRORS}')
+    if record['passed_over']:
+        print(f'{record["passed_over"]} other files were passed over: their names do '
+              f'not end in {", ".join(record["image_endings"])}')
+    if args.parquet:
+        print(f'{write_parquet(out)}: the same as a table')
+
+
+if __name__ == '__main__':
+    command_line.run(main)

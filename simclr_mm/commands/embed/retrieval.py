@@ -1,0 +1,155 @@
+"""The images of an embedded folder that are nearest to a query.
+
+q queries, N images in the index, C feature width, k images asked for.
+"""
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Sequence, Tuple, Union
+
+import numpy as np
+
+from simclr_mm.apis.inference import FeatureInferencer
+
+from .embedding_record import FEATURES, PATHS, RECORD, read_record
+from simclr_mm.apis.fingerprint import transform_hash, weights_hash
+
+_ROWS = 65536  # of the index compared at a time: 128 MB of ResNet-50's features, twice
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An image that was found.
+
+    Args:
+        path: The file.
+        name: Its path below the embedded folder.
+        similarity: Cosine of the two features, in [-1, 1].
+    """
+    path: str
+    name: str
+    similarity: float
+
+
+class FeatureIndex:
+    """A folder embedded by ``tools/embed.py``, to be searched. Features stay on disk.
+
+    Args:
+        directory: What ``embed_folder`` wrote.
+
+    Raises:
+        ValueError: it is no such folder, or not complete.
+    """
+
+    def __init__(self, directory: Union[str, Path]) -> None:
+        directory = Path(directory)
+        record = read_record(directory)
+        if record is None:
+            raise ValueError(f'{directory} holds no {RECORD}: make the index with '
+                             f'tools/embed.py CHECKPOINT FOLDER --out {directory}')
+        if not (directory / FEATURES).exists():
+            raise ValueError(
+                f'{directory} is not complete, {record["rows_done"]} of '
+                f'{record["images"]} images: run the same tools/embed.py again')
+        self.directory, self.record = directory, record
+        self.folder = Path(record['folder'])
+        self.features = np.load(directory / FEATURES, mmap_mode='r')  # (N, C)
+        self.names: List[str] = json.loads((directory / PATHS).read_text())
+
+    def search(self, queries: np.ndarray, k: int) -> Tuple[np.ndarray, np.ndarray]:
+        """The k rows of largest cosine similarity for each query.
+
+        Args:
+            queries: (q, C) features, of any length.
+            k: How many, from 1 to the number of readable images.
+
+        Returns:
+            Similarities (q, k), falling, and rows (q, k); of equal ones the earlier
+            row comes first.
+
+        Raises:
+            ValueError: k is out of range, or the queries have another width.
+        """
+        readable = self.record['images'] - self.record['unreadable']
+        if not 1 <= k <= readable:
+            raise ValueError(f'{k} nearest images of {self.directory} were asked for: '
+                             f'it holds {readable} readable ones')
+        if queries.ndim != 2 or queries.shape[1] != self.features.shape[1]:
+            raise ValueError(f'queries are (q, {self.features.shape[1]}) features, as '
+                             f'in {self.directory}, got {queries.shape}')
+        queries = _unit(queries)
+        best = np.empty((len(queries), 0), np.float32)
+        rows = np.empty((len(queries), 0), np.int64)
+        for start in range(0, len(self.features), _ROWS):
+            block = _unit(self.features[start:start + _ROWS])  # (m, C)
+            found = np.nan_to_num(queries @ block.T, nan=-np.inf)  # (q, m)
+            best = np.concatenate([best, found], 1)  # (q, k + m)
+            mine = np.arange(start, start + len(block))
+            rows = np.concatenate([rows, np.tile(mine, (len(queries), 1))], 1)
+            order = np.argsort(-best, axis=1, kind='stable')[:, :k]  # (q, k)
+            best = np.take_along_axis(best, order, 1)
+            rows = np.take_along_axis(rows, order, 1)
+        return best, rows
+
+
+def retrieve(inferencer: FeatureInferencer, index: FeatureIndex, queries: Sequence[str],
+             k: int) -> List[List[Hit]]:
+    """The images nearest to each query, which itself is left out if it is among them.
+
+    Args:
+        inferencer: The encoder that the index was made with.
+        index: Where to look.
+        queries: Image files.
+        k: Images for each query.
+
+    Returns:
+        For each query k hits, the nearest first.
+
+    Raises:
+        ValueError: the index was made with other weights or another transform, or k is
+            out of range.
+        FileNotFoundError: there is no such query.
+        UnreadableImage: a query is no image.
+    """
+    if k < 1:
+        raise ValueError(f'{k} nearest images were asked for: give at least 1')
+    for query in queries:
+        if not Path(query).is_file():
+            raise FileNotFoundError(f'{query}: there is no such file to look for')
+    _check_same_encoder(inferencer, index)
+    readable = index.record['images'] - index.record['unreadable']
+    similarities, rows = index.search(inferencer(list(queries)), min(k + 1, readable))
+    found = []
+    for query, values, places in zip(queries, similarities, rows):
+        hits = [
+            Hit(str(index.folder / index.names[row]), index.names[row], float(value))
+            for value, row in zip(values, places)
+        ]
+        others = [
+            hit for hit in hits if Path(hit.path).resolve() != Path(query).resolve()
+        ]
+        if len(others) < k:
+            raise ValueError(f'{k} nearest images of {query} were asked for: '
+                             f'{index.directory} holds {len(others)} others')
+        found.append(others[:k])
+    return found
+
+
+def _check_same_encoder(inferencer: FeatureInferencer, index: FeatureIndex) -> None:
+    fingerprint = index.record['fingerprint']
+    now = dict(
+        weights=weights_hash(inferencer.model),
+        transform=transform_hash(inferencer.model))
+    changed = [key for key, value in now.items() if fingerprint[key] != value]
+    if changed:
+        raise ValueError(
+            f'{index.directory} was embedded with other {" and ".join(changed)}, so '
+            'its features mean something else: take the checkpoint and the config that '
+            'its embedding.json names, or embed the folder anew')
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    """Rows of length 1 in float32; NaN rows stay NaN, zero rows zero."""
+    features = np.asarray(features, np.float32)
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.where(length == 0, 1, length)

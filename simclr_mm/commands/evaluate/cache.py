@@ -1,0 +1,130 @@
+"""Features of a config's test dataset, kept on disk for the next evaluation."""
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional, Tuple, Union
+
+import numpy as np
+from filelock import FileLock
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from mmpretrain.structures import DataSample
+from torch.utils.data import DataLoader, Dataset
+
+from simclr_mm.apis.inference import pooled
+from simclr_mm.files.atomic import atomic_file
+from simclr_mm.datasets import ArrayDataset, GalleryAndQuery
+from simclr_mm.evaluation import Labelled, extract_features
+from simclr_mm.evaluation.features import Target, class_of
+from simclr_mm.version import __version__
+
+from simclr_mm.apis.fingerprint import files_hash, transform_hash, weights_hash
+
+
+def default_cache() -> Optional[Path]:
+    """``$SIMCLR_MM_HOME/features``, None where the variable is not set.
+
+    Features of ImageNet are gigabytes: nothing is kept unless a place is named.
+    """
+    home = os.environ.get('SIMCLR_MM_HOME')
+    return Path(home).expanduser() / 'features' if home else None
+
+
+def cached_features(model: BaseModel,
+                    loader: DataLoader,
+                    cache: Union[str, Path, None],
+                    description: str,
+                    target: Callable[[DataSample], Target] = class_of) -> Labelled:
+    """Features of a dataloader's images, read from disk if they were computed before.
+
+    A file serves only the same weights, architecture, transform, dataset, target and
+    version of this package. It holds this key in full, and is complete or absent. Files
+    are never removed: delete the folder when you like.
+
+    Args:
+        model: From ``get_model``.
+        loader: Of the model's config's test dataset.
+        cache: Folder of the files; None: compute, keep nothing.
+        description: Text of the progress bar.
+        target: What is known of an image, as for ``extract_features``. A function is
+            told from others by its name, any other object by its ``repr``.
+
+    Returns:
+        (n, C) float32 features and (n,) int64 labels, or what ``target`` gave, stacked.
+    """
+
+    def compute() -> Labelled:
+        return extract_features(model, loader,
+                                lambda images: pooled(model.extract_feat(images)),
+                                description, target)
+
+    if cache is None:
+        return compute()
+    key = json.dumps(feature_key(model, loader.dataset, target), sort_keys=True)
+    path = Path(cache, f'{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f'{path}.lock'):
+        kept = _read(path, key)
+        if kept is not None:
+            return kept
+        features, labels = compute()
+        with atomic_file(path) as file:
+            np.savez(file, features=features, labels=labels, key=key)
+    return features, labels
+
+
+def feature_key(model: BaseModel,
+                dataset: Dataset,
+                target: Callable[[DataSample], Target] = class_of) -> Dict[str, Any]:
+    """Everything that features and labels depend on, as hashes and plain data."""
+    config = model._config
+    return dict(
+        weights=weights_hash(model),
+        model=json.loads(json.dumps(config.model, default=str)),
+        transform=transform_hash(model),
+        dataset=json.loads(json.dumps(config.test_dataloader.dataset, default=str)),
+        images=images_hash(dataset),
+        target=getattr(target, '__qualname__', repr(target)),
+        simclr_mm=__version__)
+
+
+def images_hash(dataset: Dataset) -> str:
+    """SHA-256 of a dataset's images, in order.
+
+    Of images in memory the content counts; of files names, sizes and times of change.
+    """
+    if isinstance(dataset, GalleryAndQuery):
+        parts = images_hash(dataset.gallery), images_hash(dataset.query)
+        return _sha256(*map(str.encode, parts), dataset.rows.tobytes())
+    if isinstance(dataset, ArrayDataset):
+        images = np.ascontiguousarray(dataset.images)
+        labels = np.asarray(dataset.get_gt_labels(), dtype=np.int64)
+        return _sha256(str(images.shape).encode(), images, labels.tobytes())
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    files = files_hash(Path(), [os.path.abspath(info['img_path']) for info in infos])
+    labels = [[info['gt_label'], info.get('gt_label_difficult')] for info in infos]
+    return _sha256(files.encode(), json.dumps(labels, default=int).encode())
+
+
+def _sha256(*parts: Union[bytes, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _read(path: Path, key: str) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+    """What a file of the cache holds, None if it is absent, broken or another's."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path) as kept:
+            if str(kept['key']) == key:
+                return kept['features'], kept['labels']
+        reason = 'it belongs to another key'
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = f'it cannot be read ({error})'
+    print_log(f'{path} is computed anew: {reason}', 'current')
+    return None

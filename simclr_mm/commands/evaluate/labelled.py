@@ -1,0 +1,179 @@
+"""Features with classes: of an embedded folder, or of a config's data.
+
+n images shown, C feature width, V views, d projection width.
+"""
+from pathlib import Path
+from typing import Iterator, List, NamedTuple, Optional, Tuple, Union
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import default_collate
+from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import DATASETS
+from rich.progress import track
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from simclr_mm.apis.inference import pooled
+from simclr_mm.datasets import GalleryAndQuery, SampleIndex, collate
+from simclr_mm.engine import Runner
+from simclr_mm.evaluation import Labelled, extract_features
+
+from .cache import cached_features
+from simclr_mm.commands.embed.retrieval import FeatureIndex
+
+
+class LabelledFeatures(NamedTuple):
+    """Features with classes.
+
+    Args:
+        features: (n, C) float32.
+        labels: (n,) places in ``classes``.
+        classes: Their names.
+        name: Of the folder or of the config's file.
+        total: Images that were there to draw from.
+    """
+    features: np.ndarray
+    labels: np.ndarray
+    classes: List[str]
+    name: str
+    total: int
+
+
+def from_embedding(directory: Union[str, Path],
+                   most: int,
+                   seed: int = 0) -> LabelledFeatures:
+    """Some rows of an embedded folder; the folder an image lies in is its class.
+
+    Args:
+        directory: What ``embed_folder`` wrote.
+        most: Images at most, drawn at random; unreadable ones are left out.
+        seed: Of the draw.
+    """
+    index = FeatureIndex(directory)
+    rows = _some(len(index.features), most, seed)
+    features = np.array(index.features[rows])
+    readable = np.isfinite(features).all(axis=1)
+    names = [Path(index.names[row]).parent.name or index.folder.name for row in rows]
+    classes, labels = np.unique(np.array(names)[readable], return_inverse=True)
+    return LabelledFeatures(features[readable], labels, classes.tolist(),
+                            index.folder.name, len(index.features))
+
+
+def from_config(cfg: Config,
+                model: BaseModel,
+                most: int,
+                seed: int = 0) -> LabelledFeatures:
+    """Embed some test images of a config, of a GalleryAndQuery the queries.
+
+    Args:
+        cfg: A config with a labelled ``test_dataloader``.
+        model: From ``get_model``, on its device.
+        most: Images at most, drawn at random.
+        seed: Of the draw.
+    """
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    if isinstance(dataset, GalleryAndQuery):
+        dataset = dataset.query
+    chosen = Subset(dataset, _some(len(dataset), most, seed).tolist())
+    loader = DataLoader(chosen, batch_size=64, collate_fn=default_collate)
+    features, labels = extract_features(
+        model, loader, lambda images: pooled(model.extract_feat(images)), 'embedding')
+    classes = dataset.metainfo.get('classes') or range(labels.max() + 1)
+    name = Path(cfg.filename).stem if cfg.filename else 'the test data'
+    return LabelledFeatures(features, labels, [str(each) for each in classes], name,
+                            len(dataset))
+
+
+def gallery_and_queries(
+        model: BaseModel,
+        loader: dict,
+        cache: Union[str, Path, None] = None) -> Tuple[Labelled, Labelled]:
+    """Embed all images of a GalleryAndQuery.
+
+    Args:
+        model: From ``get_model``, on its device.
+        loader: Config of its dataloader, ``test_dataloader`` or ``val_dataloader``.
+        cache: Folder that keeps the features of a test dataset. None: they are not
+            kept.
+
+    Returns:
+        Features (g, C) and labels (g,) of the gallery, (q, C) and (q,) of the queries.
+
+    Raises:
+        ValueError: The dataset is no GalleryAndQuery.
+    """
+    built = Runner.build_dataloader(loader, seed=0)
+    split = gallery_size(built.dataset)
+    features, labels = cached_features(model, built, cache, 'features')
+    return (features[:split], labels[:split]), (features[split:], labels[split:])
+
+
+def gallery_size(dataset: Dataset) -> int:
+    """Images of the gallery, which come first.
+
+    Raises:
+        ValueError: The dataset is no GalleryAndQuery.
+    """
+    if not isinstance(dataset, GalleryAndQuery):
+        raise ValueError(f'the test dataset is a {type(dataset).__name__}, without a '
+                         'gallery to learn from: take a pretraining config, whose '
+                         'test_dataloader.dataset is a simclr_mm.GalleryAndQuery')
+    return len(dataset.rows)
+
+
+def training_set(cfg: Config) -> Dataset:
+    """The training images of a config, behind its training transforms."""
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return DATASETS.build(cfg.train_dataloader.dataset)
+
+
+@torch.no_grad()
+def embed_views(model: BaseModel,
+                dataset: Dataset,
+                most: int,
+                seed: int = 0) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+    """Embed the views that training makes of some images, in eval mode.
+
+    Args:
+        model: A SimCLR model.
+        dataset: From :func:`training_set`.
+        most: Images at most, drawn at random.
+        seed: Of the draw and of the views.
+
+    Returns:
+        Features (n, V, C), and projections (n, V, d), None for a model without a neck.
+
+    Raises:
+        ValueError: the dataset gives no views.
+    """
+    features, projections = [], []
+    model.eval()
+    for inputs in _batches_of_views(model, dataset, _some(len(dataset), most, seed),
+                                    seed):
+        if inputs.ndim != 5:
+            raise ValueError('train_dataloader.dataset.pipeline has no '
+                             'simclr_mm.TwoViews: take a pretraining config')
+        embedded = model.extract_feat(inputs.flatten(0, 1))  # (n, V, ...) -> (nV, C)
+        shape = (*inputs.shape[:2], -1)
+        features.append(embedded.view(shape).cpu().numpy())  # (n, V, C)
+        if getattr(model, 'neck', None) is not None:
+            projections.append(model.neck(embedded).view(shape).cpu().numpy())
+    return (np.concatenate(features),
+            np.concatenate(projections) if projections else None)
+
+
+def _batches_of_views(model: BaseModel, dataset: Dataset, rows: np.ndarray,
+                      seed: int) -> Iterator[torch.Tensor]:
+    sampler = [SampleIndex(row, seed) for row in rows.tolist()]
+    loader = DataLoader(dataset, 64, sampler=sampler, collate_fn=collate)
+    for batch in track(loader, 'embedding views', transient=True):
+        yield model.data_preprocessor(batch, training=True)['inputs']
+
+
+def _some(total: int, most: int, seed: int) -> np.ndarray:
+    """Sorted rows, drawn without replacement; all where there are not more."""
+    rng = np.random.default_rng(seed)
+    return np.sort(rng.choice(total, min(total, most), replace=False))

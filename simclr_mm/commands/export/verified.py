@@ -1,0 +1,136 @@
+"""Export an encoder for another library, and prove it there before the file exists."""
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Tuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from simclr_mm.apis.inference import pooled
+from simclr_mm.checkpoints import CheckpointError
+from simclr_mm.files.atomic import atomic_file
+from simclr_mm.version import __version__
+
+from .source import Source
+from .targets import TARGETS, require
+
+_COUNTER = 'num_batches_tracked'  # of batch norm; no number that features depend on
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a verification found.
+
+    Args:
+        difference: Greatest difference of a feature, as a share of the largest one.
+        tolerance: What it may be.
+        identical: Tensors that are the same bit by bit.
+        absent: Tensors that the format has no place for: counters of batches.
+    """
+    difference: float
+    tolerance: float
+    identical: int
+    absent: int
+
+    def __str__(self) -> str:
+        counters = f', {self.absent} counters of batches have no place' * (
+            self.absent > 0)
+        return (f'features differ by at most {self.difference:.1e} of the largest '
+                f'(tolerance {self.tolerance:.0e}), {self.identical} tensors are '
+                f'bit-identical{counters}')
+
+
+def export(source: Source, target: str, path: Path) -> Tuple[str, Proof]:
+    """Write an encoder for another library.
+
+    The code that loads it is run on the file before the file gets its name.
+
+    Args:
+        source: The encoder.
+        target: A key of ``TARGETS``.
+        path: Where the file shall stand.
+
+    Returns:
+        The code that uses it, and what the verification found.
+
+    Raises:
+        CheckpointError: the target cannot hold this backbone, or the verification
+            failed; there is no file then.
+        ValueError: a package is missing.
+    """
+    entry = TARGETS[target]
+    require(entry.packages, f'--to {target}')
+    content = entry.write(source, metadata_of(source, target))
+    with atomic_file(path) as file:
+        file.write(content)
+        file.flush()
+        proof = verify(source, target, file.name)
+    return f'{entry.setup(source, str(path))}\n{entry.use}'.strip(), proof
+
+
+def verify(source: Source, target: str, path: str) -> Proof:
+    """Load an exported file as its users do, and compare.
+
+    Args:
+        source: The encoder.
+        target: A key of ``TARGETS``.
+        path: The file.
+
+    Returns:
+        What was found.
+
+    Raises:
+        CheckpointError: it does not load, a weight differs in a bit, or a feature by
+            more than the tolerance.
+    """
+    entry, pictures = TARGETS[target], source.pictures()
+    namespace: Dict[str, Any] = dict(path=path)
+    try:
+        exec(entry.setup(source, path), namespace)  # the code that is printed
+        found = entry.run(source, namespace, pictures)
+        namespace.update(picture=Image.fromarray(pictures[0]))
+        namespace.update(bgr=np.ascontiguousarray(pictures[0][..., ::-1]))
+        exec(entry.use, namespace)
+        weights = entry.weights(source, namespace)
+    except Exception as error:  # whatever another library says
+        raise CheckpointError(f'{target} does not take the export of {source.file} '
+                              f'({type(error).__name__}: {error})') from error
+    absent = [key for key in source.state if key not in weights]
+    differing = [
+        key for key, value in source.state.items()
+        if key in weights and not torch.equal(weights[key], value)
+    ] + [key for key in absent if not key.endswith(_COUNTER)]
+    if differing:
+        raise CheckpointError(f'the export of {source.file} to {target} failed: '
+                              f'{len(differing)} weights differ, {differing[0]} first')
+    expected = source.features(pictures)
+    if entry.use:
+        found = torch.cat([found, _row(namespace['features'])])
+        expected = torch.cat([expected, expected[:1]])
+    difference = float((found - expected).abs().max() / expected.abs().max())
+    if not difference <= entry.tolerance:
+        raise CheckpointError(
+            f'the export of {source.file} to {target} failed: features differ by '
+            f'{difference:.1e} of the largest, tolerance {entry.tolerance:.0e}')
+    return Proof(difference, entry.tolerance,
+                 len(source.state) - len(absent), len(absent))
+
+
+def _row(features: Any) -> Tensor:
+    """One picture's features as (1, C), in whatever form a library gives them."""
+    if isinstance(features, (list, tuple)):
+        features = features[-1]
+    return pooled(torch.as_tensor(features).detach()).reshape(1, -1)
+
+
+def metadata_of(source: Source, target: str) -> Dict[str, Any]:
+    """What travels inside the file, plain data only."""
+    return dict(
+        preprocessing=source.preprocessing.record(),
+        backbone=source.backbone,
+        target=target,
+        config=source.name,
+        source=source.file,
+        simclr_mm_version=__version__)

@@ -1,0 +1,61 @@
+"""Draw features as points in the plane, coloured by class: t-SNE, UMAP or PCA.
+
+SOURCE is a folder that tools/embed.py wrote, where the folder an image lies in is its
+class, or a config whose test images are embedded with CHECKPOINT.
+"""
+import argparse
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from simclr_mm.commands import command_line
+from simclr_mm.apis import get_model
+from simclr_mm.commands.command_line.data_folder import test_on_folder
+from simclr_mm.commands.evaluate.labelled import from_config, from_embedding
+from simclr_mm.visualization.scatter import METHODS, plot_scatter, project
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source', help='folder of tools/embed.py, or a config (.py)')
+    parser.add_argument('checkpoint', nargs='?', help='with a config: its weights')
+    parser.add_argument(
+        '--data',
+        metavar='DIR',
+        help="with a config: DIR/train/<class>/ and DIR/val/<class>/ replace its data")
+    parser.add_argument('--method', choices=METHODS, default='tsne')
+    parser.add_argument(
+        '--max-images', type=int, default=2000, help='more are drawn from at random')
+    parser.add_argument('--seed', type=int, default=0, help='of the draw and the map')
+    parser.add_argument('--out', metavar='PNG', default='work_dirs/plots/embedding.png')
+    command_line.add_cfg_options(parser)
+    command_line.add_trust_flag(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if Path(args.source).is_dir():
+        data = from_embedding(args.source, args.max_images, args.seed)
+    elif args.checkpoint is None:
+        raise ValueError(f'{args.source} is no folder: give a folder that '
+                         'tools/embed.py wrote, or a config and a checkpoint')
+    else:
+        cfg = Config.fromfile(args.source)
+        if args.data is not None:
+            test_on_folder(cfg, args.data)
+        command_line.merge_cfg_options(cfg, args.cfg_options)
+        model = get_model(cfg, args.checkpoint, get_device())
+        data = from_config(cfg, model, args.max_images, args.seed)
+    points = project(data.features, args.method, args.seed)
+    plot_scatter(
+        args.out, points, data.labels, data.classes, args.method,
+        f'{len(points)} of {data.total} images of {data.name}, '
+        f'{data.features.shape[1]} features each')
+    print(f'{args.out} shows {len(points)} images of {len(data.classes)} classes.')
+
+
+if __name__ == '__main__':
+    command_line.run(main)

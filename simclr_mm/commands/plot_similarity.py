@@ -1,0 +1,56 @@
+"""Draw how similar two views of one image are, beside views of different images.
+
+Histograms of cosines for the projections, which the loss compares, and for the
+features, which are used afterwards.
+"""
+import argparse
+
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from simclr_mm.commands import command_line
+from simclr_mm.apis import get_model
+from simclr_mm.commands.command_line.data_folder import train_on_folder
+from simclr_mm.commands.evaluate.labelled import embed_views, training_set
+from simclr_mm.visualization.similarity import pair_similarities, plot_similarities
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='pretraining config')
+    parser.add_argument('checkpoint', help='checkpoint, a path or a URL')
+    parser.add_argument(
+        '--data', metavar='DIR', help="images of this folder instead of the config's")
+    parser.add_argument(
+        '--count', type=int, default=500, help='images, drawn at random')
+    parser.add_argument('--seed', type=int, default=0, help='of the draw and the views')
+    parser.add_argument(
+        '--out', metavar='PNG', default='work_dirs/plots/similarity.png')
+    command_line.add_cfg_options(parser)
+    command_line.add_trust_flag(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if not 2 <= args.count <= 5000:
+        raise ValueError(f'--count is {args.count}: take 2 to 5000 images, because the '
+                         'number of pairs grows with the square')
+    cfg = Config.fromfile(args.config)
+    if args.data is not None:
+        train_on_folder(cfg, args.data)
+    command_line.merge_cfg_options(cfg, args.cfg_options)
+    model = get_model(cfg, args.checkpoint, get_device())
+    features, projections = embed_views(model, training_set(cfg), args.count, args.seed)
+    panels = [('features', *pair_similarities(features))]
+    if projections is not None:
+        panels.insert(0, ('projections', *pair_similarities(projections)))
+    n, views = features.shape[:2]
+    plot_similarities(args.out, panels,
+                      f'{views} views of {n} images, as training makes them')
+    print(f'{args.out} shows the similarities of {n} images.')
+
+
+if __name__ == '__main__':
+    command_line.run(main)

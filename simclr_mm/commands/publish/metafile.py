@@ -1,0 +1,119 @@
+"""Entries of a model index, made from a checkpoint and put into the file."""
+import textwrap
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+import yaml
+from mmengine.analysis import get_model_complexity_info
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from modelindex.models.ModelIndex import ModelIndex
+
+from simclr_mm.files.atomic import atomic_file
+
+from .training_facts import batch_size, training_data
+
+_COLLECTION = 'SimCLR'
+
+
+def entry_of(name: str, model: BaseModel, cfg: Config, size: int, config: str,
+             weights: Optional[str], rows: list) -> Dict[str, Any]:
+    """The entry of a model.
+
+    Args:
+        name: What ``get_model`` shall know it by.
+        model: With its weights, in eval mode.
+        cfg: The training's config.
+        size: Side of its test images in pixels, for the FLOPs.
+        config: Path of the config from the root of the index.
+        weights: Where the file can be downloaded, if anywhere.
+        rows: Results, each with ``Source``.
+
+    Returns:
+        The entry, keys in the order of a metafile.
+    """
+    length = cfg.train_cfg.get('max_epochs')
+    count = dict(Epochs=length) if length else dict(Iterations=cfg.train_cfg.max_iters)
+    flops = get_model_complexity_info(
+        model, (3, size, size), show_table=False, show_arch=False)['flops']
+    entry = {
+        'Name': name,
+        'Metadata': {
+            **count, 'Batch Size': batch_size(cfg),
+            'FLOPs': int(flops),
+            'Parameters': sum(p.numel() for p in model.parameters()),
+            'Training Data': training_data(cfg)
+        },
+        'In Collection': _COLLECTION,
+        'Results': rows or None
+    }
+    if weights:
+        entry['Weights'] = weights
+    return {**entry, 'Config': config}
+
+
+def entry_text(entry: Dict[str, Any]) -> str:
+    """An entry as it stands in a metafile."""
+    text = yaml.dump([entry], Dumper=_Indented, sort_keys=False, allow_unicode=True)
+    return textwrap.indent(text, '  ')
+
+
+def put_entry(path: Path, entry: Dict[str, Any]) -> bool:
+    """Put an entry into a metafile, and leave every other line of it as it is.
+
+    Args:
+        path: The metafile.
+        entry: Replaces the one of its name, whose other keys it keeps, or comes last.
+
+    Returns:
+        Whether there was one of its name.
+
+    Raises:
+        ValueError: the file is no metafile, or would not be a valid one.
+    """
+    text = path.read_text()
+    models = (yaml.safe_load(text) or {}).get('Models')
+    if not isinstance(models, list):
+        raise ValueError(f'{path} is no metafile: it has no list of Models')
+    old = next((model for model in models if model['Name'] == entry['Name']), None)
+    lines = text.splitlines(keepends=True)
+    begin = end = len(lines)
+    if old is not None:
+        # A file without a log, as a published one is, leaves the results that stand.
+        entry = {**old, **entry, 'Results': entry['Results'] or old.get('Results')}
+        begin, end = _block(lines, entry['Name'])
+    new = ''.join(lines[:begin]) + entry_text(entry) + ''.join(lines[end:])
+    expected = [entry if model is old else model for model in models]
+    if yaml.safe_load(new)['Models'] != expected + [entry] * (old is None):
+        raise ValueError(
+            f'{path} is laid out in a way that an entry cannot be put into:'
+            ' Models must come last, its entries indented by two')
+    index = ModelIndex.from_dict(yaml.safe_load(new), str(path), is_root=True)
+    problems = [
+        f'{found["filepath"]}: {error}' for found in index.collect_check_errors()
+        for error in found['errors'] if 'README' not in error
+    ]
+    if problems:
+        raise ValueError(f'{path} would not be valid: {problems[0]}')
+    with atomic_file(path) as file:
+        file.write(new.encode())
+    return old is not None
+
+
+def _block(lines: list, name: str) -> tuple:
+    """First line of an entry, and the line after its last."""
+    begin = next(
+        i for i, line in enumerate(lines)
+        if line.startswith('  - Name:') and line.split(':', 1)[1].strip() == name)
+    end = begin + 1
+    # Until the next entry, a comment between entries or another section.
+    while end < len(lines) and lines[end].startswith('    '):
+        end += 1
+    return begin, end
+
+
+class _Indented(yaml.SafeDumper):
+    """Indents lists below their key, as metafiles do."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        return super().increase_indent(flow, False)

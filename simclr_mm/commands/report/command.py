@@ -1,0 +1,44 @@
+"""Results of many evaluations as a Markdown table and an HTML page.
+
+Looks at any depth below the folders for what tools/evaluate_features.py, tools/test.py,
+tools/transfer.py, tools/sweep.py and tools/demo.py wrote, and for the last validation
+and the loss curve of every training run.
+"""
+import argparse
+from pathlib import Path
+
+from simclr_mm.commands import command_line
+from simclr_mm.commands.report.pages import collect, markdown, page
+from simclr_mm.files.atomic import atomic_file
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR')
+    parser.add_argument(
+        '--out',
+        metavar='DIR',
+        help='folder of report.md and report.html; default: the first WORK_DIR')
+    args = parser.parse_args()
+
+    found = collect(args.work_dirs)
+    for problem in found.broken:
+        print(f'left out: {problem}')
+    table = markdown(found)
+    if not table:
+        raise ValueError(
+            f'there is no evaluation below {", ".join(args.work_dirs)} and '
+            'no training run with a validation: '
+            'tools/evaluate_features.py and tools/test.py write one.')
+    print(table, end='')
+    out = Path(args.out or args.work_dirs[0])
+    for name, text in (('report.md', table), ('report.html', page(found))):
+        with atomic_file(out / name) as file:
+            file.write(text.encode())
+    print(f'{len(found.runs)} evaluations, {len(found.logs)} training logs: '
+          f'{out / "report.md"}, {out / "report.html"}')
+
+
+if __name__ == '__main__':
+    command_line.run(main)

@@ -1,0 +1,143 @@
+"""Repeat a study of the paper: one training a cell, then a table and a figure.
+
+Runs that are done are never repeated: the same command goes on where it stopped and
+tries failed runs again.
+"""
+import argparse
+import os
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+from filelock import FileLock, Timeout
+from mmengine.config import Config, DictAction
+from rich.console import Console
+from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
+                           TimeElapsedColumn, TimeRemainingColumn)
+
+from simclr_mm.commands import command_line
+from simclr_mm.commands.sweep.color_histograms import KINDS, crop_histograms, overlap_between, overlap_within, write_histograms
+from simclr_mm.commands.sweep.processes import RunFailed, TrainAndEvaluate, outcomes_of
+from simclr_mm.commands.sweep.runs import METRICS, plan
+from simclr_mm.commands.sweep.studies import STUDIES, Study, values_of
+from simclr_mm.commands.sweep.table_and_figure import draw, write_table
+from simclr_mm.evaluation import EvaluationRun
+from simclr_mm.visualization.crop_histograms import plot_crop_histograms
+
+HISTOGRAMS = 'color-histograms'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('study', choices=[*STUDIES, HISTOGRAMS])
+    parser.add_argument('--config', required=True, help='pretraining config')
+    parser.add_argument('--work-dir', help='default: work_dirs/STUDY')
+    parser.add_argument(
+        '--values',
+        nargs='+',
+        action=DictAction,
+        metavar='AXIS=V,V',
+        help="these values of an axis instead of all the paper's; a wrong name lists "
+        'the axes')
+    parser.add_argument('--processes', type=int, default=1, help='runs at a time')
+    parser.add_argument(
+        '--evaluate',
+        choices=METRICS,
+        default='knn',
+        help='kNN of the last validation, or a linear probe on the same images')
+    command_line.add_cfg_options(parser)
+    return parser.parse_args()
+
+
+def do_runs(runs: list, processes: int) -> list:
+    """Do what is missing, tell how it went, and return the runs that failed."""
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    trainer = TrainAndEvaluate(Path(__file__).resolve().parent, threads)
+    failed = []
+    columns = (TextColumn('runs'), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn(), TextColumn('left:'), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        done = sum(run.result_file.is_file() for run in runs)
+        task = progress.add_task('', total=len(runs), completed=done)
+        if done:
+            progress.console.print(f'{done} of {len(runs)} runs were done before.')
+        with outcomes_of(runs, trainer, processes) as outcomes:
+            for run, outcome in outcomes:
+                progress.advance(task)
+                progress.console.print(f'{run.name}: {describe(outcome)}', markup=False)
+                if isinstance(outcome, RunFailed):
+                    failed.append(run)
+    return failed
+
+
+def describe(outcome: Union[EvaluationRun, RunFailed]) -> str:
+    if isinstance(outcome, RunFailed):
+        return f'FAILED: {outcome}'
+    result = outcome.results[0]
+    return (f'{result.protocol} {result.metric} {result.value:.2f} %, '
+            f'{outcome.seconds / 60:.2f} minutes')
+
+
+def write_results(study: Study, values: list, runs: list, work_dir: Path,
+                  cfg: Config) -> None:
+    """Write the table and the figure of the runs that are done."""
+    rows = [run.row() for run in runs if run.result_file.is_file()]
+    if not rows:
+        return
+    metric = runs[0].metric
+    stem = work_dir / f'{work_dir.name}-{metric}'
+    table, figure = Path(f'{stem}.csv'), Path(f'{stem}.png')
+    write_table(table, study, rows)
+    note = f'{Path(cfg.filename).stem}, {len(rows)} of {len(runs)} runs'
+    draw(figure, study, values, rows, metric, note)
+    print(f'{table} and {figure} hold {len(rows)} of {len(runs)} runs.')
+
+
+def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
+    """Fig. 6, which trains nothing."""
+    for name in set(asked) - {'image', 'crops'}:
+        raise ValueError(f'--values {name}: this study takes image and crops')
+    images = asked.get('image', [0, 1])
+    images = images if isinstance(images, list) else [images]
+    histograms = crop_histograms(cfg, images, asked.get('crops', 6))
+    within = np.array([[overlap_within(some) for some in row] for row in histograms])
+    names = [f'image {image}' for image in images]
+    title = 'Intensities of random crops (Fig. 6): a line for each crop'
+    if len(images) > 1:
+        shares = [100 * overlap_between(histograms[:, kind]) for kind in (0, 1)]
+        title += ('\nCrops of different images share {:.0f} % without, {:.0f} % with '
+                  'distortion'.format(*shares))
+    table, figure = work_dir / f'{HISTOGRAMS}.csv', work_dir / f'{HISTOGRAMS}.png'
+    write_histograms(table, images, histograms)
+    plot_crop_histograms(str(figure), histograms, within, names, KINDS, title)
+    print(f'{table} and {figure} show {len(images)} images.')
+
+
+def main() -> None:
+    args = parse_args()
+    if args.processes < 1:
+        raise ValueError(f'--processes is {args.processes}: give 1 or more')
+    cfg = Config.fromfile(args.config)
+    command_line.merge_cfg_options(cfg, args.cfg_options)
+    work_dir = Path(args.work_dir or Path('work_dirs', args.study))
+    if args.study == HISTOGRAMS:
+        draw_color_histograms(cfg, args.values or {}, work_dir)
+        return
+    study = STUDIES[args.study]
+    values = values_of(study, args.values or {})
+    runs = plan(args.study, cfg, values, work_dir, args.evaluate)
+    Console().print(f'{study.title}: {len(runs)} runs in {work_dir}')
+    try:
+        with FileLock(work_dir / '.lock', timeout=0):
+            failed = do_runs(runs, args.processes)
+    except Timeout as error:
+        raise ValueError(f'another sweep is at work in {work_dir}') from error
+    write_results(study, values, runs, work_dir, cfg)
+    if failed:
+        raise ValueError(f'{len(failed)} of {len(runs)} runs failed, as told above: '
+                         'the same command tries them again')
+
+
+if __name__ == '__main__':
+    command_line.run(main)

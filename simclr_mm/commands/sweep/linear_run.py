@@ -1,0 +1,45 @@
+"""The linear probe of one run, in a process of its own.
+
+``python -m simclr_mm.commands.sweep.linear_run CONFIG CHECKPOINT FILE`` writes the accuracy
+in percent to FILE, as JSON.
+"""
+import json
+import sys
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from simclr_mm.commands.evaluate.labelled import gallery_and_queries
+from simclr_mm.apis.model_zoo import get_model
+from simclr_mm.files.atomic import atomic_file
+from simclr_mm.evaluation import linear_probe
+
+PENALTY = 1.0  # of the weights, 1 / C of scikit-learn
+
+
+def linear_accuracy(cfg: Config, checkpoint: str) -> float:
+    """Fit a linear probe on the gallery of the val dataset, score it on the queries.
+
+    Source: SimCLR, arXiv:2002.05709, Sec. 2.3, linear evaluation.
+
+    Args:
+        cfg: A pretraining config, whose val dataset is a GalleryAndQuery.
+        checkpoint: Weights of its model.
+
+    Returns:
+        Top-1 accuracy in percent.
+    """
+    model = get_model(cfg, pretrained=checkpoint, device=get_device())
+    gallery, queries = gallery_and_queries(model, cfg.val_dataloader)
+    return 100 * linear_probe(gallery, queries, 1 / PENALTY)
+
+
+def main(config: str, checkpoint: str, out: str) -> None:
+    accuracy = linear_accuracy(Config.fromfile(config), checkpoint)
+    with atomic_file(Path(out)) as file:
+        file.write(json.dumps(accuracy).encode())
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

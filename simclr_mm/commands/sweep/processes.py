@@ -1,0 +1,194 @@
+"""Many training runs, several at a time, each in a process of its own."""
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing, contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Callable, Iterator, List, Sequence, Set, Tuple, Union
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
+
+from simclr_mm.evaluation import EvaluationRun, Result
+
+from .runs import Run, command, evaluation_of, last_step, result_of
+
+
+class RunFailed(Exception):
+    """A run that gave no value; the message says why and where to read more."""
+
+
+Outcome = Tuple[Run, Union[EvaluationRun, RunFailed]]
+
+
+def carry_out(runs: Sequence[Run], run_one: Callable[[Run, str], EvaluationRun],
+              devices: Sequence[str]) -> Iterator[Outcome]:
+    """Do the runs that have no result yet, and write their results.
+
+    Args:
+        runs: From :func:`plan`.
+        run_one: Takes a run and a device, gives its result.
+        devices: One for each process: what CUDA_VISIBLE_DEVICES shall be, or ''.
+
+    Yields:
+        Each run as it ends, with its result or a :class:`RunFailed`.
+    """
+    free: SimpleQueue = SimpleQueue()
+    for device in devices:
+        free.put(device)
+
+    def work(run: Run) -> EvaluationRun:
+        device = free.get()
+        try:
+            result = run_one(run, device)
+        finally:
+            free.put(device)
+        result.write(run.result_file)
+        return result
+
+    missing = [run for run in runs if not run.result_file.is_file()]
+    executor = ThreadPoolExecutor(len(devices))
+    try:
+        futures = {executor.submit(work, run): run for run in missing}
+        for future in as_completed(futures):
+            try:
+                yield futures[future], future.result()
+            except RunFailed as error:
+                yield futures[future], error
+    finally:
+        # All are done, or the caller is stopping and ends what is running.
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+class TrainAndEvaluate:
+    """Does a run in processes of its own, each an ordinary command.
+
+    Args:
+        tools: Folder of train.py.
+        threads: Of PyTorch in each process on a CPU.
+    """
+
+    def __init__(self, tools: Path, threads: int) -> None:
+        self.tools = tools
+        self.threads = threads
+        self.running: Set[subprocess.Popen] = set()
+        self.stopped = False
+
+    def __call__(self, run: Run, device: str) -> EvaluationRun:
+        """Train and evaluate.
+
+        Args:
+            run: What to do.
+            device: What CUDA_VISIBLE_DEVICES shall be, or ''.
+
+        Raises:
+            RunFailed: A process ended with an error, or without a value.
+        """
+        started = time.time()
+        checkpoint = self.train(run, device)
+        result = self.evaluate(run, checkpoint, device)
+        return evaluation_of(run, result, checkpoint, time.time() - started)
+
+    def train(self, run: Run, device: str) -> str:
+        """Train, or go on training; returns the last checkpoint."""
+        self._call(run, [str(self.tools / 'train.py'), *command(run)[2:]], device)
+        checkpoint = find_latest_checkpoint(str(run.folder))
+        if checkpoint is None:
+            raise RunFailed(f'the training left no checkpoint in {run.folder}: keep '
+                            'default_hooks.checkpoint')
+        return checkpoint
+
+    def evaluate(self, run: Run, checkpoint: str, device: str) -> Result:
+        """Read or compute the accuracy of a trained run."""
+        if run.metric == 'knn':
+            return result_of(run, last_validation(run, 'knn/top1'))
+        return result_of(run, self._linear(run, checkpoint, device))
+
+    def _linear(self, run: Run, checkpoint: str, device: str) -> float:
+        file = run.folder / 'linear_value.json'
+        files = [str(run.config), checkpoint, str(file)]
+        self._call(run, ['-m', 'simclr_mm.commands.sweep.linear_run', *files], device)
+        return json.loads(file.read_text())
+
+    def stop(self) -> None:
+        """End what is running; its checkpoints stay, to go on from."""
+        self.stopped = True
+        for process in list(self.running):
+            process.terminate()
+
+    def _call(self, run: Run, arguments: List[str], device: str) -> None:
+        if self.stopped:
+            raise RunFailed('stopped')
+        env = dict(os.environ)
+        env.setdefault('OMP_NUM_THREADS', str(self.threads))
+        if device:
+            env['CUDA_VISIBLE_DEVICES'] = device
+        log = run.folder / 'log.txt'
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with open(log, 'ab') as file:
+            # The process holds the lock, too: it may outlive this one, if that is
+            # killed by "kill -9".
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunFailed(f'another process is at work in {run.folder}: wait for '
+                                'it, or end it') from error
+            process = subprocess.Popen([sys.executable, *arguments],
+                                       stdout=file,
+                                       stderr=subprocess.STDOUT,
+                                       env=env)
+            self.running.add(process)
+            code = process.wait()
+        self.running.remove(process)
+        if code:
+            lines = log.read_text(errors='replace').strip().splitlines()
+            raise RunFailed(f'{lines[-1] if lines else "no output"} (exit code {code}; '
+                            f'see {log})')
+
+
+@contextmanager
+def outcomes_of(runs: Sequence[Run], trainer: TrainAndEvaluate,
+                processes: int) -> Iterator[Iterator[Outcome]]:
+    """What :func:`carry_out` gives; no training outlives the block.
+
+    In it "kill" stops the program like Ctrl-C.
+
+    Args:
+        runs: From ``sweep.plan``.
+        trainer: Does a run.
+        processes: Runs at a time, each on a GPU of its own as far as they go.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with closing(carry_out(runs, trainer, device_of_each(processes))) as outcomes:
+            yield outcomes
+    finally:
+        trainer.stop()
+        signal.signal(signal.SIGTERM, before)
+
+
+def last_validation(run: Run, metric: str) -> float:
+    """A metric of the validation at the end of a run, by its name in the log."""
+    last = last_step(Config.fromfile(run.config))
+    for log in sorted(run.folder.glob('*/vis_data/scalars.json'), reverse=True):
+        for entry in map(json.loads, log.read_text().splitlines()):
+            if entry.get('step') == last and metric in entry:
+                return entry[metric]
+    raise RunFailed(f'{run.folder} holds a finished training but no validation at its '
+                    'end: delete the folder to train anew')
+
+
+def device_of_each(processes: int) -> List[str]:
+    """Share the GPUs among processes, in turn; '' where there is none."""
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    gpus = visible.split(',') if visible else [
+        str(number) for number in range(torch.cuda.device_count())
+    ]
+    return [gpus[k % len(gpus)] if gpus else '' for k in range(processes)]

@@ -1,0 +1,65 @@
+"""Evaluate a checkpoint: top-1 and top-5 of a classifier, kNN of a pretrained model.
+
+The metrics are also written to <work dir>/evaluation/, for tools/report.py.
+"""
+import argparse
+import time
+
+import mmengine
+from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
+
+from simclr_mm.commands import command_line
+from simclr_mm.commands.command_line.data_folder import test_on_folder
+from simclr_mm.commands.evaluate.evaluation_run import run_of_metrics
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint, a path or a URL')
+    parser.add_argument(
+        '--data',
+        metavar='DIR',
+        help="evaluate on this folder instead of the config's data: DIR/val/<class>/ "
+        'or DIR/<class>/ for a classifier, DIR/train/<class>/ and DIR/val/<class>/ for '
+        'kNN')
+    parser.add_argument('--out', metavar='FILE', help='write results to this file')
+    parser.add_argument(
+        '--out-item',
+        choices=['metrics', 'pred'],
+        default='pred',
+        help='what --out writes: the metrics (.json) or every prediction (.pkl)')
+    parser.add_argument(
+        '--amp', action='store_true', help='automatic mixed precision (GPU)')
+    command_line.add_common_flags(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = command_line.load_config(args)
+    cfg.load_from = args.checkpoint
+    if args.data is not None:
+        test_on_folder(cfg, args.data)
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    command_line.merge_cfg_options(cfg, args.cfg_options)
+    runner = command_line.build_runner(cfg)
+    if args.out is not None and args.out_item == 'pred':
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+    started = time.time()
+    metrics = runner.test()
+    if not is_main_process():
+        return
+    results = command_line.result_path(args)
+    run_of_metrics(metrics, cfg, args.config, args.checkpoint, runner.model,
+                   time.time() - started).write(results)
+    print(f'results: {results}')
+    if args.out is not None and args.out_item == 'metrics':
+        mmengine.dump(metrics, args.out)
+
+
+if __name__ == '__main__':
+    command_line.run(main)

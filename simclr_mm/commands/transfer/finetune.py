@@ -1,0 +1,134 @@
+"""Transfer learning by fine-tuning the whole network: a grid of training runs.
+
+Source: SimCLR, arXiv:2002.05709, Sec. B.8.1. Each cell of the grid is a config file,
+trained by tools/train.py.
+"""
+import os
+from itertools import product
+from pathlib import Path
+from typing import Dict, List, Sequence, Tuple
+
+import numpy as np
+from mmengine.config import Config
+from rich.progress import track
+
+from simclr_mm.commands.sweep.processes import RunFailed, TrainAndEvaluate, last_validation, outcomes_of
+from simclr_mm.commands.sweep.runs import Run, write_config
+from simclr_mm.apis.preprocessing import Preprocessing
+from simclr_mm.evaluation import PRETRAINED, Result
+
+from .dataset_table import Parts, TransferDataset
+from .finetune_config import LOGGED, Encoder, Training, finetune_config
+from .linear import prepared, results_of
+
+STUDY, PROTOCOL = 'fine-tuning', 'fine-tuned'
+
+Grid = Tuple[Sequence[float], Sequence[float]]
+# Learning rates, and weight decays before they are divided by the learning rate.
+GRIDS: Dict[str, Grid] = dict(
+    paper=(np.logspace(-4, -1, 7).tolist(), [0.0, *np.logspace(-6, -3, 7).tolist()]),
+    # Three of the paper's rates and two of its decays.
+    small=([10**-2.5, 1e-2, 10**-1.5], [0.0, 1e-6]))
+
+
+def plan(cfg: Config, cells: Sequence[Tuple[float, float]], work_dir: Path,
+         metric: str) -> List[Run]:
+    """Write the config of each learning rate and decay, or find the one there is."""
+    runs = []
+    for lr, decay in cells:
+        cell = Config(cfg.to_dict())
+        # "We divide these values of weight decay by the learning rate."
+        cell.optim_wrapper.optimizer.update(lr=lr, weight_decay=decay / lr)
+        labels = dict(lr=f'{lr:.3g}', decay=f'{decay:.3g}')
+        run = Run(STUDY, labels, work_dir, metric)
+        write_config(run, cell)
+        runs.append(run)
+    return runs
+
+
+class FineTune(TrainAndEvaluate):
+    """Trains a cell; its result is the last validation's.
+
+    Args:
+        dataset: Title of the dataset.
+        split: The images that the validation scores.
+        tools: As for TrainAndEvaluate.
+        threads: As for TrainAndEvaluate.
+    """
+
+    def __init__(self, dataset: str, split: str, tools: Path, threads: int) -> None:
+        super().__init__(tools, threads)
+        self.dataset = dataset
+        self.split = split
+
+    def evaluate(self, run: Run, checkpoint: str, device: str) -> Result:
+        value = last_validation(run, LOGGED[run.metric][1])
+        return Result('transfer', self.dataset, self.split, PRETRAINED, PROTOCOL,
+                      run.metric, round(value, 4))
+
+
+def finetune_settings(preprocessing: Preprocessing, grid: Grid,
+                      training: Training) -> Dict[str, object]:
+    """What was asked for, of the settings of a result."""
+    return dict(
+        prepared(preprocessing),
+        steps=training.steps,
+        batch=training.batch,
+        cells=len(grid[0]) * len(grid[1]))
+
+
+def finetune_transfer(encoder: Encoder, dataset: TransferDataset, parts: Parts,
+                      grid: Grid, training: Training, work_dir: Path, tools: Path,
+                      processes: int) -> List[Result]:
+    """Choose rate and decay on the validation part, retrain on all, score the test.
+
+    Args:
+        encoder: From :func:`encoder_of`.
+        dataset: How it is scored.
+        parts: Its datasets.
+        grid: Of :data:`GRIDS`.
+        training: Steps, batch, seed.
+        work_dir: Of this dataset: ``validation/`` gets the grid, ``test/`` the last
+            run. What is done there is not done again.
+        tools: Folder of train.py.
+        processes: Runs at a time.
+
+    Raises:
+        RunFailed: A training ended with an error.
+    """
+    metric = dataset.metrics[0]
+    cfg = finetune_config(encoder, dataset, parts.fit, parts.validation, training)
+    cells = list(product(*grid))
+    runs = plan(cfg, cells, work_dir / 'validation', metric)
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    _do(runs, FineTune(dataset.title, 'validation', tools, threads), processes,
+        f'{dataset.title}: fine-tuning')
+    scores = [run.row()['value'] for run in runs]
+    lr, decay = cells[int(np.argmax(scores))]
+    cfg = finetune_config(encoder, dataset, parts.train, parts.test, training)
+    last = plan(cfg, [(lr, decay)], work_dir / 'test', metric)
+    _do(last, FineTune(dataset.title, dataset.test, tools,
+                       os.cpu_count() or 1), 1,
+        f'{dataset.title}: the chosen one on all images')
+    settings = dict(
+        finetune_settings(encoder.preprocessing, grid, training),
+        lr=lr,
+        decay=decay,
+        validation=max(scores))
+    values = {
+        name: last_validation(last[0], LOGGED[name][1]) / 100
+        for name in dataset.metrics
+    }
+    return results_of(dataset, PROTOCOL, values, settings)
+
+
+def _do(runs: List[Run], trainer: FineTune, processes: int, description: str) -> None:
+    """Do what is missing, a few at a time."""
+    missing = [run for run in runs if not run.result_file.is_file()]
+    failed: Dict[str, RunFailed] = {}
+    with outcomes_of(missing, trainer, processes) as outcomes:
+        for run, outcome in track(outcomes, description, total=len(missing)):
+            if isinstance(outcome, RunFailed):
+                failed[run.name] = outcome
+    for name, reason in failed.items():
+        raise RunFailed(f'{len(failed)} of {len(runs)} runs failed, {name}: {reason}')

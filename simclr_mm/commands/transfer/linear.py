@@ -1,0 +1,170 @@
+"""Transfer learning with a linear classifier on the features of a pretrained encoder.
+
+m images, K classes, S side in pixels.
+"""
+from dataclasses import replace
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Union
+
+import numpy as np
+from mmengine.config import ConfigDict
+from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
+from mmpretrain.datasets import PackInputs
+from mmpretrain.structures import DataSample
+from rich.console import Console
+
+from simclr_mm.commands.evaluate.cache import cached_features
+from simclr_mm.apis.preprocessing import Preprocessing
+from simclr_mm.datasets.label_subset import stratified_subset
+from simclr_mm.engine import Runner
+from simclr_mm.evaluation import (CLASS_METRICS, PRETRAINED, Labelled, Result,
+                                  swept_linear_probe)
+from simclr_mm.evaluation.features import class_of
+
+from .dataset_table import (LOADING, VALIDATION_SHARE, Part, Parts, TransferDataset,
+                            class_count, with_pipeline)
+
+# VOC's annotations tell apart objects that are hard to recognise.
+PACKING = dict(
+    type='PackInputs', meta_keys=[*PackInputs.DEFAULT_META_KEYS, 'gt_label_difficult'])
+PROTOCOL = 'linear-swept'
+_BATCH = 256  # images that pass through the encoder at a time
+
+
+def preprocessing_of(model: BaseModel,
+                     source: str,
+                     size: Optional[int],
+                     border: float = 1.0) -> Preprocessing:
+    """How images are prepared: as the encoder's config says, or as the paper does.
+
+    Args:
+        model: From ``load_encoder``.
+        source: Its name, for errors.
+        size: S of the paper's way: the shorter side resized by bicubic interpolation,
+            then a centre crop. None: the way of the encoder's config.
+        border: Shorter side over S before the crop: 1 for a linear classifier, 256 /
+            224 for fine-tuning (Sec. B.8.1).
+    """
+    own = Preprocessing.of(model, source)
+    if size is None:
+        return own
+    return replace(
+        own,
+        resize=round(border * size),
+        edge='short',
+        size=size,
+        interpolation='bicubic',
+        backend='pillow')
+
+
+def prepared(preprocessing: Preprocessing) -> Dict[str, object]:
+    """Of the settings of a result those that say how images were prepared."""
+    return dict(
+        size=preprocessing.size,
+        resize=preprocessing.resize,
+        interpolation=preprocessing.interpolation)
+
+
+def test_pipeline(dataset: TransferDataset, preprocessing: Preprocessing) -> List[dict]:
+    """Transforms without augmentation."""
+    loading = [] if dataset.in_memory else [LOADING]
+    return [*loading, *preprocessing.pipeline()[1:-1], PACKING]
+
+
+def linear_transfer(model: BaseModel,
+                    dataset: TransferDataset,
+                    parts: Parts,
+                    preprocessing: Preprocessing,
+                    cache: Union[str, Path, None] = None,
+                    workers: int = 0,
+                    seed: int = 0) -> List[Result]:
+    """Fit logistic regressions to features, choose the L2 penalty, score the test.
+
+    Source: SimCLR, arXiv:2002.05709, Sec. B.8.1, transfer learning via a linear
+    classifier. For images of several classes, a classifier for each class.
+
+    Args:
+        model: From ``load_encoder``, on its device. Its test data are those of the
+            dataset afterwards.
+        dataset: How it is scored.
+        parts: Its datasets.
+        preprocessing: From :func:`preprocessing_of`.
+        cache: Folder that keeps the features. None: they are not kept.
+        workers: Processes that read images; arrays need none.
+        seed: Of the parts.
+
+    Returns:
+        A result for each metric of the dataset.
+    """
+    pipeline = test_pipeline(dataset, preprocessing)
+    workers = 0 if dataset.in_memory else workers
+
+    def features(name: str) -> Labelled:
+        part = with_pipeline(getattr(parts, name), pipeline)
+        return _features(model, dataset, part, cache, workers,
+                         f'{dataset.title} {name}')
+
+    if dataset.validates:
+        fit, validation = features('fit'), features('validation')
+        train = tuple(map(np.concatenate, zip(fit, validation)))
+        held_out = np.arange(len(fit[1]), len(train[1]))
+    else:  # the images that LabelSubset would draw, without reading them twice
+        train = features('train')
+        held_out = stratified_subset(train[1], VALIDATION_SHARE, seed)
+    test = features('test')
+    with Console().status(f'{dataset.title}: logistic regressions'):
+        found = swept_linear_probe(
+            train, test, held_out=held_out, metric=CLASS_METRICS[dataset.metrics[0]])
+    settings = dict(
+        prepared(preprocessing),
+        penalty=found.penalty,
+        validation=round(100 * max(found.validation), 4),
+        train_images=len(train[1]),
+        test_images=len(test[1]))
+    values = {
+        name: CLASS_METRICS[name](found.predicted, test[1])
+        for name in dataset.metrics
+    }
+    return results_of(dataset, PROTOCOL, values, settings)
+
+
+def results_of(dataset: TransferDataset, protocol: str, values: Dict[str, float],
+               settings: Dict[str, object]) -> List[Result]:
+    """Shares in [0, 1] of the test images in the form of every evaluation."""
+    return [
+        Result('transfer', dataset.title, dataset.test, PRETRAINED, protocol, metric,
+               round(100 * value, 4), settings) for metric, value in values.items()
+    ]
+
+
+def _features(model: BaseModel, dataset: TransferDataset, part: Part,
+              cache: Union[str, Path,
+                           None], workers: int, description: str) -> Labelled:
+    """Features and labels, or targets, of every image of a part."""
+    # The cache's key is made of the model's test data.
+    model._config.test_dataloader = ConfigDict(
+        batch_size=_BATCH,
+        num_workers=workers,
+        collate_fn=dict(type='default_collate'),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=part)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        loader = Runner.build_dataloader(model._config.test_dataloader, seed=0)
+    target = _Targets(class_count(loader.dataset)) if dataset.multi_label else class_of
+    return cached_features(model, loader, cache, description, target)
+
+
+class _Targets(NamedTuple):
+    """From an image of VOC to (K,) targets of ``one_vs_rest``.
+
+    Args:
+        classes: K.
+    """
+    classes: int
+
+    def __call__(self, sample: DataSample) -> np.ndarray:
+        targets = np.zeros(self.classes, dtype=np.int64)
+        targets[sample.get('gt_label_difficult', [])] = -1
+        targets[sample.gt_label.tolist()] = 1  # of a class with both kinds of objects
+        return targets

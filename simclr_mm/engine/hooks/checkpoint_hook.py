@@ -1,0 +1,112 @@
+"""Save checkpoints so that a kill at any instant leaves a loadable one."""
+from pathlib import Path
+from typing import Dict, Optional, Union
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+
+from simclr_mm.files.atomic import PARTIAL, atomic_file
+from simclr_mm.registry import HOOKS
+
+_BACKEND = 'simclr_mm_atomic'
+
+
+@register_backend(_BACKEND, force=True)
+class AtomicLocalBackend(LocalBackend):
+    """MMEngine's storage on local disks, with files that are written whole."""
+
+    def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
+        with atomic_file(filepath) as file:
+            file.write(obj)
+
+
+@HOOKS.register_module()
+class CheckpointHook(MMEngineCheckpointHook):
+    """MMEngine's CheckpointHook, safe against being killed while it saves.
+
+    Differs: a checkpoint, and the file ``last_checkpoint`` that names it, replace what
+    was there in one step; what ``max_keep_ckpts`` and ``save_best`` give up is removed
+    only when the new checkpoint is complete and named. MMEngine writes in place and
+    removes first. Object stores (``out_dir='s3://...'``, ``backend_args``) write whole
+    objects by themselves.
+
+    Args:
+        **kwargs: Those of MMEngine's hook.
+    """
+
+    def before_train(self, runner) -> None:
+        folders = {str(self.out_dir or runner.work_dir), str(runner.work_dir)}
+        local = not any('://' in folder for folder in folders)
+        if local and self.backend_args is None and self.file_client_args is None:
+            self.backend_args = dict(backend=_BACKEND)
+        super().before_train(runner)
+        if local and is_main_process():
+            for folder in {Path(self.out_dir), Path(runner.work_dir)}:
+                for partial in folder.glob(PARTIAL):
+                    partial.unlink()
+                    runner.logger.info(f'Removed {partial}, left by a killed run.')
+
+    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+        outdated = self._make_room(step)
+        if self.max_keep_ckpts > 0:
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args)
+        if not is_main_process():
+            return
+        with atomic_file(Path(runner.work_dir) / 'last_checkpoint') as file:
+            file.write(self.last_ckpt.encode())
+        if outdated is not None:
+            name = self.filename_tmpl.format(outdated)
+            self._remove(self.file_backend.join_path(self.out_dir, name))
+
+    def _make_room(self, step: int) -> Optional[int]:
+        """Enter a step into those kept; return the one that has to go, if any."""
+        if self.max_keep_ckpts <= 0 or step in self.keep_ckpt_ids:
+            return None
+        full = len(self.keep_ckpt_ids) == self.max_keep_ckpts
+        outdated = self.keep_ckpt_ids.popleft() if full else None
+        self.keep_ckpt_ids.append(step)
+        return outdated
+
+    def _save_best_checkpoint(self, runner, metrics: dict) -> None:
+        if not self.save_best:
+            return
+        before = self._best_paths()
+        self._set_best_paths(dict.fromkeys(before))  # hidden from the early removal
+        super()._save_best_checkpoint(runner, metrics)
+        improved = {key: path for key, path in self._best_paths().items() if path}
+        self._set_best_paths({**before, **improved})
+        for key in improved:
+            if before[key] not in (None, improved[key]) and is_main_process():
+                self._remove(before[key])
+
+    def _best_paths(self) -> Dict[str, Optional[str]]:
+        """Path of the best checkpoint by metric; '' is the only metric there is."""
+        if hasattr(self, 'best_ckpt_path'):
+            return {'': self.best_ckpt_path}
+        return dict(self.best_ckpt_path_dict)
+
+    def _set_best_paths(self, paths: Dict[str, Optional[str]]) -> None:
+        if hasattr(self, 'best_ckpt_path'):
+            self.best_ckpt_path = paths['']
+        else:
+            self.best_ckpt_path_dict = paths
+
+    def _remove(self, path: str) -> None:
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+        elif self.file_backend.isdir(path):  # DeepSpeed saves folders
+            self.file_backend.rmtree(path)

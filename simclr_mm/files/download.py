@@ -1,0 +1,74 @@
+"""Fetch checkpoints from the web into a cache that only ever holds complete files."""
+import hashlib
+import os
+import re
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import torch
+from filelock import FileLock
+
+from .atomic import atomic_file
+from simclr_mm.checkpoints.safe_load import CheckpointError, file_problem
+from .http import transfer
+
+_UNIQUE = re.compile(r'-[0-9a-f]{8,}\.')  # a hash in the name: one name, one content
+
+
+def cache_home() -> Path:
+    """The folder of everything that is kept between runs.
+
+    ``SIMCLR_MM_HOME`` names it; without it PyTorch's is used, so that what is there
+    already serves.
+    """
+    return Path(os.environ.get('SIMCLR_MM_HOME') or torch.hub.get_dir()).expanduser()
+
+
+def cache_path(url: str) -> Path:
+    """Where the file of a URL stands once it is downloaded.
+
+    A name without a hash says little (``epoch_200.pth``): such a file gets a folder
+    named after its URL.
+    """
+    home = cache_home()
+    name = Path(unquote(urlsplit(url).path)).name or 'index'
+    if _UNIQUE.search(name):
+        return home / 'checkpoints' / name
+    return home / 'checkpoints' / hashlib.sha256(url.encode()).hexdigest()[:8] / name
+
+
+def download(url: str) -> Path:
+    """Download a file once for all processes of this machine.
+
+    Args:
+        url: http or https; proxies are taken from the environment.
+
+    Returns:
+        The complete file in the cache.
+
+    Raises:
+        CheckpointError: it cannot be fetched, or what came is broken; the message says
+            where to put a copy. Nothing stays in the cache.
+    """
+    target = cache_path(url)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f'{target}.lock'):
+            if not target.is_file():
+                _fetch(url, target)
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, 'reason', None) or error
+        raise CheckpointError(
+            f'cannot download {url} ({reason}): get the file another way and put it at '
+            f'{target}, or name another folder with SIMCLR_MM_HOME') from error
+    return target
+
+
+def _fetch(url: str, target: Path) -> None:
+    with atomic_file(target) as file:
+        transfer(url, file, target.name)
+        file.flush()
+        problem = file_problem(Path(file.name), target.name)
+        if problem:
+            raise OSError(f'what came {problem}')

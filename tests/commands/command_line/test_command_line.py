@@ -1,0 +1,97 @@
+"""A tool ends in one line for a user's mistake, and with a traceback for its own."""
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from simclr_mm.commands import command_line
+from simclr_mm.commands.command_line import data_folder
+from simclr_mm.checkpoints.safe_load import _TRUSTED
+
+pytestmark = pytest.mark.portable
+CONFIGS = Path(__file__).parents[3] / 'configs'
+
+
+def _unknown_option():
+    command_line.merge_cfg_options(Config(dict(a=1)), {'b': 2})
+
+
+def _no_such_scheduler():
+    cfg = Config(dict(param_scheduler=[dict(type='CosineAnnealingLR')]))
+    command_line.merge_cfg_options(cfg, {'param_scheduler.1.end': 2})
+
+
+def _misspelt_part():
+    cfg = Config(dict(auto_scale_lr=dict(base_batch_size=2)))
+    command_line.merge_cfg_options(cfg, {'auto_scale_lr.enable': True})
+    command_line.merge_cfg_options(cfg, {'auto_scale_lr.enabel': True})
+
+
+def _no_config():
+    Config.fromfile('nowhere.py')
+
+
+@pytest.mark.parametrize('main, message', [
+    (_unknown_option, "--cfg-options b: the config has no key 'b'"),
+    (_no_such_scheduler, '--cfg-options param_scheduler.1.end: the config has no such '
+     'place. Index 1 exceeds'),
+    (_misspelt_part, '--cfg-options auto_scale_lr.enabel: the runner reads of '
+     'auto_scale_lr only base_batch_size, enable.'),
+    (_no_config, 'nowhere.py'),
+])
+def test_a_mistake_is_one_line(main, message, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['tools/x.py'])
+    with pytest.raises(SystemExit) as end:
+        command_line.run(main)
+    said = end.value.code
+    assert said.startswith('x.py: error: ') and message in said and '\n' not in said
+
+
+def test_a_fault_keeps_its_traceback(monkeypatch):
+    with pytest.raises(ValueError, match='of a test'):
+        command_line.run(_raise)
+    # NumPy's C code raises in a frame of ours, but not by a `raise` of ours.
+    monkeypatch.setattr(data_folder, 'Path', lambda folder: np.zeros(2) + np.zeros(3))
+    with pytest.raises(ValueError, match='broadcast'):
+        command_line.run(lambda: data_folder.train_on_folder(None, 'x'))
+
+
+def _raise():
+    raise ValueError('of a test')
+
+
+def test_results_of_one_second_are_two_files():
+    args = argparse.Namespace(config='a.py', work_dir=None)
+    one, other = command_line.result_path(args), command_line.result_path(args)
+    assert one != other and one.parent == Path('work_dirs/a/evaluation')
+
+
+def test_trust_ends_with_the_tool():
+    parser = argparse.ArgumentParser()
+    command_line.add_trust_flag(parser)
+    seen = []
+    for flags in ([], ['--trust-checkpoint'], []):
+        command_line.run(lambda:
+                         (parser.parse_args(flags), seen.append(_TRUSTED.get())))
+    assert seen == [False, True, False]
+
+
+def test_a_folder_takes_the_place_of_the_images_inside_a_subset(tmp_path):
+    for part in ('train', 'val'):
+        for name in 'abc':
+            (tmp_path / part / name).mkdir(parents=True)
+    cfg = Config.fromfile(CONFIGS / 'benchmarks' /
+                          'r18-w16_1xb64-finetune-coslr-60e_cifar10-1pct.py')
+    before = cfg.train_dataloader.dataset.dataset.pipeline
+    data_folder.train_on_folder(cfg, str(tmp_path))
+    subset = cfg.train_dataloader.dataset
+    assert (subset.type, subset.share) == ('simclr_mm.LabelSubset', 0.01)
+    images = subset.dataset
+    assert (images.type, images.data_root) == ('CustomDataset', str(tmp_path / 'train'))
+    assert images.pipeline[0].type == 'simclr_mm.LoadImageFromFile'
+    assert images.pipeline[1:] == before
+    assert cfg.val_dataloader.dataset.data_root == str(tmp_path / 'val')
+    assert cfg.model.head.num_classes == 3

@@ -1,0 +1,131 @@
+"""What is kept is used again, and only for the very same features."""
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from simclr_mm import get_model
+from simclr_mm.commands.evaluate import cache
+from simclr_mm.commands.evaluate.cache import cached_features, default_cache
+from simclr_mm.commands.transfer.linear import _Targets
+from simclr_mm.engine import Runner
+from simclr_mm.evaluation.features import class_of
+
+CONFIG = (
+    Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp('images')
+    rng = np.random.default_rng(0)
+    for split in ('train', 'val'):
+        for name in ('ant', 'bee'):
+            (root / split / name).mkdir(parents=True)
+            for i in range(2):
+                picture = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+                cv2.imwrite(str(root / split / name / f'{i}.png'), picture)
+    return root
+
+
+@pytest.fixture(scope='module')
+def built():
+    return get_model(Config.fromfile(CONFIG))
+
+
+@pytest.fixture
+def model(built):
+    """The same weights in every test."""
+    torch.manual_seed(0)
+    built.init_weights()
+    return built
+
+
+def setting(model, folder, size=16):
+    cfg = Config.fromfile(CONFIG)
+    dataset = cfg.test_dataloader.dataset
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=size)]
+    dataset.pipeline = [*pipeline, dict(type='PackInputs')]
+    dataset.gallery = dict(type='CustomDataset', data_root=str(folder / 'train'))
+    dataset.query = dict(type='CustomDataset', data_root=str(folder / 'val'))
+    model._config = cfg
+    return model, Runner.build_dataloader(cfg.test_dataloader, seed=0)
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Counts how often features are computed."""
+    calls = []
+    extract = cache.extract_features
+    monkeypatch.setattr(cache, 'extract_features',
+                        lambda *args, **kw: calls.append(1) or extract(*args, **kw))
+    return calls
+
+
+def test_used_again_for_the_same_alone(model, folder, tmp_path, computed):
+    first = cached_features(*setting(model, folder), tmp_path, '')
+    again = cached_features(*setting(model, folder), tmp_path, '')
+    assert len(computed) == 1
+    for one, other in zip(first, again):
+        np.testing.assert_array_equal(one, other)
+
+    weight = model.backbone.conv1.weight.data
+    weight[0, 0, 0, 0] += 0.5  # other weights
+    changed = cached_features(*setting(model, folder), tmp_path, '')
+    weight[0, 0, 0, 0] -= 0.5
+    assert len(computed) == 2 and not np.array_equal(changed[0], first[0])
+
+    smaller = cached_features(*setting(model, folder, size=8), tmp_path,
+                              '')  # other transform
+    assert len(computed) == 3 and not np.array_equal(smaller[0], first[0])
+
+    image = folder / 'val' / 'bee' / '1.png'
+    cv2.imwrite(str(image), np.zeros((16, 16, 3), np.uint8))  # another picture
+    assert not np.array_equal(
+        cached_features(*setting(model, folder), tmp_path, '')[0], first[0])
+    image.rename(image.with_name('2.png'))  # another list of files
+    cached_features(*setting(model, folder), tmp_path, '')
+    assert len(computed) == 5
+
+
+@pytest.mark.parametrize('damage', ['cut short', 'another key'])
+def test_a_broken_or_foreign_file_is_computed_anew(model, folder, tmp_path, computed,
+                                                   damage):
+    model, loader = setting(model, folder)
+    first = cached_features(model, loader, tmp_path, '')
+    file, = tmp_path.glob('*.npz')
+    if damage == 'cut short':
+        file.write_bytes(file.read_bytes()[:-200])
+    else:
+        np.savez(file, features=first[0] + 1, labels=first[1], key='{}')
+    again = cached_features(model, loader, tmp_path, '')
+    np.testing.assert_array_equal(again[0], first[0])
+    assert len(computed) == 2
+
+
+def test_images_in_memory_are_told_apart_by_content(model):
+    cfg = Config.fromfile(CONFIG)
+    model._config = cfg
+    loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
+    key = cache.feature_key(model, loader.dataset)
+    loader.dataset.query.images[3, 2, 2, 0] ^= 1
+    other = cache.feature_key(model, loader.dataset)
+    assert {name for name in key if key[name] != other[name]} == {'images'}
+    keys = [
+        cache.feature_key(model, loader.dataset, target)
+        for target in (class_of, _Targets(3), _Targets(4))
+    ]
+    assert keys[0] == other and len({each['target'] for each in keys}) == 3
+
+
+def test_nothing_is_kept_unless_a_place_is_named(model, folder, computed, monkeypatch):
+    for _ in range(2):
+        cached_features(*setting(model, folder), None, '')
+    assert len(computed) == 2
+    monkeypatch.delenv('SIMCLR_MM_HOME', raising=False)
+    assert default_cache() is None
+    monkeypatch.setenv('SIMCLR_MM_HOME', '/x')
+    assert default_cache() == Path('/x/features')

@@ -1,0 +1,166 @@
+"""What is published: a small file that proves its own name, a card and an entry."""
+import hashlib
+import re
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+
+from simclr_mm import get_model
+from simclr_mm.apis.encoder import load_encoder
+from simclr_mm.commands.publish.metafile import put_entry
+from simclr_mm.checkpoints import load_file
+
+ROOT = Path(__file__).parents[1]
+NAME = 'simclr_r18-w16_1xb64-coslr-30e_digits'
+CONFIG = ROOT / 'configs' / f'{NAME}.py'
+URL = 'https://example.org/weights'
+
+
+def run(*args):
+    """The tool, in this process."""
+    argv, sys.argv = sys.argv, ['publish_model.py', *map(str, args)]
+    try:
+        runpy.run_path(str(ROOT / 'tools' / 'publish_model.py'), run_name='__main__')
+    finally:
+        sys.argv = argv
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    """As a training leaves it, with its log and its optimizer."""
+    cfg = Config.fromfile(CONFIG)
+    cfg.work_dir = '/home/somebody/runs'
+    accuracy = HistoryBuffer(np.array([90.0, 96.666]), np.array([1, 1]))
+    path = tmp_path_factory.mktemp('run') / 'epoch_30.pth'
+    torch.save(
+        dict(
+            state_dict=get_model(cfg).state_dict(),
+            optimizer=dict(state={}, param_groups=[]),
+            param_schedulers=[],
+            message_hub=dict(
+                log_scalars={'val/knn/top1': accuracy}, runtime_info=dict()),
+            meta=dict(
+                cfg=cfg.pretty_text,
+                epoch=30,
+                iter=690,
+                hook_msgs=dict(last_ckpt='/home/somebody/runs/epoch_30.pth'),
+                experiment_name=f'{NAME}_20260101_010101')), path)
+    return path
+
+
+@pytest.fixture
+def metafile(tmp_path):
+    (tmp_path / 'configs').mkdir()
+    shutil.copy(CONFIG, tmp_path / 'configs')
+    return Path(shutil.copy(ROOT / 'configs' / 'metafile.yml', tmp_path / 'configs'))
+
+
+@pytest.mark.portable
+def test_file_card_and_entry(checkpoint, metafile, tmp_path, capsys):
+    before = metafile.read_text()
+    run(checkpoint, tmp_path / 'out', '--weights-url', f'{URL}/', '--metafile',
+        metafile)
+    assert 'left out: optimizer, param_schedulers, message_hub' in capsys.readouterr(
+    ).out
+    path, = (tmp_path / 'out').glob('*.pth')
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert re.fullmatch(rf'{NAME}_\d{{8}}-{digest[:8]}', path.stem)
+
+    file, given = load_file(path), load_file(checkpoint)  # the name's hash is checked
+    assert set(file) == {'meta', 'state_dict'}
+    assert list(file['state_dict']) == list(given['state_dict'])
+    for key, value in given['state_dict'].items():
+        assert torch.equal(file['state_dict'][key], value)
+    assert 'somebody' not in str(file['meta']) and file['meta']['epoch'] == 30
+    assert file['meta']['preprocessing']['size'] == 16
+    assert file['meta']['preprocessing']['std'] == [1, 1, 1]
+    assert 'somebody' not in path.with_suffix('.md').read_text()
+    assert 'Top 1 Accuracy 96.67 (measured here)' in path.with_suffix('.md').read_text()
+    load_encoder(path)  # the config is inside
+
+    old = {m['Name']: m for m in yaml.safe_load(before)['Models']}
+    new = {m['Name']: m for m in yaml.safe_load(metafile.read_text())['Models']}
+    assert list(new) == list(old)
+    entry = new.pop(NAME)
+    assert new == {name: model for name, model in old.items() if name != NAME}
+    # FLOPs, parameters, epochs and batch as tests/test_configs.py has checked them.
+    assert entry == {
+        **old[NAME], 'Weights':
+        f'{URL}/{path.name}',
+        'Results': [{
+            'Task': 'kNN Classification',
+            'Dataset': 'scikit-learn digits',
+            'Metrics': {
+                'Top 1 Accuracy': 96.67
+            },
+            'Source': 'measured here'
+        }]
+    }
+    # Lines of other entries, comments too, are as they were.
+    kept = [
+        line for line in before.splitlines() if 'published by' in line or '#' in line
+    ]
+    assert set(kept) <= set(metafile.read_text().splitlines())
+
+
+def test_a_new_entry_comes_last(checkpoint, metafile, tmp_path):
+    before = metafile.read_text()
+    run(checkpoint, tmp_path / 'out', '--name', 'mine', '--config', CONFIG)
+    with pytest.raises(SystemExit, match='which is not below it'):
+        run(checkpoint, tmp_path / 'out', '--config', CONFIG, '--metafile', metafile)
+    assert metafile.read_text() == before
+    run(checkpoint, tmp_path / 'out', '--name', 'mine', '--metafile', metafile)
+    text = metafile.read_text()
+    assert text.startswith(before)
+    added = yaml.safe_load(text)['Models'][-1]
+    assert (added['Name'], added['Config']) == ('mine', f'configs/{NAME}.py')
+    assert len(list((tmp_path / 'out').glob('mine_*.pth'))) == 1  # the same bytes
+
+
+def test_weights_of_another_architecture(checkpoint, tmp_path):
+    with pytest.raises(SystemExit, match='does not fit SimCLR'):
+        run(checkpoint, tmp_path / 'out', '--config',
+            'simclr_r18-w16_1xb256-coslr-10e_cifar10')
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_no_metafile(checkpoint, tmp_path):
+    with pytest.raises(SystemExit, match='there is no file'):
+        run(checkpoint, tmp_path / 'out', '--metafile', tmp_path / 'metafile.yml')
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('hub', [3, dict(log_scalars={'val/knn/top1': 'high'})])
+def test_a_name_that_leads_elsewhere_and_a_damaged_log(checkpoint, hub, tmp_path):
+    content = load_file(checkpoint)
+    content['meta']['experiment_name'] = f'../../{NAME}'
+    torch.save({**content, 'message_hub': hub}, tmp_path / 'a.pth')
+    run(tmp_path / 'a.pth', tmp_path / 'far' / 'out')
+    assert len(list((tmp_path / 'far' / 'out').glob(f'{NAME}_*'))) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {'a.pth', 'far'}
+
+
+def test_results_stay_where_the_log_has_none(metafile):
+    first, = (
+        m for m in yaml.safe_load(metafile.read_text())['Models']
+        if m['Name'] == 'simclr_r18-w16_1xb256-coslr-10e_cifar10')
+    before = metafile.read_bytes()
+    put_entry(metafile, {**first, 'Results': None, 'Weights': f'{URL}/a.pth'})
+    now = yaml.safe_load(metafile.read_text())['Models']
+    assert first['Results'] and {**first, 'Weights': f'{URL}/a.pth'} in now
+    put_entry(metafile, {**first, 'Weights': 'x'})
+    with pytest.raises(ValueError, match='would not be valid'):
+        put_entry(metafile, {**first, 'In Collection': 'Absent'})
+    with pytest.raises(ValueError, match='is no metafile'):
+        (metafile.parent / 'a.yml').write_text('a: 1')
+        put_entry(metafile.parent / 'a.yml', first)
+    now = yaml.safe_load(metafile.read_text())['Models']
+    assert {**first, 'Weights': 'x'} in now and metafile.read_bytes() != before

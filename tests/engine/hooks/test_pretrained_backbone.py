@@ -1,0 +1,228 @@
+"""A head is trained on the encoder that was pretrained, or not at all."""
+import itertools
+import os
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+from mmpretrain.structures import DataSample
+from processes import free_port, launched, run_ranks
+from torch.utils.data import Dataset
+
+from simclr_mm.checkpoints import CheckpointError, install_safe_loading
+from simclr_mm.engine.hooks.pretrained_backbone import PretrainedBackboneHook
+
+pytestmark = pytest.mark.portable
+_RUNS = itertools.count()
+
+
+def _backbone(depth: int = 18) -> dict:
+    return dict(type='ResNet', depth=depth, base_channels=4, stem_channels=4)
+
+
+class Pictures(Dataset):
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> dict:
+        image = torch.full((3, 32, 32), index, dtype=torch.uint8)
+        return dict(inputs=image, data_samples=DataSample().set_gt_label(index % 2))
+
+
+def _runner(work_dir, init_cfg, hook, backbone=None, runner=Runner, **kwargs) -> Runner:
+    loader = dict(
+        dataset=Pictures(),
+        batch_size=4,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='default_collate'))
+    config = dict(
+        model=dict(
+            type='ImageClassifier',
+            backbone=dict(backbone or _backbone(), init_cfg=init_cfg),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=2, in_channels=32)),
+        work_dir=str(work_dir),
+        train_dataloader=loader,
+        train_cfg=dict(by_epoch=True, max_epochs=2),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, weight_decay=0.1)),
+        custom_hooks=[hook],
+        log_level='ERROR',
+        default_scope='mmpretrain',
+        experiment_name=f'pretrained_backbone_{next(_RUNS)}')
+    return runner(**{**config, **kwargs})
+
+
+@pytest.fixture(scope='module')
+def encoder(tmp_path_factory) -> str:
+    """A pretraining checkpoint: a backbone with statistics of its own, and a neck."""
+    path = tmp_path_factory.mktemp('encoder') / 'encoder.pth'
+    backbone = MMPRETRAIN_MODELS.build(dict(_backbone(), _scope_='mmpretrain'))
+    backbone(torch.rand(4, 3, 32, 32))
+    state = {f'backbone.{key}': value for key, value in backbone.state_dict().items()}
+    torch.save(dict(state_dict={**state, 'neck.fc0.weight': torch.ones(2, 2)}), path)
+    return str(path)
+
+
+def _init_cfg(path, prefix='backbone.') -> dict:
+    return dict(type='Pretrained', checkpoint=path, prefix=prefix)
+
+
+def _equal_keys(model, path) -> set:
+    state = torch.load(path)['state_dict']
+    return {
+        key
+        for key, value in model.backbone.state_dict().items()
+        if torch.equal(value, state[f'backbone.{key}'])
+    }
+
+
+def test_a_linear_evaluation_leaves_the_encoder_alone(tmp_path, encoder):
+    runner = _runner(tmp_path, _init_cfg(encoder), PretrainedBackboneHook())
+    head = runner.model.head.fc.weight.detach().clone()
+    runner.train()
+    model = runner.model
+    assert _equal_keys(model, encoder) == set(model.backbone.state_dict())
+    assert not any(p.requires_grad for p in model.backbone.parameters())
+    assert not any(m.training for m in model.backbone.modules()) and model.training
+    assert not torch.equal(model.head.fc.weight, head)
+
+
+def test_fine_tuning_starts_from_the_encoder_and_moves_on(tmp_path, encoder):
+    hook = PretrainedBackboneHook(frozen=False)
+    runner = _runner(tmp_path, _init_cfg(encoder), hook)
+    runner.train()
+    assert 'conv1.weight' not in _equal_keys(runner.model, encoder)
+    install_safe_loading()
+    runner = _runner(
+        tmp_path,
+        _init_cfg(encoder),
+        hook,
+        resume=True,
+        train_cfg=dict(by_epoch=True, max_epochs=3))
+    runner.train()
+    assert runner.iter == 6
+
+
+def test_a_resumed_linear_evaluation(tmp_path, encoder):
+    _runner(tmp_path, _init_cfg(encoder), PretrainedBackboneHook()).train()
+    more = dict(resume=True, train_cfg=dict(by_epoch=True, max_epochs=3))
+    runner = _runner(tmp_path, _init_cfg(encoder), PretrainedBackboneHook(), **more)
+    runner.train()
+    assert runner.iter == 6
+    state = torch.load(encoder)
+    state['state_dict']['backbone.conv1.weight'] += 1
+    torch.save(state, tmp_path / 'another.pth')
+    init_cfg = _init_cfg(str(tmp_path / 'another.pth'))
+    with pytest.raises(RuntimeError, match='1 with other values: conv1.weight'):
+        _runner(tmp_path, init_cfg, PretrainedBackboneHook(), **more).train()
+
+
+@pytest.mark.parametrize('frozen', [True, False])
+@pytest.mark.parametrize('init_cfg', [
+    None,
+    _init_cfg(None),
+    _init_cfg(''),
+    [dict(type='Kaiming', layer='Conv2d')],
+])
+def test_without_an_encoder_it_does_not_start(tmp_path, frozen, init_cfg):
+    hook = PretrainedBackboneHook(frozen)
+    with pytest.raises(ValueError, match='no encoder: pass --pretrained PATH'):
+        _runner(tmp_path, init_cfg, hook).train()
+
+
+def test_a_test_needs_no_encoder(tmp_path):
+    runner = _runner(
+        tmp_path,
+        _init_cfg(None),
+        PretrainedBackboneHook(),
+        train_dataloader=None,
+        train_cfg=None,
+        optim_wrapper=None,
+        test_dataloader=dict(
+            dataset=Pictures(),
+            batch_size=4,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='default_collate')),
+        test_cfg=dict(),
+        test_evaluator=dict(type='Accuracy'))
+    assert 'accuracy/top1' in runner.test()
+
+
+def test_a_forgotten_prefix(tmp_path, encoder):
+    # MMEngine logs a warning and would train on a random backbone.
+    runner = _runner(tmp_path, _init_cfg(encoder, None), PretrainedBackboneHook())
+    with pytest.raises(
+            RuntimeError, match='120 missing: .*121 unexpected: backbone.*prefix'):
+        runner.train()
+
+
+def test_another_architecture(tmp_path, encoder):
+    wider = dict(_backbone(), base_channels=8)
+    runner = _runner(
+        tmp_path,
+        _init_cfg(encoder),
+        PretrainedBackboneHook(),
+        backbone=dict(_backbone(), depth=34))
+    with pytest.raises(RuntimeError, match='missing: layer1.2.conv1.weight'):
+        runner.train()
+    runner = _runner(
+        tmp_path, _init_cfg(encoder), PretrainedBackboneHook(), backbone=wider)
+    with pytest.raises(RuntimeError, match='of another shape: layer1'):
+        runner.train()
+
+
+class Overwrite(Hook):
+    """Writes a weight at a point of training."""
+    priority = 'HIGHEST'
+
+    def __init__(self, point: str) -> None:
+        setattr(self, point, self.write)
+
+    def write(self, runner, *args, **kwargs) -> None:
+        runner.model.backbone.bn1.running_mean += 1
+
+
+@pytest.mark.parametrize('point, message', [
+    ('before_train', 'is not the encoder .* 1 with other values: bn1.running_mean'),
+    ('after_train_iter',
+     'changed during training: 1 with other values: bn1.running_mean'),
+])
+def test_a_hook_that_writes_weights_is_found(tmp_path, encoder, point, message):
+    runner = _runner(tmp_path, _init_cfg(encoder), PretrainedBackboneHook())
+    runner.register_hook(Overwrite(point))
+    with pytest.raises(RuntimeError, match=message):
+        runner.train()
+
+
+def test_an_encoder_that_diverged_is_refused(tmp_path, encoder):
+    state = torch.load(encoder)
+    state['state_dict']['backbone.conv1.weight'][0, 0, 0, 0] = torch.nan
+    torch.save(state, tmp_path / 'nan.pth')
+    hook = PretrainedBackboneHook()
+    runner = _runner(tmp_path, _init_cfg(str(tmp_path / 'nan.pth')), hook)
+    with pytest.raises(CheckpointError, match='NaN .*: backbone.conv1.weight;'):
+        runner.train()
+
+
+def _train_rank(rank: int, port: int, work_dir, encoder: str) -> None:
+    from simclr_mm.engine.runner import Runner
+    os.environ.update(launched(rank, 2, port))
+    torch.set_num_threads(1)
+    runner = _runner(
+        work_dir,
+        _init_cfg(encoder),
+        PretrainedBackboneHook(),
+        runner=Runner,
+        launcher='pytorch')
+    runner.train()
+    model = runner.model.module
+    assert is_model_wrapper(runner.model) and runner.iter == 2
+    assert _equal_keys(model, encoder) == set(model.backbone.state_dict())
+
+
+def test_two_processes(tmp_path, encoder):
+    run_ranks(_train_rank, 2, free_port(), tmp_path, encoder)
