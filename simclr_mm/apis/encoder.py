@@ -6,9 +6,9 @@ import torch
 from mmengine.model import BaseModel
 
 from simclr_mm.checkpoints import read_checkpoint
+from simclr_mm.checkpoints.stored_config import build_stored, config_of
 
 from .model_zoo import get_model, list_models, put_on
-from simclr_mm.checkpoints.stored_config import build_stored, config_of
 
 
 def load_encoder(checkpoint: Union[str, Path],

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from simclr_mm.datasets import ImageFolder
+from simclr_mm.errors import UserError
 from simclr_mm.transforms.loading import LoadImageFromFile
 
 from .model_zoo import get_model, put_on
@@ -117,7 +118,7 @@ class FeatureInferencer(BaseInferencer):
             ValueError: an array is no image, or there is none; batch_size is below 1.
         """
         if batch_size < 1:
-            raise ValueError(f'batch_size is {batch_size}: give at least 1')
+            raise UserError(f'batch_size is {batch_size}: give at least 1')
         return super().__call__(inputs, batch_size=batch_size)
 
     @torch.no_grad()
@@ -136,7 +137,7 @@ class FeatureInferencer(BaseInferencer):
                     return_datasamples: bool = False) -> np.ndarray:
         """n features (C) -> (n, C)."""
         if not preds:
-            raise ValueError('no picture was given: the list is empty')
+            raise UserError('no picture was given: the list is empty')
         return np.stack(preds)
 
     def _inputs_to_list(self, inputs: Union[Picture, Sequence[Picture]]) -> list:
@@ -169,7 +170,7 @@ def transforms_of(model: BaseModel) -> Compose:
     """The transforms of the model's test set, but for the one that reads a file."""
     config: Optional[Config] = getattr(model, '_config', None)
     if config is None or not config.get('test_dataloader'):
-        raise ValueError('the model has no config with a test_dataloader, so it is not '
+        raise UserError('the model has no config with a test_dataloader, so it is not '
                          'known how to prepare a picture: build it with get_model')
     transforms = config.test_dataloader.dataset.pipeline
     with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -190,7 +191,7 @@ def read_picture(image: Picture) -> Dict[str, Any]:
             and image.ndim == 3 and image.shape[2] == 3):
         got = (f'{image.shape} {image.dtype}'
                if isinstance(image, np.ndarray) else type(image).__name__)
-        raise ValueError('an image is a path, a PIL image or an array (height, width, '
+        raise UserError('an image is a path, a PIL image or an array (height, width, '
                          f'3) uint8 in BGR, got {got}')
     shape = image.shape[:2]
     return dict(img=np.ascontiguousarray(image), img_shape=shape, ori_shape=shape)
@@ -198,10 +199,10 @@ def read_picture(image: Picture) -> Dict[str, Any]:
 
 def _check_precision(precision: str, device: torch.device) -> None:
     if precision not in PRECISIONS:
-        raise ValueError(f'precision is {precision!r}: choose one of '
+        raise UserError(f'precision is {precision!r}: choose one of '
                          f'{", ".join(PRECISIONS)}')
     if precision == 'fp16' and device.type == 'cpu':
-        raise ValueError('precision fp16 needs a GPU: on a CPU take bf16')
+        raise UserError('precision fp16 needs a GPU: on a CPU take bf16')
 
 
 def _prediction(scores: Tensor, dataset_meta: dict) -> Dict[str, Any]:

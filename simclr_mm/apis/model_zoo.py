@@ -15,9 +15,9 @@ from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import DATASETS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 
-from simclr_mm.checkpoints import CheckpointError, load_state, trusting
-
+from simclr_mm.checkpoints import load_state, trusting
 from simclr_mm.checkpoints.foreign.weights import read_weights, state_for
+from simclr_mm.errors import CheckpointError, UserError
 
 # Configs, tools and model index: links in a checkout, files in an installed package.
 _MIM = Path(__file__).resolve().parents[1] / '.mim'
@@ -84,7 +84,7 @@ def get_model(model: Union[str, Path, Config],
     if pretrained is True:
         pretrained = metainfo.weights if metainfo else config.get('load_from')
         if not pretrained:
-            raise ValueError(
+            raise UserError(
                 f'{model if metainfo else "the config"} has no published weights: pass '
                 f'pretrained=PATH, or take one of {", ".join(_published())}')
     removed = _override(config, kwargs)
@@ -110,7 +110,7 @@ def put_on(model: BaseModel, device: Union[str, torch.device]) -> BaseModel:
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError) as error:  # without and with CUDA's libraries
         reason = str(error).splitlines()[0]
-        raise ValueError(f'there is no device {device} here ({reason})') from error
+        raise UserError(f'there is no device {device} here ({reason})') from error
     return model.to(device)
 
 
@@ -124,7 +124,7 @@ def find_config(model: Union[str, Path, Config]) -> Tuple[Config, Optional[Any]]
     ModelHub._register_mmpretrain_models()
     if not ModelHub.has(str(model).lower()):
         close = get_close_matches(str(model).lower(), register(), n=3, cutoff=0.4)
-        raise ValueError(f'no model is named {model}; ' + (
+        raise UserError(f'no model is named {model}; ' + (
             f'close names: {", ".join(close)}' if close else 'list_models() has them'))
     metainfo = ModelHub.get(model)
     return metainfo.config, metainfo
@@ -133,7 +133,7 @@ def find_config(model: Union[str, Path, Config]) -> Tuple[Config, Optional[Any]]
 def _override(config: Config, changes: Dict[str, Any]) -> List[str]:
     """Merge changes into the model's settings; the names of the parts set to None."""
     if 'backbone' in changes and changes['backbone'] is None:
-        raise ValueError(
+        raise UserError(
             'backbone=None: a model is nothing without one. head=None and neck=None '
             'remove parts; another backbone is backbone=dict(type=..., ...)')
     changes = dict(changes)

@@ -6,6 +6,8 @@ import torch
 from mmengine.config import Config
 from mmengine.model import BaseDataPreprocessor, BaseModel
 
+from simclr_mm.errors import UserError
+
 _LOADING = ('LoadImageFromFile', 'PackInputs')
 
 
@@ -156,7 +158,7 @@ def _statistics(preprocessor: BaseDataPreprocessor, source: str) -> Tuple[tuple,
     to_rgb = getattr(preprocessor, 'to_rgb',
                      getattr(preprocessor, '_channel_conversion', False))
     if not to_rgb:
-        raise ValueError(
+        raise UserError(
             f'{source}: data_preprocessor.to_rgb is not True, so it is not known '
             'whether the encoder takes BGR or RGB; if RGB, add --cfg-options '
             'data_preprocessor.to_rgb=True')

@@ -11,6 +11,8 @@ from io import BytesIO
 from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Tuple
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
+from simclr_mm.errors import UserError
+
 _ZIP = b'PK\3\4'
 # Tuples in one another: hash() of very deep ones overflows the C stack, and never ends
 # for those that hold the same one twice on every level.
@@ -61,24 +63,24 @@ def _check_zip(file: BinaryIO, size: int) -> None:
         with ZipFile(file) as archive:
             entries = archive.infolist()
     except BadZipFile as error:
-        raise ValueError('the end of its zip archive is missing') from error
+        raise UserError('the end of its zip archive is missing') from error
     packed = [
         entry.filename for entry in entries
         if entry.compress_type != ZIP_STORED or entry.file_size != entry.compress_size
     ]
     if packed:
-        raise ValueError(f'its entry {packed[0]} is compressed, which PyTorch never '
+        raise UserError(f'its entry {packed[0]} is compressed, which PyTorch never '
                          'does and which could unpack to any size')
     if sum(entry.file_size for entry in entries) > size:
-        raise ValueError('its zip entries overlap')
+        raise UserError('its zip entries overlap')
     if len({entry.filename.lower() for entry in entries}) < len(entries):
-        raise ValueError('its zip archive has two entries of one name')
+        raise UserError('its zip archive has two entries of one name')
     sizes = {entry.filename.partition('/')[2]: entry.file_size for entry in entries}
     for entry in entries:
         if entry.filename.partition('/')[2] == 'data.pkl':
             for key, claimed in _storages(BytesIO(_stored(file, entry))):
                 if claimed > sizes.get(f'data/{key}', 0):
-                    raise ValueError(f'storage {key} claims {claimed} bytes and has '
+                    raise UserError(f'storage {key} claims {claimed} bytes and has '
                                      f'{sizes.get(f"data/{key}", 0)}')
 
 
@@ -99,7 +101,7 @@ def _check_legacy(file: BinaryIO, size: int) -> None:
             storages.update(_storages(file))
     claimed = sum(storages.values())
     if claimed > size:
-        raise ValueError(f'its storages claim {claimed} bytes, the file has {size}')
+        raise UserError(f'its storages claim {claimed} bytes, the file has {size}')
 
 
 class _Value(NamedTuple):
@@ -136,7 +138,7 @@ def _storages(pickled: BinaryIO) -> Iterator[Tuple[str, int]]:
                 if opcode.stack_after:
                     stack.append(_result(opcode, arg, taken))
     except (IndexError, KeyError) as error:
-        raise ValueError('its pickle is broken') from error
+        raise UserError('its pickle is broken') from error
 
 
 def _take(stack: List[_Value], marks: List[int],
@@ -156,7 +158,7 @@ def _take(stack: List[_Value], marks: List[int],
 
 def _result(opcode: pickletools.OpcodeInfo, arg: Any, taken: List[_Value]) -> _Value:
     if opcode.name == 'GLOBAL' and arg.endswith(' bytearray'):
-        raise ValueError('it asks for builtins.bytearray, which could take any size')
+        raise UserError('it asks for builtins.bytearray, which could take any size')
     if not taken:
         return _Value(arg)
     depth = 1 + max(item.depth for item in taken)
@@ -169,7 +171,7 @@ def _result(opcode: pickletools.OpcodeInfo, arg: Any, taken: List[_Value]) -> _V
     else:
         result = _Value(None, depth)
     if result.depth > _DEEPEST or result.size > _LARGEST:
-        raise ValueError(f'it is nested {result.depth} levels deep')
+        raise UserError(f'it is nested {result.depth} levels deep')
     return result
 
 
@@ -179,4 +181,4 @@ def _claim(reference: Any) -> Tuple[str, int]:
         _, kind, key, _, elements = reference[:5]
         return str(key), _ITEM_SIZE.get(kind.split(' ')[1], 1) * int(elements)
     except (TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ValueError('it refers to a storage in an unknown way') from error
+        raise UserError('it refers to a storage in an unknown way') from error

@@ -4,6 +4,8 @@ from typing import Any, Dict, Tuple
 import numpy as np
 from torch import Tensor
 
+from simclr_mm.errors import UserError
+
 from .allow_list import Array, DType, HistoryBuffer
 
 _DEEPEST = 100  # containers inside one another; training checkpoints have about 6
@@ -27,7 +29,7 @@ def finished(content: Any, size: int) -> Any:
     finisher = _Finisher()
     content = finisher.visit(content, 0)
     if finisher.tensor_bytes > _SHARED * size:
-        raise ValueError(f'its tensors claim {finisher.tensor_bytes} bytes, the file '
+        raise UserError(f'its tensors claim {finisher.tensor_bytes} bytes, the file '
                          f'has {size}')
     return content
 
@@ -41,7 +43,7 @@ class _Finisher:
 
     def visit(self, value: Any, depth: int) -> Any:
         if depth > _DEEPEST:
-            raise ValueError(f'it is nested more than {_DEEPEST} levels deep')
+            raise UserError(f'it is nested more than {_DEEPEST} levels deep')
         if id(value) not in self._done:
             self._done[id(value)] = value, value
             self._done[id(value)] = value, self._replacement(value, depth + 1)

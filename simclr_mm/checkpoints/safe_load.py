@@ -11,6 +11,8 @@ from zipfile import is_zipfile
 
 import torch
 
+from simclr_mm.errors import CheckpointError
+
 from .allow_list import allow_list
 from .claims import check_claims
 from .content import finished
@@ -21,10 +23,6 @@ _NAME_HASH = re.compile(r'_\d{8}-([0-9a-f]{8})\.pth$')
 _REFUSED = re.compile(r'GLOBAL (.+?) (?:was not|whose)|unrecognized function (.+?)\.? |'
                       r'(?:object|build) .*but got (.+)')
 _TRUSTED = ContextVar('_TRUSTED', default=False)  # of this thread and this tool
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be used; one line says which, why, and what to do."""
 
 
 def trust_checkpoints() -> None:

@@ -8,8 +8,10 @@ from mmengine.fileio import get_file_backend
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from simclr_mm.files.download import download
-from .safe_load import CheckpointError, load_file
+from simclr_mm.checkpoints.download import download
+from simclr_mm.errors import CheckpointError
+
+from .safe_load import load_file
 from .state_dict import require_finite
 
 # MMEngine logs the name of a loader without its first ten letters, `load_from_`.

@@ -4,8 +4,9 @@ from typing import Any, Dict, List, Mapping
 import torch
 from torch import Tensor, nn
 
+from simclr_mm.errors import CheckpointError
+
 from .probe_keys import fit_probe
-from .safe_load import CheckpointError
 
 _MAX_LISTED = 20  # keys of each kind in an error, about what a terminal shows
 

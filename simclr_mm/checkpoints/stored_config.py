@@ -15,6 +15,7 @@ from mmpretrain import registry as mmpretrain_registry
 
 from simclr_mm import registry
 from simclr_mm.apis.model_zoo import get_model
+
 from . import CheckpointError
 
 _SCOPES = ('simclr_mm', 'mmpretrain', 'mmcv', 'mmengine')

@@ -3,6 +3,7 @@
 The views are those of a run with this seed (randomness.seed) in this epoch.
 """
 import argparse
+from typing import Optional, Sequence
 
 import numpy as np
 from mmengine.config import Config
@@ -13,7 +14,7 @@ from simclr_mm.commands.evaluate.labelled import training_set
 from simclr_mm.visualization.views import make_views, plot_views
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='pretraining config')
@@ -31,11 +32,12 @@ def parse_args() -> argparse.Namespace:
         default='work_dirs/plots/views.png',
         help='picture to write')
     command_line.add_cfg_options(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+@command_line.command
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
     cfg = Config.fromfile(args.config)
     if args.data is not None:
         train_on_folder(cfg, args.data)
@@ -50,7 +52,3 @@ def main() -> None:
         f'Views for pretraining, seed {args.seed}, epoch {args.epoch}: each image '
         'with the boxes of its crops')
     print(f'{args.out} shows the views of images {", ".join(map(str, chosen))}.')
-
-
-if __name__ == '__main__':
-    command_line.run(main)

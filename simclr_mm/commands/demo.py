@@ -2,6 +2,7 @@
 import argparse
 import time
 from pathlib import Path
+from typing import Optional, Sequence
 
 import numpy as np
 from mmengine.config import Config
@@ -17,11 +18,12 @@ CONFIG = Path(simclr_mm.__file__).parent.joinpath(
 PAIRS = 8  # images whose views the report shows
 
 
-def main() -> None:
+@command_line.command
+def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         '--work-dir', default='work_dirs/demo', help='folder of logs and report')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     started = time.time()
     cfg = Config.fromfile(CONFIG)

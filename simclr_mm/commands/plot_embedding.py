@@ -5,18 +5,20 @@ class, or a config whose test images are embedded with CHECKPOINT.
 """
 import argparse
 from pathlib import Path
+from typing import Optional, Sequence
 
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from simclr_mm.commands import command_line
 from simclr_mm.apis import get_model
+from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import test_on_folder
 from simclr_mm.commands.evaluate.labelled import from_config, from_embedding
+from simclr_mm.errors import UserError
 from simclr_mm.visualization.scatter import METHODS, plot_scatter, project
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', help='folder of tools/embed.py, or a config (.py)')
@@ -32,15 +34,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', metavar='PNG', default='work_dirs/plots/embedding.png')
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+@command_line.command
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
     if Path(args.source).is_dir():
         data = from_embedding(args.source, args.max_images, args.seed)
     elif args.checkpoint is None:
-        raise ValueError(f'{args.source} is no folder: give a folder that '
+        raise UserError(f'{args.source} is no folder: give a folder that '
                          'tools/embed.py wrote, or a config and a checkpoint')
     else:
         cfg = Config.fromfile(args.source)
@@ -55,7 +58,3 @@ def main() -> None:
         f'{len(points)} of {data.total} images of {data.name}, '
         f'{data.features.shape[1]} features each')
     print(f'{args.out} shows {len(points)} images of {len(data.classes)} classes.')
-
-
-if __name__ == '__main__':
-    command_line.run(main)

@@ -4,18 +4,20 @@ Histograms of cosines for the projections, which the loss compares, and for the
 features, which are used afterwards.
 """
 import argparse
+from typing import Optional, Sequence
 
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from simclr_mm.commands import command_line
 from simclr_mm.apis import get_model
+from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import train_on_folder
 from simclr_mm.commands.evaluate.labelled import embed_views, training_set
+from simclr_mm.errors import UserError
 from simclr_mm.visualization.similarity import pair_similarities, plot_similarities
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='pretraining config')
@@ -29,13 +31,14 @@ def parse_args() -> argparse.Namespace:
         '--out', metavar='PNG', default='work_dirs/plots/similarity.png')
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+@command_line.command
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
     if not 2 <= args.count <= 5000:
-        raise ValueError(f'--count is {args.count}: take 2 to 5000 images, because the '
+        raise UserError(f'--count is {args.count}: take 2 to 5000 images, because the '
                          'number of pairs grows with the square')
     cfg = Config.fromfile(args.config)
     if args.data is not None:
@@ -50,7 +53,3 @@ def main() -> None:
     plot_similarities(args.out, panels,
                       f'{views} views of {n} images, as training makes them')
     print(f'{args.out} shows the similarities of {n} images.')
-
-
-if __name__ == '__main__':
-    command_line.run(main)

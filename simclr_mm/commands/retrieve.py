@@ -3,6 +3,7 @@
 The folder is embedded once, by tools/embed.py CHECKPOINT FOLDER --out DIR.
 """
 import argparse
+from typing import Optional, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -10,10 +11,11 @@ from rich.table import Table
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.encoder_flags import add_encoder_flags, inferencer_of
 from simclr_mm.commands.embed.retrieval import FeatureIndex, retrieve
+from simclr_mm.errors import UserError
 from simclr_mm.visualization.gallery import plot_gallery
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('query', nargs='+', help='image files')
@@ -28,17 +30,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--checkpoint', help='default: the one that the index was made with')
     add_encoder_flags(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+@command_line.command
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
     index = FeatureIndex(args.index)
     origin = index.record['origin']
     args.checkpoint = args.checkpoint or origin.get('checkpoint')
     args.config = args.config or origin.get('config')
     if args.checkpoint is None:
-        raise ValueError(
+        raise UserError(
             f'{args.index} does not say which checkpoint it was made with: '
             'give it with --checkpoint')
     found = retrieve(inferencer_of(args), index, args.query, args.k)
@@ -54,7 +57,3 @@ def main() -> None:
         f'The {args.k} nearest of {index.record["images"]} images in '
         f'{index.folder.name}, by cosine similarity')
     print(f'{args.out} shows them.')
-
-
-if __name__ == '__main__':
-    command_line.run(main)

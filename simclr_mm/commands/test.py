@@ -4,6 +4,7 @@ The metrics are also written to <work dir>/evaluation/, for tools/report.py.
 """
 import argparse
 import time
+from typing import Optional, Sequence
 
 import mmengine
 from mmengine.dist import is_main_process
@@ -14,7 +15,7 @@ from simclr_mm.commands.command_line.data_folder import test_on_folder
 from simclr_mm.commands.evaluate.evaluation_run import run_of_metrics
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
@@ -34,11 +35,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision (GPU)')
     command_line.add_common_flags(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+@command_line.command
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
     cfg = command_line.load_config(args)
     cfg.load_from = args.checkpoint
     if args.data is not None:
@@ -59,7 +61,3 @@ def main() -> None:
     print(f'results: {results}')
     if args.out is not None and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)
-
-
-if __name__ == '__main__':
-    command_line.run(main)

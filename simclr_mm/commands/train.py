@@ -1,14 +1,16 @@
 """Train a config: pretraining, linear evaluation or fine-tuning."""
 import argparse
+from typing import Optional, Sequence
 
 from mmengine.config import Config
 from mmengine.device import get_device
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import train_on_folder
+from simclr_mm.errors import UserError
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument(
@@ -43,7 +45,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='start the loader workers anew in each epoch')
     command_line.add_common_flags(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
@@ -54,13 +56,13 @@ def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
         command_line.remove_validation(cfg)
     if args.pretrained is not None:
         if 'init_cfg' not in cfg.model.backbone:
-            raise ValueError(
+            raise UserError(
                 f'--pretrained: {args.config} trains its encoder from scratch. To '
                 'continue from weights use --cfg-options load_from=PATH.')
         cfg.model.backbone.init_cfg.checkpoint = args.pretrained
     if args.amp:
         if get_device() == 'cpu':
-            raise ValueError(
+            raise UserError(
                 '--amp: fp16 needs a GPU, and there is none: leave it out.')
         cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16')
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
@@ -75,13 +77,10 @@ def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
                 cfg[name].persistent_workers = False
 
 
-def main() -> None:
-    args = parse_args()
+@command_line.command
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
     cfg = command_line.load_config(args)
     enter_flags(cfg, args)
     command_line.merge_cfg_options(cfg, args.cfg_options)
     command_line.build_runner(cfg).train()
-
-
-if __name__ == '__main__':
-    command_line.run(main)

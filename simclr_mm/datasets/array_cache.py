@@ -13,6 +13,7 @@ import numpy as np
 from filelock import FileLock
 from mmengine.logging import print_log
 
+from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 
 FOLDER = '.simclr_mm_cache'
@@ -106,7 +107,7 @@ def _open(stem: Path) -> Optional[Arrays]:
         with np.load(labels_file) as stored:
             labels, classes = stored['labels'], stored['classes'].tolist()
         if images.dtype != np.uint8 or images.shape[:1] != labels.shape:
-            raise ValueError(f'{len(images)} images, {len(labels)} labels')
+            raise UserError(f'{len(images)} images, {len(labels)} labels')
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         print_log(
             f'{images_file} is damaged and will be made again: {error}',

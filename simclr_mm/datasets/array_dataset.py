@@ -9,6 +9,7 @@ from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.transforms import PackInputs
 from mmpretrain.structures import DataSample
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import FUNCTIONS
 from simclr_mm.transforms import TwoViews
 
@@ -42,7 +43,7 @@ class ArrayDataset(BaseDataset):
                  batched: bool = False,
                  **kwargs) -> None:
         if split not in self.SPLITS:
-            raise ValueError(f'{type(self).__name__}.split is {split!r}: choose one of '
+            raise UserError(f'{type(self).__name__}.split is {split!r}: choose one of '
                              f'{", ".join(self.SPLITS)}.')
         self.split = split
         self.with_label = with_label
@@ -108,7 +109,7 @@ class ArrayDataset(BaseDataset):
     def _views(self) -> TwoViews:
         steps = self.pipeline.transforms
         if [type(step) for step in steps] != [TwoViews, PackInputs]:
-            raise ValueError(
+            raise UserError(
                 f'{type(self).__name__}(batched=True) needs the pipeline '
                 "[dict(type='simclr_mm.TwoViews', ...), dict(type='PackInputs')], got "
                 f'{[type(step).__name__ for step in steps]}: move transforms into '

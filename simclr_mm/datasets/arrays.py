@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torchvision import datasets as torchvision_datasets
 
+from simclr_mm.errors import MissingFileError
 from simclr_mm.registry import DATASETS
 
 from .array_cache import Arrays, cached_arrays, files_key
@@ -145,7 +146,7 @@ class TinyImageNet(_CachedDataset):
     def load_arrays(self) -> Arrays:
         folder = Path(self.data_root, self.split)
         if not folder.is_dir():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'there is no folder {folder.absolute()}. To fetch Tiny-ImageNet: curl '
                 '-LO http://cs231n.stanford.edu/tiny-imagenet-200.zip && unzip -q '
                 f'tiny-imagenet-200.zip && mkdir -p {folder.parent.parent} && mv '
@@ -193,7 +194,7 @@ class InMemoryFolder(_CachedDataset):
 
     def load_arrays(self) -> Arrays:
         if not os.path.isdir(self.data_root):
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'there is no folder {os.path.abspath(self.data_root)}: give the '
                 'folder of your images as data_root of the dataset.')
         return self._decode(class_folders([self.data_root]), self.size)

@@ -10,6 +10,7 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 from rich.progress import track
 
+from simclr_mm.errors import UserError
 from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
 from simclr_mm.transforms.crop import resized_crop
 
@@ -44,7 +45,7 @@ def class_folders(folders: Sequence[str]) -> LabelledFiles:
         first_parts = (file[below:].split(os.sep)[0] for file in files)
         labels += [label_of.get(part, -1) for part in first_parts]
     if not paths:
-        raise ValueError(f'{folders[0]} holds no <class>/<image> files.')
+        raise UserError(f'{folders[0]} holds no <class>/<image> files.')
     return LabelledFiles(paths, labels, classes)
 
 
@@ -87,7 +88,7 @@ def read_images(paths: Sequence[str], size: Optional[int] = None) -> np.ndarray:
             transient=True)
         problems = [problem for problem in shown if problem]
     if problems:
-        raise ValueError(
+        raise UserError(
             f'{len(problems)} of {len(paths)} images cannot be held in one array: '
             f'{"; ".join(problems[:3])} Remove or mend them; for images of mixed '
             "sizes use type='simclr_mm.InMemoryFolder' with size=, or "
@@ -111,7 +112,7 @@ def _read(path: str, size: Optional[int]) -> np.ndarray:
 def _check_memory(number: int, shape: Tuple[int, ...]) -> None:
     needed, free = number * int(np.prod(shape)), free_memory()
     if free is not None and needed > free:
-        raise ValueError(
+        raise UserError(
             f'{number} images of {shape[1]} x {shape[0]} pixels take '
             f'{needed / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB of memory are free: '
             "use type='simclr_mm.ImageFolder', which reads files while it trains, or a "

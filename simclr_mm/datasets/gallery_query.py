@@ -7,6 +7,7 @@ from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
 
@@ -106,7 +107,7 @@ def class_balanced_subset(labels: np.ndarray, per_class: int, seed: int) -> np.n
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         if len(members) < per_class:
-            raise ValueError(f'class {label} has {len(members)} images, {per_class} of '
+            raise UserError(f'class {label} has {len(members)} images, {per_class} of '
                              'each class were asked for: ask for fewer.')
         rows.append(rng.choice(members, per_class, replace=False))
     return np.sort(np.concatenate(rows))

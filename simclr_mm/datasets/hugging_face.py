@@ -4,6 +4,7 @@ from typing import Callable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
 
@@ -54,7 +55,7 @@ class HuggingFaceImages(StoredImages):
         datasets = optional_package('datasets', 'parquet', type(self).__name__)
         table = self._load(datasets)
         if self.image_column not in table.column_names:
-            raise ValueError(
+            raise UserError(
                 f'{self.data_root} has no column {self.image_column!r}, only '
                 f'{", ".join(table.column_names)}: give image_column.')
         if isinstance(table.features[self.image_column], datasets.Image):
@@ -101,7 +102,7 @@ class HuggingFaceImages(StoredImages):
             files = sorted(map(str, folder.glob('*.parquet'))) or sorted(
                 map(str, folder.glob('*.arrow')))
         if not files:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'{Path(self.data_root).absolute()} holds neither *.parquet nor '
                 '*.arrow: give their folder as data_root.')
         kind = 'arrow' if files[0].endswith('.arrow') else 'parquet'
@@ -109,6 +110,6 @@ class HuggingFaceImages(StoredImages):
 
     def _split_of(self, splits):
         if self.split not in splits:
-            raise ValueError(f'{self.data_root} has no split {self.split!r}, only '
+            raise UserError(f'{self.data_root} has no split {self.split!r}, only '
                              f'{", ".join(splits)}: give split.')
         return splits[self.split]

@@ -5,6 +5,7 @@ from typing import Callable, List, Sequence, Union
 
 from mmpretrain.datasets import BaseDataset
 
+from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.registry import DATASETS
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
@@ -46,12 +47,12 @@ class ImageFolder(BaseDataset):
     def load_data_list(self) -> list:
         root = Path(self.data_root)
         if not root.is_dir():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'there is no folder {root.absolute()}: give the folder of your images '
                 'with --data DIR or train_dataloader.dataset.data_root.')
         paths = image_paths(root, self.extensions)
         if not paths:
-            raise ValueError(
+            raise UserError(
                 f'{root.absolute()} holds no image, at any depth: looked for '
                 f'{", ".join(self.extensions)}. Give another folder (of a '
                 'config: with --data DIR), or your endings as extensions of the '

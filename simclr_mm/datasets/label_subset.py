@@ -9,6 +9,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import DATASETS
 
 from .gallery_query import class_balanced_subset
@@ -54,12 +55,12 @@ def label_subset(dataset: dict,
     """
     given = dict(share=share, per_class=per_class, list_file=list_file)
     if sum(value is not None for value in given.values()) != 1:
-        raise ValueError('LabelSubset takes exactly one of share, per_class and '
+        raise UserError('LabelSubset takes exactly one of share, per_class and '
                          f'list_file, not {given}.')
     names = None if list_file is None else _read_list(list_file)
     built = MMPRETRAIN_DATASETS.build(dataset)
     if not isinstance(built, BaseDataset):
-        raise ValueError(f'LabelSubset.dataset is {dataset["type"]}: it has to be one '
+        raise UserError(f'LabelSubset.dataset is {dataset["type"]}: it has to be one '
                          "of MMEngine's BaseDatasets, which know their images.")
     size = len(built)
     if names is not None:
@@ -69,7 +70,7 @@ def label_subset(dataset: dict,
     elif per_class >= 1:
         rows = class_balanced_subset(_labels(built), per_class, seed)
     else:
-        raise ValueError(f'LabelSubset.per_class = {per_class}: give at least 1.')
+        raise UserError(f'LabelSubset.per_class = {per_class}: give at least 1.')
     if rest:
         rows = np.setdiff1d(np.arange(size), rows)
     built.get_subset_(rows.tolist())
@@ -101,7 +102,7 @@ def stratified_subset(labels: np.ndarray, share: float, seed: int) -> np.ndarray
         than the number of classes and may leave a small class out.
     """
     if not 0 < share <= 1:
-        raise ValueError(f'LabelSubset.share = {share}: give a number above 0 and up '
+        raise UserError(f'LabelSubset.share = {share}: give a number above 0 and up '
                          'to 1, 0.01 for 1 %.')
     rng = np.random.default_rng(seed)
     rows = []
@@ -116,7 +117,7 @@ def _labels(dataset: BaseDataset) -> np.ndarray:
     try:
         return dataset.get_gt_labels()  # (n,)
     except KeyError as error:
-        raise ValueError(
+        raise UserError(
             f'LabelSubset.dataset is {type(dataset).__name__} with images that have no '
             f'{error}: choose a split whose images all have a label.') from error
 
@@ -126,17 +127,17 @@ def _read_list(list_file: str) -> List[str]:
     path = Path(list_file)
     if not path.is_file():
         part = '10percent.txt' if '10' in path.name else '1percent.txt'
-        raise ValueError(
+        raise UserError(
             f'LabelSubset.list_file: there is no file {path.absolute()}. That of '
             f'ImageNet: curl -L --create-dirs -o {path} {_PUBLISHED}{part}. For other '
             'images set list_file=None and share or per_class instead.')
     names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated:
-        raise ValueError(f'{path} lists images more than once ({len(repeated)}): '
+        raise UserError(f'{path} lists images more than once ({len(repeated)}): '
                          f'{_first(repeated)}. Remove the repetitions.')
     if not names:
-        raise ValueError(f'{path} lists no image.')
+        raise UserError(f'{path} lists no image.')
     return names
 
 
@@ -154,7 +155,7 @@ def _rows_of_names(dataset: BaseDataset, names: List[str],
     for row in range(len(dataset)):
         path = dataset.get_data_info(row).get('img_path')
         if path is None:
-            raise ValueError(
+            raise UserError(
                 f'LabelSubset.list_file: the images of {type(dataset).__name__} are no '
                 'files and have no names; set share or per_class instead.')
         for name in by_file.get(posixpath.basename(path), ()):
@@ -162,18 +163,18 @@ def _rows_of_names(dataset: BaseDataset, names: List[str],
                 found[name].append(row)
     missing = [name for name, rows in found.items() if not rows]
     if missing:
-        raise ValueError(
+        raise UserError(
             f'{list_file} lists {len(names)} images, {len(missing)} of which are not '
             f'among the {len(dataset)} of {type(dataset).__name__}: {_first(missing)}. '
             'Is it the list of this dataset, and is the dataset complete?')
     several = [name for name, rows in found.items() if len(rows) > 1]
     if several:
-        raise ValueError(
+        raise UserError(
             f'{list_file} has names that belong to several images ({len(several)}): '
             f'{_first(several)}. Write <class>/<file>.')
     chosen = np.sort([row for rows in found.values() for row in rows])
     if len(np.unique(chosen)) < len(chosen):
-        raise ValueError(f'{list_file} lists an image by two names, with and without '
+        raise UserError(f'{list_file} lists an image by two names, with and without '
                          'its folder. Remove one of them.')
     return chosen
 

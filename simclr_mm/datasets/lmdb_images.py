@@ -7,6 +7,7 @@ from typing import List, Optional, Tuple
 import numpy as np
 from mmengine.fileio import LmdbBackend
 
+from simclr_mm.errors import MissingFileError
 from simclr_mm.registry import DATASETS
 
 from .pack_index import read_index
@@ -35,7 +36,7 @@ class LMDBImages(StoredImages):
         folder = Path(self.data_root)
         for name in ('data.mdb', LIST):
             if not (folder / name).is_file():
-                raise FileNotFoundError(
+                raise MissingFileError(
                     f'there is no {(folder / name).absolute()}: give the folder of a '
                     'database by tools/pack.py --format lmdb as data_root.')
         pack = read_index(folder)

@@ -3,6 +3,8 @@ import json
 from pathlib import Path
 from typing import List, Optional
 
+from simclr_mm.errors import UserError
+
 from .image_folder import EXTENSIONS
 from .shard_cache import is_url
 
@@ -26,7 +28,7 @@ def read_index(folder: Path) -> Optional[dict]:
     if path.is_file():
         return parse_index(path.read_bytes(), str(path))
     if Path(folder, WORK).is_dir():
-        raise ValueError(f'{folder} is half a pack: call tools/pack.py again with the '
+        raise UserError(f'{folder} is half a pack: call tools/pack.py again with the '
                          'same arguments, and it goes on.')
     return None
 
@@ -51,7 +53,7 @@ def parse_index(content: bytes, source: str) -> dict:
     except ValueError:  # a server may answer with a page of HTML
         index = None
     if not isinstance(index, dict) or index.get('pack_version') != 1:
-        raise ValueError(f'{source} is no index of tools/pack.py that this version of '
+        raise UserError(f'{source} is no index of tools/pack.py that this version of '
                          'simclr_mm knows: pack anew, or update simclr_mm.')
     return index
 
@@ -67,7 +69,7 @@ def require_whole(folder: Path, index: dict) -> None:
         size = path.stat().st_size if path.is_file() else None
         if size != shard['bytes']:
             problem = 'is missing' if size is None else f'has {size} bytes'
-            raise ValueError(f'{path} {problem}, {INDEX} says {shard["bytes"]}: copy it'
+            raise UserError(f'{path} {problem}, {INDEX} says {shard["bytes"]}: copy it'
                              ' again, or pack anew with --restart.')
 
 

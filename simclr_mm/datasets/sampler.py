@@ -7,6 +7,7 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import DATA_SAMPLERS
 
 
@@ -102,14 +103,14 @@ class ResumableSampler(Sampler):
         self.epoch = 0
         self.start = 0
         if len(self) == 0:
-            raise ValueError(
+            raise UserError(
                 f'train_dataloader.dataset has {self.num_images} images for '
                 f'{self.world_size} processes: every process needs at least one.')
         self.shards_at_once = shards_at_once
         self.is_remote = getattr(dataset, 'is_remote', False)
         self.shards = None if shards_at_once is None else self._shards_of(dataset)
         if self.is_remote and shuffle and self.shards is None:
-            raise ValueError(
+            raise UserError(
                 'train_dataloader.dataset fetches shards, one for nearly every image '
                 'in this order: write train_dataloader.sampler.shards_at_once=16.')
 
@@ -117,11 +118,11 @@ class ResumableSampler(Sampler):
         """(N,) the shard of each image, numbered from 0 without gaps."""
         key = 'train_dataloader.sampler.shards_at_once'
         if self.shards_at_once < 1 or not self.shuffle:
-            raise ValueError(f'{key} = {self.shards_at_once}: give a number from 1, '
+            raise UserError(f'{key} = {self.shards_at_once}: give a number from 1, '
                              'with shuffle=True, or leave it out.')
         shards_of_images = getattr(dataset, 'shards_of_images', None)
         if shards_of_images is None:
-            raise ValueError(f'{key} is for simclr_mm.TarShards; this dataset has no '
+            raise UserError(f'{key} is for simclr_mm.TarShards; this dataset has no '
                              'shards: leave it out.')
         self.shard_ids, shards = torch.as_tensor(
             shards_of_images()).unique(return_inverse=True)

@@ -9,8 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
-from simclr_mm.files.atomic import atomic_file
-from simclr_mm.files.download import cache_home
+from simclr_mm.files import atomic_file, cache_home
 from simclr_mm.files.http import transfer
 
 from .stored_images import optional_package

@@ -8,6 +8,7 @@ import mmcv
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
+from simclr_mm.errors import MissingPackageError, UserError
 from simclr_mm.transforms import LoadImageFromFile
 
 
@@ -39,7 +40,7 @@ class StoredImages(BaseDataset):
         for step in self.pipeline.transforms:
             if (isinstance(step, mmcv.transforms.LoadImageFromFile)
                     and not isinstance(step, LoadImageFromFile)):
-                raise ValueError(
+                raise UserError(
                     f"{type(self).__name__}: mmcv's LoadImageFromFile opens files, and "
                     "here are none: write dict(type='simclr_mm.LoadImageFromFile') in "
                     'the pipeline.')
@@ -70,12 +71,12 @@ class StoredImages(BaseDataset):
     def load_data_list(self) -> list:
         self.labels, classes, images = self.find()
         if self.with_label and (self.labels is None or (self.labels < 0).any()):
-            raise ValueError(
+            raise UserError(
                 f'{self.data_root} holds images without a label: write with_label=False'
                 f' in the {type(self).__name__} of the config, or pack a folder of '
                 'class folders.')
         if images == 0:
-            raise ValueError(f'{self.data_root} holds no image.')
+            raise UserError(f'{self.data_root} holds no image.')
         if classes is not None:
             self._metainfo.setdefault('classes', tuple(classes))
         return [dict(row=row) for row in range(images)]
@@ -109,5 +110,5 @@ def optional_package(name: str, extra: str, use: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != name.split('.')[0]:
             raise
-        raise ImportError(f'{use} needs {name.split(".")[0]}: '
+        raise MissingPackageError(f'{use} needs {name.split(".")[0]}: '
                           f"pip install 'simclr_mm[{extra}]'") from error

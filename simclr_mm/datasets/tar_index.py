@@ -10,8 +10,8 @@ import numpy as np
 from filelock import FileLock
 from rich.progress import track
 
-from simclr_mm.files.atomic import atomic_file
-from simclr_mm.files.download import cache_home
+from simclr_mm.errors import UserError
+from simclr_mm.files import atomic_file, cache_home
 
 from .image_folder import EXTENSIONS
 
@@ -104,7 +104,7 @@ def _images_of(path: Path) -> List[Tuple[int, int, int, bytes]]:
             _require_end(tar)
             return images
     except tarfile.TarError as error:
-        raise ValueError(
+        raise UserError(
             f'{path}: {error}: not a whole, uncompressed tar file. Images are read at '
             'their places, so unpack a compressed one (gunzip), and fetch a damaged '
             'one again.') from error
@@ -138,7 +138,7 @@ def _samples(tar: tarfile.TarFile) -> Iterator[dict]:
 def _label(tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
     text = tar.extractfile(member).read()
     if not text.strip().isdigit():
-        raise ValueError(f'{tar.name}: {member.name} holds {text[:20]!r}, which is no '
+        raise UserError(f'{tar.name}: {member.name} holds {text[:20]!r}, which is no '
                          'label: write the number of a class, from 0.')
     return int(text)
 

@@ -9,6 +9,7 @@ from typing import BinaryIO, Callable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
 
@@ -120,7 +121,7 @@ class TarShards(StoredImages):
         if pack is None:
             return None
         if pack['format'] != 'tar':
-            raise ValueError(f'{self.data_root} is a pack of format {pack["format"]}, '
+            raise UserError(f'{self.data_root} is a pack of format {pack["format"]}, '
                              'TarShards reads tar.')
         if self.is_remote:
             rows = self.cache.fetch(f'{root}/{TAR_INDEX}')
@@ -146,7 +147,7 @@ class TarShards(StoredImages):
         else:
             self.paths = sorted(map(str, Path(root).glob(self.shards)))
         if not self.paths:
-            raise FileNotFoundError(f'{Path(root).absolute()} holds no {self.shards}: '
+            raise MissingFileError(f'{Path(root).absolute()} holds no {self.shards}: '
                                     'give the folder of your shards as data_root.')
         self.sizes = [None] * len(self.paths)
         if self.is_remote:

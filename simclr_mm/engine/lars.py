@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import OPTIMIZERS
 
 _NUMBERS = ('lr', 'momentum', 'weight_decay', 'eta')
@@ -57,7 +58,7 @@ class LARS(Optimizer):
         _check('weight_decay', weight_decay, 'a number >= 0', lambda x: x >= 0)
         _check('eta', eta, 'a number > 0', lambda x: x > 0)
         if trust_denominator not in ('sum', 'parts'):
-            raise ValueError("trust_denominator must be 'sum' or 'parts', got "
+            raise UserError("trust_denominator must be 'sum' or 'parts', got "
                              f'{trust_denominator!r}: set '
                              'optim_wrapper.optimizer.trust_denominator')
         super().__init__(
@@ -102,7 +103,7 @@ class LARS(Optimizer):
                 if p.grad is not None:
                     adapted = group['include_1d'] or p.ndim > 1
                     form = group['trust_denominator'] if adapted else None
-                    alike[p.device, p.dtype, form, *numbers].append(p)
+                    alike[(p.device, p.dtype, form, *numbers)].append(p)
         return [(dict(zip(('form', *_NUMBERS), key[2:])), params)
                 for key, params in alike.items()]
 
@@ -163,5 +164,5 @@ def _trust(params: list[Tensor], updates: list[Tensor], form: str, weight_decay:
 
 def _check(name: str, value: float, expected: str, valid: Callable) -> None:
     if not isinstance(value, (int, float)) or not valid(value):
-        raise ValueError(f'{name} must be {expected}, got {value!r}: set '
+        raise UserError(f'{name} must be {expected}, got {value!r}: set '
                          f'optim_wrapper.optimizer.{name}')

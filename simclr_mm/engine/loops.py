@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from simclr_mm.datasets import ResumableSampler
+from simclr_mm.errors import UserError
 from simclr_mm.registry import LOOPS
 
 from .allocator import start_worker
@@ -48,7 +49,7 @@ def build_train_dataloader(runner: Runner, dataloader: dict) -> DataLoader:
             ranks would not share one permutation.
     """
     if runner._randomness_cfg.get('diff_rank_seed', False):
-        raise ValueError(
+        raise UserError(
             'randomness.diff_rank_seed = True: the ranks could not share one '
             'permutation of the images. Views differ by image anyway; leave it out.')
     dataset = dict(type='simclr_mm.ReplaceUnreadable', dataset=dataloader['dataset'])
@@ -58,19 +59,19 @@ def build_train_dataloader(runner: Runner, dataloader: dict) -> DataLoader:
                                      seed=runner.seed)
     loader.worker_init_fn = functools.partial(start_worker, loader.worker_init_fn)
     if not isinstance(loader.sampler, ResumableSampler):
-        raise ValueError(
+        raise UserError(
             f'train_dataloader.sampler is {type(loader.sampler).__name__}: the loops '
             "of simclr_mm need dict(type='simclr_mm.ResumableSampler').")
     collate = getattr(loader.collate_fn, 'func', loader.collate_fn)
     if loader.dataset.batched and collate in (default_collate, pseudo_collate):
-        raise ValueError(
+        raise UserError(
             f'train_dataloader.collate_fn is {collate.__name__}, which puts single '
             "samples together: write dict(type='simclr_mm.collate') for a dataset with "
             'batched=True.')
     images = len(loader.dataset)
     global_batch = loader.batch_size * runner.world_size
     if len(loader) == 0:
-        raise ValueError(
+        raise UserError(
             f'the training dataset has {images} images, fewer than one batch: '
             f'train_dataloader.batch_size = {loader.batch_size} on '
             f'{runner.world_size} process(es) takes {global_batch}. Lower '

@@ -6,6 +6,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import OPTIM_WRAPPERS
 
 _DTYPES = ('auto', 'bfloat16', 'float32')
@@ -40,7 +41,7 @@ class AutocastOptimWrapper(OptimWrapper):
 
     def __init__(self, dtype: str = 'auto', **kwargs) -> None:
         if dtype not in _DTYPES:
-            raise ValueError(
+            raise UserError(
                 f'optim_wrapper.dtype must be one of {_DTYPES}, got {dtype!r}; for '
                 "fp16 write optim_wrapper.type='AmpOptimWrapper'.")
         super().__init__(**kwargs)

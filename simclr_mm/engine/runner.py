@@ -4,8 +4,7 @@ from typing import Callable, Dict, List, Optional, Union
 
 import torch
 from mmengine.dist import is_distributed
-from mmengine.model import (MMDistributedDataParallel, is_model_wrapper,
-                            revert_sync_batchnorm)
+from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as _Runner
@@ -13,7 +12,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from simclr_mm.checkpoints import CheckpointError, install_safe_loading
+from simclr_mm.checkpoints import install_safe_loading
+from simclr_mm.errors import CheckpointError, MissingFileError, UserError
 from simclr_mm.models import SimCLR
 from simclr_mm.registry import RUNNERS
 
@@ -59,7 +59,7 @@ class Runner(_Runner):
     def setup_env(self, env_cfg: Dict) -> None:
         if self.distributed and not torch.cuda.is_available() and not is_distributed():
             if self.launcher != 'pytorch':
-                raise ValueError(
+                raise UserError(
                     f'--launcher {self.launcher} needs GPUs: start ranks on CPUs with '
                     'tools/dist_train.sh or torchrun and --launcher pytorch.')
             torch.distributed.init_process_group(
@@ -77,7 +77,7 @@ class Runner(_Runner):
             return _Runner.build_dataloader(dataloader, *args, **kwargs)
         except FileNotFoundError as error:
             options = ' '.join(_data_roots(dataloader['dataset']))
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'{error}. Put the data there, or name their place: --data DIR, or '
                 f'--cfg-options {options}') from error
 
@@ -89,7 +89,7 @@ class Runner(_Runner):
         if not self.distributed or torch.cuda.is_available():
             return super().wrap_model(model_wrapper_cfg, model)
         if model_wrapper_cfg is not None:
-            raise ValueError('model_wrapper_cfg needs GPUs: on CPU ranks the model is '
+            raise UserError('model_wrapper_cfg needs GPUs: on CPU ranks the model is '
                              'wrapped in MMDistributedDataParallel. Leave it out.')
         if any(isinstance(m, nn.modules.batchnorm._NormBase) for m in model.modules()):
             self.logger.warning(
@@ -103,7 +103,7 @@ class Runner(_Runner):
     def _maybe_compile(self, target: str) -> None:
         model = self.model.module if is_model_wrapper(self.model) else self.model
         if self.cfg.get('compile') and isinstance(model, SimCLR):
-            raise ValueError(
+            raise UserError(
                 f'compile = {self.cfg.compile} compiles {target} with its data and its '
                 'loss, which is slow or fails. Leave it out and compile the backbone: '
                 f'model.compile_backbone={self.cfg.compile}')
@@ -126,7 +126,7 @@ class Runner(_Runner):
                 if scheduler.get(key, 0) > last
             ]
             for key in beyond:
-                raise ValueError(
+                raise UserError(
                     f'param_scheduler.{i}.{key} = {scheduler[key]} {unit} is not '
                     f'within training, train_cfg.{limit} = {length}. Change one of '
                     'them, for example with --cfg-options '
@@ -186,7 +186,7 @@ class Runner(_Runner):
         layout = data_layout(self)
         saved = self.message_hub.runtime_info.get(DATA_LAYOUT, layout)
         if saved != layout:
-            raise ValueError(
+            raise UserError(
                 f'{filename} was saved by a run of {saved}, this one has {layout}: '
                 'resume with the same dataset, train_dataloader.batch_size and number '
                 'of processes, or start anew from it with load_from.')

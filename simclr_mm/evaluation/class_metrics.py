@@ -9,6 +9,7 @@ import torch
 from mmpretrain.evaluation import VOCAveragePrecision
 from sklearn.metrics import recall_score
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import METRICS
 
 
@@ -46,7 +47,7 @@ def voc07_map(scores: np.ndarray, targets: np.ndarray) -> float:
         if (targets[:, k] == 1).any()
     ]
     if not values:
-        raise ValueError('voc07_map: none of the images has a class')
+        raise UserError('voc07_map: none of the images has a class')
     return float(np.mean(values))
 
 

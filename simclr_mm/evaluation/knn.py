@@ -7,6 +7,7 @@ from mmengine.device import get_device
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import METRICS
 
 CHUNK = 256  # queries at a time: 256 x 1.28 million similarities are 1.3 GB
@@ -39,11 +40,11 @@ def knn_predict(query: Tensor,
         ValueError: k is not in [1, g], or temperature <= 0.
     """
     if not 1 <= k <= len(gallery):
-        raise ValueError(
+        raise UserError(
             f'kNN: k = {k}, but the gallery has {len(gallery)} features: choose k from '
             '1 to that.')
     if temperature <= 0:
-        raise ValueError(f'kNN: temperature = {temperature}: give a positive number.')
+        raise UserError(f'kNN: temperature = {temperature}: give a positive number.')
     device = gallery.device if device is None else device
     gallery = F.normalize(gallery.to(device, torch.float32), dim=1)
     labels = labels.to(device)
@@ -94,12 +95,12 @@ class KNNAccuracy(BaseMetric):
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
             if sample['feature'].ndim != 1:
-                raise ValueError(
+                raise UserError(
                     'KNNAccuracy: the validation images come in views, '
                     f'{tuple(sample["feature"].shape)} features of one image: compare '
                     'single images, without simclr_mm.TwoViews in the pipeline.')
             if 'gallery' not in sample:
-                raise ValueError(
+                raise UserError(
                     'KNNAccuracy: samples do not say whether they are gallery or '
                     'query: give the dataloader a '
                     "dict(type='simclr_mm.GalleryAndQuery').")

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import METRICS
 
 CHUNK = 1024  # rows at a time: 1024 x 10,000 similarities are 40 MB
@@ -115,7 +116,7 @@ class LabelFreeMetrics(BaseMetric):
     def __init__(self, max_samples: int = 10_000, collect_device: str = 'cpu') -> None:
         super().__init__(collect_device=collect_device)
         if max_samples < 2:
-            raise ValueError(f'LabelFreeMetrics: max_samples is {max_samples}: the '
+            raise UserError(f'LabelFreeMetrics: max_samples is {max_samples}: the '
                              'measures compare images, give 2 or more.')
         self.max_samples = max_samples
 
@@ -128,7 +129,7 @@ class LabelFreeMetrics(BaseMetric):
             if sample.get('gallery'):
                 continue
             if 'sample_idx' not in sample:
-                raise ValueError('LabelFreeMetrics: samples do not say which they are: '
+                raise UserError('LabelFreeMetrics: samples do not say which they are: '
                                  "leave 'sample_idx' in PackInputs.meta_keys.")
             # With the path, because datasets joined in one each count from 0.
             key = int(sample['sample_idx']), sample.get('img_path')
@@ -143,7 +144,7 @@ class LabelFreeMetrics(BaseMetric):
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         kept = self._chosen({k: v for rank in results for k, v in rank.items()})
         if len(kept) < 2:
-            raise ValueError(f'LabelFreeMetrics: {len(kept)} image(s) to compare: '
+            raise UserError(f'LabelFreeMetrics: {len(kept)} image(s) to compare: '
                              'validate on two or more.')
         x = torch.from_numpy(np.stack(list(kept.values())))  # (m, C) or (m, V, C)
         views = x if x.ndim == 3 else x[:, None]  # (m, V, C)

@@ -7,6 +7,7 @@ from mmengine.device import get_device
 from sklearn.model_selection import train_test_split
 
 from simclr_mm.datasets import class_balanced_subset
+from simclr_mm.errors import UserError
 
 from .class_metrics import top1
 from .logistic_regression import LogisticRegression
@@ -102,7 +103,7 @@ def _stratified(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Rows of a share of the examples, the same of each class."""
     counts = np.unique(labels, return_counts=True)[1]
     if counts.min() < 2 or share * len(labels) < len(counts):
-        raise ValueError(f'linear evaluation: {len(labels)} training images of '
+        raise UserError(f'linear evaluation: {len(labels)} training images of '
                          f'{len(counts)} classes, {counts.min()} of the smallest, are '
                          'too few to hold some of each class out for validation: use '
                          'linear_probe with a fixed penalty.')

@@ -4,6 +4,7 @@ from typing import Dict, List, Sequence
 import torch
 from mmengine.evaluator import BaseMetric
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import METRICS
 
 
@@ -36,13 +37,13 @@ class ProbeAccuracy(BaseMetric):
                 self.results.append(None)
                 continue
             if 'pred_score' not in sample:
-                raise ValueError(
+                raise UserError(
                     'ProbeAccuracy: the model predicts no classes: set '
                     'model.online_probe=dict(num_classes=...), and validate on single '
                     'images, without TwoViews.')
             scores = sample['pred_score']  # (K)
             if max(self.topk) > len(scores):
-                raise ValueError(f'ProbeAccuracy: topk = {tuple(self.topk)}, but the '
+                raise UserError(f'ProbeAccuracy: topk = {tuple(self.topk)}, but the '
                                  f'probe has {len(scores)} classes.')
             hits = scores.topk(max(self.topk)).indices == sample['gt_label']  # (k)
             self.results.append([bool(hits[:k].any()) for k in self.topk])

@@ -15,6 +15,7 @@ import mmpretrain
 import sklearn
 import torch
 
+from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.version import __version__
 
@@ -113,13 +114,13 @@ def read_run(path: Union[str, Path]) -> Optional[EvaluationRun]:
         return None
     missing = {each.name for each in fields(EvaluationRun)} - set(content)
     if missing:
-        raise ValueError(
+        raise UserError(
             f'{path} is no {SCHEMA} file: it lacks {", ".join(sorted(missing))}')
     try:
         results = [Result(**result) for result in content.pop('results')]
         return EvaluationRun(**content, results=results)
     except TypeError as error:
-        raise ValueError(f'{path} is no {SCHEMA} file: {error}') from error
+        raise UserError(f'{path} is no {SCHEMA} file: {error}') from error
 
 
 def hardware(device: Optional[str] = None) -> str:

@@ -9,8 +9,14 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, build_opener
 
 from rich.console import Console
-from rich.progress import (BarColumn, DownloadColumn, Progress, TextColumn,
-                           TimeRemainingColumn, TransferSpeedColumn)
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 _TIMEOUT = 30  # seconds without a byte before a connection counts as lost
 _WAIT = 1  # seconds before the second attempt, doubled for each further one

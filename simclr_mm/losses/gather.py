@@ -7,6 +7,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from simclr_mm.errors import UserError
+
 
 def world_size() -> int:
     """Processes in the job, 1 without torch.distributed."""
@@ -24,10 +26,10 @@ def check_projections(z: Tensor) -> None:
         ValueError: z is not (n, V, d) with V >= 2, or the job holds a single image.
     """
     if z.ndim != 3 or z.shape[1] < 2:
-        raise ValueError('z must be (n, V, d) with V >= 2 views of each image, got '
+        raise UserError('z must be (n, V, d) with V >= 2 views of each image, got '
                          f'{tuple(z.shape)}')
     if len(z) * world_size() < 2:
-        raise ValueError('one image has no negatives: set train_dataloader.batch_size '
+        raise UserError('one image has no negatives: set train_dataloader.batch_size '
                          'to 2 or more')
 
 
@@ -72,7 +74,7 @@ def check_same_shape(rows: Tensor) -> None:
         return
     if (shapes != shape).any():
         each = ', '.join(str(tuple(other)) for other in shapes.tolist())
-        raise ValueError(
+        raise UserError(
             f'the ranks hold projections of different shapes, {each}: use one '
             'train_dataloader.batch_size on all ranks, drop_last=True, and as many '
             'views everywhere')

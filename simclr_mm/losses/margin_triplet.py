@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from simclr_mm.errors import UserError
+
 from .anchor_blocks import mean_over_anchors
 from .semi_hard import closest_semi_hard
 
@@ -64,10 +66,10 @@ def margin_triplet(
     calls that slightly worse (B.10); here they are all rows.
     """
     if not 0 <= margin < math.inf:
-        raise ValueError(f'margin must be >= 0 and finite, got {margin}: set '
+        raise UserError(f'margin must be >= 0 and finite, got {margin}: set '
                          'model.head.margin (the paper tries 0, 0.4, 0.8 and 1.6)')
     if semi_hard and margin == 0:
-        raise ValueError('no negative is semi-hard for margin 0: set model.head.margin '
+        raise UserError('no negative is semi-hard for margin 0: set model.head.margin '
                          'above 0 or model.head.semi_hard=False')
 
     def terms(pos: Tensor, neg: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from simclr_mm.errors import UserError
+
 from .anchor_blocks import mean_over_anchors
 from .semi_hard import closest_semi_hard
 
@@ -64,7 +66,7 @@ def nt_logistic(
     rows.
     """
     if not 0 < temperature < math.inf:
-        raise ValueError(f'temperature must be > 0, got {temperature}: set '
+        raise UserError(f'temperature must be > 0, got {temperature}: set '
                          'model.head.temperature (the paper tries 0.1, 0.2, 0.5 and 1)')
 
     def terms(pos: Tensor, neg: Tensor) -> tuple[Tensor, Tensor | None]:

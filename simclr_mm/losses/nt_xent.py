@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from simclr_mm.errors import UserError
+
 from .gather import all_gather, check_projections, check_same_shape, world_size
 from .precision import full_float32
 from .similarities import Similarities
@@ -210,8 +212,8 @@ def _statistics(similarities: Similarities, cosines: Tensor,
 def _check(z: Tensor, temperature: float, pairs: str) -> None:
     check_projections(z)
     if not temperature >= 0.002:
-        raise ValueError(f'temperature must be >= 0.002, got {temperature}: set '
+        raise UserError(f'temperature must be >= 0.002, got {temperature}: set '
                          'model.head.temperature (the paper uses 0.1 on ImageNet)')
     if pairs not in ('all', 'separate'):
-        raise ValueError(f"pairs must be 'all' or 'separate', got {pairs!r}: set "
+        raise UserError(f"pairs must be 'all' or 'separate', got {pairs!r}: set "
                          'model.head.pairs')

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from simclr_mm.errors import UserError
+
 from .gather import check_projections, gather_rows
 from .precision import full_float32
 
@@ -46,7 +48,7 @@ def unnormalized_xent(
     """
     check_projections(z)
     if not 0 < temperature < math.inf:
-        raise ValueError(f'temperature must be > 0, got {temperature}: set '
+        raise UserError(f'temperature must be > 0, got {temperature}: set '
                          'model.head.temperature (the paper tries 10 and 100)')
     n, num_views = z.shape[:2]
     with full_float32(z.device):

@@ -5,6 +5,7 @@ from mmpretrain.models.backbones.resnet import Bottleneck
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import MODELS
 
 _SK_RATIO, _SK_MIN = 0.0625, 32  # SimCLR v2's --sk_ratio, and sk_conv2d's min_dim
@@ -42,7 +43,7 @@ class GoogleResNet(ResNet):
                  small_images: bool = False,
                  **kwargs) -> None:
         if selective_kernels and depth < 50:
-            raise ValueError(f'GoogleResNet: selective_kernels needs depth 50 or more, '
+            raise UserError(f'GoogleResNet: selective_kernels needs depth 50 or more, '
                              f'got {depth}')
         channels = int(64 * width)
         super().__init__(

@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from simclr_mm.errors import UserError
+
 
 class OnlineProbe(nn.Module):
     """Multinomial logistic regression on features that get no gradient from it.
@@ -29,7 +31,7 @@ class OnlineProbe(nn.Module):
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
         if type(num_classes) is not int or num_classes < 2:
-            raise ValueError('model.online_probe.num_classes must be a whole number '
+            raise UserError('model.online_probe.num_classes must be a whole number '
                              f'above 1, got {num_classes!r}')
         self.fc = nn.utils.skip_init(nn.Linear, in_channels, num_classes)
         nn.init.zeros_(self.fc.weight)
@@ -70,7 +72,7 @@ class OnlineProbe(nn.Module):
 
     def _labels(self, data_samples: list[DataSample] | None) -> Tensor:
         if not data_samples or any('gt_label' not in each for each in data_samples):
-            raise ValueError(
+            raise UserError(
                 'model.online_probe needs the label of every training image: set '
                 'train_dataloader.dataset.with_label=True, or model.online_probe=None '
                 'for images without labels')
@@ -79,7 +81,7 @@ class OnlineProbe(nn.Module):
             classes = self.fc.out_features
             if len(labels) != len(data_samples) or not (0 <= labels.min()
                                                         and labels.max() < classes):
-                raise ValueError(
+                raise UserError(
                     f'model.online_probe.num_classes is {classes}, so each training '
                     f'image needs one label from 0 to {classes - 1}; this batch of '
                     f'{len(data_samples)} has {len(labels)} from {labels.min()} to '

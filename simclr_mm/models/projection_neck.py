@@ -5,6 +5,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import MODELS
 
 # Linear as PyTorch's own, U(+-1/sqrt(fan_in)), which mmpretrain's neck keeps too.
@@ -50,7 +51,7 @@ class ProjectionNeck(BaseModule):
                  norm_cfg: dict | None = dict(type='BN1d'),
                  init_cfg: dict | list[dict] | None = _INIT) -> None:
         if num_layers < 0:
-            raise ValueError(f'num_layers must be >= 0, got {num_layers}: set '
+            raise UserError(f'num_layers must be >= 0, got {num_layers}: set '
                              'model.neck.num_layers')
         super().__init__(list(init_cfg) if init_cfg is _INIT else init_cfg)
         self.num_layers = num_layers

@@ -10,6 +10,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from simclr_mm.checkpoints import fit_probe
+from simclr_mm.errors import UserError
 from simclr_mm.registry import MODELS
 
 from .micro_batches import in_micro_batches
@@ -72,7 +73,7 @@ class SimCLR(BaseModel):
                  init_cfg: dict | list[dict] | None = None) -> None:
         if micro_batch_size is not None and (type(micro_batch_size) is not int
                                              or micro_batch_size < 1):
-            raise ValueError(
+            raise UserError(
                 'model.micro_batch_size must be a whole number of images above 0, or '
                 f'None for the whole batch, got {micro_batch_size!r}')
         super().__init__({**_PREPROCESSOR, **(data_preprocessor or {})}, init_cfg)
@@ -113,7 +114,7 @@ class SimCLR(BaseModel):
             return self.loss(inputs, data_samples)
         if mode == 'predict':
             return self.predict(inputs, data_samples)
-        raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
+        raise UserError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
 
     def extract_feat(self, images: Tensor) -> Tensor:
         """Features of the backbone's last stage, averaged over positions.
@@ -156,10 +157,10 @@ class SimCLR(BaseModel):
             ValueError: ``inputs`` has no axis of views.
         """
         if self.neck is None or self.head is None:
-            raise ValueError('this SimCLR has no neck or no head, so it has no loss: '
+            raise UserError('this SimCLR has no neck or no head, so it has no loss: '
                              'set model.neck and model.head')
         if inputs.ndim != 5:
-            raise ValueError(
+            raise UserError(
                 'the loss needs views, (n, V, 3, S, S), got '
                 f'{tuple(inputs.shape)}: put the transform simclr_mm.TwoViews into '
                 'train_dataloader.dataset.pipeline')
@@ -228,7 +229,7 @@ class SimCLR(BaseModel):
             except (AssertionError, RuntimeError) as error:  # a side it cannot take
                 reason = error
         else:
-            raise ValueError(
+            raise UserError(
                 f'cannot infer the width of {type(self.backbone).__name__}: {reason}; '
                 'set model.neck.in_channels')
         self.backbone.train()

@@ -5,8 +5,9 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
-from simclr_mm.transforms.batched import STEP_WIDTH, ViewsToMake, augment
+from simclr_mm.errors import UserError
 from simclr_mm.registry import MODELS
+from simclr_mm.transforms.batched import STEP_WIDTH, ViewsToMake, augment
 
 
 @MODELS.register_module()
@@ -43,11 +44,11 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         super().__init__(non_blocking)
         for key, value in (('mean', mean), ('std', std)):
             if len(value) != 3:
-                raise ValueError(
+                raise UserError(
                     f'ViewsPreprocessor: {key} must be three numbers in [0, 255], one '
                     f'for each channel, got {value}.')
         if min(std) <= 0:
-            raise ValueError(f'ViewsPreprocessor: std must be above 0, got {std}.')
+            raise UserError(f'ViewsPreprocessor: std must be above 0, got {std}.')
         # Not persistent: the checkpoint's keys are mmpretrain's.
         for key, value in (('mean', mean), ('std', std)):
             value = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
@@ -132,7 +133,7 @@ def _as_one_tensor(inputs: Any) -> Tensor:
         stacked = torch.stack(list(inputs), dim=inputs[0].ndim - 3)
     if (not isinstance(stacked, Tensor) or stacked.dtype != torch.uint8
             or stacked.ndim not in (4, 5) or stacked.shape[-3] != 3):
-        raise ValueError(
+        raise UserError(
             f'ViewsPreprocessor: inputs must be uint8 in [0, 255]: a tensor '
             f'(n, V, 3, S, S) or (n, 3, S, S), V tensors (n, 3, S, S) or n tensors '
             f'(3, S, S) of one size; got {_describe(inputs)}. End the pipeline with '

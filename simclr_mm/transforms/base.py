@@ -5,6 +5,8 @@ from typing import Any, Optional
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from simclr_mm.errors import UserError
+
 from .random_streams import RandomStream, RandomStreams
 
 _UINT8 = np.dtype(np.uint8)  # compared in a third of the time of the type
@@ -21,7 +23,7 @@ def check_image(img: Any, owner: str) -> None:
         return
     got = (f'{img.dtype} of shape {img.shape}'
            if isinstance(img, np.ndarray) else type(img).__name__)
-    raise ValueError(
+    raise UserError(
         f"{owner}: results['img'] must be uint8 BGR in [0, 255] of shape (H, W, 3), "
         f"got {got}. Files: type='simclr_mm.LoadImageFromFile' without to_float32 "
         f"gives that. Arrays: cv2.cvtColor(img, cv2.COLOR_GRAY2BGR) for a grey one, "
@@ -30,7 +32,7 @@ def check_image(img: Any, owner: str) -> None:
 
 def check_prob(prob: float, owner: str, key: str = 'prob') -> None:
     if not 0 <= prob <= 1:
-        raise ValueError(
+        raise UserError(
             f'{owner}: {key} must be a probability in [0, 1], got {prob}: write 0 for '
             f'never, 1 for always.')
 
@@ -53,7 +55,7 @@ def check_range(value: Any,
     """
     pair = isinstance(value, (tuple, list)) and len(value) == 2
     if not (pair and 0 <= value[0] <= value[1] <= highest and (zero or value[0] > 0)):
-        raise ValueError(
+        raise UserError(
             f'{owner}: {key} must be a pair with 0 {"<=" if zero else "<"} lowest <= '
             f'highest <= {highest:g}, got {value}: write {key}={example}.')
 

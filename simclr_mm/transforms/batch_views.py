@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 
 from .batched import STEP_WIDTH, decode_step, encode_batch
-
 from .crop import resized_crop, sample_crops
 from .random_streams import batch_streams
 

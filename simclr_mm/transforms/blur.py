@@ -5,6 +5,7 @@ from typing import Optional
 import cv2
 import numpy as np
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
 from .base import DeviceTransform, check_range
@@ -53,7 +54,7 @@ class RandomGaussianBlur(DeviceTransform):
         super().__init__(prob)
         check_range(sigma, 'RandomGaussianBlur', 'sigma', (0.1, 2.0))
         if kernel is not None and (kernel < 1 or kernel % 2 == 0):
-            raise ValueError(
+            raise UserError(
                 f'RandomGaussianBlur: kernel must be an odd number of pixels, got '
                 f'{kernel}: write None for 10 % of the side, or an odd number.')
         self.sigma = sigma

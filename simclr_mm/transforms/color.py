@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
 from .base import DeviceTransform, check_prob
@@ -115,12 +116,12 @@ class ColorJitter(DeviceTransform):
                                       ('contrast', adjust_contrast, contrast),
                                       ('saturation', adjust_saturation, saturation)):
             if width < 0:
-                raise ValueError(
+                raise UserError(
                     f'{type(self).__name__}: {name} must be >= 0, got {width}: write 0 '
                     f'to leave it alone, 0.8 for factors in [0.2, 1.8].')
             self.operations[name] = function, max(0, 1 - width), 1 + width
         if not 0 <= hue <= 0.5:
-            raise ValueError(
+            raise UserError(
                 f'{type(self).__name__}: hue must be in [0, 0.5], got {hue}: write 0.2 '
                 f'for up to a fifth of a turn of the colour circle either way.')
         self.operations['hue'] = adjust_hue, -hue, hue
@@ -189,7 +190,7 @@ class ColorDistortion(BaseTransform):
                  jitter_prob: float = 0.8,
                  gray_prob: float = 0.2) -> None:
         if not 0 <= strength <= 2.5:
-            raise ValueError(
+            raise UserError(
                 f'ColorDistortion: strength must be in [0, 2.5], got {strength}: write '
                 f'1.0 for ImageNet, 0.5 for CIFAR-10, 0 for no jitter.')
         check_prob(jitter_prob, 'ColorDistortion', 'jitter_prob')

@@ -9,6 +9,7 @@ from typing import Optional
 import cv2
 import numpy as np
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
 from .base import DeviceTransform, check_range
@@ -80,7 +81,7 @@ class RandomRotation(DeviceTransform):
     def __init__(self, degrees: Optional[float] = None, prob: float = 1.0) -> None:
         super().__init__(prob)
         if degrees is not None and not 0 < degrees <= 180:
-            raise ValueError(
+            raise UserError(
                 f'RandomRotation: degrees must be in (0, 180], got {degrees}: write '
                 f'None for quarter turns, prob=0 for no rotation.')
         self.degrees = degrees
@@ -118,7 +119,7 @@ class RandomCutout(DeviceTransform):
     def __init__(self, ratio: float = 0.5, prob: float = 1.0) -> None:
         super().__init__(prob)
         if not 0 < ratio <= 1:
-            raise ValueError(
+            raise UserError(
                 f'RandomCutout: ratio must be in (0, 1], got {ratio}: write the side '
                 f'of the square as a share of the image, such as 0.5.')
         self.ratio = ratio

@@ -7,6 +7,7 @@ import mmengine.fileio as fileio
 import numpy as np
 from PIL import Image
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
 # First and last bytes of the formats that OpenCV before 5.0 decodes in part, and
@@ -17,7 +18,7 @@ _ENDINGS = {b'\xff\xd8': b'\xff\xd9', b'\x89PNG': b'IEND\xaeB`\x82'}
 _START_OF_FRAME = set(range(0xc0, 0xd0)) - {0xc4, 0xc8, 0xcc}
 
 
-class UnreadableImage(OSError):
+class UnreadableImage(UserError, OSError):
     """A file that is no complete image.
 
     Args:

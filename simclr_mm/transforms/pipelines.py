@@ -1,6 +1,7 @@
 """The transforms after crop and flip, a list for each view."""
 from typing import Callable, Sequence
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
 from .base import DeviceTransform
@@ -26,12 +27,12 @@ def build_pipelines(transforms: Sequence, num_views: int,
     if not any(per_view):
         transforms = [transforms] * num_views
     elif not all(per_view):
-        raise ValueError(
+        raise UserError(
             'TwoViews: transforms mixes transforms and lists of transforms: write one '
             'list for all views, or one list for each view (an empty one for a view '
             'that is cropped and flipped only).')
     elif len(transforms) != num_views:
-        raise ValueError(
+        raise UserError(
             f'TwoViews: transforms has {len(transforms)} pipelines, but num_views is '
             f'{num_views}: write {num_views} pipelines, or one flat list for all views.'
         )
@@ -39,7 +40,7 @@ def build_pipelines(transforms: Sequence, num_views: int,
                  for pipeline in transforms]
     for step in sum(pipelines, []):
         if not is_foreign(step) and getattr(step, 'size', None) not in (None, size):
-            raise ValueError(
+            raise UserError(
                 f'TwoViews: {type(step).__name__}(size={step.size}) among the '
                 f'transforms of views of {size} pixels: leave its size out.')
     return pipelines

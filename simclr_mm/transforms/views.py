@@ -11,11 +11,12 @@ from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
-from .batched import STEP_WIDTH, ViewsToMake, encode_step
+from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
 from .base import check_image, check_prob, check_range
 from .batch_views import draw_views, make_views
+from .batched import STEP_WIDTH, ViewsToMake, encode_step
 from .crop import INTERPOLATIONS, resized_crop, sample_crop
 from .pipelines import build_pipelines, foreign_names, is_foreign
 from .random_streams import RandomStream, view_streams
@@ -83,18 +84,18 @@ class TwoViews(BaseTransform):
         augment: str = 'worker',
     ) -> None:
         if not isinstance(size, int) or size < 1:
-            raise ValueError(
+            raise UserError(
                 f'TwoViews: size must be a whole number of pixels above 0, got {size}: '
                 f'write 224 for ImageNet, 32 for CIFAR-10.')
         if num_views < 2:
-            raise ValueError(
+            raise UserError(
                 f'TwoViews: num_views must be at least 2, got {num_views}: the loss '
                 f'compares views of one image.')
         check_range(scale, 'TwoViews', 'scale', (0.08, 1.0), highest=1)
         check_range(ratio, 'TwoViews', 'ratio', (0.75, 1.33))
         check_prob(flip_prob, 'TwoViews', 'flip_prob')
         if interpolation not in INTERPOLATIONS:
-            raise ValueError(
+            raise UserError(
                 f'TwoViews: interpolation must be one of {INTERPOLATIONS}, got '
                 f'{interpolation!r}.')
         self.size = size
@@ -112,7 +113,7 @@ class TwoViews(BaseTransform):
 
     def _choose_device(self, augment: str) -> bool:
         if augment not in ('worker', 'device', 'auto'):
-            raise ValueError(f"TwoViews: augment must be 'worker', 'device' or 'auto', "
+            raise UserError(f"TwoViews: augment must be 'worker', 'device' or 'auto', "
                              f'got {augment!r}.')
         if augment == 'worker' or (augment == 'auto' and not torch.cuda.is_available()):
             return False
@@ -122,7 +123,7 @@ class TwoViews(BaseTransform):
         reason = (f'{", ".join(others)} cannot run on the device, which takes the '
                   f'random transforms of simclr_mm alone')
         if augment == 'device':
-            raise ValueError(f"TwoViews: {reason}: write augment='worker' or 'auto', "
+            raise UserError(f"TwoViews: {reason}: write augment='worker' or 'auto', "
                              f'or leave them out.')
         print_log(f'TwoViews: {reason}: the workers augment.', logger='current')
         return False
@@ -151,7 +152,7 @@ class TwoViews(BaseTransform):
         views = np.empty((len(images), *self._shape), np.uint8)
         for image, index, out in zip(images, indices, views):
             if self._make(dict(img=image, sample_idx=index), out) is None:
-                raise ValueError(
+                raise UserError(
                     f'TwoViews: a transform gave up image {int(index)} of a batch, '
                     f'which cannot do without it: write batched=False in the dataset.')
         return torch.from_numpy(views)
@@ -261,7 +262,7 @@ class TwoViews(BaseTransform):
     def _check_view(self, img: np.ndarray, view: int) -> None:
         check_image(img, f'TwoViews, after the transforms of view {view}')
         if img.shape[:2] != (self.size, self.size):
-            raise ValueError(
+            raise UserError(
                 f'TwoViews: the transforms of view {view} made the image '
                 f'{img.shape[0]} x {img.shape[1]} pixels: they must keep size, '
                 f'{self.size} x {self.size}.')

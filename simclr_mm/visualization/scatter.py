@@ -7,6 +7,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import normalize
 
+from simclr_mm.errors import UserError
+
 from .style import mark, new_figure, save, style
 
 METHODS = ('tsne', 'umap', 'pca')
@@ -30,9 +32,9 @@ def project(features: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
         ValueError: an unknown method, fewer than four features, or no umap-learn.
     """
     if method not in METHODS:
-        raise ValueError(f'method is {method!r}: choose one of {", ".join(METHODS)}')
+        raise UserError(f'method is {method!r}: choose one of {", ".join(METHODS)}')
     if len(features) < 4:
-        raise ValueError(f'a map needs at least 4 images, got {len(features)}')
+        raise UserError(f'a map needs at least 4 images, got {len(features)}')
     features = normalize(features)
     if method == 'pca':
         return PCA(2, random_state=seed).fit_transform(features)
@@ -44,7 +46,7 @@ def project(features: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
     try:
         from umap import UMAP
     except ImportError as error:
-        raise ValueError("UMAP needs umap-learn: pip install 'simclr_mm[plots]' or pip "
+        raise UserError("UMAP needs umap-learn: pip install 'simclr_mm[plots]' or pip "
                          'install umap-learn, or take t-SNE') from error
     neighbours = min(15, len(features) - 1)
     # One job, or UMAP says with every seed that it takes one.

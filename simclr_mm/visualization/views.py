@@ -13,6 +13,7 @@ from mmengine.dataset import Compose
 from torch.utils.data import Dataset
 
 from simclr_mm.datasets import SampleIndex
+from simclr_mm.errors import UserError
 from simclr_mm.transforms import TwoViews
 
 from .style import COLOURS, new_figure, save, style
@@ -49,10 +50,10 @@ def make_views(dataset: Dataset, index: int, seed: int, epoch: int = 0) -> Views
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
     places = [p for p, each in enumerate(transforms) if isinstance(each, TwoViews)]
     if not places:
-        raise ValueError('train_dataloader.dataset.pipeline has no simclr_mm.TwoViews, '
+        raise UserError('train_dataloader.dataset.pipeline has no simclr_mm.TwoViews, '
                          'so there are no views to show: take a pretraining config')
     if not 0 <= index < len(dataset):
-        raise ValueError(f'there is no image {index}: the dataset has {len(dataset)}, '
+        raise UserError(f'there is no image {index}: the dataset has {len(dataset)}, '
                          f'from 0 to {len(dataset) - 1}')
     results = dataset.get_data_info(index)
     results['sample_idx'] = SampleIndex(index, seed, epoch)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from simclr_mm.apis import get_model
-from simclr_mm.commands.command_line.encoder_flags import add_encoder_flags, inferencer_of
 from simclr_mm.apis.encoder import load_encoder
-from simclr_mm.checkpoints import CheckpointError
+from simclr_mm.commands.command_line.encoder_flags import add_encoder_flags, inferencer_of
+from simclr_mm.errors import CheckpointError
 
 pytestmark = pytest.mark.portable
 NAME = 'simclr_r18-w16_1xb256-coslr-10e_cifar10'

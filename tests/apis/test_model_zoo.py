@@ -12,7 +12,7 @@ from mmpretrain.apis.model import ModelHub
 
 import simclr_mm
 from simclr_mm.apis.model_zoo import get_model, list_models, register
-from simclr_mm.checkpoints import CheckpointError
+from simclr_mm.errors import CheckpointError
 
 pytestmark = pytest.mark.portable
 ROOT = Path(simclr_mm.__file__).parents[1]

@@ -21,13 +21,14 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from simclr_mm import get_model
-from simclr_mm.checkpoints import CheckpointError, load_file, trusting
+from simclr_mm.checkpoints import load_file, trusting
+from simclr_mm.errors import CheckpointError
 
 pytestmark = [
     pytest.mark.portable,
     pytest.mark.filterwarnings('ignore:TypedStorage'),
 ]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 LINEAR = ROOT / 'configs' / 'benchmarks' / 'r18-w16_1xb256-linear-adam-100e_digits.py'
 MARKER = 'it_ran'  # a file that code inside a checkpoint would make

@@ -13,8 +13,8 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from simclr_mm.checkpoints import (CheckpointError, install_safe_loading, load_file,
-                                   require_finite)
+from simclr_mm.checkpoints import install_safe_loading, load_file, require_finite
+from simclr_mm.errors import CheckpointError
 
 pytestmark = [
     pytest.mark.portable,

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import mmpretrain  # noqa: F401  (it might register schemes)
 import pytest
 import torch
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
-from mmengine.runner import load_checkpoint
 
-from simclr_mm.checkpoints import CheckpointError, install_safe_loading, schemes
-from simclr_mm.files.download import cache_path
+from simclr_mm.checkpoints import install_safe_loading, schemes
+from simclr_mm.checkpoints.download import cache_path
+from simclr_mm.errors import CheckpointError
 
 pytestmark = pytest.mark.portable
 URL = 'https://download.invalid/r50_20220101-{}.pth'

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from simclr_mm.checkpoints import (CheckpointError, backbone_state, load_state,
-                                   model_state)
+from simclr_mm.checkpoints import backbone_state, load_state, model_state
+from simclr_mm.errors import CheckpointError
 
 
 def _model() -> nn.Module:

@@ -8,7 +8,7 @@ from mmengine.config import Config
 import simclr_mm
 from simclr_mm.apis.encoder import load_encoder
 from simclr_mm.checkpoints.stored_config import stored_config
-from simclr_mm.checkpoints import CheckpointError
+from simclr_mm.errors import CheckpointError
 
 pytestmark = pytest.mark.portable
 CONFIGS = Path(simclr_mm.__file__).parents[1] / 'configs'

@@ -8,7 +8,7 @@ import pytest
 
 from simclr_mm.evaluation import PIXELS, PRETRAINED, UNTRAINED, read_run
 
-DEMO = Path(__file__).parents[1] / 'tools' / 'demo.py'
+DEMO = Path(__file__).parents[2] / 'tools' / 'demo.py'
 
 
 @pytest.mark.slow

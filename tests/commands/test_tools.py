@@ -23,7 +23,7 @@ from processes import free_port, launched, start
 from simclr_mm import get_model, inference_model
 from simclr_mm.evaluation import read_run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs'
 RECIPE = CONFIGS / 'simclr_r50_16xb256-coslr-200e_in1k.py'
 DIGITS = CONFIGS / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'

@@ -7,10 +7,16 @@ import torch
 from mmengine.registry import FUNCTIONS, DefaultScope
 from torch.utils.data import DataLoader
 
-from simclr_mm.transforms.batched import ViewsToMake
-from simclr_mm.datasets import (Digits, InMemoryFolder, ReplaceUnreadable,
-                                ResumableSampler, SampleIndex, collate)
+from simclr_mm.datasets import (
+    Digits,
+    InMemoryFolder,
+    ReplaceUnreadable,
+    ResumableSampler,
+    SampleIndex,
+    collate,
+)
 from simclr_mm.models import ViewsPreprocessor
+from simclr_mm.transforms.batched import ViewsToMake
 
 COLOR = [dict(type='simclr_mm.ColorDistortion')]
 ALL = [

@@ -4,8 +4,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from simclr_mm.datasets import (CIFAR10, CIFAR100, STL10, Digits, InMemoryFolder,
-                                TinyImageNet)
+from simclr_mm.datasets import CIFAR10, CIFAR100, STL10, Digits, InMemoryFolder, TinyImageNet
 from simclr_mm.datasets.decoded_files import free_memory
 
 

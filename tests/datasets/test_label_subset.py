@@ -6,8 +6,7 @@ import pytest
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-from simclr_mm.datasets import (SampleIndex, class_balanced_subset, label_subset,
-                                stratified_subset)
+from simclr_mm.datasets import SampleIndex, class_balanced_subset, label_subset, stratified_subset
 from simclr_mm.engine import Runner
 from simclr_mm.engine.loops import build_train_dataloader
 

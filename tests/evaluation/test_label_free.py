@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from simclr_mm.evaluation import LabelFreeMetrics
-from simclr_mm.evaluation.label_free import (alignment, effective_rank, feature_std,
-                                             uniformity)
+from simclr_mm.evaluation.label_free import alignment, effective_rank, feature_std, uniformity
 
 VIEWS = torch.randn(30, 3, 5, generator=torch.Generator().manual_seed(0)) + 0.5
 X = VIEWS[:, 0]

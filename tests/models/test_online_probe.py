@@ -11,7 +11,8 @@ from mmpretrain.structures import DataSample
 from processes import run_ranks
 from test_simclr import build, pixels
 
-from simclr_mm.checkpoints import CheckpointError, load_state
+from simclr_mm.checkpoints import load_state
+from simclr_mm.errors import CheckpointError
 from simclr_mm.evaluation import LabelFreeMetrics, ProbeAccuracy
 
 PROBE = dict(online_probe=dict(num_classes=3))

@@ -9,8 +9,13 @@ from scipy import stats
 from torchvision.transforms import functional as F
 
 from simclr_mm.transforms import ColorDistortion, ColorJitter, RandomGrayscale
-from simclr_mm.transforms.color import (adjust_brightness, adjust_contrast, adjust_hue,
-                                        adjust_saturation, to_gray)
+from simclr_mm.transforms.color import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    to_gray,
+)
 
 
 @pytest.fixture(scope='module')

@@ -7,8 +7,7 @@ from scipy import stats
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from simclr_mm.transforms import (RandomCutout, RandomGaussianNoise, RandomRotation,
-                                  RandomSobel)
+from simclr_mm.transforms import RandomCutout, RandomGaussianNoise, RandomRotation, RandomSobel
 from simclr_mm.transforms.geometric import rotate, sobel
 
 

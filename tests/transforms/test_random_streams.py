@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simclr_mm.transforms.random_streams import (RandomStream, RandomStreams,
-                                                 batch_streams, view_streams)
+from simclr_mm.transforms.random_streams import (
+    RandomStream,
+    RandomStreams,
+    batch_streams,
+    view_streams,
+)
 
 
 def streams(images, seed=5, epoch=2, view=0, step=0):

@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from simclr_mm.visualization.similarity import (pair_similarities, plot_similarities,
-                                                separation)
+from simclr_mm.visualization.similarity import pair_similarities, plot_similarities, separation
 
 
 @pytest.mark.parametrize('views', [2, 3])

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simclr_mm.checkpoints.safe_load import CheckpointError
+from simclr_mm.errors import CheckpointError
+
 from .tensor_bundle import OBJECT_GRAPH, object_graph
 
 BLOCKS = {

@@ -5,7 +5,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 
 from torch import Tensor
 
-from simclr_mm.checkpoints.safe_load import CheckpointError
+from simclr_mm.errors import CheckpointError
 
 _WRAPPERS = re.compile(r'(?:module\.|_orig_mod\.|model\.)+')  # DDP, compile, Lightning
 

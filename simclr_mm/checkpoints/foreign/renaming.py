@@ -11,9 +11,10 @@ from typing import Any, Dict, Mapping
 import torch
 from torch import Tensor
 
+from simclr_mm.errors import CheckpointError
+
 from .google_layout import google_tensors
 from .layouts import LAYOUTS, bare_key, recognised, weights_in
-from simclr_mm.checkpoints.safe_load import CheckpointError
 
 _PARTS = ('conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4')
 # Where a ResNet's parts stand in an nn.Sequential: torchvision's with ReLU and pool

@@ -8,8 +8,8 @@ from typing import Any, Dict, Mapping, Tuple
 
 from torch import Tensor
 
-from simclr_mm.checkpoints.safe_load import CheckpointError
 from simclr_mm.checkpoints.state_dict import model_state
+from simclr_mm.errors import CheckpointError
 
 _RESNET_KEY = re.compile(
     r'(?:(?:conv1|bn1|stem\.[012]\.(?:conv|bn)|'

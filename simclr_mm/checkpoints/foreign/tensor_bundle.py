@@ -10,8 +10,9 @@ from typing import Any, Dict, Iterator, List, Tuple, Union
 
 import numpy as np
 
+from simclr_mm.errors import CheckpointError, UserError
+
 from .crc32c import crc32c, unmasked
-from simclr_mm.checkpoints.safe_load import CheckpointError
 
 _MAGIC = (0xdb4775248b80fb57).to_bytes(8, 'little')  # ends every table
 _FOOTER = 48  # bytes: two handles, padded, and the magic number
@@ -93,7 +94,7 @@ def object_graph(graph: bytes) -> List[Tuple[Dict[str, int], Dict[str, str]]]:
 
 def _table(data: bytes) -> Iterator[Tuple[bytes, bytes]]:
     if data[-8:] != _MAGIC:
-        raise ValueError('the .index file does not end as a table does')
+        raise UserError('the .index file does not end as a table does')
     footer = data[-_FOOTER:]
     _, at = _varint(footer, 0)
     _, at = _varint(footer, at)
@@ -107,9 +108,9 @@ def _block(data: bytes, handle: bytes) -> Iterator[Tuple[bytes, bytes]]:
     size = _varint(handle, at)[0]
     block = data[start:start + size]
     if data[start + size] != 0:
-        raise ValueError('the .index file is compressed, which TensorFlow never does')
+        raise UserError('the .index file is compressed, which TensorFlow never does')
     if crc32c(data[start:start + size + 1]) != unmasked(data[start + size + 1:]):
-        raise ValueError('the .index file is damaged')
+        raise UserError('the .index file is damaged')
     end = size - 4 * (int.from_bytes(block[-4:], 'little') + 1)
     at, key = 0, b''
     while at < end:
@@ -131,15 +132,15 @@ def _value(prefix: str, shards: int, record: Dict[int, List[Any]]) -> Any:
     shard, offset = record.get(3, [0])[0], record.get(4, [0])[0]
     with open(f'{prefix}.data-{shard:05d}-of-{shards:05d}', 'rb') as file:
         if file.seek(0, 2) < offset + size:
-            raise ValueError(f'{file.name} is too short')
+            raise UserError(f'{file.name} is too short')
         file.seek(offset)
         data = file.read(size)
     if dtype == _STRING:  # its length, a checksum of that, itself
         return data[_varint(data, 0)[1] + 4:]
     if dtype not in _DTYPES or 7 in record:
-        raise ValueError(f'a variable of type {dtype}, or in slices, is not known')
+        raise UserError(f'a variable of type {dtype}, or in slices, is not known')
     if crc32c(data) != unmasked(record[6][0]):
-        raise ValueError('a variable is damaged: its checksum differs')
+        raise UserError('a variable is damaged: its checksum differs')
     array = np.frombuffer(data, _DTYPES[dtype]).reshape(shape)
     if dtype == _BFLOAT16:
         return (array.astype('<u4') << 16).view('<f4')

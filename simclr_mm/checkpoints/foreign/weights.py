@@ -6,11 +6,12 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from simclr_mm.checkpoints import (CheckpointError, model_state, read_checkpoint,
-                                   state_problems)
-from .resnet_keys import resnet_shape
+from simclr_mm.checkpoints import model_state, read_checkpoint, state_problems
+from simclr_mm.errors import CheckpointError
+
 from .layouts import layout_of
 from .renaming import Conversion, from_google, to_our_keys
+from .resnet_keys import resnet_shape
 from .tensor_bundle import bundle_prefix, read_bundle
 
 # Of RGB in [0, 255]: ImageNet's mean and std, and pixels in [0, 1].

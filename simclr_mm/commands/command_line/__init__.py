@@ -1,11 +1,18 @@
 """What the command-line tools share: flags and how they enter a config."""
-from .config import (build_runner, is_classifier, load_config, merge_cfg_options,
-                     remove_validation, result_path)
-from .errors import run
+from .config import (
+                     TOOLS,
+                     build_runner,
+                     is_classifier,
+                     load_config,
+                     merge_cfg_options,
+                     remove_validation,
+                     result_path,
+)
+from .errors import command
 from .flags import add_cfg_options, add_common_flags, add_trust_flag
 
 __all__ = [
-    'add_cfg_options', 'add_common_flags', 'add_trust_flag', 'build_runner',
-    'is_classifier', 'load_config', 'merge_cfg_options', 'remove_validation',
-    'result_path', 'run'
+    'TOOLS', 'add_cfg_options', 'add_common_flags', 'add_trust_flag', 'build_runner',
+    'command', 'is_classifier', 'load_config', 'merge_cfg_options', 'remove_validation',
+    'result_path'
 ]

@@ -10,6 +10,11 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from simclr_mm.errors import UserError
+
+# The scripts, which a wheel carries too.
+TOOLS = Path(__file__).resolve().parents[2] / '.mim' / 'tools'
+
 # Keys that MMEngine's runner reads though our configs do not set them.
 _RUNNER_KEYS = {
     'activation_checkpointing', 'compile', 'custom_hooks', 'custom_imports',
@@ -52,17 +57,17 @@ def merge_cfg_options(cfg: Config, options: Optional[dict]) -> None:
     for key, value in (options or {}).items():
         first, *parts = key.split('.')
         if first not in cfg and first not in _RUNNER_KEYS:
-            raise ValueError(
+            raise UserError(
                 f'--cfg-options {key}: the config has no key {first!r} and the runner '
                 f'reads none. Keys of this config: {", ".join(sorted(cfg.keys()))}.')
         read = _PARTS_READ.get(first)
         if read and parts and parts[0] not in read:
-            raise ValueError(f'--cfg-options {key}: the runner reads of {first} only '
+            raise UserError(f'--cfg-options {key}: the runner reads of {first} only '
                              f'{", ".join(sorted(read))}.')
         try:
             cfg.merge_from_dict({key: value})
         except (KeyError, TypeError) as error:
-            raise ValueError(f'--cfg-options {key}: the config has no such place. '
+            raise UserError(f'--cfg-options {key}: the config has no such place. '
                              f'{error.args[0]}') from error
 
 

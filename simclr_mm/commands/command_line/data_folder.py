@@ -6,6 +6,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from simclr_mm.datasets import class_names, is_url, shard_dataset
+from simclr_mm.errors import MissingFileError, UserError
 
 from .config import is_classifier, remove_validation
 
@@ -88,7 +89,7 @@ def _held_out(root: Path) -> Path:
     for name in _HELD_OUT:
         if (root / name).is_dir():
             return root / name
-    raise FileNotFoundError(
+    raise MissingFileError(
         f'--data {root}: there is neither {root}/val/<class>/ nor {root}/test/<class>/ '
         'to evaluate on.')
 
@@ -97,7 +98,7 @@ def _class_names(folder: Path) -> list:
     if shard_dataset(str(folder)):
         names = class_names(str(folder))
         if names is None:
-            raise ValueError(
+            raise UserError(
                 f'--data: {folder} does not say the names of its classes. Pack it with '
                 'tools/pack.py, or enter it into a config of your own.')
         return names
@@ -108,10 +109,10 @@ def _check_same_classes(train: Path, held_out: Path) -> None:
     """Labels are places in the class names, so these have to be the same."""
     differing = sorted(set(_class_names(train)) ^ set(_class_names(held_out)))
     if not differing and _class_names(train) != _class_names(held_out):
-        raise ValueError(f'--data: {train} and {held_out} have the same classes in '
+        raise UserError(f'--data: {train} and {held_out} have the same classes in '
                          'another order: pack both with one file of --classes.')
     if differing:
-        raise ValueError(f'--data: {train} and {held_out} have different classes: '
+        raise UserError(f'--data: {train} and {held_out} have different classes: '
                          f'{", ".join(differing[:10])} in one of them only.')
 
 
@@ -156,7 +157,7 @@ def _with_loading(pipeline: list, loading: str) -> list:
 
 def _existing(folder: Path) -> Path:
     if not folder.is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f'--data: there is no folder {folder.absolute()}. Pretraining reads any '
             'folder of images; evaluation reads DIR/train/<class>/ and '
             'DIR/val/<class>/.')

@@ -1,36 +1,51 @@
-"""Run a tool so that a user's mistake ends it in one line."""
+"""End a command in one line where the user can mend the error."""
 import contextvars
+import functools
 import sys
-import traceback
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Optional, Sequence
 
-from simclr_mm.checkpoints import CheckpointError
+from simclr_mm.errors import UserError
 
-_PACKAGE = Path(__file__).resolve().parents[2]
-_TOOLS = _PACKAGE.joinpath('.mim', 'tools').resolve()
+Main = Callable[[Optional[Sequence[str]]], None]
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a tool: a user's mistake ends it in one line and with exit code 1.
+def command(main: Main) -> Main:
+    """Make a ``main(argv)`` a command: a user's mistake ends it in one line.
 
-    A mistake is a CheckpointError or a missing file, or a ValueError, OSError or
-    ImportError that this package or a tool raised itself. Any other error is a fault of
-    the program and keeps its traceback. What ``--trust-checkpoint`` allows ends with
-    the tool.
+    A mistake is a :class:`simclr_mm.errors.UserError`, or an error of the operating system
+    about a file, such as a missing one or a full disk. The exit code is then 1. Any other
+    error is a fault of the program: it keeps its traceback, after a line that asks to
+    report it. What ``--trust-checkpoint`` allows ends with the command.
+
+    Args:
+        main: Takes the arguments behind the command's name; None: those of the process.
     """
-    try:
-        contextvars.copy_context().run(main)
-    except (CheckpointError, ValueError, OSError, ImportError) as error:
-        mistakes = CheckpointError, FileNotFoundError
-        if not isinstance(error, mistakes) and not _is_ours(error):
+
+    @functools.wraps(main)
+    def run(argv: Optional[Sequence[str]] = None) -> None:
+        try:
+            contextvars.copy_context().run(main, argv)
+        except UserError as error:
+            raise SystemExit(_line(str(error))) from error
+        except OSError as error:
+            if error.filename is None or error.strerror is None:
+                _ask_to_report()
+                raise
+            raise SystemExit(_line(f'{error.filename}: {error.strerror}')) from error
+        except Exception:
+            _ask_to_report()
             raise
-        message = ' '.join(str(error).split())
-        raise SystemExit(f'{Path(sys.argv[0]).name}: error: {message}') from error
+
+    return run
 
 
-def _is_ours(error: Exception) -> bool:
-    """Whether a ``raise`` of this package or its tools made an error."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    parents = Path(frame.filename).resolve().parents
-    return (_PACKAGE in parents or _TOOLS in parents) and frame.line.startswith('raise')
+def _line(message: str) -> str:
+    return f'{Path(sys.argv[0]).name}: error: {" ".join(message.split())}'
+
+
+def _ask_to_report() -> None:
+    print(
+        f'{Path(sys.argv[0]).name}: this is a fault of simclr_mm, not yours: please open '
+        'an issue with your command and all lines that follow.',
+        file=sys.stderr)

@@ -5,6 +5,7 @@ Atanov, MoCo-like, torchvision and timm ResNets, and google-research's checkpoin
 TensorFlow 1 and 2. Every weight is checked; OUT.keys.txt tells what became of each.
 """
 import argparse
+from typing import Optional, Sequence
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.convert.conversion import Converted, convert, save
@@ -12,7 +13,7 @@ from simclr_mm.commands.convert.conversion import Converted, convert, save
 _SHOWN = 10  # keys of a kind on the terminal; all are in OUT.keys.txt
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -28,7 +29,7 @@ def parse_args() -> argparse.Namespace:
             help=f'{name} of the pixels in [0, 255] that the encoder was trained with, '
             "where it is not what the library's own code has")
     command_line.add_trust_flag(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def report(converted: Converted) -> None:
@@ -50,14 +51,11 @@ def report(converted: Converted) -> None:
                         for key, why in list(keys.items())[:_SHOWN]) + more)
 
 
-def main() -> None:
-    args = parse_args()
+@command_line.command
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
     converted = convert(args.source, args.mean, args.std)
     checkpoint, config, keys = save(converted, args.out)
     report(converted)
     print(f'wrote {checkpoint}, {config} and {keys}; use it as\n'
           f"  get_model('{config}', pretrained='{checkpoint}')")
-
-
-if __name__ == '__main__':
-    command_line.run(main)

@@ -6,10 +6,10 @@ import torch
 from mmengine.config import Config
 
 from simclr_mm.apis.model_zoo import get_model
-from simclr_mm.files.atomic import atomic_file
 from simclr_mm.checkpoints import load_state
-
 from simclr_mm.checkpoints.foreign.weights import foreign_weights, neck_config, read_weights
+from simclr_mm.errors import UserError
+from simclr_mm.files.atomic import atomic_file
 
 _CONFIGS = Path(__file__).resolve().parents[2] / '.mim' / 'configs'
 _KEPT = ('backbone.', 'neck.')
@@ -90,7 +90,7 @@ def save(converted: Converted, out: Union[str, Path]) -> List[Path]:
     """
     out = Path(out)
     if out.suffix != '.pth':
-        raise ValueError(f'OUT must end in .pth, got {out}')
+        raise UserError(f'OUT must end in .pth, got {out}')
     files = [out, out.with_suffix('.py'), out.with_suffix('.keys.txt')]
     with atomic_file(out) as file:
         torch.save(converted.checkpoint, file)

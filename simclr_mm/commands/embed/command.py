@@ -8,15 +8,21 @@ import argparse
 import importlib.util
 import time
 from pathlib import Path
+from typing import Optional, Sequence
 
 from simclr_mm.commands import command_line
-from simclr_mm.commands.command_line.encoder_flags import add_encoder_flags, inferencer_of, origin_of
+from simclr_mm.commands.command_line.encoder_flags import (
+    add_encoder_flags,
+    inferencer_of,
+    origin_of,
+)
 from simclr_mm.commands.embed.embed_folder import embed_folder
 from simclr_mm.commands.embed.embedding_record import ERRORS
 from simclr_mm.commands.embed.parquet import write_parquet
+from simclr_mm.errors import UserError
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -34,13 +40,14 @@ def parse_args() -> argparse.Namespace:
         '--parquet',
         action='store_true',
         help='also write OUT/features.parquet (needs pyarrow)')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+@command_line.command
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
     if args.parquet and importlib.util.find_spec('pyarrow') is None:
-        raise ValueError('--parquet needs pyarrow: pip install pyarrow')
+        raise UserError('--parquet needs pyarrow: pip install pyarrow')
     out = Path(args.out or Path('work_dirs', 'embed', Path(args.folder).resolve().name))
     started = time.time()
     record = embed_folder(
@@ -56,7 +63,3 @@ def main() -> None:
               f'not end in {", ".join(record["image_endings"])}')
     if args.parquet:
         print(f'{write_parquet(out)}: the same as a table')
-
-
-if __name__ == '__main__':
-    command_line.run(main)

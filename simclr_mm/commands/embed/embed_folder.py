@@ -12,16 +12,16 @@ import numpy as np
 from filelock import FileLock, Timeout
 from mmengine.dataset import default_collate
 from numpy.lib.format import open_memmap
-from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
-                           TimeRemainingColumn)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.datasets import ImageFolder
+from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.files.atomic import atomic_file
 from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
 
 from .embedding_record import ERRORS, FEATURES, PARTIAL, PATHS, RECORD, earlier_progress, new_record
-from simclr_mm.apis.inference import FeatureInferencer
 
 _SAVE_EVERY = 5.0  # seconds of work that a kill may cost
 
@@ -61,10 +61,10 @@ def embed_folder(inferencer: FeatureInferencer,
     """
     folder, out = Path(folder), Path(out)
     if batch_size < 1 or workers < 0:
-        raise ValueError(f'batch_size is {batch_size} and workers {workers}: give at '
+        raise UserError(f'batch_size is {batch_size} and workers {workers}: give at '
                          'least 1 and 0')
     if not folder.is_dir():
-        raise FileNotFoundError(f'there is no folder {folder.absolute()}: give the '
+        raise MissingFileError(f'there is no folder {folder.absolute()}: give the '
                                 'folder of the images to embed')
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -78,7 +78,7 @@ def embed_folder(inferencer: FeatureInferencer,
             _embed(inferencer, dataset, out, record, batch_size, workers)
             return record
     except Timeout as error:
-        raise ValueError(f'another process is writing into {out}: wait for it, or '
+        raise UserError(f'another process is writing into {out}: wait for it, or '
                          'give another --out') from error
 
 

@@ -7,11 +7,11 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 from mmengine.dataset import default_collate
 
+from simclr_mm.apis.fingerprint import files_hash, transform_hash, transform_of, weights_hash
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.datasets.image_folder import EXTENSIONS
+from simclr_mm.errors import UserError
 from simclr_mm.version import __version__
-
-from simclr_mm.apis.fingerprint import files_hash, transform_hash, transform_of, weights_hash
 
 FEATURES = 'features.npy'
 PARTIAL = 'features.partial.npy'  # until the last row is there
@@ -78,7 +78,7 @@ def earlier_progress(out: Path, fingerprint: Dict[str, str]) -> Dict[str, int]:
     earlier = read_record(out)
     if earlier is None:
         if (out / FEATURES).exists():
-            raise ValueError(f'{out / FEATURES} exists and {RECORD} does not, so it is '
+            raise UserError(f'{out / FEATURES} exists and {RECORD} does not, so it is '
                              'not known what it holds: give another --out, or '
                              'overwrite it with --restart')
         return {}
@@ -87,7 +87,7 @@ def earlier_progress(out: Path, fingerprint: Dict[str, str]) -> Dict[str, int]:
         if earlier['fingerprint'][key] != fingerprint[key]
     ]
     if changed:
-        raise ValueError(
+        raise UserError(
             f'{out} holds {earlier["rows_done"]} of {earlier["images"]} rows of '
             f'something else: {" and ".join(changed)} changed since. Give another '
             '--out, or embed everything anew with --restart')

@@ -9,10 +9,11 @@ from typing import List, Sequence, Tuple, Union
 
 import numpy as np
 
+from simclr_mm.apis.fingerprint import transform_hash, weights_hash
 from simclr_mm.apis.inference import FeatureInferencer
+from simclr_mm.errors import MissingFileError, UserError
 
 from .embedding_record import FEATURES, PATHS, RECORD, read_record
-from simclr_mm.apis.fingerprint import transform_hash, weights_hash
 
 _ROWS = 65536  # of the index compared at a time: 128 MB of ResNet-50's features, twice
 
@@ -45,10 +46,10 @@ class FeatureIndex:
         directory = Path(directory)
         record = read_record(directory)
         if record is None:
-            raise ValueError(f'{directory} holds no {RECORD}: make the index with '
+            raise UserError(f'{directory} holds no {RECORD}: make the index with '
                              f'tools/embed.py CHECKPOINT FOLDER --out {directory}')
         if not (directory / FEATURES).exists():
-            raise ValueError(
+            raise UserError(
                 f'{directory} is not complete, {record["rows_done"]} of '
                 f'{record["images"]} images: run the same tools/embed.py again')
         self.directory, self.record = directory, record
@@ -72,10 +73,10 @@ class FeatureIndex:
         """
         readable = self.record['images'] - self.record['unreadable']
         if not 1 <= k <= readable:
-            raise ValueError(f'{k} nearest images of {self.directory} were asked for: '
+            raise UserError(f'{k} nearest images of {self.directory} were asked for: '
                              f'it holds {readable} readable ones')
         if queries.ndim != 2 or queries.shape[1] != self.features.shape[1]:
-            raise ValueError(f'queries are (q, {self.features.shape[1]}) features, as '
+            raise UserError(f'queries are (q, {self.features.shape[1]}) features, as '
                              f'in {self.directory}, got {queries.shape}')
         queries = _unit(queries)
         best = np.empty((len(queries), 0), np.float32)
@@ -112,10 +113,10 @@ def retrieve(inferencer: FeatureInferencer, index: FeatureIndex, queries: Sequen
         UnreadableImage: a query is no image.
     """
     if k < 1:
-        raise ValueError(f'{k} nearest images were asked for: give at least 1')
+        raise UserError(f'{k} nearest images were asked for: give at least 1')
     for query in queries:
         if not Path(query).is_file():
-            raise FileNotFoundError(f'{query}: there is no such file to look for')
+            raise MissingFileError(f'{query}: there is no such file to look for')
     _check_same_encoder(inferencer, index)
     readable = index.record['images'] - index.record['unreadable']
     similarities, rows = index.search(inferencer(list(queries)), min(k + 1, readable))
@@ -129,7 +130,7 @@ def retrieve(inferencer: FeatureInferencer, index: FeatureIndex, queries: Sequen
             hit for hit in hits if Path(hit.path).resolve() != Path(query).resolve()
         ]
         if len(others) < k:
-            raise ValueError(f'{k} nearest images of {query} were asked for: '
+            raise UserError(f'{k} nearest images of {query} were asked for: '
                              f'{index.directory} holds {len(others)} others')
         found.append(others[:k])
     return found
@@ -142,7 +143,7 @@ def _check_same_encoder(inferencer: FeatureInferencer, index: FeatureIndex) -> N
         transform=transform_hash(inferencer.model))
     changed = [key for key, value in now.items() if fingerprint[key] != value]
     if changed:
-        raise ValueError(
+        raise UserError(
             f'{index.directory} was embedded with other {" and ".join(changed)}, so '
             'its features mean something else: take the checkpoint and the config that '
             'its embedding.json names, or embed the folder anew')

@@ -13,14 +13,13 @@ from mmengine.model import BaseModel
 from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader, Dataset
 
+from simclr_mm.apis.fingerprint import files_hash, transform_hash, weights_hash
 from simclr_mm.apis.inference import pooled
-from simclr_mm.files.atomic import atomic_file
 from simclr_mm.datasets import ArrayDataset, GalleryAndQuery
 from simclr_mm.evaluation import Labelled, extract_features
 from simclr_mm.evaluation.features import Target, class_of
+from simclr_mm.files.atomic import atomic_file
 from simclr_mm.version import __version__
-
-from simclr_mm.apis.fingerprint import files_hash, transform_hash, weights_hash
 
 
 def default_cache() -> Optional[Path]:

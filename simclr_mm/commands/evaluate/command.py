@@ -6,6 +6,7 @@ as JSON, for tools/report.py.
 """
 import argparse
 import time
+from typing import Optional, Sequence
 
 from mmengine.config import Config
 
@@ -15,7 +16,8 @@ from simclr_mm.commands.evaluate.cache import default_cache
 from simclr_mm.commands.evaluate.feature_table import as_run, feature_rows, print_rows
 
 
-def main() -> None:
+@command_line.command
+def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='pretraining config')
@@ -50,7 +52,7 @@ def main() -> None:
         help='write the results to this file instead of <work dir>/evaluation/')
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     started = time.time()
 
     cfg = Config.fromfile(args.config)
@@ -65,7 +67,3 @@ def main() -> None:
     out = args.out or command_line.result_path(args)
     run.write(out)
     print(f'results: {out}')
-
-
-if __name__ == '__main__':
-    command_line.run(main)

@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import BaseModel, is_model_wrapper
 
-from simclr_mm.commands.command_line import is_classifier
 from simclr_mm.apis.fingerprint import weights_hash
+from simclr_mm.commands.command_line import is_classifier
 from simclr_mm.evaluation import EvaluationRun, Result, knn_predict
 from simclr_mm.evaluation.result import Value
 

@@ -12,16 +12,26 @@ from mmengine.runner import set_random_seed
 from rich.console import Console
 from rich.table import Table
 
-from .cache import cached_features
 from simclr_mm.apis.fingerprint import weights_hash
-from .labelled import gallery_size
 from simclr_mm.apis.model_zoo import get_model
 from simclr_mm.engine import Runner
-from simclr_mm.evaluation import (PIXELS, PRETRAINED, UNTRAINED, EvaluationRun,
-                                  Labelled, Result, extract_features, few_label_probe,
-                                  knn_predict, linear_probe, swept_linear_probe)
+from simclr_mm.evaluation import (
+    PIXELS,
+    PRETRAINED,
+    UNTRAINED,
+    EvaluationRun,
+    Labelled,
+    Result,
+    extract_features,
+    few_label_probe,
+    knn_predict,
+    linear_probe,
+    swept_linear_probe,
+)
 
+from .cache import cached_features
 from .evaluation_run import knn_settings, scored_dataset
+from .labelled import gallery_size
 
 Row = Dict[str, object]
 

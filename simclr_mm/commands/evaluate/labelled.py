@@ -16,12 +16,13 @@ from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from simclr_mm.apis.inference import pooled
+from simclr_mm.commands.embed.retrieval import FeatureIndex
 from simclr_mm.datasets import GalleryAndQuery, SampleIndex, collate
 from simclr_mm.engine import Runner
+from simclr_mm.errors import UserError
 from simclr_mm.evaluation import Labelled, extract_features
 
 from .cache import cached_features
-from simclr_mm.commands.embed.retrieval import FeatureIndex
 
 
 class LabelledFeatures(NamedTuple):
@@ -118,7 +119,7 @@ def gallery_size(dataset: Dataset) -> int:
         ValueError: The dataset is no GalleryAndQuery.
     """
     if not isinstance(dataset, GalleryAndQuery):
-        raise ValueError(f'the test dataset is a {type(dataset).__name__}, without a '
+        raise UserError(f'the test dataset is a {type(dataset).__name__}, without a '
                          'gallery to learn from: take a pretraining config, whose '
                          'test_dataloader.dataset is a simclr_mm.GalleryAndQuery')
     return len(dataset.rows)
@@ -154,7 +155,7 @@ def embed_views(model: BaseModel,
     for inputs in _batches_of_views(model, dataset, _some(len(dataset), most, seed),
                                     seed):
         if inputs.ndim != 5:
-            raise ValueError('train_dataloader.dataset.pipeline has no '
+            raise UserError('train_dataloader.dataset.pipeline has no '
                              'simclr_mm.TwoViews: take a pretraining config')
         embedded = model.extract_feat(inputs.flatten(0, 1))  # (n, V, ...) -> (nV, C)
         shape = (*inputs.shape[:2], -1)

@@ -6,15 +6,17 @@ card stands beside it.
 import argparse
 import textwrap
 from pathlib import Path
+from typing import Optional, Sequence
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.export.source import read_source
 from simclr_mm.commands.export.targets import TARGETS
 from simclr_mm.commands.export.verified import export
 from simclr_mm.commands.publish.model_card import export_card
+from simclr_mm.errors import UserError
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', help='checkpoint of a training, a path or a URL')
@@ -30,18 +32,19 @@ def parse_args() -> argparse.Namespace:
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
     # OUT may stand behind --to, as it reads best.
-    return parser.parse_intermixed_args()
+    return parser.parse_intermixed_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+@command_line.command
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
     source = read_source(args.checkpoint, args.config, args.cfg_options)
     suffix = TARGETS[args.to].suffix
     beside = Path(args.checkpoint).parent if '://' not in args.checkpoint else Path()
     default = beside / f'{Path(source.file).stem}_{args.to}{suffix}'
     path = Path(args.out) if args.out else default
     if path.suffix != suffix:
-        raise ValueError(f'{path}: --to {args.to} writes {suffix} files')
+        raise UserError(f'{path}: --to {args.to} writes {suffix} files')
     code, proof = export(source, args.to, path)
     card = path.with_suffix('.md')
     card.write_text(export_card(source, args.to, path, code, proof))
@@ -54,7 +57,3 @@ def main() -> None:
                                        for k, v in source.left_out.items()))
     print(f'pictures: {source.preprocessing.sentence()}; in the file, too')
     print('use:\n' + textwrap.indent(code, '    '))
-
-
-if __name__ == '__main__':
-    command_line.run(main)

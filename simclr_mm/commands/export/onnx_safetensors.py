@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from simclr_mm.apis.inference import pooled
+from simclr_mm.errors import UserError
 
 from .source import Source
 
@@ -81,7 +82,7 @@ def onnx_run(source: Source, namespace: Dict[str, Any],
     features, = session.run(None, {'images': images})
     first, = session.run(None, {'images': images[:1]})
     if not np.allclose(first, features[:1], rtol=0, atol=1e-4 * np.abs(features).max()):
-        raise ValueError('a batch of 1 gives other features than a batch of 3')
+        raise UserError('a batch of 1 gives other features than a batch of 3')
     return torch.from_numpy(features)
 
 

@@ -13,6 +13,7 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor
 
 from simclr_mm.apis.inference import pooled
+from simclr_mm.errors import UserError
 
 from .source import Source
 
@@ -59,7 +60,7 @@ def mmpretrain_run(source: Source, namespace: Dict[str, Any],
     again = _initialised(dict(namespace['backbone'], init_cfg=init_cfg)).state_dict()
     if not all(
             torch.equal(again[k], v) for k, v in model.backbone.state_dict().items()):
-        raise ValueError('init_cfg and get_model load different weights')
+        raise UserError('init_cfg and get_model load different weights')
     batch = model.data_preprocessor(dict(inputs=_bgr(source, pictures)))
     with torch.no_grad():
         return pooled(model.extract_feat(batch['inputs']))

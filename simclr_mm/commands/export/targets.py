@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from simclr_mm.errors import UserError
+
 from . import onnx_safetensors as files
 from . import openmmlab
 from . import torchvision_timm as resnets
@@ -93,5 +95,5 @@ def require(packages: Tuple[str, ...], reason: str) -> None:
     """
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        raise ValueError(f'{reason} needs {", ".join(missing)}: '
+        raise UserError(f'{reason} needs {", ".join(missing)}: '
                          f'pip install {" ".join(missing)}')

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from simclr_mm.checkpoints import CheckpointError
 from simclr_mm.checkpoints.foreign.resnet_keys import ResNetShape, renamed, resnet_shape, timm_keys
+from simclr_mm.errors import CheckpointError
 
 from .source import Source
 

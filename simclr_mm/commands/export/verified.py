@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from simclr_mm.apis.inference import pooled
-from simclr_mm.checkpoints import CheckpointError
+from simclr_mm.errors import CheckpointError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.version import __version__
 

@@ -1,1 +1,4 @@
 """A folder of images in a few large files."""
+from .command import main
+
+__all__ = ['main']

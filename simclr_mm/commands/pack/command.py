@@ -8,6 +8,7 @@ Stopped, the same command goes on where it was.
 import argparse
 import os
 from pathlib import Path
+from typing import Optional, Sequence
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.pack.folder import pack_folder
@@ -15,7 +16,7 @@ from simclr_mm.commands.pack.plan import PackSettings
 from simclr_mm.datasets.pack_index import FORMATS, UNREADABLE
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -54,11 +55,12 @@ def parse_args() -> argparse.Namespace:
         help='that read and encode images, default: one for each core')
     parser.add_argument(
         '--restart', action='store_true', help='replace another pack in OUT')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+@command_line.command
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
     settings = PackSettings(args.format, args.short_side, args.quality, args.shard_size)
     index = pack_folder(args.folder, args.out, settings, args.classes,
                         not args.no_labels, args.processes, args.restart)
@@ -71,7 +73,3 @@ def main() -> None:
     if index['unreadable']:
         print(f'{index["unreadable"]} images cannot be read and are left out: '
               f'{Path(args.out, UNREADABLE)} names them')
-
-
-if __name__ == '__main__':
-    command_line.run(main)

@@ -10,11 +10,11 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 import cv2
 from filelock import FileLock, Timeout
-from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
-                           TimeRemainingColumn)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from simclr_mm.files.atomic import atomic_file
 from simclr_mm.datasets.pack_index import INDEX, UNREADABLE, read_index
+from simclr_mm.errors import UserError
+from simclr_mm.files.atomic import atomic_file
 from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
 from simclr_mm.version import __version__
 
@@ -64,7 +64,7 @@ def pack_folder(folder: str,
             index = _finish(plan, writer, Path(out), states, record)
             shutil.rmtree(work)
     except Timeout as error:
-        raise ValueError(f'{out}: another process is packing there. Wait for it, or '
+        raise UserError(f'{out}: another process is packing there. Wait for it, or '
                          'name a new folder.') from error
     return index
 
@@ -105,7 +105,7 @@ def _check(settings: PackSettings, processes: int) -> None:
         ('--processes', processes, 1 << 10),
     ):
         if value is not None and not 1 <= value <= high:
-            raise ValueError(f'{flag} {value}: give a number from 1 to {high}.')
+            raise UserError(f'{flag} {value}: give a number from 1 to {high}.')
 
 
 def _encode_one(task: Tuple[int, str], **options):
@@ -185,7 +185,7 @@ def _finish(plan: PackPlan, writer, out: Path, states: List[dict],
     images = [(path, None if plan.labels is None else plan.labels[row])
               for row, path in enumerate(plan.paths) if row not in unreadable]
     if not images:
-        raise ValueError(f'no image of {plan.root} can be read; the first: '
+        raise UserError(f'no image of {plan.root} can be read; the first: '
                          f'{unreadable[0]}')
     with atomic_file(out / UNREADABLE) as file:
         for row, reason in sorted(unreadable.items()):

@@ -9,10 +9,11 @@ from typing import List, Optional
 
 import numpy as np
 
-from simclr_mm.files.atomic import PARTIAL, atomic_file
 from simclr_mm.datasets import ImageFolder
 from simclr_mm.datasets.lmdb_images import LIST
 from simclr_mm.datasets.pack_index import INDEX, TAR_INDEX, UNREADABLE, WORK
+from simclr_mm.errors import UserError
+from simclr_mm.files.atomic import PARTIAL, atomic_file
 
 PLAN = 'plan.json'
 # Globs of all that tools/pack.py writes, in any format.
@@ -98,7 +99,7 @@ def plan_pack(folder: str, settings: PackSettings, classes_file: Optional[str],
     folders = [path.split(os.sep)[0] if os.sep in path else None for path in paths]
     if not labelled or None in folders:
         if classes_file is not None:
-            raise ValueError(f'--classes {classes_file}: there are images outside of '
+            raise UserError(f'--classes {classes_file}: there are images outside of '
                              f'class folders in {folder}.')
         return plan
     plan.classes = sorted(set(folders))
@@ -107,7 +108,7 @@ def plan_pack(folder: str, settings: PackSettings, classes_file: Optional[str],
         plan.classes = [name.strip() for name in plan.classes if name.strip()]
         unknown = sorted(set(folders) - set(plan.classes))
         if unknown:
-            raise ValueError(f'--classes {classes_file} does not name '
+            raise UserError(f'--classes {classes_file} does not name '
                              f'{", ".join(unknown[:10])}, folders of {folder}.')
     label_of = {name: label for label, name in enumerate(plan.classes)}
     plan.labels = [label_of[name] for name in folders]
@@ -139,14 +140,14 @@ def open_work(out: Path, record: dict, restart: bool) -> Path:
         before = json.loads(state.read_text())['plan']
         different = [key for key in record if before.get(key) != record[key]]
         if different:
-            raise ValueError(
+            raise UserError(
                 f'{out} holds a pack of other {" and ".join(different)}: '
                 f'{_difference(before, record)}name a new folder, or replace it with '
                 '--restart.')
         return work
     others = [path for path in out.iterdir() if path != work] if out.is_dir() else []
     if others:
-        raise ValueError(f'{out} is not empty and holds no pack: name a new folder.')
+        raise UserError(f'{out} is not empty and holds no pack: name a new folder.')
     work.mkdir(parents=True, exist_ok=True)
     with atomic_file(work / PLAN) as file:
         file.write(json.dumps(dict(plan=record), indent=1).encode())
@@ -157,7 +158,7 @@ def _remove_pack(out: Path) -> None:
     """Remove a pack, if nothing else has come to lie beside it."""
     others = [path.name for path in out.iterdir() if not any(map(path.match, _WRITTEN))]
     if others:
-        raise ValueError(f'--restart: {out} holds {", ".join(sorted(others)[:5])} '
+        raise UserError(f'--restart: {out} holds {", ".join(sorted(others)[:5])} '
                          'beside the pack: move it away, or name a new folder.')
     (out / INDEX).unlink(missing_ok=True)  # first: where it is, a pack is whole
     shutil.rmtree(out)

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Iterable, List, Optional
 from urllib.parse import quote
 
-from simclr_mm.files.atomic import atomic_file
 from simclr_mm.datasets.lmdb_images import LIST
 from simclr_mm.datasets.pack_index import TAR_INDEX
 from simclr_mm.datasets.stored_images import optional_package
 from simclr_mm.datasets.tar_index import index_tars
+from simclr_mm.errors import UserError
+from simclr_mm.files.atomic import atomic_file
 
 _KEY_BYTES = 511  # LMDB's longest key
 _GROUP_IMAGES = 100  # of a Parquet row group: some MB, which streams read at a time
@@ -134,7 +135,7 @@ class LMDBWriter:
         entries = [(lmdb_key(image.path).encode(), image.content) for image in images]
         for key, _ in entries:
             if len(key) > _KEY_BYTES:
-                raise ValueError(f'{key.decode()}: LMDB takes names of {_KEY_BYTES} '
+                raise UserError(f'{key.decode()}: LMDB takes names of {_KEY_BYTES} '
                                  'bytes at most: rename it, or use another format.')
         # Pages of 4 KiB, an image in whole pages, as much again for the tree.
         needed = sum(len(content) + 8192 for _, content in entries) * 2 + (1 << 20)

@@ -5,13 +5,15 @@ model index.
 """
 import argparse
 from pathlib import Path
+from typing import Optional, Sequence
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.publish.checkpoint import publish
 from simclr_mm.commands.publish.metafile import entry_of, entry_text, put_entry
+from simclr_mm.errors import MissingFileError, UserError
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', help='checkpoint of a training, a path or a URL')
@@ -27,13 +29,13 @@ def parse_args() -> argparse.Namespace:
         metavar='FILE',
         help='put the entry into this file; default: print it')
     command_line.add_trust_flag(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def root_of(metafile: str) -> Path:
     """The folder that an index's paths start from; ``configs/`` is in it."""
     if not Path(metafile).is_file():
-        raise FileNotFoundError(f'--metafile: there is no file {metafile}')
+        raise MissingFileError(f'--metafile: there is no file {metafile}')
     return Path(metafile).resolve().parents[1]
 
 
@@ -45,14 +47,15 @@ def config_path(config: str, root: Path | None) -> str:
         config = str(Path(config).resolve().relative_to(root))
     is_there = root is None or (root / config).is_file()
     if not is_there or (root is not None and Path(config).is_absolute()):
-        raise ValueError(
+        raise UserError(
             f'the index in {root} cannot name {config}, which is not below '
             'it: name the config that is there with --config')
     return config
 
 
-def main() -> None:
-    args = parse_args()
+@command_line.command
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
     root = root_of(args.metafile) if args.metafile else None
     done = publish(args.checkpoint, Path(args.out_dir), args.config, args.name)
     print(f'{done.path} and {done.card.name} are written; left out: '
@@ -69,7 +72,3 @@ def main() -> None:
     replaced = put_entry(Path(args.metafile), entry)
     print(f'{args.metafile}: the entry {done.name} is '
           f'{"replaced" if replaced else "added"}')
-
-
-if __name__ == '__main__':
-    command_line.run(main)

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from modelindex.models.ModelIndex import ModelIndex
 
+from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 
 from .training_facts import batch_size, training_data
@@ -74,7 +75,7 @@ def put_entry(path: Path, entry: Dict[str, Any]) -> bool:
     text = path.read_text()
     models = (yaml.safe_load(text) or {}).get('Models')
     if not isinstance(models, list):
-        raise ValueError(f'{path} is no metafile: it has no list of Models')
+        raise UserError(f'{path} is no metafile: it has no list of Models')
     old = next((model for model in models if model['Name'] == entry['Name']), None)
     lines = text.splitlines(keepends=True)
     begin = end = len(lines)
@@ -85,7 +86,7 @@ def put_entry(path: Path, entry: Dict[str, Any]) -> bool:
     new = ''.join(lines[:begin]) + entry_text(entry) + ''.join(lines[end:])
     expected = [entry if model is old else model for model in models]
     if yaml.safe_load(new)['Models'] != expected + [entry] * (old is None):
-        raise ValueError(
+        raise UserError(
             f'{path} is laid out in a way that an entry cannot be put into:'
             ' Models must come last, its entries indented by two')
     index = ModelIndex.from_dict(yaml.safe_load(new), str(path), is_root=True)
@@ -94,7 +95,7 @@ def put_entry(path: Path, entry: Dict[str, Any]) -> bool:
         for error in found['errors'] if 'README' not in error
     ]
     if problems:
-        raise ValueError(f'{path} would not be valid: {problems[0]}')
+        raise UserError(f'{path} would not be valid: {problems[0]}')
     with atomic_file(path) as file:
         file.write(new.encode())
     return old is not None

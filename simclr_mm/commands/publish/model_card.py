@@ -6,9 +6,9 @@ import torch
 import yaml
 from mmengine.config import Config
 
+from simclr_mm.apis.preprocessing import Preprocessing
 from simclr_mm.commands.export.source import Source
 from simclr_mm.commands.export.verified import Proof
-from simclr_mm.apis.preprocessing import Preprocessing
 from simclr_mm.version import __version__
 
 from .training_facts import facts, results, training_data

@@ -6,13 +6,16 @@ and the loss curve of every training run.
 """
 import argparse
 from pathlib import Path
+from typing import Optional, Sequence
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.report.pages import collect, markdown, page
+from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 
 
-def main() -> None:
+@command_line.command
+def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR')
@@ -20,14 +23,14 @@ def main() -> None:
         '--out',
         metavar='DIR',
         help='folder of report.md and report.html; default: the first WORK_DIR')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     found = collect(args.work_dirs)
     for problem in found.broken:
         print(f'left out: {problem}')
     table = markdown(found)
     if not table:
-        raise ValueError(
+        raise UserError(
             f'there is no evaluation below {", ".join(args.work_dirs)} and '
             'no training run with a validation: '
             'tools/evaluate_features.py and tools/test.py write one.')
@@ -38,7 +41,3 @@ def main() -> None:
             file.write(text.encode())
     print(f'{len(found.runs)} evaluations, {len(found.logs)} training logs: '
           f'{out / "report.md"}, {out / "report.html"}')
-
-
-if __name__ == '__main__':
-    command_line.run(main)

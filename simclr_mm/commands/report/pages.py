@@ -6,6 +6,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence, Tuple, Union
 
+from simclr_mm.errors import MissingFileError
 from simclr_mm.evaluation import PIXELS, UNTRAINED, EvaluationRun, Result, read_run
 from simclr_mm.evaluation.result import Value
 from simclr_mm.visualization.loss import plot_loss, read_log, read_scalars
@@ -62,7 +63,7 @@ def collect(folders: Sequence[Union[str, Path]]) -> Found:
     runs, logs, broken = {}, {}, {}
     for folder in map(Path, folders):
         if not folder.is_dir():
-            raise FileNotFoundError(f'there is no folder {folder.absolute()}')
+            raise MissingFileError(f'there is no folder {folder.absolute()}')
         for path in sorted(folder.rglob('*.json')):
             try:
                 run = read_run(path)

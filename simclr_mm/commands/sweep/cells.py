@@ -8,6 +8,8 @@ from typing import Dict, Iterator, List, Sequence, Tuple, Union
 
 from mmengine.config import Config, ConfigDict
 
+from simclr_mm.errors import UserError
+
 Value = Union[str, float]
 Options = Dict[str, object]  # as in --cfg-options, but with any value
 Cell = Tuple[Tuple[Value, ...], Options]  # a value of each axis, and what they set
@@ -95,7 +97,7 @@ def depth_width(cfg: Config, widths: Sequence[float],
     """ResNets of other depths, and with more channels than the config's."""
     backbone = cfg.model.backbone
     if 'depth' not in backbone:
-        raise ValueError(f'model.backbone is a {backbone.type} without a depth: this '
+        raise UserError(f'model.backbone is a {backbone.type} without a depth: this '
                          'study needs the config of a ResNet')
     for width, depth in product(widths, depths):
         options = {'model.backbone.depth': depth}
@@ -109,7 +111,7 @@ def batch_epochs(cfg: Config, batches: Sequence[float],
                  epochs: Sequence[float]) -> Iterator[Cell]:
     """Longer and larger, the learning rate in proportion to the batch."""
     if 'max_epochs' not in cfg.train_cfg:
-        raise ValueError('train_cfg has no max_epochs: this study needs a config that '
+        raise UserError('train_cfg has no max_epochs: this study needs a config that '
                          'counts epochs')
     for batch, epoch in product(batches, epochs):
         options = dict(_batch(cfg, batch, 1), **{'train_cfg.max_epochs': epoch})
@@ -159,12 +161,12 @@ def two_views(cfg: Config) -> Tuple[int, ConfigDict]:
     for place, step in enumerate(cfg.train_dataloader.dataset.get('pipeline', [])):
         if step.type == 'simclr_mm.TwoViews':
             return place, step
-    raise ValueError(f'{PIPELINE} has no simclr_mm.TwoViews: take a pretraining config')
+    raise UserError(f'{PIPELINE} has no simclr_mm.TwoViews: take a pretraining config')
 
 
 def _check_blur(size: int) -> None:
     if size < 20:
-        raise ValueError(f'blur does nothing to views of {size} pixels, because its '
+        raise UserError(f'blur does nothing to views of {size} pixels, because its '
                          'kernel is a tenth of that: leave it out of --values')
 
 

@@ -13,8 +13,9 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
-from simclr_mm.files.atomic import atomic_file
 from simclr_mm.datasets import SampleIndex
+from simclr_mm.errors import UserError
+from simclr_mm.files.atomic import atomic_file
 
 from .cells import TRANSFORMATIONS, two_views, with_views
 
@@ -43,13 +44,13 @@ def crop_histograms(cfg: Config,
         ValueError: A place that the training set does not have, or fewer than 2 crops.
     """
     if crops < 2:
-        raise ValueError(f'--values crops={crops}: give 2 or more to compare')
+        raise UserError(f'--values crops={crops}: give 2 or more to compare')
     histograms = np.empty((len(images), 2, crops, BINS))
     for kind, transforms in enumerate(([], [TRANSFORMATIONS['color']])):
         dataset = _dataset_of_crops(cfg, crops, transforms)
         for row, image in enumerate(images):
             if not 0 <= image < len(dataset):
-                raise ValueError(f'--values image={image}: the training set has places '
+                raise UserError(f'--values image={image}: the training set has places '
                                  f'0 to {len(dataset) - 1}')
             views = dataset[SampleIndex(image, seed)]['inputs']  # (K, 3, S, S)
             for crop, view in enumerate(views):

@@ -6,28 +6,41 @@ tries failed runs again.
 import argparse
 import os
 from pathlib import Path
-from typing import Union
+from typing import Optional, Sequence, Union
 
 import numpy as np
 from filelock import FileLock, Timeout
 from mmengine.config import Config, DictAction
 from rich.console import Console
-from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
-                           TimeElapsedColumn, TimeRemainingColumn)
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from simclr_mm.commands import command_line
-from simclr_mm.commands.sweep.color_histograms import KINDS, crop_histograms, overlap_between, overlap_within, write_histograms
+from simclr_mm.commands.sweep.color_histograms import (
+    KINDS,
+    crop_histograms,
+    overlap_between,
+    overlap_within,
+    write_histograms,
+)
 from simclr_mm.commands.sweep.processes import RunFailed, TrainAndEvaluate, outcomes_of
 from simclr_mm.commands.sweep.runs import METRICS, plan
 from simclr_mm.commands.sweep.studies import STUDIES, Study, values_of
 from simclr_mm.commands.sweep.table_and_figure import draw, write_table
+from simclr_mm.errors import UserError
 from simclr_mm.evaluation import EvaluationRun
 from simclr_mm.visualization.crop_histograms import plot_crop_histograms
 
 HISTOGRAMS = 'color-histograms'
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('study', choices=[*STUDIES, HISTOGRAMS])
@@ -47,13 +60,13 @@ def parse_args() -> argparse.Namespace:
         default='knn',
         help='kNN of the last validation, or a linear probe on the same images')
     command_line.add_cfg_options(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def do_runs(runs: list, processes: int) -> list:
     """Do what is missing, tell how it went, and return the runs that failed."""
     threads = max(1, (os.cpu_count() or 1) // processes)
-    trainer = TrainAndEvaluate(Path(__file__).resolve().parent, threads)
+    trainer = TrainAndEvaluate(command_line.TOOLS, threads)
     failed = []
     columns = (TextColumn('runs'), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn(), TextColumn('left:'), TimeRemainingColumn())
@@ -97,7 +110,7 @@ def write_results(study: Study, values: list, runs: list, work_dir: Path,
 def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
     """Fig. 6, which trains nothing."""
     for name in set(asked) - {'image', 'crops'}:
-        raise ValueError(f'--values {name}: this study takes image and crops')
+        raise UserError(f'--values {name}: this study takes image and crops')
     images = asked.get('image', [0, 1])
     images = images if isinstance(images, list) else [images]
     histograms = crop_histograms(cfg, images, asked.get('crops', 6))
@@ -114,10 +127,11 @@ def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
     print(f'{table} and {figure} show {len(images)} images.')
 
 
-def main() -> None:
-    args = parse_args()
+@command_line.command
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
     if args.processes < 1:
-        raise ValueError(f'--processes is {args.processes}: give 1 or more')
+        raise UserError(f'--processes is {args.processes}: give 1 or more')
     cfg = Config.fromfile(args.config)
     command_line.merge_cfg_options(cfg, args.cfg_options)
     work_dir = Path(args.work_dir or Path('work_dirs', args.study))
@@ -132,12 +146,8 @@ def main() -> None:
         with FileLock(work_dir / '.lock', timeout=0):
             failed = do_runs(runs, args.processes)
     except Timeout as error:
-        raise ValueError(f'another sweep is at work in {work_dir}') from error
+        raise UserError(f'another sweep is at work in {work_dir}') from error
     write_results(study, values, runs, work_dir, cfg)
     if failed:
-        raise ValueError(f'{len(failed)} of {len(runs)} runs failed, as told above: '
+        raise UserError(f'{len(failed)} of {len(runs)} runs failed, as told above: '
                          'the same command tries them again')
-
-
-if __name__ == '__main__':
-    command_line.run(main)

@@ -12,10 +12,11 @@ from typing import Dict, List, NamedTuple, Sequence
 from mmengine.config import Config
 
 from simclr_mm.apis.fingerprint import state_hash
-from simclr_mm.commands.evaluate.evaluation_run import knn_settings, scored_dataset
 from simclr_mm.checkpoints import read_checkpoint
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.commands.evaluate.evaluation_run import knn_settings, scored_dataset
+from simclr_mm.errors import UserError
 from simclr_mm.evaluation import PRETRAINED, EvaluationRun, Result, read_run
+from simclr_mm.files.atomic import atomic_file
 
 from .cells import Options, Value
 from .linear_run import PENALTY
@@ -65,7 +66,7 @@ class Run(NamedTuple):
         """
         done = read_run(self.result_file)
         if done is None:
-            raise ValueError(f'{self.result_file} is no result of this version: delete '
+            raise UserError(f'{self.result_file} is no result of this version: delete '
                              'it, and the same command evaluates the run anew')
         result, = done.results
         return dict(
@@ -91,7 +92,7 @@ def plan(study: str, cfg: Config, values: Sequence[Sequence[Value]], work_dir: P
             was made from another config.
     """
     if metric == 'knn' and 'KNNAccuracy' not in str(cfg.get('val_evaluator')):
-        raise ValueError('--evaluate knn reads knn/top1 of the last validation, and '
+        raise UserError('--evaluate knn reads knn/top1 of the last validation, and '
                          'this config has no val_evaluator of type '
                          'simclr_mm.KNNAccuracy: take a pretraining config')
     runs = []
@@ -138,7 +139,7 @@ def write_config(run: Run, cfg: Config) -> None:
             return
         trained = [*run.folder.glob('*.pth'), *run.folder.glob('*.json')]
         if trained:
-            raise ValueError(
+            raise UserError(
                 f'{run.config} was made from another config or other --cfg-options, '
                 f'and {trained[0]} comes of it: give another --work-dir, or delete '
                 f'{run.folder}')

@@ -4,9 +4,25 @@ Source: SimCLR, arXiv:2002.05709. Each study names its figure or table there.
 """
 from typing import Callable, Dict, Iterator, List, NamedTuple, Tuple
 
-from .cells import (MARGINS, OBJECTIVES, STRENGTHS, TEMPERATURES, TRANSFORMATIONS, Cell,
-                    Value, augmentations, batch_epochs, color_strength, depth_width,
-                    head, lr_scaling, objective, temperature)
+from simclr_mm.errors import UserError
+
+from .cells import (
+    MARGINS,
+    OBJECTIVES,
+    STRENGTHS,
+    TEMPERATURES,
+    TRANSFORMATIONS,
+    Cell,
+    Value,
+    augmentations,
+    batch_epochs,
+    color_strength,
+    depth_width,
+    head,
+    lr_scaling,
+    objective,
+    temperature,
+)
 
 
 class Axis(NamedTuple):
@@ -94,7 +110,7 @@ def values_of(study: Study, asked: Dict[str, object]) -> List[List[Value]]:
     """
     names = [axis.name for axis in study.axes]
     for name in set(asked) - set(names):
-        raise ValueError(f'--values {name}: the axes of this study are '
+        raise UserError(f'--values {name}: the axes of this study are '
                          f'{" and ".join(names)}')
     values = []
     for axis in study.axes:
@@ -108,8 +124,8 @@ def _value(axis: Axis, value: Value) -> Value:
     if isinstance(axis.values[0], str):
         if str(value) in axis.values:
             return str(value)
-        raise ValueError(f'--values {axis.name}={value}: choose from '
+        raise UserError(f'--values {axis.name}={value}: choose from '
                          f'{", ".join(axis.values)}')
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
         return value
-    raise ValueError(f'--values {axis.name}={value}: give numbers above 0')
+    raise UserError(f'--values {axis.name}={value}: give numbers above 0')

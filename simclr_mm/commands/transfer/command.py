@@ -10,19 +10,25 @@ import time
 import traceback
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from mmengine.device import get_device
 from rich.console import Console
 from rich.table import Table
 
-from simclr_mm.commands import command_line
 from simclr_mm.apis.encoder import load_encoder
-from simclr_mm.commands.evaluate.cache import default_cache
 from simclr_mm.apis.fingerprint import weights_hash
+from simclr_mm.commands import command_line
+from simclr_mm.commands.evaluate.cache import default_cache
 from simclr_mm.commands.sweep.processes import RunFailed
 from simclr_mm.commands.transfer import finetune, finetune_config, linear
-from simclr_mm.commands.transfer.dataset_table import DIGITS, TRANSFER_DATASETS, TransferDataset, own_folder
+from simclr_mm.commands.transfer.dataset_table import (
+    DIGITS,
+    TRANSFER_DATASETS,
+    TransferDataset,
+    own_folder,
+)
+from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.evaluation import EvaluationRun, Result, read_run
 
 _ALL = dict(TRANSFER_DATASETS, digits=DIGITS)
@@ -31,7 +37,7 @@ _EXPLAINED = OSError, RuntimeError, ValueError, RunFailed
 _PROTOCOLS['both'] = _PROTOCOLS['linear'] + _PROTOCOLS['finetune']
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -88,7 +94,7 @@ def parse_args() -> argparse.Namespace:
     tuning.add_argument('--batch', type=int, default=256)
     tuning.add_argument('--processes', type=int, default=1, help='runs at a time')
     command_line.add_trust_flag(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 class Job(NamedTuple):
@@ -116,7 +122,7 @@ def chosen_datasets(args: argparse.Namespace) -> Dict[str, TransferDataset]:
     for text in args.folder:
         name, _, folder = text.partition('=')
         if not (name.isidentifier() and folder) or name in _ALL:
-            raise ValueError(f'--folder {text}: give NAME=DIR, the name of letters, '
+            raise UserError(f'--folder {text}: give NAME=DIR, the name of letters, '
                              'digits and _, and none of --datasets')
         datasets[name] = own_folder(name, Path(folder))
     return datasets
@@ -146,7 +152,7 @@ def plan(args: argparse.Namespace, model, work_dir: Path) -> List[Job]:
                 asked = finetune.finetune_settings(for_tuning, grid, training)
                 evaluate = partial(finetune.finetune_transfer, encoder, dataset, parts,
                                    grid, training, work_dir / stem,
-                                   Path(__file__).resolve().parent, args.processes)
+                                   command_line.TOOLS, args.processes)
             jobs.append(
                 Job(dataset, folder, protocol, work_dir / f'{stem}.json', asked,
                     evaluate))
@@ -200,13 +206,14 @@ def print_table(jobs: List[Job], outcomes: List[object], root: Path) -> None:
             console.print(f'{job.file.stem} failed: {outcome}', markup=False)
 
 
-def main() -> None:
-    args = parse_args()
+@command_line.command
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
     for name in ('steps', 'batch', 'processes'):
         if getattr(args, name) < 1:
-            raise ValueError(f'--{name} is {getattr(args, name)}: give 1 or more')
+            raise UserError(f'--{name} is {getattr(args, name)}: give 1 or more')
     if not args.root.is_dir():
-        raise FileNotFoundError(f'there is no folder {args.root.absolute()}')
+        raise MissingFileError(f'there is no folder {args.root.absolute()}')
     model = load_encoder(args.checkpoint, args.config, args.device or get_device())
     weights = weights_hash(model)
     work_dir = args.work_dir or Path('work_dirs', 'transfer',
@@ -228,9 +235,5 @@ def main() -> None:
     print(f'results: {work_dir}')
     failed = [job.file.stem for job, o in zip(jobs, outcomes) if isinstance(o, str)]
     if failed:
-        raise ValueError(f'{len(failed)} of {len(jobs)} evaluations failed, as told '
+        raise UserError(f'{len(failed)} of {len(jobs)} evaluations failed, as told '
                          f'above: {", ".join(failed)}')
-
-
-if __name__ == '__main__':
-    command_line.run(main)

@@ -10,6 +10,7 @@ from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 
 from simclr_mm.datasets import ArrayDataset
+from simclr_mm.errors import MissingFileError, UserError
 
 Part = Dict[str, object]  # config of a dataset, without a pipeline
 VALIDATION_SHARE = 0.2  # held out where no split is given; the paper does not say
@@ -174,7 +175,7 @@ def own_folder(title: str, folder: Path) -> TransferDataset:
     """
     splits = [name for name in ('train', 'val', 'test') if (folder / name).is_dir()]
     if 'train' not in splits or len(splits) < 2:
-        raise FileNotFoundError(f'--folder {title}={folder}: there is no '
+        raise MissingFileError(f'--folder {title}={folder}: there is no '
                                 f'{folder}/train/<class>/ with {folder}/test/<class>/ '
                                 'or val')
     names = [{each.name
@@ -182,7 +183,7 @@ def own_folder(title: str, folder: Path) -> TransferDataset:
              for name in splits]
     differing = sorted(set.union(*names) - set.intersection(*names))
     if differing:
-        raise ValueError(f'--folder {title}={folder}: {" and ".join(splits)} have '
+        raise UserError(f'--folder {title}={folder}: {" and ".join(splits)} have '
                          f'different classes: not all have {", ".join(differing[:10])}')
     whole = len(splits) == 3
     # Absolute, for find() looks below a root, where this folder need not lie.

@@ -12,9 +12,14 @@ import numpy as np
 from mmengine.config import Config
 from rich.progress import track
 
-from simclr_mm.commands.sweep.processes import RunFailed, TrainAndEvaluate, last_validation, outcomes_of
-from simclr_mm.commands.sweep.runs import Run, write_config
 from simclr_mm.apis.preprocessing import Preprocessing
+from simclr_mm.commands.sweep.processes import (
+    RunFailed,
+    TrainAndEvaluate,
+    last_validation,
+    outcomes_of,
+)
+from simclr_mm.commands.sweep.runs import Run, write_config
 from simclr_mm.evaluation import PRETRAINED, Result
 
 from .dataset_table import Parts, TransferDataset

@@ -13,6 +13,7 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from simclr_mm.apis.preprocessing import Preprocessing
+from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 
 from .dataset_table import LOADING, TransferDataset, build, class_count, with_pipeline
@@ -80,7 +81,7 @@ def encoder_of(model: BaseModel, preprocessing: Preprocessing, file: Path) -> En
     with torch.no_grad():
         features = backbone(parameter.new_zeros(1, 3, side, side))[-1]
     if features.ndim not in (2, 4):
-        raise ValueError(f'fine-tuning: the backbone gives {tuple(features.shape)}, no '
+        raise UserError(f'fine-tuning: the backbone gives {tuple(features.shape)}, no '
                          'map and no vector: for a transformer set '
                          "model.backbone.out_type='cls_token' in --config")
     settings = model._config.model.backbone.to_dict()

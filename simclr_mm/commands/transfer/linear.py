@@ -14,16 +14,22 @@ from mmpretrain.datasets import PackInputs
 from mmpretrain.structures import DataSample
 from rich.console import Console
 
-from simclr_mm.commands.evaluate.cache import cached_features
 from simclr_mm.apis.preprocessing import Preprocessing
+from simclr_mm.commands.evaluate.cache import cached_features
 from simclr_mm.datasets.label_subset import stratified_subset
 from simclr_mm.engine import Runner
-from simclr_mm.evaluation import (CLASS_METRICS, PRETRAINED, Labelled, Result,
-                                  swept_linear_probe)
+from simclr_mm.evaluation import CLASS_METRICS, PRETRAINED, Labelled, Result, swept_linear_probe
 from simclr_mm.evaluation.features import class_of
 
-from .dataset_table import (LOADING, VALIDATION_SHARE, Part, Parts, TransferDataset,
-                            class_count, with_pipeline)
+from .dataset_table import (
+    LOADING,
+    VALIDATION_SHARE,
+    Part,
+    Parts,
+    TransferDataset,
+    class_count,
+    with_pipeline,
+)
 
 # VOC's annotations tell apart objects that are hard to recognise.
 PACKING = dict(

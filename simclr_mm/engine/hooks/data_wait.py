@@ -4,6 +4,7 @@ from mmengine import dist
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import HOOKS
 
 from .input_remedies import remedy_line
@@ -42,7 +43,7 @@ class DataWaitHook(Hook):
 
     def __init__(self, limit: float = 0.1, min_steps: int = 100) -> None:
         if not 0 <= limit <= 1:
-            raise ValueError(f'default_hooks.data_wait.limit is {limit}: give a share '
+            raise UserError(f'default_hooks.data_wait.limit is {limit}: give a share '
                              'of time in [0, 1].')
         self.limit = limit
         self.min_steps = min_steps

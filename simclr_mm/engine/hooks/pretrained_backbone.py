@@ -8,9 +8,13 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner.base_loop import BaseLoop
 from torch import Tensor, nn
 
-from simclr_mm.checkpoints import (CheckpointError, backbone_state,
-                                   install_safe_loading, read_checkpoint,
-                                   state_problems)
+from simclr_mm.checkpoints import (
+    backbone_state,
+    install_safe_loading,
+    read_checkpoint,
+    state_problems,
+)
+from simclr_mm.errors import CheckpointError, UserError
 from simclr_mm.registry import HOOKS
 
 
@@ -90,7 +94,7 @@ def _encoder(runner) -> Mapping:
     for init_cfg in init_cfgs:
         if init_cfg['type'] == 'Pretrained' and init_cfg.get('checkpoint'):
             return init_cfg
-    raise ValueError('no encoder: pass --pretrained PATH (or --cfg-options '
+    raise UserError('no encoder: pass --pretrained PATH (or --cfg-options '
                      'model.backbone.init_cfg.checkpoint=PATH)')
 
 

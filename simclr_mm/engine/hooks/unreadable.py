@@ -2,6 +2,7 @@
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import HOOKS
 
 
@@ -28,7 +29,7 @@ class UnreadableImageHook(Hook):
 
     def __init__(self, max_share: float = 0.01) -> None:
         if not 0 <= max_share <= 1:
-            raise ValueError(
+            raise UserError(
                 f'default_hooks.unreadable.max_share is {max_share}: give a share in '
                 '[0, 1].')
         self.max_share = max_share

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from simclr_mm.checkpoints.foreign.weights import neck_config
-from simclr_mm.checkpoints import CheckpointError, load_state
+from simclr_mm.checkpoints import load_state
 from simclr_mm.checkpoints.foreign.renaming import from_google
 from simclr_mm.checkpoints.foreign.tensor_bundle import read_bundle
+from simclr_mm.checkpoints.foreign.weights import neck_config
+from simclr_mm.errors import CheckpointError
 from simclr_mm.models import SimCLR
 
 FIXTURES = Path(__file__).parent / 'google'

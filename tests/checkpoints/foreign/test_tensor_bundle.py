@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simclr_mm.checkpoints import CheckpointError
 from simclr_mm.checkpoints.foreign.crc32c import crc32c
 from simclr_mm.checkpoints.foreign.tensor_bundle import bundle_prefix, read_bundle
+from simclr_mm.errors import CheckpointError
 
 FIXTURES = Path(__file__).parent / 'google'
 sys.path.insert(0, str(FIXTURES))

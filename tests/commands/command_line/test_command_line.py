@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+from simclr_mm.checkpoints.safe_load import _TRUSTED
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line import data_folder
-from simclr_mm.checkpoints.safe_load import _TRUSTED
 
 pytestmark = pytest.mark.portable
 CONFIGS = Path(__file__).parents[3] / 'configs'

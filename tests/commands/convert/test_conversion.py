@@ -11,7 +11,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from simclr_mm import get_model
 from simclr_mm.commands.convert.conversion import convert, key_lines, save
-from simclr_mm.checkpoints import CheckpointError
+from simclr_mm.errors import CheckpointError
 
 ROOT = Path(__file__).parents[3]
 UNIT = dict(mean=[0.0] * 3, std=[255.0] * 3)

@@ -9,10 +9,10 @@ from filelock import FileLock
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
-from simclr_mm.commands.embed import embed_folder as embed
 from simclr_mm.apis import get_model
-from simclr_mm.commands.embed.embed_folder import embed_folder
 from simclr_mm.apis.inference import FeatureInferencer, inference_model
+from simclr_mm.commands.embed import embed_folder as embed
+from simclr_mm.commands.embed.embed_folder import embed_folder
 
 NAME = 'simclr_r18-w16_1xb256-coslr-10e_cifar10'
 NAMES = [f'{"ab"[k // 5]}/{k}.png' for k in range(10)]

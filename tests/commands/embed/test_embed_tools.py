@@ -11,7 +11,7 @@ from PIL import Image
 
 from simclr_mm import get_model
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 DIGITS = ROOT / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 
 

@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 
 from simclr_mm.apis import get_model
-from simclr_mm.commands.embed.embed_folder import embed_folder
+from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.commands.embed import retrieval
+from simclr_mm.commands.embed.embed_folder import embed_folder
 from simclr_mm.commands.embed.parquet import write_parquet
 from simclr_mm.commands.embed.retrieval import FeatureIndex, retrieve
-from simclr_mm.apis.inference import FeatureInferencer
 
 NAME = 'simclr_r18-w16_1xb256-coslr-10e_cifar10'
 

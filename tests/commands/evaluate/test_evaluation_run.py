@@ -5,7 +5,12 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from simclr_mm.commands.evaluate.evaluation_run import classifier_protocol, knn_settings, run_of_metrics, scored_dataset
+from simclr_mm.commands.evaluate.evaluation_run import (
+    classifier_protocol,
+    knn_settings,
+    run_of_metrics,
+    scored_dataset,
+)
 
 
 def pretraining(**options):

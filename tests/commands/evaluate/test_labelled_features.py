@@ -9,9 +9,15 @@ from PIL import Image
 
 import simclr_mm
 from simclr_mm.apis import get_model
-from simclr_mm.commands.embed.embed_folder import embed_folder
-from simclr_mm.commands.evaluate.labelled import embed_views, from_config, from_embedding, gallery_and_queries, training_set
 from simclr_mm.apis.inference import FeatureInferencer
+from simclr_mm.commands.embed.embed_folder import embed_folder
+from simclr_mm.commands.evaluate.labelled import (
+    embed_views,
+    from_config,
+    from_embedding,
+    gallery_and_queries,
+    training_set,
+)
 from simclr_mm.datasets import SampleIndex
 
 DIGITS = 'simclr_r18-w16_1xb64-coslr-30e_digits'

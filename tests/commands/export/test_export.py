@@ -13,14 +13,15 @@ from mmengine.config import Config
 from PIL import Image
 
 from simclr_mm import get_model
+from simclr_mm.checkpoints import load_file
+from simclr_mm.checkpoints.foreign.renaming import to_our_keys
 from simclr_mm.commands.export import targets, torchvision_timm
 from simclr_mm.commands.export.source import read_source
 from simclr_mm.commands.export.targets import TARGETS
 from simclr_mm.commands.export.verified import export
-from simclr_mm.checkpoints import CheckpointError, load_file
-from simclr_mm.checkpoints.foreign.renaming import to_our_keys
+from simclr_mm.errors import CheckpointError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 IN1K = ROOT / 'configs' / 'simclr_r18_1xb256-adam-100e_in1k-128px.py'
 THIN = dict(stem_channels=8, base_channels=8)
 BACKBONES = dict(

@@ -20,7 +20,7 @@ from simclr_mm.transforms import UnreadableImage
 pytest.importorskip('webdataset')
 pytest.importorskip('datasets')
 pytest.importorskip('lmdb')
-TOOL = Path(__file__).parents[1] / 'tools' / 'pack.py'
+TOOL = Path(__file__).parents[3] / 'tools' / 'pack.py'
 TYPES = dict(tar=TarShards, parquet=HuggingFaceImages, lmdb=LMDBImages)
 
 

@@ -15,10 +15,10 @@ from mmengine.logging import HistoryBuffer
 
 from simclr_mm import get_model
 from simclr_mm.apis.encoder import load_encoder
-from simclr_mm.commands.publish.metafile import put_entry
 from simclr_mm.checkpoints import load_file
+from simclr_mm.commands.publish.metafile import put_entry
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 NAME = 'simclr_r18-w16_1xb64-coslr-30e_digits'
 CONFIG = ROOT / 'configs' / f'{NAME}.py'
 URL = 'https://example.org/weights'

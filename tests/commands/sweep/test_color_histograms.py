@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from simclr_mm.commands.sweep.color_histograms import BINS, KINDS, crop_histograms, overlap_between, overlap_within, write_histograms
+from simclr_mm.commands.sweep.color_histograms import (
+    BINS,
+    KINDS,
+    crop_histograms,
+    overlap_between,
+    overlap_within,
+    write_histograms,
+)
 from simclr_mm.datasets import Digits, SampleIndex
 from simclr_mm.transforms import ColorDistortion, TwoViews
 

@@ -11,7 +11,7 @@ from simclr_mm import get_model
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.evaluation import read_run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 DIGITS = ROOT / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 SMALL = ('train_cfg.max_epochs=2', 'param_scheduler.0.end=1',
          'param_scheduler.1.begin=1', 'train_dataloader.dataset.indices=64',

@@ -9,13 +9,23 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmpretrain.datasets.categories import (FGVCAIRCRAFT_CATEGORIES, SUN397_CATEGORIES,
-                                            VOC2007_CATEGORIES)
+from mmpretrain.datasets.categories import (
+    FGVCAIRCRAFT_CATEGORIES,
+    SUN397_CATEGORIES,
+    VOC2007_CATEGORIES,
+)
 from scipy.io import savemat
 
 from simclr_mm import get_model
 from simclr_mm.commands.transfer import linear
-from simclr_mm.commands.transfer.dataset_table import DIGITS, TRANSFER_DATASETS, build, class_count, own_folder, with_pipeline
+from simclr_mm.commands.transfer.dataset_table import (
+    DIGITS,
+    TRANSFER_DATASETS,
+    build,
+    class_count,
+    own_folder,
+    with_pipeline,
+)
 from simclr_mm.commands.transfer.linear import linear_transfer, preprocessing_of
 from simclr_mm.evaluation import swept_linear_probe
 

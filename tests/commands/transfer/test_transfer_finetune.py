@@ -13,7 +13,13 @@ from simclr_mm.commands.command_line import build_runner
 from simclr_mm.commands.sweep.processes import RunFailed
 from simclr_mm.commands.transfer.dataset_table import TRANSFER_DATASETS, own_folder
 from simclr_mm.commands.transfer.finetune import GRIDS, FineTune, finetune_transfer, plan
-from simclr_mm.commands.transfer.finetune_config import BORDER, LOGGED, Training, encoder_of, finetune_config
+from simclr_mm.commands.transfer.finetune_config import (
+    BORDER,
+    LOGGED,
+    Training,
+    encoder_of,
+    finetune_config,
+)
 from simclr_mm.commands.transfer.linear import preprocessing_of
 from simclr_mm.evaluation import read_run
 

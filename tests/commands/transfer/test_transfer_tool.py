@@ -13,7 +13,7 @@ from simclr_mm import get_model
 from simclr_mm.commands.transfer import finetune, linear
 from simclr_mm.evaluation import Result, read_run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 
 

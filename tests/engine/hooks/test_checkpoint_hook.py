@@ -17,8 +17,9 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from simclr_mm.checkpoints import CheckpointError, install_safe_loading, load_file
+from simclr_mm.checkpoints import install_safe_loading, load_file
 from simclr_mm.engine.hooks.checkpoint_hook import CheckpointHook
+from simclr_mm.errors import CheckpointError
 
 pytestmark = pytest.mark.portable
 _RUNS = itertools.count()  # MMEngine keeps one message hub for each name

@@ -12,8 +12,9 @@ from mmpretrain.structures import DataSample
 from processes import free_port, launched, run_ranks
 from torch.utils.data import Dataset
 
-from simclr_mm.checkpoints import CheckpointError, install_safe_loading
+from simclr_mm.checkpoints import install_safe_loading
 from simclr_mm.engine.hooks.pretrained_backbone import PretrainedBackboneHook
+from simclr_mm.errors import CheckpointError
 
 pytestmark = pytest.mark.portable
 _RUNS = itertools.count()

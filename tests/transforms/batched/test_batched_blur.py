@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from simclr_mm.transforms.batched import gaussian_blur
 from simclr_mm.transforms import blur
+from simclr_mm.transforms.batched import gaussian_blur
 
 
 def noise(count, side):

@@ -9,8 +9,13 @@ from PIL import Image
 from torchvision.transforms import functional as F
 
 from simclr_mm.transforms.batched import color_jitter, grayscale, luma
-from simclr_mm.transforms.color import (adjust_brightness, adjust_contrast, adjust_hue,
-                                        adjust_saturation, to_gray)
+from simclr_mm.transforms.color import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    to_gray,
+)
 
 WORKER = [adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue]
 NONE = 4

@@ -9,9 +9,9 @@ from scipy import stats
 from torch.utils.data import DataLoader
 from torchvision.transforms import ColorJitter
 
-from simclr_mm.transforms.batched import STEP_WIDTH, augment, encode_step
 from simclr_mm.datasets.sampler import SampleIndex
 from simclr_mm.transforms import TwoViews
+from simclr_mm.transforms.batched import STEP_WIDTH, augment, encode_step
 
 COLOR = dict(type='simclr_mm.ColorDistortion')
 BLUR = dict(type='simclr_mm.RandomGaussianBlur')

@@ -8,9 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
-from simclr_mm.checkpoints import CheckpointError, load_file
-from simclr_mm.files import download, http as transfer
-from simclr_mm.files.download import cache_path
+from simclr_mm.checkpoints import load_file
+from simclr_mm.checkpoints.download import cache_path
+from simclr_mm.errors import CheckpointError
+from simclr_mm.files import download
+from simclr_mm.files import http as transfer
 
 
 def _checkpoint() -> bytes:

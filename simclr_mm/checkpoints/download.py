@@ -1,28 +1,19 @@
 """Fetch checkpoints from the web into a cache that only ever holds complete files."""
 import hashlib
-import os
 import re
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import torch
 from filelock import FileLock
 
-from .atomic import atomic_file
-from simclr_mm.checkpoints.safe_load import CheckpointError, file_problem
-from .http import transfer
+from simclr_mm.errors import CheckpointError
+from simclr_mm.files import atomic_file, cache_home
+from simclr_mm.files.http import transfer
+
+from .safe_load import file_problem
 
 _UNIQUE = re.compile(r'-[0-9a-f]{8,}\.')  # a hash in the name: one name, one content
-
-
-def cache_home() -> Path:
-    """The folder of everything that is kept between runs.
-
-    ``SIMCLR_MM_HOME`` names it; without it PyTorch's is used, so that what is there
-    already serves.
-    """
-    return Path(os.environ.get('SIMCLR_MM_HOME') or torch.hub.get_dir()).expanduser()
 
 
 def cache_path(url: str) -> Path:

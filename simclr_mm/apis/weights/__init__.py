@@ -1,1 +1,0 @@
-"""Files of weights: whose they are, and the config and preprocessing they carry."""

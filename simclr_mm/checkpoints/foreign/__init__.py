@@ -1,0 +1,1 @@
+"""Checkpoints of other libraries: whose they are, and their keys as ours."""

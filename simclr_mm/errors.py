@@ -1,0 +1,20 @@
+"""Errors that a user can mend. Every command prints them as one line."""
+
+
+class UserError(ValueError):
+    """A value, file or combination that the user gave and can change.
+
+    The message names the key or file, says what is wrong and what to do.
+    """
+
+
+class CheckpointError(UserError, RuntimeError):
+    """A checkpoint that cannot be fetched or read, is not safe, or does not fit."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that the user named is not there."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """An optional package that the user asked for is not installed."""

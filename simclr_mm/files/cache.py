@@ -1,0 +1,14 @@
+"""Where what is fetched or computed once is kept."""
+import os
+from pathlib import Path
+
+import torch
+
+
+def cache_home() -> Path:
+    """The folder of everything that is kept between runs.
+
+    ``SIMCLR_MM_HOME`` names it; without it PyTorch's is used, so that what is there
+    already serves.
+    """
+    return Path(os.environ.get('SIMCLR_MM_HOME') or torch.hub.get_dir()).expanduser()
