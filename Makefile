@@ -1,6 +1,7 @@
 # make demo    install, pretrain on digits, evaluate, draw a report (no download)
 # make test    install, then the whole test suite
-# make lint    flake8, isort and yapf; make format applies the last two
+# make quick   the tests that take less than a minute in all
+# make lint    ruff, import-linter and mypy; make format applies the first
 VENV ?= .venv
 DISTRIBUTION ?= onedl
 comma := ,
@@ -10,7 +11,7 @@ python := $(VENV)/bin/python
 installed := $(VENV)/.simclr_mm-$(DISTRIBUTION)
 sources := simclr_mm tools tests configs docs hubconf.py
 
-.PHONY: demo test lint format
+.PHONY: demo test quick lint format
 
 demo: $(installed)
 	$(python) tools/demo.py
@@ -18,14 +19,18 @@ demo: $(installed)
 test: $(installed)
 	$(python) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
+quick: $(installed)
+	$(python) -m pytest -n auto --dist loadfile tests/losses tests/transforms tests/evaluation tests/files
+
 lint: $(installed)
-	$(python) -m flake8 $(sources)
-	$(python) -m isort --check-only --diff $(sources)
-	$(python) -m yapf --diff --recursive --parallel $(sources)
+	$(python) -m ruff check $(sources)
+	$(python) -m ruff format --check $(sources)
+	$(VENV)/bin/lint-imports
+	$(python) -m mypy
 
 format: $(installed)
-	$(python) -m isort $(sources)
-	$(python) -m yapf --in-place --recursive --parallel $(sources)
+	$(python) -m ruff check --fix $(sources)
+	$(python) -m ruff format $(sources)
 
 # Never two OpenMMLab distributions in one environment: they own the same files.
 $(installed): setup.cfg pyproject.toml

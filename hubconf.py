@@ -3,7 +3,8 @@
 From a clone: ``torch.hub.load('path/of/the/clone', 'simclr_resnet50',
 source='local')``. ``simclr_mm.list_models()`` has the names.
 """
-from typing import Callable as _Callable
+
+from collections.abc import Callable as _Callable
 
 from simclr_mm import get_model as _get_model
 from simclr_mm import list_models as _list_models

@@ -1,7 +1,4 @@
-_base_ = [
-    '_base_/datasets/digits_simclr.py',
-    '_base_/default_runtime.py',
-]
+_base_ = ['_base_/datasets/digits_simclr.py', '_base_/default_runtime.py']
 
 # A ResNet-18 a quarter as wide: seconds an epoch on a CPU.
 model = dict(
@@ -12,12 +9,13 @@ model = dict(
         stem_channels=16,
         base_channels=16,
         # Residual branches that start at zero would not wake up in 600 steps.
-        zero_init_residual=False),
+        zero_init_residual=False,
+    ),
     neck=dict(type='simclr_mm.ProjectionNeck', num_layers=2, out_channels=64),
-    head=dict(type='simclr_mm.NTXentHead', temperature=0.2))
+    head=dict(type='simclr_mm.NTXentHead', temperature=0.2),
+)
 
-optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='Adam', lr=2e-3, weight_decay=1e-6))
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=2e-3, weight_decay=1e-6))
 param_scheduler = [
     dict(
         type='LinearLR',
@@ -25,13 +23,9 @@ param_scheduler = [
         by_epoch=True,
         begin=0,
         end=3,
-        convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=0.0,
-        by_epoch=True,
-        begin=3,
-        convert_to_iter_based=True),
+        convert_to_iter_based=True,
+    ),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=3, convert_to_iter_based=True),
 ]
 train_cfg = dict(type='simclr_mm.EpochBasedTrainLoop', max_epochs=30, val_interval=10)
 auto_scale_lr = dict(base_batch_size=64)

@@ -8,4 +8,5 @@ model = dict(
     type='simclr_mm.SimCLR',
     backbone=dict(type='ResNet', depth=18),
     neck=dict(type='simclr_mm.ProjectionNeck', num_layers=2, out_channels=128),
-    head=dict(type='simclr_mm.NTXentHead', temperature=0.1))
+    head=dict(type='simclr_mm.NTXentHead', temperature=0.1),
+)

@@ -11,12 +11,12 @@ model = dict(
     neck=dict(type='simclr_mm.ProjectionNeck', num_layers=2, out_channels=128),
     head=dict(type='simclr_mm.NTXentHead', temperature=0.1),
     # Trained along with the encoder; the figures published for this recipe are its.
-    online_probe=dict(num_classes=1000))
+    online_probe=dict(num_classes=1000),
+)
 train_dataloader = dict(dataset=dict(with_label=True))
 
 # As the reference code trains it: without layer adaptation.
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys={'probe.': dict(trust_denominator=None)}))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'probe.': dict(trust_denominator=None)}))
 
 val_evaluator = [
     dict(type='simclr_mm.KNNAccuracy'),
@@ -26,5 +26,5 @@ val_evaluator = [
 test_evaluator = val_evaluator
 
 default_hooks = dict(
-    checkpoint=dict(by_epoch=False, interval=4_000),
-    logger=dict(log_metric_by_epoch=False))
+    checkpoint=dict(by_epoch=False, interval=4_000), logger=dict(log_metric_by_epoch=False)
+)

@@ -1,4 +1,5 @@
 """SimCLR for OpenMMLab: pretraining, evaluation and features from one config."""
+
 from .requirements_check import check_openmmlab
 
 check_openmmlab()

@@ -3,6 +3,7 @@
 A config names a type of this package as ``simclr_mm.X``; MMEngine imports this module
 by itself when it meets the scope.
 """
+
 from mmengine import registry as root
 from mmengine.registry import Registry
 
@@ -14,7 +15,8 @@ def _child(parent: Registry, *modules: str) -> Registry:
         parent.name,
         parent=parent,
         scope=_SCOPE,
-        locations=[f'{_SCOPE}.{module}' for module in modules])
+        locations=[f'{_SCOPE}.{module}' for module in modules],
+    )
 
 
 RUNNERS = _child(root.RUNNERS, 'engine')

@@ -1,11 +1,12 @@
 """Is there exactly one OpenMMLab stack? pip cannot tell, so the import does."""
+
 from importlib import metadata, util
 
 _IMPORTS = ('mmengine', 'mmcv', 'mmpretrain')
 _OPENMMLAB = {
-    'mmengine': ('mmengine', ),
+    'mmengine': ('mmengine',),
     'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full'),
-    'mmpretrain': ('mmpretrain', )
+    'mmpretrain': ('mmpretrain',),
 }
 
 
@@ -22,17 +23,17 @@ def check_openmmlab() -> None:
             f'simclr_mm needs {", ".join(missing)}. Install the maintained '
             "distributions with  pip install 'simclr_mm[onedl]'  (from a clone: pip "
             "install -e '.[onedl]'), or the original ones with  "
-            "'simclr_mm[openmmlab]'.")
+            "'simclr_mm[openmmlab]'."
+        )
     for name in _IMPORTS:
-        installed = [
-            dist for dist in (f'onedl-{name}', *_OPENMMLAB[name]) if _is_installed(dist)
-        ]
+        installed = [dist for dist in (f'onedl-{name}', *_OPENMMLAB[name]) if _is_installed(dist)]
         if len(installed) > 1:
             raise ImportError(
                 f'{" and ".join(installed)} are both installed and own the same files, '
                 f'so that neither is whole. Keep one: pip uninstall '
                 f'{" ".join(installed)}, then install simclr_mm[onedl] or '
-                'simclr_mm[openmmlab] in a fresh environment.')
+                'simclr_mm[openmmlab] in a fresh environment.'
+            )
 
 
 def _is_installed(distribution: str) -> bool:

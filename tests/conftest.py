@@ -4,6 +4,7 @@
 folders of JPEGs) or with the archives they come in; by default ``../shared/data``
 beside the checkout. Tests that need what is absent skip and say so.
 """
+
 import os
 import tarfile
 from pathlib import Path
@@ -18,9 +19,7 @@ os.environ.setdefault('GLOO_SOCKET_IFNAME', 'lo')
 if 'PYTEST_XDIST_WORKER' in os.environ:
     os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-DATA = Path(
-    os.environ.get('SIMCLR_MM_DATA',
-                   Path(__file__).parents[2] / 'shared' / 'data'))
+DATA = Path(os.environ.get('SIMCLR_MM_DATA', Path(__file__).parents[2] / 'shared' / 'data'))
 
 
 @pytest.fixture(autouse=True, scope='session')
@@ -40,10 +39,7 @@ def no_pretty_configs():
     """
     with pytest.MonkeyPatch.context() as patch:
         for module in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):
-            patch.setattr(
-                f'{module}.FormatCode',
-                lambda text, **style: (text, True),
-                raising=False)
+            patch.setattr(f'{module}.FormatCode', lambda text, **style: (text, True), raising=False)
         yield
 
 

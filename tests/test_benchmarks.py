@@ -1,4 +1,5 @@
 """The benchmark scripts run; what they measure is for nobody to assert."""
+
 import json
 import runpy
 import sys
@@ -20,8 +21,7 @@ def load(name, monkeypatch, *args):
 
 
 def test_bench_loss(tmp_path, monkeypatch, capsys):
-    script = load('bench_loss.py', monkeypatch, '--rows', 8, 16, '--rounds', 2, '--out',
-                  tmp_path)
+    script = load('bench_loss.py', monkeypatch, '--rows', 8, 16, '--rounds', 2, '--out', tmp_path)
     script['main'].__globals__['SECONDS'] = 1e-6
     script['main']()
     assert 'from 2N = 8 to 16' in capsys.readouterr().out
@@ -68,13 +68,25 @@ def test_bench_input(tmp_path, monkeypatch, capsys):
     for i in range(2):
         image = rng.integers(0, 256, (60, 80, 3), np.uint8)
         cv2.imwrite(str(tmp_path / f'{i}.jpg'), image)
-    script = load('bench_input.py', monkeypatch, '--data', tmp_path, '--images', 2,
-                  '--repeats', 2, '--out', tmp_path / 'out')
+    script = load(
+        'bench_input.py',
+        monkeypatch,
+        '--data',
+        tmp_path,
+        '--images',
+        2,
+        '--repeats',
+        2,
+        '--out',
+        tmp_path / 'out',
+    )
     import input_peers
+
     missing = dict(input_peers.PEERS, lightly=(not_there, ()))
     monkeypatch.setitem(script['main'].__globals__, 'PEERS', missing)
     monkeypatch.setattr(
-        sys, 'argv', [*sys.argv, '--peers', 'mmpretrain', 'torchvision v2', 'lightly'])
+        sys, 'argv', [*sys.argv, '--peers', 'mmpretrain', 'torchvision v2', 'lightly']
+    )
     script['main']()
     out = capsys.readouterr().out
     assert 'lightly: not importable (No module' in out
@@ -82,12 +94,20 @@ def test_bench_input(tmp_path, monkeypatch, capsys):
     written = json.loads((tmp_path / 'out' / 'bench_input_data.json').read_text())
     names = ['simclr_mm, worker', 'mmpretrain', 'torchvision v2']
     assert list(written['stages']) == names
-    assert {'simclr_mm, for the device', 'decode alone',
-            *names} == set(written['rates'])
+    assert {'simclr_mm, for the device', 'decode alone', *names} == set(written['rates'])
     assert all(len(values) == 2 for values in written['rates'].values())
     stages = {
-        'read', 'decode', 'crop', 'brightness', 'contrast', 'saturation', 'hue',
-        'grayscale', 'blur', 'to tensor', 'collate'
+        'read',
+        'decode',
+        'crop',
+        'brightness',
+        'contrast',
+        'saturation',
+        'hue',
+        'grayscale',
+        'blur',
+        'to tensor',
+        'collate',
     }
     assert all(stages <= set(times) for times in written['stages'].values())
     assert cv2.imread(str(tmp_path / 'out' / 'bench_input_data.png')).std() > 20
@@ -103,6 +123,7 @@ def test_hue_of_mmpretrain_where_it_overflows(monkeypatch):
     from input_peers import _hue
     from PIL import Image
     from torchvision.transforms.functional import adjust_hue
+
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     for factor in (-0.2, 0.15):
         expected = np.asarray(adjust_hue(Image.fromarray(image[..., ::-1]), factor))
@@ -118,9 +139,24 @@ def test_bench_train(tmp_path, monkeypatch, capsys):
     config.train_dataloader.dataset.pipeline[1].size = 32
     config.model.backbone.update(base_channels=8, stem_channels=8, type='ResNet_CIFAR')
     config.dump(tmp_path / 'config.py')
-    script = load('bench_train.py', monkeypatch, '--config', tmp_path / 'config.py',
-                  '--data', tmp_path, '--steps', 1, '--repeats', 1, '--batch-size', 3,
-                  '--workers', 0, '--out', tmp_path)
+    script = load(
+        'bench_train.py',
+        monkeypatch,
+        '--config',
+        tmp_path / 'config.py',
+        '--data',
+        tmp_path,
+        '--steps',
+        1,
+        '--repeats',
+        1,
+        '--batch-size',
+        3,
+        '--workers',
+        0,
+        '--out',
+        tmp_path,
+    )
     script['main']()
     out = capsys.readouterr().out
     rows = ('training', 'ceiling', 'bare forward and backward', 'mmpretrain')

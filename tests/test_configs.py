@@ -1,4 +1,5 @@
 """Every config is built, and its name and its metafile entry are held against it."""
+
 import ast
 import re
 from pathlib import Path
@@ -21,13 +22,15 @@ BENCHMARKS = sorted((ROOT / 'benchmarks').glob('*.py'))
 CONFIGS = PRETRAINING + BENCHMARKS
 METAFILE = yaml.safe_load((ROOT / 'metafile.yml').read_text())
 ENTRIES = METAFILE['Models']
-NAME = re.compile(r'(?:(?P<algorithm>simclr|simclr-v0|avgsimclr)_)?'
-                  r'r(?P<depth>\d+)(?:-w(?P<width>\d+))?_'
-                  r'(?P<gpus>\d+)xb(?P<batch>\d+)-(?:(?P<task>linear|finetune)-)?'
-                  r'(?P<schedule>coslr|adam)-(?P<length>\d+)(?P<unit>e|k)_'
-                  r'(?P<data>in1k|cifar100|cifar10|stl10|tiny-imagenet|digits)'
-                  r'(?:-(?P<size>\d+)px)?'
-                  r'(?:-(?P<labels>\d+(?:pct|perclass)))?')
+NAME = re.compile(
+    r'(?:(?P<algorithm>simclr|simclr-v0|avgsimclr)_)?'
+    r'r(?P<depth>\d+)(?:-w(?P<width>\d+))?_'
+    r'(?P<gpus>\d+)xb(?P<batch>\d+)-(?:(?P<task>linear|finetune)-)?'
+    r'(?P<schedule>coslr|adam)-(?P<length>\d+)(?P<unit>e|k)_'
+    r'(?P<data>in1k|cifar100|cifar10|stl10|tiny-imagenet|digits)'
+    r'(?:-(?P<size>\d+)px)?'
+    r'(?:-(?P<labels>\d+(?:pct|perclass)))?'
+)
 SIZES = dict(in1k=224, cifar10=32, cifar100=32, stl10=96, digits=16)
 SIZES['tiny-imagenet'] = 64
 DATASETS = dict(
@@ -35,14 +38,16 @@ DATASETS = dict(
     cifar10='simclr_mm.CIFAR10',
     cifar100='simclr_mm.CIFAR100',
     stl10='simclr_mm.STL10',
-    digits='simclr_mm.Digits')
+    digits='simclr_mm.Digits',
+)
 DATASETS['tiny-imagenet'] = 'simclr_mm.TinyImageNet'
 TRAINING_DATA = dict(
     in1k='ImageNet-1k',
     cifar10='CIFAR-10',
     cifar100='CIFAR-100',
     stl10='STL-10',
-    digits='scikit-learn digits')
+    digits='scikit-learn digits',
+)
 TRAINING_DATA['tiny-imagenet'] = 'Tiny-ImageNet'
 
 each_config = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
@@ -63,17 +68,14 @@ def count(cfg, parameters):
     key = str(cfg.model)
     if key not in parameters:
         model = build(cfg.model, MODELS, data_preprocessor=cfg.data_preprocessor)
-        parameters[key] = sum(p.numel() for name, p in model.named_parameters()
-                              if not name.startswith('probe.'))  # not of the encoder
-        optimizer = build(
-            cfg.optim_wrapper.optimizer, OPTIMIZERS, params=model.parameters())
+        parameters[key] = sum(
+            p.numel() for name, p in model.named_parameters() if not name.startswith('probe.')
+        )  # not of the encoder
+        optimizer = build(cfg.optim_wrapper.optimizer, OPTIMIZERS, params=model.parameters())
         wrapper = {k: v for k, v in cfg.optim_wrapper.items() if k != 'paramwise_cfg'}
         build(wrapper, OPTIM_WRAPPERS, optimizer=optimizer)  # where there is no GPU too
         for scheduler in cfg.param_scheduler:
-            settings = {
-                k: v
-                for k, v in scheduler.items() if k != 'convert_to_iter_based'
-            }
+            settings = {k: v for k, v in scheduler.items() if k != 'convert_to_iter_based'}
             build({'end': 10**6, **settings}, PARAM_SCHEDULERS, optimizer=optimizer)
     return parameters[key]
 
@@ -98,8 +100,7 @@ def test_config_is_built_and_metafile_is_true(path, parameters):
         metadata = entry['Metadata']
         assert metadata['Parameters'] == count_
         assert metadata['FLOPs'] == flops(cfg, path, parameters)
-        assert metadata['Training Data'] == TRAINING_DATA[NAME.fullmatch(
-            path.stem)['data']]
+        assert metadata['Training Data'] == TRAINING_DATA[NAME.fullmatch(path.stem)['data']]
         length = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
         assert metadata.get('Epochs', metadata.get('Iterations')) == length
         assert ('Epochs' in metadata) == ('max_epochs' in cfg.train_cfg)
@@ -116,7 +117,8 @@ def flops(cfg, path, known):
     if key not in known:
         model = build(cfg.model, MODELS, data_preprocessor=cfg.data_preprocessor)
         known[key] = get_model_complexity_info(
-            model.eval(), (3, size, size), show_table=False, show_arch=False)['flops']
+            model.eval(), (3, size, size), show_table=False, show_arch=False
+        )['flops']
     return known[key]
 
 
@@ -134,8 +136,11 @@ def global_batch(path):
 def test_name_says_what_the_config_does(path):
     name, cfg = NAME.fullmatch(path.stem), Config.fromfile(path)
     assert name, f'{path.stem} is no config name'
-    backbone, train, optimizer = (cfg.model.backbone, cfg.train_dataloader,
-                                  cfg.optim_wrapper.optimizer)
+    backbone, train, optimizer = (
+        cfg.model.backbone,
+        cfg.train_dataloader,
+        cfg.optim_wrapper.optimizer,
+    )
     assert backbone.depth == int(name['depth'])
     assert backbone.get('base_channels', 64) == int(name['width'] or 64)
     assert train.batch_size == int(name['batch'])
@@ -163,11 +168,11 @@ def test_name_says_what_the_config_does(path):
     assert size in sizes_in(cfg.test_dataloader.dataset.pipeline)
 
     if name['task']:
-        hook, = cfg.custom_hooks
+        (hook,) = cfg.custom_hooks
         assert hook.frozen == (name['task'] == 'linear')
         assert backbone.init_cfg.checkpoint is None
         return
-    views, = [t for t in train.dataset.pipeline if t.type == 'simclr_mm.TwoViews']
+    (views,) = [t for t in train.dataset.pipeline if t.type == 'simclr_mm.TwoViews']
     averaged = name['algorithm'] == 'avgsimclr'
     assert (views.get('num_views', 2) >= 4) == averaged
     assert (cfg.model.head.get('pairs') == 'separate') == averaged
@@ -228,8 +233,7 @@ def test_at_most_two_steps_of_inheritance(path):
 
 def depth_of(path):
     for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id',
-                                                    '') == '_base_':
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '_base_':
             bases = ast.literal_eval(node.value)
             bases = [bases] if isinstance(bases, str) else bases
             assert '_base_' not in path.parts or not bases
@@ -255,25 +259,31 @@ def test_semi_supervised_recipe_in_numbers():
         cfg, name = Config.fromfile(path), NAME.fullmatch(path.stem)
         optimizer = cfg.optim_wrapper.optimizer
         assert optimizer.lr == pytest.approx(0.05 * global_batch(path) / 256)
-        assert (optimizer.type, optimizer.momentum, optimizer.nesterov,
-                optimizer.weight_decay) == ('SGD', 0.9, True, 0.0)
+        assert (optimizer.type, optimizer.momentum, optimizer.nesterov, optimizer.weight_decay) == (
+            'SGD',
+            0.9,
+            True,
+            0.0,
+        )
         assert [s.type for s in cfg.param_scheduler] == ['CosineAnnealingLR']
-        assert cfg.train_cfg.max_epochs == epochs.get(name['labels'],
-                                                      int(name['length']))
+        assert cfg.train_cfg.max_epochs == epochs.get(name['labels'], int(name['length']))
         assert cfg.model.head.init_cfg == dict(type='Constant', layer='Linear', val=0.0)
         kinds = {t.type for t in labelled_by(cfg.train_dataloader.dataset).pipeline}
         assert kinds <= {
-            'simclr_mm.LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip',
-            'PackInputs'
+            'simclr_mm.LoadImageFromFile',
+            'RandomResizedCrop',
+            'RandomFlip',
+            'PackInputs',
         }
 
 
 @pytest.mark.parametrize(
-    'path', [path for path in PRETRAINING if 'in1k' in path.stem],
-    ids=lambda path: path.stem)
+    'path', [path for path in PRETRAINING if 'in1k' in path.stem], ids=lambda path: path.stem
+)
 def test_photographs_are_augmented_where_the_device_is(path):
-    views, = [
-        t for t in Config.fromfile(path).train_dataloader.dataset.pipeline
+    (views,) = [
+        t
+        for t in Config.fromfile(path).train_dataloader.dataset.pipeline
         if t.type == 'simclr_mm.TwoViews'
     ]
     assert views.augment == 'auto'
@@ -286,8 +296,7 @@ def test_every_entry_names_a_config_and_its_downstream_models():
         assert (ROOT.parent / entry['Config']).is_file()
         assert set(entry.get('Downstream', [])) <= names
         if 'Weights' in entry:
-            assert re.fullmatch(r'https://[\w.-]+/\S+_\d{8}-[0-9a-f]{8}\.pth',
-                                entry['Weights'])
+            assert re.fullmatch(r'https://[\w.-]+/\S+_\d{8}-[0-9a-f]{8}\.pth', entry['Weights'])
     assert names == set(simclr_mm.list_models())
 
 
@@ -301,17 +310,18 @@ def test_every_result_says_who_measured_it():
         assert all(0 <= value <= 100 for value in row['Metrics'].values())
         # Only OpenMMLab's own files carry numbers that OpenMMLab published.
         theirs = 'https://download.openmmlab.com/' in entry.get('Weights', '')
-        assert row['Source'] == ('published by OpenMMLab'
-                                 if theirs else 'measured here')
+        assert row['Source'] == ('published by OpenMMLab' if theirs else 'measured here')
 
 
 def test_the_index_is_valid():
     index = modelindex.load(str(ROOT.parent / 'model-index.yml'))
     problems = [
-        error for found in index.collect_check_errors() for error in found['errors']
+        error
+        for found in index.collect_check_errors()
+        for error in found['errors']
         if 'README' not in error  # modelindex looks beside the file; checked below
     ]
     assert problems == []
-    paper, = [c['Paper'] for c in METAFILE['Collections']]
+    (paper,) = [c['Paper'] for c in METAFILE['Collections']]
     assert re.fullmatch(r'https://arxiv\.org/abs/\d{4}\.\d{5}', paper['URL'])
     assert all((ROOT.parent / c['README']).is_file() for c in METAFILE['Collections'])

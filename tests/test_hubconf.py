@@ -1,4 +1,5 @@
 """torch.hub finds every model of the zoo in a clone."""
+
 import runpy
 from pathlib import Path
 
@@ -30,9 +31,7 @@ def test_weights_of_a_path_and_parts_removed(tmp_path):
 def test_every_name_is_an_entry_with_its_weights():
     entries = runpy.run_path(str(ROOT / 'hubconf.py'))
     public = {
-        name
-        for name, entry in entries.items()
-        if callable(entry) and not name.startswith('_')
+        name for name, entry in entries.items() if callable(entry) and not name.startswith('_')
     }
     assert public == set(list_models())
     text = entries['simclr_resnet50'].__doc__

@@ -9,25 +9,25 @@ from simclr_mm import requirements_check
 
 
 def test_none_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(util, 'find_spec', lambda name: None
-                        if name == 'mmcv' else name)
-    with pytest.raises(ImportError, match=r"needs mmcv\. .*simclr_mm\[onedl\]"):
+    monkeypatch.setattr(util, 'find_spec', lambda name: None if name == 'mmcv' else name)
+    with pytest.raises(ImportError, match=r'needs mmcv\. .*simclr_mm\[onedl\]'):
         requirements_check.check_openmmlab()
 
 
 @pytest.mark.parametrize('twin', ['mmengine', 'mmcv-lite', 'mmcv', 'mmpretrain'])
 def test_both_say_which_to_remove(monkeypatch, twin):
     name = twin.removesuffix('-lite')
-    monkeypatch.setattr(requirements_check, '_is_installed', lambda dist: dist in
-                        (twin, f'onedl-{name}'))
-    with pytest.raises(
-            ImportError, match=f'onedl-{name} and {twin} are both installed'):
+    monkeypatch.setattr(
+        requirements_check, '_is_installed', lambda dist: dist in (twin, f'onedl-{name}')
+    )
+    with pytest.raises(ImportError, match=f'onedl-{name} and {twin} are both installed'):
         requirements_check.check_openmmlab()
 
 
 def test_one_of_each_is_fine(monkeypatch):
-    monkeypatch.setattr(requirements_check, '_is_installed', lambda dist: dist in
-                        ('mmengine', 'mmcv', 'mmpretrain'))
+    monkeypatch.setattr(
+        requirements_check, '_is_installed', lambda dist: dist in ('mmengine', 'mmcv', 'mmpretrain')
+    )
     requirements_check.check_openmmlab()
 
 
@@ -49,4 +49,5 @@ def _import_everything(rank):
 @pytest.mark.portable
 def test_version_is_the_installed_one():
     import simclr_mm
+
     assert metadata.version('simclr_mm') == simclr_mm.__version__

@@ -1,4 +1,5 @@
 """The ImageNet config trains alike from a folder, tar shards, Parquet and LMDB."""
+
 import gc
 import hashlib
 import json
@@ -40,7 +41,8 @@ def tiny_config(data, workers):
     cfg = Config.fromfile(CONFIG)
     data_folder.train_on_folder(cfg, str(data))
     command_line.merge_cfg_options(
-        cfg, {
+        cfg,
+        {
             'model.backbone.depth': 18,
             'model.backbone.stem_channels': 8,
             'model.backbone.base_channels': 8,
@@ -58,7 +60,8 @@ def tiny_config(data, workers):
             'default_hooks.checkpoint.interval': 3,
             'default_hooks.checkpoint.max_keep_ckpts': -1,
             'visualizer.vis_backends': [dict(type='LocalVisBackend')],
-        })
+        },
+    )
     return cfg
 
 
@@ -78,8 +81,7 @@ def sources(tmp_path_factory):
         patch.setattr('datasets.config.HF_DATASETS_CACHE', root / 'cache')
         patch.setattr(gc, 'collect', lambda: 0)  # MMEngine's, 0.3 s for a dataset
         for kind in SOURCES[1:]:
-            pack_folder(root / 'folder', root / kind,
-                        PackSettings(kind, shard_images=6))
+            pack_folder(root / 'folder', root / kind, PackSettings(kind, shard_images=6))
         yield root
 
 
@@ -96,7 +98,8 @@ def loaders(cfg, world_size, monkeypatch):
             build_dataloader=Runner.build_dataloader,
             seed=SEED,
             world_size=world_size,
-            logger=logging.getLogger('simclr_mm.test'))
+            logger=logging.getLogger('simclr_mm.test'),
+        )
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             result.append(build_train_dataloader(runner, cfg.train_dataloader.copy()))
     return result
@@ -128,8 +131,9 @@ def views(sources):
         made = {}
         for row in range(IMAGES):
             crops, drawn = loader.dataset[index(row, SEED, epoch)]['inputs']
-            content = crops.tobytes() if isinstance(
-                crops, np.ndarray) else (crops.numpy().tobytes())
+            content = (
+                crops.tobytes() if isinstance(crops, np.ndarray) else (crops.numpy().tobytes())
+            )
             made[row] = hashlib.sha256(content + drawn.numpy().tobytes()).digest()
         result.append(made)
     return result
@@ -137,11 +141,11 @@ def views(sources):
 
 @pytest.mark.parametrize(
     'source, world_size, workers',
-    [*product(('folder', 'tar', 'parquet'), (1, 2, 3), (0, 2)), ('lmdb', 2, 2)])
-def test_epochs_are_permutations_cut_to_whole_global_batches(sources, views,
-                                                             monkeypatch, caplog,
-                                                             source, world_size,
-                                                             workers):
+    [*product(('folder', 'tar', 'parquet'), (1, 2, 3), (0, 2)), ('lmdb', 2, 2)],
+)
+def test_epochs_are_permutations_cut_to_whole_global_batches(
+    sources, views, monkeypatch, caplog, source, world_size, workers
+):
     caplog.set_level(logging.INFO)
     ranks = loaders(tiny_config(sources / source, workers), world_size, monkeypatch)
     steps = IMAGES // (BATCH * world_size)
@@ -152,14 +156,15 @@ def test_epochs_are_permutations_cut_to_whole_global_batches(sources, views,
         seen = [epoch_of(loader, epoch) for loader in ranks]
         assert {len(rank) for rank in seen} == {steps}
         order = torch.randperm(
-            IMAGES, generator=torch.Generator().manual_seed(SEED + epoch)).tolist()
+            IMAGES, generator=torch.Generator().manual_seed(SEED + epoch)
+        ).tolist()
         for step in range(steps):
             rows = [row for rank in seen for row in rank[step]]
             first = step * BATCH * world_size
-            assert sorted(rows) == sorted(order[first:first + BATCH * world_size])
+            assert sorted(rows) == sorted(order[first : first + BATCH * world_size])
             for rank in seen:
                 assert rank[step] == {row: views[epoch][row] for row in rank[step]}
-        left_out.append(set(order[steps * BATCH * world_size:]))
+        left_out.append(set(order[steps * BATCH * world_size :]))
         assert len(left_out[-1]) == remainder
     assert left_out[0] != left_out[1]
     rest = [epoch_of(loader, 1, first=1) for loader in ranks]  # resumed
@@ -175,15 +180,13 @@ def test_the_order_of_shards_too(sources, views, monkeypatch, world_size):
     for epoch in range(EPOCHS):
         seen = [epoch_of(loader, epoch) for loader in ranks]
         rows = [row for rank in seen for step in rank for row in step]
-        assert len(rows) == len(set(rows)) == IMAGES // (BATCH * world_size) * (
-            BATCH * world_size)
+        assert len(rows) == len(set(rows)) == IMAGES // (BATCH * world_size) * (BATCH * world_size)
         left_out.append(set(range(IMAGES)) - set(rows))
         for rank in seen:
             for step in rank:
                 assert step == {row: views[epoch][row] for row in step}
     assert left_out[0] != left_out[1]
-    assert [epoch_of(loader, 1, first=1)
-            for loader in ranks] == [rank[1:] for rank in seen]
+    assert [epoch_of(loader, 1, first=1) for loader in ranks] == [rank[1:] for rank in seen]
 
 
 # --- The flag --data ------------------------------------------------------------------
@@ -213,11 +216,8 @@ def test_data_takes_packs_for_a_classifier(sources, tmp_path):
     names = tmp_path / 'names'
     names.write_text('\n'.join(f'class {i}' for i in (1, 0, 2, 3)))
     pack_folder(
-        sources / 'folder',
-        tmp_path / 'in' / 'val',
-        PackSettings('tar'),
-        str(names),
-        restart=True)
+        sources / 'folder', tmp_path / 'in' / 'val', PackSettings('tar'), str(names), restart=True
+    )
     with pytest.raises(ValueError, match='same classes in another order'):
         data_folder.train_on_folder(Config.fromfile(linear), str(tmp_path / 'in'))
 
@@ -260,8 +260,7 @@ def train(data, work_dir, workers=0, resume=None, rank=0, world_size=1, port=Non
 
 def train_ranks(data, work_dir, world_size, workers=0, resume=None):
     """Train on so many processes."""
-    run_ranks(_train_rank, world_size, data, work_dir, workers, resume, world_size,
-              free_port())
+    run_ranks(_train_rank, world_size, data, work_dir, workers, resume, world_size, free_port())
 
 
 def _train_rank(rank, data, work_dir, workers, resume, *job):
@@ -285,8 +284,7 @@ def no_environment_report(monkeypatch):
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
 
 
-def test_losses_do_not_depend_on_where_the_images_lie(sources, tmp_path,
-                                                      no_environment_report):
+def test_losses_do_not_depend_on_where_the_images_lie(sources, tmp_path, no_environment_report):
     train(sources / 'folder', tmp_path / 'folder')
     expected = losses(tmp_path / 'folder')
     assert sorted(expected) == list(range(1, 9))  # 4 steps in each epoch

@@ -1,4 +1,5 @@
 """Export the encoder of a checkpoint for another library."""
+
 from simclr_mm.commands.export import main
 
 if __name__ == '__main__':

@@ -11,22 +11,22 @@ default_hooks = dict(
     unreadable=dict(type='simclr_mm.UnreadableImageHook', max_share=0.01),
     non_finite=dict(type='simclr_mm.NonFiniteGuardHook'),
     learning_watch=dict(type='simclr_mm.LearningWatchHook'),
-    data_wait=dict(type='simclr_mm.DataWaitHook'))
+    data_wait=dict(type='simclr_mm.DataWaitHook'),
+)
 
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'))
+    dist_cfg=dict(backend='nccl'),
+)
 
 # One BN over the batch of all ranks in distributed training on GPUs (Sec. 2.2).
 sync_bn = 'torch'
 
 visualizer = dict(
     type='Visualizer',
-    vis_backends=[
-        dict(type='LocalVisBackend'),
-        dict(type='TensorboardVisBackend'),
-    ])
+    vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')],
+)
 
 log_level = 'INFO'
 load_from = None

@@ -11,7 +11,8 @@ model = dict(
         depth=18,
         stem_channels=16,
         base_channels=16,
-        init_cfg=dict(type='Pretrained', checkpoint=None, prefix='backbone.')),
+        init_cfg=dict(type='Pretrained', checkpoint=None, prefix='backbone.'),
+    ),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',
@@ -20,7 +21,9 @@ model = dict(
         topk=(1, 5),
         loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
         # As the reference code's zero_init_logits_layer.
-        init_cfg=dict(type='Constant', layer='Linear', val=0.0)))
+        init_cfg=dict(type='Constant', layer='Linear', val=0.0),
+    ),
+)
 
 train_dataloader = dict(
     batch_size=25,
@@ -30,6 +33,8 @@ train_dataloader = dict(
         type='simclr_mm.LabelSubset',
         per_class=5,
         seed=0,
-        dataset=_base_.train_dataloader.dataset))
+        dataset=_base_.train_dataloader.dataset,
+    ),
+)
 optim_wrapper = dict(optimizer=dict(lr=0.05 * 25 / 256))  # as in Sec. B.5
 auto_scale_lr = dict(base_batch_size=25)

@@ -12,14 +12,17 @@ model = dict(
         stem_channels=16,
         base_channels=16,
         frozen_stages=4,
-        init_cfg=dict(type='Pretrained', checkpoint=None, prefix='backbone.')),
+        init_cfg=dict(type='Pretrained', checkpoint=None, prefix='backbone.'),
+    ),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',
         num_classes=10,
         in_channels=128,
         topk=(1, 5),
-        loss=dict(type='CrossEntropyLoss', loss_weight=1.0)))
+        loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
+    ),
+)
 
 # 600 steps in all: 3e-4 would not arrive.
 optim_wrapper = dict(optimizer=dict(lr=1e-2))

@@ -9,7 +9,8 @@ model = dict(
     backbone=dict(
         type='ResNet_CIFAR',
         depth=18,
-        init_cfg=dict(type='Pretrained', checkpoint=None, prefix='backbone.')),
+        init_cfg=dict(type='Pretrained', checkpoint=None, prefix='backbone.'),
+    ),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',
@@ -18,7 +19,9 @@ model = dict(
         topk=(1, 5),
         loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
         # As the reference code's zero_init_logits_layer.
-        init_cfg=dict(type='Constant', layer='Linear', val=0.0)))
+        init_cfg=dict(type='Constant', layer='Linear', val=0.0),
+    ),
+)
 
 # 500 images do not fill a batch of 4096.
 train_dataloader = dict(
@@ -29,6 +32,8 @@ train_dataloader = dict(
         type='simclr_mm.LabelSubset',
         share=0.01,
         seed=0,
-        dataset=_base_.train_dataloader.dataset))
+        dataset=_base_.train_dataloader.dataset,
+    ),
+)
 optim_wrapper = dict(optimizer=dict(lr=0.05 * 64 / 256))  # as in Sec. B.5
 auto_scale_lr = dict(base_batch_size=64)

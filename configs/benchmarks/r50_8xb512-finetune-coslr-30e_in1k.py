@@ -9,7 +9,8 @@ model = dict(
     backbone=dict(
         type='ResNet',
         depth=50,
-        init_cfg=dict(type='Pretrained', checkpoint=None, prefix='backbone.')),
+        init_cfg=dict(type='Pretrained', checkpoint=None, prefix='backbone.'),
+    ),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',
@@ -18,7 +19,9 @@ model = dict(
         topk=(1, 5),
         loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
         # As the reference code's zero_init_logits_layer.
-        init_cfg=dict(type='Constant', layer='Linear', val=0.0)))
+        init_cfg=dict(type='Constant', layer='Linear', val=0.0),
+    ),
+)
 
 # Sec. B.2 fine-tunes on all labels and gives no length: 30 epochs is what the authors
 # take for all of ImageNet in SimCLRv2 (arXiv:2006.10029).

@@ -9,7 +9,8 @@ model = dict(
     backbone=dict(
         type='ResNet',
         depth=50,
-        init_cfg=dict(type='Pretrained', checkpoint=None, prefix='backbone.')),
+        init_cfg=dict(type='Pretrained', checkpoint=None, prefix='backbone.'),
+    ),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',
@@ -18,7 +19,9 @@ model = dict(
         topk=(1, 5),
         loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
         # As the reference code's zero_init_logits_layer.
-        init_cfg=dict(type='Constant', layer='Linear', val=0.0)))
+        init_cfg=dict(type='Constant', layer='Linear', val=0.0),
+    ),
+)
 
 train_dataloader = dict(
     drop_last=True,  # 3 steps an epoch; a fourth would have 520 images
@@ -26,4 +29,6 @@ train_dataloader = dict(
         _delete_=True,
         type='simclr_mm.LabelSubset',
         list_file='data/imagenet/1percent.txt',
-        dataset=_base_.train_dataloader.dataset))
+        dataset=_base_.train_dataloader.dataset,
+    ),
+)

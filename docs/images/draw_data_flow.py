@@ -3,6 +3,7 @@
 Usage: python docs/images/draw_data_flow.py
 The photograph is scikit-learn's china.jpg (danielbuechele, CC BY 2.0).
 """
+
 from pathlib import Path
 
 import matplotlib
@@ -21,12 +22,27 @@ SEED = 19  # gives two views that both show what was done to them
 TOP, LOW = 4.35, 0.9  # middle of the upper row, bottom of the boxes below
 # Left edge, colour, title and text of the boxes in the lower row, and what leaves them.
 BOXES = (
-    (0.35, ORANGE, 'ViewsPreprocessor', 'BGR to RGB,\nmean and std',
-     '(n, V, 3, S, S)\nfloat32 RGB'),
-    (3.45, ORANGE, 'SimCLR', 'backbone, pool, neck:\nall views in one pass',
-     '(n, V, d)\nprojections'),
-    (6.55, ORANGE, 'NTXentHead', 'nt_xent: own views against\nthose of all ranks',
-     'loss; to log: top1,\npos_sim, neg_sim'),
+    (
+        0.35,
+        ORANGE,
+        'ViewsPreprocessor',
+        'BGR to RGB,\nmean and std',
+        '(n, V, 3, S, S)\nfloat32 RGB',
+    ),
+    (
+        3.45,
+        ORANGE,
+        'SimCLR',
+        'backbone, pool, neck:\nall views in one pass',
+        '(n, V, d)\nprojections',
+    ),
+    (
+        6.55,
+        ORANGE,
+        'NTXentHead',
+        'nt_xent: own views against\nthose of all ranks',
+        'loss; to log: top1,\npos_sim, neg_sim',
+    ),
     (9.65, GREEN, 'LARS', 'one step,\nsaved by CheckpointHook', ''),
 )
 
@@ -43,22 +59,25 @@ def views() -> np.ndarray:
         scale=(0.15, 0.5),
         transforms=[
             dict(type='ColorDistortion', strength=0.8, gray_prob=0.0),
-            dict(type='RandomGaussianBlur')
-        ])
+            dict(type='RandomGaussianBlur'),
+        ],
+    )
     index = SampleIndex(0, seed=SEED)
     both = transform(dict(img=photograph(), sample_idx=index))['img']  # (2, 3, S, S)
     return both[:, ::-1].transpose(0, 2, 3, 1)
 
 
-def box(axes: Axes, left: float, bottom: float, colour: str, title: str,
-        text: str) -> None:
+def box(axes: Axes, left: float, bottom: float, colour: str, title: str, text: str) -> None:
     axes.add_patch(
-        FancyBboxPatch((left, bottom),
-                       WIDTH,
-                       HEIGHT,
-                       boxstyle='round,pad=0,rounding_size=0.12',
-                       facecolor=colour,
-                       edgecolor='none'))
+        FancyBboxPatch(
+            (left, bottom),
+            WIDTH,
+            HEIGHT,
+            boxstyle='round,pad=0,rounding_size=0.12',
+            facecolor=colour,
+            edgecolor='none',
+        )
+    )
     centre = left + WIDTH / 2
     style = dict(ha='center', va='center', color='white')
     axes.text(centre, bottom + 0.92, title, fontsize=13, weight='bold', **style)
@@ -77,11 +96,12 @@ def arrow(axes: Axes, *points: tuple) -> None:
             color=INK,
             linewidth=1.6,
             shrinkA=0,
-            shrinkB=0))
+            shrinkB=0,
+        )
+    )
 
 
-def picture(axes: Axes, image: np.ndarray, left: float, bottom: float,
-            width: float) -> None:
+def picture(axes: Axes, image: np.ndarray, left: float, bottom: float, width: float) -> None:
     height = width * image.shape[0] / image.shape[1]
     axes.imshow(image, extent=(left, left + width, bottom, bottom + height), zorder=2)
 
@@ -95,7 +115,8 @@ def label(axes: Axes, x: float, y: float, text: str, **style) -> None:
         va='center',
         color=style.pop('color', INK),
         fontsize=style.pop('fontsize', 10.5),
-        **style)
+        **style,
+    )
 
 
 def draw_worker(axes: Axes) -> None:
@@ -107,11 +128,22 @@ def draw_worker(axes: Axes) -> None:
         arrow(axes, (2.7, TOP), (4.63, bottom + 0.62))
         arrow(axes, (6.08, bottom + 0.62), (7.75, TOP))
     label(axes, 3.45, TOP + 0.85, 'decode once')
-    label(axes, 3.25, TOP - 1.12, 'crop, flip, colour, blur:\na function of (seed,\n'
-          'epoch, image, view)')
+    label(
+        axes,
+        3.25,
+        TOP - 1.12,
+        'crop, flip, colour, blur:\na function of (seed,\nepoch, image, view)',
+    )
     box(axes, 7.85, TOP - HEIGHT / 2, BLUE, 'collate', 'one tensor with\na views axis')
-    arrow(axes, (10.1, TOP), (11.05, TOP), (11.05, 2.52), (0.15, 2.52),
-          (0.15, LOW + HEIGHT / 2), (0.35, LOW + HEIGHT / 2))
+    arrow(
+        axes,
+        (10.1, TOP),
+        (11.05, TOP),
+        (11.05, 2.52),
+        (0.15, 2.52),
+        (0.15, LOW + HEIGHT / 2),
+        (0.35, LOW + HEIGHT / 2),
+    )
     label(axes, 11.05, TOP + 0.4, '(n, V, 3, S, S)\nuint8 BGR', family='monospace')
 
 
@@ -129,16 +161,21 @@ def main() -> None:
     matplotlib.rcParams['font.size'] = 11
     figure = Figure(figsize=(12.2, 6.4), facecolor='white')
     axes = figure.add_axes((0, 0, 1, 1))
-    for bottom, height, colour, name in ((2.72, 3.6, BLUE, 'loader workers'),
-                                         (0.08, 2.24, ORANGE, 'CPU or GPU')):
+    for bottom, height, colour, name in (
+        (2.72, 3.6, BLUE, 'loader workers'),
+        (0.08, 2.24, ORANGE, 'CPU or GPU'),
+    ):
         axes.add_patch(
-            FancyBboxPatch((0.05, bottom),
-                           12.1,
-                           height,
-                           boxstyle='round,pad=0,rounding_size=0.15',
-                           facecolor=colour,
-                           alpha=0.07,
-                           edgecolor='none'))
+            FancyBboxPatch(
+                (0.05, bottom),
+                12.1,
+                height,
+                boxstyle='round,pad=0,rounding_size=0.15',
+                facecolor=colour,
+                alpha=0.07,
+                edgecolor='none',
+            )
+        )
         edge = bottom + height - 0.25 if colour == BLUE else bottom + 0.22
         axes.text(0.35, edge, name, va='center', color=colour, fontsize=12)
     draw_worker(axes)

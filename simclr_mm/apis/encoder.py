@@ -1,6 +1,6 @@
 """A model from a checkpoint alone."""
+
 from pathlib import Path
-from typing import Union
 
 import torch
 from mmengine.model import BaseModel
@@ -11,9 +11,11 @@ from simclr_mm.checkpoints.stored_config import build_stored, config_of
 from .model_zoo import get_model, list_models, put_on
 
 
-def load_encoder(checkpoint: Union[str, Path],
-                 config: Union[str, Path, None] = None,
-                 device: Union[str, torch.device, None] = None) -> BaseModel:
+def load_encoder(
+    checkpoint: str | Path,
+    config: str | Path | None = None,
+    device: str | torch.device | None = None,
+) -> BaseModel:
     """Build the model that a checkpoint belongs to, and load it.
 
     Args:

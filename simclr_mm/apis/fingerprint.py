@@ -1,8 +1,10 @@
 """Hashes of what features depend on: weights, transform, images."""
+
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Dict, Iterable, Mapping
+from typing import Any
 
 import torch
 from mmengine.model import BaseModel
@@ -23,12 +25,13 @@ def state_hash(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def transform_of(model: BaseModel) -> Dict[str, Any]:
+def transform_of(model: BaseModel) -> dict[str, Any]:
     """From a decoded uint8 BGR image to the network's input, as plain data."""
     preprocessor = model.data_preprocessor
     numbers = {
         key: value.flatten().tolist()
-        for key, value in preprocessor.named_buffers() if key in ('mean', 'std')
+        for key, value in preprocessor.named_buffers()
+        if key in ('mean', 'std')
     }
     settings = dict(model._config.model.get('data_preprocessor') or {})
     dataset = model._config.test_dataloader.dataset
@@ -36,10 +39,8 @@ def transform_of(model: BaseModel) -> Dict[str, Any]:
         dataset = dataset.dataset
     transform = dict(
         pipeline=dataset.pipeline,
-        data_preprocessor={
-            **settings, 'type': type(preprocessor).__name__,
-            **numbers
-        })
+        data_preprocessor={**settings, 'type': type(preprocessor).__name__, **numbers},
+    )
     return json.loads(json.dumps(transform, default=str))
 
 

@@ -1,6 +1,8 @@
 """From pictures to features or classes."""
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Union
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +21,13 @@ from simclr_mm.transforms.loading import LoadImageFromFile
 
 from .model_zoo import get_model, put_on
 
-Picture = Union[str, Path, np.ndarray, Image.Image]
+Picture = str | Path | np.ndarray | Image.Image
 PRECISIONS = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 
 
-def inference_model(model: Union[BaseModel, str],
-                    image: Picture,
-                    device: Union[str, torch.device, None] = None) -> Dict[str, Any]:
+def inference_model(
+    model: BaseModel | str, image: Picture, device: str | torch.device | None = None
+) -> dict[str, Any]:
     """Run a model on one picture, with the test pipeline of its config.
 
     Args:
@@ -82,13 +84,15 @@ class FeatureInferencer(BaseInferencer):
         error, gives a list of tensors, and takes a folder's top level only.
     """
 
-    def __init__(self,
-                 model: Union[BaseModel, str, Path, Config],
-                 pretrained: Union[bool, str, Path] = True,
-                 device: Union[str, torch.device, None] = None,
-                 precision: str = 'fp32',
-                 compile: bool = False,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        model: BaseModel | str | Path | Config,
+        pretrained: bool | str | Path = True,
+        device: str | torch.device | None = None,
+        precision: str = 'fp32',
+        compile: bool = False,
+        **kwargs,
+    ) -> None:
         if not isinstance(model, BaseModel):
             model = get_model(model, pretrained, **kwargs)
         self.transforms = transforms_of(model)
@@ -99,9 +103,7 @@ class FeatureInferencer(BaseInferencer):
         extract = self.model.extract_feat
         self.extract = torch.compile(extract) if compile else extract
 
-    def __call__(self,
-                 inputs: Union[Picture, Sequence[Picture]],
-                 batch_size: int = 32) -> np.ndarray:
+    def __call__(self, inputs: Picture | Sequence[Picture], batch_size: int = 32) -> np.ndarray:
         """Embed pictures, with a progress bar.
 
         Args:
@@ -126,21 +128,19 @@ class FeatureInferencer(BaseInferencer):
         """Embed a collated batch; (n, C) float32."""
         images = self.model.data_preprocessor(inputs, False)['inputs']  # (n, 3, S, S)
         dtype = PRECISIONS[self.precision]
-        with torch.autocast(
-                images.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32):
             features = self.extract(images)
         return pooled(features).float().cpu().numpy()
 
-    def postprocess(self,
-                    preds: List[np.ndarray],
-                    visualization: None = None,
-                    return_datasamples: bool = False) -> np.ndarray:
+    def postprocess(
+        self, preds: list[np.ndarray], visualization: None = None, return_datasamples: bool = False
+    ) -> np.ndarray:
         """n features (C) -> (n, C)."""
         if not preds:
             raise UserError('no picture was given: the list is empty')
         return np.stack(preds)
 
-    def _inputs_to_list(self, inputs: Union[Picture, Sequence[Picture]]) -> list:
+    def _inputs_to_list(self, inputs: Picture | Sequence[Picture]) -> list:
         if isinstance(inputs, (str, Path)) and Path(inputs).is_dir():
             return image_paths(inputs)
         return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
@@ -149,13 +149,13 @@ class FeatureInferencer(BaseInferencer):
         return Compose([read_picture, self.transforms])
 
 
-def image_paths(folder: Union[str, Path]) -> List[str]:
+def image_paths(folder: str | Path) -> list[str]:
     """Every image below a folder, at any depth, sorted by path."""
     dataset = ImageFolder(str(folder), lazy_init=True)
     return [info['img_path'] for info in dataset.load_data_list()]
 
 
-def pooled(features: Union[Tensor, Sequence[Tensor]]) -> Tensor:
+def pooled(features: Tensor | Sequence[Tensor]) -> Tensor:
     """What an ``extract_feat`` gives, the last of several stages, as (n, C)."""
     if isinstance(features, (tuple, list)):
         features = features[-1]
@@ -168,47 +168,59 @@ def pooled(features: Union[Tensor, Sequence[Tensor]]) -> Tensor:
 
 def transforms_of(model: BaseModel) -> Compose:
     """The transforms of the model's test set, but for the one that reads a file."""
-    config: Optional[Config] = getattr(model, '_config', None)
+    config: Config | None = getattr(model, '_config', None)
     if config is None or not config.get('test_dataloader'):
-        raise UserError('the model has no config with a test_dataloader, so it is not '
-                         'known how to prepare a picture: build it with get_model')
+        raise UserError(
+            'the model has no config with a test_dataloader, so it is not '
+            'known how to prepare a picture: build it with get_model'
+        )
     transforms = config.test_dataloader.dataset.pipeline
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return Compose([
-            TRANSFORMS.build(transform) for transform in transforms
-            if not transform['type'].endswith('LoadImageFromFile')
-        ])
+        return Compose(
+            [
+                TRANSFORMS.build(transform)
+                for transform in transforms
+                if not transform['type'].endswith('LoadImageFromFile')
+            ]
+        )
 
 
-def read_picture(image: Picture) -> Dict[str, Any]:
+def read_picture(image: Picture) -> dict[str, Any]:
     """A picture in the form in which LoadImageFromFile gives it, uint8 BGR."""
     if isinstance(image, (str, Path)):
         return LoadImageFromFile()(dict(img_path=str(image)))
     if isinstance(image, Image.Image):
         # Turned as its EXIF entry says, like every file that OpenCV reads.
         image = np.array(ImageOps.exif_transpose(image).convert('RGB'))[..., ::-1]
-    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8
-            and image.ndim == 3 and image.shape[2] == 3):
-        got = (f'{image.shape} {image.dtype}'
-               if isinstance(image, np.ndarray) else type(image).__name__)
-        raise UserError('an image is a path, a PIL image or an array (height, width, '
-                         f'3) uint8 in BGR, got {got}')
+    if not (
+        isinstance(image, np.ndarray)
+        and image.dtype == np.uint8
+        and image.ndim == 3
+        and image.shape[2] == 3
+    ):
+        got = (
+            f'{image.shape} {image.dtype}'
+            if isinstance(image, np.ndarray)
+            else type(image).__name__
+        )
+        raise UserError(
+            'an image is a path, a PIL image or an array (height, width, '
+            f'3) uint8 in BGR, got {got}'
+        )
     shape = image.shape[:2]
     return dict(img=np.ascontiguousarray(image), img_shape=shape, ori_shape=shape)
 
 
 def _check_precision(precision: str, device: torch.device) -> None:
     if precision not in PRECISIONS:
-        raise UserError(f'precision is {precision!r}: choose one of '
-                         f'{", ".join(PRECISIONS)}')
+        raise UserError(f'precision is {precision!r}: choose one of {", ".join(PRECISIONS)}')
     if precision == 'fp16' and device.type == 'cpu':
         raise UserError('precision fp16 needs a GPU: on a CPU take bf16')
 
 
-def _prediction(scores: Tensor, dataset_meta: dict) -> Dict[str, Any]:
+def _prediction(scores: Tensor, dataset_meta: dict) -> dict[str, Any]:
     label = int(scores.argmax())
-    result = dict(
-        pred_scores=scores.numpy(), pred_label=label, pred_score=float(scores[label]))
+    result = dict(pred_scores=scores.numpy(), pred_label=label, pred_score=float(scores[label]))
     classes = dataset_meta.get('classes')
     if classes is not None:
         result['pred_class'] = classes[label]

@@ -1,10 +1,11 @@
 """Models by name: this package's entries in mmpretrain's hub."""
+
 import copy
 from difflib import get_close_matches
 from fnmatch import fnmatch
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -23,8 +24,8 @@ from simclr_mm.errors import CheckpointError, UserError
 _MIM = Path(__file__).resolve().parents[1] / '.mim'
 
 
-@lru_cache(maxsize=None)
-def register() -> Tuple[str, ...]:
+@cache
+def register() -> tuple[str, ...]:
     """Enter our models into mmpretrain's hub, once.
 
     Returns:
@@ -36,7 +37,7 @@ def register() -> Tuple[str, ...]:
     return tuple(sorted(set(ModelHub._models_dict) - before))
 
 
-def list_models(pattern: Optional[str] = None) -> List[str]:
+def list_models(pattern: str | None = None) -> list[str]:
     """Names of this package's models, for :func:`get_model`.
 
     Args:
@@ -48,11 +49,13 @@ def list_models(pattern: Optional[str] = None) -> List[str]:
     return [name for name in register() if fnmatch(name, pattern or '*')]
 
 
-def get_model(model: Union[str, Path, Config],
-              pretrained: Union[bool, str, Path] = False,
-              device: Union[str, torch.device, None] = None,
-              trust_checkpoint: bool = False,
-              **kwargs) -> BaseModel:
+def get_model(
+    model: str | Path | Config,
+    pretrained: bool | str | Path = False,
+    device: str | torch.device | None = None,
+    trust_checkpoint: bool = False,
+    **kwargs,
+) -> BaseModel:
     """Build a model in eval mode.
 
     Args:
@@ -86,7 +89,8 @@ def get_model(model: Union[str, Path, Config],
         if not pretrained:
             raise UserError(
                 f'{model if metainfo else "the config"} has no published weights: pass '
-                f'pretrained=PATH, or take one of {", ".join(_published())}')
+                f'pretrained=PATH, or take one of {", ".join(_published())}'
+            )
     removed = _override(config, kwargs)
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -100,7 +104,7 @@ def get_model(model: Union[str, Path, Config],
     return put_on(built, device or 'cpu').eval()
 
 
-def put_on(model: BaseModel, device: Union[str, torch.device]) -> BaseModel:
+def put_on(model: BaseModel, device: str | torch.device) -> BaseModel:
     """Move a model.
 
     Raises:
@@ -114,7 +118,7 @@ def put_on(model: BaseModel, device: Union[str, torch.device]) -> BaseModel:
     return model.to(device)
 
 
-def find_config(model: Union[str, Path, Config]) -> Tuple[Config, Optional[Any]]:
+def find_config(model: str | Path | Config) -> tuple[Config, Any | None]:
     """The config, ours to change, and the hub's entry if a name was given."""
     if isinstance(model, Config):
         return copy.deepcopy(model), None
@@ -124,38 +128,44 @@ def find_config(model: Union[str, Path, Config]) -> Tuple[Config, Optional[Any]]
     ModelHub._register_mmpretrain_models()
     if not ModelHub.has(str(model).lower()):
         close = get_close_matches(str(model).lower(), register(), n=3, cutoff=0.4)
-        raise UserError(f'no model is named {model}; ' + (
-            f'close names: {", ".join(close)}' if close else 'list_models() has them'))
+        raise UserError(
+            f'no model is named {model}; '
+            + (f'close names: {", ".join(close)}' if close else 'list_models() has them')
+        )
     metainfo = ModelHub.get(model)
     return metainfo.config, metainfo
 
 
-def _override(config: Config, changes: Dict[str, Any]) -> List[str]:
+def _override(config: Config, changes: dict[str, Any]) -> list[str]:
     """Merge changes into the model's settings; the names of the parts set to None."""
     if 'backbone' in changes and changes['backbone'] is None:
         raise UserError(
             'backbone=None: a model is nothing without one. head=None and neck=None '
-            'remove parts; another backbone is backbone=dict(type=..., ...)')
+            'remove parts; another backbone is backbone=dict(type=..., ...)'
+        )
     changes = dict(changes)
     for key, value in changes.items():
         before = config.model.get(key)
-        if isinstance(value, dict) and isinstance(before, dict) and _class_name(
-                value.get('type', before.get('type'))) != _class_name(before['type']):
+        if (
+            isinstance(value, dict)
+            and isinstance(before, dict)
+            and _class_name(value.get('type', before.get('type'))) != _class_name(before['type'])
+        ):
             changes[key] = dict(value, _delete_=True)
     if changes:
         config.merge_from_dict(dict(model=changes))
     return [key for key, value in changes.items() if value is None]
 
 
-def _class_name(of_type: Union[str, type]) -> str:
+def _class_name(of_type: str | type) -> str:
     return str(getattr(of_type, '__name__', of_type)).split('.')[-1]
 
 
-def _published() -> List[str]:
+def _published() -> list[str]:
     return [name for name in register() if ModelHub._models_dict[name].weights]
 
 
-def _dataset_meta(config: Config) -> Dict[str, Any]:
+def _dataset_meta(config: Config) -> dict[str, Any]:
     """What the class of the test set knows by itself, such as ImageNet's classes."""
     loader = config.get('test_dataloader')
     if not loader:
@@ -163,7 +173,7 @@ def _dataset_meta(config: Config) -> Dict[str, Any]:
     return getattr(DATASETS.get(loader.dataset.type), 'METAINFO', {})
 
 
-def _load(model: BaseModel, path: str, removed: List[str]) -> Dict[str, Any]:
+def _load(model: BaseModel, path: str, removed: list[str]) -> dict[str, Any]:
     """Load weights strictly; return what the file says about its classes.
 
     Weights of removed parts are left out, with a line in the log.
@@ -180,7 +190,8 @@ def _load(model: BaseModel, path: str, removed: List[str]) -> Dict[str, Any]:
         raise CheckpointError(
             f'{path} is a pretraining checkpoint and lacks {", ".join(missing)}: train '
             f'the head with tools/train.py CONFIG --pretrained {path}, or load it into '
-            'the SimCLR model it was made with')
+            'the SimCLR model it was made with'
+        )
     load_state(model, state, path)
     meta = checkpoint.get('meta')
     if not isinstance(meta, dict):

@@ -1,6 +1,7 @@
 """How a picture is prepared for an encoder, as data that travels with its weights."""
+
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -24,8 +25,9 @@ class Preprocessing:
         interpolation: 'bilinear' and so on.
         backend: 'pillow', which smooths what it shrinks, or 'cv2', which does not.
     """
-    mean: Tuple[float, float, float]
-    std: Tuple[float, float, float]
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
     resize: int
     edge: str
     size: int
@@ -59,9 +61,10 @@ class Preprocessing:
             edge='both' if both else 'short',
             size=size,
             interpolation=resizing.get('interpolation', 'bilinear'),
-            backend=resizing.get('backend', 'cv2'))
+            backend=resizing.get('backend', 'cv2'),
+        )
 
-    def record(self) -> Dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """As plain data, with what the numbers are counted in."""
         plain = {
             key: list(value) if isinstance(value, tuple) else value
@@ -71,20 +74,23 @@ class Preprocessing:
 
     def sentence(self) -> str:
         """The part before normalising, in words."""
-        resize = ('both edges' if self.edge == 'both' else 'shorter edge')
-        return (f'RGB, {resize} resized to {self.resize} px ({self.interpolation}, '
-                f'{self.backend}), centre crop of {self.size} px')
+        resize = 'both edges' if self.edge == 'both' else 'shorter edge'
+        return (
+            f'RGB, {resize} resized to {self.resize} px ({self.interpolation}, '
+            f'{self.backend}), centre crop of {self.size} px'
+        )
 
     def openmmlab(self, flag: str) -> str:
         """A data_preprocessor's arguments; ``flag`` is what it calls BGR to RGB."""
-        mean, std = ([round(255 * value, 4) for value in values]
-                     for values in (self.mean, self.std))
+        mean, std = (
+            [round(255 * value, 4) for value in values] for values in (self.mean, self.std)
+        )
         return f'mean={mean}, std={std}, {flag}=True'
 
-    def pipeline(self) -> List[Dict[str, Any]]:
+    def pipeline(self) -> list[dict[str, Any]]:
         """mmpretrain's transforms, from a file on."""
         how = dict(interpolation=self.interpolation, backend=self.backend)
-        resize: Dict[str, Any] = dict(type='Resize', scale=self.resize, **how)
+        resize: dict[str, Any] = dict(type='Resize', scale=self.resize, **how)
         if self.edge == 'short':
             resize = dict(type='ResizeEdge', scale=self.resize, edge='short', **how)
         crop = dict(type='CenterCrop', crop_size=self.size)
@@ -104,17 +110,19 @@ class Preprocessing:
         if self.backend == 'cv2':
             smooth, pixels = ', antialias=False', []
         steps = [
-            *before, f'v2.Resize({edge}, {mode}{smooth})',
-            f'v2.CenterCrop({self.size})', *pixels
+            *before,
+            f'v2.Resize({edge}, {mode}{smooth})',
+            f'v2.CenterCrop({self.size})',
+            *pixels,
         ]
         if normalise:
             steps += [
                 'v2.ToDtype(torch.float32, scale=True)',
-                f'v2.Normalize({list(self.mean)}, {list(self.std)})'
+                f'v2.Normalize({list(self.mean)}, {list(self.std)})',
             ]
         return f'v2.Compose([{", ".join(steps)}])'
 
-    def timm(self) -> Dict[str, Any]:
+    def timm(self) -> dict[str, Any]:
         """As timm's ``pretrained_cfg`` says it."""
         share = self.size / self.resize
         if int(self.size / share) != self.resize:  # timm divides, and rounds down
@@ -125,13 +133,15 @@ class Preprocessing:
             crop_mode='squash' if self.edge == 'both' else 'center',
             interpolation=self.interpolation,
             mean=self.mean,
-            std=self.std)
+            std=self.std,
+        )
 
 
 def _unknown(source: str, reason: str) -> ValueError:
     return ValueError(
         f'{source}: how to prepare a picture is not known ({reason}); give a config '
-        'whose test pipeline is Resize, or ResizeEdge and CenterCrop, with --config')
+        'whose test pipeline is Resize, or ResizeEdge and CenterCrop, with --config'
+    )
 
 
 def _steps(cfg: Config, source: str) -> list:
@@ -145,28 +155,29 @@ def _steps(cfg: Config, source: str) -> list:
     ]
     steps = [step for step in steps if step['type'] not in _LOADING]
     names = [step['type'] for step in steps]
-    if (names not in (['Resize'], ['Resize', 'CenterCrop'
-                                   ], ['ResizeEdge', 'CenterCrop'])
-            or 'scale' not in steps[0] or steps[0].get('keep_ratio')
-            or steps[0].get('edge', 'short') != 'short'):
+    if (
+        names not in (['Resize'], ['Resize', 'CenterCrop'], ['ResizeEdge', 'CenterCrop'])
+        or 'scale' not in steps[0]
+        or steps[0].get('keep_ratio')
+        or steps[0].get('edge', 'short') != 'short'
+    ):
         raise _unknown(source, f'the test pipeline is {names}')
     return steps
 
 
-def _statistics(preprocessor: BaseDataPreprocessor, source: str) -> Tuple[tuple, tuple]:
+def _statistics(preprocessor: BaseDataPreprocessor, source: str) -> tuple[tuple, tuple]:
     """Mean and std of RGB in [0, 1]."""
-    to_rgb = getattr(preprocessor, 'to_rgb',
-                     getattr(preprocessor, '_channel_conversion', False))
+    to_rgb = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))
     if not to_rgb:
         raise UserError(
             f'{source}: data_preprocessor.to_rgb is not True, so it is not known '
             'whether the encoder takes BGR or RGB; if RGB, add --cfg-options '
-            'data_preprocessor.to_rgb=True')
+            'data_preprocessor.to_rgb=True'
+        )
     # No mean and no std: pixels in [0, 255].
-    mean, std = (torch.as_tensor(getattr(preprocessor, name,
-                                         default)).double().flatten()
-                 for name, default in (('mean', [0.0] * 3), ('std', [1.0] * 3)))
+    mean, std = (
+        torch.as_tensor(getattr(preprocessor, name, default)).double().flatten()
+        for name, default in (('mean', [0.0] * 3), ('std', [1.0] * 3))
+    )
     # 123.675 / 255 is 0.485 but for what float32 loses: seven digits.
-    return tuple(
-        tuple(float(f'{v / 255:.7g}') for v in values.tolist())
-        for values in (mean, std))
+    return tuple(tuple(float(f'{v / 255:.7g}') for v in values.tolist()) for values in (mean, std))

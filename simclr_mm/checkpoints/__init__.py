@@ -1,4 +1,5 @@
 """Checkpoint files: keys and bytes, no models."""
+
 from simclr_mm.errors import CheckpointError
 
 from .download import download
@@ -8,7 +9,18 @@ from .schemes import install_safe_loading, read_checkpoint
 from .state_dict import backbone_state, load_state, model_state, require_finite, state_problems
 
 __all__ = [
-    'CheckpointError', 'PROBE', 'backbone_state', 'download', 'fit_probe', 'install_safe_loading',
-    'load_file', 'load_state', 'model_state', 'read_checkpoint', 'require_finite',
-    'state_problems', 'trust_checkpoints', 'trusting'
+    'CheckpointError',
+    'PROBE',
+    'backbone_state',
+    'download',
+    'fit_probe',
+    'install_safe_loading',
+    'load_file',
+    'load_state',
+    'model_state',
+    'read_checkpoint',
+    'require_finite',
+    'state_problems',
+    'trust_checkpoints',
+    'trusting',
 ]

@@ -6,11 +6,13 @@ damage it (``numpy.dtype.__setstate__`` trusts what it is given) or run code. A 
 gets inert stand-ins of the same names; :func:`.content.finished` turns them into the
 real thing.
 """
+
 import pickle
 import re
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 from mmengine.logging import HistoryBuffer as _HistoryBuffer
@@ -30,16 +32,19 @@ class DType:
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, tuple) or state[1:5] not in (('<', None, None, None),
-                                                              ('>', None, None, None),
-                                                              ('|', None, None, None)):
+        if not isinstance(state, tuple) or state[1:5] not in (
+            ('<', None, None, None),
+            ('>', None, None, None),
+            ('|', None, None, None),
+        ):
             _refuse('a numpy.dtype of records')
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
 class Array:
     """Stands in for ``numpy.ndarray`` and is filled from bytes."""
-    array: Optional[np.ndarray] = None
+
+    array: np.ndarray | None = None
 
     def __init__(self, *args: Any) -> None:
         if args:
@@ -69,7 +74,7 @@ class HistoryBuffer:
 
 def _new_array(kind: Any, shape: Any, code: Any) -> Array:
     """Stands in for ``_reconstruct``, for the one call that pickles make."""
-    if kind is not Array or shape != (0, ):
+    if kind is not Array or shape != (0,):
         _refuse('numpy.core.multiarray._reconstruct(...)')
     return Array()
 
@@ -103,10 +108,14 @@ def _refuse(what: str) -> None:
     raise pickle.UnpicklingError(f'GLOBAL {what} was not allowed')
 
 
-def _stand_ins() -> List[Tuple[Callable, str]]:
-    names = [(_statistic, 'builtins.getattr'), (_no_bytes, 'builtins.bytes'),
-             (Array, 'numpy.ndarray'), (DType, 'numpy.dtype'),
-             (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer')]
+def _stand_ins() -> list[tuple[Callable, str]]:
+    names = [
+        (_statistic, 'builtins.getattr'),
+        (_no_bytes, 'builtins.bytes'),
+        (Array, 'numpy.ndarray'),
+        (DType, 'numpy.dtype'),
+        (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
+    ]
     for core in ('core', '_core'):  # numpy 1 and numpy 2
         names.append((_new_array, f'numpy.{core}.multiarray._reconstruct'))
         names.append((_new_scalar, f'numpy.{core}.multiarray.scalar'))

@@ -4,11 +4,13 @@ A zip may say that an entry of 1 kB unpacks to 1 TB, and a pickle that a storage
 bytes holds a million numbers, which older PyTorch then reads from other memory. Nothing
 is built here: the opcodes of the pickle are followed, not carried out.
 """
+
 import os
 import pickletools
 import struct
+from collections.abc import Iterator
 from io import BytesIO
-from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, BinaryIO, NamedTuple
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from simclr_mm.errors import UserError
@@ -30,7 +32,8 @@ _ITEM_SIZE = dict(
     QInt32Storage=4,
     HalfStorage=2,
     BFloat16Storage=2,
-    ShortStorage=2)
+    ShortStorage=2,
+)
 _UPDATES = ('APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'ADDITEMS', 'BUILD')
 
 
@@ -65,12 +68,15 @@ def _check_zip(file: BinaryIO, size: int) -> None:
     except BadZipFile as error:
         raise UserError('the end of its zip archive is missing') from error
     packed = [
-        entry.filename for entry in entries
+        entry.filename
+        for entry in entries
         if entry.compress_type != ZIP_STORED or entry.file_size != entry.compress_size
     ]
     if packed:
-        raise UserError(f'its entry {packed[0]} is compressed, which PyTorch never '
-                         'does and which could unpack to any size')
+        raise UserError(
+            f'its entry {packed[0]} is compressed, which PyTorch never '
+            'does and which could unpack to any size'
+        )
     if sum(entry.file_size for entry in entries) > size:
         raise UserError('its zip entries overlap')
     if len({entry.filename.lower() for entry in entries}) < len(entries):
@@ -80,8 +86,10 @@ def _check_zip(file: BinaryIO, size: int) -> None:
         if entry.filename.partition('/')[2] == 'data.pkl':
             for key, claimed in _storages(BytesIO(_stored(file, entry))):
                 if claimed > sizes.get(f'data/{key}', 0):
-                    raise UserError(f'storage {key} claims {claimed} bytes and has '
-                                     f'{sizes.get(f"data/{key}", 0)}')
+                    raise UserError(
+                        f'storage {key} claims {claimed} bytes and has '
+                        f'{sizes.get(f"data/{key}", 0)}'
+                    )
 
 
 def _stored(file: BinaryIO, entry: ZipInfo) -> bytes:
@@ -95,7 +103,7 @@ def _stored(file: BinaryIO, entry: ZipInfo) -> bytes:
 def _check_legacy(file: BinaryIO, size: int) -> None:
     """PyTorch's format before 1.6: pickles, then the storages one after the other."""
     end = file.tell() + size
-    storages: Dict[str, int] = {}
+    storages: dict[str, int] = {}
     for _ in range(_LEGACY_PICKLES):
         if file.tell() < end:
             storages.update(_storages(file))
@@ -106,21 +114,22 @@ def _check_legacy(file: BinaryIO, size: int) -> None:
 
 class _Value(NamedTuple):
     """What is known of an object on the stack of a pickle."""
+
     value: Any = None  # numbers, strings, tuples of them and names of globals
     depth: int = 0
     size: int = 1
 
 
-def _storages(pickled: BinaryIO) -> Iterator[Tuple[str, int]]:
+def _storages(pickled: BinaryIO) -> Iterator[tuple[str, int]]:
     """Key and claimed bytes of every storage that a pickle refers to.
 
     Raises:
         ValueError: the pickle is broken or nested too deeply, asks for a bytearray
             (which takes a length and fills it), or hides what it claims.
     """
-    stack: List[_Value] = []
-    marks: List[int] = []
-    memo: Dict[int, _Value] = {}
+    stack: list[_Value] = []
+    marks: list[int] = []
+    memo: dict[int, _Value] = {}
     try:
         for opcode, arg, _ in pickletools.genops(pickled):
             if opcode.name == 'MARK':
@@ -141,8 +150,7 @@ def _storages(pickled: BinaryIO) -> Iterator[Tuple[str, int]]:
         raise UserError('its pickle is broken') from error
 
 
-def _take(stack: List[_Value], marks: List[int],
-          opcode: pickletools.OpcodeInfo) -> List[_Value]:
+def _take(stack: list[_Value], marks: list[int], opcode: pickletools.OpcodeInfo) -> list[_Value]:
     """Remove from the stack what an opcode consumes."""
     before = opcode.stack_before
     if pickletools.markobject in before:
@@ -156,7 +164,7 @@ def _take(stack: List[_Value], marks: List[int],
     return taken
 
 
-def _result(opcode: pickletools.OpcodeInfo, arg: Any, taken: List[_Value]) -> _Value:
+def _result(opcode: pickletools.OpcodeInfo, arg: Any, taken: list[_Value]) -> _Value:
     if opcode.name == 'GLOBAL' and arg.endswith(' bytearray'):
         raise UserError('it asks for builtins.bytearray, which could take any size')
     if not taken:
@@ -175,7 +183,7 @@ def _result(opcode: pickletools.OpcodeInfo, arg: Any, taken: List[_Value]) -> _V
     return result
 
 
-def _claim(reference: Any) -> Tuple[str, int]:
+def _claim(reference: Any) -> tuple[str, int]:
     """Key and bytes out of ('storage', type, key, location, number of elements)."""
     try:
         _, kind, key, _, elements = reference[:5]

@@ -1,5 +1,6 @@
 """What came out of a pickle: put in order, and measured against its file."""
-from typing import Any, Dict, Tuple
+
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -29,8 +30,7 @@ def finished(content: Any, size: int) -> Any:
     finisher = _Finisher()
     content = finisher.visit(content, 0)
     if finisher.tensor_bytes > _SHARED * size:
-        raise UserError(f'its tensors claim {finisher.tensor_bytes} bytes, the file '
-                         f'has {size}')
+        raise UserError(f'its tensors claim {finisher.tensor_bytes} bytes, the file has {size}')
     return content
 
 
@@ -39,7 +39,7 @@ class _Finisher:
 
     def __init__(self) -> None:
         self.tensor_bytes = 0  # as if no two of them shared memory
-        self._done: Dict[int, Tuple[Any, Any]] = {}  # id: (object, what replaces it)
+        self._done: dict[int, tuple[Any, Any]] = {}  # id: (object, what replaces it)
 
     def visit(self, value: Any, depth: int) -> Any:
         if depth > _DEEPEST:

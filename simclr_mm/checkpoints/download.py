@@ -1,4 +1,5 @@
 """Fetch checkpoints from the web into a cache that only ever holds complete files."""
+
 import hashlib
 import re
 from http.client import HTTPException
@@ -52,7 +53,8 @@ def download(url: str) -> Path:
         reason = getattr(error, 'reason', None) or error
         raise CheckpointError(
             f'cannot download {url} ({reason}): get the file another way and put it at '
-            f'{target}, or name another folder with SIMCLR_MM_HOME') from error
+            f'{target}, or name another folder with SIMCLR_MM_HOME'
+        ) from error
     return target
 
 

@@ -1,5 +1,6 @@
 """The online probe's weights, which a checkpoint may have or lack."""
-from typing import Dict, Mapping
+
+from collections.abc import Mapping
 
 from mmengine.logging import print_log
 from torch import Tensor
@@ -7,9 +8,7 @@ from torch import Tensor
 PROBE = 'probe.'
 
 
-def fit_probe(state: Dict[str, Tensor],
-              expected: Mapping[str, Tensor],
-              prefix: str = '') -> None:
+def fit_probe(state: dict[str, Tensor], expected: Mapping[str, Tensor], prefix: str = '') -> None:
     """Let an encoder be loaded with the probe on one side only, with a line in the log.
 
     Where both sides have a probe, or neither, nothing is done, and its keys have to fit
@@ -27,14 +26,15 @@ def fit_probe(state: Dict[str, Tensor],
         return
     if found:
         print_log(
-            f'the model has no online probe: left out {", ".join(found)} of the '
-            'checkpoint',
-            logger='current')
+            f'the model has no online probe: left out {", ".join(found)} of the checkpoint',
+            logger='current',
+        )
     else:
         print_log(
             f'the checkpoint has no online probe: {", ".join(wanted)} of the model '
             'stay as they are',
-            logger='current')
+            logger='current',
+        )
     for key in found:
         del state[key]
     state.update({key: expected[key] for key in wanted})

@@ -1,12 +1,14 @@
 """Read checkpoints without running code that they carry."""
+
 import hashlib
 import os
 import pickle
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, BinaryIO, Iterator, Optional, Union
+from typing import Any, BinaryIO
 from zipfile import is_zipfile
 
 import torch
@@ -20,8 +22,10 @@ from .content import finished
 # OpenMMLab publishes `{config}_{date}-{first 8 digits of the SHA-256}.pth`. Digits
 # elsewhere, as in MMEngine's `epoch_1-{hash of the pickle}.pth`, are no file hash.
 _NAME_HASH = re.compile(r'_\d{8}-([0-9a-f]{8})\.pth$')
-_REFUSED = re.compile(r'GLOBAL (.+?) (?:was not|whose)|unrecognized function (.+?)\.? |'
-                      r'(?:object|build) .*but got (.+)')
+_REFUSED = re.compile(
+    r'GLOBAL (.+?) (?:was not|whose)|unrecognized function (.+?)\.? |'
+    r'(?:object|build) .*but got (.+)'
+)
 _TRUSTED = ContextVar('_TRUSTED', default=False)  # of this thread and this tool
 
 
@@ -44,7 +48,7 @@ def trusting(trust: bool = True) -> Iterator[None]:
         _TRUSTED.reset(token)
 
 
-def file_problem(path: Path, name: str) -> Optional[str]:
+def file_problem(path: Path, name: str) -> str | None:
     """What is wrong with a checkpoint file, as far as it shows without unpickling.
 
     Args:
@@ -77,13 +81,16 @@ def file_problem(path: Path, name: str) -> Optional[str]:
         return None
     return (
         f'is damaged: its SHA-256 begins with {digest.hexdigest()[:8]}, its name says '
-        f'{expected[1]}; delete it and download it again')
+        f'{expected[1]}; delete it and download it again'
+    )
 
 
-def load_file(file: Union[str, Path, BinaryIO],
-              map_location: Any = 'cpu',
-              name: Optional[str] = None,
-              trust: bool = False) -> Any:
+def load_file(
+    file: str | Path | BinaryIO,
+    map_location: Any = 'cpu',
+    name: str | None = None,
+    trust: bool = False,
+) -> Any:
     """Read a checkpoint file, refusing every name outside the allow-list.
 
     Training checkpoints of mmengine and onedl-mmengine, written under numpy 1 or 2,
@@ -138,9 +145,11 @@ def _explain(error: Exception, name: str) -> str:
         return (
             f'{name} is refused: it asks for {what}, which could run code; get a file '
             'that holds tensors only, or, if you trust its author as you trust a '
-            'program, pass --trust-checkpoint (trust_checkpoint=True in Python)')
+            'program, pass --trust-checkpoint (trust_checkpoint=True in Python)'
+        )
     reason = re.sub(r'(?s).*WeightsUnpickler error: ', '', str(error)).strip()
     reason = reason.splitlines()[0][:200] if reason else 'it ends too early'
     return (
         f'{name} cannot be read ({type(error).__name__}: {reason}): it is truncated, '
-        'damaged or no PyTorch checkpoint; save or download it again')
+        'damaged or no PyTorch checkpoint; save or download it again'
+    )

@@ -1,8 +1,9 @@
 """Every way MMEngine reads a checkpoint, led through :mod:`.safe_load`."""
+
 import io
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.fileio import get_file_backend
 from mmengine.runner import checkpoint as mmengine_checkpoint
@@ -54,6 +55,7 @@ def load_from_ceph(filename: str, map_location: Any = None) -> Any:
 
 def load_from_pavi(filename: str, map_location: Any = None) -> Any:
     from pavi import modelcloud
+
     model = modelcloud.get(filename.partition('://')[2])
     with TemporaryDirectory() as folder:
         file = Path(folder) / model.name
@@ -61,7 +63,7 @@ def load_from_pavi(filename: str, map_location: Any = None) -> Any:
         return _load(file, map_location, filename)
 
 
-def _load(file: Any, map_location: Any, name: Optional[str] = None) -> Any:
+def _load(file: Any, map_location: Any, name: str | None = None) -> Any:
     """Read a checkpoint whose weights are going to be used."""
     checkpoint = load_file(file, map_location, name)
     if isinstance(checkpoint, dict):
@@ -75,8 +77,10 @@ def _load(file: Any, map_location: Any, name: Optional[str] = None) -> Any:
 def _look_up(urls: dict, filename: str) -> str:
     scheme, _, name = filename.partition('://')
     if name not in urls:
-        raise CheckpointError(f'{filename}: {scheme} has no model "{name}"; give the '
-                              'path or the URL of the file instead')
+        raise CheckpointError(
+            f'{filename}: {scheme} has no model "{name}"; give the '
+            'path or the URL of the file instead'
+        )
     return urls[name]
 
 

@@ -1,5 +1,7 @@
 """Take weights out of a loaded checkpoint and put them into a model, all or none."""
-from typing import Any, Dict, List, Mapping
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +28,19 @@ def model_state(checkpoint: Any, source: str) -> Mapping[str, Tensor]:
     """
     if isinstance(checkpoint, Mapping):
         state = checkpoint.get('state_dict', checkpoint)
-        if isinstance(state, Mapping) and state and all(
+        if (
+            isinstance(state, Mapping)
+            and state
+            and all(
                 isinstance(value, Tensor) and value.layout == torch.strided
-                for value in state.values()):
+                for value in state.values()
+            )
+        ):
             require_finite(state, source)
             return state
-    raise CheckpointError(f'{source} holds no weights: expected a dict of tensors, or '
-                          'one under the key "state_dict"')
+    raise CheckpointError(
+        f'{source} holds no weights: expected a dict of tensors, or one under the key "state_dict"'
+    )
 
 
 def require_finite(state_dict: Mapping[str, Tensor], source: str) -> None:
@@ -46,14 +54,16 @@ def require_finite(state_dict: Mapping[str, Tensor], source: str) -> None:
         CheckpointError: a weight is NaN or infinite; the keys are listed.
     """
     spoilt = [
-        str(key) for key, value in state_dict.items()
+        str(key)
+        for key, value in state_dict.items()
         if isinstance(value, Tensor) and not _is_finite(value)
     ]
     if spoilt:
         raise CheckpointError(
             f'{source} holds NaN or infinite weights in {len(spoilt)} of '
             f'{len(state_dict)} keys: {_listed(spoilt)}; its training diverged: take '
-            'an earlier checkpoint')
+            'an earlier checkpoint'
+        )
 
 
 def _is_finite(value: Tensor) -> bool:
@@ -65,9 +75,9 @@ def _is_finite(value: Tensor) -> bool:
     return bool(torch.isfinite(value).all())
 
 
-def backbone_state(checkpoint: Any,
-                   prefix: str = 'backbone.',
-                   source: str = 'the checkpoint') -> Dict[str, Tensor]:
+def backbone_state(
+    checkpoint: Any, prefix: str = 'backbone.', source: str = 'the checkpoint'
+) -> dict[str, Tensor]:
     """The part of a state_dict that belongs to the backbone.
 
     Args:
@@ -82,14 +92,13 @@ def backbone_state(checkpoint: Any,
         CheckpointError: no key begins with the prefix, or a weight is not finite.
     """
     state = model_state(checkpoint, source)
-    found = {
-        key[len(prefix):]: value
-        for key, value in state.items() if key.startswith(prefix)
-    }
+    found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
     if not found:
         starts = sorted({key.split('.')[0] for key in state})
-        raise CheckpointError(f'{source} has no key that begins with "{prefix}", only '
-                              f'with {_listed(starts)}: check the prefix')
+        raise CheckpointError(
+            f'{source} has no key that begins with "{prefix}", only '
+            f'with {_listed(starts)}: check the prefix'
+        )
     return found
 
 
@@ -112,7 +121,8 @@ def load_state(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) 
     if problems:
         raise CheckpointError(
             f'{source} does not fit {type(model).__name__}: {problems}; take the '
-            'config that the checkpoint was made with')
+            'config that the checkpoint was made with'
+        )
     model.load_state_dict(state_dict, strict=True)
 
 
@@ -125,15 +135,10 @@ def state_problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) 
         for key, value in expected.items()
         if key in found and found[key].shape != value.shape
     ]
-    kinds = {
-        'missing': missing,
-        'unexpected': unexpected,
-        'of another shape': misshaped
-    }
-    return '; '.join(f'{len(keys)} {kind}: {_listed(keys)}'
-                     for kind, keys in kinds.items() if keys)
+    kinds = {'missing': missing, 'unexpected': unexpected, 'of another shape': misshaped}
+    return '; '.join(f'{len(keys)} {kind}: {_listed(keys)}' for kind, keys in kinds.items() if keys)
 
 
-def _listed(keys: List[str]) -> str:
+def _listed(keys: list[str]) -> str:
     more = len(keys) - _MAX_LISTED
     return ', '.join(keys[:_MAX_LISTED]) + (f' and {more} more' if more > 0 else '')

@@ -5,8 +5,10 @@ may come from anywhere, so here the text is parsed, never run. Nor may what it n
 anything but a class of OpenMMLab or of this package: the registries take any dotted
 name, ``os.system`` too, for a class to build.
 """
+
 import ast
-from typing import Any, Dict, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.model import BaseModel
@@ -39,7 +41,8 @@ def config_of(checkpoint: Any, source: str) -> Config:
     if not isinstance(text, str):
         raise CheckpointError(
             f'{source} does not hold the config it was trained with: name it, as '
-            'in --config simclr_resnet50 or --config my_config.py')
+            'in --config simclr_resnet50 or --config my_config.py'
+        )
     return stored_config(text, source)
 
 
@@ -63,20 +66,30 @@ def stored_config(text: str, source: str) -> Config:
             statement.targets[0].id: ast.literal_eval(_Dicts().visit(statement.value))
             for statement in ast.parse(text).body
         }
-    except (AttributeError, MemoryError, RecursionError, SyntaxError, TypeError,
-            ValueError) as error:
-        raise CheckpointError(f'{source}: the stored config is no list of settings '
-                              f'({error}), so it is not read: {advice}') from error
+    except (
+        AttributeError,
+        MemoryError,
+        RecursionError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise CheckpointError(
+            f'{source}: the stored config is no list of settings '
+            f'({error}), so it is not read: {advice}'
+        ) from error
     if not _has_shape(settings):
-        raise CheckpointError(f'{source}: the stored config has no model, or a test '
-                              f'dataset that is none: {advice}')
+        raise CheckpointError(
+            f'{source}: the stored config has no model, or a test dataset that is none: {advice}'
+        )
     used = [settings.get(key) for key in ('model', 'data_preprocessor')]
     used.append((settings.get('test_dataloader') or {}).get('dataset'))
     for key, value in _names(used):
         if not _is_ours(key, value):
             raise CheckpointError(
                 f'{source}: the stored config names {key}={value!r}, which is no class '
-                f'of OpenMMLab or simclr_mm: if you trust it, {advice}')
+                f'of OpenMMLab or simclr_mm: if you trust it, {advice}'
+            )
     return Config(settings)
 
 
@@ -101,16 +114,20 @@ def build_stored(config: Config, source: str, **kwargs) -> BaseModel:
     except Exception as error:  # whatever a class says to wrong arguments
         raise CheckpointError(
             f'{source}: no model can be built from its config ({type(error).__name__}: '
-            f'{error}); name another with --config') from error
+            f'{error}); name another with --config'
+        ) from error
 
 
-def _has_shape(settings: Dict[str, Any]) -> bool:
+def _has_shape(settings: dict[str, Any]) -> bool:
     """Whether everything that is read of a config is where it should be."""
     dataset: Any = settings.get('test_dataloader') or {}
     dataset = dataset.get('dataset', {}) if isinstance(dataset, dict) else None
     steps = dataset.get('pipeline', []) if isinstance(dataset, dict) else None
-    return isinstance(settings.get('model'), dict) and isinstance(steps, list) and all(
-        isinstance(step, dict) and isinstance(step.get('type'), str) for step in steps)
+    return (
+        isinstance(settings.get('model'), dict)
+        and isinstance(steps, list)
+        and all(isinstance(step, dict) and isinstance(step.get('type'), str) for step in steps)
+    )
 
 
 class _Dicts(ast.NodeTransformer):
@@ -146,8 +163,7 @@ def _is_ours(key: str, value: Any) -> bool:
     scope, _, name = value.rpartition('.')
     if (scope and scope not in _SCOPES) or name in _WRAPPERS:
         return False
-    return any(
-        entry.__module__.split('.')[0] in _PACKAGES for entry in _registered(name))
+    return any(entry.__module__.split('.')[0] in _PACKAGES for entry in _registered(name))
 
 
 def _registered(name: str) -> Iterator[type]:

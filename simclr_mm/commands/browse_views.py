@@ -2,8 +2,9 @@
 
 The views are those of a run with this seed (randomness.seed) in this epoch.
 """
+
 import argparse
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from mmengine.config import Config
@@ -14,29 +15,29 @@ from simclr_mm.commands.evaluate.labelled import training_set
 from simclr_mm.visualization.views import make_views, plot_views
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', help='pretraining config')
     parser.add_argument(
-        '--data', metavar='DIR', help="images of this folder instead of the config's")
+        '--data', metavar='DIR', help="images of this folder instead of the config's"
+    )
+    parser.add_argument('--index', type=int, nargs='+', help='places of images in the dataset')
     parser.add_argument(
-        '--index', type=int, nargs='+', help='places of images in the dataset')
-    parser.add_argument(
-        '--count', type=int, default=4, help='images drawn at random, without --index')
+        '--count', type=int, default=4, help='images drawn at random, without --index'
+    )
     parser.add_argument('--seed', type=int, default=0, help='seed of draw and views')
     parser.add_argument('--epoch', type=int, default=0, help='epoch, from 0')
     parser.add_argument(
-        '--out',
-        metavar='PNG',
-        default='work_dirs/plots/views.png',
-        help='picture to write')
+        '--out', metavar='PNG', default='work_dirs/plots/views.png', help='picture to write'
+    )
     command_line.add_cfg_options(parser)
     return parser.parse_args(argv)
 
 
 @command_line.command
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = Config.fromfile(args.config)
     if args.data is not None:
@@ -48,7 +49,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     chosen = args.index or sorted(rng.choice(len(dataset), count, False).tolist())
     samples = [make_views(dataset, place, args.seed, args.epoch) for place in chosen]
     plot_views(
-        args.out, samples,
+        args.out,
+        samples,
         f'Views for pretraining, seed {args.seed}, epoch {args.epoch}: each image '
-        'with the boxes of its crops')
+        'with the boxes of its crops',
+    )
     print(f'{args.out} shows the views of images {", ".join(map(str, chosen))}.')

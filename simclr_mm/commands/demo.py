@@ -1,8 +1,9 @@
 """Pretrain on scikit-learn's digits, evaluate, and draw a report. No download."""
+
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 import numpy as np
 from mmengine.config import Config
@@ -14,15 +15,15 @@ from simclr_mm.datasets import SampleIndex
 from simclr_mm.visualization import plot_report, read_scalars
 
 CONFIG = Path(simclr_mm.__file__).parent.joinpath(
-    '.mim', 'configs', 'simclr_r18-w16_1xb64-coslr-30e_digits.py')
+    '.mim', 'configs', 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
+)
 PAIRS = 8  # images whose views the report shows
 
 
 @command_line.command
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        '--work-dir', default='work_dirs/demo', help='folder of logs and report')
+    parser.add_argument('--work-dir', default='work_dirs/demo', help='folder of logs and report')
     args = parser.parse_args(argv)
 
     started = time.time()
@@ -35,21 +36,31 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
     rows, (features, labels) = feature_rows(cfg, checkpoint)
     dataset = runner.train_dataloader.dataset
-    views = np.stack([
-        dataset[SampleIndex(i, seed=0)]['inputs'].flip(1).permute(0, 2, 3, 1).numpy()
-        for i in range(PAIRS)
-    ])  # (PAIRS, V, S, S, 3), RGB
+    views = np.stack(
+        [
+            dataset[SampleIndex(i, seed=0)]['inputs'].flip(1).permute(0, 2, 3, 1).numpy()
+            for i in range(PAIRS)
+        ]
+    )  # (PAIRS, V, S, S, 3), RGB
     report = Path(args.work_dir, 'report.png')
     plot_report(
-        str(report), read_scalars(Path(runner.log_dir, 'vis_data',
-                                       'scalars.json')), views, features, labels,
-        dataset.metainfo['classes'], f'SimCLR on {len(dataset)} unlabelled digits')
+        str(report),
+        read_scalars(Path(runner.log_dir, 'vis_data', 'scalars.json')),
+        views,
+        features,
+        labels,
+        dataset.metainfo['classes'],
+        f'SimCLR on {len(dataset)} unlabelled digits',
+    )
 
-    as_run(rows, cfg, str(CONFIG), checkpoint,
-           time.time() - started).write(Path(args.work_dir, 'evaluation', 'demo.json'))
+    as_run(rows, cfg, str(CONFIG), checkpoint, time.time() - started).write(
+        Path(args.work_dir, 'evaluation', 'demo.json')
+    )
     print_rows(rows)
-    print(f'{report} shows the loss, the views and the test embeddings. '
-          f'{time.time() - started:.0f} s in all.')
+    print(
+        f'{report} shows the loss, the views and the test embeddings. '
+        f'{time.time() - started:.0f} s in all.'
+    )
 
 
 if __name__ == '__main__':

@@ -3,9 +3,10 @@
 SOURCE is a folder that tools/embed.py wrote, where the folder an image lies in is its
 class, or a config whose test images are embedded with CHECKPOINT.
 """
+
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -18,18 +19,21 @@ from simclr_mm.errors import UserError
 from simclr_mm.visualization.scatter import METHODS, plot_scatter, project
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('source', help='folder of tools/embed.py, or a config (.py)')
     parser.add_argument('checkpoint', nargs='?', help='with a config: its weights')
     parser.add_argument(
         '--data',
         metavar='DIR',
-        help="with a config: DIR/train/<class>/ and DIR/val/<class>/ replace its data")
+        help='with a config: DIR/train/<class>/ and DIR/val/<class>/ replace its data',
+    )
     parser.add_argument('--method', choices=METHODS, default='tsne')
     parser.add_argument(
-        '--max-images', type=int, default=2000, help='more are drawn from at random')
+        '--max-images', type=int, default=2000, help='more are drawn from at random'
+    )
     parser.add_argument('--seed', type=int, default=0, help='of the draw and the map')
     parser.add_argument('--out', metavar='PNG', default='work_dirs/plots/embedding.png')
     command_line.add_cfg_options(parser)
@@ -38,13 +42,15 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
 
 
 @command_line.command
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if Path(args.source).is_dir():
         data = from_embedding(args.source, args.max_images, args.seed)
     elif args.checkpoint is None:
-        raise UserError(f'{args.source} is no folder: give a folder that '
-                         'tools/embed.py wrote, or a config and a checkpoint')
+        raise UserError(
+            f'{args.source} is no folder: give a folder that '
+            'tools/embed.py wrote, or a config and a checkpoint'
+        )
     else:
         cfg = Config.fromfile(args.source)
         if args.data is not None:
@@ -54,7 +60,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         data = from_config(cfg, model, args.max_images, args.seed)
     points = project(data.features, args.method, args.seed)
     plot_scatter(
-        args.out, points, data.labels, data.classes, args.method,
+        args.out,
+        points,
+        data.labels,
+        data.classes,
+        args.method,
         f'{len(points)} of {data.total} images of {data.name}, '
-        f'{data.features.shape[1]} features each')
+        f'{data.features.shape[1]} features each',
+    )
     print(f'{args.out} shows {len(points)} images of {len(data.classes)} classes.')

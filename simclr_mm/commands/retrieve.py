@@ -2,8 +2,9 @@
 
 The folder is embedded once, by tools/embed.py CHECKPOINT FOLDER --out DIR.
 """
+
 import argparse
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -15,26 +16,23 @@ from simclr_mm.errors import UserError
 from simclr_mm.visualization.gallery import plot_gallery
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('query', nargs='+', help='image files')
-    parser.add_argument(
-        '--index', metavar='DIR', required=True, help='what tools/embed.py wrote')
+    parser.add_argument('--index', metavar='DIR', required=True, help='what tools/embed.py wrote')
     parser.add_argument('-k', type=int, default=10, help='images for each query')
     parser.add_argument(
-        '--out',
-        metavar='PNG',
-        default='work_dirs/plots/retrieval.png',
-        help='gallery to write')
-    parser.add_argument(
-        '--checkpoint', help='default: the one that the index was made with')
+        '--out', metavar='PNG', default='work_dirs/plots/retrieval.png', help='gallery to write'
+    )
+    parser.add_argument('--checkpoint', help='default: the one that the index was made with')
     add_encoder_flags(parser)
     return parser.parse_args(argv)
 
 
 @command_line.command
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     index = FeatureIndex(args.index)
     origin = index.record['origin']
@@ -43,7 +41,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if args.checkpoint is None:
         raise UserError(
             f'{args.index} does not say which checkpoint it was made with: '
-            'give it with --checkpoint')
+            'give it with --checkpoint'
+        )
     found = retrieve(inferencer_of(args), index, args.query, args.k)
     for query, hits in zip(args.query, found):
         table = Table('rank', 'cosine', 'image', title=f'nearest to {query}')
@@ -51,9 +50,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             table.add_row(str(rank), f'{hit.similarity:.4f}', hit.name)
         Console(soft_wrap=True).print(table)
     plot_gallery(
-        args.out, args.query, [[hit.name for hit in hits] for hits in found],
-        [[hit.path for hit in hits]
-         for hits in found], [[hit.similarity for hit in hits] for hits in found],
+        args.out,
+        args.query,
+        [[hit.name for hit in hits] for hits in found],
+        [[hit.path for hit in hits] for hits in found],
+        [[hit.similarity for hit in hits] for hits in found],
         f'The {args.k} nearest of {index.record["images"]} images in '
-        f'{index.folder.name}, by cosine similarity')
+        f'{index.folder.name}, by cosine similarity',
+    )
     print(f'{args.out} shows them.')

@@ -2,9 +2,10 @@
 
 The metrics are also written to <work dir>/evaluation/, for tools/report.py.
 """
+
 import argparse
 import time
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import mmengine
 from mmengine.dist import is_main_process
@@ -15,9 +16,10 @@ from simclr_mm.commands.command_line.data_folder import test_on_folder
 from simclr_mm.commands.evaluate.evaluation_run import run_of_metrics
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint, a path or a URL')
     parser.add_argument(
@@ -25,21 +27,22 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
         metavar='DIR',
         help="evaluate on this folder instead of the config's data: DIR/val/<class>/ "
         'or DIR/<class>/ for a classifier, DIR/train/<class>/ and DIR/val/<class>/ for '
-        'kNN')
+        'kNN',
+    )
     parser.add_argument('--out', metavar='FILE', help='write results to this file')
     parser.add_argument(
         '--out-item',
         choices=['metrics', 'pred'],
         default='pred',
-        help='what --out writes: the metrics (.json) or every prediction (.pkl)')
-    parser.add_argument(
-        '--amp', action='store_true', help='automatic mixed precision (GPU)')
+        help='what --out writes: the metrics (.json) or every prediction (.pkl)',
+    )
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
     command_line.add_common_flags(parser)
     return parser.parse_args(argv)
 
 
 @command_line.command
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = command_line.load_config(args)
     cfg.load_from = args.checkpoint
@@ -56,8 +59,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if not is_main_process():
         return
     results = command_line.result_path(args)
-    run_of_metrics(metrics, cfg, args.config, args.checkpoint, runner.model,
-                   time.time() - started).write(results)
+    run_of_metrics(
+        metrics, cfg, args.config, args.checkpoint, runner.model, time.time() - started
+    ).write(results)
     print(f'results: {results}')
     if args.out is not None and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)

@@ -1,6 +1,7 @@
 """Train a config: pretraining, linear evaluation or fine-tuning."""
+
 import argparse
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -10,7 +11,7 @@ from simclr_mm.commands.command_line.data_folder import train_on_folder
 from simclr_mm.errors import UserError
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument(
@@ -18,32 +19,37 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
         metavar='DIR',
         help="train on this folder instead of the config's data: any images at any "
         'depth for pretraining, DIR/train/<class>/ and DIR/val/<class>/ for a '
-        'classifier')
+        'classifier',
+    )
     parser.add_argument(
         '--pretrained',
         metavar='PATH',
-        help='checkpoint of the encoder that a linear evaluation or a fine-tuning '
-        'starts from')
+        help='checkpoint of the encoder that a linear evaluation or a fine-tuning starts from',
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='continue from this checkpoint, or from the latest one in the work dir')
+        help='continue from this checkpoint, or from the latest one in the work dir',
+    )
     parser.add_argument(
         '--amp',
         action='store_true',
         help='fp16 with a loss scaler, for GPUs without bf16, which pretraining uses '
-        'by itself where there is one')
+        'by itself where there is one',
+    )
     parser.add_argument('--no-validate', action='store_true', help='skip validation')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate by actual batch / auto_scale_lr.base_batch_size')
+        help='scale the learning rate by actual batch / auto_scale_lr.base_batch_size',
+    )
     parser.add_argument(
         '--no-persistent-workers',
         action='store_true',
-        help='start the loader workers anew in each epoch')
+        help='start the loader workers anew in each epoch',
+    )
     command_line.add_common_flags(parser)
     return parser.parse_args(argv)
 
@@ -58,12 +64,12 @@ def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
         if 'init_cfg' not in cfg.model.backbone:
             raise UserError(
                 f'--pretrained: {args.config} trains its encoder from scratch. To '
-                'continue from weights use --cfg-options load_from=PATH.')
+                'continue from weights use --cfg-options load_from=PATH.'
+            )
         cfg.model.backbone.init_cfg.checkpoint = args.pretrained
     if args.amp:
         if get_device() == 'cpu':
-            raise UserError(
-                '--amp: fp16 needs a GPU, and there is none: leave it out.')
+            raise UserError('--amp: fp16 needs a GPU, and there is none: leave it out.')
         cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16')
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.resume is not None:
@@ -78,7 +84,7 @@ def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
 
 
 @command_line.command
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = command_line.load_config(args)
     enter_flags(cfg, args)

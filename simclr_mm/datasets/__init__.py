@@ -12,9 +12,26 @@ from .tar_shards import TarShards
 from .unreadable import ReplaceUnreadable
 
 __all__ = [
-    'ArrayDataset', 'CIFAR10', 'CIFAR100', 'Digits', 'InMemoryFolder', 'TinyImageNet',
-    'collate', 'GalleryAndQuery', 'HuggingFaceImages', 'ImageFolder', 'LMDBImages',
-    'ReplaceUnreadable', 'ResumableSampler', 'STL10', 'SampleIndex', 'TarShards',
-    'class_balanced_subset', 'class_names', 'is_url', 'label_subset', 'shard_dataset',
-    'stratified_subset'
+    'ArrayDataset',
+    'CIFAR10',
+    'CIFAR100',
+    'Digits',
+    'InMemoryFolder',
+    'TinyImageNet',
+    'collate',
+    'GalleryAndQuery',
+    'HuggingFaceImages',
+    'ImageFolder',
+    'LMDBImages',
+    'ReplaceUnreadable',
+    'ResumableSampler',
+    'STL10',
+    'SampleIndex',
+    'TarShards',
+    'class_balanced_subset',
+    'class_names',
+    'is_url',
+    'label_subset',
+    'shard_dataset',
+    'stratified_subset',
 ]

@@ -3,11 +3,13 @@
 Two files hold a dataset: the images, which every process maps into its memory and all
 share, and the labels.
 """
+
 import hashlib
 import os
 import zipfile
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Callable, Iterable, NamedTuple, Optional, Sequence, Union
+from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock
@@ -27,12 +29,13 @@ class Arrays(NamedTuple):
         labels: (N,) integers, -1 for none.
         classes: Their names.
     """
+
     images: np.ndarray
     labels: np.ndarray
     classes: Sequence[str]
 
 
-def files_key(root: Union[str, Path], paths: Iterable[str]) -> str:
+def files_key(root: str | Path, paths: Iterable[str]) -> str:
     """A name for the content of files: of their names, sizes and times of change.
 
     Args:
@@ -47,8 +50,9 @@ def files_key(root: Union[str, Path], paths: Iterable[str]) -> str:
     return content.hexdigest()[:16]
 
 
-def cached_arrays(data_root: Path, name: str, key: Callable[[], str],
-                  make: Callable[[], Arrays]) -> Arrays:
+def cached_arrays(
+    data_root: Path, name: str, key: Callable[[], str], make: Callable[[], Arrays]
+) -> Arrays:
     """What ``make`` returns, from the files it was kept in where they are current.
 
     One process makes them, others that want the same wait. Where nothing can be
@@ -89,7 +93,8 @@ def _kept_in_memory(arrays: Arrays, name: str, folder: Path, error: OSError) -> 
     print_log(
         f'{name}: decoded images stay in the memory of each process, and are decoded '
         f'again by the next run, because {folder} cannot be written: {error}',
-        logger='current')
+        logger='current',
+    )
     return arrays
 
 
@@ -98,7 +103,7 @@ def _files(stem: Path) -> tuple[Path, Path]:
     return Path(f'{stem}.npy'), Path(f'{stem}.npz')
 
 
-def _open(stem: Path) -> Optional[Arrays]:
+def _open(stem: Path) -> Arrays | None:
     images_file, labels_file = _files(stem)
     if not images_file.exists():
         return None
@@ -109,9 +114,7 @@ def _open(stem: Path) -> Optional[Arrays]:
         if images.dtype != np.uint8 or images.shape[:1] != labels.shape:
             raise UserError(f'{len(images)} images, {len(labels)} labels')
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        print_log(
-            f'{images_file} is damaged and will be made again: {error}',
-            logger='current')
+        print_log(f'{images_file} is damaged and will be made again: {error}', logger='current')
         return None
     return Arrays(np.asarray(images), labels, classes)
 
@@ -119,8 +122,7 @@ def _open(stem: Path) -> Optional[Arrays]:
 def _save(arrays: Arrays, stem: Path) -> None:
     images_file, labels_file = _files(stem)
     with atomic_file(labels_file) as file:
-        np.savez(
-            file, labels=np.asarray(arrays.labels), classes=np.array(arrays.classes))
+        np.savez(file, labels=np.asarray(arrays.labels), classes=np.array(arrays.classes))
     with atomic_file(images_file) as file:  # last: where it is, both are
         np.save(file, np.ascontiguousarray(arrays.images))
 

@@ -2,7 +2,9 @@
 
 N images of the dataset, n of a batch, V views, S side of a view in pixels.
 """
-from typing import Any, Callable, List, Sequence, Tuple, Union
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from mmengine.dataset import default_collate, force_full_init
 from mmpretrain.datasets import BaseDataset
@@ -33,18 +35,22 @@ class ArrayDataset(BaseDataset):
     Raises:
         ValueError: An unknown split, or another pipeline with ``batched``.
     """
-    SPLITS: Tuple[str, ...] = ('train', 'test')
 
-    def __init__(self,
-                 data_root: str = '',
-                 split: str = 'train',
-                 with_label: bool = True,
-                 pipeline: Sequence[Union[dict, Callable]] = (),
-                 batched: bool = False,
-                 **kwargs) -> None:
+    SPLITS: tuple[str, ...] = ('train', 'test')
+
+    def __init__(
+        self,
+        data_root: str = '',
+        split: str = 'train',
+        with_label: bool = True,
+        pipeline: Sequence[dict | Callable] = (),
+        batched: bool = False,
+        **kwargs,
+    ) -> None:
         if split not in self.SPLITS:
-            raise UserError(f'{type(self).__name__}.split is {split!r}: choose one of '
-                             f'{", ".join(self.SPLITS)}.')
+            raise UserError(
+                f'{type(self).__name__}.split is {split!r}: choose one of {", ".join(self.SPLITS)}.'
+            )
         self.split = split
         self.with_label = with_label
         self.batched = batched
@@ -54,7 +60,8 @@ class ArrayDataset(BaseDataset):
             data_root=data_root,
             pipeline=list(pipeline),
             serialize_data=False,
-            **kwargs)
+            **kwargs,
+        )
         if batched:
             self._views()
 
@@ -66,8 +73,7 @@ class ArrayDataset(BaseDataset):
         self.images, labels, classes = self.load_arrays()
         self._metainfo.setdefault('classes', tuple(classes))
         return [
-            dict(row=row, gt_label=int(label))
-            if self.with_label and label >= 0 else dict(row=row)
+            dict(row=row, gt_label=int(label)) if self.with_label and label >= 0 else dict(row=row)
             for row, label in enumerate(labels)
         ]
 
@@ -79,7 +85,7 @@ class ArrayDataset(BaseDataset):
         return info
 
     @force_full_init
-    def __getitems__(self, indices: Sequence[int]) -> Union[dict, List[dict]]:
+    def __getitems__(self, indices: Sequence[int]) -> dict | list[dict]:
         """What torch's DataLoader asks for: the samples of a batch.
 
         Args:
@@ -96,7 +102,8 @@ class ArrayDataset(BaseDataset):
         images = self.images[rows]  # (n, H, W, 3), a copy
         batch = dict(
             inputs=self._views().batch(images, indices),
-            sample_idx=[int(index) for index in indices])
+            sample_idx=[int(index) for index in indices],
+        )
         if self.with_label:
             batch['data_samples'] = [self._data_sample(index) for index in indices]
         return batch
@@ -113,12 +120,13 @@ class ArrayDataset(BaseDataset):
                 f'{type(self).__name__}(batched=True) needs the pipeline '
                 "[dict(type='simclr_mm.TwoViews', ...), dict(type='PackInputs')], got "
                 f'{[type(step).__name__ for step in steps]}: move transforms into '
-                'TwoViews, or write batched=False.')
+                'TwoViews, or write batched=False.'
+            )
         return steps[0]
 
 
 @FUNCTIONS.register_module()
-def collate(samples: Union[dict, Sequence[dict]]) -> Any:
+def collate(samples: dict | Sequence[dict]) -> Any:
     """Leave a whole batch as it is, and make one of a list of samples.
 
     Args:

@@ -1,7 +1,7 @@
 """Small-image datasets held in memory."""
+
 import os
 from pathlib import Path
-from typing import List, Optional
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -32,7 +32,8 @@ class Digits(ArrayDataset):
             np.arange(len(digits.target)),
             test_size=DIGITS_TEST_IMAGES,
             random_state=0,
-            stratify=digits.target)[self.SPLITS.index(self.split)]
+            stratify=digits.target,
+        )[self.SPLITS.index(self.split)]
         grey = np.round(digits.images[rows] * (255 / 16)).astype(np.uint8)  # 16 levels
         images = np.repeat(grey[..., None], 3, axis=-1)  # (N, 8, 8, 3)
         return Arrays(images, digits.target[rows], [str(digit) for digit in range(10)])
@@ -41,7 +42,7 @@ class Digits(ArrayDataset):
 class _CachedDataset(ArrayDataset):
     """A dataset whose decoded images are kept beside its files."""
 
-    def _decode(self, files: LabelledFiles, size: Optional[int] = None) -> Arrays:
+    def _decode(self, files: LabelledFiles, size: int | None = None) -> Arrays:
         """Read files, or what is kept of them.
 
         Args:
@@ -54,11 +55,12 @@ class _CachedDataset(ArrayDataset):
             Path(self.data_root),
             name if size is None else f'{name}-{size}px',
             key=lambda: files_key(self.data_root, files.paths),
-            make=lambda: Arrays(read_images(files.paths, size), labels, files.classes))
+            make=lambda: Arrays(read_images(files.paths, size), labels, files.classes),
+        )
         # An empty folder or a list renames classes, and leaves the key what it is.
         return arrays._replace(labels=labels, classes=files.classes)
 
-    def _split_folders(self) -> List[str]:
+    def _split_folders(self) -> list[str]:
         return [os.path.join(self.data_root, part) for part in self.split.split('+')]
 
 
@@ -67,6 +69,7 @@ class _FolderOrTorchvision(_CachedDataset):
 
     torchvision downloads the archive and checks its MD5 sum.
     """
+
     UNPACKED = ''  # torchvision's folder in data_root
 
     def load_arrays(self) -> Arrays:
@@ -78,7 +81,8 @@ class _FolderOrTorchvision(_CachedDataset):
             Path(self.data_root),
             f'{type(self).__name__.lower()}-{self.split}',
             key=lambda: files_key(unpacked, sorted(map(str, unpacked.glob('*')))),
-            make=self._torchvision)
+            make=self._torchvision,
+        )
 
     def _torchvision(self) -> Arrays:
         raise NotImplementedError
@@ -91,6 +95,7 @@ class CIFAR10(_FolderOrTorchvision):
     Where the folders are absent, torchvision downloads the archive to ``data_root`` and
     checks its MD5 sum.
     """
+
     UNPACKED = 'cifar-10-batches-py'
 
     def _torchvision(self) -> Arrays:
@@ -100,6 +105,7 @@ class CIFAR10(_FolderOrTorchvision):
 @DATASETS.register_module()
 class CIFAR100(_FolderOrTorchvision):
     """CIFAR-100 with its 100 fine classes, as :class:`CIFAR10` kept and fetched."""
+
     UNPACKED = 'cifar-100-python'
 
     def _torchvision(self) -> Arrays:
@@ -120,12 +126,12 @@ class STL10(_FolderOrTorchvision):
     ``train+unlabeled`` are the 105,000 images for pretraining; the 100,000 of
     ``unlabeled`` carry no label.
     """
+
     SPLITS = ('train', 'test', 'unlabeled', 'train+unlabeled')
     UNPACKED = 'stl10_binary'
 
     def _torchvision(self) -> Arrays:
-        data = torchvision_datasets.STL10(
-            self.data_root, split=self.split, download=True)
+        data = torchvision_datasets.STL10(self.data_root, split=self.split, download=True)
         images = data.data.transpose(0, 2, 3, 1)[..., ::-1]  # (N, S, S, 3) BGR
         return Arrays(images, np.asarray(data.labels), data.classes)
 
@@ -141,6 +147,7 @@ class TinyImageNet(_CachedDataset):
     Raises:
         FileNotFoundError: It is not there. Says how to fetch it.
     """
+
     SPLITS = ('train', 'val')
 
     def load_arrays(self) -> Arrays:
@@ -150,7 +157,8 @@ class TinyImageNet(_CachedDataset):
                 f'there is no folder {folder.absolute()}. To fetch Tiny-ImageNet: curl '
                 '-LO http://cs231n.stanford.edu/tiny-imagenet-200.zip && unzip -q '
                 f'tiny-imagenet-200.zip && mkdir -p {folder.parent.parent} && mv '
-                f'tiny-imagenet-200 {folder.parent}')
+                f'tiny-imagenet-200 {folder.parent}'
+            )
         if (folder / 'val_annotations.txt').is_file():
             return self._decode(_annotated(folder))
         return self._decode(class_folders(self._split_folders()))
@@ -163,8 +171,7 @@ def _annotated(folder: Path) -> LabelledFiles:
     classes = sorted(set(class_of.values()))
     names = sorted(class_of)
     paths = [str(folder / 'images' / name) for name in names]
-    return LabelledFiles(paths, [classes.index(class_of[name]) for name in names],
-                         classes)
+    return LabelledFiles(paths, [classes.index(class_of[name]) for name in names], classes)
 
 
 @DATASETS.register_module()
@@ -182,13 +189,12 @@ class InMemoryFolder(_CachedDataset):
         FileNotFoundError: There is no such folder.
         ValueError: The images do not fit into the free memory.
     """
-    SPLITS = ('all', )
 
-    def __init__(self,
-                 data_root: str,
-                 size: Optional[int] = None,
-                 with_label: bool = False,
-                 **kwargs) -> None:
+    SPLITS = ('all',)
+
+    def __init__(
+        self, data_root: str, size: int | None = None, with_label: bool = False, **kwargs
+    ) -> None:
         self.size = size
         super().__init__(data_root, 'all', with_label, **kwargs)
 
@@ -196,5 +202,6 @@ class InMemoryFolder(_CachedDataset):
         if not os.path.isdir(self.data_root):
             raise MissingFileError(
                 f'there is no folder {os.path.abspath(self.data_root)}: give the '
-                'folder of your images as data_root of the dataset.')
+                'folder of your images as data_root of the dataset.'
+            )
         return self._decode(class_folders([self.data_root]), self.size)

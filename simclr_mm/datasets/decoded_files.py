@@ -2,10 +2,12 @@
 
 N images, S side in pixels.
 """
+
 import os
+from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
 import numpy as np
 from rich.progress import track
@@ -19,9 +21,10 @@ from .image_folder import image_paths
 
 class LabelledFiles(NamedTuple):
     """Image files, their labels (-1 for none), and the names of the classes."""
-    paths: List[str]
-    labels: List[int]
-    classes: List[str]
+
+    paths: list[str]
+    labels: list[int]
+    classes: list[str]
 
 
 def class_folders(folders: Sequence[str]) -> LabelledFiles:
@@ -30,11 +33,14 @@ def class_folders(folders: Sequence[str]) -> LabelledFiles:
     Raises:
         ValueError: No image.
     """
-    classes = sorted({
-        entry.name
-        for folder in folders
-        for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != '.'
-    })
+    classes = sorted(
+        {
+            entry.name
+            for folder in folders
+            for entry in os.scandir(folder)
+            if entry.is_dir() and entry.name[0] != '.'
+        }
+    )
     label_of = {name: label for label, name in enumerate(classes)}
     paths, labels = [], []
     for folder in folders:
@@ -49,7 +55,7 @@ def class_folders(folders: Sequence[str]) -> LabelledFiles:
     return LabelledFiles(paths, labels, classes)
 
 
-def read_images(paths: Sequence[str], size: Optional[int] = None) -> np.ndarray:
+def read_images(paths: Sequence[str], size: int | None = None) -> np.ndarray:
     """Decode files into one array.
 
     Args:
@@ -74,32 +80,31 @@ def read_images(paths: Sequence[str], size: Optional[int] = None) -> np.ndarray:
         except UnreadableImage as error:
             return str(error)
         if image.shape != shape:
-            return (f'{paths[row]} is {image.shape[1]} x {image.shape[0]} pixels, the '
-                    f'first image {shape[1]} x {shape[0]}.')
+            return (
+                f'{paths[row]} is {image.shape[1]} x {image.shape[0]} pixels, the '
+                f'first image {shape[1]} x {shape[0]}.'
+            )
         images[row] = image
         return ''
 
     with ThreadPool(os.cpu_count()) as threads:
         problems = threads.imap(enter, range(len(paths)), chunksize=64)
-        shown = track(
-            problems,
-            f'reading {os.path.dirname(paths[0])}',
-            len(paths),
-            transient=True)
+        shown = track(problems, f'reading {os.path.dirname(paths[0])}', len(paths), transient=True)
         problems = [problem for problem in shown if problem]
     if problems:
         raise UserError(
             f'{len(problems)} of {len(paths)} images cannot be held in one array: '
             f'{"; ".join(problems[:3])} Remove or mend them; for images of mixed '
             "sizes use type='simclr_mm.InMemoryFolder' with size=, or "
-            "type='simclr_mm.ImageFolder', which reads them while it trains.")
+            "type='simclr_mm.ImageFolder', which reads them while it trains."
+        )
     return images
 
 
 _loading = LoadImageFromFile()
 
 
-def _read(path: str, size: Optional[int]) -> np.ndarray:
+def _read(path: str, size: int | None) -> np.ndarray:
     image = _loading(dict(img_path=path))['img']
     if size is None:
         return image
@@ -109,17 +114,18 @@ def _read(path: str, size: Optional[int]) -> np.ndarray:
     return resized_crop(image, box, size)
 
 
-def _check_memory(number: int, shape: Tuple[int, ...]) -> None:
+def _check_memory(number: int, shape: tuple[int, ...]) -> None:
     needed, free = number * int(np.prod(shape)), free_memory()
     if free is not None and needed > free:
         raise UserError(
             f'{number} images of {shape[1]} x {shape[0]} pixels take '
             f'{needed / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB of memory are free: '
             "use type='simclr_mm.ImageFolder', which reads files while it trains, or a "
-            'smaller size=.')
+            'smaller size=.'
+        )
 
 
-def free_memory() -> Optional[int]:
+def free_memory() -> int | None:
     """Bytes that can be had without swapping; None where the system does not say."""
     try:
         lines = Path('/proc/meminfo').read_text().splitlines()

@@ -1,6 +1,7 @@
 """The two sets of a nearest-neighbour evaluation as one dataset."""
+
 import logging
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from mmengine.logging import print_log
@@ -37,17 +38,21 @@ class GalleryAndQuery(Dataset):
         UnreadableImage: From a query, or from every image of a class.
     """
 
-    def __init__(self,
-                 gallery: dict,
-                 query: dict,
-                 pipeline: Sequence[dict],
-                 gallery_per_class: Optional[int] = None) -> None:
+    def __init__(
+        self,
+        gallery: dict,
+        query: dict,
+        pipeline: Sequence[dict],
+        gallery_per_class: int | None = None,
+    ) -> None:
         # mmpretrain's FeatureExtractor finds the loading step by the name that our
         # configs give it, so it is exchanged here.
-        pipeline = [{
-            **transform, 'type': 'simclr_mm.LoadImageFromFile'
-        } if transform['type'] == 'LoadImageFromFile' else transform
-                    for transform in pipeline]
+        pipeline = [
+            {**transform, 'type': 'simclr_mm.LoadImageFromFile'}
+            if transform['type'] == 'LoadImageFromFile'
+            else transform
+            for transform in pipeline
+        ]
         self.gallery = MMPRETRAIN_DATASETS.build({**gallery, 'pipeline': pipeline})
         self.query = MMPRETRAIN_DATASETS.build({**query, 'pipeline': pipeline})
         self.metainfo = self.query.metainfo
@@ -79,13 +84,15 @@ class GalleryAndQuery(Dataset):
             print_log(
                 f'gallery image replaced by another of its class: {reason}',
                 logger='current',
-                level=logging.WARNING)
+                level=logging.WARNING,
+            )
             try:
                 return self.gallery[other]
             except UnreadableImage as error:
                 reason = error
-        raise UnreadableImage(f'no image of class {self.labels[row]} can be read; the '
-                              f'last: {reason}')
+        raise UnreadableImage(
+            f'no image of class {self.labels[row]} can be read; the last: {reason}'
+        )
 
 
 def class_balanced_subset(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
@@ -107,7 +114,9 @@ def class_balanced_subset(labels: np.ndarray, per_class: int, seed: int) -> np.n
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         if len(members) < per_class:
-            raise UserError(f'class {label} has {len(members)} images, {per_class} of '
-                             'each class were asked for: ask for fewer.')
+            raise UserError(
+                f'class {label} has {len(members)} images, {per_class} of '
+                'each class were asked for: ask for fewer.'
+            )
         rows.append(rng.choice(members, per_class, replace=False))
     return np.sort(np.concatenate(rows))

@@ -1,6 +1,7 @@
 """Images in Parquet or Arrow files, through Hugging Face's datasets."""
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -39,25 +40,28 @@ class HuggingFaceImages(StoredImages):
         ValueError: There is no such column or split.
     """
 
-    def __init__(self,
-                 data_root: Union[str, Path],
-                 split: str = 'train',
-                 image_column: str = 'image',
-                 label_column: str = 'label',
-                 pipeline: Sequence[Union[dict, Callable]] = (),
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        data_root: str | Path,
+        split: str = 'train',
+        image_column: str = 'image',
+        label_column: str = 'label',
+        pipeline: Sequence[dict | Callable] = (),
+        **kwargs,
+    ) -> None:
         self.split = split
         self.image_column = image_column
         self.label_column = label_column
         super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
 
-    def find(self) -> Tuple[Optional[np.ndarray], Optional[List[str]], int]:
+    def find(self) -> tuple[np.ndarray | None, list[str] | None, int]:
         datasets = optional_package('datasets', 'parquet', type(self).__name__)
         table = self._load(datasets)
         if self.image_column not in table.column_names:
             raise UserError(
                 f'{self.data_root} has no column {self.image_column!r}, only '
-                f'{", ".join(table.column_names)}: give image_column.')
+                f'{", ".join(table.column_names)}: give image_column.'
+            )
         if isinstance(table.features[self.image_column], datasets.Image):
             table = table.cast_column(self.image_column, datasets.Image(decode=False))
         labels = classes = None
@@ -80,14 +84,13 @@ class HuggingFaceImages(StoredImages):
         if content is None and path is not None and Path(path).is_file():
             content = Path(path).read_bytes()
         if content is None:
-            raise UnreadableImage(f'{self.name(row)}: there is no image.',
-                                  self.name(row))
+            raise UnreadableImage(f'{self.name(row)}: there is no image.', self.name(row))
         return content
 
     def _load(self, datasets):
         """One table of ``datasets``, whatever kind of place data_root is."""
         if self.data_root.startswith(_HUB):
-            return datasets.load_dataset(self.data_root[len(_HUB):], split=self.split)
+            return datasets.load_dataset(self.data_root[len(_HUB) :], split=self.split)
         if is_url(self.data_root):
             files = [self.data_root]
         else:
@@ -100,16 +103,20 @@ class HuggingFaceImages(StoredImages):
             if pack is not None:
                 require_whole(folder, pack)
             files = sorted(map(str, folder.glob('*.parquet'))) or sorted(
-                map(str, folder.glob('*.arrow')))
+                map(str, folder.glob('*.arrow'))
+            )
         if not files:
             raise MissingFileError(
                 f'{Path(self.data_root).absolute()} holds neither *.parquet nor '
-                '*.arrow: give their folder as data_root.')
+                '*.arrow: give their folder as data_root.'
+            )
         kind = 'arrow' if files[0].endswith('.arrow') else 'parquet'
         return datasets.load_dataset(kind, data_files=files, split='train')
 
     def _split_of(self, splits):
         if self.split not in splits:
-            raise UserError(f'{self.data_root} has no split {self.split!r}, only '
-                             f'{", ".join(splits)}: give split.')
+            raise UserError(
+                f'{self.data_root} has no split {self.split!r}, only '
+                f'{", ".join(splits)}: give split.'
+            )
         return splits[self.split]

@@ -1,8 +1,8 @@
 """A few labelled images of a dataset, for semi-supervised fine-tuning."""
+
 import posixpath
 from collections import Counter
 from pathlib import Path
-from typing import Dict, List, Optional
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -14,17 +14,18 @@ from simclr_mm.registry import DATASETS
 
 from .gallery_query import class_balanced_subset
 
-_PUBLISHED = ('https://raw.githubusercontent.com/google-research/simclr/master/'
-              'imagenet_subsets/')
+_PUBLISHED = 'https://raw.githubusercontent.com/google-research/simclr/master/imagenet_subsets/'
 
 
 @DATASETS.register_module(name='LabelSubset')
-def label_subset(dataset: dict,
-                 share: Optional[float] = None,
-                 per_class: Optional[int] = None,
-                 list_file: Optional[str] = None,
-                 seed: int = 0,
-                 rest: bool = False) -> BaseDataset:
+def label_subset(
+    dataset: dict,
+    share: float | None = None,
+    per_class: int | None = None,
+    list_file: str | None = None,
+    seed: int = 0,
+    rest: bool = False,
+) -> BaseDataset:
     """Build a dataset and keep the images whose labels may be used.
 
     A function, because the result is the dataset itself with fewer images (MMEngine's
@@ -55,13 +56,16 @@ def label_subset(dataset: dict,
     """
     given = dict(share=share, per_class=per_class, list_file=list_file)
     if sum(value is not None for value in given.values()) != 1:
-        raise UserError('LabelSubset takes exactly one of share, per_class and '
-                         f'list_file, not {given}.')
+        raise UserError(
+            f'LabelSubset takes exactly one of share, per_class and list_file, not {given}.'
+        )
     names = None if list_file is None else _read_list(list_file)
     built = MMPRETRAIN_DATASETS.build(dataset)
     if not isinstance(built, BaseDataset):
-        raise UserError(f'LabelSubset.dataset is {dataset["type"]}: it has to be one '
-                         "of MMEngine's BaseDatasets, which know their images.")
+        raise UserError(
+            f'LabelSubset.dataset is {dataset["type"]}: it has to be one '
+            "of MMEngine's BaseDatasets, which know their images."
+        )
     size = len(built)
     if names is not None:
         rows = _rows_of_names(built, names, list_file)
@@ -79,7 +83,8 @@ def label_subset(dataset: dict,
         f'{len(built)} of the {size} images of {dataset["type"]} have labels: '
         f'{counts[counts > 0].min()} to {counts.max()} in each of '
         f'{(counts > 0).sum()} classes',
-        logger='current')
+        logger='current',
+    )
     return built
 
 
@@ -102,8 +107,9 @@ def stratified_subset(labels: np.ndarray, share: float, seed: int) -> np.ndarray
         than the number of classes and may leave a small class out.
     """
     if not 0 < share <= 1:
-        raise UserError(f'LabelSubset.share = {share}: give a number above 0 and up '
-                         'to 1, 0.01 for 1 %.')
+        raise UserError(
+            f'LabelSubset.share = {share}: give a number above 0 and up to 1, 0.01 for 1 %.'
+        )
     rng = np.random.default_rng(seed)
     rows = []
     for label in np.unique(labels):
@@ -119,10 +125,11 @@ def _labels(dataset: BaseDataset) -> np.ndarray:
     except KeyError as error:
         raise UserError(
             f'LabelSubset.dataset is {type(dataset).__name__} with images that have no '
-            f'{error}: choose a split whose images all have a label.') from error
+            f'{error}: choose a split whose images all have a label.'
+        ) from error
 
 
-def _read_list(list_file: str) -> List[str]:
+def _read_list(list_file: str) -> list[str]:
     """Names in a list of images, each once."""
     path = Path(list_file)
     if not path.is_file():
@@ -130,26 +137,28 @@ def _read_list(list_file: str) -> List[str]:
         raise UserError(
             f'LabelSubset.list_file: there is no file {path.absolute()}. That of '
             f'ImageNet: curl -L --create-dirs -o {path} {_PUBLISHED}{part}. For other '
-            'images set list_file=None and share or per_class instead.')
+            'images set list_file=None and share or per_class instead.'
+        )
     names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated:
-        raise UserError(f'{path} lists images more than once ({len(repeated)}): '
-                         f'{_first(repeated)}. Remove the repetitions.')
+        raise UserError(
+            f'{path} lists images more than once ({len(repeated)}): '
+            f'{_first(repeated)}. Remove the repetitions.'
+        )
     if not names:
         raise UserError(f'{path} lists no image.')
     return names
 
 
-def _rows_of_names(dataset: BaseDataset, names: List[str],
-                   list_file: str) -> np.ndarray:
+def _rows_of_names(dataset: BaseDataset, names: list[str], list_file: str) -> np.ndarray:
     """Sorted rows of the listed images.
 
     Raises:
         ValueError: the images have no path; a name is that of none, or of several.
     """
-    found: Dict[str, List[int]] = {name: [] for name in names}
-    by_file: Dict[str, List[str]] = {}
+    found: dict[str, list[int]] = {name: [] for name in names}
+    by_file: dict[str, list[str]] = {}
     for name in names:
         by_file.setdefault(posixpath.basename(name), []).append(name)
     for row in range(len(dataset)):
@@ -157,7 +166,8 @@ def _rows_of_names(dataset: BaseDataset, names: List[str],
         if path is None:
             raise UserError(
                 f'LabelSubset.list_file: the images of {type(dataset).__name__} are no '
-                'files and have no names; set share or per_class instead.')
+                'files and have no names; set share or per_class instead.'
+            )
         for name in by_file.get(posixpath.basename(path), ()):
             if f'/{path}'.endswith(f'/{name}'):
                 found[name].append(row)
@@ -166,18 +176,22 @@ def _rows_of_names(dataset: BaseDataset, names: List[str],
         raise UserError(
             f'{list_file} lists {len(names)} images, {len(missing)} of which are not '
             f'among the {len(dataset)} of {type(dataset).__name__}: {_first(missing)}. '
-            'Is it the list of this dataset, and is the dataset complete?')
+            'Is it the list of this dataset, and is the dataset complete?'
+        )
     several = [name for name, rows in found.items() if len(rows) > 1]
     if several:
         raise UserError(
             f'{list_file} has names that belong to several images ({len(several)}): '
-            f'{_first(several)}. Write <class>/<file>.')
+            f'{_first(several)}. Write <class>/<file>.'
+        )
     chosen = np.sort([row for rows in found.values() for row in rows])
     if len(np.unique(chosen)) < len(chosen):
-        raise UserError(f'{list_file} lists an image by two names, with and without '
-                         'its folder. Remove one of them.')
+        raise UserError(
+            f'{list_file} lists an image by two names, with and without '
+            'its folder. Remove one of them.'
+        )
     return chosen
 
 
-def _first(names: List[str]) -> str:
+def _first(names: list[str]) -> str:
     return ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')

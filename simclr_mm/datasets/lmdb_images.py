@@ -1,8 +1,8 @@
 """Images in one LMDB database, through MMEngine's backend."""
+
 import functools
 import os
 from pathlib import Path
-from typing import List, Optional, Tuple
 
 import numpy as np
 from mmengine.fileio import LmdbBackend
@@ -31,14 +31,15 @@ class LMDBImages(StoredImages):
         FileNotFoundError: One of the two is missing.
     """
 
-    def find(self) -> Tuple[Optional[np.ndarray], Optional[List[str]], int]:
+    def find(self) -> tuple[np.ndarray | None, list[str] | None, int]:
         optional_package('lmdb', 'lmdb', type(self).__name__)
         folder = Path(self.data_root)
         for name in ('data.mdb', LIST):
             if not (folder / name).is_file():
                 raise MissingFileError(
                     f'there is no {(folder / name).absolute()}: give the folder of a '
-                    'database by tools/pack.py --format lmdb as data_root.')
+                    'database by tools/pack.py --format lmdb as data_root.'
+                )
         pack = read_index(folder)
         lines = (folder / LIST).read_text().splitlines()
         labels = None
@@ -57,7 +58,7 @@ class LMDBImages(StoredImages):
         return database.get(self.keys[row].decode())
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _backend(path: str) -> LmdbBackend:
     """A database, open once in this process: a training set and a gallery share it."""
     return LmdbBackend(path)

@@ -1,7 +1,7 @@
 """What ``tools/pack.py`` writes beside its shards, and how to recognise shards."""
+
 import json
 from pathlib import Path
-from typing import List, Optional
 
 from simclr_mm.errors import UserError
 
@@ -15,7 +15,7 @@ WORK = '.packing'  # folder of what tools/pack.py needs until INDEX is written
 FORMATS = ('tar', 'parquet', 'lmdb')
 
 
-def read_index(folder: Path) -> Optional[dict]:
+def read_index(folder: Path) -> dict | None:
     """The ``index.json`` of a pack, None where there is none.
 
     Returns:
@@ -28,8 +28,10 @@ def read_index(folder: Path) -> Optional[dict]:
     if path.is_file():
         return parse_index(path.read_bytes(), str(path))
     if Path(folder, WORK).is_dir():
-        raise UserError(f'{folder} is half a pack: call tools/pack.py again with the '
-                         'same arguments, and it goes on.')
+        raise UserError(
+            f'{folder} is half a pack: call tools/pack.py again with the '
+            'same arguments, and it goes on.'
+        )
     return None
 
 
@@ -53,8 +55,10 @@ def parse_index(content: bytes, source: str) -> dict:
     except ValueError:  # a server may answer with a page of HTML
         index = None
     if not isinstance(index, dict) or index.get('pack_version') != 1:
-        raise UserError(f'{source} is no index of tools/pack.py that this version of '
-                         'simclr_mm knows: pack anew, or update simclr_mm.')
+        raise UserError(
+            f'{source} is no index of tools/pack.py that this version of '
+            'simclr_mm knows: pack anew, or update simclr_mm.'
+        )
     return index
 
 
@@ -69,11 +73,13 @@ def require_whole(folder: Path, index: dict) -> None:
         size = path.stat().st_size if path.is_file() else None
         if size != shard['bytes']:
             problem = 'is missing' if size is None else f'has {size} bytes'
-            raise UserError(f'{path} {problem}, {INDEX} says {shard["bytes"]}: copy it'
-                             ' again, or pack anew with --restart.')
+            raise UserError(
+                f'{path} {problem}, {INDEX} says {shard["bytes"]}: copy it'
+                ' again, or pack anew with --restart.'
+            )
 
 
-def shard_dataset(location: str) -> Optional[dict]:
+def shard_dataset(location: str) -> dict | None:
     """The config of a dataset for what lies at a place, None for a plain folder.
 
     Args:
@@ -88,19 +94,20 @@ def shard_dataset(location: str) -> Optional[dict]:
     types = dict(
         tar='simclr_mm.TarShards',
         parquet='simclr_mm.HuggingFaceImages',
-        lmdb='simclr_mm.LMDBImages')
+        lmdb='simclr_mm.LMDBImages',
+    )
     index = read_index(Path(location))
     kind = index['format'] if index else _kind_of_files(Path(location))
     return dict(type=types[kind], data_root=location) if kind else None
 
 
-def class_names(location: str) -> Optional[List[str]]:
+def class_names(location: str) -> list[str] | None:
     """The classes of a pack by ``tools/pack.py``, None if they are not known."""
     index = read_index(Path(location))
     return index and index['classes']
 
 
-def _kind_of_files(folder: Path) -> Optional[str]:
+def _kind_of_files(folder: Path) -> str | None:
     if (folder / 'dataset_dict.json').is_file():
         return 'parquet'
     paths = list(folder.iterdir()) if folder.is_dir() else []

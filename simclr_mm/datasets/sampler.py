@@ -1,5 +1,6 @@
 """A sampler whose position is a number, so that a run can stop and resume anywhere."""
-from typing import Dict, Iterator, Optional
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -26,17 +27,20 @@ class SampleIndex(int):
         place: Position among all images that the sampler deals, which stays the same
             where a dataset of datasets asks one of its members. None: ``index``.
     """
+
     seed: int
     epoch: int
-    ahead: Optional[int]
+    ahead: int | None
     place: int
 
-    def __new__(cls,
-                index: int,
-                seed: int = 0,
-                epoch: int = 0,
-                ahead: Optional[int] = None,
-                place: Optional[int] = None) -> 'SampleIndex':
+    def __new__(
+        cls,
+        index: int,
+        seed: int = 0,
+        epoch: int = 0,
+        ahead: int | None = None,
+        place: int | None = None,
+    ) -> 'SampleIndex':
         self = super().__new__(cls, index)
         self.seed = seed
         self.epoch = epoch
@@ -91,11 +95,13 @@ class ResumableSampler(Sampler):
         inside an epoch, and tells the transforms neither seed nor epoch.
     """
 
-    def __init__(self,
-                 dataset: Dataset,
-                 shuffle: bool = True,
-                 seed: Optional[int] = None,
-                 shards_at_once: Optional[int] = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        shuffle: bool = True,
+        seed: int | None = None,
+        shards_at_once: int | None = None,
+    ) -> None:
         self.rank, self.world_size = get_dist_info()
         self.num_images = len(dataset)
         self.shuffle = shuffle
@@ -105,27 +111,31 @@ class ResumableSampler(Sampler):
         if len(self) == 0:
             raise UserError(
                 f'train_dataloader.dataset has {self.num_images} images for '
-                f'{self.world_size} processes: every process needs at least one.')
+                f'{self.world_size} processes: every process needs at least one.'
+            )
         self.shards_at_once = shards_at_once
         self.is_remote = getattr(dataset, 'is_remote', False)
         self.shards = None if shards_at_once is None else self._shards_of(dataset)
         if self.is_remote and shuffle and self.shards is None:
             raise UserError(
                 'train_dataloader.dataset fetches shards, one for nearly every image '
-                'in this order: write train_dataloader.sampler.shards_at_once=16.')
+                'in this order: write train_dataloader.sampler.shards_at_once=16.'
+            )
 
     def _shards_of(self, dataset: Dataset) -> Tensor:
         """(N,) the shard of each image, numbered from 0 without gaps."""
         key = 'train_dataloader.sampler.shards_at_once'
         if self.shards_at_once < 1 or not self.shuffle:
-            raise UserError(f'{key} = {self.shards_at_once}: give a number from 1, '
-                             'with shuffle=True, or leave it out.')
+            raise UserError(
+                f'{key} = {self.shards_at_once}: give a number from 1, '
+                'with shuffle=True, or leave it out.'
+            )
         shards_of_images = getattr(dataset, 'shards_of_images', None)
         if shards_of_images is None:
-            raise UserError(f'{key} is for simclr_mm.TarShards; this dataset has no '
-                             'shards: leave it out.')
-        self.shard_ids, shards = torch.as_tensor(
-            shards_of_images()).unique(return_inverse=True)
+            raise UserError(
+                f'{key} is for simclr_mm.TarShards; this dataset has no shards: leave it out.'
+            )
+        self.shard_ids, shards = torch.as_tensor(shards_of_images()).unique(return_inverse=True)
         return shards
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
@@ -141,10 +151,10 @@ class ResumableSampler(Sampler):
     def __iter__(self) -> Iterator[SampleIndex]:
         order = self._order()
         if self.shards is None:
-            mine = order[self.rank::self.world_size][:len(self)]
+            mine = order[self.rank :: self.world_size][: len(self)]
         else:
-            mine = order[self.rank * len(self):][:len(self)]
-        mine = mine[self.start:]
+            mine = order[self.rank * len(self) :][: len(self)]
+        mine = mine[self.start :]
         ahead = self._ahead(mine) if self.is_remote else {}
         for place, index in enumerate(mine.tolist()):
             yield SampleIndex(index, self.seed, self.epoch, ahead.get(place))
@@ -163,7 +173,7 @@ class ResumableSampler(Sampler):
         points = (places + delay * min(self.shards_at_once, count)) % count
         return points.argsort(stable=True)
 
-    def _ahead(self, mine: Tensor) -> Dict[int, int]:
+    def _ahead(self, mine: Tensor) -> dict[int, int]:
         """At which images to think of which shard: two new shards before it is used."""
         if self.shards is None:
             return {}

@@ -1,10 +1,11 @@
 """Shards from the web, kept on this machine in a folder of bounded size."""
+
 import hashlib
 import os
 import shutil
 from http.client import HTTPException
 from pathlib import Path
-from typing import BinaryIO, Optional
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
@@ -44,7 +45,7 @@ class ShardCache:
         origin = hashlib.sha256(f'{place} {self.version}'.encode()).hexdigest()
         return self.folder / origin[:16] / unquote(name)
 
-    def open(self, url: str, size: Optional[int] = None) -> BinaryIO:
+    def open(self, url: str, size: int | None = None) -> BinaryIO:
         """Open a shard, fetched before if it is not there.
 
         Args:
@@ -62,11 +63,13 @@ class ShardCache:
                 continue
             os.utime(file.fileno())  # used now; the path may be gone already
             return file
-        raise OSError(f'{path} vanished {_ATTEMPTS} times: the cache of '
-                      f'{self.limit / 2**30:g} GiB is too small for what the processes '
-                      'of this machine read at a time. Raise cache_gib.')
+        raise OSError(
+            f'{path} vanished {_ATTEMPTS} times: the cache of '
+            f'{self.limit / 2**30:g} GiB is too small for what the processes '
+            'of this machine read at a time. Raise cache_gib.'
+        )
 
-    def fetch(self, url: str, size: Optional[int] = None, anew: bool = False) -> Path:
+    def fetch(self, url: str, size: int | None = None, anew: bool = False) -> Path:
         """The path of a file that is there, whole; ``anew`` even if it was before."""
         path = self.path(url)
         if not anew and self._is_whole(path, size):
@@ -79,20 +82,21 @@ class ShardCache:
                 except (OSError, HTTPException, ValueError) as error:
                     reason = getattr(error, 'reason', None) or error
                     advice = '' if anew else f', or put a copy at {path}'
-                    raise OSError(f'cannot fetch {url} ({reason}): look whether it is '
-                                  f'there{advice}.') from error
+                    raise OSError(
+                        f'cannot fetch {url} ({reason}): look whether it is there{advice}.'
+                    ) from error
                 self._make_room(path)
         return path
 
     @staticmethod
-    def _is_whole(path: Path, size: Optional[int]) -> bool:
+    def _is_whole(path: Path, size: int | None) -> bool:
         try:
             return path.stat().st_size == size or size is None
         except FileNotFoundError:
             return False
 
     @staticmethod
-    def _fetch(url: str, path: Path, size: Optional[int]) -> None:
+    def _fetch(url: str, path: Path, size: int | None) -> None:
         with atomic_file(path) as file:
             if urlsplit(url).scheme in ('http', 'https'):
                 transfer(url, file, path.name, quiet=True)

@@ -1,8 +1,9 @@
 """What datasets have in common whose images lie in a few large files."""
+
 import importlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Callable, Optional, Sequence, Tuple, Union
 
 import mmcv
 import numpy as np
@@ -29,26 +30,29 @@ class StoredImages(BaseDataset):
             for files.
     """
 
-    def __init__(self,
-                 data_root: Union[str, Path],
-                 with_label: bool = True,
-                 pipeline: Sequence[Union[dict, Callable]] = (),
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        data_root: str | Path,
+        with_label: bool = True,
+        pipeline: Sequence[dict | Callable] = (),
+        **kwargs,
+    ) -> None:
         self.with_label = with_label
-        super().__init__(
-            ann_file='', data_root=str(data_root), pipeline=list(pipeline), **kwargs)
+        super().__init__(ann_file='', data_root=str(data_root), pipeline=list(pipeline), **kwargs)
         for step in self.pipeline.transforms:
-            if (isinstance(step, mmcv.transforms.LoadImageFromFile)
-                    and not isinstance(step, LoadImageFromFile)):
+            if isinstance(step, mmcv.transforms.LoadImageFromFile) and not isinstance(
+                step, LoadImageFromFile
+            ):
                 raise UserError(
                     f"{type(self).__name__}: mmcv's LoadImageFromFile opens files, and "
                     "here are none: write dict(type='simclr_mm.LoadImageFromFile') in "
-                    'the pipeline.')
+                    'the pipeline.'
+                )
 
     def _join_prefix(self) -> None:
         """Nothing is below data_root that MMEngine would open, which may be a URL."""
 
-    def find(self) -> Tuple[Optional[np.ndarray], Optional[Sequence[str]], int]:
+    def find(self) -> tuple[np.ndarray | None, Sequence[str] | None, int]:
         """Find the images.
 
         Returns:
@@ -74,7 +78,8 @@ class StoredImages(BaseDataset):
             raise UserError(
                 f'{self.data_root} holds images without a label: write with_label=False'
                 f' in the {type(self).__name__} of the config, or pack a folder of '
-                'class folders.')
+                'class folders.'
+            )
         if images == 0:
             raise UserError(f'{self.data_root} holds no image.')
         if classes is not None:
@@ -88,7 +93,7 @@ class StoredImages(BaseDataset):
             info['gt_label'] = int(self.labels[info['row']])
         return info
 
-    def prepare_data(self, idx: int) -> Optional[dict]:
+    def prepare_data(self, idx: int) -> dict | None:
         info = self.get_data_info(idx)
         info['img_bytes'] = self.read(info['row'])
         return self.pipeline(info)
@@ -110,5 +115,6 @@ def optional_package(name: str, extra: str, use: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != name.split('.')[0]:
             raise
-        raise MissingPackageError(f'{use} needs {name.split(".")[0]}: '
-                          f"pip install 'simclr_mm[{extra}]'") from error
+        raise MissingPackageError(
+            f"{use} needs {name.split('.')[0]}: pip install 'simclr_mm[{extra}]'"
+        ) from error

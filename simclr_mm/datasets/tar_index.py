@@ -1,10 +1,11 @@
 """Where each image begins in which tar shard, so that any can be read at any time."""
+
 import hashlib
 import re
 import tarfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Iterable, Iterator, List, Sequence, Tuple
 
 import numpy as np
 from filelock import FileLock
@@ -30,6 +31,7 @@ class TarIndex:
         label: (N,) int32, -1 without.
         name: (N,) bytes, name of the member, in UTF-8 or what the tar file has.
     """
+
     shard: np.ndarray
     offset: np.ndarray
     size: np.ndarray
@@ -51,9 +53,7 @@ class TarIndex:
     def sorted_by_name(self) -> 'TarIndex':
         """The same rows in the order of their names."""
         order = np.argsort(self.name, kind='stable')
-        return TarIndex(
-            **{field.name: getattr(self, field.name)[order]
-               for field in fields(self)})
+        return TarIndex(**{field.name: getattr(self, field.name)[order] for field in fields(self)})
 
 
 def index_tars(paths: Iterable[Path], total: int) -> TarIndex:
@@ -69,13 +69,16 @@ def index_tars(paths: Iterable[Path], total: int) -> TarIndex:
         ValueError: One of them is compressed, damaged or no tar file.
     """
     rows = []
-    for shard, path in enumerate(
-            track(paths, 'indexing shards', total, transient=True)):
+    for shard, path in enumerate(track(paths, 'indexing shards', total, transient=True)):
         rows += [(shard, *image) for image in _images_of(Path(path))]
-    shard, offset, size, label, name = zip(*rows) if rows else ((), ) * 5
+    shard, offset, size, label, name = zip(*rows) if rows else ((),) * 5
     return TarIndex(
-        np.array(shard, np.int32), np.array(offset, np.int64), np.array(size, np.int64),
-        np.array(label, np.int32), np.array(name, np.bytes_))
+        np.array(shard, np.int32),
+        np.array(offset, np.int64),
+        np.array(size, np.int64),
+        np.array(label, np.int32),
+        np.array(name, np.bytes_),
+    )
 
 
 def remembered_index(states: Sequence[str], paths: Iterable[Path]) -> TarIndex:
@@ -96,7 +99,7 @@ def remembered_index(states: Sequence[str], paths: Iterable[Path]) -> TarIndex:
     return TarIndex.read(target)
 
 
-def _images_of(path: Path) -> List[Tuple[int, int, int, bytes]]:
+def _images_of(path: Path) -> list[tuple[int, int, int, bytes]]:
     """(offset, size, label, name) of the images in one tar file."""
     try:
         with tarfile.open(path, 'r:') as tar:
@@ -107,7 +110,8 @@ def _images_of(path: Path) -> List[Tuple[int, int, int, bytes]]:
         raise UserError(
             f'{path}: {error}: not a whole, uncompressed tar file. Images are read at '
             'their places, so unpack a compressed one (gunzip), and fetch a damaged '
-            'one again.') from error
+            'one again.'
+        ) from error
 
 
 def _require_end(tar: tarfile.TarFile) -> None:
@@ -138,8 +142,10 @@ def _samples(tar: tarfile.TarFile) -> Iterator[dict]:
 def _label(tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
     text = tar.extractfile(member).read()
     if not text.strip().isdigit():
-        raise UserError(f'{tar.name}: {member.name} holds {text[:20]!r}, which is no '
-                         'label: write the number of a class, from 0.')
+        raise UserError(
+            f'{tar.name}: {member.name} holds {text[:20]!r}, which is no '
+            'label: write the number of a class, from 0.'
+        )
     return int(text)
 
 

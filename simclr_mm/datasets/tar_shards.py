@@ -1,11 +1,13 @@
 """Images on tar shards in WebDataset's layout."""
+
 import contextlib
 import hashlib
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, Callable, List, Optional, Sequence, Tuple, Union
+from typing import BinaryIO
 
 import numpy as np
 
@@ -51,20 +53,22 @@ class TarShards(StoredImages):
         cannot be resumed at a sample.
     """
 
-    def __init__(self,
-                 data_root: Union[str, Path],
-                 shards: str = '*.tar',
-                 cache_gib: float = 64,
-                 pipeline: Sequence[Union[dict, Callable]] = (),
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        data_root: str | Path,
+        shards: str = '*.tar',
+        cache_gib: float = 64,
+        pipeline: Sequence[dict | Callable] = (),
+        **kwargs,
+    ) -> None:
         self.shards = shards
         self.cache = ShardCache(cache_gib)
         self.is_remote = is_url(str(data_root))
         super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
 
-    def find(self) -> Tuple[Optional[np.ndarray], Optional[List[str]], int]:
+    def find(self) -> tuple[np.ndarray | None, list[str] | None, int]:
         self.files = _OpenFiles()
-        self.sizes: List[Optional[int]] = []  # bytes of each shard, where known
+        self.sizes: list[int | None] = []  # bytes of each shard, where known
         self.index, classes = self._read_pack() or self._read_foreign()
         return self.index.label, classes, len(self.index.name)
 
@@ -81,12 +85,13 @@ class TarShards(StoredImages):
         try:
             content = os.pread(file.fileno(), size, int(self.index.offset[row]))
         except OSError as error:
-            raise UnreadableImage(f'{self.name(row)}: cannot be read: {error}',
-                                  self.name(row)) from error
+            raise UnreadableImage(
+                f'{self.name(row)}: cannot be read: {error}', self.name(row)
+            ) from error
         if len(content) != size:
             raise UnreadableImage(
-                f'{self.name(row)}: the shard ends before the image does.',
-                self.name(row))
+                f'{self.name(row)}: the shard ends before the image does.', self.name(row)
+            )
         return content
 
     def shards_of_images(self) -> np.ndarray:
@@ -96,10 +101,10 @@ class TarShards(StoredImages):
         rows = [self.get_data_info(i)['row'] for i in range(len(self))]
         return self.index.shard[rows]
 
-    def prepare_data(self, idx: int) -> Optional[dict]:
+    def prepare_data(self, idx: int) -> dict | None:
         shard = getattr(idx, 'ahead', None)
         if shard is not None:
-            threading.Thread(target=self._fetch, args=(shard, ), daemon=True).start()
+            threading.Thread(target=self._fetch, args=(shard,), daemon=True).start()
         return super().prepare_data(idx)
 
     def _fetch(self, shard: int) -> None:
@@ -112,7 +117,7 @@ class TarShards(StoredImages):
             return self.cache.open(self.paths[shard], self.sizes[shard])
         return open(self.paths[shard], 'rb')
 
-    def _read_pack(self) -> Optional[Tuple[TarIndex, Optional[List[str]]]]:
+    def _read_pack(self) -> tuple[TarIndex, list[str] | None] | None:
         """Index and classes of what tools/pack.py wrote."""
         root = self.data_root.rstrip('/')
         if self.is_remote and '{' in self.shards:
@@ -121,8 +126,9 @@ class TarShards(StoredImages):
         if pack is None:
             return None
         if pack['format'] != 'tar':
-            raise UserError(f'{self.data_root} is a pack of format {pack["format"]}, '
-                             'TarShards reads tar.')
+            raise UserError(
+                f'{self.data_root} is a pack of format {pack["format"]}, TarShards reads tar.'
+            )
         if self.is_remote:
             rows = self.cache.fetch(f'{root}/{TAR_INDEX}')
         else:
@@ -138,17 +144,20 @@ class TarShards(StoredImages):
         self.cache.version = hashlib.sha256(content).hexdigest()
         return parse_index(content, f'{url}/{INDEX}')
 
-    def _read_foreign(self) -> Tuple[TarIndex, None]:
+    def _read_foreign(self) -> tuple[TarIndex, None]:
         root = self.data_root.rstrip('/')
         if '{' in self.shards:
-            lists = optional_package('webdataset.shardlists', 'webdataset',
-                                     f'shards={self.shards!r}')
+            lists = optional_package(
+                'webdataset.shardlists', 'webdataset', f'shards={self.shards!r}'
+            )
             self.paths = [f'{root}/{name}' for name in lists.expand_urls(self.shards)]
         else:
             self.paths = sorted(map(str, Path(root).glob(self.shards)))
         if not self.paths:
-            raise MissingFileError(f'{Path(root).absolute()} holds no {self.shards}: '
-                                    'give the folder of your shards as data_root.')
+            raise MissingFileError(
+                f'{Path(root).absolute()} holds no {self.shards}: '
+                'give the folder of your shards as data_root.'
+            )
         self.sizes = [None] * len(self.paths)
         if self.is_remote:
             local = (self.cache.fetch(path) for path in self.paths)
@@ -169,9 +178,9 @@ class _OpenFiles:
     """
 
     def __init__(self) -> None:
-        self._files: 'OrderedDict[int, BinaryIO]' = OrderedDict()
+        self._files: OrderedDict[int, BinaryIO] = OrderedDict()
 
-    def get(self, key: int) -> Optional[BinaryIO]:
+    def get(self, key: int) -> BinaryIO | None:
         file = self._files.get(key)
         if file is not None:
             self._files.move_to_end(key)

@@ -1,6 +1,7 @@
 """Keep training when an image cannot be read, and keep count."""
+
 import logging
-from typing import Sequence, Union
+from collections.abc import Sequence
 
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
@@ -40,7 +41,7 @@ class ReplaceUnreadable(Dataset):
         UnreadableImage: A hundred images in a row could not be read.
     """
 
-    def __init__(self, dataset: Union[dict, Dataset]) -> None:
+    def __init__(self, dataset: dict | Dataset) -> None:
         if isinstance(dataset, dict):
             dataset = MMPRETRAIN_DATASETS.build(dataset)
         self.dataset = dataset
@@ -54,7 +55,8 @@ class ReplaceUnreadable(Dataset):
                 f'{type(dataset).__name__} asks its datasets for one image at a time: '
                 'batched=True in them has no effect, num_workers has.',
                 logger='current',
-                level=logging.WARNING)
+                level=logging.WARNING,
+            )
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -64,7 +66,7 @@ class ReplaceUnreadable(Dataset):
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
-    def __getitems__(self, indices: Sequence[SampleIndex]) -> Union[dict, list[dict]]:
+    def __getitems__(self, indices: Sequence[SampleIndex]) -> dict | list[dict]:
         """A whole batch from a dataset that makes batches, else a list of samples."""
         if self.batched:
             return self.dataset.__getitems__(indices)
@@ -82,12 +84,11 @@ class ReplaceUnreadable(Dataset):
                 wanted = index.at(rng.integers(len(self)))
                 continue
             if unreadable:
-                sample['data_samples'].set_field(
-                    unreadable, 'unreadable', field_type='metainfo')
+                sample['data_samples'].set_field(unreadable, 'unreadable', field_type='metainfo')
             return sample
         raise UnreadableImage(
-            f'{_ATTEMPTS} images in a row could not be read; the last: '
-            f'{unreadable[-1][1]}')
+            f'{_ATTEMPTS} images in a row could not be read; the last: {unreadable[-1][1]}'
+        )
 
     def _read(self, index: SampleIndex) -> dict:
         if self.seeds_itself:
@@ -97,5 +98,5 @@ class ReplaceUnreadable(Dataset):
 
 
 def _stream(index: SampleIndex, drawn_for: int) -> RandomStream:
-    stream, = view_streams(index.seed, index.epoch, index.place, drawn_for, 1)
+    (stream,) = view_streams(index.seed, index.epoch, index.place, drawn_for, 1)
     return stream

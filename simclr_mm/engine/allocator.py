@@ -1,7 +1,8 @@
 """Let training on a CPU, and the workers that read images, keep what they free."""
+
 import ctypes
 import platform
-from typing import Callable
+from collections.abc import Callable
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 

@@ -45,22 +45,26 @@ class LARS(Optimizer):
         ValueError: An argument is out of range.
     """
 
-    def __init__(self,
-                 params: Iterable,
-                 lr: float,
-                 momentum: float = 0.9,
-                 weight_decay: float = 0.,
-                 eta: float = 0.001,
-                 trust_denominator: str = 'sum',
-                 include_1d: bool = False) -> None:
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        eta: float = 0.001,
+        trust_denominator: str = 'sum',
+        include_1d: bool = False,
+    ) -> None:
         _check('lr', lr, 'a number >= 0', lambda x: x >= 0)
         _check('momentum', momentum, 'a number in [0, 1)', lambda x: 0 <= x < 1)
         _check('weight_decay', weight_decay, 'a number >= 0', lambda x: x >= 0)
         _check('eta', eta, 'a number > 0', lambda x: x > 0)
         if trust_denominator not in ('sum', 'parts'):
-            raise UserError("trust_denominator must be 'sum' or 'parts', got "
-                             f'{trust_denominator!r}: set '
-                             'optim_wrapper.optimizer.trust_denominator')
+            raise UserError(
+                "trust_denominator must be 'sum' or 'parts', got "
+                f'{trust_denominator!r}: set '
+                'optim_wrapper.optimizer.trust_denominator'
+            )
         super().__init__(
             params,
             dict(
@@ -69,7 +73,9 @@ class LARS(Optimizer):
                 weight_decay=weight_decay,
                 eta=eta,
                 trust_denominator=trust_denominator,
-                include_1d=include_1d))
+                include_1d=include_1d,
+            ),
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -104,8 +110,7 @@ class LARS(Optimizer):
                     adapted = group['include_1d'] or p.ndim > 1
                     form = group['trust_denominator'] if adapted else None
                     alike[(p.device, p.dtype, form, *numbers)].append(p)
-        return [(dict(zip(('form', *_NUMBERS), key[2:])), params)
-                for key, params in alike.items()]
+        return [(dict(zip(('form', *_NUMBERS), key[2:])), params) for key, params in alike.items()]
 
     def _velocity(self, p: Tensor) -> Tensor:
         state = self.state[p]
@@ -132,8 +137,15 @@ def _in_cache(params: list[Tensor]) -> list[list[Tensor]]:
     return batches
 
 
-def _update(params: list[Tensor], velocities: list[Tensor], form: str | None, lr: float,
-            momentum: float, weight_decay: float, eta: float) -> None:
+def _update(
+    params: list[Tensor],
+    velocities: list[Tensor],
+    form: str | None,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    eta: float,
+) -> None:
     """One step of k parameters. ``form`` None: trust 1 and no decay."""
     updates = [p.grad for p in params]
     if form is None:
@@ -148,8 +160,9 @@ def _update(params: list[Tensor], velocities: list[Tensor], form: str | None, lr
     torch._foreach_sub_(params, velocities)
 
 
-def _trust(params: list[Tensor], updates: list[Tensor], form: str, weight_decay: float,
-           eta: float) -> Tensor:
+def _trust(
+    params: list[Tensor], updates: list[Tensor], form: str, weight_decay: float, eta: float
+) -> Tensor:
     """The trust ratios of k parameters, (k)."""
     weights = torch.stack(torch._foreach_norm(params))  # (k), as all norms below
     if form == 'sum':
@@ -159,10 +172,11 @@ def _trust(params: list[Tensor], updates: list[Tensor], form: str, weight_decay:
         denominators = norms + weight_decay * weights + 1e-8  # as in mmpretrain
     numerators = eta * weights
     usable = (numerators > 0) & (norms > 0)
-    return torch.where(usable, numerators / denominators, 1.)
+    return torch.where(usable, numerators / denominators, 1.0)
 
 
 def _check(name: str, value: float, expected: str, valid: Callable) -> None:
     if not isinstance(value, (int, float)) or not valid(value):
-        raise UserError(f'{name} must be {expected}, got {value!r}: set '
-                         f'optim_wrapper.optimizer.{name}')
+        raise UserError(
+            f'{name} must be {expected}, got {value!r}: set optim_wrapper.optimizer.{name}'
+        )

@@ -1,4 +1,5 @@
 """Training loops that continue from any iteration as if they had never stopped."""
+
 import functools
 
 from mmengine.dataset import default_collate, pseudo_collate
@@ -23,8 +24,10 @@ def data_layout(runner: Runner) -> str:
     order = ''
     if loader.sampler.shards_at_once is not None:
         order = f', {loader.sampler.shards_at_once} shards at once'
-    return (f'{len(loader.dataset)} images in {len(loader)} steps of '
-            f'{runner.world_size} x {loader.batch_size}{order}')
+    return (
+        f'{len(loader.dataset)} images in {len(loader)} steps of '
+        f'{runner.world_size} x {loader.batch_size}{order}'
+    )
 
 
 def _remember_data(runner: Runner) -> None:
@@ -51,23 +54,23 @@ def build_train_dataloader(runner: Runner, dataloader: dict) -> DataLoader:
     if runner._randomness_cfg.get('diff_rank_seed', False):
         raise UserError(
             'randomness.diff_rank_seed = True: the ranks could not share one '
-            'permutation of the images. Views differ by image anyway; leave it out.')
+            'permutation of the images. Views differ by image anyway; leave it out.'
+        )
     dataset = dict(type='simclr_mm.ReplaceUnreadable', dataset=dataloader['dataset'])
-    loader = runner.build_dataloader({
-        **dataloader, 'dataset': dataset
-    },
-                                     seed=runner.seed)
+    loader = runner.build_dataloader({**dataloader, 'dataset': dataset}, seed=runner.seed)
     loader.worker_init_fn = functools.partial(start_worker, loader.worker_init_fn)
     if not isinstance(loader.sampler, ResumableSampler):
         raise UserError(
             f'train_dataloader.sampler is {type(loader.sampler).__name__}: the loops '
-            "of simclr_mm need dict(type='simclr_mm.ResumableSampler').")
+            "of simclr_mm need dict(type='simclr_mm.ResumableSampler')."
+        )
     collate = getattr(loader.collate_fn, 'func', loader.collate_fn)
     if loader.dataset.batched and collate in (default_collate, pseudo_collate):
         raise UserError(
             f'train_dataloader.collate_fn is {collate.__name__}, which puts single '
             "samples together: write dict(type='simclr_mm.collate') for a dataset with "
-            'batched=True.')
+            'batched=True.'
+        )
     images = len(loader.dataset)
     global_batch = loader.batch_size * runner.world_size
     if len(loader) == 0:
@@ -75,12 +78,17 @@ def build_train_dataloader(runner: Runner, dataloader: dict) -> DataLoader:
             f'the training dataset has {images} images, fewer than one batch: '
             f'train_dataloader.batch_size = {loader.batch_size} on '
             f'{runner.world_size} process(es) takes {global_batch}. Lower '
-            'train_dataloader.batch_size or add images.')
-    used = len(loader) * global_batch if loader.drop_last else (len(loader.sampler) *
-                                                                runner.world_size)
+            'train_dataloader.batch_size or add images.'
+        )
+    used = (
+        len(loader) * global_batch
+        if loader.drop_last
+        else (len(loader.sampler) * runner.world_size)
+    )
     runner.logger.info(
         f'{images} images: {len(loader)} steps an epoch of {runner.world_size} x '
-        f'{loader.batch_size} images, {images - used} others left out in each epoch.')
+        f'{loader.batch_size} images, {images - used} others left out in each epoch.'
+    )
     return loader
 
 
@@ -110,8 +118,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
         self.runner.model.train()
         first = self._iter - self._epoch * len(self.dataloader)
         # After the hook, because DistSamplerSeedHook sets the epoch too.
-        self.dataloader.sampler.set_epoch(self._epoch,
-                                          first * self.dataloader.batch_size)
+        self.dataloader.sampler.set_epoch(self._epoch, first * self.dataloader.batch_size)
         for step, batch in enumerate(self.dataloader, start=first):
             self.run_iter(step, batch)
         self.runner.call_hook('after_train_epoch')
@@ -155,8 +162,11 @@ class IterBasedTrainLoop(_IterBasedTrainLoop):
             self.run_iter(batch)
             self._decide_current_val_interval()
             last = self._iter == self._max_iters
-            if (self.runner.val_loop is not None and self._iter >= self.val_begin
-                    and (last or self._iter % self.val_interval == 0)):
+            if (
+                self.runner.val_loop is not None
+                and self._iter >= self.val_begin
+                and (last or self._iter % self.val_interval == 0)
+            ):
                 self.runner.val_loop.run()
             if last or self.stop_training:
                 return

@@ -1,4 +1,5 @@
 """bf16 where the GPU has it, and a clipped norm that nobody waits for."""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -43,7 +44,8 @@ class AutocastOptimWrapper(OptimWrapper):
         if dtype not in _DTYPES:
             raise UserError(
                 f'optim_wrapper.dtype must be one of {_DTYPES}, got {dtype!r}; for '
-                "fp16 write optim_wrapper.type='AmpOptimWrapper'.")
+                "fp16 write optim_wrapper.type='AmpOptimWrapper'."
+            )
         super().__init__(**kwargs)
         if dtype == 'auto':
             dtype = 'bfloat16' if _gpu_has_bf16() else 'float32'
@@ -54,8 +56,10 @@ class AutocastOptimWrapper(OptimWrapper):
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         device = next(model.parameters()).device.type
         enabled = self.dtype != torch.float32
-        with super().optim_context(model), torch.autocast(
-                device, self.dtype if enabled else None, enabled):
+        with (
+            super().optim_context(model),
+            torch.autocast(device, self.dtype if enabled else None, enabled),
+        ):
             yield
 
     def update_params(self, *args, **kwargs) -> None:
@@ -64,7 +68,9 @@ class AutocastOptimWrapper(OptimWrapper):
 
     def _clip_grad(self) -> None:
         params = [
-            p for group in self.optimizer.param_groups for p in group['params']
+            p
+            for group in self.optimizer.param_groups
+            for p in group['params']
             if p.grad is not None
         ]
         norm = self.clip_func(params, **self.clip_grad_kwargs)
@@ -73,5 +79,4 @@ class AutocastOptimWrapper(OptimWrapper):
 
 
 def _gpu_has_bf16() -> bool:
-    return (torch.cuda.is_available()
-            and torch.cuda.is_bf16_supported(including_emulation=False))
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,6 +1,7 @@
 """MMEngine's runner: also on CPU ranks, strict in reading, exact in resuming."""
+
 import os
-from typing import Callable, Dict, List, Optional, Union
+from collections.abc import Callable
 
 import torch
 from mmengine.dist import is_distributed
@@ -56,21 +57,20 @@ class Runner(_Runner):
             keep_freed_memory()
         super().__init__(*args, **kwargs)
 
-    def setup_env(self, env_cfg: Dict) -> None:
+    def setup_env(self, env_cfg: dict) -> None:
         if self.distributed and not torch.cuda.is_available() and not is_distributed():
             if self.launcher != 'pytorch':
                 raise UserError(
                     f'--launcher {self.launcher} needs GPUs: start ranks on CPUs with '
-                    'tools/dist_train.sh or torchrun and --launcher pytorch.')
+                    'tools/dist_train.sh or torchrun and --launcher pytorch.'
+                )
             torch.distributed.init_process_group(
-                'gloo',
-                rank=int(os.environ['RANK']),
-                world_size=int(os.environ['WORLD_SIZE']))
+                'gloo', rank=int(os.environ['RANK']), world_size=int(os.environ['WORLD_SIZE'])
+            )
         super().setup_env(env_cfg)
 
     @staticmethod
-    def build_dataloader(dataloader: Union[DataLoader, Dict], *args,
-                         **kwargs) -> DataLoader:
+    def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
         if isinstance(dataloader, dict) and not torch.cuda.is_available():
             dataloader = {**dataloader, 'pin_memory': False}  # it would only warn
         try:
@@ -79,26 +79,29 @@ class Runner(_Runner):
             options = ' '.join(_data_roots(dataloader['dataset']))
             raise MissingFileError(
                 f'{error}. Put the data there, or name their place: --data DIR, or '
-                f'--cfg-options {options}') from error
+                f'--cfg-options {options}'
+            ) from error
 
-    def wrap_model(self, model_wrapper_cfg: Optional[Dict],
-                   model: nn.Module) -> nn.Module:
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         if torch.cuda.is_available():
             # Else cuDNN reorders each weight in each pass; the values are the same.
             model = model.to(memory_format=torch.channels_last)
         if not self.distributed or torch.cuda.is_available():
             return super().wrap_model(model_wrapper_cfg, model)
         if model_wrapper_cfg is not None:
-            raise UserError('model_wrapper_cfg needs GPUs: on CPU ranks the model is '
-                             'wrapped in MMDistributedDataParallel. Leave it out.')
+            raise UserError(
+                'model_wrapper_cfg needs GPUs: on CPU ranks the model is '
+                'wrapped in MMDistributedDataParallel. Leave it out.'
+            )
         if any(isinstance(m, nn.modules.batchnorm._NormBase) for m in model.modules()):
             self.logger.warning(
-                'BatchNorm uses the statistics of each process alone: SyncBN exists on '
-                'GPUs only.')
+                'BatchNorm uses the statistics of each process alone: SyncBN exists on GPUs only.'
+            )
         return MMDistributedDataParallel(
             module=revert_sync_batchnorm(model),
             broadcast_buffers=False,
-            find_unused_parameters=self.cfg.get('find_unused_parameters', False))
+            find_unused_parameters=self.cfg.get('find_unused_parameters', False),
+        )
 
     def _maybe_compile(self, target: str) -> None:
         model = self.model.module if is_model_wrapper(self.model) else self.model
@@ -106,10 +109,11 @@ class Runner(_Runner):
             raise UserError(
                 f'compile = {self.cfg.compile} compiles {target} with its data and its '
                 'loss, which is slow or fails. Leave it out and compile the backbone: '
-                f'model.compile_backbone={self.cfg.compile}')
+                f'model.compile_backbone={self.cfg.compile}'
+            )
         super()._maybe_compile(target)
 
-    def build_train_loop(self, loop: Union[BaseLoop, Dict]) -> BaseLoop:
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         loop = super().build_train_loop(loop)
         schedulers = self.param_schedulers or []
         if isinstance(schedulers, dict) and 'type' in schedulers:
@@ -122,7 +126,8 @@ class Runner(_Runner):
             unit = 'epochs' if by_epoch else 'iterations'
             limit = 'max_epochs' if by_epoch else 'max_iters'
             beyond = [
-                key for key, last in (('begin', length - 1), ('end', length))
+                key
+                for key, last in (('begin', length - 1), ('end', length))
                 if scheduler.get(key, 0) > last
             ]
             for key in beyond:
@@ -130,12 +135,13 @@ class Runner(_Runner):
                     f'param_scheduler.{i}.{key} = {scheduler[key]} {unit} is not '
                     f'within training, train_cfg.{limit} = {length}. Change one of '
                     'them, for example with --cfg-options '
-                    f'param_scheduler.{i}.{key}=...')
+                    f'param_scheduler.{i}.{key}=...'
+                )
         return loop
 
     def build_optim_wrapper(
-        self, optim_wrapper: Union[Optimizer, OptimWrapper, Dict]
-    ) -> Union[OptimWrapper, OptimWrapperDict]:
+        self, optim_wrapper: Optimizer | OptimWrapper | dict
+    ) -> OptimWrapper | OptimWrapperDict:
         wrapper = super().build_optim_wrapper(optim_wrapper)
         count = getattr(wrapper, '_accumulative_counts', 1)
         model = self.model.module if is_model_wrapper(self.model) else self.model
@@ -145,12 +151,11 @@ class Runner(_Runner):
                 f'optim_wrapper.accumulative_counts = {count} adds no negatives: the '
                 f'loss still compares the {batch} images of one batch. To compare '
                 f'{count * batch} in the same memory set train_dataloader.batch_size='
-                f'{count * batch} and model.micro_batch_size={batch} instead.')
+                f'{count * batch} and model.micro_batch_size={batch} instead.'
+            )
         return wrapper
 
-    def scale_lr(self,
-                 optim_wrapper: OptimWrapper,
-                 auto_scale_lr: Optional[Dict] = None) -> None:
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         super().scale_lr(optim_wrapper, auto_scale_lr)
         if not auto_scale_lr or auto_scale_lr.get('enable', False):
             return
@@ -161,13 +166,16 @@ class Runner(_Runner):
             self.logger.warning(
                 f'learning rate {lr:g} belongs to batches of {base} images, this job '
                 f'has {batch}: the linear rule would give {lr * batch / base:g}. Pass '
-                '--auto-scale-lr to apply it.')
+                '--auto-scale-lr to apply it.'
+            )
 
-    def load_checkpoint(self,
-                        filename: str,
-                        map_location: Union[str, Callable] = 'cpu',
-                        strict: bool = True,
-                        revise_keys: list = [(r'^module.', '')]):
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable = 'cpu',
+        strict: bool = True,
+        revise_keys: list = [(r'^module.', '')],
+    ):
         try:
             return super().load_checkpoint(filename, map_location, strict, revise_keys)
         except CheckpointError:
@@ -176,23 +184,26 @@ class Runner(_Runner):
             problems = ' '.join(str(error).split())
             raise CheckpointError(
                 f'{filename} does not fit: {problems}; take the config that the '
-                'checkpoint was made with') from error
+                'checkpoint was made with'
+            ) from error
 
     def resume(self, filename: str, *args, **kwargs) -> None:
         super().resume(filename, *args, **kwargs)
         # The sampler was built before the checkpoint's seed was known.
         self.train_dataloader.sampler.seed = self.message_hub.runtime_info.get(
-            SAMPLER_SEED, self.seed)
+            SAMPLER_SEED, self.seed
+        )
         layout = data_layout(self)
         saved = self.message_hub.runtime_info.get(DATA_LAYOUT, layout)
         if saved != layout:
             raise UserError(
                 f'{filename} was saved by a run of {saved}, this one has {layout}: '
                 'resume with the same dataset, train_dataloader.batch_size and number '
-                'of processes, or start anew from it with load_from.')
+                'of processes, or start anew from it with load_from.'
+            )
 
 
-def _data_roots(dataset: dict, key: str = '{val,test}_dataloader.dataset') -> List[str]:
+def _data_roots(dataset: dict, key: str = '{val,test}_dataloader.dataset') -> list[str]:
     """Options for the command line that say where the images of a dataset are."""
     if dataset['type'] == 'simclr_mm.ReplaceUnreadable':  # our loops put it there
         return _data_roots(dataset['dataset'], 'train_dataloader.dataset')

@@ -7,8 +7,21 @@ from .probe_accuracy import ProbeAccuracy
 from .result import PIXELS, PRETRAINED, UNTRAINED, EvaluationRun, Result, read_run
 
 __all__ = [
-    'CLASS_METRICS', 'VOC07MeanAP', 'EvaluationRun', 'KNNAccuracy', 'LabelFreeMetrics',
-    'Labelled', 'PIXELS', 'PRETRAINED', 'ProbeAccuracy', 'Result', 'UNTRAINED',
-    'extract_features', 'few_label_probe', 'knn_predict', 'linear_probe', 'read_run',
-    'swept_linear_probe'
+    'CLASS_METRICS',
+    'VOC07MeanAP',
+    'EvaluationRun',
+    'KNNAccuracy',
+    'LabelFreeMetrics',
+    'Labelled',
+    'PIXELS',
+    'PRETRAINED',
+    'ProbeAccuracy',
+    'Result',
+    'UNTRAINED',
+    'extract_features',
+    'few_label_probe',
+    'knn_predict',
+    'linear_probe',
+    'read_run',
+    'swept_linear_probe',
 ]

@@ -2,7 +2,8 @@
 
 m examples, K classes.
 """
-from typing import Callable, Dict, Optional
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -20,8 +21,7 @@ def top1(predicted: np.ndarray, labels: np.ndarray) -> float:
 
 def mean_per_class(predicted: np.ndarray, labels: np.ndarray) -> float:
     """:func:`top1` of each class, averaged over the classes among the labels."""
-    return float(
-        recall_score(labels, predicted, labels=np.unique(labels), average='macro'))
+    return float(recall_score(labels, predicted, labels=np.unique(labels), average='macro'))
 
 
 def voc07_map(scores: np.ndarray, targets: np.ndarray) -> float:
@@ -43,7 +43,8 @@ def voc07_map(scores: np.ndarray, targets: np.ndarray) -> float:
         ValueError: no image has any class.
     """
     values = [
-        _eleven_points(scores[:, k], targets[:, k]) for k in range(targets.shape[1])
+        _eleven_points(scores[:, k], targets[:, k])
+        for k in range(targets.shape[1])
         if (targets[:, k] == 1).any()
     ]
     if not values:
@@ -58,14 +59,14 @@ def _eleven_points(scores: np.ndarray, targets: np.ndarray) -> float:
     found = np.cumsum(hits)  # images of the class among the first 1, 2 ...
     precision = found / np.arange(1, len(hits) + 1)
     # In whole numbers, for 3 * 0.1 is more than 0.3.
-    return float(
-        np.mean([precision[10 * found >= k * found[-1]].max() for k in range(11)]))
+    return float(np.mean([precision[10 * found >= k * found[-1]].max() for k in range(11)]))
 
 
 # By name. Each takes predicted classes (m,), or for several classes an image scores
 # (m, K), and the truth; each gives a share.
-CLASS_METRICS: Dict[str, Callable[[np.ndarray, np.ndarray], float]] = dict(
-    top1=top1, mean_per_class=mean_per_class, voc07_map=voc07_map)
+CLASS_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = dict(
+    top1=top1, mean_per_class=mean_per_class, voc07_map=voc07_map
+)
 
 
 @METRICS.register_module()
@@ -78,11 +79,12 @@ class VOC07MeanAP(VOCAveragePrecision):
         **kwargs: As for VOCAveragePrecision; by default, what is difficult does not
             count.
     """
-    default_prefix: Optional[str] = 'voc07'
+
+    default_prefix: str | None = 'voc07'
 
     @staticmethod
-    def calculate(pred: torch.Tensor,
-                  target: torch.Tensor,
-                  average: Optional[str] = 'macro') -> torch.Tensor:
+    def calculate(
+        pred: torch.Tensor, target: torch.Tensor, average: str | None = 'macro'
+    ) -> torch.Tensor:
         """mmpretrain's signature; (m, K) scores and targets -> percent."""
         return torch.tensor(100 * voc07_map(pred.cpu().numpy(), target.cpu().numpy()))

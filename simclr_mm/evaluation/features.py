@@ -1,5 +1,6 @@
 """Features of a whole dataset."""
-from typing import Callable, Optional, Tuple, Union
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-Target = Union[int, np.ndarray]
+Target = int | np.ndarray
 
 
 def class_of(sample: DataSample) -> int:
@@ -19,12 +20,12 @@ def class_of(sample: DataSample) -> int:
 
 @torch.no_grad()
 def extract_features(
-        model: BaseModel,
-        loader: DataLoader,
-        embed: Optional[Callable[[Tensor], Tensor]] = None,
-        description: str = 'features',
-        target: Callable[[DataSample],
-                         Target] = class_of) -> Tuple[np.ndarray, np.ndarray]:
+    model: BaseModel,
+    loader: DataLoader,
+    embed: Callable[[Tensor], Tensor] | None = None,
+    description: str = 'features',
+    target: Callable[[DataSample], Target] = class_of,
+) -> tuple[np.ndarray, np.ndarray]:
     """Embed every image of a dataloader, in its order, in eval mode.
 
     Args:

@@ -1,5 +1,6 @@
 """Weighted nearest-neighbour classification of features."""
-from typing import List, Optional, Sequence
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +14,14 @@ from simclr_mm.registry import METRICS
 CHUNK = 256  # queries at a time: 256 x 1.28 million similarities are 1.3 GB
 
 
-def knn_predict(query: Tensor,
-                gallery: Tensor,
-                labels: Tensor,
-                k: int = 200,
-                temperature: float = 0.07,
-                device: Optional[str] = None) -> Tensor:
+def knn_predict(
+    query: Tensor,
+    gallery: Tensor,
+    labels: Tensor,
+    k: int = 200,
+    temperature: float = 0.07,
+    device: str | None = None,
+) -> Tensor:
     """Classify by the k most similar gallery features, each weighted by exp(cos / t).
 
     Source: Wu et al., Unsupervised feature learning via non-parametric instance
@@ -41,8 +44,8 @@ def knn_predict(query: Tensor,
     """
     if not 1 <= k <= len(gallery):
         raise UserError(
-            f'kNN: k = {k}, but the gallery has {len(gallery)} features: choose k from '
-            '1 to that.')
+            f'kNN: k = {k}, but the gallery has {len(gallery)} features: choose k from 1 to that.'
+        )
     if temperature <= 0:
         raise UserError(f'kNN: temperature = {temperature}: give a positive number.')
     device = gallery.device if device is None else device
@@ -59,8 +62,11 @@ def knn_predict(query: Tensor,
         # Places in one axis: so the sum is deterministic on a GPU that is asked to be.
         first = torch.arange(0, len(chunk) * classes, classes, device=device)
         places = (first[:, None] + labels[rows]).flatten()  # (chunk * k)
-        votes = similarity.new_zeros(len(chunk) * classes).scatter_add_(
-            0, places, weights.flatten()).view(len(chunk), classes)
+        votes = (
+            similarity.new_zeros(len(chunk) * classes)
+            .scatter_add_(0, places, weights.flatten())
+            .view(len(chunk), classes)
+        )
         predictions.append(votes.argmax(dim=1).to(query.device))
     return torch.cat(predictions)
 
@@ -82,12 +88,12 @@ class KNNAccuracy(BaseMetric):
         ValueError: The val dataset is not a GalleryAndQuery or makes views, or k
             exceeds the gallery.
     """
+
     default_prefix = 'knn'
 
-    def __init__(self,
-                 k: int = 200,
-                 temperature: float = 0.07,
-                 collect_device: str = 'cpu') -> None:
+    def __init__(
+        self, k: int = 200, temperature: float = 0.07, collect_device: str = 'cpu'
+    ) -> None:
         super().__init__(collect_device=collect_device)
         self.k = k
         self.temperature = temperature
@@ -98,22 +104,30 @@ class KNNAccuracy(BaseMetric):
                 raise UserError(
                     'KNNAccuracy: the validation images come in views, '
                     f'{tuple(sample["feature"].shape)} features of one image: compare '
-                    'single images, without simclr_mm.TwoViews in the pipeline.')
+                    'single images, without simclr_mm.TwoViews in the pipeline.'
+                )
             if 'gallery' not in sample:
                 raise UserError(
                     'KNNAccuracy: samples do not say whether they are gallery or '
                     'query: give the dataloader a '
-                    "dict(type='simclr_mm.GalleryAndQuery').")
+                    "dict(type='simclr_mm.GalleryAndQuery')."
+                )
             self.results.append(
-                (sample['feature'].cpu(), int(sample['gt_label']), sample['gallery']))
+                (sample['feature'].cpu(), int(sample['gt_label']), sample['gallery'])
+            )
 
-    def compute_metrics(self, results: List[tuple]) -> dict:
+    def compute_metrics(self, results: list[tuple]) -> dict:
         features, labels, in_gallery = zip(*results)
         features = torch.stack(features)  # (g + q, C)
         labels = torch.tensor(labels)
         in_gallery = torch.tensor(in_gallery)
-        predicted = knn_predict(features[~in_gallery], features[in_gallery],
-                                labels[in_gallery], self.k, self.temperature,
-                                get_device())
+        predicted = knn_predict(
+            features[~in_gallery],
+            features[in_gallery],
+            labels[in_gallery],
+            self.k,
+            self.temperature,
+            get_device(),
+        )
         hits = predicted == labels[~in_gallery]
         return dict(top1=100 * hits.float().mean().item())

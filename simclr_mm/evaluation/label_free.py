@@ -1,5 +1,6 @@
 """What features tell about an encoder without labels."""
-from typing import Dict, List, Sequence
+
+from collections.abc import Sequence
 from zlib import crc32
 
 import numpy as np
@@ -63,7 +64,7 @@ def uniformity(features: Tensor) -> float:
         if they point in all directions alike.
     """
     x = F.normalize(features.float(), dim=1)
-    total = 0.
+    total = 0.0
     for chunk in x.split(CHUNK):
         # exp(-2 |x - y|^2) = exp(4 cos - 4); (chunk, m)
         total += float((4 * chunk @ x.T - 4).exp().sum(dtype=torch.float64))
@@ -111,49 +112,56 @@ class LabelFreeMetrics(BaseMetric):
         ValueError: max_samples is below 2, fewer than two images came, or samples do
             not say their number.
     """
+
     default_prefix = 'label_free'
 
     def __init__(self, max_samples: int = 10_000, collect_device: str = 'cpu') -> None:
         super().__init__(collect_device=collect_device)
         if max_samples < 2:
-            raise UserError(f'LabelFreeMetrics: max_samples is {max_samples}: the '
-                             'measures compare images, give 2 or more.')
+            raise UserError(
+                f'LabelFreeMetrics: max_samples is {max_samples}: the '
+                'measures compare images, give 2 or more.'
+            )
         self.max_samples = max_samples
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         # One entry a rank, so that mmengine gathers them whatever their sizes are.
         if not self.results:
             self.results.append({})
-        kept: Dict[tuple, np.ndarray] = self.results[0]
+        kept: dict[tuple, np.ndarray] = self.results[0]
         for sample in data_samples:
             if sample.get('gallery'):
                 continue
             if 'sample_idx' not in sample:
-                raise UserError('LabelFreeMetrics: samples do not say which they are: '
-                                 "leave 'sample_idx' in PackInputs.meta_keys.")
+                raise UserError(
+                    'LabelFreeMetrics: samples do not say which they are: '
+                    "leave 'sample_idx' in PackInputs.meta_keys."
+                )
             # With the path, because datasets joined in one each count from 0.
             key = int(sample['sample_idx']), sample.get('img_path')
             kept[key] = sample['feature'].float().cpu().numpy()
         if len(kept) > 2 * self.max_samples:
             self.results[0] = self._chosen(kept)
 
-    def _chosen(self, features: Dict[tuple, np.ndarray]) -> Dict[tuple, np.ndarray]:
+    def _chosen(self, features: dict[tuple, np.ndarray]) -> dict[tuple, np.ndarray]:
         keys = sorted(features, key=lambda key: (crc32(repr(key).encode()), repr(key)))
-        return {key: features[key] for key in keys[:self.max_samples]}
+        return {key: features[key] for key in keys[: self.max_samples]}
 
-    def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         kept = self._chosen({k: v for rank in results for k, v in rank.items()})
         if len(kept) < 2:
-            raise UserError(f'LabelFreeMetrics: {len(kept)} image(s) to compare: '
-                             'validate on two or more.')
+            raise UserError(
+                f'LabelFreeMetrics: {len(kept)} image(s) to compare: validate on two or more.'
+            )
         x = torch.from_numpy(np.stack(list(kept.values())))  # (m, C) or (m, V, C)
         views = x if x.ndim == 3 else x[:, None]  # (m, V, C)
         each = views.unbind(dim=1)  # V of (m, C): no measure sees an image twice
         metrics = dict(
             effective_rank=np.mean([effective_rank(view) for view in each]),
             feature_std=np.mean([feature_std(view) for view in each]),
-            isotropic_std=x.shape[-1]**-0.5,
-            uniformity=np.mean([uniformity(view) for view in each]))
+            isotropic_std=x.shape[-1] ** -0.5,
+            uniformity=np.mean([uniformity(view) for view in each]),
+        )
         if len(each) > 1:
             metrics['alignment'] = alignment(views)
         return {name: float(value) for name, value in metrics.items()}

@@ -1,6 +1,8 @@
 """Linear probes on fixed features."""
+
 import warnings
-from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.device import get_device
@@ -14,7 +16,7 @@ from .logistic_regression import LogisticRegression
 from .one_vs_rest import one_vs_rest
 
 # (n, C) features, and (n,) labels or (n, K) targets as for one_vs_rest.
-Labelled = Tuple[np.ndarray, np.ndarray]
+Labelled = tuple[np.ndarray, np.ndarray]
 
 # Sec. B.8: "45 logarithmically spaced values between 1e-6 and 1e5". Strongest first:
 # each fit starts from the one before, and strong penalties are quick.
@@ -31,9 +33,10 @@ class Sweep(NamedTuple):
         validation: The metric on the validation images, for each penalty.
         predicted: (m,) classes of the test images, or (m, K) logits.
     """
+
     accuracy: float
     penalty: float
-    validation: List[float]
+    validation: list[float]
     predicted: np.ndarray
 
 
@@ -54,13 +57,14 @@ def linear_probe(train: Labelled, test: Labelled, c: float = 1.0) -> float:
 
 
 def swept_linear_probe(
-        train: Labelled,
-        test: Labelled,
-        penalties: Sequence[float] = PENALTIES,
-        validation_share: float = 0.2,
-        seed: int = 0,
-        held_out: Optional[np.ndarray] = None,
-        metric: Callable[[np.ndarray, np.ndarray], float] = top1) -> Sweep:
+    train: Labelled,
+    test: Labelled,
+    penalties: Sequence[float] = PENALTIES,
+    validation_share: float = 0.2,
+    seed: int = 0,
+    held_out: np.ndarray | None = None,
+    metric: Callable[[np.ndarray, np.ndarray], float] = top1,
+) -> Sweep:
     """Linear evaluation with the L2 penalty that is best on held-out training images.
 
     The penalty multiplies half the squared weights beside the sum of cross entropies,
@@ -91,8 +95,7 @@ def swept_linear_probe(
     if held_out is None:
         held_out = _stratified(train[1], validation_share, seed)
     fitted = np.setdiff1d(np.arange(len(train[1])), held_out)
-    predictions = _predictions((train[0][fitted], train[1][fitted]), train[0][held_out],
-                               penalties)
+    predictions = _predictions((train[0][fitted], train[1][fitted]), train[0][held_out], penalties)
     scores = [metric(predicted, train[1][held_out]) for predicted in predictions]
     best = max(zip(scores, penalties))[1]
     predicted = _predictions(train, test[0], [best])[0]
@@ -103,20 +106,19 @@ def _stratified(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Rows of a share of the examples, the same of each class."""
     counts = np.unique(labels, return_counts=True)[1]
     if counts.min() < 2 or share * len(labels) < len(counts):
-        raise UserError(f'linear evaluation: {len(labels)} training images of '
-                         f'{len(counts)} classes, {counts.min()} of the smallest, are '
-                         'too few to hold some of each class out for validation: use '
-                         'linear_probe with a fixed penalty.')
+        raise UserError(
+            f'linear evaluation: {len(labels)} training images of '
+            f'{len(counts)} classes, {counts.min()} of the smallest, are '
+            'too few to hold some of each class out for validation: use '
+            'linear_probe with a fixed penalty.'
+        )
     rows = np.arange(len(labels))
-    return train_test_split(
-        rows, test_size=share, random_state=seed, stratify=labels)[1]
+    return train_test_split(rows, test_size=share, random_state=seed, stratify=labels)[1]
 
 
-def few_label_probe(train: Labelled,
-                    test: Labelled,
-                    per_class: int = 5,
-                    draws: int = 20,
-                    c: float = 1.0) -> float:
+def few_label_probe(
+    train: Labelled, test: Labelled, per_class: int = 5, draws: int = 20, c: float = 1.0
+) -> float:
     """Mean accuracy of :func:`linear_probe` on a few labels of each class.
 
     Args:
@@ -137,8 +139,9 @@ def few_label_probe(train: Labelled,
     return float(np.mean(accuracies))
 
 
-def _predictions(train: Labelled, features: np.ndarray,
-                 penalties: Sequence[float]) -> List[np.ndarray]:
+def _predictions(
+    train: Labelled, features: np.ndarray, penalties: Sequence[float]
+) -> list[np.ndarray]:
     """For each penalty (m,) classes, or the logits of one_vs_rest."""
     if train[1].ndim == 2:
         predicted, unconverged = one_vs_rest(train, features, penalties, get_device())
@@ -152,7 +155,10 @@ def _predictions(train: Labelled, features: np.ndarray,
             unconverged += not fit.converged
             predicted.append(classes[fit.predict(features)])
     if unconverged:
-        warnings.warn(f'linear probe: {unconverged} of {fits} fits were stopped when '
-                      'L-BFGS ran out of iterations. Small penalties on separable '
-                      'classes do this.')
+        warnings.warn(
+            f'linear probe: {unconverged} of {fits} fits were stopped when '
+            'L-BFGS ran out of iterations. Small penalties on separable '
+            'classes do this.',
+            stacklevel=2,
+        )
     return predicted

@@ -2,7 +2,8 @@
 
 n examples, C feature width, K classes, r directions.
 """
-from typing import NamedTuple, Tuple
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ class Fit(NamedTuple):
         bias: (K,).
         converged: False where the iterations ran out.
     """
+
     weight: Tensor
     bias: Tensor
     converged: bool
@@ -58,12 +60,14 @@ class LogisticRegression:
         iterations: Of L-BFGS at most in one fit.
     """
 
-    def __init__(self,
-                 features: np.ndarray,
-                 labels: np.ndarray,
-                 classes: int,
-                 device: str = 'cpu',
-                 iterations: int = 1000) -> None:
+    def __init__(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        classes: int,
+        device: str = 'cpu',
+        iterations: int = 1000,
+    ) -> None:
         self.iterations = iterations
         self.labels = torch.as_tensor(labels, device=device)
         x = torch.as_tensor(features, dtype=torch.float32, device=device)
@@ -82,7 +86,7 @@ class LogisticRegression:
         curvature = torch.cat([self.variance, torch.ones_like(self.variance[:1])])
         scale = (curvature / len(self.solution) + decay).rsqrt()  # (r + 1,)
 
-        def objective(flat: np.ndarray) -> Tuple[float, np.ndarray]:
+        def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
             point = torch.from_numpy(flat).to(self.x).view_as(self.solution)
             loss, gradient = self._loss_and_gradient(scale * point, decay)
             return loss, (scale * gradient).double().cpu().numpy().ravel()
@@ -91,17 +95,18 @@ class LogisticRegression:
         # small problems on two cores.
         with threadpool_limits(1, user_api='blas'):
             found = minimize(
-                objective, (self.solution / scale).double().cpu().numpy().ravel(),
+                objective,
+                (self.solution / scale).double().cpu().numpy().ravel(),
                 method='L-BFGS-B',
                 jac=True,
-                options=dict(maxiter=self.iterations, gtol=SLOPE, ftol=GAIN, maxcor=20))
-        self.solution = scale * torch.from_numpy(found.x).to(self.x).view_as(
-            self.solution)
+                options=dict(maxiter=self.iterations, gtol=SLOPE, ftol=GAIN, maxcor=20),
+            )
+        self.solution = scale * torch.from_numpy(found.x).to(self.x).view_as(self.solution)
         weight = self.solution[:, :-1] @ self.directions.T / self.std  # (K, C)
         bias = self.solution[:, -1] - weight @ self.mean
         return Fit(weight, bias, converged=found.status != 1)
 
-    def _loss_and_gradient(self, weight: Tensor, decay: Tensor) -> Tuple[float, Tensor]:
+    def _loss_and_gradient(self, weight: Tensor, decay: Tensor) -> tuple[float, Tensor]:
         """Mean objective in nats at weights (K, r + 1), and its gradient there."""
         log_p = (self.x @ weight.T).log_softmax(dim=1)  # (n, K)
         rows = torch.arange(len(log_p), device=log_p.device)
@@ -112,7 +117,7 @@ class LogisticRegression:
         return float(loss), residual.T @ self.x / len(log_p) + decay * weight
 
 
-def _principal(x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+def _principal(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Orthonormal directions (C, r) that span x, x along them, its variances."""
     n, width = x.shape
     basis = None

@@ -2,16 +2,20 @@
 
 n and m examples, C feature width, K classes.
 """
-from typing import List, Sequence, Tuple
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from .logistic_regression import LogisticRegression
 
 
-def one_vs_rest(train: Tuple[np.ndarray, np.ndarray], features: np.ndarray,
-                penalties: Sequence[float],
-                device: str) -> Tuple[List[np.ndarray], int]:
+def one_vs_rest(
+    train: tuple[np.ndarray, np.ndarray],
+    features: np.ndarray,
+    penalties: Sequence[float],
+    device: str,
+) -> tuple[list[np.ndarray], int]:
     """Scores of classifiers that each tell one class from all others.
 
     Args:

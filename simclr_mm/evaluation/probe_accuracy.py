@@ -1,5 +1,6 @@
 """Accuracy of the online probe on held-out images."""
-from typing import Dict, List, Sequence
+
+from collections.abc import Sequence
 
 import torch
 from mmengine.evaluator import BaseMetric
@@ -22,11 +23,10 @@ class ProbeAccuracy(BaseMetric):
     Raises:
         ValueError: The model has no online probe, or k exceeds its classes.
     """
+
     default_prefix = 'probe'
 
-    def __init__(self,
-                 topk: Sequence[int] = (1, ),
-                 collect_device: str = 'cpu') -> None:
+    def __init__(self, topk: Sequence[int] = (1,), collect_device: str = 'cpu') -> None:
         super().__init__(collect_device=collect_device)
         self.topk = topk
 
@@ -40,15 +40,18 @@ class ProbeAccuracy(BaseMetric):
                 raise UserError(
                     'ProbeAccuracy: the model predicts no classes: set '
                     'model.online_probe=dict(num_classes=...), and validate on single '
-                    'images, without TwoViews.')
+                    'images, without TwoViews.'
+                )
             scores = sample['pred_score']  # (K)
             if max(self.topk) > len(scores):
-                raise UserError(f'ProbeAccuracy: topk = {tuple(self.topk)}, but the '
-                                 f'probe has {len(scores)} classes.')
+                raise UserError(
+                    f'ProbeAccuracy: topk = {tuple(self.topk)}, but the '
+                    f'probe has {len(scores)} classes.'
+                )
             hits = scores.topk(max(self.topk)).indices == sample['gt_label']  # (k)
             self.results.append([bool(hits[:k].any()) for k in self.topk])
 
-    def compute_metrics(self, results: List[list]) -> Dict[str, float]:
+    def compute_metrics(self, results: list[list]) -> dict[str, float]:
         hits = torch.tensor([hit for hit in results if hit is not None])  # (n, topk)
         shares = 100 * hits.float().mean(dim=0)
         return {f'top{k}': share for k, share in zip(self.topk, shares.tolist())}

@@ -1,4 +1,5 @@
 """What an evaluation found, in one form for every protocol: a JSON file a run."""
+
 import json
 import os
 import platform
@@ -8,7 +9,6 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Dict, List, Optional, Union
 
 import mmengine
 import mmpretrain
@@ -20,7 +20,7 @@ from simclr_mm.files.atomic import atomic_file
 from simclr_mm.version import __version__
 
 SCHEMA = 'simclr_mm.evaluation/1'
-Value = Union[int, float, str]
+Value = int | float | str
 
 # Whose features. The last two owe nothing to a checkpoint.
 PRETRAINED, UNTRAINED, PIXELS = 'pretrained encoder', 'untrained encoder', 'raw pixels'
@@ -44,6 +44,7 @@ class Result:
         settings: What the protocol was run with, such as k.
         unit: '%', as every accuracy is given; '' where there is none.
     """
+
     task: str
     dataset: str
     split: str
@@ -51,7 +52,7 @@ class Result:
     protocol: str
     metric: str
     value: float
-    settings: Dict[str, Value] = field(default_factory=dict)
+    settings: dict[str, Value] = field(default_factory=dict)
     unit: str = '%'
 
 
@@ -74,33 +75,36 @@ class EvaluationRun:
             run's value on each axis.
         schema: Name and version of this form.
     """
+
     config: str
     checkpoint: str
     checkpoint_sha256: str
-    seed: Optional[int]
+    seed: int | None
     seconds: float
-    results: List[Result]
-    time: str = field(
-        default_factory=lambda: time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
-    versions: Dict[str, str] = field(default_factory=lambda: dict(
-        simclr_mm=__version__,
-        python=platform.python_version(),
-        torch=torch.__version__,
-        mmengine=mmengine.__version__,
-        mmpretrain=mmpretrain.__version__,
-        scikit_learn=sklearn.__version__))
+    results: list[Result]
+    time: str = field(default_factory=lambda: time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
+    versions: dict[str, str] = field(
+        default_factory=lambda: dict(
+            simclr_mm=__version__,
+            python=platform.python_version(),
+            torch=torch.__version__,
+            mmengine=mmengine.__version__,
+            mmpretrain=mmpretrain.__version__,
+            scikit_learn=sklearn.__version__,
+        )
+    )
     hardware: str = field(default_factory=lambda: hardware())
     command: str = field(default_factory=lambda: shlex.join(sys.argv))
-    study: Dict[str, Value] = field(default_factory=dict)
+    study: dict[str, Value] = field(default_factory=dict)
     schema: str = SCHEMA
 
-    def write(self, path: Union[str, Path]) -> None:
+    def write(self, path: str | Path) -> None:
         """Write the run as JSON; the file is complete or absent."""
         with atomic_file(path) as file:
             file.write(json.dumps(asdict(self), indent=1).encode())
 
 
-def read_run(path: Union[str, Path]) -> Optional[EvaluationRun]:
+def read_run(path: str | Path) -> EvaluationRun | None:
     """Read what :meth:`EvaluationRun.write` wrote; None for any other JSON file.
 
     Raises:
@@ -114,8 +118,7 @@ def read_run(path: Union[str, Path]) -> Optional[EvaluationRun]:
         return None
     missing = {each.name for each in fields(EvaluationRun)} - set(content)
     if missing:
-        raise UserError(
-            f'{path} is no {SCHEMA} file: it lacks {", ".join(sorted(missing))}')
+        raise UserError(f'{path} is no {SCHEMA} file: it lacks {", ".join(sorted(missing))}')
     try:
         results = [Result(**result) for result in content.pop('results')]
         return EvaluationRun(**content, results=results)
@@ -123,7 +126,7 @@ def read_run(path: Union[str, Path]) -> Optional[EvaluationRun]:
         raise UserError(f'{path} is no {SCHEMA} file: {error}') from error
 
 
-def hardware(device: Optional[str] = None) -> str:
+def hardware(device: str | None = None) -> str:
     """The GPU, or the processor and how many threads compute.
 
     Args:

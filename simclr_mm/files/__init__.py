@@ -1,4 +1,5 @@
 """Files as bytes: written whole or not at all, fetched once, kept in a cache."""
+
 from .atomic import atomic_file
 from .cache import cache_home
 

@@ -1,14 +1,16 @@
 """Files that exist whole or not at all."""
+
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Iterator, Union
+from typing import BinaryIO
 
 PARTIAL = '.*.partial'  # glob of what a killed process may leave behind
 
 
 @contextmanager
-def atomic_file(path: Union[str, Path]) -> Iterator[BinaryIO]:
+def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file that takes its name only when the block ends without an error.
 
     The bytes go to a hidden file in the same folder, reach the disk, and are renamed in

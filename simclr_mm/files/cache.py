@@ -1,4 +1,5 @@
 """Where what is fetched or computed once is kept."""
+
 import os
 from pathlib import Path
 

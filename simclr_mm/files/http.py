@@ -1,10 +1,12 @@
 """Bring the bytes of a URL into a file, through connections that break."""
+
 import os
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 from http.client import HTTPException, HTTPResponse
-from typing import BinaryIO, Dict, Iterator, Optional
+from typing import BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, build_opener
 
@@ -49,8 +51,13 @@ def transfer(url: str, file: BinaryIO, name: str, quiet: bool = False) -> None:
         http.client.HTTPException: the server speaks no HTTP.
     """
     source = _Source(url)
-    columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(),
-               TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=quiet) as progress:
         task = progress.add_task(name, total=None)
@@ -62,15 +69,14 @@ def transfer(url: str, file: BinaryIO, name: str, quiet: bool = False) -> None:
             except (OSError, HTTPException) as error:
                 if attempt == _ATTEMPTS or not _may_pass(error):
                     raise
-            time.sleep(_WAIT * 2**(attempt - 1))
+            time.sleep(_WAIT * 2 ** (attempt - 1))
 
 
 def _may_pass(error: Exception) -> bool:
     """Whether a later attempt could succeed."""
     if isinstance(error, HTTPError):
         return error.code in _MAY_PASS
-    return not isinstance(
-        error.reason if isinstance(error, URLError) else error, _FINAL)
+    return not isinstance(error.reason if isinstance(error, URLError) else error, _FINAL)
 
 
 class _Source:
@@ -82,8 +88,8 @@ class _Source:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.total: Optional[int] = None  # bytes
-        self._version: Optional[str] = None  # strong ETag or date of the content
+        self.total: int | None = None  # bytes
+        self._version: str | None = None  # strong ETag or date of the content
 
     def read_into(self, file: BinaryIO) -> Iterator[int]:
         """One attempt, which goes on after the bytes that are in the file.
@@ -93,8 +99,7 @@ class _Source:
         """
         request = Request(self.url, headers=self._headers(file.tell()))
         try:
-            response = build_opener().open(
-                request, timeout=_TIMEOUT)  # reads proxies now
+            response = build_opener().open(request, timeout=_TIMEOUT)  # reads proxies now
         except HTTPError as error:
             if error.code == 416:  # it has nothing after our bytes: start again
                 self._version = None
@@ -105,10 +110,9 @@ class _Source:
                 file.write(block)
                 yield file.tell()
         if self.total is not None and file.tell() != self.total:
-            raise _Broken(f'the connection broke after {file.tell()} of {self.total} '
-                          'bytes')
+            raise _Broken(f'the connection broke after {file.tell()} of {self.total} bytes')
 
-    def _headers(self, size: int) -> Dict[str, str]:
+    def _headers(self, size: int) -> dict[str, str]:
         headers = {'User-Agent': 'simclr_mm'}
         if size and self._version is not None:
             headers.update({'Range': f'bytes={size}-', 'If-Range': self._version})

@@ -3,6 +3,7 @@
 Letters: b images in a block, n images on this rank, N images in the job, V views, d
 projection width.
 """
+
 from collections.abc import Callable
 
 import torch
@@ -59,27 +60,28 @@ def mean_over_anchors(z: Tensor, terms: Terms) -> tuple[Tensor, dict[str, Tensor
         stats = dict(
             top1=hits / num_anchors,
             **_similarities(rows.detach(), keys.detach()),
-            mined=mined / num_pairs)
+            mined=mined / num_pairs,
+        )
     return loss / num_pairs, stats
 
 
 class _SumOverBlocks(torch.autograd.Function):
-
     @staticmethod
-    def forward(ctx, rows: Tensor, keys: Tensor, first: int, size: int,
-                terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx, rows: Tensor, keys: Tensor, first: int, size: int, terms: Terms
+    ) -> tuple[Tensor, Tensor, Tensor]:
         needs_grad = any(ctx.needs_input_grad)
         keys = keys.detach().requires_grad_(needs_grad)
         keys_grad, rows_grad = torch.zeros_like(keys), torch.empty_like(rows)
         sums = rows.new_zeros(3)
         for start in range(0, len(rows), size):
-            block = rows[start:start + size].detach().requires_grad_(needs_grad)
+            block = rows[start : start + size].detach().requires_grad_(needs_grad)
             with torch.set_grad_enabled(needs_grad):
                 loss, hits, mined = _block_sums(block, keys, first + start, terms)
             sums += torch.stack((loss.detach(), hits, mined))
             if needs_grad:
                 grads = torch.autograd.grad(loss, (block, keys))
-                rows_grad[start:start + size] = grads[0]
+                rows_grad[start : start + size] = grads[0]
                 keys_grad += grads[1]
         ctx.save_for_backward(rows_grad, keys_grad)
         loss, hits, mined = sums.unbind()
@@ -90,14 +92,13 @@ class _SumOverBlocks(torch.autograd.Function):
     def backward(ctx, grad: Tensor, *_) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                'this loss can be differentiated once: create_graph=True '
-                'is not supported')
+                'this loss can be differentiated once: create_graph=True is not supported'
+            )
         rows_grad, keys_grad = ctx.saved_tensors
         return grad * rows_grad, grad * keys_grad, None, None, None
 
 
-def _block_sums(block: Tensor, keys: Tensor, first: int,
-                terms: Terms) -> tuple[Tensor, ...]:
+def _block_sums(block: Tensor, keys: Tensor, first: int, terms: Terms) -> tuple[Tensor, ...]:
     """Sums of losses, hits and mined pairs of images ``first``, ... of the keys."""
     b, num_views = block.shape[:2]
     sims = block.flatten(0, 1) @ keys.flatten(0, 1).T  # (bV, NV)
@@ -124,4 +125,5 @@ def _similarities(rows: Tensor, keys: Tensor) -> dict[str, Tensor]:
     itself = rows.square().sum()
     return dict(
         pos_sim=(own - itself) / (n * num_views * (num_views - 1)),
-        neg_sim=(every - own) / (n * num_views**2 * (len(keys) - 1)))
+        neg_sim=(every - own) / (n * num_views**2 * (len(keys) - 1)),
+    )

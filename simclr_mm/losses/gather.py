@@ -2,6 +2,7 @@
 
 Letters: n images on this rank, N images in the job, V views, d projection width.
 """
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -26,11 +27,11 @@ def check_projections(z: Tensor) -> None:
         ValueError: z is not (n, V, d) with V >= 2, or the job holds a single image.
     """
     if z.ndim != 3 or z.shape[1] < 2:
-        raise UserError('z must be (n, V, d) with V >= 2 views of each image, got '
-                         f'{tuple(z.shape)}')
+        raise UserError(
+            f'z must be (n, V, d) with V >= 2 views of each image, got {tuple(z.shape)}'
+        )
     if len(z) * world_size() < 2:
-        raise UserError('one image has no negatives: set train_dataloader.batch_size '
-                         'to 2 or more')
+        raise UserError('one image has no negatives: set train_dataloader.batch_size to 2 or more')
 
 
 def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
@@ -77,7 +78,8 @@ def check_same_shape(rows: Tensor) -> None:
         raise UserError(
             f'the ranks hold projections of different shapes, {each}: use one '
             'train_dataloader.batch_size on all ranks, drop_last=True, and as many '
-            'views everywhere')
+            'views everywhere'
+        )
     _last_shape = rows.shape
 
 
@@ -92,7 +94,7 @@ def all_gather(rows: Tensor) -> Tensor:
     everyone = rows.new_zeros(world_size() * len(rows), *rows.shape[1:])
     if rows.is_cuda and dist.get_backend() == 'gloo':  # which can only add up there
         first = dist.get_rank() * len(rows)
-        everyone[first:first + len(rows)] = rows
+        everyone[first : first + len(rows)] = rows
         dist.all_reduce(everyone)
     else:
         dist.all_gather_into_tensor(everyone, rows)
@@ -100,7 +102,6 @@ def all_gather(rows: Tensor) -> Tensor:
 
 
 class _GatherRows(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:
         ctx.n = len(rows)

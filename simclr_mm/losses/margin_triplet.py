@@ -3,6 +3,7 @@
 Letters: b images in a block, n images on this rank, N images in the job, V views, d
 projection width.
 """
+
 import math
 
 import torch
@@ -15,10 +16,8 @@ from .semi_hard import closest_semi_hard
 
 
 def margin_triplet(
-        z: Tensor,
-        margin: float,
-        semi_hard: bool = False,
-        return_stats: bool = False) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+    z: Tensor, margin: float, semi_hard: bool = False, return_stats: bool = False
+) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
     """Views of one image are to be nearer, by a margin, than those of other images.
 
     With c the cosine similarity, m the margin, anchor i, p one of the other V - 1 views
@@ -66,11 +65,15 @@ def margin_triplet(
     calls that slightly worse (B.10); here they are all rows.
     """
     if not 0 <= margin < math.inf:
-        raise UserError(f'margin must be >= 0 and finite, got {margin}: set '
-                         'model.head.margin (the paper tries 0, 0.4, 0.8 and 1.6)')
+        raise UserError(
+            f'margin must be >= 0 and finite, got {margin}: set '
+            'model.head.margin (the paper tries 0, 0.4, 0.8 and 1.6)'
+        )
     if semi_hard and margin == 0:
-        raise UserError('no negative is semi-hard for margin 0: set model.head.margin '
-                         'above 0 or model.head.semi_hard=False')
+        raise UserError(
+            'no negative is semi-hard for margin 0: set model.head.margin '
+            'above 0 or model.head.semi_hard=False'
+        )
 
     def terms(pos: Tensor, neg: Tensor) -> tuple[Tensor, Tensor | None]:
         if semi_hard:

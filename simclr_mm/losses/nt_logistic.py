@@ -3,6 +3,7 @@
 Letters: b images in a block, n images on this rank, N images in the job, V views, d
 projection width.
 """
+
 import math
 
 import torch
@@ -16,10 +17,8 @@ from .semi_hard import closest_semi_hard
 
 
 def nt_logistic(
-        z: Tensor,
-        temperature: float,
-        semi_hard: bool = False,
-        return_stats: bool = False) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+    z: Tensor, temperature: float, semi_hard: bool = False, return_stats: bool = False
+) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
     """Is this pair of views of one image? Logistic regression on every pair in the job.
 
     With s the cosine similarity over temperature, anchor i, p one of the other V - 1
@@ -66,8 +65,10 @@ def nt_logistic(
     rows.
     """
     if not 0 < temperature < math.inf:
-        raise UserError(f'temperature must be > 0, got {temperature}: set '
-                         'model.head.temperature (the paper tries 0.1, 0.2, 0.5 and 1)')
+        raise UserError(
+            f'temperature must be > 0, got {temperature}: set '
+            'model.head.temperature (the paper tries 0.1, 0.2, 0.5 and 1)'
+        )
 
     def terms(pos: Tensor, neg: Tensor) -> tuple[Tensor, Tensor | None]:
         pull = F.logsigmoid(pos / temperature)  # (b, V, V-1)

@@ -3,6 +3,7 @@
 Letters: n images on this rank, N images in the job, V views, d projection width, W
 processes; m = nV rows on this rank, M = NV rows in the job.
 """
+
 import math
 from itertools import combinations
 
@@ -19,10 +20,9 @@ from .similarities import Similarities
 
 
 @torch.compiler.disable
-def nt_xent(z: Tensor,
-            temperature: float,
-            return_stats: bool = False,
-            pairs: str = 'all') -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+def nt_xent(
+    z: Tensor, temperature: float, return_stats: bool = False, pairs: str = 'all'
+) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
     """Normalised temperature-scaled cross entropy over every view in the job.
 
     With s the cosine similarity over temperature, anchor i, and p one of the other
@@ -90,8 +90,8 @@ def nt_xent(z: Tensor,
     if not return_stats:
         return loss
     top1, pos_sim, neg_sim = (
-        values[0] if len(parts) == 1 else torch.stack(values).mean()
-        for values in zip(*stats))
+        values[0] if len(parts) == 1 else torch.stack(values).mean() for values in zip(*stats)
+    )
     num_rows = len(z) * world_size() * len(parts[0])
     chance = loss.new_full((), math.log(num_rows - 1))
     return loss, dict(top1=top1, pos_sim=pos_sim, neg_sim=neg_sim, chance=chance)
@@ -144,8 +144,9 @@ class _NTXent(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor, *_):
         if torch.is_grad_enabled():
-            raise RuntimeError('nt_xent can be differentiated once: create_graph=True '
-                               'is not supported')
+            raise RuntimeError(
+                'nt_xent can be differentiated once: create_graph=True is not supported'
+            )
         with full_float32(grad.device):
             return _NTXent._gradient(ctx, grad), None, None
 
@@ -186,12 +187,13 @@ def _positives(own: Tensor) -> Tensor:
     if num_views == 2:
         return torch.linalg.vecdot(own[:, :1], own[:, 1:])[..., None]
     return torch.stack(
-        [torch.linalg.vecdot(own, own.roll(-step, 1)) for step in range(1, num_views)],
-        -1)
+        [torch.linalg.vecdot(own, own.roll(-step, 1)) for step in range(1, num_views)], -1
+    )
 
 
-def _statistics(similarities: Similarities, cosines: Tensor,
-                nearest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _statistics(
+    similarities: Similarities, cosines: Tensor, nearest: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """From the positives' cosines and the highest of the negatives, (n, V)."""
     keys, num_views = similarities.keys, similarities.num_views
     own = keys[similarities.own]  # (m, d)
@@ -212,8 +214,9 @@ def _statistics(similarities: Similarities, cosines: Tensor,
 def _check(z: Tensor, temperature: float, pairs: str) -> None:
     check_projections(z)
     if not temperature >= 0.002:
-        raise UserError(f'temperature must be >= 0.002, got {temperature}: set '
-                         'model.head.temperature (the paper uses 0.1 on ImageNet)')
+        raise UserError(
+            f'temperature must be >= 0.002, got {temperature}: set '
+            'model.head.temperature (the paper uses 0.1 on ImageNet)'
+        )
     if pairs not in ('all', 'separate'):
-        raise UserError(f"pairs must be 'all' or 'separate', got {pairs!r}: set "
-                         'model.head.pairs')
+        raise UserError(f"pairs must be 'all' or 'separate', got {pairs!r}: set model.head.pairs")

@@ -3,6 +3,7 @@
 Letters: V views, d projection width, W processes; m rows on this rank, M = Wm rows in
 the job, T rows of a tile.
 """
+
 import math
 from collections.abc import Iterator
 
@@ -111,19 +112,19 @@ class Similarities:
 
     def _without_own_image(self, exps: Tensor) -> Tensor:
         images = len(exps) // self.num_views
-        exps.view(images, self.num_views, images, self.num_views).diagonal(0, 0,
-                                                                           2).zero_()
+        exps.view(images, self.num_views, images, self.num_views).diagonal(0, 0, 2).zero_()
         return exps
 
     def _scratch(self) -> dict[tuple[int, int], Tensor]:
         """One piece of memory as tiles of every shape."""
         shapes = {(self.sizes[i], self.sizes[j]) for i, j in self.pairs}
         memory = self.keys.new_empty(max(math.prod(shape) for shape in shapes))
-        return {shape: memory[:math.prod(shape)].view(shape) for shape in shapes}
+        return {shape: memory[: math.prod(shape)].view(shape) for shape in shapes}
 
 
-def tiles(rank: int, ranks: int, m: int, side: int,
-          num_views: int) -> tuple[list[int], list[tuple[int, int]]]:
+def tiles(
+    rank: int, ranks: int, m: int, side: int, num_views: int
+) -> tuple[list[int], list[tuple[int, int]]]:
     """How the M rows are cut into parts, and which tiles of two parts are one rank's.
 
     Of tiles (i, j) and (j, i) exactly one belongs to some rank, which takes all on its
@@ -150,9 +151,9 @@ def tiles(rank: int, ranks: int, m: int, side: int,
         theirs = range(other * count, (other + 1) * count)
         mine = own
         if 2 * step == ranks and rank < other:
-            mine = own[:len(lower)]
+            mine = own[: len(lower)]
         elif 2 * step == ranks:
-            theirs = theirs[len(lower):]
+            theirs = theirs[len(lower) :]
         pairs += [(i, j) for i in mine for j in theirs]
     return (lower + upper) * ranks, pairs
 
@@ -161,5 +162,4 @@ def _cut(rows: int, side: int, num_views: int) -> list[int]:
     """Parts of whole images, as equal as can be."""
     images = rows // num_views
     count = math.ceil(rows / max(side, num_views))
-    return [(images * (k + 1) // count - images * k // count) * num_views
-            for k in range(count)]
+    return [(images * (k + 1) // count - images * k // count) * num_views for k in range(count)]

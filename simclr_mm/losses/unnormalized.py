@@ -2,6 +2,7 @@
 
 Letters: n images on this rank, N images in the job, V views, d projection width.
 """
+
 import math
 
 import torch
@@ -14,9 +15,8 @@ from .precision import full_float32
 
 
 def unnormalized_xent(
-        z: Tensor,
-        temperature: float,
-        return_stats: bool = False) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+    z: Tensor, temperature: float, return_stats: bool = False
+) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
     """Cross entropy of plain dot products over every view in the job.
 
     ``nt_xent`` with s_ik = z_i . z_k / temperature instead of cosines, for studies: it
@@ -48,15 +48,18 @@ def unnormalized_xent(
     """
     check_projections(z)
     if not 0 < temperature < math.inf:
-        raise UserError(f'temperature must be > 0, got {temperature}: set '
-                         'model.head.temperature (the paper tries 10 and 100)')
+        raise UserError(
+            f'temperature must be > 0, got {temperature}: set '
+            'model.head.temperature (the paper tries 10 and 100)'
+        )
     n, num_views = z.shape[:2]
     with full_float32(z.device):
         own = z if z.dtype == torch.float64 else z.float()
         keys, first = gather_rows(own)  # (N, V, d)
         dots = own.flatten(0, 1) @ keys.flatten(0, 1).T  # (Vn, VN)
-        anchor = torch.arange(n * num_views, device=z.device)[:, None] \
-            + first * num_views  # (Vn, 1)
+        anchor = (
+            torch.arange(n * num_views, device=z.device)[:, None] + first * num_views
+        )  # (Vn, 1)
         key = torch.arange(dots.shape[1], device=z.device)
         same = anchor // num_views == key // num_views  # (Vn, VN)
         positive = same & (anchor != key)
@@ -69,5 +72,4 @@ def unnormalized_xent(
         neg = dots[~same].view(n * num_views, -1)
         top1 = (pos.amax(1) > neg.amax(1)).to(dots.dtype).mean()
         chance = loss.new_full((), math.log(dots.shape[1] - 1))
-    return loss, dict(
-        top1=top1, pos_sim=pos.mean().detach(), neg_sim=neg.mean(), chance=chance)
+    return loss, dict(top1=top1, pos_sim=pos.mean().detach(), neg_sim=neg.mean(), chance=chance)

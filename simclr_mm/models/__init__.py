@@ -7,7 +7,14 @@ from .unnormalized_head import UnnormalizedXentHead
 from .views_preprocessor import ViewsPreprocessor
 
 __all__ = [
-    'GoogleResNet', 'LightlyResNet', 'MarginTripletHead', 'NTLogisticHead',
-    'NTXentHead', 'ProjectionNeck', 'SimCLR', 'SoloResNet', 'UnnormalizedXentHead',
-    'ViewsPreprocessor'
+    'GoogleResNet',
+    'LightlyResNet',
+    'MarginTripletHead',
+    'NTLogisticHead',
+    'NTXentHead',
+    'ProjectionNeck',
+    'SimCLR',
+    'SoloResNet',
+    'UnnormalizedXentHead',
+    'ViewsPreprocessor',
 ]

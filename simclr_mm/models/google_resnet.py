@@ -1,4 +1,5 @@
 """The ResNet of Google's SimCLR, for weights converted from TensorFlow."""
+
 import torch
 from mmpretrain.models.backbones import ResNet
 from mmpretrain.models.backbones.resnet import Bottleneck
@@ -34,24 +35,27 @@ class GoogleResNet(ResNet):
     Raises:
         ValueError: selective kernels with depth 18 or 34.
     """
+
     arch_settings = {**ResNet.arch_settings, 200: (Bottleneck, (3, 24, 36, 3))}
 
-    def __init__(self,
-                 depth: int,
-                 width: float = 1,
-                 selective_kernels: bool = False,
-                 small_images: bool = False,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        depth: int,
+        width: float = 1,
+        selective_kernels: bool = False,
+        small_images: bool = False,
+        **kwargs,
+    ) -> None:
         if selective_kernels and depth < 50:
-            raise UserError(f'GoogleResNet: selective_kernels needs depth 50 or more, '
-                             f'got {depth}')
+            raise UserError(f'GoogleResNet: selective_kernels needs depth 50 or more, got {depth}')
         channels = int(64 * width)
         super().__init__(
             depth,
             stem_channels=channels,
             base_channels=channels,
             deep_stem=selective_kernels and not small_images,
-            **kwargs)
+            **kwargs,
+        )
         self.maxpool = _SamePool()
         if small_images:
             self.conv1 = nn.Conv2d(3, channels, 3, padding=1, bias=False)
@@ -124,7 +128,6 @@ class _ShortcutPool(nn.Module):
 
 def _shortcut(block: nn.Module, in_channels: int, pooled: bool) -> nn.Sequential:
     """A pool if ``pooled``, a 1x1 convolution and a norm."""
-    conv = nn.Conv2d(
-        in_channels, block.out_channels, 1, 1 if pooled else block.stride, bias=False)
+    conv = nn.Conv2d(in_channels, block.out_channels, 1, 1 if pooled else block.stride, bias=False)
     pool = [_ShortcutPool(block.stride)] if pooled else []
     return nn.Sequential(*pool, conv, nn.BatchNorm2d(block.out_channels))

@@ -1,4 +1,5 @@
 """Embed a batch in chunks that keep no activations between forward and backward."""
+
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -9,8 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def in_micro_batches(embed: Callable[[Tensor], tuple[Tensor, ...]], inputs: Tensor,
-                     size: int, model: nn.Module) -> tuple[Tensor, ...]:
+def in_micro_batches(
+    embed: Callable[[Tensor], tuple[Tensor, ...]], inputs: Tensor, size: int, model: nn.Module
+) -> tuple[Tensor, ...]:
     """``embed(inputs)`` with the activations of one chunk in memory at a time.
 
     Each chunk's activations are dropped and computed again in the backward pass, at
@@ -34,16 +36,13 @@ def in_micro_batches(embed: Callable[[Tensor], tuple[Tensor, ...]], inputs: Tens
     chunks = inputs.tensor_split(-(-len(inputs) // size))  # rounded up
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     outputs = [
-        checkpoint(
-            embed, chunk, use_reentrant=False, context_fn=partial(_contexts, norms))
+        checkpoint(embed, chunk, use_reentrant=False, context_fn=partial(_contexts, norms))
         for chunk in chunks
     ]
     return tuple(map(torch.cat, zip(*outputs)))
 
 
-def _contexts(
-        norms: list[_BatchNorm]
-) -> tuple[AbstractContextManager, AbstractContextManager]:
+def _contexts(norms: list[_BatchNorm]) -> tuple[AbstractContextManager, AbstractContextManager]:
     """Contexts of the first and of the second forward pass of a chunk."""
     return nullcontext(), _copied_statistics(norms)
 
@@ -58,10 +57,13 @@ def _copied_statistics(norms: list[_BatchNorm]) -> Iterator[None]:
     buffers = [dict(norm._buffers) for norm in norms]
     for norm in norms:
         if norm.training:  # an evaluating one counts nothing
-            norm._buffers.update({
-                name: buffer.clone()
-                for name, buffer in norm._buffers.items() if buffer is not None
-            })
+            norm._buffers.update(
+                {
+                    name: buffer.clone()
+                    for name, buffer in norm._buffers.items()
+                    if buffer is not None
+                }
+            )
     try:
         yield
     finally:

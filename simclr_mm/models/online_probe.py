@@ -1,4 +1,5 @@
 """A linear classifier that is trained along with the encoder, to watch it."""
+
 import torch
 import torch.nn.functional as F
 from mmpretrain.structures import DataSample
@@ -31,8 +32,10 @@ class OnlineProbe(nn.Module):
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
         if type(num_classes) is not int or num_classes < 2:
-            raise UserError('model.online_probe.num_classes must be a whole number '
-                             f'above 1, got {num_classes!r}')
+            raise UserError(
+                'model.online_probe.num_classes must be a whole number '
+                f'above 1, got {num_classes!r}'
+            )
         self.fc = nn.utils.skip_init(nn.Linear, in_channels, num_classes)
         nn.init.zeros_(self.fc.weight)
         nn.init.zeros_(self.fc.bias)
@@ -47,8 +50,7 @@ class OnlineProbe(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             return self.fc(features.detach().to(self.fc.weight.dtype))
 
-    def loss(self, features: Tensor,
-             data_samples: list[DataSample] | None) -> dict[str, Tensor]:
+    def loss(self, features: Tensor, data_samples: list[DataSample] | None) -> dict[str, Tensor]:
         """Cross entropy and accuracy over all views.
 
         Args:
@@ -67,24 +69,26 @@ class OnlineProbe(nn.Module):
         labels = labels.repeat_interleave(features.shape[1])  # (nV)
         logits = self(features).flatten(0, 1)  # (nV, K)
         hits = logits.detach().argmax(dim=1) == labels
-        return dict(
-            probe_loss=F.cross_entropy(logits, labels), probe_top1=hits.float().mean())
+        return dict(probe_loss=F.cross_entropy(logits, labels), probe_top1=hits.float().mean())
 
     def _labels(self, data_samples: list[DataSample] | None) -> Tensor:
         if not data_samples or any('gt_label' not in each for each in data_samples):
             raise UserError(
                 'model.online_probe needs the label of every training image: set '
                 'train_dataloader.dataset.with_label=True, or model.online_probe=None '
-                'for images without labels')
+                'for images without labels'
+            )
         labels = torch.cat([sample.gt_label for sample in data_samples])  # (n)
         if not self._labels_checked:  # once: it waits for the device
             classes = self.fc.out_features
-            if len(labels) != len(data_samples) or not (0 <= labels.min()
-                                                        and labels.max() < classes):
+            if len(labels) != len(data_samples) or not (
+                0 <= labels.min() and labels.max() < classes
+            ):
                 raise UserError(
                     f'model.online_probe.num_classes is {classes}, so each training '
                     f'image needs one label from 0 to {classes - 1}; this batch of '
                     f'{len(data_samples)} has {len(labels)} from {labels.min()} to '
-                    f'{labels.max()}')
+                    f'{labels.max()}'
+                )
             self._labels_checked = True
         return labels

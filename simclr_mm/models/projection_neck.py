@@ -9,14 +9,17 @@ from simclr_mm.errors import UserError
 from simclr_mm.registry import MODELS
 
 # Linear as PyTorch's own, U(+-1/sqrt(fan_in)), which mmpretrain's neck keeps too.
-_INIT = (dict(
-    type='Kaiming',
-    layer='Linear',
-    a=math.sqrt(5),
-    mode='fan_in',
-    nonlinearity='leaky_relu',
-    distribution='uniform'),
-         dict(type='Constant', layer=['_BatchNorm', 'GroupNorm', 'LayerNorm'], val=1))
+_INIT = (
+    dict(
+        type='Kaiming',
+        layer='Linear',
+        a=math.sqrt(5),
+        mode='fan_in',
+        nonlinearity='leaky_relu',
+        distribution='uniform',
+    ),
+    dict(type='Constant', layer=['_BatchNorm', 'GroupNorm', 'LayerNorm'], val=1),
+)
 
 
 @MODELS.register_module()
@@ -43,16 +46,17 @@ class ProjectionNeck(BaseModule):
     norm has no bias; here every norm has both, as in mmselfsup's checkpoints.
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 hid_channels: int | None = None,
-                 out_channels: int = 128,
-                 num_layers: int = 2,
-                 norm_cfg: dict | None = dict(type='BN1d'),
-                 init_cfg: dict | list[dict] | None = _INIT) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        hid_channels: int | None = None,
+        out_channels: int = 128,
+        num_layers: int = 2,
+        norm_cfg: dict | None = dict(type='BN1d'),
+        init_cfg: dict | list[dict] | None = _INIT,
+    ) -> None:
         if num_layers < 0:
-            raise UserError(f'num_layers must be >= 0, got {num_layers}: set '
-                             'model.neck.num_layers')
+            raise UserError(f'num_layers must be >= 0, got {num_layers}: set model.neck.num_layers')
         super().__init__(list(init_cfg) if init_cfg is _INIT else init_cfg)
         self.num_layers = num_layers
         self.normed = norm_cfg is not None
@@ -62,8 +66,7 @@ class ProjectionNeck(BaseModule):
             fc = nn.Linear(widths[layer], widths[layer + 1], bias=norm_cfg is None)
             self.add_module(f'fc{layer}', fc)
             if norm_cfg is not None:
-                self.add_module(f'bn{layer}',
-                                build_norm_layer(norm_cfg, widths[layer + 1])[1])
+                self.add_module(f'bn{layer}', build_norm_layer(norm_cfg, widths[layer + 1])[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Project features, (n, C) -> (n, d)."""

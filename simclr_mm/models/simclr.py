@@ -3,6 +3,7 @@
 Letters: n images on this rank, V views, C feature width, d projection width, S side in
 pixels.
 """
+
 import torch
 from mmengine.model import BaseModel
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
@@ -18,9 +19,8 @@ from .online_probe import OnlineProbe
 
 # ImageNet statistics, RGB, in [0, 255], as in mmpretrain's configs.
 _PREPROCESSOR = dict(
-    type='simclr_mm.ViewsPreprocessor',
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375])
+    type='simclr_mm.ViewsPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
+)
 
 
 @MODELS.register_module()
@@ -62,20 +62,24 @@ class SimCLR(BaseModel):
     Differs: the reference code feeds [0, 1] without mean and std.
     """
 
-    def __init__(self,
-                 backbone: dict,
-                 neck: dict | None = dict(type='simclr_mm.ProjectionNeck'),
-                 head: dict | None = dict(type='simclr_mm.NTXentHead'),
-                 data_preprocessor: dict | None = None,
-                 micro_batch_size: int | None = None,
-                 online_probe: dict | None = None,
-                 compile_backbone: bool | dict = False,
-                 init_cfg: dict | list[dict] | None = None) -> None:
-        if micro_batch_size is not None and (type(micro_batch_size) is not int
-                                             or micro_batch_size < 1):
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict | None = dict(type='simclr_mm.ProjectionNeck'),
+        head: dict | None = dict(type='simclr_mm.NTXentHead'),
+        data_preprocessor: dict | None = None,
+        micro_batch_size: int | None = None,
+        online_probe: dict | None = None,
+        compile_backbone: bool | dict = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        if micro_batch_size is not None and (
+            type(micro_batch_size) is not int or micro_batch_size < 1
+        ):
             raise UserError(
                 'model.micro_batch_size must be a whole number of images above 0, or '
-                f'None for the whole batch, got {micro_batch_size!r}')
+                f'None for the whole batch, got {micro_batch_size!r}'
+            )
         super().__init__({**_PREPROCESSOR, **(data_preprocessor or {})}, init_cfg)
         self.micro_batch_size = micro_batch_size
         self.projections: Tensor | None = None
@@ -85,16 +89,16 @@ class SimCLR(BaseModel):
             neck = dict(neck, in_channels=self._infer_width())
         self.neck = None if neck is None else MODELS.build(neck)
         self.head = None if head is None else MODELS.build(head)
-        self.probe = None if online_probe is None else OnlineProbe(
-            self._infer_width(), **online_probe)
+        self.probe = (
+            None if online_probe is None else OnlineProbe(self._infer_width(), **online_probe)
+        )
         if compile_backbone or compile_backbone == {}:  # {}: torch.compile's defaults
             options = {} if compile_backbone is True else compile_backbone
             self.backbone.compile(**options)  # in place: torch.compile renames keys
 
-    def forward(self,
-                inputs: Tensor,
-                data_samples: list[DataSample] | None = None,
-                mode: str = 'tensor') -> Tensor | dict[str, Tensor] | list[DataSample]:
+    def forward(
+        self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
+    ) -> Tensor | dict[str, Tensor] | list[DataSample]:
         """What MMEngine calls, with what a ``ViewsPreprocessor`` returns.
 
         Args:
@@ -139,9 +143,9 @@ class SimCLR(BaseModel):
             return features.mean(1 if features.shape[2] == width else 2)
         return features
 
-    def loss(self,
-             inputs: Tensor,
-             data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, inputs: Tensor, data_samples: list[DataSample] | None = None
+    ) -> dict[str, Tensor]:
         """The contrastive loss of all views of the batch, and the probe's.
 
         Args:
@@ -157,13 +161,16 @@ class SimCLR(BaseModel):
             ValueError: ``inputs`` has no axis of views.
         """
         if self.neck is None or self.head is None:
-            raise UserError('this SimCLR has no neck or no head, so it has no loss: '
-                             'set model.neck and model.head')
+            raise UserError(
+                'this SimCLR has no neck or no head, so it has no loss: '
+                'set model.neck and model.head'
+            )
         if inputs.ndim != 5:
             raise UserError(
                 'the loss needs views, (n, V, 3, S, S), got '
                 f'{tuple(inputs.shape)}: put the transform simclr_mm.TwoViews into '
-                'train_dataloader.dataset.pipeline')
+                'train_dataloader.dataset.pipeline'
+            )
         if self.micro_batch_size is None or len(inputs) <= self.micro_batch_size:
             outputs = self._embed(inputs)
         else:
@@ -183,12 +190,12 @@ class SimCLR(BaseModel):
         # One pass, because all views must share the statistics of BN.
         features = self.extract_feat(inputs.flatten(0, 1))  # (nV, C)
         z = self.neck(features)  # (nV, d)
-        outputs = (z, ) if self.probe is None else (z, features.detach())
+        outputs = (z,) if self.probe is None else (z, features.detach())
         return tuple(rows.unflatten(0, inputs.shape[:2]) for rows in outputs)
 
-    def predict(self,
-                inputs: Tensor,
-                data_samples: list[DataSample] | None = None) -> list[DataSample]:
+    def predict(
+        self, inputs: Tensor, data_samples: list[DataSample] | None = None
+    ) -> list[DataSample]:
         """Features as data samples.
 
         Args:
@@ -212,8 +219,7 @@ class SimCLR(BaseModel):
                 sample.set_pred_score(score.clone()).set_pred_label(score.argmax())
         return data_samples
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str,
-                              *args) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
         """What every way of loading calls first: a checkpoint may lack the probe."""
         fit_probe(state_dict, self.state_dict(prefix=prefix), prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -231,7 +237,8 @@ class SimCLR(BaseModel):
         else:
             raise UserError(
                 f'cannot infer the width of {type(self.backbone).__name__}: {reason}; '
-                'set model.neck.in_channels')
+                'set model.neck.in_channels'
+            )
         self.backbone.train()
         return width
 
@@ -239,8 +246,9 @@ class SimCLR(BaseModel):
 def _sides(backbone: nn.Module) -> list[tuple[int, int]]:
     """Image sides in pixels to try, the one the backbone was built for first."""
     built_for = getattr(backbone, 'img_size', None) or getattr(
-        getattr(backbone, 'patch_embed', None), 'init_input_size', None)
+        getattr(backbone, 'patch_embed', None), 'init_input_size', None
+    )
     if built_for is not None:
-        return [built_for if isinstance(built_for, tuple) else (built_for, ) * 2]
+        return [built_for if isinstance(built_for, tuple) else (built_for,) * 2]
     # 64 is quick; backbones made for 224 alone (DaViT, LeViT) refuse it.
     return [(64, 64), (224, 224)]

@@ -2,6 +2,7 @@
 
 Their stems differ from mmpretrain's ResNet_CIFAR in what no key of a checkpoint tells.
 """
+
 from mmpretrain.models.backbones import ResNet_CIFAR
 from torch import nn
 

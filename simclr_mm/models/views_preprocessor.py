@@ -1,5 +1,7 @@
 """The boundary between data and model: one normalised RGB tensor on the device."""
-from typing import Any, Callable, Sequence
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseDataPreprocessor
@@ -36,17 +38,20 @@ class ViewsPreprocessor(BaseDataPreprocessor):
             none of the above.
     """
 
-    def __init__(self,
-                 mean: Sequence[float],
-                 std: Sequence[float],
-                 to_rgb: bool = True,
-                 non_blocking: bool = True) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        to_rgb: bool = True,
+        non_blocking: bool = True,
+    ) -> None:
         super().__init__(non_blocking)
         for key, value in (('mean', mean), ('std', std)):
             if len(value) != 3:
                 raise UserError(
                     f'ViewsPreprocessor: {key} must be three numbers in [0, 255], one '
-                    f'for each channel, got {value}.')
+                    f'for each channel, got {value}.'
+                )
         if min(std) <= 0:
             raise UserError(f'ViewsPreprocessor: std must be above 0, got {std}.')
         # Not persistent: the checkpoint's keys are mmpretrain's.
@@ -75,8 +80,10 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         if _is_left_to_us(inputs):
             crops, steps = inputs
             views = self._make_views(
-                crops.flatten(0, 1), lambda crops: augment(crops, steps.flatten(0, 1)),
-                crops.shape[:2])
+                crops.flatten(0, 1),
+                lambda crops: augment(crops, steps.flatten(0, 1)),
+                crops.shape[:2],
+            )
             return dict(inputs=views, data_samples=samples)
         images = _as_one_tensor(self.cast_data(inputs))
         if self.to_rgb:
@@ -88,8 +95,9 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         return dict(inputs=images.unflatten(0, shape[:-3]), data_samples=samples)
 
     @torch.no_grad()
-    def _make_views(self, images: Tensor, make: Callable[[Tensor], Tensor],
-                    shape: Sequence[int]) -> Tensor:
+    def _make_views(
+        self, images: Tensor, make: Callable[[Tensor], Tensor], shape: Sequence[int]
+    ) -> Tensor:
         """Do on the device what was drawn on the host, and normalise.
 
         Drawn numbers stay on the host, where they decide which kernels to start.
@@ -120,10 +128,17 @@ def _is_left_to_us(inputs: Any) -> bool:
     if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
         return False
     crops, steps = inputs
-    return (isinstance(crops, Tensor) and isinstance(steps, Tensor)
-            and crops.dtype == torch.uint8 and steps.dtype == torch.float64
-            and crops.ndim == 5 and crops.shape[4] == 3 and steps.ndim == 4
-            and crops.shape[:2] == steps.shape[:2] and steps.shape[3] == STEP_WIDTH)
+    return (
+        isinstance(crops, Tensor)
+        and isinstance(steps, Tensor)
+        and crops.dtype == torch.uint8
+        and steps.dtype == torch.float64
+        and crops.ndim == 5
+        and crops.shape[4] == 3
+        and steps.ndim == 4
+        and crops.shape[:2] == steps.shape[:2]
+        and steps.shape[3] == STEP_WIDTH
+    )
 
 
 def _as_one_tensor(inputs: Any) -> Tensor:
@@ -131,13 +146,18 @@ def _as_one_tensor(inputs: Any) -> Tensor:
     if isinstance(inputs, (list, tuple)) and _can_stack(inputs):
         # V tensors (n, 3, S, S) -> (n, V, 3, S, S); n tensors (3, S, S) -> (n, 3, S, S)
         stacked = torch.stack(list(inputs), dim=inputs[0].ndim - 3)
-    if (not isinstance(stacked, Tensor) or stacked.dtype != torch.uint8
-            or stacked.ndim not in (4, 5) or stacked.shape[-3] != 3):
+    if (
+        not isinstance(stacked, Tensor)
+        or stacked.dtype != torch.uint8
+        or stacked.ndim not in (4, 5)
+        or stacked.shape[-3] != 3
+    ):
         raise UserError(
             f'ViewsPreprocessor: inputs must be uint8 in [0, 255]: a tensor '
             f'(n, V, 3, S, S) or (n, 3, S, S), V tensors (n, 3, S, S) or n tensors '
             f'(3, S, S) of one size; got {_describe(inputs)}. End the pipeline with '
-            f'simclr_mm.TwoViews and PackInputs, and keep images uint8.')
+            f'simclr_mm.TwoViews and PackInputs, and keep images uint8.'
+        )
     return stacked
 
 

@@ -6,7 +6,16 @@ from .random_crop import RandomCropAndFlip
 from .views import TwoViews
 
 __all__ = [
-    'ColorDistortion', 'ColorJitter', 'LoadImageFromFile', 'RandomCropAndFlip',
-    'RandomCutout', 'RandomGaussianBlur', 'RandomGaussianNoise', 'RandomGrayscale',
-    'RandomRotation', 'RandomSobel', 'TwoViews', 'UnreadableImage'
+    'ColorDistortion',
+    'ColorJitter',
+    'LoadImageFromFile',
+    'RandomCropAndFlip',
+    'RandomCutout',
+    'RandomGaussianBlur',
+    'RandomGaussianNoise',
+    'RandomGrayscale',
+    'RandomRotation',
+    'RandomSobel',
+    'TwoViews',
+    'UnreadableImage',
 ]

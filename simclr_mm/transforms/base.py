@@ -1,6 +1,7 @@
 """What the random transforms of one view have in common."""
+
 import math
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -18,31 +19,34 @@ def check_image(img: Any, owner: str) -> None:
     Raises:
         ValueError: img is not a uint8 array of shape (H, W, 3).
     """
-    if (isinstance(img, np.ndarray) and img.dtype == _UINT8 and img.ndim == 3
-            and img.shape[2] == 3 and img.size):
+    if (
+        isinstance(img, np.ndarray)
+        and img.dtype == _UINT8
+        and img.ndim == 3
+        and img.shape[2] == 3
+        and img.size
+    ):
         return
-    got = (f'{img.dtype} of shape {img.shape}'
-           if isinstance(img, np.ndarray) else type(img).__name__)
+    got = f'{img.dtype} of shape {img.shape}' if isinstance(img, np.ndarray) else type(img).__name__
     raise UserError(
         f"{owner}: results['img'] must be uint8 BGR in [0, 255] of shape (H, W, 3), "
         f"got {got}. Files: type='simclr_mm.LoadImageFromFile' without to_float32 "
-        f"gives that. Arrays: cv2.cvtColor(img, cv2.COLOR_GRAY2BGR) for a grey one, "
-        f"(255 * img).round().astype('uint8') for floats in [0, 1].")
+        f'gives that. Arrays: cv2.cvtColor(img, cv2.COLOR_GRAY2BGR) for a grey one, '
+        f"(255 * img).round().astype('uint8') for floats in [0, 1]."
+    )
 
 
 def check_prob(prob: float, owner: str, key: str = 'prob') -> None:
     if not 0 <= prob <= 1:
         raise UserError(
             f'{owner}: {key} must be a probability in [0, 1], got {prob}: write 0 for '
-            f'never, 1 for always.')
+            f'never, 1 for always.'
+        )
 
 
-def check_range(value: Any,
-                owner: str,
-                key: str,
-                example: tuple,
-                highest: float = math.inf,
-                zero: bool = False) -> None:
+def check_range(
+    value: Any, owner: str, key: str, example: tuple, highest: float = math.inf, zero: bool = False
+) -> None:
     """Raise unless ``value`` is a pair 0 < value[0] <= value[1] <= highest.
 
     Args:
@@ -57,7 +61,8 @@ def check_range(value: Any,
     if not (pair and 0 <= value[0] <= value[1] <= highest and (zero or value[0] > 0)):
         raise UserError(
             f'{owner}: {key} must be a pair with 0 {"<=" if zero else "<"} lowest <= '
-            f'highest <= {highest:g}, got {value}: write {key}={example}.')
+            f'highest <= {highest:g}, got {value}: write {key}={example}.'
+        )
 
 
 class RandomTransform(BaseTransform):
@@ -135,7 +140,7 @@ class DeviceTransform(RandomTransform):
         params = self.draw(*img.shape[:2], rng)
         return self.paint(img, params), params
 
-    def record(self, size: int, rng: RandomStream) -> Optional[dict]:
+    def record(self, size: int, rng: RandomStream) -> dict | None:
         """Draw what ``transform`` would draw, for an image of this side in pixels.
 
         Returns:

@@ -2,9 +2,11 @@
 
 n images, V views, T steps of a pipeline, S side of a view in pixels.
 """
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,13 +27,20 @@ class DrawnViews(NamedTuple):
         flips: (n, V) bool.
         steps: (n, V, T, STEP_WIDTH) float64, rows of ``encode_step``.
     """
+
     boxes: np.ndarray
     flips: np.ndarray
     steps: np.ndarray
 
 
-def draw_views(views: TwoViews, seeds: Sequence[int], epochs: Sequence[int],
-               images: Sequence[int], height: int, width: int) -> DrawnViews:
+def draw_views(
+    views: TwoViews,
+    seeds: Sequence[int],
+    epochs: Sequence[int],
+    images: Sequence[int],
+    height: int,
+    width: int,
+) -> DrawnViews:
     """Draw crop, flip and all steps, as TwoViews does for each image by itself.
 
     Args:
@@ -75,8 +84,7 @@ def make_views(views: TwoViews, images: np.ndarray, drawn: DrawnViews) -> np.nda
     numbers = zip(images, made, *(part.tolist() for part in drawn))
     for image, out, boxes, flips, steps in numbers:
         for v, pipeline in enumerate(views.pipelines):
-            view = resized_crop(image, boxes[v], views.size, views.interpolation,
-                                flips[v])
+            view = resized_crop(image, boxes[v], views.size, views.interpolation, flips[v])
             for transform, row in zip(pipeline, steps[v]):
                 params = decode_step(row)
                 if params is not None:

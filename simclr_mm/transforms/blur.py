@@ -1,6 +1,6 @@
 """Gaussian blur with the kernel that the reference code uses."""
+
 import math
-from typing import Optional
 
 import cv2
 import numpy as np
@@ -47,16 +47,16 @@ class RandomGaussianBlur(DeviceTransform):
         ValueError: a value outside its range.
     """
 
-    def __init__(self,
-                 prob: float = 0.5,
-                 sigma: tuple[float, float] = (0.1, 2.0),
-                 kernel: Optional[int] = None) -> None:
+    def __init__(
+        self, prob: float = 0.5, sigma: tuple[float, float] = (0.1, 2.0), kernel: int | None = None
+    ) -> None:
         super().__init__(prob)
         check_range(sigma, 'RandomGaussianBlur', 'sigma', (0.1, 2.0))
         if kernel is not None and (kernel < 1 or kernel % 2 == 0):
             raise UserError(
                 f'RandomGaussianBlur: kernel must be an odd number of pixels, got '
-                f'{kernel}: write None for 10 % of the side, or an odd number.')
+                f'{kernel}: write None for 10 % of the side, or an odd number.'
+            )
         self.sigma = sigma
         self.kernel = kernel
 

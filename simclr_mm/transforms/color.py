@@ -3,6 +3,7 @@
 PIL cuts the fraction off where OpenCV rounds. ``_FLOOR`` is added to turn one into the
 other; it is a little above -0.5 so that whole numbers stay what they are.
 """
+
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -104,41 +105,42 @@ class ColorJitter(DeviceTransform):
         ValueError: a value outside its range.
     """
 
-    def __init__(self,
-                 brightness: float,
-                 contrast: float,
-                 saturation: float,
-                 hue: float,
-                 prob: float = 1.0) -> None:
+    def __init__(
+        self, brightness: float, contrast: float, saturation: float, hue: float, prob: float = 1.0
+    ) -> None:
         super().__init__(prob)
         self.operations = {}  # name: function, lowest and highest factor
-        for name, function, width in (('brightness', adjust_brightness, brightness),
-                                      ('contrast', adjust_contrast, contrast),
-                                      ('saturation', adjust_saturation, saturation)):
+        for name, function, width in (
+            ('brightness', adjust_brightness, brightness),
+            ('contrast', adjust_contrast, contrast),
+            ('saturation', adjust_saturation, saturation),
+        ):
             if width < 0:
                 raise UserError(
                     f'{type(self).__name__}: {name} must be >= 0, got {width}: write 0 '
-                    f'to leave it alone, 0.8 for factors in [0.2, 1.8].')
+                    f'to leave it alone, 0.8 for factors in [0.2, 1.8].'
+                )
             self.operations[name] = function, max(0, 1 - width), 1 + width
         if not 0 <= hue <= 0.5:
             raise UserError(
                 f'{type(self).__name__}: hue must be in [0, 0.5], got {hue}: write 0.2 '
-                f'for up to a fifth of a turn of the colour circle either way.')
+                f'for up to a fifth of a turn of the colour circle either way.'
+            )
         self.operations['hue'] = adjust_hue, -hue, hue
 
     def draw(self, height: int, width: int, rng: RandomStream) -> dict:
         """The drawn factors by name, in the order of their application."""
         order = rng.permutation(4)
-        params = [(name, rng.uniform(low, high))
-                  for name, (_, low, high) in self.operations.items()]
+        params = [
+            (name, rng.uniform(low, high)) for name, (_, low, high) in self.operations.items()
+        ]
         return dict(params[k] for k in order)
 
     def draw_batch(self, height: int, width: int, streams: RandomStreams) -> dict:
         """The factors by name, (n,) each, and ``order``, (n, 4) places of the names."""
         order = streams.permutation(4)
         params = {
-            name: streams.uniform(low, high)
-            for name, (_, low, high) in self.operations.items()
+            name: streams.uniform(low, high) for name, (_, low, high) in self.operations.items()
         }
         return dict(params, order=order)
 
@@ -185,14 +187,14 @@ class ColorDistortion(BaseTransform):
         ValueError: a value outside its range.
     """
 
-    def __init__(self,
-                 strength: float = 1.0,
-                 jitter_prob: float = 0.8,
-                 gray_prob: float = 0.2) -> None:
+    def __init__(
+        self, strength: float = 1.0, jitter_prob: float = 0.8, gray_prob: float = 0.2
+    ) -> None:
         if not 0 <= strength <= 2.5:
             raise UserError(
                 f'ColorDistortion: strength must be in [0, 2.5], got {strength}: write '
-                f'1.0 for ImageNet, 0.5 for CIFAR-10, 0 for no jitter.')
+                f'1.0 for ImageNet, 0.5 for CIFAR-10, 0 for no jitter.'
+            )
         check_prob(jitter_prob, 'ColorDistortion', 'jitter_prob')
         check_prob(gray_prob, 'ColorDistortion', 'gray_prob')
         width = 0.8 * strength

@@ -1,4 +1,5 @@
 """Random resized crop: torchvision's boxes, PIL's antialiased resize."""
+
 import math
 
 import cv2
@@ -45,8 +46,13 @@ def sample_crop(
     return _largest_crop(height, width, ratio)
 
 
-def sample_crops(height: int, width: int, scale: tuple[float, float],
-                 ratio: tuple[float, float], streams: RandomStreams) -> np.ndarray:
+def sample_crops(
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    streams: RandomStreams,
+) -> np.ndarray:
     """As :func:`sample_crop`, for all images of a batch, which are of one size.
 
     Args:
@@ -79,8 +85,7 @@ def sample_crops(height: int, width: int, scale: tuple[float, float],
     return boxes
 
 
-def _largest_crop(height: int, width: int,
-                  ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+def _largest_crop(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
     """The largest central box whose width / height is in a range."""
     h, w = height, width
     if width / height < ratio[0]:
@@ -90,11 +95,13 @@ def _largest_crop(height: int, width: int,
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def resized_crop(img: np.ndarray,
-                 box: tuple[int, int, int, int],
-                 size: int,
-                 interpolation: str = 'bilinear',
-                 flip: bool = False) -> np.ndarray:
+def resized_crop(
+    img: np.ndarray,
+    box: tuple[int, int, int, int],
+    size: int,
+    interpolation: str = 'bilinear',
+    flip: bool = False,
+) -> np.ndarray:
     """Cut a box out and resize it as PIL does, antialiased where it shrinks.
 
     Args:
@@ -108,7 +115,7 @@ def resized_crop(img: np.ndarray,
         (S, S, 3) uint8, a new array.
     """
     top, left, h, w = box
-    crop = img[top:top + h, left:left + w]  # (h, w, 3)
+    crop = img[top : top + h, left : left + w]  # (h, w, 3)
     if interpolation == 'bilinear' and max(h, w) <= size:
         # Nothing to antialias: OpenCV is a fifth of a level from PIL and halves
         # the time of a whole view at 32 pixels. (Its bicubic is another kernel.)
@@ -121,5 +128,6 @@ def resized_crop(img: np.ndarray,
     images = torch.from_numpy(crop)  # (h, w, 3)
     images = images.as_strided((1, 3, h, w), (h * w * 3, 1, w * 3, 3))
     images = torch.nn.functional.interpolate(
-        images, (size, size), mode=interpolation, antialias=True)  # (1, 3, S, S)
+        images, (size, size), mode=interpolation, antialias=True
+    )  # (1, 3, S, S)
     return images[0].permute(1, 2, 0).contiguous().numpy()

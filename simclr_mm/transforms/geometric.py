@@ -4,7 +4,6 @@ Source: SimCLR, arXiv:2002.05709, Sec. 3 and Fig. 4 (rotation, cutout, Gaussian 
 Sobel filtering). The paper gives no parameters for them but the three rotations; what
 is chosen here says why. Colour distortion and blur have files of their own.
 """
-from typing import Optional
 
 import cv2
 import numpy as np
@@ -25,7 +24,7 @@ _ALMOST_ZERO = 1e-3
 _QUARTER_TURNS = {
     90: cv2.ROTATE_90_COUNTERCLOCKWISE,
     180: cv2.ROTATE_180,
-    270: cv2.ROTATE_90_CLOCKWISE
+    270: cv2.ROTATE_90_CLOCKWISE,
 }
 
 
@@ -43,9 +42,11 @@ def rotate(img: np.ndarray, degrees: float) -> np.ndarray:
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
     turned = cv2.warpAffine(
         img.astype(np.float32),
-        matrix, (width, height),
+        matrix,
+        (width, height),
         flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE)
+        borderMode=cv2.BORDER_REPLICATE,
+    )
     turned += _ALMOST_ZERO
     return turned.astype(np.uint8)
 
@@ -78,12 +79,13 @@ class RandomRotation(DeviceTransform):
         ValueError: degrees outside (0, 180].
     """
 
-    def __init__(self, degrees: Optional[float] = None, prob: float = 1.0) -> None:
+    def __init__(self, degrees: float | None = None, prob: float = 1.0) -> None:
         super().__init__(prob)
         if degrees is not None and not 0 < degrees <= 180:
             raise UserError(
                 f'RandomRotation: degrees must be in (0, 180], got {degrees}: write '
-                f'None for quarter turns, prob=0 for no rotation.')
+                f'None for quarter turns, prob=0 for no rotation.'
+            )
         self.degrees = degrees
 
     def draw(self, height: int, width: int, rng: RandomStream) -> dict:
@@ -121,7 +123,8 @@ class RandomCutout(DeviceTransform):
         if not 0 < ratio <= 1:
             raise UserError(
                 f'RandomCutout: ratio must be in (0, 1], got {ratio}: write the side '
-                f'of the square as a share of the image, such as 0.5.')
+                f'of the square as a share of the image, such as 0.5.'
+            )
         self.ratio = ratio
 
     def draw(self, height: int, width: int, rng: RandomStream) -> dict:
@@ -133,7 +136,7 @@ class RandomCutout(DeviceTransform):
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         top, left, side = params['top'], params['left'], params['side']
         img = img.copy()
-        img[max(0, top):top + side, max(0, left):left + side] = _MID_GRAY
+        img[max(0, top) : top + side, max(0, left) : left + side] = _MID_GRAY
         return img
 
 
@@ -170,9 +173,7 @@ class RandomGaussianNoise(DeviceTransform):
         ValueError: std is not a pair 0 <= lowest <= highest.
     """
 
-    def __init__(self,
-                 std: tuple[float, float] = (0.0, 25.0),
-                 prob: float = 1.0) -> None:
+    def __init__(self, std: tuple[float, float] = (0.0, 25.0), prob: float = 1.0) -> None:
         super().__init__(prob)
         check_range(std, 'RandomGaussianNoise', 'std', (0, 25), zero=True)
         self.std = std

@@ -1,6 +1,6 @@
 """Reading an image file, or saying which file cannot be read and why."""
+
 import io
-from typing import Optional
 
 import mmcv
 import mmengine.fileio as fileio
@@ -15,7 +15,7 @@ from simclr_mm.registry import TRANSFORMS
 _ENDINGS = {b'\xff\xd8': b'\xff\xd9', b'\x89PNG': b'IEND\xaeB`\x82'}
 # Second bytes of JPEG's SOF markers (ITU-T T.81, table B.1): C0 to CF without the
 # tables DHT, JPG and DAC.
-_START_OF_FRAME = set(range(0xc0, 0xd0)) - {0xc4, 0xc8, 0xcc}
+_START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 class UnreadableImage(UserError, OSError):
@@ -52,13 +52,13 @@ def is_cmyk(content: bytes) -> bool:
     if not content.startswith(b'\xff\xd8'):
         return False
     start = 2  # of a segment: marker (2), length with itself (2), body
-    while start + 10 <= len(content) and content[start] == 0xff:
+    while start + 10 <= len(content) and content[start] == 0xFF:
         if content[start + 1] in _START_OF_FRAME:
             return content[start + 9] == 4  # after precision (1), height and width (4)
-        if content[start + 1] == 0xff:  # a fill byte
+        if content[start + 1] == 0xFF:  # a fill byte
             start += 1
         else:
-            start += 2 + int.from_bytes(content[start + 2:start + 4], 'big')
+            start += 2 + int.from_bytes(content[start + 2 : start + 4], 'big')
     return False
 
 
@@ -88,7 +88,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         content = self._read(path)
         return content, self._decode(content, path)
 
-    def transform(self, results: dict) -> Optional[dict]:
+    def transform(self, results: dict) -> dict | None:
         path = str(results['img_path'])
         try:
             content = results.pop('img_bytes', None)
@@ -114,8 +114,9 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
             return fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError as error:
             raise UnreadableImage(
-                f'{path}: no such file. Check data_root, data_prefix and ann_file of '
-                f'the dataset.', path) from error
+                f'{path}: no such file. Check data_root, data_prefix and ann_file of the dataset.',
+                path,
+            ) from error
         except OSError as error:
             raise UnreadableImage(f'{path}: cannot be read: {error}', path) from error
 
@@ -133,5 +134,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         if img is None:
             raise UnreadableImage(
                 f'{path}: not an image, or one in a damaged or unknown format '
-                f'({len(content)} bytes).', path)
+                f'({len(content)} bytes).',
+                path,
+            )
         return img

@@ -1,5 +1,6 @@
 """The transforms after crop and flip, a list for each view."""
-from typing import Callable, Sequence
+
+from collections.abc import Callable, Sequence
 
 from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
@@ -8,8 +9,7 @@ from .base import DeviceTransform
 from .color import ColorDistortion
 
 
-def build_pipelines(transforms: Sequence, num_views: int,
-                    size: int) -> list[list[Callable]]:
+def build_pipelines(transforms: Sequence, num_views: int, size: int) -> list[list[Callable]]:
     """Build the ``transforms`` of TwoViews.
 
     Args:
@@ -30,19 +30,23 @@ def build_pipelines(transforms: Sequence, num_views: int,
         raise UserError(
             'TwoViews: transforms mixes transforms and lists of transforms: write one '
             'list for all views, or one list for each view (an empty one for a view '
-            'that is cropped and flipped only).')
+            'that is cropped and flipped only).'
+        )
     elif len(transforms) != num_views:
         raise UserError(
             f'TwoViews: transforms has {len(transforms)} pipelines, but num_views is '
             f'{num_views}: write {num_views} pipelines, or one flat list for all views.'
         )
-    pipelines = [[step for cfg in pipeline for step in _steps(TRANSFORMS.build(cfg))]
-                 for pipeline in transforms]
+    pipelines = [
+        [step for cfg in pipeline for step in _steps(TRANSFORMS.build(cfg))]
+        for pipeline in transforms
+    ]
     for step in sum(pipelines, []):
         if not is_foreign(step) and getattr(step, 'size', None) not in (None, size):
             raise UserError(
                 f'TwoViews: {type(step).__name__}(size={step.size}) among the '
-                f'transforms of views of {size} pixels: leave its size out.')
+                f'transforms of views of {size} pixels: leave its size out.'
+            )
     return pipelines
 
 
@@ -64,6 +68,4 @@ def is_foreign(transform: Callable) -> bool:
 
 def foreign_names(pipelines: Sequence[Sequence[Callable]]) -> list[str]:
     """Class names, each once."""
-    return sorted(
-        {type(step).__name__
-         for step in sum(pipelines, []) if is_foreign(step)})
+    return sorted({type(step).__name__ for step in sum(pipelines, []) if is_foreign(step)})

@@ -1,5 +1,4 @@
 """The crop of TwoViews as a transform of its own, for studies."""
-from typing import Optional
 
 import numpy as np
 
@@ -36,12 +35,14 @@ class RandomCropAndFlip(DeviceTransform):
         ValueError: a value outside its range.
     """
 
-    def __init__(self,
-                 size: Optional[int] = None,
-                 scale: tuple[float, float] = (0.08, 1.0),
-                 ratio: tuple[float, float] = (3 / 4, 4 / 3),
-                 flip_prob: float = 0.5,
-                 prob: float = 1.0) -> None:
+    def __init__(
+        self,
+        size: int | None = None,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip_prob: float = 0.5,
+        prob: float = 1.0,
+    ) -> None:
         super().__init__(prob)
         check_range(scale, 'RandomCropAndFlip', 'scale', (0.08, 1.0), highest=1)
         check_range(ratio, 'RandomCropAndFlip', 'ratio', (0.75, 1.33))
@@ -54,8 +55,7 @@ class RandomCropAndFlip(DeviceTransform):
     def transform(self, results: dict) -> dict:
         index = results.get('sample_idx')
         if 'rng' not in results and hasattr(index, 'seed'):
-            results['rng'], = view_streams(index.seed, index.epoch, index.place,
-                                           _BEFORE_VIEWS, 1)
+            (results['rng'],) = view_streams(index.seed, index.epoch, index.place, _BEFORE_VIEWS, 1)
         return super().transform(results)
 
     def draw(self, height: int, width: int, rng: RandomStream) -> dict:

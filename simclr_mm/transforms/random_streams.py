@@ -2,10 +2,11 @@
 
 n images of a batch.
 """
+
 import hashlib
 import os
 import struct
-from typing import Iterable, Sequence, Union
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -78,6 +79,7 @@ class RandomStreams(RandomStream):
     Args:
         blocks: (n, 42) words, uint32.
     """
+
     generator = None  # NumPy's would give all views the same numbers
 
     def __init__(self, blocks: np.ndarray) -> None:
@@ -93,7 +95,7 @@ class RandomStreams(RandomStream):
         self.__init__(_words(_hash(block.tobytes(), 1) for block in self._block)[:, 0])
         return self.next_word()
 
-    def integers(self, high: Union[int, np.ndarray]) -> np.ndarray:
+    def integers(self, high: int | np.ndarray) -> np.ndarray:
         words = self.next_word().astype(np.uint64) * np.asarray(high, np.uint64)
         return (words >> np.uint64(32)).astype(np.int64)
 
@@ -103,8 +105,7 @@ class RandomStreams(RandomStream):
         return keys.argsort(axis=1, kind='stable')
 
 
-def view_streams(seed: int, epoch: int, image: int, view: int,
-                 count: int) -> list[RandomStream]:
+def view_streams(seed: int, epoch: int, image: int, view: int, count: int) -> list[RandomStream]:
     """The streams of one view: of its crop, and of each step after it.
 
     Args:
@@ -116,18 +117,18 @@ def view_streams(seed: int, epoch: int, image: int, view: int,
     """
     blocks = _blocks_of(seed, epoch, image, view, count)
     starts = range(0, len(blocks), _BLOCK)
-    return [RandomStream(blocks[start:start + _BLOCK]) for start in starts]
+    return [RandomStream(blocks[start : start + _BLOCK]) for start in starts]
 
 
-def batch_streams(seeds: Sequence[int], epochs: Sequence[int], images: Sequence[int],
-                  view: int, count: int) -> list[RandomStreams]:
+def batch_streams(
+    seeds: Sequence[int], epochs: Sequence[int], images: Sequence[int], view: int, count: int
+) -> list[RandomStreams]:
     """:func:`view_streams` of one view of n images.
 
     Args:
         seeds: (n,), as the next two.
     """
-    words = _words(
-        _blocks_of(*address, view, count) for address in zip(seeds, epochs, images))
+    words = _words(_blocks_of(*address, view, count) for address in zip(seeds, epochs, images))
     return [RandomStreams(words[:, k]) for k in range(count)]
 
 

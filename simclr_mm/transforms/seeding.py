@@ -1,7 +1,8 @@
 """Randomness of transforms that draw from the global generators."""
+
 import contextlib
 import random
-from typing import Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch

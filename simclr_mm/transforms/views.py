@@ -1,8 +1,9 @@
 """V random views of one image: crop, flip, and a pipeline for each view."""
+
 import contextlib
 import logging
 import secrets
-from typing import Optional, Sequence, Union
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -80,24 +81,26 @@ class TwoViews(BaseTransform):
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         flip_prob: float = 0.5,
         interpolation: str = 'bilinear',
-        transforms: Sequence[Union[dict, Sequence[dict]]] = (),
+        transforms: Sequence[dict | Sequence[dict]] = (),
         augment: str = 'worker',
     ) -> None:
         if not isinstance(size, int) or size < 1:
             raise UserError(
                 f'TwoViews: size must be a whole number of pixels above 0, got {size}: '
-                f'write 224 for ImageNet, 32 for CIFAR-10.')
+                f'write 224 for ImageNet, 32 for CIFAR-10.'
+            )
         if num_views < 2:
             raise UserError(
                 f'TwoViews: num_views must be at least 2, got {num_views}: the loss '
-                f'compares views of one image.')
+                f'compares views of one image.'
+            )
         check_range(scale, 'TwoViews', 'scale', (0.08, 1.0), highest=1)
         check_range(ratio, 'TwoViews', 'ratio', (0.75, 1.33))
         check_prob(flip_prob, 'TwoViews', 'flip_prob')
         if interpolation not in INTERPOLATIONS:
             raise UserError(
-                f'TwoViews: interpolation must be one of {INTERPOLATIONS}, got '
-                f'{interpolation!r}.')
+                f'TwoViews: interpolation must be one of {INTERPOLATIONS}, got {interpolation!r}.'
+            )
         self.size = size
         self.num_views = num_views
         self.scale = scale
@@ -113,23 +116,26 @@ class TwoViews(BaseTransform):
 
     def _choose_device(self, augment: str) -> bool:
         if augment not in ('worker', 'device', 'auto'):
-            raise UserError(f"TwoViews: augment must be 'worker', 'device' or 'auto', "
-                             f'got {augment!r}.')
+            raise UserError(
+                f"TwoViews: augment must be 'worker', 'device' or 'auto', got {augment!r}."
+            )
         if augment == 'worker' or (augment == 'auto' and not torch.cuda.is_available()):
             return False
         others = foreign_names(self.pipelines)
         if not others:
             return True
-        reason = (f'{", ".join(others)} cannot run on the device, which takes the '
-                  f'random transforms of simclr_mm alone')
+        reason = (
+            f'{", ".join(others)} cannot run on the device, which takes the '
+            f'random transforms of simclr_mm alone'
+        )
         if augment == 'device':
-            raise UserError(f"TwoViews: {reason}: write augment='worker' or 'auto', "
-                             f'or leave them out.')
+            raise UserError(
+                f"TwoViews: {reason}: write augment='worker' or 'auto', or leave them out."
+            )
         print_log(f'TwoViews: {reason}: the workers augment.', logger='current')
         return False
 
-    def batch(self, images: np.ndarray,
-              indices: Sequence[int]) -> Union[torch.Tensor, ViewsToMake]:
+    def batch(self, images: np.ndarray, indices: Sequence[int]) -> torch.Tensor | ViewsToMake:
         """The views of n images at once, those that each has by itself.
 
         Args:
@@ -154,10 +160,11 @@ class TwoViews(BaseTransform):
             if self._make(dict(img=image, sample_idx=index), out) is None:
                 raise UserError(
                     f'TwoViews: a transform gave up image {int(index)} of a batch, '
-                    f'which cannot do without it: write batched=False in the dataset.')
+                    f'which cannot do without it: write batched=False in the dataset.'
+                )
         return torch.from_numpy(views)
 
-    def transform(self, results: dict) -> Optional[dict]:
+    def transform(self, results: dict) -> dict | None:
         check_image(results['img'], 'TwoViews')
         if self.on_device:
             results['img'], params = self._leave_to_device(results)
@@ -175,7 +182,7 @@ class TwoViews(BaseTransform):
     def _shape(self) -> tuple[int, int, int, int]:
         return self.num_views, 3, self.size, self.size
 
-    def _make(self, results: dict, out: np.ndarray) -> Optional[list[dict]]:
+    def _make(self, results: dict, out: np.ndarray) -> list[dict] | None:
         """Crop, flip and augment.
 
         Args:
@@ -189,8 +196,7 @@ class TwoViews(BaseTransform):
         for v, pipeline in enumerate(self.pipelines):
             crop, *streams = self._streams(results.get('sample_idx'), v)
             img, drawn = self._crop_and_flip(results['img'], crop)
-            view = dict(
-                results, img=img, img_shape=img.shape[:2], view_params_one=drawn)
+            view = dict(results, img=img, img_shape=img.shape[:2], view_params_one=drawn)
             with seeded_globals(streams[-1]) if self.foreign[v] else _AS_IT_IS:
                 for transform, view['rng'] in zip(pipeline, streams):
                     view = transform(view)
@@ -219,7 +225,7 @@ class TwoViews(BaseTransform):
         # A tensor, because PackInputs takes an array of three axes for an image.
         return [crops, torch.from_numpy(steps)], params
 
-    def _streams(self, index: Optional[int], view: int) -> list[RandomStream]:
+    def _streams(self, index: int | None, view: int) -> list[RandomStream]:
         """A stream for the crop, one for each step, one for others' transforms."""
         count = 1 + len(self.pipelines[view]) + self.foreign[view]
         if hasattr(index, 'seed'):
@@ -248,11 +254,11 @@ class TwoViews(BaseTransform):
                 "indices: write sampler=dict(type='simclr_mm.ResumableSampler') in the "
                 'dataloader, and ConcatDataset or RepeatDataset around datasets.',
                 logger='current',
-                level=logging.WARNING)
+                level=logging.WARNING,
+            )
         self._warned = True
 
-    def _crop_and_flip(self, img: np.ndarray,
-                       rng: RandomStream) -> tuple[np.ndarray, dict]:
+    def _crop_and_flip(self, img: np.ndarray, rng: RandomStream) -> tuple[np.ndarray, dict]:
         """A view (S, S, 3) of an image (H, W, 3), and what was drawn for it."""
         flip = rng.random() < self.flip_prob
         box = sample_crop(*img.shape[:2], self.scale, self.ratio, rng)
@@ -265,4 +271,5 @@ class TwoViews(BaseTransform):
             raise UserError(
                 f'TwoViews: the transforms of view {view} made the image '
                 f'{img.shape[0]} x {img.shape[1]} pixels: they must keep size, '
-                f'{self.size} x {self.size}.')
+                f'{self.size} x {self.size}.'
+            )

@@ -1,5 +1,6 @@
 """Histograms of crops, without colour distortion beside with it."""
-from typing import Sequence
+
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,9 +10,14 @@ from .style import COLOURS, new_figure, save, style
 HIGHEST = 25  # percent; a dark or a bright crop has half its values in one bin
 
 
-def plot_crop_histograms(path: str, histograms: np.ndarray, overlaps: np.ndarray,
-                         images: Sequence[str], kinds: Sequence[str],
-                         title: str) -> None:
+def plot_crop_histograms(
+    path: str,
+    histograms: np.ndarray,
+    overlaps: np.ndarray,
+    images: Sequence[str],
+    kinds: Sequence[str],
+    title: str,
+) -> None:
     """Write a row for each image, a line for each crop, the same axes everywhere.
 
     Args:
@@ -26,14 +32,14 @@ def plot_crop_histograms(path: str, histograms: np.ndarray, overlaps: np.ndarray
     with style():
         figure = new_figure(11, 1.4 + 2.6 * len(histograms))
         figure.suptitle(title)
-        grid = figure.subplots(
-            len(histograms), 2, sharex=True, sharey=True, squeeze=False)
+        grid = figure.subplots(len(histograms), 2, sharex=True, sharey=True, squeeze=False)
         for row, name in enumerate(images):
             for column, kind in enumerate(kinds):
                 axes = grid[row, column]
                 _plot_crops(axes, histograms[row, column])
-                axes.set_title(f'{name}, {kind}: two crops share '
-                               f'{100 * overlaps[row, column]:.0f} %')
+                axes.set_title(
+                    f'{name}, {kind}: two crops share {100 * overlaps[row, column]:.0f} %'
+                )
             grid[row, 0].set_ylabel('share of values [%]')
         if 100 * histograms.max() > HIGHEST:
             grid[0, 0].set_ylim(0, HIGHEST)

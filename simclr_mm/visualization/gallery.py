@@ -1,5 +1,6 @@
 """Query images and what was found for them."""
-from typing import Sequence, Union
+
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,9 +14,14 @@ _SIDE = 160  # pixels of a thumbnail
 _NAME = 22  # characters that fit under one
 
 
-def plot_gallery(path: str, queries: Sequence[str], names: Sequence[Sequence[str]],
-                 paths: Sequence[Sequence[str]],
-                 similarities: Sequence[Sequence[float]], title: str) -> None:
+def plot_gallery(
+    path: str,
+    queries: Sequence[str],
+    names: Sequence[Sequence[str]],
+    paths: Sequence[Sequence[str]],
+    similarities: Sequence[Sequence[float]],
+    title: str,
+) -> None:
     """Write a row for each query: the query, then the images found for it.
 
     Args:
@@ -35,13 +41,12 @@ def plot_gallery(path: str, queries: Sequence[str], names: Sequence[Sequence[str
         for axes, query, *found in zip(grid, queries, names, paths, similarities):
             _show(axes[0], query, 'query', query)
             _frame(axes[0])
-            for rank, (place, name, file, value) in enumerate(
-                    zip(axes[1:], *found), start=1):
+            for rank, (place, name, file, value) in enumerate(zip(axes[1:], *found), start=1):
                 _show(place, file, f'{rank}.  cos {value:.3f}', name)
         save(figure, path)
 
 
-def thumbnail(image: Union[str, np.ndarray], side: int = _SIDE) -> np.ndarray:
+def thumbnail(image: str | np.ndarray, side: int = _SIDE) -> np.ndarray:
     """An RGB picture of at most side x side pixels, its shape kept.
 
     Args:
@@ -74,5 +79,5 @@ def _shortened(name: str) -> str:
     parts = name.replace('\\', '/').split('/')[-2:]
     half = _NAME // 2 - 1
     return '\n'.join(
-        part if len(part) <= _NAME else f'{part[:half]}...{part[-half:]}'
-        for part in parts)
+        part if len(part) <= _NAME else f'{part[:half]}...{part[-half:]}' for part in parts
+    )

@@ -1,5 +1,6 @@
 """A table of numbers as colours, the numbers written in."""
-from typing import Sequence
+
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.patches import Rectangle
@@ -7,13 +8,15 @@ from matplotlib.patches import Rectangle
 from .style import COLOURS, new_figure, save, style
 
 
-def plot_heat_map(path: str,
-                  values: np.ndarray,
-                  rows: Sequence[str],
-                  columns: Sequence[str],
-                  labels: Sequence[str],
-                  title: str,
-                  with_mean: bool = False) -> None:
+def plot_heat_map(
+    path: str,
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    labels: Sequence[str],
+    title: str,
+    with_mean: bool = False,
+) -> None:
     """Write a heat map; a frame marks the highest number.
 
     Args:
@@ -50,10 +53,10 @@ def plot_heat_map(path: str,
                     f'{value:.1f}',
                     ha='center',
                     va='center',
-                    color='white' if dark else 'black')
+                    color='white' if dark else 'black',
+                )
         if with_mean:
             axes.axvline(len(columns) - 1.5, color='white', linewidth=5)
         corner = highest[1] - 0.46, highest[0] - 0.46
-        axes.add_patch(
-            Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=COLOURS[5], lw=3))
+        axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=COLOURS[5], lw=3))
         save(figure, path)

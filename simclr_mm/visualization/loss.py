@@ -1,14 +1,15 @@
 """The training loss of a run over its iterations."""
+
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import List, Sequence, Union
 
 from matplotlib.axes import Axes
 
 from .style import COLOURS
 
 
-def read_log(path: Union[str, Path]) -> List[dict]:
+def read_log(path: str | Path) -> list[dict]:
     """The entries of a ``vis_data/scalars.json``, oldest first.
 
     A last line that was cut short, because the run was killed, is left out.
@@ -24,7 +25,7 @@ def read_log(path: Union[str, Path]) -> List[dict]:
     return entries
 
 
-def read_scalars(path: Union[str, Path]) -> List[dict]:
+def read_scalars(path: str | Path) -> list[dict]:
     """:func:`read_log` without validations."""
     return [entry for entry in read_log(path) if 'loss' in entry]
 

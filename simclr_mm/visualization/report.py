@@ -1,5 +1,6 @@
 """One picture of a run: its loss, its views and a map of its features."""
-from typing import Sequence
+
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,9 +10,15 @@ from .scatter import plot_map, project
 from .style import new_figure, save, style
 
 
-def plot_report(path: str, scalars: Sequence[dict], views: np.ndarray,
-                features: np.ndarray, labels: np.ndarray, classes: Sequence[str],
-                title: str) -> None:
+def plot_report(
+    path: str,
+    scalars: Sequence[dict],
+    views: np.ndarray,
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    title: str,
+) -> None:
     """Write the loss curve, pairs of views and a 2-D map of features as one PNG.
 
     Args:
@@ -37,8 +44,7 @@ def plot_report(path: str, scalars: Sequence[dict], views: np.ndarray,
 
 
 def _plot_views(axes: Axes, views: np.ndarray) -> None:
-    padded = np.pad(
-        views, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+    padded = np.pad(views, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
     grid = np.concatenate([np.concatenate(list(row), axis=1) for row in padded])
     axes.imshow(grid)
     axes.set(title='views,\none image a row', xticks=[], yticks=[])

@@ -1,5 +1,6 @@
 """Features as points in the plane, coloured by class."""
-from typing import Sequence
+
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,22 +41,27 @@ def project(features: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
         return PCA(2, random_state=seed).fit_transform(features)
     if method == 'tsne':
         perplexity = min(30, (len(features) - 1) / 3)
-        return TSNE(
-            init='pca', perplexity=perplexity,
-            random_state=seed).fit_transform(features)
+        return TSNE(init='pca', perplexity=perplexity, random_state=seed).fit_transform(features)
     try:
         from umap import UMAP
     except ImportError as error:
-        raise UserError("UMAP needs umap-learn: pip install 'simclr_mm[plots]' or pip "
-                         'install umap-learn, or take t-SNE') from error
+        raise UserError(
+            "UMAP needs umap-learn: pip install 'simclr_mm[plots]' or pip "
+            'install umap-learn, or take t-SNE'
+        ) from error
     neighbours = min(15, len(features) - 1)
     # One job, or UMAP says with every seed that it takes one.
-    return UMAP(
-        n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(features)
+    return UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(features)
 
 
-def plot_scatter(path: str, points: np.ndarray, labels: np.ndarray,
-                 classes: Sequence[str], method: str, title: str) -> None:
+def plot_scatter(
+    path: str,
+    points: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    method: str,
+    title: str,
+) -> None:
     """Write a map of features with a legend of classes and their counts.
 
     Args:
@@ -74,35 +80,34 @@ def plot_scatter(path: str, points: np.ndarray, labels: np.ndarray,
         save(figure, path)
 
 
-def plot_map(axes: Axes, points: np.ndarray, labels: np.ndarray, classes: Sequence[str],
-             method: str) -> None:
+def plot_map(
+    axes: Axes, points: np.ndarray, labels: np.ndarray, classes: Sequence[str], method: str
+) -> None:
     """Draw what :func:`plot_scatter` writes."""
     counts = np.bincount(labels, minlength=max(1, len(classes)))
     largest = np.argsort(-counts, kind='stable')[:_LEGEND]
     rest = ~np.isin(labels, largest)
     if rest.any():
-        _points(axes, points[rest], '#DDDDDD', 'o',
-                f'{len(np.unique(labels[rest]))} more classes ({rest.sum()})')
+        _points(
+            axes,
+            points[rest],
+            '#DDDDDD',
+            'o',
+            f'{len(np.unique(labels[rest]))} more classes ({rest.sum()})',
+        )
     for place, label in enumerate(sorted(largest)):
         name = classes[label] if len(classes) > 1 else 'images'
         if counts[label]:
-            _points(axes, points[labels == label], *mark(place),
-                    f'{name} ({counts[label]})')
+            _points(axes, points[labels == label], *mark(place), f'{name} ({counts[label]})')
     name = _NAMES[method]
-    axes.set(
-        xlabel=f'{name} 1 (no unit)',
-        ylabel=f'{name} 2 (no unit)',
-        xticks=[],
-        yticks=[])
+    axes.set(xlabel=f'{name} 1 (no unit)', ylabel=f'{name} 2 (no unit)', xticks=[], yticks=[])
     if len(classes) > 1:
-        legend = axes.legend(
-            title='class (images)', loc='center left', bbox_to_anchor=(1, 0.5))
+        legend = axes.legend(title='class (images)', loc='center left', bbox_to_anchor=(1, 0.5))
         for handle in legend.legend_handles:
             handle.set_sizes([_IN_LEGEND])
 
 
-def _points(axes: Axes, points: np.ndarray, colour: str, marker: str,
-            label: str) -> None:
+def _points(axes: Axes, points: np.ndarray, colour: str, marker: str, label: str) -> None:
     size = float(np.clip(20000 / max(1, len(points)), 9, 36))
     axes.scatter(
         *points.T,
@@ -112,4 +117,5 @@ def _points(axes: Axes, points: np.ndarray, colour: str, marker: str,
         label=label,
         alpha=0.85,
         edgecolors='#444444',
-        linewidths=0.3)
+        linewidths=0.3,
+    )

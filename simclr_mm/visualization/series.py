@@ -1,5 +1,6 @@
 """One number for each of a few settings: lines, or bars in groups."""
-from typing import Dict, Sequence
+
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,11 +9,12 @@ from .style import COLOURS, MARKERS, new_figure, save, style
 
 # What one line, or one colour of bars, stands for, and its numbers: by place on x, or
 # by None for one that belongs to no place.
-Series = Dict[str, Dict[object, float]]
+Series = dict[str, dict[object, float]]
 
 
-def plot_lines(path: str, series: Series, places: Sequence, labels: Sequence[str],
-               title: str) -> None:
+def plot_lines(
+    path: str, series: Series, places: Sequence, labels: Sequence[str], title: str
+) -> None:
     """Write a line for each series, over places an equal step apart.
 
     Args:
@@ -28,17 +30,20 @@ def plot_lines(path: str, series: Series, places: Sequence, labels: Sequence[str
         for k, (name, numbers) in enumerate(series.items()):
             there = [k for k, place in enumerate(places) if place in numbers]
             axes.plot(
-                there, [numbers[places[k]] for k in there],
+                there,
+                [numbers[places[k]] for k in there],
                 color=COLOURS[k % len(COLOURS)],
                 marker=MARKERS[k % len(MARKERS)],
-                label=name)
+                label=name,
+            )
         _finish(axes, places, labels, len(series))
         figure.suptitle(title)
         save(figure, path)
 
 
-def plot_bars(path: str, series: Series, places: Sequence, labels: Sequence[str],
-              title: str) -> None:
+def plot_bars(
+    path: str, series: Series, places: Sequence, labels: Sequence[str], title: str
+) -> None:
     """Write groups of bars, a colour for each series; they do not start at zero.
 
     Args:
@@ -56,8 +61,7 @@ def plot_bars(path: str, series: Series, places: Sequence, labels: Sequence[str]
         for name, numbers in series.items():
             if None in numbers:
                 label = f'{name} ({numbers[None]:.1f})'
-                axes.axhline(
-                    numbers[None], color=colours[name], linestyle='--', label=label)
+                axes.axhline(numbers[None], color=colours[name], linestyle='--', label=label)
         bars = {name: row for name, row in series.items() if None not in row}
         _draw_bars(axes, bars, places, colours)
         every = [value for row in series.values() for value in row.values()]
@@ -72,8 +76,7 @@ def plot_bars(path: str, series: Series, places: Sequence, labels: Sequence[str]
         save(figure, path)
 
 
-def _draw_bars(axes: Axes, bars: Series, places: Sequence, colours: Dict[str,
-                                                                         str]) -> None:
+def _draw_bars(axes: Axes, bars: Series, places: Sequence, colours: dict[str, str]) -> None:
     """Bars of a place stand side by side, without gaps for numbers that miss."""
     named = set()
     for x, place in enumerate(places):
@@ -86,7 +89,8 @@ def _draw_bars(axes: Axes, bars: Series, places: Sequence, colours: Dict[str,
                 bars[name][place],
                 0.92 * width,
                 color=colours[name],
-                label=None if name in named else name)
+                label=None if name in named else name,
+            )
             named.add(name)
             # On white, because a dashed line may run there.
             axes.bar_label(
@@ -94,7 +98,8 @@ def _draw_bars(axes: Axes, bars: Series, places: Sequence, colours: Dict[str,
                 fmt='%.1f',
                 fontsize=8,
                 padding=2,
-                bbox=dict(facecolor='white', edgecolor='none', pad=0.3))
+                bbox=dict(facecolor='white', edgecolor='none', pad=0.3),
+            )
 
 
 def _finish(axes: Axes, places: Sequence, labels: Sequence[str], count: int) -> None:

@@ -2,7 +2,8 @@
 
 n images, V views, d width of the features.
 """
-from typing import Sequence, Tuple
+
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from .style import COLOURS, new_figure, save, style
 
 
-def pair_similarities(features: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def pair_similarities(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cosines of all pairs of views.
 
     Args:
@@ -30,8 +31,9 @@ def pair_similarities(features: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     return cosines[same], cosines[~same]
 
 
-def plot_similarities(path: str, panels: Sequence[Tuple[str, np.ndarray, np.ndarray]],
-                      title: str) -> None:
+def plot_similarities(
+    path: str, panels: Sequence[tuple[str, np.ndarray, np.ndarray]], title: str
+) -> None:
     """Write histograms of positives against negatives, a panel for each kind.
 
     Args:
@@ -42,8 +44,7 @@ def plot_similarities(path: str, panels: Sequence[Tuple[str, np.ndarray, np.ndar
     with style():
         figure = new_figure(6.2 * len(panels), 4.8)
         figure.suptitle(title)
-        for axes, panel in zip(
-                figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
             _histogram(axes, *panel)
         save(figure, path)
 
@@ -54,12 +55,13 @@ def separation(positives: np.ndarray, negatives: np.ndarray) -> float:
     return float(roc_auc_score(truth, np.concatenate([positives, negatives])))
 
 
-def _histogram(axes: Axes, name: str, positives: np.ndarray,
-               negatives: np.ndarray) -> None:
+def _histogram(axes: Axes, name: str, positives: np.ndarray, negatives: np.ndarray) -> None:
     lowest = min(positives.min(), negatives.min())
     bins = np.linspace(lowest, max(1, positives.max()), 41)
-    kinds = (('negatives: views of different images', negatives, COLOURS[1]),
-             ('positives: two views of one image', positives, COLOURS[0]))
+    kinds = (
+        ('negatives: views of different images', negatives, COLOURS[1]),
+        ('positives: two views of one image', positives, COLOURS[0]),
+    )
     for label, values, colour in kinds:
         mean = round(float(values.mean()), 2) + 0.0  # no "-0.00"
         axes.hist(
@@ -68,10 +70,13 @@ def _histogram(axes: Axes, name: str, positives: np.ndarray,
             weights=np.full(len(values), 100 / len(values)),
             color=colour,
             alpha=0.6,
-            label=f'{label}\n{len(values):,} pairs, mean {mean:.2f}')
+            label=f'{label}\n{len(values):,} pairs, mean {mean:.2f}',
+        )
         axes.axvline(mean, color=colour, linestyle='--', linewidth=2)
-    axes.set_title(f'{name}: a positive beats a negative in '
-                   f'{100 * separation(positives, negatives):.1f} % of cases')
+    axes.set_title(
+        f'{name}: a positive beats a negative in '
+        f'{100 * separation(positives, negatives):.1f} % of cases'
+    )
     axes.set_xlabel('cosine similarity (dashed: mean)')
     axes.set_ylabel('share of the pairs of each kind [%]')
     axes.legend(loc='upper left', framealpha=1)

@@ -2,9 +2,11 @@
 
 V views, S side of a view in pixels.
 """
+
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Dict, List, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -29,10 +31,11 @@ class Views:
         views: (V, S, S, 3) uint8 RGB.
         params: For each view what was drawn, as TwoViews writes ``view_params``.
     """
+
     index: int
     original: np.ndarray
     views: np.ndarray
-    params: List[Dict[str, Any]]
+    params: list[dict[str, Any]]
 
 
 def make_views(dataset: Dataset, index: int, seed: int, epoch: int = 0) -> Views:
@@ -50,14 +53,18 @@ def make_views(dataset: Dataset, index: int, seed: int, epoch: int = 0) -> Views
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
     places = [p for p, each in enumerate(transforms) if isinstance(each, TwoViews)]
     if not places:
-        raise UserError('train_dataloader.dataset.pipeline has no simclr_mm.TwoViews, '
-                         'so there are no views to show: take a pretraining config')
+        raise UserError(
+            'train_dataloader.dataset.pipeline has no simclr_mm.TwoViews, '
+            'so there are no views to show: take a pretraining config'
+        )
     if not 0 <= index < len(dataset):
-        raise UserError(f'there is no image {index}: the dataset has {len(dataset)}, '
-                         f'from 0 to {len(dataset) - 1}')
+        raise UserError(
+            f'there is no image {index}: the dataset has {len(dataset)}, '
+            f'from 0 to {len(dataset) - 1}'
+        )
     results = dataset.get_data_info(index)
     results['sample_idx'] = SampleIndex(index, seed, epoch)
-    results = Compose(transforms[:places[0]])(results)
+    results = Compose(transforms[: places[0]])(results)
     original = results['img'][..., ::-1].copy()  # (H, W, 3) RGB
     two_views = copy.copy(transforms[places[0]])
     two_views.on_device = False  # the same views, made here
@@ -87,12 +94,11 @@ def plot_views(path: str, samples: Sequence[Views], title: str) -> None:
         save(figure, path)
 
 
-def describe(params: Dict[str, Any]) -> List[str]:
+def describe(params: dict[str, Any]) -> list[str]:
     """What was drawn for one view, a line for each transform that was applied."""
     top, left, height, width = params['crop']
     lines = [
-        f'crop {width} x {height} px at ({left}, {top})' +
-        (', flipped' if params['flip'] else '')
+        f'crop {width} x {height} px at ({left}, {top})' + (', flipped' if params['flip'] else '')
     ]
     for name, drawn in params.items():
         if name in ('crop', 'flip') or drawn is None:
@@ -100,7 +106,7 @@ def describe(params: Dict[str, Any]) -> List[str]:
         values = [f'{k} {_number(value)}' for k, value in drawn.items()]
         name = name.removeprefix('Random')
         if len(values) > 2:
-            lines += [', '.join(values[k:k + 2]) for k in range(0, len(values), 2)]
+            lines += [', '.join(values[k : k + 2]) for k in range(0, len(values), 2)]
         else:
             lines.append(f'{name} {", ".join(values)}'.strip())
     return lines if len(lines) > 1 else [*lines, 'nothing else']
@@ -114,12 +120,14 @@ def _show_original(axes: Axes, sample: Views) -> None:
     axes.imshow(sample.original)
     for v, params in enumerate(sample.params):
         top, left, height, width = params['crop']
-        box = Rectangle((left - 0.5, top - 0.5),
-                        width,
-                        height,
-                        fill=False,
-                        edgecolor=COLOURS[v % len(COLOURS)],
-                        linewidth=2.5)
+        box = Rectangle(
+            (left - 0.5, top - 0.5),
+            width,
+            height,
+            fill=False,
+            edgecolor=COLOURS[v % len(COLOURS)],
+            linewidth=2.5,
+        )
         axes.add_patch(box)
     height, width = sample.original.shape[:2]
     axes.set(title=f'image {sample.index}', xticks=[], yticks=[])

@@ -1,4 +1,5 @@
 """A checkpoint alone is enough to build its model."""
+
 import argparse
 
 import pytest
@@ -32,8 +33,11 @@ def test_by_the_stored_config_a_name_or_a_file(saved, tmp_path):
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         expected = model.extract_feat(images)
-        for loaded in (load_encoder(with_config), load_encoder(without, NAME),
-                       load_encoder(without, tmp_path / 'config.py')):
+        for loaded in (
+            load_encoder(with_config),
+            load_encoder(without, NAME),
+            load_encoder(without, tmp_path / 'config.py'),
+        ):
             assert torch.equal(loaded.extract_feat(images), expected)
 
 

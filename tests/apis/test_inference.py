@@ -1,4 +1,5 @@
 """One picture gives one result, whichever way it comes in."""
+
 from pathlib import Path
 
 import mmcv
@@ -25,8 +26,7 @@ def simclr():
 @pytest.fixture(scope='module')
 def classifier():
     torch.manual_seed(0)
-    return get_model(
-        'r18_8xb512-linear-coslr-90e_in1k', head=dict(in_channels=64), **THIN)
+    return get_model('r18_8xb512-linear-coslr-90e_in1k', head=dict(in_channels=64), **THIN)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_red_image_by_every_way(simclr, tmp_path):
         expected = simclr.extract_feat(tensor.expand(1, 3, 224, 224))[0].numpy()
     for image in (path, str(path), red_bgr, Image.open(path)):
         feature = inference_model(simclr, image)['feature']
-        assert feature.shape == (64, )
+        assert feature.shape == (64,)
         np.testing.assert_allclose(feature, expected, atol=1e-5)
     theirs = FeatureExtractor(simclr)(str(path))[0].numpy()
     np.testing.assert_allclose(theirs, expected, atol=1e-5)
@@ -81,7 +81,8 @@ def test_other_modes_of_pil(simclr, photograph, tmp_path, mode):
     np.testing.assert_allclose(
         inference_model(simclr, Image.open(path))['feature'],
         inference_model(simclr, path)['feature'],
-        atol=1e-5)
+        atol=1e-5,
+    )
 
 
 def test_a_class_is_mmpretrains(classifier, photograph):
@@ -102,8 +103,7 @@ def test_classes_without_names(classifier, photograph, monkeypatch):
 def test_a_model_left_in_training_mode(simclr, photograph):
     expected = inference_model(simclr, photograph)['feature']
     simclr.train()
-    np.testing.assert_array_equal(
-        inference_model(simclr, photograph)['feature'], expected)
+    np.testing.assert_array_equal(inference_model(simclr, photograph)['feature'], expected)
 
 
 def test_a_name_needs_published_weights(photograph):
@@ -151,8 +151,7 @@ def test_a_folder_at_any_depth(simclr, photograph, tmp_path):
     (tmp_path / 'text.txt').write_text('not an image')
     assert image_paths(tmp_path) == [photograph, str(tmp_path / 'b' / 'c' / 'red.png')]
     inferencer = FeatureInferencer(simclr)
-    np.testing.assert_array_equal(
-        inferencer(tmp_path), inferencer(image_paths(tmp_path)))
+    np.testing.assert_array_equal(inferencer(tmp_path), inferencer(image_paths(tmp_path)))
     (tmp_path / 'b' / 'c' / 'red.png').write_bytes(b'x')
     with pytest.raises(UnreadableImage, match='red.png'):
         inferencer(str(tmp_path))
@@ -173,7 +172,8 @@ def test_compiled_features_are_the_same(simclr, photograph, monkeypatch):
     compiled = FeatureInferencer(simclr, compile=True)
     assert compiled.extract is not simclr.extract_feat
     np.testing.assert_allclose(
-        compiled(photograph), FeatureInferencer(simclr)(photograph), atol=1e-6)
+        compiled(photograph), FeatureInferencer(simclr)(photograph), atol=1e-6
+    )
 
 
 def test_features_of_a_classifier(classifier, photograph):
@@ -182,15 +182,15 @@ def test_features_of_a_classifier(classifier, photograph):
     with torch.no_grad():
         scores = classifier.head.fc(feature).softmax(0).numpy()
     np.testing.assert_allclose(
-        scores, inference_model(classifier, photograph)['pred_scores'], atol=1e-6)
+        scores, inference_model(classifier, photograph)['pred_scores'], atol=1e-6
+    )
 
 
 def test_a_classifier_without_its_head(photograph):
     torch.manual_seed(0)
     model = get_model('r18_8xb512-linear-coslr-90e_in1k', head=None, **THIN)
     feature = inference_model(model, photograph)['feature']
-    np.testing.assert_allclose(
-        feature, FeatureInferencer(model)(photograph)[0], atol=1e-6)
+    np.testing.assert_allclose(feature, FeatureInferencer(model)(photograph)[0], atol=1e-6)
 
 
 @pytest.mark.parametrize('device', ['cuda:99', 'bogus'])
@@ -204,8 +204,10 @@ def test_a_device_that_is_not_here(simclr, device):
 def test_wrong_arguments(simclr):
     with pytest.raises(ValueError, match='batch_size is 0'):
         FeatureInferencer(simclr)([], batch_size=0)
-    for bad, message in (('half', "'half': choose one of fp32"),
-                         ('fp16', 'needs a GPU: on a CPU take bf16')):
+    for bad, message in (
+        ('half', "'half': choose one of fp32"),
+        ('fp16', 'needs a GPU: on a CPU take bf16'),
+    ):
         with pytest.raises(ValueError, match=message):
             FeatureInferencer(simclr, precision=bad)
     with pytest.raises(ValueError, match='list is empty'):

@@ -1,4 +1,5 @@
 """Names become models, with every weight in its place or an error."""
+
 import shutil
 import subprocess
 import sys
@@ -43,9 +44,7 @@ def test_list_models():
     assert PRETRAINING in list_models('*cifar10')
     assert list_models('simclr_resnet??') == ['simclr_resnet18', 'simclr_resnet50']
     assert list_models('resnet*') == []  # mmpretrain's
-    configs = [
-        path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in str(path)
-    ]
+    configs = [path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in str(path)]
     assert {path.stem for path in configs} <= set(names)
 
 
@@ -87,8 +86,7 @@ def test_a_device():
 
 
 def test_an_unknown_name_lists_close_ones():
-    with pytest.raises(
-            ValueError, match='simclr_resnet5O; close names: simclr_resnet50'):
+    with pytest.raises(ValueError, match='simclr_resnet5O; close names: simclr_resnet50'):
         get_model('simclr_resnet5O')
     with pytest.raises(ValueError, match='xyz; list_models'):
         get_model('xyz')
@@ -111,8 +109,7 @@ def test_weights_of_the_entry_and_of_a_path(saved, monkeypatch):
 
 
 def test_weights_that_do_not_fit(saved):
-    with pytest.raises(
-            CheckpointError, match='does not fit SimCLR: .*layer1.0.conv1.wei'):
+    with pytest.raises(CheckpointError, match='does not fit SimCLR: .*layer1.0.conv1.wei'):
         get_model(PRETRAINING, saved)
     with pytest.raises(CheckpointError, match='does not exist'):
         get_model(PRETRAINING, 'no.pth')
@@ -121,8 +118,7 @@ def test_weights_that_do_not_fit(saved):
 def test_a_pretraining_checkpoint_is_no_classifier(saved):
     with pytest.raises(CheckpointError) as error:
         _thin_linear(pretrained=saved)
-    error.match(
-        'pretraining checkpoint and lacks head.fc.weight, head.fc.bias: train the')
+    error.match('pretraining checkpoint and lacks head.fc.weight, head.fc.bias: train the')
     assert '\n' not in str(error.value)
 
 
@@ -146,32 +142,43 @@ def test_mmpretrain_knows_our_models(saved):
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(model.extract_feat(images), ours.extract_feat(images))
     # and its own models are found here, loaded strictly
-    assert get_model(
-        'resnet18_8xb16_cifar10')._metainfo.name == 'resnet18_8xb16_cifar10'
+    assert get_model('resnet18_8xb16_cifar10')._metainfo.name == 'resnet18_8xb16_cifar10'
 
 
 @pytest.mark.slow
 def test_a_wheel_in_an_empty_directory(tmp_path):
     source, target, empty = (tmp_path / name for name in ('source', 'target', 'empty'))
     empty.mkdir()
-    ignored = shutil.ignore_patterns('.git', '.venv*', 'work_dirs', 'build',
-                                     '*.egg-info', '__pycache__', 'data')
+    ignored = shutil.ignore_patterns(
+        '.git', '.venv*', 'work_dirs', 'build', '*.egg-info', '__pycache__', 'data'
+    )
     shutil.copytree(ROOT, source, symlinks=True, ignore=ignored)
-    subprocess.run([
-        sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps',
-        '--no-build-isolation', '--target', target, source
-    ], check=True)  # yapf: disable
-    code = ('import sys; sys.path.insert(0, sys.argv[1])\n'
-            'import simclr_mm; from simclr_mm.apis import get_model, list_models\n'
-            'assert simclr_mm.__file__.startswith(sys.argv[1]), simclr_mm.__file__\n'
-            f'model = get_model({PRETRAINING!r})\n'
-            f'get_model({LINEAR!r})\n'
-            'print(len(list_models()))')
+    subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'pip',
+            'install',
+            '--quiet',
+            '--no-deps',
+            '--no-build-isolation',
+            '--target',
+            target,
+            source,
+        ],
+        check=True,
+    )
+    code = (
+        'import sys; sys.path.insert(0, sys.argv[1])\n'
+        'import simclr_mm; from simclr_mm.apis import get_model, list_models\n'
+        'assert simclr_mm.__file__.startswith(sys.argv[1]), simclr_mm.__file__\n'
+        f'model = get_model({PRETRAINING!r})\n'
+        f'get_model({LINEAR!r})\n'
+        'print(len(list_models()))'
+    )
     result = subprocess.run(
-        [sys.executable, '-c', code, str(target)],
-        cwd=empty,
-        capture_output=True,
-        text=True)
+        [sys.executable, '-c', code, str(target)], cwd=empty, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.split()[-1] == str(len(list_models()))
 
@@ -182,8 +189,7 @@ def test_another_backbone_takes_the_place_of_the_configs():
     assert type(model.backbone).__name__ == 'VisionTransformer'
     assert model.neck.fc0.in_features == 192
     # A type that is the config's is no replacement.
-    kept = get_model(
-        PRETRAINING, backbone=dict(type='ResNet_CIFAR', **THIN['backbone']))
+    kept = get_model(PRETRAINING, backbone=dict(type='ResNet_CIFAR', **THIN['backbone']))
     assert kept.backbone.depth == 18
 
 
@@ -197,8 +203,7 @@ def test_removed_parts_and_their_weights(saved):
         model = get_model(PRETRAINING, saved, **removed, **THIN)
         state = torch.load(saved)['state_dict']
         assert model.head is None and set(model.state_dict()) == {
-            key
-            for key in state if 'neck' not in removed or key.startswith('backbone.')
+            key for key in state if 'neck' not in removed or key.startswith('backbone.')
         }
         for key, value in model.state_dict().items():
             assert torch.equal(value, state[key])

@@ -1,4 +1,5 @@
 """What is made of a checkpoint with an online probe: never the probe."""
+
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,8 @@ def test_models_without_a_probe_take_its_checkpoint(probed):
     assert with_probe.probe is not None
     bare = get_model(DIGITS, pretrained=path)
     removed = get_model(
-        Config.fromstring(load_file(path)['meta']['cfg'], '.py'),
-        pretrained=path,
-        online_probe=None)
+        Config.fromstring(load_file(path)['meta']['cfg'], '.py'), pretrained=path, online_probe=None
+    )
     for each in (bare, removed):
         assert each.probe is None
         for key, value in each.state_dict().items():
@@ -49,8 +49,7 @@ def test_published_files_have_no_probe(probed, tmp_path):
     _, path = probed
     done = publish(str(path), tmp_path)
     published = load_file(done.path)
-    assert {key.split('.')[0]
-            for key in published['state_dict']} == {'backbone', 'neck'}
+    assert {key.split('.')[0] for key in published['state_dict']} == {'backbone', 'neck'}
     assert 'online_probe' not in published['meta']['cfg']
     assert done.left_out == ['probe.fc.weight', 'probe.fc.bias']
     assert done.model.probe is None

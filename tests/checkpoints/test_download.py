@@ -1,4 +1,5 @@
 """The cache holds complete files only, whatever the server does."""
+
 import hashlib
 import io
 import multiprocessing
@@ -27,6 +28,7 @@ NAME = f'x_20240101-{hashlib.sha256(BODY).hexdigest()[:8]}.pth'
 
 class Server(ThreadingHTTPServer):
     """Counts requests; ``faults`` go wrong one request after the other."""
+
     daemon_threads = True
 
     def __init__(self) -> None:
@@ -38,7 +40,6 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-
     def do_GET(self):
         server = self.server
         fault = server.faults.pop(0) if server.faults else None
@@ -51,11 +52,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(fault)
             return
         if self.headers.get('Range') and self.headers.get('If-Range') == server.etag:
-            start = int(self.headers['Range'][len('bytes='):-1])
+            start = int(self.headers['Range'][len('bytes=') : -1])
             self.send_response(206)
             first = 7 if fault == 'another part' else start
-            self.send_header('Content-Range',
-                             f'bytes {first}-{len(body) - 1}/{len(body)}')
+            self.send_header('Content-Range', f'bytes {first}-{len(body) - 1}/{len(body)}')
         else:
             self.send_response(200)
         if server.etag:
@@ -64,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header('Content-Length', len(body) - start)
         self.end_headers()
         whole = fault not in ('drop', 'stall', 'no length')
-        self.wfile.write(body[start:] if whole else body[start:start + 500])
+        self.wfile.write(body[start:] if whole else body[start : start + 500])
         if fault == 'stall':
             server.over.wait(20)
 
@@ -78,7 +78,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setattr(transfer, '_WAIT', 0)
     monkeypatch.setattr(transfer, '_TIMEOUT', 5)
     with Server() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01, )).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         server.url = f'http://127.0.0.1:{server.server_port}'
         yield server
         server.over.set()
@@ -106,8 +106,7 @@ def test_four_processes_download_once(server):
     context = multiprocessing.get_context('fork')
     results = context.SimpleQueue()
     processes = [
-        context.Process(
-            target=_load_in_a_process, args=(f'{server.url}/{NAME}', results))
+        context.Process(target=_load_in_a_process, args=(f'{server.url}/{NAME}', results))
         for _ in range(4)
     ]
     for process in processes:
@@ -119,14 +118,17 @@ def test_four_processes_download_once(server):
     assert server.ranges == [None, 'bytes=500-']  # one process fetched, and resumed
 
 
-@pytest.mark.parametrize('faults, ranges', [
-    (['drop'], [None, 'bytes=500-']),
-    (['drop', 'drop'], [None, 'bytes=500-', 'bytes=1000-']),
-    (['stall'], [None, 'bytes=500-']),
-    ([503, 'drop', 503], [None, None, 'bytes=500-', 'bytes=500-']),
-    (['drop', 416], [None, 'bytes=500-', None]),
-    (['drop', 'another part'], [None, 'bytes=500-', None]),
-])
+@pytest.mark.parametrize(
+    'faults, ranges',
+    [
+        (['drop'], [None, 'bytes=500-']),
+        (['drop', 'drop'], [None, 'bytes=500-', 'bytes=1000-']),
+        (['stall'], [None, 'bytes=500-']),
+        ([503, 'drop', 503], [None, None, 'bytes=500-', 'bytes=500-']),
+        (['drop', 416], [None, 'bytes=500-', None]),
+        (['drop', 'another part'], [None, 'bytes=500-', None]),
+    ],
+)
 def test_a_broken_transfer_is_taken_up(server, monkeypatch, faults, ranges):
     monkeypatch.setattr(transfer, '_TIMEOUT', 0.3)
     server.faults = list(faults)
@@ -180,20 +182,21 @@ def test_a_full_disk_or_a_forbidden_folder(server, tmp_path):
 
 
 def test_names_without_a_hash_do_not_collide(server):
-    a, b = download(f'{server.url}/a/epoch_200.pth'), cache_path(
-        'http://b/epoch_200.pth')
+    a, b = download(f'{server.url}/a/epoch_200.pth'), cache_path('http://b/epoch_200.pth')
     assert a != b and a.name == b.name == 'epoch_200.pth'
 
 
-@pytest.mark.parametrize('faults, name, message, requests', [
-    (['drop', 'drop'] * 3, NAME, f'the connection broke after 2500 of {len(BODY)}', 5),
-    ([404], NAME, 'Not Found', 1),
-    (['page'], NAME, 'is a web page', 1),
-    (['no length'], 'epoch_1.pth', 'is truncated', 1),
-    ([], 'x_20240101-00000000.pth', 'its name says 00000000', 1),
-])
-def test_a_failed_download_leaves_nothing(server, tmp_path, faults, name, message,
-                                          requests):
+@pytest.mark.parametrize(
+    'faults, name, message, requests',
+    [
+        (['drop', 'drop'] * 3, NAME, f'the connection broke after 2500 of {len(BODY)}', 5),
+        ([404], NAME, 'Not Found', 1),
+        (['page'], NAME, 'is a web page', 1),
+        (['no length'], 'epoch_1.pth', 'is truncated', 1),
+        ([], 'x_20240101-00000000.pth', 'its name says 00000000', 1),
+    ],
+)
+def test_a_failed_download_leaves_nothing(server, tmp_path, faults, name, message, requests):
     server.body = BODY + bytes(2000) if len(faults) == 6 else BODY
     message = message.replace(str(len(BODY)), str(len(server.body)))
     server.faults = list(faults)

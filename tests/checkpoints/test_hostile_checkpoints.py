@@ -1,4 +1,5 @@
 """Broken and malicious checkpoints end a tool in one line, and nothing in them runs."""
+
 import functools
 import io
 import os
@@ -24,10 +25,7 @@ from simclr_mm import get_model
 from simclr_mm.checkpoints import load_file, trusting
 from simclr_mm.errors import CheckpointError
 
-pytestmark = [
-    pytest.mark.portable,
-    pytest.mark.filterwarnings('ignore:TypedStorage'),
-]
+pytestmark = [pytest.mark.portable, pytest.mark.filterwarnings('ignore:TypedStorage')]
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 LINEAR = ROOT / 'configs' / 'benchmarks' / 'r18-w16_1xb256-linear-adam-100e_digits.py'
@@ -47,7 +45,7 @@ class Call:
         raise NotImplementedError
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def weights() -> OrderedDict:
     """What fits the digits config."""
     return get_model(str(DIGITS)).state_dict()
@@ -113,40 +111,29 @@ def in_tar() -> bytes:
 
 
 def by_rebuilding():
-    return Call(torch._tensor._rebuild_from_type_v2, os.system, int, (SHELL, ), {})
+    return Call(torch._tensor._rebuild_from_type_v2, os.system, int, (SHELL,), {})
 
 
 CODE = {
-    'os.system':
-    lambda: saved(Call(os.system, SHELL)),
-    'os.system beside weights':
-    lambda: in_training_checkpoint(Call(os.system, SHELL)),
-    'os.system before PyTorch 1.6':
-    lambda: saved(Call(os.system, SHELL), _use_new_zipfile_serialization=False),
-    'os.system in a plain pickle':
-    lambda: pickle.dumps(Call(os.system, SHELL), protocol=2),
-    'os.system through a rebuilt tensor':
-    lambda: saved(by_rebuilding()),
-    'subprocess':
-    lambda: saved(Call(subprocess.check_call, SHELL.split())),
-    'eval':
-    lambda: in_training_checkpoint(Call(eval, PYTHON)),
-    'eval as a key':
-    lambda: saved({Call(eval, PYTHON): 1}),
-    'eval in a HistoryBuffer':
-    lambda: in_training_checkpoint(in_a_history_buffer()),
-    'eval in an array':
-    lambda: saved(np.array([Call(eval, PYTHON)], dtype=object)),
-    'eval in a partial':
-    lambda: saved(functools.partial(Call(eval, PYTHON))),
-    'getattr to globals':
-    lambda: saved(through_globals()),
-    'getattr to builtins':
-    lambda: saved(through_builtins()),
-    'a pickle in a pickle':
-    lambda: saved(Call(pickle.loads, pickle.dumps(Call(os.system, SHELL)))),
-    'a pickle in a storage':
-    lambda: saved(Call(torch.storage._load_from_bytes, saved(Call(os.system, SHELL)))),
+    'os.system': lambda: saved(Call(os.system, SHELL)),
+    'os.system beside weights': lambda: in_training_checkpoint(Call(os.system, SHELL)),
+    'os.system before PyTorch 1.6': lambda: saved(
+        Call(os.system, SHELL), _use_new_zipfile_serialization=False
+    ),
+    'os.system in a plain pickle': lambda: pickle.dumps(Call(os.system, SHELL), protocol=2),
+    'os.system through a rebuilt tensor': lambda: saved(by_rebuilding()),
+    'subprocess': lambda: saved(Call(subprocess.check_call, SHELL.split())),
+    'eval': lambda: in_training_checkpoint(Call(eval, PYTHON)),
+    'eval as a key': lambda: saved({Call(eval, PYTHON): 1}),
+    'eval in a HistoryBuffer': lambda: in_training_checkpoint(in_a_history_buffer()),
+    'eval in an array': lambda: saved(np.array([Call(eval, PYTHON)], dtype=object)),
+    'eval in a partial': lambda: saved(functools.partial(Call(eval, PYTHON))),
+    'getattr to globals': lambda: saved(through_globals()),
+    'getattr to builtins': lambda: saved(through_builtins()),
+    'a pickle in a pickle': lambda: saved(Call(pickle.loads, pickle.dumps(Call(os.system, SHELL)))),
+    'a pickle in a storage': lambda: saved(
+        Call(torch.storage._load_from_bytes, saved(Call(os.system, SHELL)))
+    ),
 }
 
 # --- Files that claim more than they hold ---------------------------------------------
@@ -154,24 +141,22 @@ CODE = {
 
 def tensor_of(elements: int, stride: int):
     storage = torch.storage.TypedStorage(
-        wrap_storage=torch.zeros(1).untyped_storage(), dtype=torch.float32)
-    return Call(torch._utils._rebuild_tensor_v2, storage, 0, (elements, ), (stride, ),
-                False, {})
+        wrap_storage=torch.zeros(1).untyped_storage(), dtype=torch.float32
+    )
+    return Call(torch._utils._rebuild_tensor_v2, storage, 0, (elements,), (stride,), False, {})
 
 
 def short_storage() -> bytes:
     parts = entries(saved(dict(a=torch.ones(1000))))
-    return zipped({
-        name: data[:40] if name.endswith('data/0') else data
-        for name, data in parts.items()
-    })
+    return zipped(
+        {name: data[:40] if name.endswith('data/0') else data for name, data in parts.items()}
+    )
 
 
 def compressed() -> bytes:
     parts = entries(saved(dict(a=torch.zeros(1))))
     parts = {
-        name: bytes(10**7) if name.endswith('data/0') else data
-        for name, data in parts.items()
+        name: bytes(10**7) if name.endswith('data/0') else data for name, data in parts.items()
     }
     return zipped(parts, zipfile.ZIP_DEFLATED)
 
@@ -182,13 +167,13 @@ def overlapping() -> bytes:
     first = file.index(b'PK\1\2')
     for name in (b'data/1', b'data/0'):  # both begin where data/0 begins
         at = file.index(name, first) - len('archive/') - 46
-        place = file[at + 42:at + 46]
+        place = file[at + 42 : at + 46]
         if name == b'data/1':
             target = at
-    file[target + 42:target + 46] = place
+    file[target + 42 : target + 46] = place
     for at in range(len(file) - 4):  # and both claim the whole file
-        if file[at:at + 4] == b'PK\1\2' and b'data/' in file[at + 46:at + 66]:
-            file[at + 20:at + 28] = struct.pack('<II', len(file), len(file))
+        if file[at : at + 4] == b'PK\1\2' and b'data/' in file[at + 46 : at + 66]:
+            file[at + 20 : at + 28] = struct.pack('<II', len(file), len(file))
     return bytes(file)
 
 
@@ -214,31 +199,37 @@ SCALAR = np.float64(0).__reduce__()[0]
 BROKEN_DTYPE = (3, '|', (np.dtype('i4'), (2**30, 2)), None, None, 4, 1, 63)
 BOMBS = {
     'a tensor of 2^60 numbers': (lambda: saved(tensor_of(2**60, 1)), 'cannot be read'),
-    'a tensor of 2^40 numbers in one': (lambda: saved(tensor_of(2**40, 0)),
-                                        'its tensors claim'),
-    'a tensor of 2^40 numbers before PyTorch 1.6':
-    (lambda: saved(tensor_of(2**40, 1), _use_new_zipfile_serialization=False),
-     'cannot be read'),
-    'a storage shorter than its tensor': (short_storage,
-                                          'storage 0 claims 4000 bytes and has 40'),
+    'a tensor of 2^40 numbers in one': (lambda: saved(tensor_of(2**40, 0)), 'its tensors claim'),
+    'a tensor of 2^40 numbers before PyTorch 1.6': (
+        lambda: saved(tensor_of(2**40, 1), _use_new_zipfile_serialization=False),
+        'cannot be read',
+    ),
+    'a storage shorter than its tensor': (short_storage, 'storage 0 claims 4000 bytes and has 40'),
     'a compressed entry': (compressed, 'is compressed'),
     'overlapping entries': (overlapping, 'entries overlap'),
     'tuples in tuples': (lambda: nested(b'\x85', 2**20), 'is nested'),
     'every tuple twice': (lambda: nested(b'2\x86', 60), 'is nested'),
-    'a bytearray of 2^36': (lambda: saved(Call(bytearray, 2**36)),
-                            'asks for builtins.bytearray'),
-    'an array of 2^32 objects': (lambda: saved(Call(np.ndarray, (2**32, ), 'O')),
-                                 'asks for numpy.ndarray'),
-    'an array made of 2^32 objects':
-    (lambda: saved(Call(RECONSTRUCT, np.ndarray, (2**32, ), 'O')),
-     'asks for numpy.core.multiarray._reconstruct'),
-    'a number of 2^30 bytes': (lambda: saved(Call(SCALAR, np.dtype('S1073741824'))),
-                               'asks for numpy.dtype'),
-    'a dtype that damages memory':
-    (lambda: saved(Call(np.dtype, 'i4', False, True, state=BROKEN_DTYPE)),
-     'asks for a numpy.dtype of records'),
-    'a HistoryBuffer of 10^12 numbers':
-    (lambda: saved(Call(HistoryBuffer, lists(11), [])), 'asks for HistoryBuffer'),
+    'a bytearray of 2^36': (lambda: saved(Call(bytearray, 2**36)), 'asks for builtins.bytearray'),
+    'an array of 2^32 objects': (
+        lambda: saved(Call(np.ndarray, (2**32,), 'O')),
+        'asks for numpy.ndarray',
+    ),
+    'an array made of 2^32 objects': (
+        lambda: saved(Call(RECONSTRUCT, np.ndarray, (2**32,), 'O')),
+        'asks for numpy.core.multiarray._reconstruct',
+    ),
+    'a number of 2^30 bytes': (
+        lambda: saved(Call(SCALAR, np.dtype('S1073741824'))),
+        'asks for numpy.dtype',
+    ),
+    'a dtype that damages memory': (
+        lambda: saved(Call(np.dtype, 'i4', False, True, state=BROKEN_DTYPE)),
+        'asks for a numpy.dtype of records',
+    ),
+    'a HistoryBuffer of 10^12 numbers': (
+        lambda: saved(Call(HistoryBuffer, lists(11), [])),
+        'asks for HistoryBuffer',
+    ),
 }
 
 # --- Broken files ---------------------------------------------------------------------
@@ -260,16 +251,19 @@ def script() -> bytes:
 BROKEN = {
     'a truncated zip': (lambda: saved(weights())[:5000], 'is truncated'),
     'a zip without its last byte': (lambda: saved(weights())[:-1], 'is truncated'),
-    'a truncated old file':
-    (lambda: saved(weights(), _use_new_zipfile_serialization=False)[:5000],
-     'cannot be read'),
-    'NaN weights': (lambda: with_value(float('nan')),
-                    'NaN or infinite weights in 1 of .*: backbone.conv1.weight;'),
+    'a truncated old file': (
+        lambda: saved(weights(), _use_new_zipfile_serialization=False)[:5000],
+        'cannot be read',
+    ),
+    'NaN weights': (
+        lambda: with_value(float('nan')),
+        'NaN or infinite weights in 1 of .*: backbone.conv1.weight;',
+    ),
     'infinite weights': (lambda: with_value(float('inf')), 'backbone.conv1.weight;'),
-    'another architecture':
-    (lambda: saved({
-        **weights(), 'backbone.conv1.weight': torch.zeros(64, 3, 7, 7)
-    }), r'1 of another shape: backbone.conv1.weight \(64, 3, 7, 7\) for'),
+    'another architecture': (
+        lambda: saved({**weights(), 'backbone.conv1.weight': torch.zeros(64, 3, 7, 7)}),
+        r'1 of another shape: backbone.conv1.weight \(64, 3, 7, 7\) for',
+    ),
     'a web page': (lambda: b'\n<!DOCTYPE html><html>404', 'is a web page'),
     'an empty file': (lambda: b'', 'is empty'),
     'text': (lambda: b'weights', 'no PyTorch checkpoint'),
@@ -277,12 +271,10 @@ BROKEN = {
     'no weights': (lambda: saved(dict(epoch=1)), 'epoch|weights'),
 }
 HOSTILE = {
-    **{
-        kind: (make, 'is refused: it asks for')
-        for kind, make in CODE.items()
-    }, 'os.system in a tar': (in_tar, 'cannot be read'),
+    **{kind: (make, 'is refused: it asks for') for kind, make in CODE.items()},
+    'os.system in a tar': (in_tar, 'cannot be read'),
     **BOMBS,
-    **BROKEN
+    **BROKEN,
 }
 
 # --- The tests ------------------------------------------------------------------------
@@ -331,24 +323,31 @@ def test_paths_that_hold_no_checkpoint(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'a_folder').mkdir()
     (tmp_path / 'x_20240101-00000000.pth').write_bytes(saved(weights()))
-    for name, message in (('nowhere.pth', 'does not exist'),
-                          ('a_folder', 'is a directory'), ('x_20240101-00000000.pth',
-                                                           'its name says 00000000'),
-                          ('http://127.0.0.1:9/x.pth', 'cannot download .* refused')):
+    for name, message in (
+        ('nowhere.pth', 'does not exist'),
+        ('a_folder', 'is a directory'),
+        ('x_20240101-00000000.pth', 'its name says 00000000'),
+        ('http://127.0.0.1:9/x.pth', 'cannot download .* refused'),
+    ):
         said = run('evaluate_features.py', DIGITS, name)
         assert re.search(message, said) and name in said and '\n' not in said, said
 
 
-@pytest.mark.parametrize('tool, config, flags', [
-    ('test.py', DIGITS, '{}'),
-    ('train.py', DIGITS, '--resume {}'),
-    ('train.py', DIGITS, '--cfg-options load_from={}'),
-    ('train.py', LINEAR, '--pretrained {}'),
-])
+@pytest.mark.parametrize(
+    'tool, config, flags',
+    [
+        ('test.py', DIGITS, '{}'),
+        ('train.py', DIGITS, '--resume {}'),
+        ('train.py', DIGITS, '--cfg-options load_from={}'),
+        ('train.py', LINEAR, '--pretrained {}'),
+    ],
+)
 def test_every_tool_reads_in_the_same_way(tool, config, flags, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for kind, message in (('NaN weights', 'backbone.conv1.weight; its training'),
-                          ('another architecture', r'conv1.weight.*64, 3, 7, 7')):
+    for kind, message in (
+        ('NaN weights', 'backbone.conv1.weight; its training'),
+        ('another architecture', r'conv1.weight.*64, 3, 7, 7'),
+    ):
         (tmp_path / 'x.pth').write_bytes(BROKEN[kind][0]())
         said = run(tool, config, *flags.format('x.pth').split())
         assert re.search(message, said) and 'x.pth' in said and '\n' not in said, said
@@ -368,7 +367,8 @@ def test_as_a_process(tmp_path):
         [sys.executable, ROOT / 'tools' / 'test.py', DIGITS, 'x.pth'],
         cwd=tmp_path,
         capture_output=True,
-        text=True)
+        text=True,
+    )
     assert ended.returncode == 1
     assert 'test.py: error: x.pth is refused: it asks for' in ended.stderr
     assert 'Traceback' not in ended.stderr
@@ -380,10 +380,12 @@ def test_as_a_process(tmp_path):
 
 def test_trust_is_for_one_run_of_a_tool(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / 'x.pth').write_bytes(
-        saved(dict(hook=Call(os.system, SHELL), state_dict={})))
-    for flag, message in (([], 'refused'), (['--trust-checkpoint'], 'holds no weights'),
-                          ([], 'refused')):
+    (tmp_path / 'x.pth').write_bytes(saved(dict(hook=Call(os.system, SHELL), state_dict={})))
+    for flag, message in (
+        ([], 'refused'),
+        (['--trust-checkpoint'], 'holds no weights'),
+        ([], 'refused'),
+    ):
         said = run('evaluate_features.py', DIGITS, 'x.pth', *flag)
         assert message in said, said
         assert (tmp_path / MARKER).exists() == bool(flag)

@@ -1,4 +1,5 @@
 """What may be read is read; what could run code is refused before it runs."""
+
 import hashlib
 import io
 import os
@@ -16,26 +17,25 @@ from mmengine.logging import HistoryBuffer
 from simclr_mm.checkpoints import install_safe_loading, load_file, require_finite
 from simclr_mm.errors import CheckpointError
 
-pytestmark = [
-    pytest.mark.portable,
-    pytest.mark.filterwarnings('ignore:TypedStorage'),
-]
+pytestmark = [pytest.mark.portable, pytest.mark.filterwarnings('ignore:TypedStorage')]
 TRAINING_CHECKPOINTS = Path(__file__).with_name('training_checkpoints')
 
 
-@pytest.mark.parametrize('name, version', [
-    ('mmengine_numpy1.ckpt', '0.10.7'),
-    ('mmengine_numpy2.ckpt', '0.10.7'),
-    ('onedl-mmengine_numpy1.ckpt', '0.10.12'),
-    ('onedl-mmengine_numpy2.ckpt', '0.10.12'),
-])
+@pytest.mark.parametrize(
+    'name, version',
+    [
+        ('mmengine_numpy1.ckpt', '0.10.7'),
+        ('mmengine_numpy2.ckpt', '0.10.7'),
+        ('onedl-mmengine_numpy1.ckpt', '0.10.12'),
+        ('onedl-mmengine_numpy2.ckpt', '0.10.12'),
+    ],
+)
 def test_training_checkpoints_of_every_distribution_load(name, version):
     checkpoint = load_file(TRAINING_CHECKPOINTS / name)
     assert checkpoint['meta']['mmengine_version'].startswith(version)
     assert checkpoint['meta']['epoch'] == 2 and checkpoint['meta']['iter'] == 4
     assert checkpoint['meta']['dataset_meta']['size'] == 8
-    np.testing.assert_array_equal(checkpoint['meta']['dataset_meta']['mean'],
-                                  [0.5, 1.5])
+    np.testing.assert_array_equal(checkpoint['meta']['dataset_meta']['mean'], [0.5, 1.5])
     lr = checkpoint['message_hub']['log_scalars']['train/lr']
     assert isinstance(lr, HistoryBuffer)
     assert lr.statistics('current') == lr.data[0][-1]
@@ -44,8 +44,7 @@ def test_training_checkpoints_of_every_distribution_load(name, version):
     assert len(checkpoint['optimizer']['state']) == 2
 
 
-@pytest.mark.parametrize('file', TRAINING_CHECKPOINTS.glob('*.ckpt'),
-                         ids=lambda file: file.stem)  # yapf: disable
+@pytest.mark.parametrize('file', TRAINING_CHECKPOINTS.glob('*.ckpt'), ids=lambda file: file.stem)
 def test_training_checkpoints_of_every_distribution_resume(file, tmp_path):
     write = runpy.run_path(str(TRAINING_CHECKPOINTS / 'write.py'))
     install_safe_loading()
@@ -55,7 +54,8 @@ def test_training_checkpoints_of_every_distribution_resume(file, tmp_path):
         resume=True,
         load_from=str(file),
         experiment_name=file.stem,
-        log_level='ERROR')
+        log_level='ERROR',
+    )
     saved = load_file(file)
     runner.train()
     assert runner.iter == 6  # 4 of the file, 2 of the third epoch
@@ -63,9 +63,7 @@ def test_training_checkpoints_of_every_distribution_resume(file, tmp_path):
     losses = after['train/loss'].data[0]
     assert len(losses) == 6
     np.testing.assert_array_equal(losses[:4], before['train/loss'].data[0])
-    steps = [
-        int(s['step']) for s in runner.optim_wrapper.state_dict()['state'].values()
-    ]
+    steps = [int(s['step']) for s in runner.optim_wrapper.state_dict()['state'].values()]
     assert steps == [6, 6]
     again = load_file(tmp_path / 'epoch_3.pth')  # and what it saves can be read, too
     assert len(again['message_hub']['log_scalars']['train/loss'].data[0]) == 6
@@ -114,29 +112,26 @@ def _tar(content, path: Path) -> None:
 
 
 SAVERS = {
-    'zip':
-    torch.save,
-    'legacy':
-    lambda content, path: torch.save(
-        content, path, _use_new_zipfile_serialization=False),
-    'pickle':
-    lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2)),
-    'tar':
-    _tar,
+    'zip': torch.save,
+    'legacy': lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=False),
+    'pickle': lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2)),
+    'tar': _tar,
 }
 DISGUISES = {
-    'os.system':
-    lambda marker: (Call(os.system, f'touch {marker}'), r'\w+\.system'),
-    'eval':
-    lambda marker: (Call(eval, f'open({str(marker)!r}, "w")'), 'eval'),
-    'getattr to globals':
-    lambda marker: (_through_globals(f'open({str(marker)!r}, "w")'),
-                    r'builtins.getattr\(..., .__globals__'),
-    'getattr to builtins':
-    lambda marker: (_through_builtins(f'open({str(marker)!r}, "w")'),
-                    r'builtins.getattr\(..., .__init__'),
-    'in a HistoryBuffer':
-    lambda marker: (_in_a_history_buffer(f'open({str(marker)!r}, "w")'), 'eval'),
+    'os.system': lambda marker: (Call(os.system, f'touch {marker}'), r'\w+\.system'),
+    'eval': lambda marker: (Call(eval, f'open({str(marker)!r}, "w")'), 'eval'),
+    'getattr to globals': lambda marker: (
+        _through_globals(f'open({str(marker)!r}, "w")'),
+        r'builtins.getattr\(..., .__globals__',
+    ),
+    'getattr to builtins': lambda marker: (
+        _through_builtins(f'open({str(marker)!r}, "w")'),
+        r'builtins.getattr\(..., .__init__',
+    ),
+    'in a HistoryBuffer': lambda marker: (
+        _in_a_history_buffer(f'open({str(marker)!r}, "w")'),
+        'eval',
+    ),
 }
 
 
@@ -202,7 +197,7 @@ NUMBERS = [np.float32(1.5), np.int64(-3), np.bool_(True), np.str_('cat'), np.str
 
 def test_numpy_is_read_as_it_was(tmp_path):
     buffer = HistoryBuffer([1.0, 2.0], [1, 3])
-    content = dict(arrays=ARRAYS, numbers=NUMBERS, pair=(ARRAYS[0], (ARRAYS[1], )))
+    content = dict(arrays=ARRAYS, numbers=NUMBERS, pair=(ARRAYS[0], (ARRAYS[1],)))
     content.update(again=ARRAYS[0], buffers=OrderedDict(a=buffer, b=[buffer]))
     torch.save(content, tmp_path / 'a.pth')
     loaded = load_file(tmp_path / 'a.pth')
@@ -273,14 +268,12 @@ def test_the_hash_in_a_name_is_verified(tmp_path):
     digest = hashlib.sha256((tmp_path / 'x.pth').read_bytes()).hexdigest()
     right = tmp_path / f'simclr_20220825-{digest[:8]}.pth'
     (tmp_path / 'x.pth').rename(right)
-    assert load_file(right)['a'].shape == (3, )
+    assert load_file(right)['a'].shape == (3,)
     wrong = right.rename(tmp_path / 'simclr_20220825-00000000.pth')
-    with pytest.raises(
-            CheckpointError, match=f'begins with {digest[:8]}.*says 00000000'):
+    with pytest.raises(CheckpointError, match=f'begins with {digest[:8]}.*says 00000000'):
         load_file(wrong)
     # MMEngine's published_keys put the hash of a pickle there, which no file has.
-    assert load_file(wrong.rename(tmp_path /
-                                  'epoch_1-00000000.pth'))['a'].shape == (3, )
+    assert load_file(wrong.rename(tmp_path / 'epoch_1-00000000.pth'))['a'].shape == (3,)
 
 
 def test_a_buffer_and_the_device(tmp_path):

@@ -1,4 +1,5 @@
 """No scheme of MMEngine's loader is left that reads without protection."""
+
 import os
 import sys
 from types import SimpleNamespace
@@ -24,12 +25,11 @@ def unprotected(monkeypatch):
 
 
 class Evil:
-
     def __init__(self, marker):
         self.command = f'touch {marker}'
 
     def __reduce__(self):
-        return os.system, (self.command, )
+        return os.system, (self.command,)
 
 
 def test_every_scheme_is_covered(unprotected):
@@ -40,10 +40,22 @@ def test_every_scheme_is_covered(unprotected):
     assert {loader.__module__ for loader in loaders} == {schemes.__name__}
 
 
-@pytest.mark.parametrize('scheme', [
-    '', 'https://', 'torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://',
-    'mmcls://', 's3://', 'petrel://', 'cluster:s3://', 'pavi://'
-])
+@pytest.mark.parametrize(
+    'scheme',
+    [
+        '',
+        'https://',
+        'torchvision://',
+        'modelzoo://',
+        'open-mmlab://',
+        'openmmlab://',
+        'mmcls://',
+        's3://',
+        'petrel://',
+        'cluster:s3://',
+        'pavi://',
+    ],
+)
 def test_schemes_read_and_refuse(unprotected, scheme, tmp_path, monkeypatch):
     monkeypatch.setenv('SIMCLR_MM_HOME', str(tmp_path))
     install_safe_loading()
@@ -60,9 +72,11 @@ def test_schemes_read_and_refuse(unprotected, scheme, tmp_path, monkeypatch):
         cached.write_bytes(file.read_bytes())
     backend = SimpleNamespace(get=lambda path: (tmp_path / path[-8:]).read_bytes())
     monkeypatch.setattr(schemes, 'get_file_backend', lambda path, backend_args: backend)
-    cloud = SimpleNamespace(get=lambda path: SimpleNamespace(
-        name=path,
-        download=lambda to: open(to, 'wb').write((tmp_path / path).read_bytes())))
+    cloud = SimpleNamespace(
+        get=lambda path: SimpleNamespace(
+            name=path, download=lambda to: open(to, 'wb').write((tmp_path / path).read_bytes())
+        )
+    )
     monkeypatch.setitem(sys.modules, 'pavi', SimpleNamespace(modelcloud=cloud))
     path = {
         '': f'{tmp_path}/{{}}.pth',

@@ -1,4 +1,5 @@
 """Weights go in whole or not at all, and the error lists the keys."""
+
 import pytest
 import torch
 from torch import nn
@@ -27,9 +28,11 @@ def test_all_that_does_not_fit_is_listed_and_nothing_is_loaded():
     with pytest.raises(CheckpointError) as error:
         load_state(model, state, 'a.pth')
     message = str(error.value)
-    assert message.startswith('a.pth does not fit ModuleDict: 1 missing: head.bias; '
-                              '1 unexpected: neck.fc0.weight; 1 of another shape: '
-                              'backbone.weight (5, 5) for (2, 3);')
+    assert message.startswith(
+        'a.pth does not fit ModuleDict: 1 missing: head.bias; '
+        '1 unexpected: neck.fc0.weight; 1 of another shape: '
+        'backbone.weight (5, 5) for (2, 3);'
+    )
     assert '\n' not in message
     for key, value in model.state_dict().items():
         assert torch.equal(before[key], value)
@@ -46,8 +49,7 @@ def test_backbone_state():
     for checkpoint in (state, dict(state_dict=state, meta={})):
         assert backbone_state(checkpoint) == expected
     assert backbone_state(state, '') == dict(state)
-    with pytest.raises(
-            CheckpointError, match='a.pth .* "encoder.", only with backbone, '):
+    with pytest.raises(CheckpointError, match='a.pth .* "encoder.", only with backbone, '):
         backbone_state(state, 'encoder.', 'a.pth')
 
 

@@ -1,4 +1,5 @@
 """Configs out of checkpoints are data, whatever they try to be."""
+
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,15 @@ CONFIGS = Path(simclr_mm.__file__).parents[1] / 'configs'
 MODEL = "model = dict(type='simclr_mm.SimCLR', backbone=dict(type='ResNet'))\n"
 
 
-@pytest.mark.parametrize('name', [
-    'simclr_r50_16xb256-coslr-200e_in1k', 'simclr_r18-w16_1xb64-coslr-30e_digits',
-    'avgsimclr_r18_1xb256-adam-100e_cifar10',
-    'benchmarks/r50_8xb512-linear-coslr-90e_in1k'
-])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'simclr_r50_16xb256-coslr-200e_in1k',
+        'simclr_r18-w16_1xb64-coslr-30e_digits',
+        'avgsimclr_r18_1xb256-adam-100e_cifar10',
+        'benchmarks/r50_8xb512-linear-coslr-90e_in1k',
+    ],
+)
 def test_what_mmengine_writes_is_read_back(name):
     config = Config.fromfile(CONFIGS / f'{name}.py')
     assert stored_config(config.pretty_text, 'a.pth').to_dict() == config.to_dict()
@@ -30,20 +35,23 @@ def test_keys_that_are_no_names():
     assert stored_config(text, 'a.pth').paramwise_cfg.custom_keys['a.b'].x == -1.5
 
 
-@pytest.mark.parametrize('text', [
-    "__import__('os').system('touch {file}')",
-    "a = __import__('os').system('touch {file}')",
-    "a = dict(b=open('{file}', 'w'))",
-    "a = dict(*[open('{file}', 'w')])",
-    "a = [x for x in [open('{file}', 'w')]]",
-    "a = f'{{open(\"{file}\", \"w\")}}'",
-    "import os\nos.system('touch {file}')",
-    "def f(): pass",
-    "a = (",
-    "a = " + "(" * 5000,
-    "a, b = 1, 2",
-    "a = dict(**dict(b=1))",
-])
+@pytest.mark.parametrize(
+    'text',
+    [
+        "__import__('os').system('touch {file}')",
+        "a = __import__('os').system('touch {file}')",
+        "a = dict(b=open('{file}', 'w'))",
+        "a = dict(*[open('{file}', 'w')])",
+        "a = [x for x in [open('{file}', 'w')]]",
+        'a = f\'{{open("{file}", "w")}}\'',
+        "import os\nos.system('touch {file}')",
+        'def f(): pass',
+        'a = (',
+        'a = ' + '(' * 5000,
+        'a, b = 1, 2',
+        'a = dict(**dict(b=1))',
+    ],
+)
 def test_code_is_refused_and_not_run(tmp_path, text):
     file = tmp_path / 'ran'
     with pytest.raises(CheckpointError, match='^a.pth: the stored config is no list'):
@@ -51,34 +59,41 @@ def test_code_is_refused_and_not_run(tmp_path, text):
     assert not file.exists()
 
 
-@pytest.mark.parametrize('part', [
-    "model['type'] = 'os.system'",
-    "model = dict(type='os.system', command='true')",
-    "model = dict(type='SimCLR', neck=[dict(type='subprocess.call', args='true')])",
-    "model = dict(type='mmengine.load', file='a.pkl')",
-    "model = dict(type='simclr_mm.apis.get_model')",
-    "model = dict(type='TIMMBackbone', model_name='resnet18')",
-    "model = dict(type='ResNet', _scope_='evil')",
-    "model = dict(type=7)",
-    "data_preprocessor = dict(type='os.getcwd')",
-    "test_dataloader = dict(dataset=dict(pipeline=[dict(type='os.remove', path='a')]))",
-])
+@pytest.mark.parametrize(
+    'part',
+    [
+        "model['type'] = 'os.system'",
+        "model = dict(type='os.system', command='true')",
+        "model = dict(type='SimCLR', neck=[dict(type='subprocess.call', args='true')])",
+        "model = dict(type='mmengine.load', file='a.pkl')",
+        "model = dict(type='simclr_mm.apis.get_model')",
+        "model = dict(type='TIMMBackbone', model_name='resnet18')",
+        "model = dict(type='ResNet', _scope_='evil')",
+        'model = dict(type=7)',
+        "data_preprocessor = dict(type='os.getcwd')",
+        "test_dataloader = dict(dataset=dict(pipeline=[dict(type='os.remove', path='a')]))",
+    ],
+)
 def test_names_that_are_no_models_are_refused(part):
     with pytest.raises(CheckpointError, match='^a.pth: the stored config'):
         stored_config(MODEL + part, 'a.pth')
 
 
-@pytest.mark.parametrize('meta', [
-    'text', [1],
-    dict(cfg=5),
-    dict(cfg='a = 1'),
-    dict(cfg='model = 3'),
-    dict(cfg=MODEL + 'test_dataloader = 4'),
-    dict(cfg=MODEL + "test_dataloader = dict(dataset=dict(pipeline=['Resize']))"),
-    dict(cfg='model = dict(a=1)'),
-    dict(cfg="model = dict(type='simclr_mm.SimCLR')"),
-    dict(cfg=MODEL)
-])
+@pytest.mark.parametrize(
+    'meta',
+    [
+        'text',
+        [1],
+        dict(cfg=5),
+        dict(cfg='a = 1'),
+        dict(cfg='model = 3'),
+        dict(cfg=MODEL + 'test_dataloader = 4'),
+        dict(cfg=MODEL + "test_dataloader = dict(dataset=dict(pipeline=['Resize']))"),
+        dict(cfg='model = dict(a=1)'),
+        dict(cfg="model = dict(type='simclr_mm.SimCLR')"),
+        dict(cfg=MODEL),
+    ],
+)
 def test_damaged_meta_ends_in_one_error(meta, tmp_path):
     path = tmp_path / 'a.pth'
     torch.save(dict(state_dict={'a': torch.zeros(1)}, meta=meta), path)

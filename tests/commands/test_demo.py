@@ -1,4 +1,5 @@
 """The README's first command, and what it promises."""
+
 import runpy
 import sys
 from pathlib import Path
@@ -21,10 +22,10 @@ def test_demo_beats_the_untrained_encoder_and_raw_pixels(tmp_path, monkeypatch, 
         (result.features, result.protocol): result.value
         for result in read_run(folder / 'evaluation' / 'demo.json').results
     }
-    trained, untrained, pixels = ({
-        protocol: value
-        for (features, protocol), value in found.items() if features == name
-    } for name in (PRETRAINED, UNTRAINED, PIXELS))
+    trained, untrained, pixels = (
+        {protocol: value for (features, protocol), value in found.items() if features == name}
+        for name in (PRETRAINED, UNTRAINED, PIXELS)
+    )
     # Well below the five seeds' lowest, so that other rounding changes nothing: 91.7,
     # 98.0 and 96.6 % of the 500 images.
     assert trained['linear-5-labels'] >= 89 > pixels['linear-5-labels'] + 5

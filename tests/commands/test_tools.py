@@ -1,4 +1,5 @@
 """The command-line tools, run as a user runs them."""
+
 import contextlib
 import json
 import os
@@ -28,11 +29,9 @@ CONFIGS = ROOT / 'configs'
 RECIPE = CONFIGS / 'simclr_r50_16xb256-coslr-200e_in1k.py'
 DIGITS = CONFIGS / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 LINEAR_DIGITS = CONFIGS / 'benchmarks' / 'r18-w16_1xb256-linear-adam-100e_digits.py'
-FEW_DIGITS = (
-    CONFIGS / 'benchmarks' / 'r18-w16_1xb25-finetune-coslr-60e_digits-5perclass.py')
+FEW_DIGITS = CONFIGS / 'benchmarks' / 'r18-w16_1xb25-finetune-coslr-60e_digits-5perclass.py'
 IN1K_128 = CONFIGS / 'simclr_r18_1xb256-adam-100e_in1k-128px.py'
-SHORT = ('train_cfg.max_epochs=2', 'param_scheduler.0.end=1',
-         'param_scheduler.1.begin=1')
+SHORT = ('train_cfg.max_epochs=2', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1')
 
 
 def run(tool, *args):
@@ -51,14 +50,12 @@ def run_script(script, *args):
     """Run one of the shell scripts, which start processes by PyTorch's launcher."""
     done = subprocess.run(
         list(map(str, [ROOT / 'tools' / script, *args])),
-        env={
-            **os.environ, 'PORT': str(free_port()),
-            'PYTHON': sys.executable
-        },
+        env={**os.environ, 'PORT': str(free_port()), 'PYTHON': sys.executable},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=400)
+        timeout=400,
+    )
     assert done.returncode == 0, done.stdout[-3000:]
 
 
@@ -82,17 +79,22 @@ class Recipe:
     def __init__(self, data, processes):
         self.processes = processes
         self.flags = [
-            '--no-validate', '--cfg-options', *SHORT,
+            '--no-validate',
+            '--cfg-options',
+            *SHORT,
             f'train_dataloader.dataset.data_root={data}',
             'train_dataloader.dataset.indices=48',
             f'train_dataloader.batch_size={16 // processes}',
             'train_dataloader.num_workers=1',
-            'train_dataloader.dataset.pipeline.1.size=64', 'randomness.seed=1',
-            'model.backbone.depth=18', 'model.backbone.base_channels=16',
-            'model.backbone.stem_channels=16', 'default_hooks.logger.interval=1',
+            'train_dataloader.dataset.pipeline.1.size=64',
+            'randomness.seed=1',
+            'model.backbone.depth=18',
+            'model.backbone.base_channels=16',
+            'model.backbone.stem_channels=16',
+            'default_hooks.logger.interval=1',
             'default_hooks.checkpoint.by_epoch=False',
             'default_hooks.checkpoint.interval=1',
-            'default_hooks.checkpoint.max_keep_ckpts=-1'
+            'default_hooks.checkpoint.max_keep_ckpts=-1',
         ]
 
     def start(self, work_dir, *flags):
@@ -102,8 +104,8 @@ class Recipe:
             flags += ['--launcher', 'pytorch']
         work_dir.mkdir(exist_ok=True)
         return [
-            start(train_rank, work_dir / f'rank{rank}.txt', launched(rank, **job),
-                  RECIPE, *flags) for rank in range(self.processes)
+            start(train_rank, work_dir / f'rank{rank}.txt', launched(rank, **job), RECIPE, *flags)
+            for rank in range(self.processes)
         ]
 
     def train(self, work_dir, *flags):
@@ -112,8 +114,7 @@ class Recipe:
         return losses(work_dir)
 
     def train_by_script(self, work_dir):
-        run_script('dist_train.sh', RECIPE, self.processes, '--work-dir', work_dir,
-                   *self.flags)
+        run_script('dist_train.sh', RECIPE, self.processes, '--work-dir', work_dir, *self.flags)
         return losses(work_dir)
 
     def train_and_kill(self, work_dir, file):
@@ -152,8 +153,7 @@ def train_rank(output, environment, *args):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('processes', [1, 2])
-def test_recipe_is_killed_and_resumed_as_if_unbroken(imagenet_sample, tmp_path,
-                                                     processes):
+def test_recipe_is_killed_and_resumed_as_if_unbroken(imagenet_sample, tmp_path, processes):
     recipe = Recipe(imagenet_sample, processes)
     train = recipe.train if processes == 1 else recipe.train_by_script
     whole = train(tmp_path / 'whole')
@@ -180,8 +180,16 @@ def test_recipe_is_killed_and_resumed_as_if_unbroken(imagenet_sample, tmp_path,
 def encoder(tmp_path_factory):
     """A digits checkpoint of two epochs."""
     work_dir = tmp_path_factory.mktemp('digits')
-    run('train.py', DIGITS, '--work-dir', work_dir, '--cfg-options', *SHORT,
-        'randomness.seed=1', 'train_dataloader.dataset.indices=640')
+    run(
+        'train.py',
+        DIGITS,
+        '--work-dir',
+        work_dir,
+        '--cfg-options',
+        *SHORT,
+        'randomness.seed=1',
+        'train_dataloader.dataset.indices=640',
+    )
     return work_dir / 'epoch_2.pth'
 
 
@@ -192,8 +200,17 @@ def test_tensorboard_and_validation_are_on(encoder):
 
 
 def test_test_py_gives_knn(encoder, tmp_path):
-    run('test.py', DIGITS, encoder, '--work-dir', tmp_path, '--out',
-        tmp_path / 'metrics.json', '--out-item', 'metrics')
+    run(
+        'test.py',
+        DIGITS,
+        encoder,
+        '--work-dir',
+        tmp_path,
+        '--out',
+        tmp_path / 'metrics.json',
+        '--out-item',
+        'metrics',
+    )
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert 30 < metrics['knn/top1'] <= 100
 
@@ -206,7 +223,7 @@ def test_two_processes_give_the_same_knn(encoder, tmp_path, monkeypatch):
     run_script('dist_test.sh', DIGITS, encoder, 2, '--work-dir', tmp_path / '2')
     results = []
     for processes in '12':
-        written, = (tmp_path / processes / 'evaluation').glob('*.json')
+        (written,) = (tmp_path / processes / 'evaluation').glob('*.json')
         results.append(read_run(written).results)
     assert results[0] == results[1]
     assert results[0][0].protocol == 'knn'
@@ -214,9 +231,18 @@ def test_two_processes_give_the_same_knn(encoder, tmp_path, monkeypatch):
 
 def test_mmpretrains_own_tool_trains_our_config(tmp_path):
     tool = Path(mmpretrain.__file__).parent / '.mim' / 'tools' / 'train.py'
-    run(tool, DIGITS, '--work-dir', tmp_path, '--auto-scale-lr', '--cfg-options',
-        'train_cfg.max_epochs=1', 'param_scheduler=[]',
-        'train_dataloader.batch_size=16', 'train_dataloader.dataset.indices=160')
+    run(
+        tool,
+        DIGITS,
+        '--work-dir',
+        tmp_path,
+        '--auto-scale-lr',
+        '--cfg-options',
+        'train_cfg.max_epochs=1',
+        'param_scheduler=[]',
+        'train_dataloader.batch_size=16',
+        'train_dataloader.dataset.indices=160',
+    )
     assert (tmp_path / 'epoch_1.pth').is_file()
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert 'Scaling the original LR by 0.25' in log
@@ -229,8 +255,16 @@ def test_a_prediction_is_pickled_without_its_batch(encoder, tmp_path):
 
 
 def test_linear_evaluation_from_pretraining_to_top1_and_top5(encoder, tmp_path):
-    run('train.py', LINEAR_DIGITS, '--pretrained', encoder, '--work-dir', tmp_path,
-        '--cfg-options', 'train_cfg.max_epochs=3')
+    run(
+        'train.py',
+        LINEAR_DIGITS,
+        '--pretrained',
+        encoder,
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        'train_cfg.max_epochs=3',
+    )
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert 'The backbone is the encoder in' in log
     trained = torch.load(tmp_path / 'epoch_3.pth', weights_only=False)['state_dict']
@@ -239,43 +273,56 @@ def test_linear_evaluation_from_pretraining_to_top1_and_top5(encoder, tmp_path):
         if key.startswith('backbone.'):
             assert torch.equal(value, before[key]), key
 
-    run('test.py', LINEAR_DIGITS, tmp_path / 'epoch_3.pth', '--work-dir', tmp_path,
-        '--out', tmp_path / 'metrics.json', '--out-item', 'metrics')
+    run(
+        'test.py',
+        LINEAR_DIGITS,
+        tmp_path / 'epoch_3.pth',
+        '--work-dir',
+        tmp_path,
+        '--out',
+        tmp_path / 'metrics.json',
+        '--out-item',
+        'metrics',
+    )
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert 20 < metrics['accuracy/top1'] < metrics['accuracy/top5'] <= 100
-    written, = (tmp_path / 'evaluation').glob('*.json')
+    (written,) = (tmp_path / 'evaluation').glob('*.json')
     record = read_run(written)
     assert {f'accuracy/{r.metric}': r.value for r in record.results} == metrics
-    assert {(r.dataset, r.split, r.protocol)
-            for r in record.results} == {('Digits', 'test', 'linear-published')}
+    assert {(r.dataset, r.split, r.protocol) for r in record.results} == {
+        ('Digits', 'test', 'linear-published')
+    }
 
 
 def test_fine_tuning_on_five_labels_a_class(encoder, tmp_path):
-    run('train.py', FEW_DIGITS, '--pretrained', encoder, '--work-dir', tmp_path,
-        '--cfg-options', 'train_cfg.max_epochs=3')
+    run(
+        'train.py',
+        FEW_DIGITS,
+        '--pretrained',
+        encoder,
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        'train_cfg.max_epochs=3',
+    )
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert '50 of the 1297 images of simclr_mm.Digits have labels: 5 to 5 in' in log
     assert '50 images: 2 steps an epoch of 1 x 25 images, 0 others left out' in log
     assert 'The backbone is the encoder in' in log
     trained = torch.load(tmp_path / 'epoch_3.pth', weights_only=False)['state_dict']
     before = torch.load(encoder, weights_only=False)['state_dict']
-    same = [
-        key for key in trained
-        if key in before and torch.equal(trained[key], before[key])
-    ]
+    same = [key for key in trained if key in before and torch.equal(trained[key], before[key])]
     assert same == []  # weights and BN statistics alike
     assert trained['head.fc.weight'].any()
 
 
 def test_evaluate_features_compares_three_encoders(encoder, tmp_path, capsys):
-    run('evaluate_features.py', DIGITS, encoder, '--draws', 2, '--out',
-        tmp_path / 'rows.json')
+    run('evaluate_features.py', DIGITS, encoder, '--draws', 2, '--out', tmp_path / 'rows.json')
     record = read_run(tmp_path / 'rows.json')
     values = {(r.features, r.protocol): r.value for r in record.results}
     names = ['pretrained encoder', 'untrained encoder', 'raw pixels']
     protocols = ['knn', 'linear', 'linear-5-labels']
-    assert list(values) == [(name, protocol) for name in names
-                            for protocol in protocols]
+    assert list(values) == [(name, protocol) for name in names for protocol in protocols]
     assert all(10 < value <= 100 for value in values.values())
     assert values['raw pixels', 'linear'] == pytest.approx(97, abs=1)
     assert {r.settings['k'] for r in record.results if r.protocol == 'knn'} == {20}
@@ -286,8 +333,7 @@ def test_evaluate_features_compares_three_encoders(encoder, tmp_path, capsys):
     run('report.py', tmp_path)
     table = (tmp_path / 'report.md').read_text()
     assert table.count('\n') == 2 + len(values)
-    assert '| raw pixels | linear | top1 |' in table and table in capsys.readouterr(
-    ).out
+    assert '| raw pixels | linear | top1 |' in table and table in capsys.readouterr().out
     assert (tmp_path / 'report.html').stat().st_size > 1000
 
 
@@ -315,24 +361,65 @@ def folders(tmp_path_factory):
 
 
 def test_any_folder_is_pretrained_on(folders, tmp_path):
-    run('train.py', DIGITS, '--data', folders, '--work-dir', tmp_path, '--cfg-options',
-        *SHORT, 'train_dataloader.batch_size=16')
+    run(
+        'train.py',
+        DIGITS,
+        '--data',
+        folders,
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        *SHORT,
+        'train_dataloader.batch_size=16',
+    )
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert '48 images: 3 steps an epoch of 1 x 16 images, 0 others left out' in log
 
 
 def test_labelled_folders_are_evaluated_on(folders, encoder, tmp_path):
-    run('train.py', LINEAR_DIGITS, '--data', folders, '--pretrained', encoder,
-        '--work-dir', tmp_path, '--cfg-options', 'train_cfg.max_epochs=1',
-        'train_dataloader.batch_size=8')
+    run(
+        'train.py',
+        LINEAR_DIGITS,
+        '--data',
+        folders,
+        '--pretrained',
+        encoder,
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        'train_cfg.max_epochs=1',
+        'train_dataloader.batch_size=8',
+    )
     checkpoint = tmp_path / 'epoch_1.pth'
     for data in (folders, folders / 'val'):
-        run('test.py', LINEAR_DIGITS, checkpoint, '--data', data, '--work-dir',
-            tmp_path, '--out', tmp_path / 'metrics.json', '--out-item', 'metrics')
+        run(
+            'test.py',
+            LINEAR_DIGITS,
+            checkpoint,
+            '--data',
+            data,
+            '--work-dir',
+            tmp_path,
+            '--out',
+            tmp_path / 'metrics.json',
+            '--out-item',
+            'metrics',
+        )
         metrics = json.loads((tmp_path / 'metrics.json').read_text())
         assert list(metrics) == ['accuracy/top1']  # three classes have no top-5
-    run('test.py', DIGITS, encoder, '--data', folders, '--work-dir', tmp_path, '--out',
-        tmp_path / 'metrics.json', '--out-item', 'metrics')
+    run(
+        'test.py',
+        DIGITS,
+        encoder,
+        '--data',
+        folders,
+        '--work-dir',
+        tmp_path,
+        '--out',
+        tmp_path / 'metrics.json',
+        '--out-item',
+        'metrics',
+    )
     knn = json.loads((tmp_path / 'metrics.json').read_text())['knn/top1']
     assert knn > 60  # the classes are three colours; chance is 33
 
@@ -352,15 +439,27 @@ def test_a_red_picture_has_one_feature_by_every_way_in(tmp_path):
     torch.save(dict(state_dict=get_model(str(IN1K_128)).state_dict()), checkpoint)
     model = get_model(str(IN1K_128), pretrained=checkpoint)
 
-    run('test.py', IN1K_128, checkpoint, '--data', tmp_path, '--work-dir', tmp_path,
-        '--out', tmp_path / 'pred.pkl', '--cfg-options', 'test_evaluator.k=1',
-        'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False')
+    run(
+        'test.py',
+        IN1K_128,
+        checkpoint,
+        '--data',
+        tmp_path,
+        '--work-dir',
+        tmp_path,
+        '--out',
+        tmp_path / 'pred.pkl',
+        '--cfg-options',
+        'test_evaluator.k=1',
+        'test_dataloader.num_workers=0',
+        'test_dataloader.persistent_workers=False',
+    )
     with open(tmp_path / 'pred.pkl', 'rb') as file:
         by_test = [sample['feature'] for sample in pickle.load(file)]
 
     cfg = Config.fromfile(IN1K_128)
     mean, std = (torch.tensor(cfg.data_preprocessor[key]) for key in ('mean', 'std'))
-    rgb = (torch.tensor([250., 0., 0.]) - mean) / std
+    rgb = (torch.tensor([250.0, 0.0, 0.0]) - mean) / std
     with torch.no_grad():
         by_tensor = model.extract_feat(rgb.view(1, 3, 1, 1).expand(1, 3, 128, 128))[0]
     by_extractor = FeatureExtractor(model)(path)[0]
@@ -375,18 +474,25 @@ def test_a_red_picture_has_one_feature_by_every_way_in(tmp_path):
 # --- Errors say what to do ------------------------------------------------------------
 
 
-@pytest.mark.parametrize('args, message', [
-    ((RECIPE, '--data', 'nowhere'), 'there is no folder .*nowhere'),
-    ((RECIPE, '--cfg-options', 'max_epochs=3'), "has no key 'max_epochs'"),
-    ((RECIPE, '--pretrained', 'x.pth'), 'trains its encoder from scratch'),
-    ((RECIPE, '--no-validate'), 'train_dataloader.dataset.data_root'),
-    ((LINEAR_DIGITS, ), 'no encoder: pass --pretrained PATH'),
-    ((LINEAR_DIGITS, '--pretrained', 'nowhere.pth'), 'nowhere.pth does not exist'),
-    ((LINEAR_DIGITS, '--data', ROOT / 'docs', '--pretrained', 'x.pth'),
-     'there is no folder .*docs/train'),
-    ((DIGITS, '--cfg-options', 'train_cfg.max_epochs=2'),
-     'param_scheduler.0.end = 3 epochs .* train_cfg.max_epochs = 2'),
-])
+@pytest.mark.parametrize(
+    'args, message',
+    [
+        ((RECIPE, '--data', 'nowhere'), 'there is no folder .*nowhere'),
+        ((RECIPE, '--cfg-options', 'max_epochs=3'), "has no key 'max_epochs'"),
+        ((RECIPE, '--pretrained', 'x.pth'), 'trains its encoder from scratch'),
+        ((RECIPE, '--no-validate'), 'train_dataloader.dataset.data_root'),
+        ((LINEAR_DIGITS,), 'no encoder: pass --pretrained PATH'),
+        ((LINEAR_DIGITS, '--pretrained', 'nowhere.pth'), 'nowhere.pth does not exist'),
+        (
+            (LINEAR_DIGITS, '--data', ROOT / 'docs', '--pretrained', 'x.pth'),
+            'there is no folder .*docs/train',
+        ),
+        (
+            (DIGITS, '--cfg-options', 'train_cfg.max_epochs=2'),
+            'param_scheduler.0.end = 3 epochs .* train_cfg.max_epochs = 2',
+        ),
+    ],
+)
 def test_errors_of_train_py(args, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Exception, match=message):
@@ -397,7 +503,7 @@ def test_amp_is_fp16_with_a_scaler_on_gpus_alone(monkeypatch):
     script = runpy.run_path(str(ROOT / 'tools' / 'train.py'))
     monkeypatch.setattr(sys, 'argv', ['train.py', str(RECIPE), '--amp'])
     args, cfg = script['parse_args'](), Config.fromfile(RECIPE)
-    cfg.optim_wrapper.update(dtype='auto', clip_grad=dict(max_norm=1.))
+    cfg.optim_wrapper.update(dtype='auto', clip_grad=dict(max_norm=1.0))
     monkeypatch.setitem(script['enter_flags'].__globals__, 'get_device', lambda: 'cpu')
     with pytest.raises(ValueError, match='--amp: fp16 needs a GPU'):
         script['enter_flags'](cfg, args)
@@ -406,10 +512,10 @@ def test_amp_is_fp16_with_a_scaler_on_gpus_alone(monkeypatch):
     module = 'mmengine.optim.optimizer.amp_optimizer_wrapper'
     monkeypatch.setattr(f'{module}.is_cuda_available', lambda: True)
     monkeypatch.setattr(f'{module}.GradScaler', lambda: torch.amp.GradScaler('cpu'))
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     wrapper = OPTIM_WRAPPERS.build({**cfg.optim_wrapper, 'optimizer': optimizer})
     assert wrapper.cast_dtype == torch.float16 and wrapper.loss_scaler.is_enabled()
-    assert wrapper.clip_grad_kwargs == dict(max_norm=1.)
+    assert wrapper.clip_grad_kwargs == dict(max_norm=1.0)
 
 
 def test_folders_with_different_classes(folders, encoder, tmp_path):

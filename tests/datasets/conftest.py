@@ -1,4 +1,5 @@
 """Photographs that were never taken, in class folders."""
+
 import gc
 
 import cv2

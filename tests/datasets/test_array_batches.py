@@ -1,4 +1,5 @@
 """A dataset in memory gives whole batches, the same whoever asks for them."""
+
 import pickle
 
 import cv2
@@ -25,16 +26,13 @@ ALL = [
     dict(type='simclr_mm.RandomRotation', degrees=15.0),
     dict(type='simclr_mm.RandomCutout', prob=0.5),
     dict(type='simclr_mm.RandomSobel', prob=0.2),
-    dict(type='simclr_mm.RandomCropAndFlip', prob=0.5)
+    dict(type='simclr_mm.RandomCropAndFlip', prob=0.5),
 ]
 
 
 def pipeline(size=24, augment='worker', transforms=COLOR, **kwargs):
     views = dict(type='simclr_mm.TwoViews', size=size, **kwargs)
-    return [
-        dict(views, augment=augment, transforms=transforms),
-        dict(type='mmpretrain.PackInputs')
-    ]
+    return [dict(views, augment=augment, transforms=transforms), dict(type='mmpretrain.PackInputs')]
 
 
 def digits(batched=True, with_label=False, indices=None, **kwargs):
@@ -43,7 +41,8 @@ def digits(batched=True, with_label=False, indices=None, **kwargs):
         batched=batched,
         with_label=with_label,
         pipeline=pipeline(**kwargs),
-        indices=indices)
+        indices=indices,
+    )
 
 
 @pytest.fixture(scope='module')
@@ -69,8 +68,7 @@ def test_a_loader_gives_the_batches_of_getitems():
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         config = FUNCTIONS.get('simclr_mm.collate')
     for workers, wrapped in ((0, data), (1, ReplaceUnreadable(data))):
-        loader = DataLoader(
-            wrapped, 64, sampler=sampler, num_workers=workers, collate_fn=config)
+        loader = DataLoader(wrapped, 64, sampler=sampler, num_workers=workers, collate_fn=config)
         batch = next(iter(loader))
         assert torch.equal(batch['inputs'], expected)
         assert batch['sample_idx'] == [int(index) for index in list(sampler)[:64]]
@@ -138,8 +136,8 @@ def test_the_device_makes_the_views_of_the_worker(folder, size, interpolation):
         data = InMemoryFolder(
             folder,
             batched=True,
-            pipeline=pipeline(
-                size, side, ALL, num_views=3, interpolation=interpolation))
+            pipeline=pipeline(size, side, ALL, num_views=3, interpolation=interpolation),
+        )
         batch = collate(data.__getitems__(places(*range(16))))
         assert isinstance(batch['inputs'], ViewsToMake) == (side == 'device')
         made[side] = preprocessor(batch)['inputs']
@@ -151,8 +149,7 @@ def test_the_device_makes_the_views_of_the_worker(folder, size, interpolation):
 
 
 def test_to_rgb_and_normalisation_on_the_device(folder):
-    data = InMemoryFolder(
-        folder, batched=True, pipeline=pipeline(24, 'device', transforms=[]))
+    data = InMemoryFolder(folder, batched=True, pipeline=pipeline(24, 'device', transforms=[]))
     batch = data.__getitems__(places(*range(8)))
     rgb = ViewsPreprocessor([10.0, 20.0, 30.0], [2.0, 4.0, 8.0])(batch)['inputs']
     bgr = ViewsPreprocessor([0.0] * 3, [1.0] * 3, to_rgb=False)(batch)['inputs']
@@ -182,5 +179,4 @@ def test_a_gpu_makes_the_same_views_without_waiting(folder):
 def test_what_cannot_be_batched_is_named():
     steps = pipeline()
     with pytest.raises(ValueError, match=r"got \['RandomCropAndFlip', 'TwoViews'"):
-        Digits(
-            batched=True, pipeline=[dict(type='simclr_mm.RandomCropAndFlip'), *steps])
+        Digits(batched=True, pipeline=[dict(type='simclr_mm.RandomCropAndFlip'), *steps])

@@ -1,4 +1,5 @@
 """Decoded images are kept beside the data and made again when these change."""
+
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_what_is_fetched_while_made_has_its_own_key(tmp_path):
 @pytest.mark.parametrize('ending', ['npy', 'npz'])
 def test_damaged_files_are_made_again(tmp_path, ending):
     cached_arrays(tmp_path, 'set', lambda: 'a' * 16, Maker())
-    file, = (tmp_path / FOLDER).glob(f'*.{ending}')
+    (file,) = (tmp_path / FOLDER).glob(f'*.{ending}')
     for content in (b'', b'rubbish', file.read_bytes()[:-20]):
         file.write_bytes(content)
         make = Maker()
@@ -68,8 +69,9 @@ def test_damaged_files_are_made_again(tmp_path, ending):
 
 def test_without_a_place_to_write_they_stay_in_memory(tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr('simclr_mm.datasets.array_cache.print_log',
-                        lambda line, **kwargs: lines.append(line))
+    monkeypatch.setattr(
+        'simclr_mm.datasets.array_cache.print_log', lambda line, **kwargs: lines.append(line)
+    )
     (tmp_path / FOLDER).write_text('not a folder')
     arrays = cached_arrays(tmp_path, 'set', lambda: 'a' * 16, Maker())
     assert arrays.images[1, 2, 3].tolist() == [3, 2, 1]
@@ -92,8 +94,8 @@ def test_one_of_many_makes_them(tmp_path):
     make = Maker()
     with ThreadPoolExecutor(4) as pool:
         results = list(
-            pool.map(lambda _: cached_arrays(tmp_path, 'set', lambda: 'a' * 16, make),
-                     range(4)))
+            pool.map(lambda _: cached_arrays(tmp_path, 'set', lambda: 'a' * 16, make), range(4))
+        )
     assert make.calls == 1
     assert all(each.images[1, 2, 3].tolist() == [3, 2, 1] for each in results)
 

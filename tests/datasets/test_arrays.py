@@ -26,7 +26,8 @@ def test_digits_are_split_once_and_keep_their_grey_levels():
     both = np.concatenate([train.images, test.images])[..., 0].astype(int)
     original = np.round(load_digits().images * 255 / 16).astype(int)
     assert sorted(map(bytes, both.astype(np.uint8))) == sorted(
-        map(bytes, original.astype(np.uint8)))
+        map(bytes, original.astype(np.uint8))
+    )
 
 
 def test_samples_carry_labels_only_when_asked():
@@ -110,15 +111,15 @@ def test_tiny_imagenet_as_its_archive_has_it(tmp_path):
         (root / 'train' / wnid / f'{wnid}_boxes.txt').write_text('0 0 9 9')
     train = TinyImageNet(data_root=str(root))
     assert train.metainfo['classes'] == ('n01', 'n02')
-    assert [(each['gt_label'], each['img'][0, 0, 0]) for each in train] == [(0, 90),
-                                                                            (1, 20)]
+    assert [(each['gt_label'], each['img'][0, 0, 0]) for each in train] == [(0, 90), (1, 20)]
     folder = root / 'val' / 'images'
     folder.mkdir(parents=True)
     for i, grey in enumerate((90, 20, 90)):
-        Image.new('RGB', (64, 64), (grey, ) * 3).save(folder / f'val_{i}.JPEG')
+        Image.new('RGB', (64, 64), (grey,) * 3).save(folder / f'val_{i}.JPEG')
     names = ('n01', 'n02', 'n01')
-    (root / 'val' / 'val_annotations.txt').write_text('\n'.join(
-        f'val_{i}.JPEG\t{name}\t0\t32\t44\t62' for i, name in enumerate(names)))
+    (root / 'val' / 'val_annotations.txt').write_text(
+        '\n'.join(f'val_{i}.JPEG\t{name}\t0\t32\t44\t62' for i, name in enumerate(names))
+    )
     val = TinyImageNet(data_root=str(root), split='val')
     assert val.metainfo['classes'] == ('n01', 'n02')
     assert val.get_gt_labels().tolist() == [0, 1, 0]
@@ -138,11 +139,10 @@ def test_any_folder_is_cut_to_squares(tmp_path):
     (tmp_path / 'notes.txt').write_text('no image')
     root = str(tmp_path)
     data = InMemoryFolder(root, size=20, with_label=True)
-    assert data.images.shape == (3, 20, 20, 3) and data.metainfo['classes'] == ('b', )
+    assert data.images.shape == (3, 20, 20, 3) and data.metainfo['classes'] == ('b',)
     assert [each.get('gt_label') for each in data] == [0, 0, None]
     # PIL's antialiased resize of the middle 40 x 40.
-    expected = Image.fromarray(wide[:, 10:50]).resize((20, 20),
-                                                      Image.Resampling.BILINEAR)
+    expected = Image.fromarray(wide[:, 10:50]).resize((20, 20), Image.Resampling.BILINEAR)
     difference = data[0]['img'][..., ::-1].astype(int) - np.asarray(expected)
     assert np.abs(difference).max() <= 1
     assert data[1]['img'][10, 10].tolist() == [0, 0, 250]

@@ -1,4 +1,5 @@
 """Parquet, Arrow and LMDB against the files that they were made from."""
+
 import pickle
 import shutil
 import sys
@@ -19,7 +20,6 @@ lmdb = pytest.importorskip('lmdb')
 
 
 class Keep:
-
     def __call__(self, sample):
         return sample
 
@@ -46,8 +46,7 @@ def files(photos):
 LABELS = [0] * 8 + [1] * 9 + [2] * 9  # i % 3 of 26, in the order a bird, cat, dog
 
 
-@pytest.mark.parametrize('kind, cls', [('parquet', HuggingFaceImages),
-                                       ('lmdb', LMDBImages)])
+@pytest.mark.parametrize('kind, cls', [('parquet', HuggingFaceImages), ('lmdb', LMDBImages)])
 def test_a_pack_is_its_folder(photos, packs, kind, cls):
     config = shard_dataset(str(packs / kind))
     assert config == dict(type=f'simclr_mm.{cls.__name__}', data_root=str(packs / kind))
@@ -58,8 +57,7 @@ def test_a_pack_is_its_folder(photos, packs, kind, cls):
     assert data.get_gt_labels().tolist() == sorted(data.get_gt_labels().tolist())
     copy = pickle.loads(pickle.dumps(data))
     assert copy[5]['img_bytes'] == data[5]['img_bytes']
-    assert 'gt_label' not in cls(
-        str(packs / kind), with_label=False, pipeline=[Keep()])[0]
+    assert 'gt_label' not in cls(str(packs / kind), with_label=False, pipeline=[Keep()])[0]
 
 
 def test_a_database_is_opened_once_in_each_process(packs, photos):
@@ -79,8 +77,7 @@ def _bytes(batch):
 def test_the_database_is_one_for_mmengine(photos, packs, tmp_path):
     shutil.copytree(packs / 'lmdb', tmp_path / 'copy')
     key = (packs / 'lmdb' / 'list.txt').read_text().splitlines()[3].rsplit(' ', 1)[0]
-    load = LoadImageFromFile(
-        backend_args=dict(backend='lmdb', db_path=str(tmp_path / 'copy')))
+    load = LoadImageFromFile(backend_args=dict(backend='lmdb', db_path=str(tmp_path / 'copy')))
     expected = cv2.imread(str(photos / key))
     assert (load(dict(img_path=key))['img'] == expected).all()
     with pytest.raises(UnreadableImage, match='x.jpg: the database has no such key'):
@@ -97,7 +94,8 @@ def test_columns_of_others(photos, tmp_path, store):
         values[2] = dict(bytes=None, path=str(next(photos.rglob('*.JPEG'))))
         features['photo'] = datasets.Image()
     table = datasets.Dataset.from_dict(
-        dict(photo=values, kind=[3, 1, 0, 2]), datasets.Features(features))
+        dict(photo=values, kind=[3, 1, 0, 2]), datasets.Features(features)
+    )
     if store == 'disk':
         table.save_to_disk(tmp_path / 'data')
     elif store == 'splits':
@@ -107,8 +105,7 @@ def test_columns_of_others(photos, tmp_path, store):
         table.to_parquet(tmp_path / 'data' / 'a.parquet')
     config = shard_dataset(str(tmp_path / 'data'))
     assert config['type'] == 'simclr_mm.HuggingFaceImages'
-    options = dict(
-        image_column='photo', label_column='kind', split='test', pipeline=[Keep()])
+    options = dict(image_column='photo', label_column='kind', split='test', pipeline=[Keep()])
     data = HuggingFaceImages(str(tmp_path / 'data'), **options)
     assert [data.read(row) for row in (0, 1, 3)] == [contents[row] for row in (0, 1, 3)]
     if store == 'image':
@@ -136,10 +133,9 @@ def test_mistakes_are_named(packs, tmp_path, monkeypatch):
     assert error.value.path == f'{tmp_path}/dict/row 1'
 
 
-@pytest.mark.parametrize('package, extra, kind', [
-    ('datasets', 'parquet', 'parquet'),
-    ('lmdb', 'lmdb', 'lmdb'),
-])
+@pytest.mark.parametrize(
+    'package, extra, kind', [('datasets', 'parquet', 'parquet'), ('lmdb', 'lmdb', 'lmdb')]
+)
 def test_a_missing_package_names_its_extra(packs, package, extra, kind, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     cls = dict(parquet=HuggingFaceImages, lmdb=LMDBImages)[kind]
@@ -149,6 +145,8 @@ def test_a_missing_package_names_its_extra(packs, package, extra, kind, monkeypa
 
 def test_labels_are_numbers_of_classes(packs, photos):
     labels = HuggingFaceImages(str(packs / 'parquet')).get_gt_labels()
-    expected = [['a bird', 'cat', 'dog'].index(path.parent.name)
-                for path in sorted(photos.rglob('*.JPEG'), key=str)]
+    expected = [
+        ['a bird', 'cat', 'dog'].index(path.parent.name)
+        for path in sorted(photos.rglob('*.JPEG'), key=str)
+    ]
     assert np.array_equal(labels, expected)

@@ -15,7 +15,8 @@ def digits(per_class=None):
             gallery=dict(type='simclr_mm.Digits', split='train'),
             query=dict(type='simclr_mm.Digits', split='test'),
             pipeline=PIPELINE,
-            gallery_per_class=per_class)
+            gallery_per_class=per_class,
+        )
 
 
 def test_gallery_comes_first_and_says_so():
@@ -59,7 +60,8 @@ def test_an_unreadable_gallery_image_is_replaced_a_query_is_not(tmp_path):
         data = GalleryAndQuery(
             gallery=dict(type='CustomDataset', data_root=str(tmp_path / 'train')),
             query=dict(type='CustomDataset', data_root=str(tmp_path / 'val')),
-            pipeline=[dict(type='LoadImageFromFile'), *PIPELINE])
+            pipeline=[dict(type='LoadImageFromFile'), *PIPELINE],
+        )
     stand_in = data[4]  # class b, image 1
     assert int(stand_in['data_samples'].gt_label) == 1
     assert int(stand_in['inputs'].max()) == 100

@@ -8,9 +8,7 @@ def test_finds_images_at_any_depth(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = [info['img_path'] for info in ImageFolder(str(tmp_path)).load_data_list()]
-    assert found == [
-        str(tmp_path / name) for name in ('a/b/d.webp', 'a/c.png', 'b.JPG')
-    ]
+    assert found == [str(tmp_path / name) for name in ('a/b/d.webp', 'a/c.png', 'b.JPG')]
 
 
 def test_missing_folder_and_empty_folder_say_what_to_do(tmp_path):

@@ -1,4 +1,5 @@
 """Which images keep their labels."""
+
 import logging
 
 import numpy as np
@@ -34,11 +35,10 @@ def folder(tmp_path_factory):
 
 def files(root, serialize_data=False, **kwargs):
     """The reduced dataset of a folder, and the names in it."""
-    dataset = dict(
-        type='CustomDataset', data_root=str(root), serialize_data=serialize_data)
+    dataset = dict(type='CustomDataset', data_root=str(root), serialize_data=serialize_data)
     data = label_subset(dataset, **kwargs)
     paths = [data.get_data_info(i)['img_path'] for i in range(len(data))]
-    return data, [path[len(str(root)) + 1:] for path in paths]
+    return data, [path[len(str(root)) + 1 :] for path in paths]
 
 
 def written(tmp_path, *names):
@@ -54,15 +54,16 @@ def written(tmp_path, *names):
         (0.5, [6, 3, 1]),
         (0.25, [3, 2, 1]),  # 1.5 is rounded up
         (0.01, [1, 1, 1]),  # no class is left out
-    ])
+    ],
+)
 def test_a_share_of_every_class(folder, share, counts):
     data, names = files(folder, share=share)
     assert np.bincount(data.get_gt_labels()).tolist() == counts
     assert len(set(names)) == sum(counts)
     # Labels are those of the whole dataset.
     assert all(
-        name.startswith(data.CLASSES[label])
-        for name, label in zip(names, data.get_gt_labels()))
+        name.startswith(data.CLASSES[label]) for name, label in zip(names, data.get_gt_labels())
+    )
 
 
 def test_a_number_of_every_class_and_the_same_rows_by_either_name():
@@ -71,8 +72,8 @@ def test_a_number_of_every_class_and_the_same_rows_by_either_name():
     # 1 % of even classes of 500 is 5 of each: the same draw, so the same images.
     labels = np.repeat(np.arange(4), 500)
     np.testing.assert_array_equal(
-        stratified_subset(labels, 0.01, seed=3),
-        class_balanced_subset(labels, 5, seed=3))
+        stratified_subset(labels, 0.01, seed=3), class_balanced_subset(labels, 5, seed=3)
+    )
 
 
 def test_the_draw_is_a_function_of_the_seed(folder):
@@ -103,29 +104,35 @@ def test_a_list_of_file_names(folder, tmp_path):
 @pytest.mark.parametrize(
     'names, message',
     [
-        (['ant_1.png', *(f'x{i}.png' for i in range(7))],
-         r'8 images, 7 of which .* the 20 of CustomDataset: x0.png, .*x4.png, \.\.\.'),
+        (
+            ['ant_1.png', *(f'x{i}.png' for i in range(7))],
+            r'8 images, 7 of which .* the 20 of CustomDataset: x0.png, .*x4.png, \.\.\.',
+        ),
         (['ant_1.png', 'ant_1.png', 'ant_2.png'], r'more than once \(1\): ant_1.png'),
         (['s.png'], r'several images \(1\): s.png. Write <class>/<file>'),
         (['ant_1.png', 'ant/ant_1.png'], 'lists an image by two names'),
         (['nt_1.png', 'ant_2.png'], '2 images, 1 of which'),  # an end is another name
         ([], 'lists no image'),
-    ])
+    ],
+)
 def test_a_list_that_does_not_fit(folder, tmp_path, names, message):
     with pytest.raises(ValueError, match=message):
         files(folder, **written(tmp_path, *names))
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(), 'exactly one of share, per_class and list_file'),
-    (dict(share=0.1, per_class=5), 'exactly one of'),
-    (dict(share=0.0), 'share = 0.0'),
-    (dict(share=10), 'share = 10'),
-    (dict(per_class=0), 'per_class = 0'),
-    (dict(per_class=200), 'class 0 has 128 images, 200 of each'),
-    (dict(list_file='no/1percent.txt'), 'curl .* no/1percent.txt https://.*/1percent'),
-    (dict(list_file='10percent.txt'), 'curl .* 10percent.txt https://.*/10percent.txt'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(), 'exactly one of share, per_class and list_file'),
+        (dict(share=0.1, per_class=5), 'exactly one of'),
+        (dict(share=0.0), 'share = 0.0'),
+        (dict(share=10), 'share = 10'),
+        (dict(per_class=0), 'per_class = 0'),
+        (dict(per_class=200), 'class 0 has 128 images, 200 of each'),
+        (dict(list_file='no/1percent.txt'), 'curl .* no/1percent.txt https://.*/1percent'),
+        (dict(list_file='10percent.txt'), 'curl .* 10percent.txt https://.*/10percent.txt'),
+    ],
+)
 def test_errors(kwargs, message):
     with pytest.raises(ValueError, match=message):
         label_subset(DIGITS, **kwargs)
@@ -143,6 +150,7 @@ def test_images_without_labels_or_names(tmp_path):
 
 class FakeRunner:
     """What build_train_dataloader asks of a runner."""
+
     seed, world_size, _randomness_cfg = 0, 1, {}
     logger = logging.getLogger(__name__)
     build_dataloader = staticmethod(Runner.build_dataloader)
@@ -155,7 +163,8 @@ def test_a_subset_smaller_than_a_batch_is_refused_and_another_is_trained_on():
         num_workers=0,
         collate_fn=dict(type='default_collate'),
         sampler=dict(type='simclr_mm.ResumableSampler'),
-        dataset=dict(type='simclr_mm.LabelSubset', per_class=2, dataset=DIGITS))
+        dataset=dict(type='simclr_mm.LabelSubset', per_class=2, dataset=DIGITS),
+    )
     with pytest.raises(ValueError, match='has 20 images, fewer than one batch'):
         build_train_dataloader(FakeRunner(), loader)
     loader['dataset']['per_class'] = 5

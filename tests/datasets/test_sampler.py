@@ -1,4 +1,5 @@
 """The index streams of all ranks against a permutation cut by hand."""
+
 import pickle
 
 import pytest
@@ -22,14 +23,14 @@ def streams(monkeypatch, world_size, epoch, start=0, images=IMAGES):
             BATCH,
             sampler=sampler,
             drop_last=True,
-            collate_fn=lambda batch: [int(i) for i in batch])
+            collate_fn=lambda batch: [int(i) for i in batch],
+        )
         result.append(list(loader))
     return result
 
 
 @pytest.mark.parametrize('world_size', [1, 2, 3])
-def test_all_ranks_share_one_permutation_cut_to_whole_global_batches(
-        monkeypatch, world_size):
+def test_all_ranks_share_one_permutation_cut_to_whole_global_batches(monkeypatch, world_size):
     order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(7 + 5))
     steps = IMAGES // (world_size * BATCH)
     ranks = streams(monkeypatch, world_size, epoch=5)
@@ -37,16 +38,14 @@ def test_all_ranks_share_one_permutation_cut_to_whole_global_batches(
     for step in range(steps):
         global_batch = [i for batches in ranks for i in batches[step]]
         first = step * world_size * BATCH
-        expected = order[first:first + world_size * BATCH].tolist()
+        expected = order[first : first + world_size * BATCH].tolist()
         assert sorted(global_batch) == sorted(expected)
 
 
 def test_left_out_images_change_with_the_epoch(monkeypatch):
     left_out = [
-        set(range(IMAGES)) -
-        {i
-         for batch in streams(monkeypatch, 1, epoch)[0]
-         for i in batch} for epoch in (0, 1)
+        set(range(IMAGES)) - {i for batch in streams(monkeypatch, 1, epoch)[0] for i in batch}
+        for epoch in (0, 1)
     ]
     assert len(left_out[0]) == len(left_out[1]) == IMAGES % BATCH
     assert left_out[0] != left_out[1]

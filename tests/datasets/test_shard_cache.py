@@ -1,4 +1,5 @@
 """Shards fetched from a web server of this machine."""
+
 import multiprocessing
 import os
 import shutil
@@ -20,7 +21,6 @@ pytest.importorskip('webdataset')
 
 
 class Keep:
-
     def __call__(self, sample):
         return sample
 
@@ -39,7 +39,6 @@ def web(pack, tmp_path, monkeypatch):
     asked = []
 
     class Handler(SimpleHTTPRequestHandler):
-
         def log_request(self, code='-', size='-'):
             asked.append(self.path)
 
@@ -96,7 +95,7 @@ def test_what_was_used_last_stays(web, pack):
     for number, age in ((0, 30), (1, 20)):
         shard = f'{url}/shard-0000{number}.tar'
         cache.open(shard).close()
-        os.utime(cache.path(shard), (time.time() - age, ) * 2)
+        os.utime(cache.path(shard), (time.time() - age,) * 2)
     cache.open(f'{url}/shard-00000.tar').close()
     cache.open(f'{url}/shard-00002.tar').close()
     names = sorted(path.name for path in cache.folder.glob('*/*.tar'))
@@ -161,8 +160,7 @@ def test_a_shard_that_another_process_removes(web, pack, monkeypatch):
         path.unlink()
         return file
 
-    monkeypatch.setattr(
-        'simclr_mm.datasets.shard_cache.open', opened_and_removed, raising=False)
+    monkeypatch.setattr('simclr_mm.datasets.shard_cache.open', opened_and_removed, raising=False)
     assert ShardCache(1).open(f'{url}/shard-00001.tar').read() == content
 
 
@@ -172,8 +170,9 @@ def test_shards_without_an_index(web, pack):
     assert len(data) == 26 and len(asked) == 4
     local = shards(pack)
     names = [name.decode() for name in data.index.name]
-    assert [data.read(row) for row in range(26)
-            ] == [local.read(int(name.split('.')[0])) for name in names]
+    assert [data.read(row) for row in range(26)] == [
+        local.read(int(name.split('.')[0])) for name in names
+    ]
     assert len(shards(url, shards='shard-{00000..00003}.tar')) == 26
     assert len(asked) == 4
 
@@ -189,8 +188,7 @@ def test_other_schemes_through_fsspec(pack, tmp_path, monkeypatch):
 
 def test_mistakes_are_named(web, pack, tmp_path):
     url, _ = web
-    with pytest.raises(
-            OSError, match=f'cannot fetch {url}/no/index.json .*it is there.$'):
+    with pytest.raises(OSError, match=f'cannot fetch {url}/no/index.json .*it is there.$'):
         shards(f'{url}/no')
     with pytest.raises(OSError, match='cannot fetch .*/no.tar .*, or put a copy at'):
         ShardCache(1).open(f'{url}/no.tar')

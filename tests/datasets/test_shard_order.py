@@ -1,4 +1,5 @@
 """The order that reads shards nearly one after another, dealt to the ranks."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ BATCH = 4
 
 class Shards:
     """Each image is its index; images of one shard do not lie together."""
+
     is_remote = False
 
     def __init__(self):
@@ -40,16 +42,13 @@ def samplers(monkeypatch, world_size, at_once=3, data=None, **kwargs):
     result = []
     for rank in range(world_size):
         monkeypatch.setattr(module, 'get_dist_info', lambda: (rank, world_size))
-        result.append(
-            ResumableSampler(
-                data or Shards(), seed=5, shards_at_once=at_once, **kwargs))
+        result.append(ResumableSampler(data or Shards(), seed=5, shards_at_once=at_once, **kwargs))
     return result
 
 
 def batches(sampler, epoch, start=0):
     sampler.set_epoch(epoch, start)
-    return list(
-        DataLoader(Shards(), BATCH, sampler=sampler, drop_last=True, collate_fn=list))
+    return list(DataLoader(Shards(), BATCH, sampler=sampler, drop_last=True, collate_fn=list))
 
 
 @pytest.mark.parametrize('world_size', [1, 2, 3])
@@ -96,12 +95,11 @@ def test_few_shards_are_read_at_a_time(monkeypatch):
     assert 1 <= len(closing) <= 3
     for place in range(0, len(order), 10):
         open_now = [
-            k for k, span in spans.items()
-            if k not in closing and span[0] <= place <= span[-1]
+            k for k, span in spans.items() if k not in closing and span[0] <= place <= span[-1]
         ]
         assert len(open_now) <= 4
     # And mixed: no long run of one shard.
-    runs = [len(set(order[i:i + 12])) for i in range(0, len(order) - 12, 12)]
+    runs = [len(set(order[i : i + 12])) for i in range(0, len(order) - 12, 12)]
     assert min(runs) >= 2
 
 
@@ -117,7 +115,7 @@ def test_as_many_at_once_as_there_are_is_any_order(monkeypatch):
     [sampler] = samplers(monkeypatch, 1, at_once=50)
     shards = Shards().shards
     sampler.set_epoch(0)
-    tenth = [shards[i] for i in sampler][:sum(SIZES) // 10]
+    tenth = [shards[i] for i in sampler][: sum(SIZES) // 10]
     assert len(set(tenth)) >= 9
 
 
@@ -138,12 +136,15 @@ def test_a_shard_of_the_web_is_thought_of_before_it_is_needed(monkeypatch):
     assert len(seen) == len(SIZES) and len(thought_of) == len(SIZES) - 2
 
 
-@pytest.mark.parametrize('data, kwargs, message', [
-    (Shards, dict(at_once=0), 'shards_at_once = 0: give a number from 1'),
-    (Shards, dict(shuffle=False), 'with shuffle=True'),
-    (lambda: range(9), {}, 'is for simclr_mm.TarShards'),
-    (Remote, dict(at_once=None), 'sampler.shards_at_once=16'),
-])
+@pytest.mark.parametrize(
+    'data, kwargs, message',
+    [
+        (Shards, dict(at_once=0), 'shards_at_once = 0: give a number from 1'),
+        (Shards, dict(shuffle=False), 'with shuffle=True'),
+        (lambda: range(9), {}, 'is for simclr_mm.TarShards'),
+        (Remote, dict(at_once=None), 'sampler.shards_at_once=16'),
+    ],
+)
 def test_mistakes(monkeypatch, data, kwargs, message):
     with pytest.raises(ValueError, match=message):
         samplers(monkeypatch, 1, data=data(), **kwargs)

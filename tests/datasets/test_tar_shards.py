@@ -1,4 +1,5 @@
 """Tar shards against webdataset's own reader and against the files they came from."""
+
 import gzip
 import io
 import pickle
@@ -46,8 +47,11 @@ def foreign(tmp_path):
     folder = tmp_path / 'foreign'
     folder.mkdir()
     for number, names in enumerate(
-        (['b/x.jpg', 'b/x.cls', 'b/x.seg.png',
-          'readme'], ['y.txt', 'y.JPEG', 'y.cls', 'z.cls', 'z.png'])):
+        (
+            ['b/x.jpg', 'b/x.cls', 'b/x.seg.png', 'readme'],
+            ['y.txt', 'y.JPEG', 'y.cls', 'z.cls', 'z.png'],
+        )
+    ):
         with tarfile.open(folder / f'part-{number}.tar', 'w') as tar:
             tar.addfile(_member('./folder/', b'', tarfile.DIRTYPE))
             for name in names:
@@ -83,8 +87,7 @@ def test_a_pack_is_its_folder(photos, pack):
 def test_webdataset_reads_the_same_from_a_pack(pack):
     files = sorted(map(str, pack.glob('*.tar')))
     theirs = {
-        sample['__key__']: sample
-        for sample in webdataset.WebDataset(files, shardshuffle=False)
+        sample['__key__']: sample for sample in webdataset.WebDataset(files, shardshuffle=False)
     }
     data = shards(pack)
     assert len(theirs) == len(data)
@@ -105,9 +108,10 @@ def test_webdataset_reads_the_same_from_foreign_shards(foreign):
     files = sorted(map(str, foreign.glob('*.tar')))
     theirs = list(webdataset.WebDataset(files, shardshuffle=False))
     data = shards(foreign)
-    contents = [[
-        value for key, value in sample.items() if key in ('jpg', 'jpeg', 'png')
-    ] for sample in theirs]
+    contents = [
+        [value for key, value in sample.items() if key in ('jpg', 'jpeg', 'png')]
+        for sample in theirs
+    ]
     assert [[data[i]['img_bytes']] for i in range(3)] == [c for c in contents if c]
     assert data.get_gt_labels().tolist() == [4, 6, 6]
     assert data[0]['img_path'].endswith('part-0.tar/b/x.jpg')
@@ -118,8 +122,8 @@ def test_webdataset_reads_the_same_from_foreign_shards(foreign):
 
 def test_names_that_are_no_utf8(tmp_path):
     with tarfile.open(
-            tmp_path / 'a.tar', 'w', format=tarfile.GNU_FORMAT,
-            encoding='latin-1') as tar:
+        tmp_path / 'a.tar', 'w', format=tarfile.GNU_FORMAT, encoding='latin-1'
+    ) as tar:
         tar.addfile(_member('K\xe4se.jpg', b'1'), io.BytesIO(b'1'))
     data = shards(tmp_path, with_label=False)
     assert data[0]['img_path'].endswith('a.tar/K\ufffdse.jpg')
@@ -143,8 +147,7 @@ def test_a_shard_cut_short(pack, tmp_path):
         file.truncate(9000)
     rows = np.flatnonzero(data.shards_of_images() == 1)
     last = int(rows[np.argmax(data.index.offset[rows])])
-    with pytest.raises(
-            UnreadableImage, match=f'shard-00001.tar/{last:09d}.jpg: the') as e:
+    with pytest.raises(UnreadableImage, match=f'shard-00001.tar/{last:09d}.jpg: the') as e:
         data[last]
     assert e.value.path == data.name(last)
     with pytest.raises(ValueError, match='shard-00001.tar has 9000 bytes, index.json'):
@@ -156,11 +159,13 @@ def test_a_shard_cut_short(pack, tmp_path):
 
 def test_mistakes_are_named(foreign, tmp_path):
     tar = (foreign / 'part-0.tar').read_bytes()
-    for number, (content, message) in enumerate((
-        (gzip.compress(tar), 'uncompressed tar'),
-        (tar[:700], 'not a whole'),
-        (b'no tar' * 200, 'not a whole'),
-    )):
+    for number, (content, message) in enumerate(
+        (
+            (gzip.compress(tar), 'uncompressed tar'),
+            (tar[:700], 'not a whole'),
+            (b'no tar' * 200, 'not a whole'),
+        )
+    ):
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / 'a.tar').write_bytes(content)

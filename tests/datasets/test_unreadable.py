@@ -11,7 +11,8 @@ from simclr_mm.transforms import TwoViews, UnreadableImage
 
 class Half:
     """Twenty images, of which the odd ones cannot be read."""
-    metainfo = dict(classes=('a', ))
+
+    metainfo = dict(classes=('a',))
 
     def __init__(self, readable=lambda i: i % 2 == 0):
         self.readable = readable
@@ -65,10 +66,9 @@ def test_other_packages_transforms_are_a_function_of_seed_epoch_and_image():
         data = ReplaceUnreadable(
             dict(
                 type='simclr_mm.Digits',
-                pipeline=[
-                    dict(type='RandomResizedCrop', scale=16),
-                    dict(type='PackInputs'),
-                ]))
+                pipeline=[dict(type='RandomResizedCrop', scale=16), dict(type='PackInputs')],
+            )
+        )
     first = data[SampleIndex(5, seed=1, epoch=2)]['inputs']
     np.random.seed(99)
     assert first.equal(data[SampleIndex(5, seed=1, epoch=2)]['inputs'])
@@ -89,8 +89,9 @@ def test_a_batch_is_a_list_of_samples_unless_the_dataset_makes_batches(monkeypat
     assert ReplaceUnreadable(Batches()).__getitems__([1, 3]) == dict(inputs=[1, 3])
 
     lines = []
-    monkeypatch.setattr('simclr_mm.datasets.unreadable.print_log',
-                        lambda line, **kwargs: lines.append(line))
+    monkeypatch.setattr(
+        'simclr_mm.datasets.unreadable.print_log', lambda line, **kwargs: lines.append(line)
+    )
     for dataset in (Half(), Batches(), TorchConcatDataset([Half(), Half()])):
         ReplaceUnreadable(dataset)
     assert not lines
@@ -99,11 +100,14 @@ def test_a_batch_is_a_list_of_samples_unless_the_dataset_makes_batches(monkeypat
 
 
 @pytest.mark.portable
-@pytest.mark.parametrize('around', [
-    lambda data: ConcatDataset([data, data]),
-    lambda data: RepeatDataset(data, times=2),
-    lambda data: TorchConcatDataset([data, data]),
-])
+@pytest.mark.parametrize(
+    'around',
+    [
+        lambda data: ConcatDataset([data, data]),
+        lambda data: RepeatDataset(data, times=2),
+        lambda data: TorchConcatDataset([data, data]),
+    ],
+)
 def test_an_image_met_twice_in_an_epoch_is_seen_in_other_views(around):
     """And in the same ones when the run is repeated."""
     digits = Digits(split='test', pipeline=[TwoViews(8)])
@@ -119,7 +123,6 @@ def test_an_image_met_twice_in_an_epoch_is_seen_in_other_views(around):
 def test_a_stand_in_is_seen_in_other_views_than_the_image_itself():
 
     class OneBroken(Digits):
-
         def __getitem__(self, index):
             if index == 3:
                 raise UnreadableImage('is truncated', '3.png')

@@ -1,5 +1,5 @@
-"""What the training loader's workers do first: keep memory, and what they did before.
-"""
+"""What the training loader's workers do first: keep memory, and what they did before."""
+
 import logging
 import platform
 from types import SimpleNamespace
@@ -15,6 +15,7 @@ started = []  # in this process of a worker
 
 class AboutItsWorker:
     """A batch says how its worker was started."""
+
     batched = True
 
     def __len__(self):
@@ -23,9 +24,8 @@ class AboutItsWorker:
     def __getitems__(self, indices):
         large = np.empty(2**26, np.uint8)  # beyond what glibc ever allocates by default
         return dict(
-            on_the_heap=on_the_heap(large),
-            seed=int(np.random.get_state()[1][0]),
-            started=started)
+            on_the_heap=on_the_heap(large), seed=int(np.random.get_state()[1][0]), started=started
+        )
 
 
 def on_the_heap(array):
@@ -46,7 +46,8 @@ def batches(**options):
         seed=40,
         world_size=1,
         logger=logging.getLogger(__name__),
-        build_dataloader=Runner.build_dataloader)
+        build_dataloader=Runner.build_dataloader,
+    )
     return list(
         build_train_dataloader(
             runner,
@@ -57,7 +58,10 @@ def batches(**options):
                 persistent_workers=True,
                 sampler=dict(type='simclr_mm.ResumableSampler'),
                 collate_fn=dict(type='simclr_mm.collate'),
-                **options)))
+                **options,
+            ),
+        )
+    )
 
 
 def test_mmengines_start_of_a_worker_stays():
@@ -66,7 +70,6 @@ def test_mmengines_start_of_a_worker_stays():
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='of glibc')
 def test_a_fresh_worker_keeps_memory_and_starts_as_the_config_says():
-    made = batches(
-        worker_init_fn=dict(type=note, text='mine'), multiprocessing_context='spawn')
+    made = batches(worker_init_fn=dict(type=note, text='mine'), multiprocessing_context='spawn')
     assert [batch['started'] for batch in made] == [[(0, 'mine')], [(1, 'mine')]]
     assert all(batch['on_the_heap'] for batch in made)

@@ -1,4 +1,5 @@
 """Autocast where there is bf16, and steps that read nothing from the device."""
+
 from contextlib import contextmanager
 
 import pytest
@@ -22,12 +23,15 @@ def wrapper(**kwargs):
 
 
 @pytest.mark.portable
-@pytest.mark.parametrize('dtype, gpu, expected', [
-    ('auto', False, torch.float32),
-    ('auto', True, torch.bfloat16),
-    ('bfloat16', False, torch.bfloat16),
-    ('float32', True, torch.float32),
-])
+@pytest.mark.parametrize(
+    'dtype, gpu, expected',
+    [
+        ('auto', False, torch.float32),
+        ('auto', True, torch.bfloat16),
+        ('bfloat16', False, torch.bfloat16),
+        ('float32', True, torch.float32),
+    ],
+)
 def test_dtype_of_the_products(monkeypatch, dtype, gpu, expected):
     monkeypatch.setattr(optim_wrapper, '_gpu_has_bf16', lambda: gpu)
     model, wrapped = wrapper(dtype=dtype)
@@ -49,7 +53,9 @@ def test_a_config_names_it():
     built = OPTIM_WRAPPERS.build(
         dict(
             type='simclr_mm.AutocastOptimWrapper',
-            optimizer=torch.optim.SGD(model.parameters(), lr=0.1)))
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        )
+    )
     assert type(built) is AutocastOptimWrapper
 
 
@@ -58,11 +64,12 @@ def test_clips_as_mmengine_does():
     (ours, our_wrapper), (theirs, _) = wrapper(**options), wrapper()
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1)
     their_wrapper = OptimWrapper(
-        optimizer=optimizer, accumulative_counts=2, clip_grad=dict(max_norm=0.1))
+        optimizer=optimizer, accumulative_counts=2, clip_grad=dict(max_norm=0.1)
+    )
     norms = []
     for i in range(4):
         for model, wrapped in ((ours, our_wrapper), (theirs, their_wrapper)):
-            wrapped.update_params(model(torch.full((2, 4), 1. + i)).square().sum())
+            wrapped.update_params(model(torch.full((2, 4), 1.0 + i)).square().sum())
         norms.append(our_wrapper.clipped.get('grad_norm'))
     assert norms[0] is norms[2] is None  # gradients accumulate
     expected = their_wrapper.message_hub.get_scalar('train/grad_norm').data[0]
@@ -82,7 +89,7 @@ def test_ranks_wait_for_each_other_only_before_a_step():
 
     model.no_sync = no_sync
     wrapped.initialize_count_status(model, 0, 6)
-    for step in range(6):
+    for _ in range(6):
         with wrapped.optim_context(model):
             loss = model(torch.ones(2, 4)).sum()
         wrapped.update_params(loss)
@@ -115,32 +122,29 @@ class Reads(TorchDispatchMode):
 OPTIMIZERS = {
     'LARS': dict(type='simclr_mm.LARS', lr=0.1, weight_decay=1e-6),
     'SGD': dict(type='SGD', lr=0.1, momentum=0.9),
-    'Adam': dict(type='Adam', lr=1e-3, fused=True)
+    'Adam': dict(type='Adam', lr=1e-3, fused=True),
 }
 
 
 @pytest.mark.parametrize('name', OPTIMIZERS)
-def test_no_step_between_two_lines_of_the_log_reads_anything(tmp_path, monkeypatch,
-                                                             name):
+def test_no_step_between_two_lines_of_the_log_reads_anything(tmp_path, monkeypatch, name):
     """All hooks of the runtime, from one batch to the next, lines of the log apart."""
     monkeypatch.setattr(non_finite_guard, '_is_cpu', lambda device: False)
     run = runner(
-        tmp_path, **{
-            'train_cfg.max_epochs':
-            2,
-            'param_scheduler.1.begin':
-            1,
-            'param_scheduler.0.end':
-            1,
-            'default_hooks.logger.interval':
-            3,
-            'optim_wrapper':
-            dict(
+        tmp_path,
+        **{
+            'train_cfg.max_epochs': 2,
+            'param_scheduler.1.begin': 1,
+            'param_scheduler.0.end': 1,
+            'default_hooks.logger.interval': 3,
+            'optim_wrapper': dict(
                 _delete_=True,
                 type='simclr_mm.AutocastOptimWrapper',
-                clip_grad=dict(max_norm=1.),
-                optimizer=OPTIMIZERS[name])
-        })
+                clip_grad=dict(max_norm=1.0),
+                optimizer=OPTIMIZERS[name],
+            ),
+        },
+    )
     reads = {}
     run_iter = run.train_loop.run_iter
 
@@ -160,11 +164,13 @@ def test_no_step_between_two_lines_of_the_log_reads_anything(tmp_path, monkeypat
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='asks a GPU')
 def test_a_gpu_is_not_waited_for(tmp_path):
     run = runner(
-        tmp_path, **{
+        tmp_path,
+        **{
             'default_hooks.logger.interval': 3,
             'optim_wrapper.type': 'simclr_mm.AutocastOptimWrapper',
-            'optim_wrapper.clip_grad': dict(max_norm=1.)
-        })
+            'optim_wrapper.clip_grad': dict(max_norm=1.0),
+        },
+    )
     run_iter = run.train_loop.run_iter
 
     def strict(idx, batch):
@@ -183,11 +189,10 @@ def test_channels_last_weights_are_kept_as_they_are():
     generator = torch.Generator().manual_seed(0)
     plain = [
         torch.randn(shape, generator=generator)
-        for shape in ((5, 4, 3, 3), (6, 2, 1, 1), (3, 1, 3, 3), (7, ))
+        for shape in ((5, 4, 3, 3), (6, 2, 1, 1), (3, 1, 3, 3), (7,))
     ]
     weights = [
-        t.clone(memory_format=torch.channels_last) if t.ndim == 4 else t.clone()
-        for t in plain
+        t.clone(memory_format=torch.channels_last) if t.ndim == 4 else t.clone() for t in plain
     ]
     before, strides = flat_copy(weights), [t.stride() for t in weights]
     for flag in (False, True):

@@ -1,4 +1,5 @@
 """A small SimCLR on digits, stopped and resumed in every way, in this process."""
+
 import copy
 import json
 from pathlib import Path
@@ -28,23 +29,19 @@ SMALL = {
     'log_level': 'WARNING',
 }
 BY_ITERATION = {
-    'train_cfg':
-    dict(
-        _delete_=True,
-        type='simclr_mm.IterBasedTrainLoop',
-        max_iters=12,
-        val_interval=100),
+    'train_cfg': dict(
+        _delete_=True, type='simclr_mm.IterBasedTrainLoop', max_iters=12, val_interval=100
+    ),
     'param_scheduler': [
         dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=4),
-        dict(type='CosineAnnealingLR', by_epoch=False, begin=4)
+        dict(type='CosineAnnealingLR', by_epoch=False, begin=4),
     ],
-    'log_processor':
-    dict(by_epoch=False),
+    'log_processor': dict(by_epoch=False),
 }
 
 EVERY_EPOCH = {
     'default_hooks.checkpoint.interval': 1,
-    'default_hooks.checkpoint.max_keep_ckpts': -1
+    'default_hooks.checkpoint.max_keep_ckpts': -1,
 }
 EVERY_ITERATION = {**EVERY_EPOCH, 'default_hooks.checkpoint.by_epoch': False}
 
@@ -94,10 +91,7 @@ def test_resume_at_any_iteration_equals_the_unbroken_run(whole, tmp_path, iterat
 def test_resume_from_a_checkpoint_of_an_epoch_equals_the_unbroken_run(tmp_path):
     run = runner(tmp_path / 'whole', **EVERY_EPOCH)
     run.train()
-    rest = runner(
-        tmp_path / 'rest',
-        resume=True,
-        load_from=str(tmp_path / 'whole' / 'epoch_2.pth'))
+    rest = runner(tmp_path / 'rest', resume=True, load_from=str(tmp_path / 'whole' / 'epoch_2.pth'))
     rest.train()
     expected = {step: loss for step, loss in losses(run).items() if step > 8}
     assert losses(rest) == expected and len(expected) == 4
@@ -107,10 +101,9 @@ def test_workers_change_nothing(tmp_path):
     alone = runner(tmp_path / 'alone')
     alone.train()
     workers = runner(
-        tmp_path / 'workers', **{
-            'train_dataloader.num_workers': 2,
-            'train_dataloader.persistent_workers': True
-        })
+        tmp_path / 'workers',
+        **{'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': True},
+    )
     workers.train()
     assert losses(workers) == losses(alone)
     assert workers.train_dataloader.worker_init_fn.func is start_worker
@@ -122,10 +115,11 @@ def test_resume_with_another_batch_is_refused(tmp_path):
         tmp_path / 'b',
         **{'train_dataloader.batch_size': 8},
         resume=True,
-        load_from=str(tmp_path / 'a' / 'epoch_1.pth'))
+        load_from=str(tmp_path / 'a' / 'epoch_1.pth'),
+    )
     with pytest.raises(
-            ValueError,
-            match='70 images in 4 steps of 1 x 16, this one has 70 images in 8'):
+        ValueError, match='70 images in 4 steps of 1 x 16, this one has 70 images in 8'
+    ):
         other.train()
 
 
@@ -136,27 +130,29 @@ def test_validation_runs_and_training_goes_on(tmp_path, loop):
     trained.train()
     assert trained.model.training is False  # the last thing was a validation
     file = Path(trained.log_dir) / 'vis_data' / 'scalars.json'
-    scores = [
-        json.loads(line).get('knn/top1') for line in file.read_text().splitlines()
-    ]
+    scores = [json.loads(line).get('knn/top1') for line in file.read_text().splitlines()]
     scores = [score for score in scores if score is not None]
     assert len(scores) == 3 and min(scores) > 20  # chance: 10
     assert sorted(losses(trained)) == list(range(1, 13))
 
 
-@pytest.mark.parametrize('options, keys', [
-    ({
-        'train_cfg.max_epochs': 3,
-        'param_scheduler.0.end': 10
-    }, ('param_scheduler.0.end = 10 epochs', 'train_cfg.max_epochs = 3')),
-    ({
-        'param_scheduler.1.begin': 3
-    }, ('param_scheduler.1.begin = 3 epochs', 'train_cfg.max_epochs = 3')),
-    ({
-        **BY_ITERATION, 'param_scheduler':
-        [dict(type='LinearLR', by_epoch=False, end=13)]
-    }, ('param_scheduler.0.end = 13 iterations', 'train_cfg.max_iters = 12')),
-])
+@pytest.mark.parametrize(
+    'options, keys',
+    [
+        (
+            {'train_cfg.max_epochs': 3, 'param_scheduler.0.end': 10},
+            ('param_scheduler.0.end = 10 epochs', 'train_cfg.max_epochs = 3'),
+        ),
+        (
+            {'param_scheduler.1.begin': 3},
+            ('param_scheduler.1.begin = 3 epochs', 'train_cfg.max_epochs = 3'),
+        ),
+        (
+            {**BY_ITERATION, 'param_scheduler': [dict(type='LinearLR', by_epoch=False, end=13)]},
+            ('param_scheduler.0.end = 13 iterations', 'train_cfg.max_iters = 12'),
+        ),
+    ],
+)
 def test_a_schedule_longer_than_the_run_names_both_keys(tmp_path, options, keys):
     with pytest.raises(ValueError) as error:
         runner(tmp_path, **options).train()
@@ -168,21 +164,32 @@ def test_a_dataset_smaller_than_a_batch(tmp_path):
         runner(tmp_path, **{'train_dataloader.batch_size': 71}).train()
 
 
-@pytest.mark.parametrize('dataset, option', [
-    (dict(type='ImageNet', data_root='no'), '{val,test}_dataloader.dataset.data_root'),
-    (dict(
-        type='simclr_mm.ReplaceUnreadable',
-        dataset=dict(
-            type='simclr_mm.LabelSubset',
-            share=0.5,
-            dataset=dict(type='ImageNet', data_root='no', split='train'))),
-     'train_dataloader.dataset.dataset.data_root'),
-    (dict(
-        type='simclr_mm.GalleryAndQuery',
-        pipeline=[],
-        gallery=dict(type='ImageNet', data_root='no', split='train'),
-        query=dict(type='CIFAR10')), '{val,test}_dataloader.dataset.gallery.data_root'),
-])
+@pytest.mark.parametrize(
+    'dataset, option',
+    [
+        (dict(type='ImageNet', data_root='no'), '{val,test}_dataloader.dataset.data_root'),
+        (
+            dict(
+                type='simclr_mm.ReplaceUnreadable',
+                dataset=dict(
+                    type='simclr_mm.LabelSubset',
+                    share=0.5,
+                    dataset=dict(type='ImageNet', data_root='no', split='train'),
+                ),
+            ),
+            'train_dataloader.dataset.dataset.data_root',
+        ),
+        (
+            dict(
+                type='simclr_mm.GalleryAndQuery',
+                pipeline=[],
+                gallery=dict(type='ImageNet', data_root='no', split='train'),
+                query=dict(type='CIFAR10'),
+            ),
+            '{val,test}_dataloader.dataset.gallery.data_root',
+        ),
+    ],
+)
 def test_a_missing_folder_names_the_option(dataset, option):
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         with pytest.raises(FileNotFoundError, match='Put the data there') as error:
@@ -205,7 +212,7 @@ def test_another_batch_than_the_learning_rate_was_made_for(tmp_path):
     options = {
         'auto_scale_lr': dict(base_batch_size=64),
         'train_cfg.max_epochs': 1,
-        'param_scheduler': []
+        'param_scheduler': [],
     }
     warned = runner(tmp_path / 'a', **options)
     warned.train()
@@ -213,9 +220,8 @@ def test_another_batch_than_the_learning_rate_was_made_for(tmp_path):
     assert 'learning rate 0.002 belongs to batches of 64' in log
     assert 'would give 0.0005' in log
     scaled = runner(
-        tmp_path / 'b', **{
-            **options, 'auto_scale_lr': dict(base_batch_size=64, enable=True)
-        })
+        tmp_path / 'b', **{**options, 'auto_scale_lr': dict(base_batch_size=64, enable=True)}
+    )
     scaled.train()
     assert scaled.optim_wrapper.get_lr()['lr'][0] == pytest.approx(0.0005)
 
@@ -223,15 +229,16 @@ def test_another_batch_than_the_learning_rate_was_made_for(tmp_path):
 @pytest.mark.parametrize('count', [1, 2])
 def test_accumulating_gradients_warns_that_it_adds_no_negatives(tmp_path, count):
     run = runner(
-        tmp_path, **{
+        tmp_path,
+        **{
             'train_cfg.max_epochs': 1,
             'param_scheduler': [],
-            'optim_wrapper.accumulative_counts': count
-        })
+            'optim_wrapper.accumulative_counts': count,
+        },
+    )
     run.train()
     log = next(Path(run.log_dir).glob('*.log')).read_text()
-    warning = ('accumulative_counts = 2 adds no negatives: the loss still compares the '
-               '16 images')
+    warning = 'accumulative_counts = 2 adds no negatives: the loss still compares the 16 images'
     advice = 'train_dataloader.batch_size=32 and model.micro_batch_size=16'
     assert log.count(warning) == log.count(advice) == count - 1
 
@@ -259,7 +266,8 @@ def test_a_seed_of_the_sampler_survives_a_resume(tmp_path):
         tmp_path / 'b',
         **{'train_dataloader.sampler.seed': 1},
         resume=True,
-        load_from=str(tmp_path / 'a' / 'epoch_2.pth'))
+        load_from=str(tmp_path / 'a' / 'epoch_2.pth'),
+    )
     rest.train()
     assert rest.train_dataloader.sampler.seed == 77
 
@@ -273,12 +281,12 @@ def test_a_run_with_a_compiled_backbone(tmp_path):
     options = {'train_cfg.max_epochs': 1, 'param_scheduler': []}
     plain = runner(tmp_path / 'plain', **options)
     plain.train()
-    compiled = runner(tmp_path / 'compiled', **options,
-                      **{'model.compile_backbone': dict(backend='eager')})
+    compiled = runner(
+        tmp_path / 'compiled', **options, **{'model.compile_backbone': dict(backend='eager')}
+    )
     compiled.train()
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
-    keys = torch.load(
-        tmp_path / 'compiled' / 'epoch_1.pth', weights_only=False)['state_dict']
+    keys = torch.load(tmp_path / 'compiled' / 'epoch_1.pth', weights_only=False)['state_dict']
     assert list(keys) == list(plain.model.state_dict())
 
 

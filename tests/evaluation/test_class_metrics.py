@@ -1,4 +1,5 @@
 """Accuracies and the eleven-point average precision, against loops and hand numbers."""
+
 from fractions import Fraction
 
 import numpy as np
@@ -23,8 +24,9 @@ def test_fine_tuning_logs_the_same_mean_per_class():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], [5, 20, 75])
     scores = rng.random((100, 3)) + np.eye(3)[labels] / 2
-    recall = SingleLabelMetric.calculate(
-        torch.tensor(scores), torch.tensor(labels), thrs=(None, ))[0][1]
+    recall = SingleLabelMetric.calculate(torch.tensor(scores), torch.tensor(labels), thrs=(None,))[
+        0
+    ][1]
     ours = mean_per_class(scores.argmax(1), labels)
     assert 100 * ours == pytest.approx(float(recall), abs=1e-4)
     assert ours != pytest.approx(CLASS_METRICS['top1'](scores.argmax(1), labels))
@@ -49,8 +51,9 @@ def test_recalls_of_tenths_are_exact():
 
 def eleven_points(scores, targets):
     """The definition, in exact numbers."""
-    ranked = sorted((each for each in zip(scores, targets) if each[1] >= 0),
-                    key=lambda each: -each[0])
+    ranked = sorted(
+        (each for each in zip(scores, targets) if each[1] >= 0), key=lambda each: -each[0]
+    )
     total = sum(target for _, target in ranked)
     points = []
     for recall in range(11):

@@ -1,4 +1,5 @@
 """Weighted kNN against a loop over queries and against scikit-learn."""
+
 import numpy as np
 import pytest
 import torch
@@ -15,8 +16,7 @@ ARGS = (torch.tensor(QUERY), torch.tensor(GALLERY), torch.tensor(LABELS))
 def naive(k, temperature):
     predicted = []
     for query in QUERY[:200]:
-        similarity = GALLERY @ query / np.linalg.norm(
-            GALLERY, axis=1) / np.linalg.norm(query)
+        similarity = GALLERY @ query / np.linalg.norm(GALLERY, axis=1) / np.linalg.norm(query)
         votes = np.zeros(5)
         for row in np.argsort(-similarity)[:k]:
             votes[LABELS[row]] += np.exp(similarity[row] / temperature)
@@ -46,12 +46,12 @@ def test_agrees_with_scikit_learn_but_for_ties():
     reference = KNeighborsClassifier(k, weights=weights).fit(unit(gallery), labels)
     expected = reference.predict(unit(QUERY))
     ours = knn_predict(
-        torch.tensor(QUERY), torch.tensor(gallery), torch.tensor(labels), k,
-        temperature).numpy()
+        torch.tensor(QUERY), torch.tensor(gallery), torch.tensor(labels), k, temperature
+    ).numpy()
 
     ties = 0
     for row in np.flatnonzero(ours != expected):
-        similarity = unit(gallery) @ unit(QUERY[row:row + 1])[0]
+        similarity = unit(gallery) @ unit(QUERY[row : row + 1])[0]
         order = np.argsort(-similarity)
         kth, next_ = similarity[order[k - 1]], similarity[order[k]]
         votes = np.zeros(5)
@@ -62,11 +62,14 @@ def test_agrees_with_scikit_learn_but_for_ties():
     assert 0 < ties < 0.05 * len(QUERY)
 
 
-@pytest.mark.parametrize('k, temperature, match', [
-    (0, 1.0, 'k = 0, but the gallery has 300'),
-    (301, 1.0, 'k = 301, but the gallery has 300'),
-    (5, 0.0, 'temperature = 0'),
-])
+@pytest.mark.parametrize(
+    'k, temperature, match',
+    [
+        (0, 1.0, 'k = 0, but the gallery has 300'),
+        (301, 1.0, 'k = 301, but the gallery has 300'),
+        (5, 0.0, 'temperature = 0'),
+    ],
+)
 def test_bad_arguments(k, temperature, match):
     with pytest.raises(ValueError, match=match):
         knn_predict(*ARGS, k, temperature)
@@ -75,13 +78,11 @@ def test_bad_arguments(k, temperature, match):
 def test_metric_tells_gallery_and_queries_apart():
     metric = KNNAccuracy(k=1)
     # Two clusters; of three queries the last is labelled wrongly.
-    features = [(1., 0.), (0., 1.), (1., .1), (.1, 1.), (1., .2)]
+    features = [(1.0, 0.0), (0.0, 1.0), (1.0, 0.1), (0.1, 1.0), (1.0, 0.2)]
     labels = [0, 1, 0, 1, 1]
     samples = [
-        dict(
-            feature=torch.tensor(feature),
-            gt_label=torch.tensor([label]),
-            gallery=i < 2) for i, (feature, label) in enumerate(zip(features, labels))
+        dict(feature=torch.tensor(feature), gt_label=torch.tensor([label]), gallery=i < 2)
+        for i, (feature, label) in enumerate(zip(features, labels))
     ]
     metric.process({}, samples)
     assert metric.evaluate(5) == {'knn/top1': pytest.approx(200 / 3)}
@@ -94,5 +95,4 @@ def test_metric_without_a_gallery():
 
 def test_metric_of_views():
     with pytest.raises(ValueError, match=r'\(2, 8\).*without simclr_mm.TwoViews'):
-        KNNAccuracy().process({},
-                              [dict(feature=torch.zeros(2, 8), gt_label=0, gallery=0)])
+        KNNAccuracy().process({}, [dict(feature=torch.zeros(2, 8), gt_label=0, gallery=0)])

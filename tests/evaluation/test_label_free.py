@@ -1,4 +1,5 @@
 """Measures without labels against loops and against features known by hand."""
+
 import math
 
 import numpy as np
@@ -19,7 +20,7 @@ def unit(x):
 @pytest.mark.parametrize('x', [X, X[:3]], ids=['tall', 'wide'])
 def test_effective_rank_equals_the_formula(x):
     values = np.linalg.svd(x.double().numpy(), compute_uv=False)
-    entropy = 0.
+    entropy = 0.0
     for value in values:
         p = value / values.sum() + 1e-7
         entropy -= p * math.log(p)
@@ -29,14 +30,16 @@ def test_effective_rank_equals_the_formula(x):
 def test_alignment_and_uniformity_equal_loops():
     views = unit(VIEWS)
     distances = [
-        np.sum((image[p] - image[q])**2) for image in views for p in range(3)
-        for q in range(3) if p != q
+        np.sum((image[p] - image[q]) ** 2)
+        for image in views
+        for p in range(3)
+        for q in range(3)
+        if p != q
     ]
     assert alignment(VIEWS) == pytest.approx(np.mean(distances))
     x = views[:, 0]
     potentials = [
-        math.exp(-2 * np.sum((x[i] - x[j])**2)) for i in range(30) for j in range(30)
-        if i != j
+        math.exp(-2 * np.sum((x[i] - x[j]) ** 2)) for i in range(30) for j in range(30) if i != j
     ]
     assert uniformity(X) == pytest.approx(math.log(np.mean(potentials)), rel=1e-5)
     assert feature_std(X) == pytest.approx(np.mean(np.std(x, axis=0)))
@@ -50,7 +53,7 @@ def test_uniformity_in_chunks(monkeypatch):
 
 def test_known_features():
     """All the same; one axis each; the signs of a hypercube, which sum to zero."""
-    same = torch.tensor([[1., 2., 2.]]).repeat(50, 1)
+    same = torch.tensor([[1.0, 2.0, 2.0]]).repeat(50, 1)
     assert effective_rank(same) == pytest.approx(1, abs=1e-4)
     assert feature_std(same) == pytest.approx(0, abs=1e-12)
     assert uniformity(same) == pytest.approx(0, abs=1e-6)
@@ -59,7 +62,7 @@ def test_known_features():
     axes = torch.eye(8)
     assert effective_rank(axes) == pytest.approx(8, rel=1e-4)
     assert uniformity(axes) == pytest.approx(-4)
-    signs = torch.cartesian_prod(*[torch.tensor([-1., 1.])] * 6)
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 6)
     assert feature_std(signs) == pytest.approx(6**-0.5)
     opposite = torch.stack([signs, -signs], dim=1)
     assert alignment(opposite) == pytest.approx(4)
@@ -67,8 +70,7 @@ def test_known_features():
 
 def rows(features, gallery=False):
     return [
-        dict(feature=feature, sample_idx=i, gallery=gallery)
-        for i, feature in enumerate(features)
+        dict(feature=feature, sample_idx=i, gallery=gallery) for i, feature in enumerate(features)
     ]
 
 
@@ -82,15 +84,20 @@ def evaluate(batches, **kwargs):
 
 def test_metric_of_single_images_and_of_views():
     single = evaluate([rows(X), rows(VIEWS[:, 1], gallery=True)])
-    assert single == pytest.approx({
-        'label_free/effective_rank': effective_rank(X),
-        'label_free/feature_std': feature_std(X),
-        'label_free/isotropic_std': 5**-0.5,
-        'label_free/uniformity': uniformity(X)
-    })
+    assert single == pytest.approx(
+        {
+            'label_free/effective_rank': effective_rank(X),
+            'label_free/feature_std': feature_std(X),
+            'label_free/isotropic_std': 5**-0.5,
+            'label_free/uniformity': uniformity(X),
+        }
+    )
     views = evaluate([rows(VIEWS)])
-    for name, function in (('effective_rank', effective_rank),
-                           ('feature_std', feature_std), ('uniformity', uniformity)):
+    for name, function in (
+        ('effective_rank', effective_rank),
+        ('feature_std', feature_std),
+        ('uniformity', uniformity),
+    ):
         expected = np.mean([function(VIEWS[:, v]) for v in range(3)])
         assert views[f'label_free/{name}'] == pytest.approx(expected)
     assert views['label_free/alignment'] == pytest.approx(alignment(VIEWS))
@@ -110,10 +117,7 @@ def test_the_same_few_images_in_any_order_and_bounded_memory():
 
 
 def test_joined_datasets_count_from_zero_each():
-    batch = [
-        dict(feature=x, sample_idx=i % 15, img_path=f'{i // 15}.jpg')
-        for i, x in enumerate(X)
-    ]
+    batch = [dict(feature=x, sample_idx=i % 15, img_path=f'{i // 15}.jpg') for i, x in enumerate(X)]
     found = evaluate([batch])
     assert found['label_free/feature_std'] == pytest.approx(feature_std(X))
 

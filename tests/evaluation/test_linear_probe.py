@@ -33,8 +33,9 @@ def test_few_labels_use_few_labels(monkeypatch):
     used = []
     # The package's attribute of that name is the function, not its module.
     module = sys.modules['simclr_mm.evaluation.linear_probe']
-    monkeypatch.setattr(module, 'linear_probe',
-                        lambda train, test, c: used.append(train) or len(used))
+    monkeypatch.setattr(
+        module, 'linear_probe', lambda train, test, c: used.append(train) or len(used)
+    )
     assert few_label_probe(blobs(600, 0), blobs(9, 1), per_class=4, draws=3) == 2.0
     assert [np.bincount(labels).tolist() for _, labels in used] == [[4, 4, 4]] * 3
     assert len({features.tobytes() for features, _ in used}) == 3  # others in each draw
@@ -55,7 +56,8 @@ def test_sweep_chooses_as_scikit_learn_would():
     found = swept_linear_probe(train, test, penalties, validation_share=0.5, seed=3)
 
     fitted, held_out = train_test_split(
-        np.arange(200), test_size=0.5, random_state=3, stratify=train[1])
+        np.arange(200), test_size=0.5, random_state=3, stratify=train[1]
+    )
 
     def score(rows, scored, penalty):
         scaler = StandardScaler().fit(train[0][rows])
@@ -83,7 +85,8 @@ def test_sweep_of_too_few_images():
 
 def test_fits_that_do_not_end_are_counted(monkeypatch):
     module = sys.modules['simclr_mm.evaluation.linear_probe']
-    monkeypatch.setattr(module, 'LogisticRegression',
-                        partial(module.LogisticRegression, iterations=2))
+    monkeypatch.setattr(
+        module, 'LogisticRegression', partial(module.LogisticRegression, iterations=2)
+    )
     with pytest.warns(UserWarning, match='1 of 1 fits were stopped'):
         linear_probe(noisy(200, 0), noisy(20, 1), c=1e3)

@@ -1,4 +1,5 @@
 """Against scikit-learn, and against what the minimum has to satisfy."""
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +10,8 @@ from simclr_mm.evaluation.logistic_regression import LogisticRegression
 
 
 def correlated(n, seed, width=24, classes=4):
-    """Overlapping classes; features correlated, of very different scale, one constant.
-    """
-    mixing = np.random.default_rng(0).normal(size=(width, width)) * np.geomspace(
-        1, 300, width)
+    """Overlapping classes; features correlated, of very different scale, one constant."""
+    mixing = np.random.default_rng(0).normal(size=(width, width)) * np.geomspace(1, 300, width)
     means = np.random.default_rng(1).normal(size=(classes, width)) * 0.5
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, n)
@@ -33,9 +32,17 @@ def reference(train, test, penalty):
 
 # 15 examples are fewer than features, and separable: there the last row's minimum is so
 # flat that the two differ where they stop.
-@pytest.mark.parametrize('n, penalty, share', [(1000, 1e3, 1), (1000, 1, 1),
-                                               (1000, 1e-3, 0.997), (15, 10, 1),
-                                               (15, 0.1, 0.997), (15, 1e-3, 0.99)])
+@pytest.mark.parametrize(
+    'n, penalty, share',
+    [
+        (1000, 1e3, 1),
+        (1000, 1, 1),
+        (1000, 1e-3, 0.997),
+        (15, 10, 1),
+        (15, 0.1, 0.997),
+        (15, 1e-3, 0.99),
+    ],
+)
 def test_agrees_with_scikit_learn(n, penalty, share):
     train = TRAIN[0][:n], TRAIN[1][:n]
     expected = reference(train, TEST, penalty)
@@ -55,10 +62,8 @@ def test_a_path_of_penalties_equals_single_fits():
         alone = LogisticRegression(*TRAIN, classes=4).fit(penalty)
         x = torch.from_numpy(TEST[0])
         torch.testing.assert_close(
-            x @ along.weight.T + along.bias,
-            x @ alone.weight.T + alone.bias,
-            atol=0.05,
-            rtol=0)
+            x @ along.weight.T + along.bias, x @ alone.weight.T + alone.bias, atol=0.05, rtol=0
+        )
 
 
 def test_correlated_features_take_few_steps():

@@ -1,4 +1,5 @@
 """Classifiers for several classes an image, against scikit-learn."""
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -43,8 +44,7 @@ def test_penalty_is_chosen_by_average_precision():
     train, test = images(120, 0), images(400, 1)
     held_out = np.arange(60, 120)
     penalties = [1e3, 10, 1e-3]
-    found = swept_linear_probe(
-        train, test, penalties, held_out=held_out, metric=voc07_map)
+    found = swept_linear_probe(train, test, penalties, held_out=held_out, metric=voc07_map)
     fit = train[0][:60], train[1][:60]
     validation = [
         voc07_map(sklearn_scores(fit, train[0][held_out], penalty), train[1][held_out])

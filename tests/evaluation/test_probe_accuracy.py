@@ -5,20 +5,22 @@ from simclr_mm.evaluation import ProbeAccuracy
 
 
 def sample(scores, label, **extra):
-    return dict(
-        pred_score=torch.tensor(scores), gt_label=torch.tensor([label]), **extra)
+    return dict(pred_score=torch.tensor(scores), gt_label=torch.tensor([label]), **extra)
 
 
 @pytest.mark.portable
 def test_queries_are_counted():
     """By hand: ranks 1, 2 and 3 of the true class; the gallery would be all wrong."""
     metric = ProbeAccuracy(topk=(1, 2))
-    metric.process({}, [
-        sample([.1, .2, .7], 0, gallery=True),
-        sample([.1, .2, .7], 2, gallery=False),
-        sample([.1, .2, .7], 1)
-    ])
-    metric.process({}, [sample([.1, .2, .7], 0, gallery=False)])
+    metric.process(
+        {},
+        [
+            sample([0.1, 0.2, 0.7], 0, gallery=True),
+            sample([0.1, 0.2, 0.7], 2, gallery=False),
+            sample([0.1, 0.2, 0.7], 1),
+        ],
+    )
+    metric.process({}, [sample([0.1, 0.2, 0.7], 0, gallery=False)])
     found = metric.evaluate(4)
     assert found == pytest.approx({'probe/top1': 100 / 3, 'probe/top2': 200 / 3})
 
@@ -27,4 +29,4 @@ def test_errors_name_the_fix():
     with pytest.raises(ValueError, match='model.online_probe'):
         ProbeAccuracy().process({}, [dict(feature=torch.zeros(2), gt_label=0)])
     with pytest.raises(ValueError, match='topk = .1, 5.*3 classes'):
-        ProbeAccuracy((1, 5)).process({}, [sample([.1, .2, .7], 0)])
+        ProbeAccuracy((1, 5)).process({}, [sample([0.1, 0.2, 0.7], 0)])

@@ -6,8 +6,16 @@ import pytest
 
 from simclr_mm.evaluation import EvaluationRun, Result, read_run
 
-RESULT = Result('classification', 'Digits', 'test', 'raw pixels', 'knn', 'top1', 96.8,
-                dict(k=20, temperature=0.07))
+RESULT = Result(
+    'classification',
+    'Digits',
+    'test',
+    'raw pixels',
+    'knn',
+    'top1',
+    96.8,
+    dict(k=20, temperature=0.07),
+)
 
 
 def test_written_and_read_back(tmp_path):
@@ -22,7 +30,7 @@ def test_written_and_read_back(tmp_path):
     assert content['command'] == shlex.join(sys.argv)
     del content['versions']  # what is missing is not made up
     (tmp_path / 'b.json').write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="b.json is no .* file: it lacks versions"):
+    with pytest.raises(ValueError, match='b.json is no .* file: it lacks versions'):
         read_run(tmp_path / 'b.json')
 
 
@@ -34,6 +42,5 @@ def test_other_json_files_are_no_runs(tmp_path, text):
 
 def test_a_run_that_lacks_something_says_so(tmp_path):
     (tmp_path / 'x.json').write_text('{"schema": "simclr_mm.evaluation/1"}')
-    with pytest.raises(
-            ValueError, match="x.json is no .* file: it lacks checkpoint, .*results"):
+    with pytest.raises(ValueError, match='x.json is no .* file: it lacks checkpoint, .*results'):
         read_run(tmp_path / 'x.json')

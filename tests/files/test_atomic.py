@@ -1,4 +1,5 @@
 """A file appears whole or not at all, also when the writer is killed."""
+
 import multiprocessing
 import os
 import signal
@@ -31,7 +32,8 @@ def test_a_kill_keeps_the_old_file(tmp_path):
     path = tmp_path / 'a'
     path.write_bytes(b'old')
     process = multiprocessing.get_context('fork').Process(
-        target=_killed_while_writing, args=(path, ))
+        target=_killed_while_writing, args=(path,)
+    )
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

@@ -1,4 +1,5 @@
 """What all objectives over triples share: blocks, precision, processes."""
+
 from functools import partial
 
 import pytest
@@ -15,10 +16,10 @@ OBJECTIVES = dict(
     logistic=partial(nt_logistic, temperature=0.2),
     logistic_mined=partial(nt_logistic, temperature=0.2, semi_hard=True),
     triplet=partial(margin_triplet, margin=0.4),
-    triplet_mined=partial(margin_triplet, margin=0.4, semi_hard=True))
+    triplet_mined=partial(margin_triplet, margin=0.4, semi_hard=True),
+)
 
-each_objective = pytest.mark.parametrize(
-    'objective', OBJECTIVES.values(), ids=OBJECTIVES.keys())
+each_objective = pytest.mark.parametrize('objective', OBJECTIVES.values(), ids=OBJECTIVES.keys())
 
 
 @each_objective
@@ -40,7 +41,7 @@ def test_refuses_second_derivatives():
 def test_blocks_change_nothing(objective, num_views, pairs, monkeypatch):
     z = projections(9, num_views).requires_grad_()
     loss, stats = objective(z, return_stats=True)
-    gradient, = torch.autograd.grad(loss, z)
+    (gradient,) = torch.autograd.grad(loss, z)
     monkeypatch.setattr(anchor_blocks, '_BLOCK', pairs)
     in_blocks, stats_in_blocks = objective(z, return_stats=True)
     assert in_blocks.item() == pytest.approx(loss.item(), rel=1e-13)
@@ -53,7 +54,7 @@ class LargestTensor(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, (tuple, list)) else (out, ):
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(tensor, torch.Tensor):
                 self.entries = max(self.entries, tensor.numel())
         return out
@@ -99,8 +100,7 @@ def test_half_inputs_and_autocast_are_computed_in_float32(objective, dtype):
     with torch.autocast('cpu', torch.bfloat16):
         loss = objective(z)
     loss64 = objective(z64)
-    gradient, right = (torch.autograd.grad(x, y)[0]
-                       for x, y in ((loss, z), (loss64, z64)))
+    gradient, right = (torch.autograd.grad(x, y)[0] for x, y in ((loss, z), (loss64, z64)))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(loss64.item(), rel=1e-5)
     # The gradient itself is rounded to the input's type.
@@ -113,15 +113,19 @@ def test_inside_a_compiled_model():
     compiled = torch.compile(lambda z: nt_logistic(network(z), 0.2), backend='eager')
     right = torch.autograd.grad(nt_logistic(network(z), 0.2), network.weight)
     torch.testing.assert_close(
-        torch.autograd.grad(compiled(z), network.weight), right, rtol=1e-12, atol=0)
+        torch.autograd.grad(compiled(z), network.weight), right, rtol=1e-12, atol=0
+    )
 
 
 @each_objective
-@pytest.mark.parametrize('z, match', [
-    (torch.ones(4, 8), r'\(n, V, d\).*\(4, 8\)'),
-    (torch.ones(4, 1, 8), 'V >= 2'),
-    (torch.ones(1, 2, 8), 'train_dataloader.batch_size'),
-])
+@pytest.mark.parametrize(
+    'z, match',
+    [
+        (torch.ones(4, 8), r'\(n, V, d\).*\(4, 8\)'),
+        (torch.ones(4, 1, 8), 'V >= 2'),
+        (torch.ones(1, 2, 8), 'train_dataloader.batch_size'),
+    ],
+)
 def test_errors_name_the_fix(objective, z, match):
     with pytest.raises(ValueError, match=match):
         objective(z)
@@ -134,7 +138,8 @@ IMAGES = 8
 def _network():
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Linear(7, 12), nn.GroupNorm(3, 12), nn.Tanh(), nn.Linear(12, 5)).double()
+        nn.Linear(7, 12), nn.GroupNorm(3, 12), nn.Tanh(), nn.Linear(12, 5)
+    ).double()
 
 
 def _loss(network, inputs, name):
@@ -147,8 +152,7 @@ def _process(rank, folder):
     """Losses, statistics and averaged gradients of this rank's half of the images."""
     torch.set_num_threads(1)
     anchor_blocks._BLOCK = 6  # several blocks, the last one smaller
-    dist.init_process_group(
-        'gloo', f'file://{folder}/rendezvous', rank=rank, world_size=2)
+    dist.init_process_group('gloo', f'file://{folder}/rendezvous', rank=rank, world_size=2)
     results = []
     for name, num_views in CASES:
         network = nn.parallel.DistributedDataParallel(_network())

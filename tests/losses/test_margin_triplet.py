@@ -1,4 +1,5 @@
 """Margin triplet against nested loops and the gradient of the paper's Table 2."""
+
 import math
 
 import pytest
@@ -59,7 +60,7 @@ def test_gradient_is_the_papers(num_views):
         return -sum(push), push
 
     z = projections(4, num_views).requires_grad_()
-    gradient, = torch.autograd.grad(margin_triplet(z, margin), z)
+    (gradient,) = torch.autograd.grad(margin_triplet(z, margin), z)
     torch.testing.assert_close(gradient, naive_gradient(z, weights), rtol=1e-11, atol=0)
 
 
@@ -71,13 +72,13 @@ def test_semi_hard_gradient_is_the_papers_on_the_mined():
         return -len(mined), [k in mined for k in negatives]
 
     z = projections(4, 3).requires_grad_()
-    gradient, = torch.autograd.grad(margin_triplet(z, margin, semi_hard=True), z)
+    (gradient,) = torch.autograd.grad(margin_triplet(z, margin, semi_hard=True), z)
     torch.testing.assert_close(gradient, naive_gradient(z, weights), rtol=1e-11, atol=0)
 
 
 def test_hard_and_easy_negatives_are_not_semi_hard():
     """An anchor at 0 degrees, its positive at 60, a negative at 30, one at 180."""
-    degrees = torch.tensor([[0., 60.], [30., 180.]], dtype=torch.float64)
+    degrees = torch.tensor([[0.0, 60.0], [30.0, 180.0]], dtype=torch.float64)
     z = torch.stack((degrees.deg2rad().cos(), degrees.deg2rad().sin()), -1)
     loss, stats = margin_triplet(z, 0.7, semi_hard=True, return_stats=True)
     # Anchors 0 and 60 see 0.87 and -1 or 0.87 and -0.5, with 0.5 for the positive;
@@ -92,12 +93,15 @@ def test_orthogonal_rows_are_at_chance():
     assert loss.item() == stats['chance'].item() == pytest.approx(0.4)
 
 
-@pytest.mark.parametrize('margin, mines, match', [
-    (-0.1, False, 'model.head.margin'),
-    (math.nan, False, 'model.head.margin'),
-    (math.inf, True, 'model.head.margin'),
-    (0, True, 'model.head.semi_hard'),
-])
+@pytest.mark.parametrize(
+    'margin, mines, match',
+    [
+        (-0.1, False, 'model.head.margin'),
+        (math.nan, False, 'model.head.margin'),
+        (math.inf, True, 'model.head.margin'),
+        (0, True, 'model.head.semi_hard'),
+    ],
+)
 def test_errors_name_the_key(margin, mines, match):
     with pytest.raises(ValueError, match=match):
         margin_triplet(torch.ones(4, 2, 8), margin, mines)

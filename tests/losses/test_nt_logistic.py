@@ -1,4 +1,5 @@
 """NT-Logistic against nested loops and the gradient of the paper's Table 2."""
+
 import math
 
 import pytest
@@ -23,8 +24,8 @@ def test_equals_nested_loops(num_views, temperature):
 
     def pair(positive, negatives):
         terms = [
-            math.log(sigmoid(positive / temperature)) +
-            math.log(sigmoid(-negative / temperature)) for negative in negatives
+            math.log(sigmoid(positive / temperature)) + math.log(sigmoid(-negative / temperature))
+            for negative in negatives
         ]
         return -sum(terms) / len(terms), True
 
@@ -68,7 +69,7 @@ def test_gradient_is_the_papers(num_views):
         return -sigmoid(-positive / tau) / tau, push
 
     z = projections(4, num_views).requires_grad_()
-    gradient, = torch.autograd.grad(nt_logistic(z, tau), z)
+    (gradient,) = torch.autograd.grad(nt_logistic(z, tau), z)
     torch.testing.assert_close(gradient, naive_gradient(z, weights), rtol=1e-11, atol=0)
 
 
@@ -81,13 +82,13 @@ def test_semi_hard_gradient_is_the_papers_on_the_mined():
         return -sigmoid(-positive / tau) / tau, push
 
     z = projections(4, 3).requires_grad_()
-    gradient, = torch.autograd.grad(nt_logistic(z, tau, semi_hard=True), z)
+    (gradient,) = torch.autograd.grad(nt_logistic(z, tau, semi_hard=True), z)
     torch.testing.assert_close(gradient, naive_gradient(z, weights), rtol=1e-11, atol=0)
 
 
 def test_no_negative_is_farther():
     """Views of an image are opposite: each anchor is only pulled to its positive."""
-    z = torch.tensor([[[1., 0.], [-1., 0.]], [[0., 1.], [0., -1.]]]).double()
+    z = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]], [[0.0, 1.0], [0.0, -1.0]]]).double()
     loss, stats = nt_logistic(z, 0.5, semi_hard=True, return_stats=True)
     assert loss.item() == pytest.approx(math.log(1 + math.exp(2)))
     assert stats['mined'] == 0
@@ -101,12 +102,13 @@ def test_orthogonal_rows_are_at_chance():
 
 def test_pull_and_push_survive_float32_near_convergence():
     """exp(-20) of pull beside a push of the same size."""
-    z = torch.tensor([[[1., 0.], [1., 0.]], [[-1., 0.], [-1., 0.]]])
+    z = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[-1.0, 0.0], [-1.0, 0.0]]])
     assert nt_logistic(z, 0.05).item() == pytest.approx(
-        2 * math.log1p(math.exp(-20)), rel=1e-6, abs=0)
+        2 * math.log1p(math.exp(-20)), rel=1e-6, abs=0
+    )
 
 
-@pytest.mark.parametrize('temperature', [0., -1., math.nan, math.inf])
+@pytest.mark.parametrize('temperature', [0.0, -1.0, math.nan, math.inf])
 def test_error_names_the_key(temperature):
     with pytest.raises(ValueError, match='model.head.temperature'):
         nt_logistic(torch.ones(4, 2, 8), temperature)

@@ -1,4 +1,5 @@
 """NT-Xent against nested loops, mmpretrain's code and real gloo processes."""
+
 import math
 
 import pytest
@@ -14,14 +15,11 @@ from simclr_mm.losses import nt_xent, similarities
 def loops(z, temperature, pairs='all'):
     """Eq. (1) in Python floats: the mean loss and the statistics."""
     if pairs == 'separate' and z.shape[1] > 2:
-        two = [
-            loops(z[:, [v, p]], temperature) for p in range(z.shape[1])
-            for v in range(p)
-        ]
-        return (sum(value for value, _ in two) / len(two), {
-            name: sum(stats[name] for _, stats in two) / len(two)
-            for name in two[0][1]
-        })
+        two = [loops(z[:, [v, p]], temperature) for p in range(z.shape[1]) for v in range(p)]
+        return (
+            sum(value for value, _ in two) / len(two),
+            {name: sum(stats[name] for _, stats in two) / len(two) for name in two[0][1]},
+        )
     z = z.double().tolist()
     rows = [(i, v) for i in range(len(z)) for v in range(len(z[0]))]
 
@@ -44,8 +42,7 @@ def loops(z, temperature, pairs='all'):
     def mean(values):
         return sum(values) / len(values)
 
-    return mean(losses), dict(
-        top1=mean(hits), pos_sim=mean(pos_sims), neg_sim=mean(neg_sims))
+    return mean(losses), dict(top1=mean(hits), pos_sim=mean(pos_sims), neg_sim=mean(neg_sims))
 
 
 def projections(n, num_views, d=5, seed=0, dtype=torch.float64):
@@ -58,7 +55,7 @@ def projections(n, num_views, d=5, seed=0, dtype=torch.float64):
 
 @pytest.mark.parametrize('pairs', ['all', 'separate'])
 @pytest.mark.parametrize('num_views', [2, 3, 4])
-@pytest.mark.parametrize('temperature', [0.05, 0.1, 1.])
+@pytest.mark.parametrize('temperature', [0.05, 0.1, 1.0])
 def test_equals_nested_loops(num_views, pairs, temperature):
     z = projections(6, num_views)
     loss, stats = nt_xent(z, temperature, return_stats=True, pairs=pairs)
@@ -72,7 +69,8 @@ def test_equals_nested_loops(num_views, pairs, temperature):
 def test_two_views_are_one_pair():
     z = projections(5, 2)
     assert nt_xent(z, 0.2).item() == pytest.approx(
-        nt_xent(z, 0.2, pairs='separate').item(), rel=1e-14)
+        nt_xent(z, 0.2, pairs='separate').item(), rel=1e-14
+    )
 
 
 @pytest.mark.parametrize('pairs, rivals', [('all', 4 * 3 - 1), ('separate', 2 * 4 - 1)])
@@ -97,8 +95,9 @@ def test_gradient(num_views, pairs):
     assert torch.autograd.gradcheck(lambda z: nt_xent(z, 0.3, pairs=pairs), z)
 
 
-@pytest.mark.parametrize('temperature, tolerance', [(0.5, 1e-5), (0.1, 1e-5),
-                                                    (0.02, 1e-5), (0.01, 1e-4)])
+@pytest.mark.parametrize(
+    'temperature, tolerance', [(0.5, 1e-5), (0.1, 1e-5), (0.02, 1e-5), (0.01, 1e-4)]
+)
 def test_float32(temperature, tolerance):
     """Value to 1e-5; gradient by norm to 1e-5, to 1e-4 at very low temperatures."""
     z = projections(64, 2, 32, dtype=torch.float32).requires_grad_()
@@ -113,7 +112,7 @@ def test_float32(temperature, tolerance):
 
 def test_float32_near_convergence():
     """exp(-20) of loss survives beside similarities of 20."""
-    z = torch.tensor([[[1., 0.], [1., 0.]], [[-1., 0.], [-1., 0.]]])
+    z = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[-1.0, 0.0], [-1.0, 0.0]]])
     expected = math.log1p(2 * math.exp(-2 / 0.1))
     assert nt_xent(z, 0.1).item() == pytest.approx(expected, rel=1e-5, abs=0)
 
@@ -144,38 +143,43 @@ def test_half_inputs_are_computed_in_float32(dtype):
     assert error < torch.finfo(dtype).eps
 
 
-@pytest.mark.parametrize('z, kwargs, match', [
-    (torch.ones(4, 8), dict(temperature=0.1), r'\(n, V, d\).*\(4, 8\)'),
-    (torch.ones(4, 1, 8), dict(temperature=0.1), 'V >= 2'),
-    (torch.ones(4, 2, 8), dict(temperature=0.), 'model.head.temperature'),
-    (torch.ones(4, 2, 8), dict(temperature=1e-3), 'must be >= 0.002'),
-    (torch.ones(4, 2, 8), dict(temperature=math.nan), 'model.head.temperature'),
-    (torch.ones(4, 2, 8), dict(temperature=0.1, pairs='each'), 'model.head.pairs'),
-    (torch.ones(1, 2, 8), dict(temperature=0.1), 'train_dataloader.batch_size'),
-])
+@pytest.mark.parametrize(
+    'z, kwargs, match',
+    [
+        (torch.ones(4, 8), dict(temperature=0.1), r'\(n, V, d\).*\(4, 8\)'),
+        (torch.ones(4, 1, 8), dict(temperature=0.1), 'V >= 2'),
+        (torch.ones(4, 2, 8), dict(temperature=0.0), 'model.head.temperature'),
+        (torch.ones(4, 2, 8), dict(temperature=1e-3), 'must be >= 0.002'),
+        (torch.ones(4, 2, 8), dict(temperature=math.nan), 'model.head.temperature'),
+        (torch.ones(4, 2, 8), dict(temperature=0.1, pairs='each'), 'model.head.pairs'),
+        (torch.ones(1, 2, 8), dict(temperature=0.1), 'train_dataloader.batch_size'),
+    ],
+)
 def test_errors_name_the_fix(z, kwargs, match):
     with pytest.raises(ValueError, match=match):
         nt_xent(z, **kwargs)
 
 
 class _AsTuple(nn.Module):
-
     def forward(self, x):
-        return (x, )
+        return (x,)
 
 
 @pytest.mark.portable
 @pytest.mark.parametrize('temperature', [0.1, 0.5])
 def test_equals_mmpretrain(temperature):
     from mmpretrain.models import SimCLR
+
     reference = SimCLR(
         backbone=nn.Flatten(),
         neck=_AsTuple(),
         head=dict(
             type='mmpretrain.ContrastiveHead',
             loss=dict(type='mmpretrain.CrossEntropyLoss'),
-            temperature=temperature),
-        data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor'))
+            temperature=temperature,
+        ),
+        data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor'),
+    )
     z = projections(8, 2, 12).requires_grad_()
     theirs = reference.loss([z[:, v, :, None, None] for v in range(2)], None)['loss']
     ours = nt_xent(z, temperature)
@@ -217,14 +221,17 @@ def matrix(z, temperature):
     return nn.functional.cross_entropy(sims, torch.arange(len(rows)) ^ 1)
 
 
-@pytest.mark.parametrize('n, temperature, tolerance', [
-    (723, 0.1, 1e-5),
-    (725, 0.5, 1e-5),
-    (1100, 0.1, 1e-5),
-    (1100, 0.02, 1e-5),
-    (1100, 0.013, 1e-4),
-    (1100, 0.01, 1e-4),
-])
+@pytest.mark.parametrize(
+    'n, temperature, tolerance',
+    [
+        (723, 0.1, 1e-5),
+        (725, 0.5, 1e-5),
+        (1100, 0.1, 1e-5),
+        (1100, 0.02, 1e-5),
+        (1100, 0.013, 1e-4),
+        (1100, 0.01, 1e-4),
+    ],
+)
 def test_float32_at_full_size(n, temperature, tolerance):
     """Below and above 1448 rows, where tiles begin; in float64 from about 0.0128."""
     z = projections(n, 2, 32, dtype=torch.float32).requires_grad_()
@@ -238,10 +245,10 @@ def test_float32_at_full_size(n, temperature, tolerance):
 def test_products_stay_float32():
     """PyTorch may be told to multiply in bfloat16; the loss does not listen."""
     z = projections(64, 2, 32, dtype=torch.float32).requires_grad_()
-    right, = torch.autograd.grad(nt_xent(z, 0.1), z)
+    (right,) = torch.autograd.grad(nt_xent(z, 0.1), z)
     torch.set_float32_matmul_precision('medium')
     try:
-        gradient, = torch.autograd.grad(nt_xent(z, 0.1), z)
+        (gradient,) = torch.autograd.grad(nt_xent(z, 0.1), z)
         assert torch.get_float32_matmul_precision() == 'medium'
     finally:
         torch.set_float32_matmul_precision('highest')
@@ -270,8 +277,7 @@ def test_inside_a_compiled_model():
     network = nn.Linear(5, 4).double()
     z = projections(4, 2)
     compiled = torch.compile(lambda z: nt_xent(network(z), 0.2), backend='eager')
-    assert compiled(z).item() == pytest.approx(
-        nt_xent(network(z), 0.2).item(), rel=1e-12)
+    assert compiled(z).item() == pytest.approx(nt_xent(network(z), 0.2).item(), rel=1e-12)
 
 
 class Watch(TorchDispatchMode):
@@ -314,11 +320,11 @@ def test_tiles_cover_every_pair_once(ranks, m, num_views):
         ends = torch.tensor(sizes).cumsum(0)
         entries = 0
         for i, j in pairs:
-            block = covered[ends[i] - sizes[i]:ends[i], ends[j] - sizes[j]:ends[j]]
+            block = covered[ends[i] - sizes[i] : ends[i], ends[j] - sizes[j] : ends[j]]
             block += 1
             entries += block.numel()
             if i != j:
-                covered.T[ends[i] - sizes[i]:ends[i], ends[j] - sizes[j]:ends[j]] += 1
+                covered.T[ends[i] - sizes[i] : ends[i], ends[j] - sizes[j] : ends[j]] += 1
         rows = ranks * m
         # Half of the matrix by W, the other half of diagonal tiles, and one image where
         # two ranks cannot halve what they share.
@@ -326,8 +332,12 @@ def test_tiles_cover_every_pair_once(ranks, m, num_views):
     assert (covered == 1).all()
 
 
-CASES = [(2, 'all', nn.GroupNorm), (3, 'all', nn.GroupNorm),
-         (3, 'separate', nn.GroupNorm), (2, 'all', nn.BatchNorm1d)]
+CASES = [
+    (2, 'all', nn.GroupNorm),
+    (3, 'all', nn.GroupNorm),
+    (3, 'separate', nn.GroupNorm),
+    (2, 'all', nn.BatchNorm1d),
+]
 IMAGES = 12
 
 
@@ -344,8 +354,7 @@ def _network(norm):
 
 def _loss(network, inputs, pairs):
     n, num_views = inputs.shape[:2]
-    return nt_xent(
-        network(inputs.flatten(0, 1)).view(n, num_views, -1), 0.2, pairs=pairs)
+    return nt_xent(network(inputs.flatten(0, 1)).view(n, num_views, -1), 0.2, pairs=pairs)
 
 
 def _process(rank, most, folder):
@@ -355,18 +364,15 @@ def _process(rank, most, folder):
     results = {}
     for world_size in range(max(1, rank + 1), most + 1):
         dist.init_process_group(
-            'gloo',
-            f'file://{folder}/rendezvous{world_size}',
-            rank=rank,
-            world_size=world_size)
+            'gloo', f'file://{folder}/rendezvous{world_size}', rank=rank, world_size=world_size
+        )
         for case in CASES:
             num_views, pairs, norm = case
             network = nn.parallel.DistributedDataParallel(_network(norm))
             share = projections(IMAGES, num_views, 7).chunk(world_size)[rank]
             loss = _loss(network, share, pairs)
             loss.backward()
-            results[world_size,
-                    case] = (loss.item(), [p.grad for p in network.parameters()])
+            results[world_size, case] = (loss.item(), [p.grad for p in network.parameters()])
         results[world_size] = _count(projections(IMAGES, 2, 7).chunk(world_size)[rank])
         if world_size > 1:
             _refuses_unequal_shapes(rank)
@@ -389,9 +395,7 @@ def _refuses_unequal_shapes(rank):
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp('ranks')
     run_ranks(_process, 4, 4, folder)
-    return [
-        torch.load(folder / f'rank{rank}.pth', weights_only=False) for rank in range(4)
-    ]
+    return [torch.load(folder / f'rank{rank}.pth', weights_only=False) for rank in range(4)]
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -414,15 +418,14 @@ def test_processes_share_the_work(world_size, ranks):
     rows = 2 * IMAGES
     for rank in ranks[:world_size]:
         one_pass = rank[world_size] / 2
-        assert one_pass <= rows**2 / world_size - (rows / world_size)**2 / 2
+        assert one_pass <= rows**2 / world_size - (rows / world_size) ** 2 / 2
         # Half of the matrix by W, the other half of diagonal tiles of four rows, and an
         # image where two ranks cannot halve what they share.
         assert one_pass <= rows**2 / (2 * world_size) + rows / world_size * (2 + 2)
 
 
 def _gpu_process(rank, world_size, folder):
-    dist.init_process_group(
-        'gloo', f'file://{folder}/rendezvous', rank=rank, world_size=world_size)
+    dist.init_process_group('gloo', f'file://{folder}/rendezvous', rank=rank, world_size=world_size)
     network = nn.SyncBatchNorm.convert_sync_batchnorm(_network_with_bn()).cuda()
     network = nn.parallel.DistributedDataParallel(network)
     share = projections(IMAGES, 2, 7).chunk(world_size)[rank].cuda()

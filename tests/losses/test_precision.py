@@ -1,4 +1,5 @@
 """Products are full float32, by the switch that this PyTorch has."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -10,11 +11,10 @@ CPU = torch.device('cpu')
 
 
 @pytest.mark.parametrize(
-    'old', [
-        SimpleNamespace(),
-        SimpleNamespace(matmul=SimpleNamespace()),
-    ],
-    ids=['2.6', 'without the switch'])
+    'old',
+    [SimpleNamespace(), SimpleNamespace(matmul=SimpleNamespace())],
+    ids=['2.6', 'without the switch'],
+)
 def test_before_backends_had_a_switch(monkeypatch, old):
     """PyTorch before 2.9 has one for all, and its mkldnn has no ``matmul``."""
     monkeypatch.setattr(torch.backends, 'mkldnn', old)
@@ -31,7 +31,7 @@ def test_the_switch_of_a_backend(monkeypatch):
     monkeypatch.setattr(torch.backends, 'mkldnn', SimpleNamespace(matmul=matmul))
     with pytest.raises(ZeroDivisionError), full_float32(CPU):
         assert matmul.fp32_precision == 'ieee'
-        1 / 0
+        raise ZeroDivisionError
     assert matmul.fp32_precision == 'bf16'
 
 

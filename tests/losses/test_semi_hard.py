@@ -15,8 +15,7 @@ def test_equals_brute_force(margin):
         for v in range(4):
             for j, p in enumerate(pos[i, v].tolist()):
                 candidates = [
-                    k for k in neg[i, v].tolist()
-                    if k < p and p - k < margin and k > -torch.inf
+                    k for k in neg[i, v].tolist() if k < p and p - k < margin and k > -torch.inf
                 ]
                 assert chosen[i, v, j] == max(candidates, default=-torch.inf)
 

@@ -1,4 +1,5 @@
 """NT-Xent of dot products against nested loops."""
+
 import math
 
 import pytest
@@ -10,11 +11,7 @@ from simclr_mm.losses import nt_xent, unnormalized, unnormalized_xent
 
 def naive(z, temperature):
     """Mean over anchors and positives, and the statistics, in Python floats."""
-    rows = {
-        (i, v): row
-        for i, image in enumerate(z.tolist())
-        for v, row in enumerate(image)
-    }
+    rows = {(i, v): row for i, image in enumerate(z.tolist()) for v, row in enumerate(image)}
 
     def dot(a, b):
         return sum(x * y for x, y in zip(rows[a], rows[b]))
@@ -42,11 +39,9 @@ def test_equals_nested_loops(num_views, temperature):
     assert loss.item() == pytest.approx(value, rel=1e-12)
     assert 0 < expected['top1'] < 1
     assert stats.pop('chance').item() == pytest.approx(math.log(5 * num_views - 1))
-    assert {
-        name: number.item()
-        for name, number in stats.items()
-    } == pytest.approx(
-        expected, rel=1e-12)
+    assert {name: number.item() for name, number in stats.items()} == pytest.approx(
+        expected, rel=1e-12
+    )
     assert unnormalized_xent(z, temperature).equal(loss)
 
 
@@ -67,9 +62,8 @@ def test_two_ranks_are_one(monkeypatch):
     whole = unnormalized_xent(z, 10).item()
     halves = []
     for first in (0, 3):
-        monkeypatch.setattr(
-            unnormalized, 'gather_rows', lambda rows, first=first: (z, first))
-        halves.append(unnormalized_xent(z[first:first + 3], 10).item())
+        monkeypatch.setattr(unnormalized, 'gather_rows', lambda rows, first=first: (z, first))
+        halves.append(unnormalized_xent(z[first : first + 3], 10).item())
     assert halves[0] != halves[1]
     assert sum(halves) / 2 == pytest.approx(whole, rel=1e-12)
 
@@ -80,12 +74,15 @@ def test_half_precision_is_computed_in_float32():
         assert unnormalized_xent(z, 10).equal(unnormalized_xent(z.float(), 10))
 
 
-@pytest.mark.parametrize('z, temperature, message', [
-    (torch.ones(4, 5), 10, r'\(n, V, d\)'),
-    (torch.ones(1, 2, 5), 10, 'no negatives'),
-    (torch.ones(4, 2, 5), 0, 'model.head.temperature'),
-    (torch.ones(4, 2, 5), math.inf, 'model.head.temperature'),
-])
+@pytest.mark.parametrize(
+    'z, temperature, message',
+    [
+        (torch.ones(4, 5), 10, r'\(n, V, d\)'),
+        (torch.ones(1, 2, 5), 10, 'no negatives'),
+        (torch.ones(4, 2, 5), 0, 'model.head.temperature'),
+        (torch.ones(4, 2, 5), math.inf, 'model.head.temperature'),
+    ],
+)
 def test_bad_input(z, temperature, message):
     with pytest.raises(ValueError, match=message):
         unnormalized_xent(z, temperature)

@@ -1,4 +1,5 @@
 """Anchors, positives and negatives in Python floats, for tests of objectives."""
+
 import math
 
 import torch
@@ -49,10 +50,8 @@ def naive(z, pair):
         return sum(values) / len(values)
 
     return mean(losses), dict(
-        top1=mean(hits),
-        pos_sim=mean(pos_sims),
-        neg_sim=mean(neg_sims),
-        mined=mean(mined))
+        top1=mean(hits), pos_sim=mean(pos_sims), neg_sim=mean(neg_sims), mined=mean(mined)
+    )
 
 
 def naive_gradient(z, weights):

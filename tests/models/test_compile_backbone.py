@@ -1,4 +1,5 @@
 """A compiled backbone computes the same, and nobody else sees that it is compiled."""
+
 import copy
 
 import pytest
@@ -13,9 +14,10 @@ BACKBONE = dict(
     base_channels=4,
     stem_channels=4,
     num_stages=1,
-    strides=(1, ),
-    dilations=(1, ),
-    out_indices=(0, ))
+    strides=(1,),
+    dilations=(1,),
+    out_indices=(0,),
+)
 
 
 class Backend:
@@ -40,8 +42,7 @@ def pair(**kwargs):
     """The model and its compiled twin."""
     backend = Backend()
     plain = build(BACKBONE, **kwargs)
-    return plain, build(
-        BACKBONE, compile_backbone=dict(backend=backend), **kwargs), backend
+    return plain, build(BACKBONE, compile_backbone=dict(backend=backend), **kwargs), backend
 
 
 def step(model, n=6):
@@ -52,8 +53,7 @@ def step(model, n=6):
     return [loss.detach()] + [p.grad for p in model.parameters()]
 
 
-@pytest.mark.parametrize(
-    'kwargs', [{}, dict(micro_batch_size=3)], ids=['whole', 'micro-batches'])
+@pytest.mark.parametrize('kwargs', [{}, dict(micro_batch_size=3)], ids=['whole', 'micro-batches'])
 def test_loss_gradients_and_statistics(kwargs):
     plain, compiled, backend = pair(**kwargs)
     for ours, expected in zip(step(compiled), step(plain)):
@@ -87,12 +87,12 @@ def test_moving_average_of_a_compiled_model():
 def test_true_means_torchs_defaults(monkeypatch):
     calls = []
     monkeypatch.setattr(
-        torch.nn.Module, 'compile', lambda self, **kwargs: calls.append(
-            (type(self).__name__, kwargs)))
+        torch.nn.Module,
+        'compile',
+        lambda self, **kwargs: calls.append((type(self).__name__, kwargs)),
+    )
     build(BACKBONE, compile_backbone=True)
     build(BACKBONE, compile_backbone={})
     build(BACKBONE, compile_backbone=dict(mode='max-autotune'))
     build(BACKBONE)
-    assert calls == [('ResNet_CIFAR', {})] * 2 + [
-        ('ResNet_CIFAR', dict(mode='max-autotune'))
-    ]
+    assert calls == [('ResNet_CIFAR', {})] * 2 + [('ResNet_CIFAR', dict(mode='max-autotune'))]

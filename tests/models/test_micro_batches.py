@@ -1,4 +1,5 @@
 """A batch in chunks against the same batch in one pass, and against plain chunks."""
+
 import pytest
 import torch
 from test_simclr import THIN, build, freeze_norms
@@ -8,7 +9,8 @@ from simclr_mm.models.micro_batches import in_micro_batches
 
 GROUP_NORM = dict(
     backbone=dict(THIN, norm_cfg=dict(type='GN', num_groups=4)),
-    neck=dict(type='simclr_mm.ProjectionNeck', norm_cfg=dict(type='GN', num_groups=4)))
+    neck=dict(type='simclr_mm.ProjectionNeck', norm_cfg=dict(type='GN', num_groups=4)),
+)
 
 
 def views(n=7, num_views=2):
@@ -32,8 +34,7 @@ def assert_near(ours, expected, tolerance):
 
 
 @pytest.mark.parametrize('kwargs', [{}, GROUP_NORM], ids=['frozen BN', 'GroupNorm'])
-@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-12),
-                                              (torch.float32, 1e-6)])
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-12), (torch.float32, 1e-6)])
 def test_equals_one_pass(kwargs, dtype, tolerance):
     inputs = views(num_views=3).to(dtype)
     whole = freeze_norms(build(**kwargs).to(dtype))
@@ -90,11 +91,11 @@ def test_the_second_pass_repeats_dropout_and_autocast(autocast):
         torch.manual_seed(1)
         with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
             if model is ours:
-                z, = in_micro_batches(lambda rows: (ours(rows), ), x, 4, ours)
+                (z,) = in_micro_batches(lambda rows: (ours(rows),), x, 4, ours)
             else:
                 z = torch.cat([model(chunk) for chunk in x.split(4)])
         torch.rand(3)  # something else draws before the backward pass
-        z.float().square().mul(torch.arange(6.)).sum().backward()
+        z.float().square().mul(torch.arange(6.0)).sum().backward()
         gradients.append([p.grad for p in model.parameters()])
     for grad, expected in zip(*gradients):
         assert grad.equal(expected) and grad.any()
@@ -102,7 +103,7 @@ def test_the_second_pass_repeats_dropout_and_autocast(autocast):
 
 def test_statistics_survive_an_error_in_the_second_pass():
     model = Noisy()
-    z, = in_micro_batches(lambda rows: (model(rows), ), torch.randn(8, 5), 4, model)
+    (z,) = in_micro_batches(lambda rows: (model(rows),), torch.randn(8, 5), 4, model)
     before = {key: buffer.clone() for key, buffer in model.named_buffers()}
 
     def fail(*args):

@@ -1,4 +1,5 @@
 """The online probe beside an encoder that must not notice it."""
+
 import math
 
 import pytest
@@ -27,22 +28,22 @@ def samples(labels=LABELS):
 
 def lars(model, **kwargs):
     return build_optim_wrapper(
-        model,
-        dict(
-            optimizer=dict(type='simclr_mm.LARS', lr=0.5, weight_decay=1e-4), **kwargs))
+        model, dict(optimizer=dict(type='simclr_mm.LARS', lr=0.5, weight_decay=1e-4), **kwargs)
+    )
 
 
 def encoder(model):
-    return {
-        key: value
-        for key, value in model.state_dict().items() if not key.startswith('probe.')
-    }
+    return {key: value for key, value in model.state_dict().items() if not key.startswith('probe.')}
 
 
 @pytest.mark.parametrize(
-    'kwargs, amp', [({}, {}), (dict(micro_batch_size=2), {}),
-                    (dict(micro_batch_size=2),
-                     dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.))])
+    'kwargs, amp',
+    [
+        ({}, {}),
+        (dict(micro_batch_size=2), {}),
+        (dict(micro_batch_size=2), dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0)),
+    ],
+)
 def test_the_encoder_is_bit_identical(monkeypatch, kwargs, amp):
     """Same random state after building, same weights and statistics after 3 steps."""
     monkeypatch.setattr('mmengine.optim.AmpOptimWrapper.__init__', _cpu_amp)
@@ -92,9 +93,9 @@ def test_no_gradient_reaches_the_encoder_and_the_probe_has_its_own():
     assert [n for n, p in model.named_parameters() if p.grad is not None] == KEYS
 
     features = model.extract_feat(inputs.flatten(0, 1)).tolist()
-    total, hits, gradient = 0., 0, torch.zeros(3, 64)
+    total, hits, gradient = 0.0, 0, torch.zeros(3, 64)
     for i, label in enumerate(LABELS):
-        for x in features[2 * i:2 * i + 2]:
+        for x in features[2 * i : 2 * i + 2]:
             scores = [sum(a * b for a, b in zip(row, x)) for row in weight.tolist()]
             normaliser = sum(map(math.exp, scores))
             total -= math.log(math.exp(scores[label]) / normaliser) / 10
@@ -107,8 +108,7 @@ def test_no_gradient_reaches_the_encoder_and_the_probe_has_its_own():
     assert not losses['probe_top1'].requires_grad
     with torch.autocast('cpu', torch.bfloat16):  # never in the encoder's precision
         assert model.probe(torch.ones(2, 64)).dtype == torch.float32
-    torch.testing.assert_close(
-        model.probe.fc.weight.grad, gradient, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(model.probe.fc.weight.grad, gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_lars_with_the_recipes_settings_is_momentum_sgd_on_the_probe():
@@ -127,13 +127,16 @@ def test_lars_with_the_recipes_settings_is_momentum_sgd_on_the_probe():
     assert weight.any()
 
 
-@pytest.mark.parametrize('data_samples, message', [
-    (None, 'with_label=True'),
-    (samples(LABELS[:4]) + [DataSample()], 'with_label=True'),
-    (samples([0, 1, 2, 3, 0]), 'num_classes is 3.* from 0 to 3'),
-    (samples([0, 1, -1, 1, 0]), 'num_classes is 3.* from -1 to 1'),
-    (samples([0, 1, [1, 2], 1, 0]), 'one label .* of 5 has 6'),
-])
+@pytest.mark.parametrize(
+    'data_samples, message',
+    [
+        (None, 'with_label=True'),
+        (samples(LABELS[:4]) + [DataSample()], 'with_label=True'),
+        (samples([0, 1, 2, 3, 0]), 'num_classes is 3.* from 0 to 3'),
+        (samples([0, 1, -1, 1, 0]), 'num_classes is 3.* from -1 to 1'),
+        (samples([0, 1, [1, 2], 1, 0]), 'one label .* of 5 has 6'),
+    ],
+)
 def test_labels_that_do_not_do(data_samples, message):
     with pytest.raises(ValueError, match=message):
         build(**PROBE)(torch.zeros(5, 2, 3, 16, 16), data_samples, mode='loss')
@@ -184,8 +187,9 @@ def wrapped_way(model, state):
 @pytest.mark.parametrize('load', [torch_way, mmengine_way, our_way, wrapped_way])
 def test_a_checkpoint_may_have_or_lack_the_probe(monkeypatch, load):
     said = []
-    monkeypatch.setattr('simclr_mm.checkpoints.probe_keys.print_log',
-                        lambda text, **_: said.append(text))
+    monkeypatch.setattr(
+        'simclr_mm.checkpoints.probe_keys.print_log', lambda text, **_: said.append(text)
+    )
     bare, probed = build(), build(**PROBE)
     for model in (bare, probed):
         for p in model.parameters():
@@ -202,9 +206,11 @@ def test_a_checkpoint_may_have_or_lack_the_probe(monkeypatch, load):
     assert 'checkpoint has no online probe' in said[1] and KEYS[1] in said[1]
     load(build(**PROBE), probed.state_dict())
     assert len(said) == 2  # nothing to say where it fits
-    for wrong in (dict(probed.state_dict(), other=torch.zeros(1)),
-                  dict(list(probed.state_dict().items())[:-1]),
-                  build(online_probe=dict(num_classes=4)).state_dict()):
+    for wrong in (
+        dict(probed.state_dict(), other=torch.zeros(1)),
+        dict(list(probed.state_dict().items())[:-1]),
+        build(online_probe=dict(num_classes=4)).state_dict(),
+    ):
         with pytest.raises((CheckpointError, RuntimeError)):
             load(build(**PROBE), wrong)
 
@@ -214,14 +220,19 @@ FEATURES = torch.randn(7, 2, 6, generator=torch.Generator().manual_seed(5))
 
 def evaluate(metric, rows):
     """Of rows of seven images, the first two of which are a gallery."""
-    metric.process({}, [
-        dict(
-            feature=FEATURES[row],
-            pred_score=FEATURES[row, 0],
-            gt_label=torch.tensor([row % 3]),
-            sample_idx=row,
-            gallery=row < 2) for row in rows
-    ])
+    metric.process(
+        {},
+        [
+            dict(
+                feature=FEATURES[row],
+                pred_score=FEATURES[row, 0],
+                gt_label=torch.tensor([row % 3]),
+                sample_idx=row,
+                gallery=row < 2,
+            )
+            for row in rows
+        ],
+    )
     return metric.evaluate(7)
 
 
@@ -231,13 +242,13 @@ def metrics():
 
 def _on_a_rank(rank, folder):
     torch.set_num_threads(1)
-    dist.init_process_group(
-        'gloo', f'file://{folder}/rendezvous', rank=rank, world_size=2)
+    dist.init_process_group('gloo', f'file://{folder}/rendezvous', rank=rank, world_size=2)
     model = MMDistributedDataParallel(build(micro_batch_size=2, **PROBE))
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
     batch = dict(
         inputs=pixels(6, 2, 3, 16, 16).chunk(2)[rank],
-        data_samples=samples([0, 1, 2, 0, 2, 2])[3 * rank:3 * rank + 3])
+        data_samples=samples([0, 1, 2, 0, 2, 2])[3 * rank : 3 * rank + 3],
+    )
     for _ in range(2):  # DDP refuses the second step if the first left one unused
         model.train_step(batch, wrapper)
     rows = [0, 2, 4, 6] if rank == 0 else [1, 3, 5, 0]  # padded as mmengine does
@@ -250,8 +261,7 @@ def test_two_ranks(tmp_path, monkeypatch):
     """One probe on both, and the numbers of one process."""
     monkeypatch.chdir(tmp_path)  # mmengine gathers through the working directory
     run_ranks(_on_a_rank, 2, tmp_path)
-    (state, found), (other, again) = (
-        torch.load(tmp_path / f'rank{rank}.pth') for rank in range(2))
+    (state, found), (other, again) = (torch.load(tmp_path / f'rank{rank}.pth') for rank in range(2))
     assert state['fc.weight'].equal(other['fc.weight']) and state['fc.weight'].any()
     expected = [evaluate(metric, range(7)) for metric in metrics()]
     assert found == again == expected

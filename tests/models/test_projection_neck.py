@@ -12,12 +12,10 @@ def build(**kwargs):
     return MODELS.build(dict(type='simclr_mm.ProjectionNeck', **kwargs))
 
 
-@pytest.mark.parametrize('num_layers, shapes', [
-    (0, []),
-    (1, [(5, 12)]),
-    (2, [(20, 12), (5, 20)]),
-    (3, [(20, 12), (20, 20), (5, 20)]),
-])
+@pytest.mark.parametrize(
+    'num_layers, shapes',
+    [(0, []), (1, [(5, 12)]), (2, [(20, 12), (5, 20)]), (3, [(20, 12), (20, 20), (5, 20)])],
+)
 def test_layers(num_layers, shapes):
     neck = build(in_channels=12, hid_channels=20, out_channels=5, num_layers=num_layers)
     expected = {}
@@ -59,7 +57,7 @@ def test_init_weights():
     torch.manual_seed(0)
     neck = build(in_channels=400, hid_channels=100, out_channels=100)
     for p in neck.parameters():
-        nn.init.constant_(p, 7.)
+        nn.init.constant_(p, 7.0)
     neck.init_weights()
     for layer, bound in enumerate([1 / 20, 1 / 10]):
         weight = neck.get_parameter(f'fc{layer}.weight')
@@ -78,8 +76,8 @@ def test_norm_becomes_sync_bn():
 def test_other_norms():
     neck = build(in_channels=8, norm_cfg=dict(type='LN'))
     x = torch.randn(4, 8)
-    hidden = F.relu(F.layer_norm(neck.fc0(x), (8, )))
-    torch.testing.assert_close(neck(x), F.layer_norm(neck.fc1(hidden), (128, )))
+    hidden = F.relu(F.layer_norm(neck.fc0(x), (8,)))
+    torch.testing.assert_close(neck(x), F.layer_norm(neck.fc1(hidden), (128,)))
 
 
 def test_errors_name_the_fix():

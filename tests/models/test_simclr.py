@@ -1,4 +1,5 @@
 """SimCLR as MMEngine calls it, and against mmpretrain's model of the same config."""
+
 import mmpretrain
 import pytest
 import torch
@@ -74,7 +75,8 @@ def test_interchange_with_mmpretrain():
 
 
 @pytest.mark.parametrize(
-    'backbone, side, width', [
+    'backbone, side, width',
+    [
         (dict(type='ResNet', depth=18), 32, 512),
         (dict(type='ResNet', depth=50, out_indices=(1, 3)), 32, 2048),
         (THIN, 32, 64),
@@ -84,12 +86,12 @@ def test_interchange_with_mmpretrain():
         (dict(VIT, out_type='raw'), 32, 192),
         (dict(VIT, out_type='featmap'), 32, 192),
         (dict(type='SwinTransformer', arch='tiny', img_size=224), 224, 768),
-        (dict(type='SwinTransformer', arch='tiny', img_size=64,
-              pad_small_map=True), 64, 768),
+        (dict(type='SwinTransformer', arch='tiny', img_size=64, pad_small_map=True), 64, 768),
         (dict(type='LeViT', arch='128s'), 224, 384),
         (dict(type='MlpMixer', arch='b', img_size=32, patch_size=16), 32, 768),
     ],
-    ids=lambda value: value.get('type') if isinstance(value, dict) else '')
+    ids=lambda value: value.get('type') if isinstance(value, dict) else '',
+)
 def test_any_backbone(backbone, side, width):
     model = build(backbone)
     assert model.neck.fc0.in_features == width
@@ -110,17 +112,17 @@ def test_building_leaves_no_trace():
     """The dry forward pass draws nothing and changes no statistic and no mode."""
     torch.manual_seed(0)
     model = MODELS.build(
-        dict(
-            type='simclr_mm.SimCLR',
-            backbone=THIN,
-            neck=dict(type='simclr_mm.ProjectionNeck')))
+        dict(type='simclr_mm.SimCLR', backbone=THIN, neck=dict(type='simclr_mm.ProjectionNeck'))
+    )
     state = torch.get_rng_state()
     torch.manual_seed(0)
     told = MODELS.build(
         dict(
             type='simclr_mm.SimCLR',
             backbone=THIN,
-            neck=dict(type='simclr_mm.ProjectionNeck', in_channels=64)))
+            neck=dict(type='simclr_mm.ProjectionNeck', in_channels=64),
+        )
+    )
     assert state.equal(torch.get_rng_state())
     for ours, theirs in zip(model.state_dict().values(), told.state_dict().values()):
         assert ours.equal(theirs)
@@ -149,7 +151,7 @@ def test_loss_embeds_all_views_in_one_pass(num_views):
     assert set(losses) == {'loss', 'top1', 'pos_sim', 'neg_sim', 'chance'}
     rows = torch.stack([inputs[i, v] for i in range(4) for v in range(num_views)])
     z = model.neck(model.backbone(rows)[-1].mean((2, 3)))
-    z = torch.stack([z[i * num_views:(i + 1) * num_views] for i in range(4)])
+    z = torch.stack([z[i * num_views : (i + 1) * num_views] for i in range(4)])
     torch.testing.assert_close(losses['loss'], model.head.loss(z)['loss'])
 
 
@@ -191,7 +193,7 @@ def test_predictions_carry_features(step):
     for result, alone, feature in zip(results, bare, expected):
         assert result.feature.equal(feature)
         assert alone.feature.equal(feature)
-        assert result.to_dict()['feature'].shape == (64, )
+        assert result.to_dict()['feature'].shape == (64,)
 
 
 def test_preprocessor_defaults_and_changes():
@@ -207,7 +209,7 @@ def test_preprocessor_defaults_and_changes():
 
 
 def test_init_weights_reaches_backbone_and_neck():
-    model = build(dict(THIN, init_cfg=[dict(type='Constant', layer='Conv2d', val=3.)]))
+    model = build(dict(THIN, init_cfg=[dict(type='Constant', layer='Conv2d', val=3.0)]))
     nn.init.zeros_(model.neck.fc0.weight)
     model.init_weights()
     assert (model.backbone.conv1.weight == 3).all()
@@ -216,8 +218,7 @@ def test_init_weights_reaches_backbone_and_neck():
 
 def _train_two_steps(rank, world_size, folder):
     torch.set_num_threads(1)
-    dist.init_process_group(
-        'gloo', f'file://{folder}/rendezvous', rank=rank, world_size=world_size)
+    dist.init_process_group('gloo', f'file://{folder}/rendezvous', rank=rank, world_size=world_size)
     model = MMDistributedDataParallel(build())
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
     views = pixels(8, 2, 3, 32, 32).chunk(world_size)[rank]
@@ -225,8 +226,7 @@ def _train_two_steps(rank, world_size, folder):
         logged = model.train_step(dict(inputs=views), wrapper)
     micro = MMDistributedDataParallel(freeze_norms(build(micro_batch_size=3).double()))
     micro(normal(8).chunk(world_size)[rank], mode='loss')['loss'].backward()
-    results = (logged, list(model.module.parameters()),
-               [p.grad for p in micro.parameters()])
+    results = (logged, list(model.module.parameters()), [p.grad for p in micro.parameters()])
     torch.save(results, folder / f'rank{rank}.pth')
     dist.destroy_process_group()
 
@@ -234,8 +234,8 @@ def _train_two_steps(rank, world_size, folder):
 def test_distributed_training_uses_all_parameters(tmp_path):
     run_ranks(_train_two_steps, 2, 2, tmp_path)
     (logged, params, grads), (_, others, _) = (
-        torch.load(tmp_path / f'rank{rank}.pth', weights_only=False)
-        for rank in range(2))
+        torch.load(tmp_path / f'rank{rank}.pth', weights_only=False) for rank in range(2)
+    )
     assert logged['chance'].item() == pytest.approx(2.7080502)  # ln(2 * 8 - 1)
     for p, other, before in zip(params, others, build().parameters()):
         assert p.equal(other)

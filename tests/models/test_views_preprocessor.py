@@ -1,4 +1,5 @@
 """Every form of a batch becomes one normalised RGB tensor."""
+
 import numpy as np
 import pytest
 import torch
@@ -75,8 +76,7 @@ def test_no_keys_in_the_checkpoint_and_buffers_follow_the_model(preprocessor):
 @pytest.mark.portable
 def test_a_red_file_is_red_in_every_way_in(tmp_path, preprocessor):
     Image.new('RGB', (20, 16), (255, 0, 0)).save(tmp_path / 'red.png')
-    expected = torch.tensor([(255 - MEAN[0]) / STD[0], -MEAN[1] / STD[1],
-                             -MEAN[2] / STD[2]])
+    expected = torch.tensor([(255 - MEAN[0]) / STD[0], -MEAN[1] / STD[1], -MEAN[2] / STD[2]])
 
     def load():
         return LoadImageFromFile()(dict(img_path=str(tmp_path / 'red.png')))
@@ -84,14 +84,15 @@ def test_a_red_file_is_red_in_every_way_in(tmp_path, preprocessor):
     ours = PackInputs()(TwoViews(8)(load()))
     theirs = PackInputs()(MultiView([[]], [2])(load()))  # mmpretrain's list of views
     plain = PackInputs()(load())
-    for sample, collate, shape in ((ours, default_collate, (2, 2, 3, 8, 8)),
-                                   (theirs, default_collate, (2, 2, 3, 16, 20)),
-                                   (plain, default_collate, (2, 3, 16, 20)),
-                                   (plain, pseudo_collate, (2, 3, 16, 20))):
+    for sample, collate, shape in (
+        (ours, default_collate, (2, 2, 3, 8, 8)),
+        (theirs, default_collate, (2, 2, 3, 16, 20)),
+        (plain, default_collate, (2, 3, 16, 20)),
+        (plain, pseudo_collate, (2, 3, 16, 20)),
+    ):
         out = preprocessor(collate([sample, sample]))
         assert out['inputs'].shape == shape
-        assert torch.allclose(
-            out['inputs'], expected.view(3, 1, 1).expand(shape), atol=1e-5)
+        assert torch.allclose(out['inputs'], expected.view(3, 1, 1).expand(shape), atol=1e-5)
         assert len(out['data_samples']) == 2
 
 
@@ -100,17 +101,16 @@ def photo_batches():
     """The same views of four noisy images, augmented by worker and left to device."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (4, 40, 50, 3), np.uint8)
-    transforms = [
-        dict(type='simclr_mm.ColorDistortion'),
-        dict(type='simclr_mm.RandomGaussianBlur')
-    ]
+    transforms = [dict(type='simclr_mm.ColorDistortion'), dict(type='simclr_mm.RandomGaussianBlur')]
 
     def batch(augment):
         views = TwoViews(32, num_views=3, transforms=transforms, augment=augment)
-        return default_collate([
-            PackInputs()(views(dict(img=img, sample_idx=SampleIndex(index))))
-            for index, img in enumerate(images)
-        ])
+        return default_collate(
+            [
+                PackInputs()(views(dict(img=img, sample_idx=SampleIndex(index))))
+                for index, img in enumerate(images)
+            ]
+        )
 
     return batch('worker'), batch('device')
 
@@ -158,25 +158,34 @@ def test_crops_without_what_was_drawn_are_refused(photo_batches, preprocessor):
             preprocessor(dict(inputs=inputs))
 
 
-@pytest.mark.parametrize('inputs,message', [
-    (torch.rand(2, 2, 3, 8, 8), r'got torch.float32 of shape \(2, 2, 3, 8, 8\)'),
-    (torch.zeros(3, 8, 8, dtype=torch.uint8), r'shape \(3, 8, 8\)'),
-    (torch.zeros(2, 8, 8, 3, dtype=torch.uint8), r'shape \(2, 8, 8, 3\)'),
-    ([torch.zeros(3, 8, 8, dtype=torch.uint8),
-      torch.zeros(3, 8, 9, dtype=torch.uint8)], 'a list of 2: .*9.*TwoViews'),
-    ([[torch.zeros(3, 8, 8, dtype=torch.uint8)] * 2] * 2, 'a list of 2: a list of 2'),
-    ([], 'a list of 0'), (np.zeros((2, 3, 8, 8), np.uint8), 'got ndarray')
-])
+@pytest.mark.parametrize(
+    'inputs,message',
+    [
+        (torch.rand(2, 2, 3, 8, 8), r'got torch.float32 of shape \(2, 2, 3, 8, 8\)'),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8), r'shape \(3, 8, 8\)'),
+        (torch.zeros(2, 8, 8, 3, dtype=torch.uint8), r'shape \(2, 8, 8, 3\)'),
+        (
+            [torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(3, 8, 9, dtype=torch.uint8)],
+            'a list of 2: .*9.*TwoViews',
+        ),
+        ([[torch.zeros(3, 8, 8, dtype=torch.uint8)] * 2] * 2, 'a list of 2: a list of 2'),
+        ([], 'a list of 0'),
+        (np.zeros((2, 3, 8, 8), np.uint8), 'got ndarray'),
+    ],
+)
 def test_anything_else_is_named(preprocessor, inputs, message):
-    with pytest.raises(
-            ValueError, match=f'ViewsPreprocessor: inputs must be .*{message}'):
+    with pytest.raises(ValueError, match=f'ViewsPreprocessor: inputs must be .*{message}'):
         preprocessor(dict(inputs=inputs))
 
 
-@pytest.mark.parametrize('mean,std,message',
-                         [([1, 2], STD, r'mean must be three .* got \[1, 2\]'),
-                          (MEAN, [1, 2, 3, 4], 'std must be three'),
-                          (MEAN, [1, 0, 1], 'std must be above 0')])
+@pytest.mark.parametrize(
+    'mean,std,message',
+    [
+        ([1, 2], STD, r'mean must be three .* got \[1, 2\]'),
+        (MEAN, [1, 2, 3, 4], 'std must be three'),
+        (MEAN, [1, 0, 1], 'std must be above 0'),
+    ],
+)
 def test_bad_arguments(mean, std, message):
     with pytest.raises(ValueError, match=message):
         ViewsPreprocessor(mean, std)

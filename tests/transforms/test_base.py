@@ -1,4 +1,5 @@
 """What all random transforms share: image checks and where randomness comes from."""
+
 import numpy as np
 import pytest
 
@@ -9,10 +10,14 @@ IMG = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
 
 @pytest.mark.parametrize(
     'img,message',
-    [(IMG[..., 0], r"RandomSobel: .* got uint8 of shape \(16, 16\).*COLOR_GRAY2BGR"),
-     (IMG.astype(np.float32), r'must be uint8 BGR .* got float32'),
-     (np.dstack([IMG, IMG[..., :1]]), r'shape \(16, 16, 4\)'),
-     (IMG[:0], r'shape \(0, 16, 3\)'), ([1, 2], 'got list')])
+    [
+        (IMG[..., 0], r'RandomSobel: .* got uint8 of shape \(16, 16\).*COLOR_GRAY2BGR'),
+        (IMG.astype(np.float32), r'must be uint8 BGR .* got float32'),
+        (np.dstack([IMG, IMG[..., :1]]), r'shape \(16, 16, 4\)'),
+        (IMG[:0], r'shape \(0, 16, 3\)'),
+        ([1, 2], 'got list'),
+    ],
+)
 def test_image_of_another_kind(img, message):
     with pytest.raises(ValueError, match=message):
         RandomSobel(prob=0)(dict(img=img))

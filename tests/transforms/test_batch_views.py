@@ -1,4 +1,5 @@
 """Views of a batch are those that each image has by itself."""
+
 import cv2
 import numpy as np
 import pytest
@@ -23,19 +24,22 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize('height,width,scale,ratio', [
-    (32, 32, (0.08, 1.0), (3 / 4, 4 / 3)),
-    (20, 60, (0.3, 1.0), (3 / 4, 4 / 3)),
-    (24, 24, (0.9, 1.0), (2.0, 3.0)),
-    (60, 20, (1.0, 1.0), (3 / 4, 4 / 3)),
-])
+@pytest.mark.parametrize(
+    'height,width,scale,ratio',
+    [
+        (32, 32, (0.08, 1.0), (3 / 4, 4 / 3)),
+        (20, 60, (0.3, 1.0), (3 / 4, 4 / 3)),
+        (24, 24, (0.9, 1.0), (2.0, 3.0)),
+        (60, 20, (1.0, 1.0), (3 / 4, 4 / 3)),
+    ],
+)
 def test_boxes_of_a_batch(height, width, scale, ratio):
     """Also where most tries, or all of them, do not fit."""
     n = 300
-    streams, = batch_streams([1] * n, [0] * n, range(n), 0, 1)
+    (streams,) = batch_streams([1] * n, [0] * n, range(n), 0, 1)
     boxes = sample_crops(height, width, scale, ratio, streams)
     for image in range(n):
-        stream, = view_streams(1, 0, image, 0, 1)
+        (stream,) = view_streams(1, 0, image, 0, 1)
         assert sample_crop(height, width, scale, ratio, stream) == tuple(boxes[image])
 
 
@@ -56,8 +60,7 @@ def test_what_is_drawn_for_a_batch(drawn):
     assert np.array_equal(made.steps, steps)
     params = [each['view_params'] for each in single]
     assert made.flips.tolist() == [[view['flip'] for view in each] for each in params]
-    assert made.boxes.tolist() == [[list(view['crop']) for view in each]
-                                   for each in params]
+    assert made.boxes.tolist() == [[list(view['crop']) for view in each] for each in params]
 
 
 def test_distributions(drawn):
@@ -70,8 +73,7 @@ def test_distributions(drawn):
         assert stats.binomtest(applied, 1000, prob).pvalue > 0.01 / 9  # Bonferroni
     assert stats.binomtest(int(made.flips.sum()), 1000).pvalue > 0.01
     jitter = steps[steps[:, 0, 0] > 0, 0]
-    for column, low, high in ((1, 0.6, 1.4), (2, 0.6, 1.4), (3, 0.6, 1.4), (4, -0.1,
-                                                                            0.1)):
+    for column, low, high in ((1, 0.6, 1.4), (2, 0.6, 1.4), (3, 0.6, 1.4), (4, -0.1, 0.1)):
         uniform = stats.kstest(jitter[:, column], 'uniform', (low, high - low))
         assert uniform.pvalue > 0.01 / 4
     orders = np.unique(jitter[:, 5:], axis=0, return_counts=True)[1]
@@ -89,22 +91,17 @@ def test_steps_views_and_epochs_are_independent():
         augment='device',
         transforms=[
             dict(type='simclr_mm.RandomRotation', degrees=20.0),
-            dict(
-                type='simclr_mm.ColorJitter',
-                brightness=1,
-                contrast=1,
-                saturation=1,
-                hue=0.5),
+            dict(type='simclr_mm.ColorJitter', brightness=1, contrast=1, saturation=1, hue=0.5),
             dict(type='simclr_mm.RandomGaussianNoise'),
-        ])
+        ],
+    )
     numbers = []
     for epoch in (0, 1):
         indices = [SampleIndex(i, seed=3, epoch=epoch) for i in range(n)]
         made = views.batch(np.zeros((n, 24, 24, 3), np.uint8), indices)
         steps = made.steps.flatten(2)[..., [1, 10, 11, 12, 13, 19, 20]]
         area = made.boxes[..., 2] * made.boxes[..., 3]
-        drawn = np.concatenate((steps, area[..., None], made.flips[..., None]),
-                               axis=2)  # (n, V, 9)
+        drawn = np.concatenate((steps, area[..., None], made.flips[..., None]), axis=2)  # (n, V, 9)
         numbers.append(drawn.reshape(n, -1))
     correlations = np.corrcoef(np.hstack(numbers).T)  # (36, 36)
     others = np.abs(correlations[~np.eye(36, dtype=bool)])
@@ -114,8 +111,7 @@ def test_steps_views_and_epochs_are_independent():
 @pytest.fixture(scope='module')
 def images():
     noise = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 3), np.uint8)
-    return np.stack(
-        [cv2.resize(each, (24, 24), interpolation=cv2.INTER_CUBIC) for each in noise])
+    return np.stack([cv2.resize(each, (24, 24), interpolation=cv2.INTER_CUBIC) for each in noise])
 
 
 def two_views(**kwargs):
@@ -146,12 +142,11 @@ def test_other_steps_leave_crops_alone(images):
         plain, full = two_views(transforms=[])(dict(sample)), two_views()(dict(sample))
         for v, params in enumerate(full['view_params']):
             top, left, height, width = params['crop']
-            view = images[image][top:top + height, left:left + width]
+            view = images[image][top : top + height, left : left + width]
             view = cv2.resize(view, (24, 24), interpolation=cv2.INTER_LINEAR)
             view = view[:, ::-1] if params['flip'] else view
             assert np.array_equal(plain['img'][v], view.transpose(2, 0, 1))
-            assert plain['view_params'][v] == dict(
-                crop=params['crop'], flip=params['flip'])
+            assert plain['view_params'][v] == dict(crop=params['crop'], flip=params['flip'])
 
 
 def test_each_view_may_have_its_own_pipeline(images):
@@ -164,16 +159,14 @@ def test_each_view_may_have_its_own_pipeline(images):
 
 def test_plain_indices_give_fresh_views(images):
     views = two_views()
-    assert not np.array_equal(
-        views.batch(images, range(12)), views.batch(images, range(12)))
+    assert not np.array_equal(views.batch(images, range(12)), views.batch(images, range(12)))
     # Also where a sampler gives one index twice, or counts from the end.
     first, second = views.batch(images[[5, 5]], [-7, -7])
     assert not np.array_equal(first, second)
 
 
 def test_transforms_of_other_packages_in_a_batch(images):
-    views = two_views(
-        transforms=[COLOR, dict(type='mmpretrain.ColorJitter', brightness=0.9)])
+    views = two_views(transforms=[COLOR, dict(type='mmpretrain.ColorJitter', brightness=0.9)])
     indices = [SampleIndex(i, seed=3) for i in range(12)]
     made = views.batch(images, indices)
     assert np.array_equal(made, views.batch(images, indices))
@@ -193,7 +186,6 @@ class Lighten(RandomTransform):
 
 
 class Cut(RandomTransform):
-
     def apply(self, img, rng):
         return img[1:], {}
 

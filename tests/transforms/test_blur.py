@@ -1,4 +1,5 @@
 """Pixels against torchvision's blur, parameters against their distributions."""
+
 import cv2
 import numpy as np
 import pytest
@@ -44,8 +45,9 @@ def test_half_of_the_images_with_uniform_sigma():
     assert stats.kstest(sigmas, 'uniform', (0.1, 1.9)).pvalue > 0.01
 
 
-@pytest.mark.parametrize('side,kernel', [(224, 23), (230, 23), (96, 9), (128, 13),
-                                         (32, 3), (16, 1)])
+@pytest.mark.parametrize(
+    'side,kernel', [(224, 23), (230, 23), (96, 9), (128, 13), (32, 3), (16, 1)]
+)
 def test_kernel_is_a_tenth_of_the_side_made_odd(side, kernel):
     assert sample(RandomGaussianBlur(prob=1), side, 1)[0]['kernel'] == kernel
     assert sample(RandomGaussianBlur(1, kernel=5), side, 1)[0]['kernel'] == 5
@@ -63,12 +65,16 @@ def test_blur_applies_what_it_records(photos):
 
 
 @pytest.mark.parametrize(
-    'kwargs,message', [(dict(prob=-1), 'prob must be .* got -1'),
-                       (dict(sigma=(0, 2)), r'sigma must be .* write sigma=\(0.1, 2'),
-                       (dict(sigma=(2, 1)), 'sigma must be a pair'),
-                       (dict(sigma=1.0), 'sigma must be a pair'),
-                       (dict(kernel=22), 'kernel must be an odd .* 22: write None'),
-                       (dict(kernel=0), 'kernel must be an odd')])
+    'kwargs,message',
+    [
+        (dict(prob=-1), 'prob must be .* got -1'),
+        (dict(sigma=(0, 2)), r'sigma must be .* write sigma=\(0.1, 2'),
+        (dict(sigma=(2, 1)), 'sigma must be a pair'),
+        (dict(sigma=1.0), 'sigma must be a pair'),
+        (dict(kernel=22), 'kernel must be an odd .* 22: write None'),
+        (dict(kernel=0), 'kernel must be an odd'),
+    ],
+)
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         RandomGaussianBlur(**kwargs)

@@ -1,4 +1,5 @@
 """Pixels against torchvision on PIL images, parameters against their distributions."""
+
 from itertools import permutations
 
 import cv2
@@ -40,20 +41,28 @@ FACTORS = [0.0, 0.2, 0.5, 0.93, 1.0, 1.27, 1.8, 3.0]
 
 @pytest.mark.portable
 @pytest.mark.parametrize('factor', FACTORS)
-@pytest.mark.parametrize('ours,theirs', [(adjust_brightness, F.adjust_brightness),
-                                         (adjust_contrast, F.adjust_contrast),
-                                         (adjust_saturation, F.adjust_saturation)])
+@pytest.mark.parametrize(
+    'ours,theirs',
+    [
+        (adjust_brightness, F.adjust_brightness),
+        (adjust_contrast, F.adjust_contrast),
+        (adjust_saturation, F.adjust_saturation),
+    ],
+)
 def test_factor_gives_torchvisions_pixels(photos, ours, theirs, factor):
-    assert difference(photos, lambda img: ours(img, factor),
-                      lambda img: theirs(img, factor)) < 0.02
+    assert difference(photos, lambda img: ours(img, factor), lambda img: theirs(img, factor)) < 0.02
 
 
 @pytest.mark.portable
 @pytest.mark.parametrize('factor', [-0.5, -0.2, -0.1, -0.003, 0, 0.003, 0.07, 0.2, 0.5])
 def test_hue_gives_torchvisions_pixels(photos, factor):
     # Both round hue, saturation and value to 8 bits, PIL down, OpenCV to the nearest.
-    assert difference(photos, lambda img: adjust_hue(img, factor),
-                      lambda img: F.adjust_hue(img, factor)) < 0.5
+    assert (
+        difference(
+            photos, lambda img: adjust_hue(img, factor), lambda img: F.adjust_hue(img, factor)
+        )
+        < 0.5
+    )
 
 
 @pytest.mark.portable
@@ -115,8 +124,12 @@ def test_rates_and_factor_ranges_of_color_distortion():
     assert stats.binomtest(len(gray), n, 0.2).pvalue > 0.01
     both = [r for r in gray if r['ColorJitter'] is not None]
     assert stats.binomtest(len(both), len(gray), 0.8).pvalue > 0.01  # independent
-    for name, low, width in (('brightness', 0.2, 1.6), ('contrast', 0.2, 1.6),
-                             ('saturation', 0.2, 1.6), ('hue', -0.2, 0.4)):
+    for name, low, width in (
+        ('brightness', 0.2, 1.6),
+        ('contrast', 0.2, 1.6),
+        ('saturation', 0.2, 1.6),
+        ('hue', -0.2, 0.4),
+    ):
         values = [params[name] for params in jitter]
         assert stats.kstest(values, 'uniform', (low, width)).pvalue > 0.01, name
 
@@ -145,7 +158,8 @@ def test_jitter_applies_what_it_records(photos):
         brightness=F.adjust_brightness,
         contrast=F.adjust_contrast,
         saturation=F.adjust_saturation,
-        hue=F.adjust_hue)
+        hue=F.adjust_hue,
+    )
     for seed, img in enumerate(photos):
         params = {}
         rng = np.random.default_rng(seed)
@@ -167,13 +181,16 @@ def test_grayscale_rate():
 
 @pytest.mark.parametrize(
     'build,message',
-    [(lambda: ColorDistortion(strength=-1), r'strength must be .* got -1: write 1.0'),
-     (lambda: ColorDistortion(strength=2.6), 'strength must be .* got 2.6'),
-     (lambda: ColorDistortion(jitter_prob=1.2), 'jitter_prob must be .* got 1.2'),
-     (lambda: ColorDistortion(gray_prob=-0.1), 'gray_prob must be .* got -0.1'),
-     (lambda: ColorJitter(0.4, -0.4, 0.4, 0.1), 'contrast must be >= 0, got -0.4'),
-     (lambda: ColorJitter(0.4, 0.4, 0.4, 0.6), 'hue must be in .* got 0.6: write'),
-     (lambda: RandomGrayscale(2), 'RandomGrayscale: prob must be .* got 2')])
+    [
+        (lambda: ColorDistortion(strength=-1), r'strength must be .* got -1: write 1.0'),
+        (lambda: ColorDistortion(strength=2.6), 'strength must be .* got 2.6'),
+        (lambda: ColorDistortion(jitter_prob=1.2), 'jitter_prob must be .* got 1.2'),
+        (lambda: ColorDistortion(gray_prob=-0.1), 'gray_prob must be .* got -0.1'),
+        (lambda: ColorJitter(0.4, -0.4, 0.4, 0.1), 'contrast must be >= 0, got -0.4'),
+        (lambda: ColorJitter(0.4, 0.4, 0.4, 0.6), 'hue must be in .* got 0.6: write'),
+        (lambda: RandomGrayscale(2), 'RandomGrayscale: prob must be .* got 2'),
+    ],
+)
 def test_bad_arguments(build, message):
     with pytest.raises(ValueError, match=message):
         build()

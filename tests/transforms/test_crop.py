@@ -1,4 +1,5 @@
 """Boxes against torchvision's distribution, pixels against PIL's resize."""
+
 import math
 
 import cv2
@@ -17,8 +18,7 @@ SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 def draw(height, width, count, scale=SCALE, ratio=RATIO, seed=0):
     rng = np.random.default_rng(seed)
-    return np.array(
-        [sample_crop(height, width, scale, ratio, rng) for _ in range(count)])
+    return np.array([sample_crop(height, width, scale, ratio, rng) for _ in range(count)])
 
 
 @pytest.fixture(scope='module')
@@ -38,12 +38,15 @@ def test_pixels_are_those_of_torchvision_on_pil(photos, interpolation, size):
         for _ in range(4):
             box = sample_crop(*img.shape[:2], SCALE, RATIO, rng)
             ours = resized_crop(img, box, size, interpolation)
-            theirs = F.resized_crop(image, *box, [size, size],
-                                    InterpolationMode(interpolation))
+            theirs = F.resized_crop(image, *box, [size, size], InterpolationMode(interpolation))
             theirs = cv2.cvtColor(np.asarray(theirs), cv2.COLOR_RGB2BGR)
             kind = (
-                enlarged if max(box[2:]) <= size else
-                shrunk if min(box[2:]) >= size else one_of_each)
+                enlarged
+                if max(box[2:]) <= size
+                else shrunk
+                if min(box[2:]) >= size
+                else one_of_each
+            )
             kind.append(np.abs(ours.astype(int) - theirs).mean())
     assert np.median(shrunk) < 0.02 and max(shrunk) < 0.5  # grey levels
     assert max(enlarged) < 0.3 and max(one_of_each) < 0.3
@@ -110,14 +113,12 @@ def test_position_is_uniform():
 def test_boxes_are_distributed_as_torchvisions(height, width):
     torch.manual_seed(0)
     image = torch.empty(3, height, width)
-    theirs = np.array(
-        [RandomResizedCrop.get_params(image, SCALE, RATIO) for _ in range(3000)])
+    theirs = np.array([RandomResizedCrop.get_params(image, SCALE, RATIO) for _ in range(3000)])
     ours = draw(height, width, 3000)
     for column in range(4):
         p = stats.ks_2samp(ours[:, column], theirs[:, column]).pvalue
         assert p > 0.01, ('top', 'left', 'height', 'width')[column]
-    assert stats.ks_2samp(ours[:, 2] * ours[:, 3],
-                          theirs[:, 2] * theirs[:, 3]).pvalue > 0.01
+    assert stats.ks_2samp(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3]).pvalue > 0.01
 
 
 @pytest.mark.parametrize('height,width', [(10, 1000), (1000, 10), (1, 7), (7, 1)])

@@ -1,4 +1,5 @@
 """The composition study's other augmentations against plain calculations."""
+
 import cv2
 import numpy as np
 import pytest
@@ -38,9 +39,8 @@ def test_quarter_turn_outside_two_views_tells_the_new_shape():
     shapes = set()
     for seed in range(20):
         results = dict(
-            img=np.zeros((4, 6, 3), np.uint8),
-            img_shape=(4, 6),
-            rng=np.random.default_rng(seed))
+            img=np.zeros((4, 6, 3), np.uint8), img_shape=(4, 6), rng=np.random.default_rng(seed)
+        )
         results = RandomRotation()(results)
         assert results['img_shape'] == results['img'].shape[:2]
         shapes.add(results['img_shape'])
@@ -67,9 +67,7 @@ def test_border_is_repeated():
 
 def test_angle_is_uniform(photo):
     small = photo[:4, :4]
-    angles = [
-        run(RandomRotation(15), small, seed)[1]['degrees'] for seed in range(1500)
-    ]
+    angles = [run(RandomRotation(15), small, seed)[1]['degrees'] for seed in range(1500)]
     assert stats.kstest(angles, 'uniform', (-15, 30)).pvalue > 0.01
     rotated, params = run(RandomRotation(15), photo)
     assert np.array_equal(rotated, rotate(photo, params['degrees']))
@@ -103,7 +101,7 @@ def test_sobel_is_a_quarter_of_the_gradient():
     for y in range(6):
         for x in range(7):
             for c in range(3):
-                window = padded[y:y + 3, x:x + 3, c]
+                window = padded[y : y + 3, x : x + 3, c]
                 dx, dy = (weights * window).sum(), (weights.T * window).sum()
                 expected[y, x, c] = min(255, np.hypot(dx, dy))
     edges, _ = run(RandomSobel(), img)
@@ -136,18 +134,20 @@ def test_noise_clips_and_its_deviation_is_uniform():
         share = (noisy[..., channel] == clipped).mean()
         assert 0.45 < share < 0.57  # half the noise points outwards
     stds = [
-        run(RandomGaussianNoise(std=(0, 10)), img[:1, :1], seed)[1]['std']
-        for seed in range(1000)
+        run(RandomGaussianNoise(std=(0, 10)), img[:1, :1], seed)[1]['std'] for seed in range(1000)
     ]
     assert stats.kstest(stds, 'uniform', (0, 10)).pvalue > 0.01
 
 
-@pytest.mark.parametrize('transform', [
-    RandomRotation(prob=0.3),
-    RandomCutout(prob=0.3),
-    RandomSobel(prob=0.3),
-    RandomGaussianNoise(prob=0.3)
-])
+@pytest.mark.parametrize(
+    'transform',
+    [
+        RandomRotation(prob=0.3),
+        RandomCutout(prob=0.3),
+        RandomSobel(prob=0.3),
+        RandomGaussianNoise(prob=0.3),
+    ],
+)
 def test_rate(transform):
     img = np.zeros((4, 4, 3), np.uint8)
     applied = sum(run(transform, img, seed)[1] is not None for seed in range(1500))
@@ -156,13 +156,16 @@ def test_rate(transform):
 
 @pytest.mark.parametrize(
     'build,message',
-    [(lambda: RandomRotation(degrees=0), 'degrees must be .* got 0: write None'),
-     (lambda: RandomRotation(degrees=181), 'degrees must be'),
-     (lambda: RandomCutout(ratio=0), 'ratio must be .* got 0: write'),
-     (lambda: RandomCutout(ratio=1.1), 'ratio must be'),
-     (lambda: RandomSobel(prob=3), 'RandomSobel: prob must be .* got 3'),
-     (lambda: RandomGaussianNoise(std=10), r'std must be a pair .* write std=\(0, 25'),
-     (lambda: RandomGaussianNoise(std=(-1, 2)), 'std must be a pair')])
+    [
+        (lambda: RandomRotation(degrees=0), 'degrees must be .* got 0: write None'),
+        (lambda: RandomRotation(degrees=181), 'degrees must be'),
+        (lambda: RandomCutout(ratio=0), 'ratio must be .* got 0: write'),
+        (lambda: RandomCutout(ratio=1.1), 'ratio must be'),
+        (lambda: RandomSobel(prob=3), 'RandomSobel: prob must be .* got 3'),
+        (lambda: RandomGaussianNoise(std=10), r'std must be a pair .* write std=\(0, 25'),
+        (lambda: RandomGaussianNoise(std=(-1, 2)), 'std must be a pair'),
+    ],
+)
 def test_bad_arguments(build, message):
     with pytest.raises(ValueError, match=message):
         build()

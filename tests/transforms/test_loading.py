@@ -1,4 +1,5 @@
 """Whole images come through; anything else names the file and what is wrong."""
+
 import pickle
 
 import cv2
@@ -69,12 +70,12 @@ def test_cmyk_is_what_pil_makes_of_it(tmp_path, jpeg, marked):
     content = (tmp_path / 'cmyk.jpg').read_bytes()
     if not marked:  # without Adobe's segment
         start = content.index(b'\xff\xee')
-        end = start + 2 + int.from_bytes(content[start + 2:start + 4], 'big')
+        end = start + 2 + int.from_bytes(content[start + 2 : start + 4], 'big')
         content = content[:start] + content[end:]
         (tmp_path / 'cmyk.jpg').write_bytes(content)
     expected = np.asarray(Image.open(tmp_path / 'cmyk.jpg').convert('RGB'))
     assert (load(tmp_path / 'cmyk.jpg')['img'][..., ::-1] == expected).all()
-    (tmp_path / 'cut.jpg').write_bytes(content[:len(content) // 2])
+    (tmp_path / 'cut.jpg').write_bytes(content[: len(content) // 2])
     with pytest.raises(UnreadableImage, match='cut.jpg: a damaged image'):
         load(tmp_path / 'cut.jpg')
 
@@ -98,7 +99,7 @@ def test_truncated_files(tmp_path, jpeg, suffix, share):
     img = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     content = cv2.imencode(suffix, img)[1].tobytes()
     path = tmp_path / f'cut{suffix}'
-    path.write_bytes(content[:int(share * len(content))])
+    path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(UnreadableImage, match=f'cut{suffix}: ') as caught:
         load(path)
     assert caught.value.path == str(path)
@@ -112,11 +113,15 @@ def test_something_after_the_image_does_no_harm(tmp_path, jpeg, appended):
     assert np.array_equal(plain['img'], longer['img'])
 
 
-@pytest.mark.parametrize('content,message',
-                         [(b'', 'the file is empty'),
-                          (b'<html>not found</html>', r'not an image.*\(22 bytes\)'),
-                          (b'\xff\xd8 a JPEG?', 'a damaged image'),
-                          (b'\xff\xd8\xff\xd9', 'image')])
+@pytest.mark.parametrize(
+    'content,message',
+    [
+        (b'', 'the file is empty'),
+        (b'<html>not found</html>', r'not an image.*\(22 bytes\)'),
+        (b'\xff\xd8 a JPEG?', 'a damaged image'),
+        (b'\xff\xd8\xff\xd9', 'image'),
+    ],
+)
 @pytest.mark.parametrize('backend', ['cv2', 'pillow'])
 def test_no_image_at_all(tmp_path, content, message, backend):
     path = tmp_path / 'bad.jpg'
@@ -129,8 +134,7 @@ def test_no_image_at_all(tmp_path, content, message, backend):
 
 
 def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(
-            UnreadableImage, match='none.jpg: no such file. Check data_root'):
+    with pytest.raises(UnreadableImage, match='none.jpg: no such file. Check data_root'):
         load(tmp_path / 'none.jpg')
     with pytest.raises(UnreadableImage, match='cannot be read: .*directory'):
         load(tmp_path)
@@ -155,7 +159,6 @@ def test_error_survives_pickling():
 
 
 class _Files:
-
     def __init__(self, path):
         self.path = path
 

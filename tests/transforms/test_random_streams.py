@@ -1,4 +1,5 @@
 """Streams against hashlib and by the distributions of their numbers."""
+
 import hashlib
 import struct
 
@@ -25,18 +26,22 @@ def test_words_are_those_of_the_hash():
     words = struct.unpack('<126I', hashlib.shake_128(address).digest(504))
     for step in range(3):
         stream = view_streams(5, 2, 70, 1, 3)[step]
-        assert [stream.next_word()
-                for _ in range(42)] == list(words[42 * step:42 * step + 42])
+        assert [stream.next_word() for _ in range(42)] == list(words[42 * step : 42 * step + 42])
     # NIST's test vector of SHAKE-128: hashlib is what its name says.
     assert hashlib.shake_128(b'').hexdigest(8) == '7f9c2ba4e88f827d'
 
 
 @pytest.mark.parametrize(
-    'draw', [
-        lambda s: s.random(), lambda s: s.uniform(0.2, 1.8), lambda s: s.integers(7),
-        lambda s: s.integers(2**32), lambda s: s.permutation(4)
+    'draw',
+    [
+        lambda s: s.random(),
+        lambda s: s.uniform(0.2, 1.8),
+        lambda s: s.integers(7),
+        lambda s: s.integers(2**32),
+        lambda s: s.permutation(4),
     ],
-    ids=['random', 'uniform', 'small integers', 'large integers', 'permutation'])
+    ids=['random', 'uniform', 'small integers', 'large integers', 'permutation'],
+)
 def test_a_batch_draws_what_each_view_draws(draw):
     """Also beyond the 42 words of a block, and whatever else is in the batch."""
     images = [3, 2**40, 0, 7]
@@ -60,8 +65,14 @@ def test_numbers_are_a_function_of_their_address():
     assert len(np.unique(one)) == one.size
     drawn = {
         tuple(streams([3], **where).random())
-        for where in (dict(), dict(seed=6), dict(seed=5 + 2**32), dict(epoch=3),
-                      dict(view=1), dict(step=1))
+        for where in (
+            dict(),
+            dict(seed=6),
+            dict(seed=5 + 2**32),
+            dict(epoch=3),
+            dict(view=1),
+            dict(step=1),
+        )
     }
     assert len(drawn) == 6
 
@@ -69,8 +80,8 @@ def test_numbers_are_a_function_of_their_address():
 def test_seeds_of_any_size_and_type():
 
     def first(seed, image=3):
-        batch, = batch_streams([seed], [0], [image], 0, 1)
-        single, = view_streams(seed, 0, image, 0, 1)
+        (batch,) = batch_streams([seed], [0], [image], 0, 1)
+        (single,) = view_streams(seed, 0, image, 0, 1)
         assert batch.next_word().tolist() == [single.next_word()]
         return single.next_word()
 
@@ -123,8 +134,12 @@ def test_neighbours_are_independent():
     """Of images, draws, views and steps, whose addresses differ by little."""
     one, other = streams(range(4000)), streams(range(4000), view=1)
     first, second, third = one.random(), one.random(), other.random()
-    pairs = [(first[1:], first[:-1]), (first, second), (first, third),
-             (first, streams(range(4000), step=1).random()),
-             (first, streams(range(4000), epoch=3).random())]
+    pairs = [
+        (first[1:], first[:-1]),
+        (first, second),
+        (first, third),
+        (first, streams(range(4000), step=1).random()),
+        (first, streams(range(4000), epoch=3).random()),
+    ]
     for a, b in pairs:
         assert abs(np.corrcoef(a, b)[0, 1]) < 0.05  # three standard deviations

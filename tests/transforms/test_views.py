@@ -1,4 +1,5 @@
 """Whole views: pixels against torchvision, randomness as a function of four numbers."""
+
 import pickle
 import random
 
@@ -67,8 +68,8 @@ def test_flip_rate_and_views_are_independent():
     img = np.zeros((8, 8, 3), np.uint8)
     transform = TwoViews(4)
     flips = np.array(
-        [[params['flip'] for params in make(transform, img, i)['view_params']]
-         for i in range(2000)])  # (images, V)
+        [[params['flip'] for params in make(transform, img, i)['view_params']] for i in range(2000)]
+    )  # (images, V)
     for v in range(2):
         assert stats.binomtest(int(flips[:, v].sum()), 2000, 0.5).pvalue > 0.001
     agree = int((flips[:, 0] == flips[:, 1]).sum())
@@ -81,10 +82,15 @@ def test_areas_over_images_are_uniform():
     # The streams of neighbouring images are independent, not shifted copies.
     img = np.zeros((480, 640, 3), np.uint8)
     transform = TwoViews(1, scale=(0.08, 0.56))
-    areas = np.array([[
-        params['crop'][2] * params['crop'][3]
-        for params in make(transform, img, i)['view_params']
-    ] for i in range(2000)]) / (480 * 640)  # (images, V)
+    areas = np.array(
+        [
+            [
+                params['crop'][2] * params['crop'][3]
+                for params in make(transform, img, i)['view_params']
+            ]
+            for i in range(2000)
+        ]
+    ) / (480 * 640)  # (images, V)
     for v in range(2):
         assert stats.kstest(areas[:, v], 'uniform', (0.08, 0.48)).pvalue > 0.01
         assert abs(np.corrcoef(areas[1:, v], areas[:-1, v])[0, 1]) < 0.07
@@ -103,10 +109,11 @@ def test_views_are_a_function_of_seed_epoch_image_and_view(photos):
     torch.manual_seed(7)
     assert np.array_equal(make(other, img)['img'], first)
     variants = [
-        first[0], first[1],
+        first[0],
+        first[1],
         make(other, img, epoch=1)['img'][0],
         make(other, img, seed=1)['img'][0],
-        make(other, img, index=4)['img'][0]
+        make(other, img, index=4)['img'][0],
     ]
     assert len({view.tobytes() for view in variants}) == 5
 
@@ -118,7 +125,6 @@ def test_more_views_keep_the_first_ones(photos):
 
 
 class _Indexed:
-
     def __init__(self, images, transform):
         self.images, self.transform = images, transform
 
@@ -161,11 +167,7 @@ def test_foreign_transforms_are_seeded_and_leave_the_globals_alone(photos):
     assert after == (random.random(), np.random.rand(), float(torch.rand(())))
     assert np.array_equal(make(transform, photos[0])['img'], first)
     flat = np.zeros((8, 8, 3), np.uint8)
-    added = {
-        view.tobytes()
-        for i in range(10)
-        for view in make(transform, flat, i)['img']
-    }
+    added = {view.tobytes() for i in range(10) for view in make(transform, flat, i)['img']}
     assert len(added) > 10  # of 20 views with some of 190 values
 
 
@@ -188,16 +190,18 @@ def test_a_pipeline_for_each_view(photos):
     first, second, third = results['img']  # (3, S, S) each
     assert (first[0] == first[1]).all() and (third[0] == third[2]).all()
     assert not (second[0] == second[1]).all()
-    assert [set(params) - {'crop', 'flip'} for params in results['view_params']
-            ] == [{'RandomGrayscale'},
-                  set(), {'RandomCutout', 'RandomGrayscale'}]
+    assert [set(params) - {'crop', 'flip'} for params in results['view_params']] == [
+        {'RandomGrayscale'},
+        set(),
+        {'RandomCutout', 'RandomGrayscale'},
+    ]
 
 
 def test_decoded_image_and_other_keys_are_left_alone(photos):
     img = photos[0].copy()
-    results = TwoViews(
-        32, transforms=[COLOR])(
-            dict(img=img, sample_idx=SampleIndex(0), img_path='a.jpg', gt_label=5))
+    results = TwoViews(32, transforms=[COLOR])(
+        dict(img=img, sample_idx=SampleIndex(0), img_path='a.jpg', gt_label=5)
+    )
     assert np.array_equal(img, photos[0])
     assert (results['img_path'], results['gt_label']) == ('a.jpg', 5)
     assert results['img_shape'] == (32, 32)
@@ -208,7 +212,8 @@ def test_decoded_image_and_other_keys_are_left_alone(photos):
 def test_packs_and_collates_into_one_tensor(photos):
     transform = TRANSFORMS.build(dict(type='simclr_mm.TwoViews', size=24, num_views=3))
     batch = default_collate(
-        [PackInputs()(make(transform, img, i)) for i, img in enumerate(photos[:4])])
+        [PackInputs()(make(transform, img, i)) for i, img in enumerate(photos[:4])]
+    )
     assert batch['inputs'].shape == (4, 3, 3, 24, 24)
     assert batch['inputs'].dtype == torch.uint8
     expected = make(transform, photos[2], 2)['img']
@@ -235,8 +240,7 @@ def test_device_augmentation_sends_crops_and_what_was_drawn(photos):
     assert np.array_equal(crops.transpose(0, 3, 1, 2), make(bare, photos[0])['img'])
     assert steps.shape == (3, 3, 9) and steps.dtype == torch.float64
     for row, params in zip(steps, left['view_params']):
-        for step, name in zip(row,
-                              ('ColorJitter', 'RandomGrayscale', 'RandomGaussianBlur')):
+        for step, name in zip(row, ('ColorJitter', 'RandomGrayscale', 'RandomGaussianBlur')):
             assert bool(step[0]) == (params[name] is not None)
         if params['RandomGaussianBlur'] is not None:
             assert float(row[2, 1]) == params['RandomGaussianBlur']['sigma']
@@ -257,8 +261,9 @@ class OwnBlur(RandomGaussianBlur):
     """A user's, which may blur in another way."""
 
 
-@pytest.mark.parametrize('others,names', [([dict(type=Foreign)], 'Foreign'),
-                                          ([COLOR, dict(type=OwnBlur)], 'OwnBlur')])
+@pytest.mark.parametrize(
+    'others,names', [([dict(type=Foreign)], 'Foreign'), ([COLOR, dict(type=OwnBlur)], 'OwnBlur')]
+)
 def test_transforms_that_cannot_run_on_the_device(monkeypatch, others, names):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     messages = []
@@ -270,21 +275,18 @@ def test_transforms_that_cannot_run_on_the_device(monkeypatch, others, names):
 
 
 class Shrink(BaseTransform):
-
     def transform(self, results):
         results['img'] = results['img'][:-1]
         return results
 
 
 class ToFloat(BaseTransform):
-
     def transform(self, results):
         results['img'] = results['img'] / 255
         return results
 
 
 class GiveUp(BaseTransform):
-
     def transform(self, results):
         return None
 
@@ -297,28 +299,34 @@ def test_pipelines_must_keep_size_and_type(photos):
     assert make(TwoViews(32, transforms=[dict(type=GiveUp)]), photos[0]) is None
 
 
-@pytest.mark.parametrize('kwargs,message', [
-    (dict(size=0), 'size must be .* got 0: write 224'),
-    (dict(size=(32, 32)), r'size must be .* got \(32, 32\)'),
-    (dict(size=8, num_views=1), 'num_views must be at least 2, got 1'),
-    (dict(size=8, scale=(0, 1)), r'scale must be .* write scale=\(0.08, 1.0\)'),
-    (dict(size=8, scale=(0.5, 1.5)), 'scale must be'),
-    (dict(size=8, ratio=(2, 1)), 'ratio must be'),
-    (dict(size=8, flip_prob=2), 'flip_prob must be .* got 2'),
-    (dict(size=8, interpolation='nearest'), "one of .*bicubic.* got 'nearest'"),
-    (dict(size=8, augment='gpu'), "'worker', 'device' or 'auto', got 'gpu'"),
-    (dict(size=8, transforms=[[], [], []]), '3 pipelines, but num_views is 2: write 2'),
-    (dict(size=8, transforms=[[COLOR], COLOR]), 'mixes transforms and lists')
-])
+@pytest.mark.parametrize(
+    'kwargs,message',
+    [
+        (dict(size=0), 'size must be .* got 0: write 224'),
+        (dict(size=(32, 32)), r'size must be .* got \(32, 32\)'),
+        (dict(size=8, num_views=1), 'num_views must be at least 2, got 1'),
+        (dict(size=8, scale=(0, 1)), r'scale must be .* write scale=\(0.08, 1.0\)'),
+        (dict(size=8, scale=(0.5, 1.5)), 'scale must be'),
+        (dict(size=8, ratio=(2, 1)), 'ratio must be'),
+        (dict(size=8, flip_prob=2), 'flip_prob must be .* got 2'),
+        (dict(size=8, interpolation='nearest'), "one of .*bicubic.* got 'nearest'"),
+        (dict(size=8, augment='gpu'), "'worker', 'device' or 'auto', got 'gpu'"),
+        (dict(size=8, transforms=[[], [], []]), '3 pipelines, but num_views is 2: write 2'),
+        (dict(size=8, transforms=[[COLOR], COLOR]), 'mixes transforms and lists'),
+    ],
+)
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         TwoViews(**kwargs)
 
 
 @pytest.mark.parametrize(
-    'img,message', [(np.zeros(
-        (8, 8), np.uint8), r'TwoViews: .* shape \(8, 8\).*LoadImageFromFile'),
-                    (np.zeros((8, 8, 3), np.float32), 'TwoViews: .* got float32')])
+    'img,message',
+    [
+        (np.zeros((8, 8), np.uint8), r'TwoViews: .* shape \(8, 8\).*LoadImageFromFile'),
+        (np.zeros((8, 8, 3), np.float32), 'TwoViews: .* got float32'),
+    ],
+)
 def test_bad_images(img, message):
     with pytest.raises(ValueError, match=message):
         make(TwoViews(8), img)

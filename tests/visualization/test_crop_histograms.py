@@ -1,4 +1,5 @@
 """A line for every crop, on the same axes."""
+
 import numpy as np
 import pytest
 
@@ -9,16 +10,15 @@ from simclr_mm.visualization.crop_histograms import HIGHEST, plot_crop_histogram
 @pytest.mark.parametrize('highest, cut', [(0.2, False), (0.6, True)])
 def test_panels(highest, cut, monkeypatch):
     figures = []
-    monkeypatch.setattr(crop_histograms, 'save',
-                        lambda figure, _: figures.append(figure))
+    monkeypatch.setattr(crop_histograms, 'save', lambda figure, _: figures.append(figure))
     histograms = np.full((2, 2, 3, 4), 0.1)
     histograms[1, 1, 2, 3] = highest
-    plot_crop_histograms('', histograms, np.full((2, 2), 0.876), ['a', 'b'],
-                         ['without', 'with'], 'title')
+    plot_crop_histograms(
+        '', histograms, np.full((2, 2), 0.876), ['a', 'b'], ['without', 'with'], 'title'
+    )
     axes = figures[0].axes
     assert [a.get_title() for a in axes] == [
-        f'{image}, {kind}: two crops share 88 %' for image in 'ab'
-        for kind in ('without', 'with')
+        f'{image}, {kind}: two crops share 88 %' for image in 'ab' for kind in ('without', 'with')
     ]
     assert all(len(a.patches) == 3 for a in axes)
     assert max(axes[3].patches[2].get_data().values) == pytest.approx(100 * highest)

@@ -1,4 +1,5 @@
 """The gallery shows every image with its rank, similarity and name."""
+
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
@@ -26,12 +27,21 @@ def test_what_is_written_under_each_image(tmp_path, monkeypatch):
         Image.new('RGB', (9, 9 + k)).save(paths[-1])
     long = 'folder/' + 'x' * 15 + '-' * 15 + 'y' * 15 + '.png'
     plot_gallery(
-        str(tmp_path / 'out.png'), paths[:2], [['a/b/c.png', long], ['d.png', 'e.png']],
-        [paths[2:], paths[:2]], [[0.91234, 0.5], [0.4, -0.25]], 'title')
+        str(tmp_path / 'out.png'),
+        paths[:2],
+        [['a/b/c.png', long], ['d.png', 'e.png']],
+        [paths[2:], paths[:2]],
+        [[0.91234, 0.5], [0.4, -0.25]],
+        'title',
+    )
     titles = [axes.get_title() for axes in figures[0].axes]
     assert titles == [
-        'query', '1.  cos 0.912', '2.  cos 0.500', 'query', '1.  cos 0.400',
-        '2.  cos -0.250'
+        'query',
+        '1.  cos 0.912',
+        '2.  cos 0.500',
+        'query',
+        '1.  cos 0.400',
+        '2.  cos -0.250',
     ]
     labels = [axes.get_xlabel() for axes in figures[0].axes]
     assert labels[1] == 'b\nc.png' and labels[4:] == ['d.png', 'e.png']

@@ -20,5 +20,5 @@ def test_chance_is_drawn_where_the_log_has_it():
     assert [line.get_ydata().tolist() for line in axes.lines] == [[5, 4, 3], [4.5] * 3]
     axes = Figure().subplots()
     plot_loss(axes, [dict(step=7, loss=1.0)])  # a classifier's log
-    line, = axes.lines
+    (line,) = axes.lines
     assert np.array_equal(line.get_xydata(), [[7, 1]])

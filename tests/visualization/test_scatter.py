@@ -1,4 +1,5 @@
 """Maps keep neighbours together; legends name and count the classes."""
+
 import sys
 import types
 
@@ -33,7 +34,6 @@ def test_umap_gets_unit_features_and_the_seed(clusters, monkeypatch):
     """A stand-in: importing the real one compiles for half a minute."""
 
     class UMAP:
-
         def __init__(self, n_neighbors, random_state, n_jobs):
             assert (n_neighbors, random_state, n_jobs) == (15, 3, 1)
 
@@ -61,20 +61,26 @@ def test_the_legend_counts(tmp_path, monkeypatch):
     figures = []
     savefig = Figure.savefig
     monkeypatch.setattr(
-        Figure, 'savefig', lambda self, *args, **kwargs:
-        (figures.append(self), savefig(self, *args, **kwargs)))
+        Figure,
+        'savefig',
+        lambda self, *args, **kwargs: (figures.append(self), savefig(self, *args, **kwargs)),
+    )
     labels = np.array([0] * 3 + [1] * 2 + [3] * 4)
     points = np.random.default_rng(0).normal(size=(9, 2))
-    plot_scatter(
-        str(tmp_path / 'a.png'), points, labels, ['a', 'b', 'c', 'd'], 'tsne', 'title')
-    axes, = figures[0].axes
+    plot_scatter(str(tmp_path / 'a.png'), points, labels, ['a', 'b', 'c', 'd'], 'tsne', 'title')
+    (axes,) = figures[0].axes
     texts = [text.get_text() for text in axes.get_legend().get_texts()]
     assert texts == ['a (3)', 'b (2)', 'd (4)']
     assert axes.get_xlabel().startswith('t-SNE')
     many = np.arange(40).repeat(np.arange(1, 41))
     plot_scatter(
-        str(tmp_path / 'b.png'), np.zeros((len(many), 2)), many,
-        [str(k) for k in range(40)], 'pca', 'title')
+        str(tmp_path / 'b.png'),
+        np.zeros((len(many), 2)),
+        many,
+        [str(k) for k in range(40)],
+        'pca',
+        'title',
+    )
     texts = [text.get_text() for text in figures[1].axes[0].get_legend().get_texts()]
     assert len(texts) == 25 and texts[0] == f'16 more classes ({sum(range(1, 17))})'
     assert texts[-1] == '39 (40)'

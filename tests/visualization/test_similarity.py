@@ -1,4 +1,5 @@
 """Positives and negatives are the pairs they should be."""
+
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -33,5 +34,4 @@ def test_the_picture(tmp_path):
     panel = 'features', rng.uniform(0.5, 1, 20), rng.uniform(-1, 0.7, 90)
     for panels in ([panel], [panel, panel]):
         plot_similarities(str(tmp_path / 'a.png'), panels, 'title')
-        assert imread(tmp_path / 'a.png').shape[1] == pytest.approx(
-            682 * len(panels), abs=2)
+        assert imread(tmp_path / 'a.png').shape[1] == pytest.approx(682 * len(panels), abs=2)

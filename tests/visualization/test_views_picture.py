@@ -1,4 +1,5 @@
 """The picture of views shows what training sees, and says what was drawn."""
+
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -15,8 +16,9 @@ PIPELINE = [
         type='simclr_mm.TwoViews',
         size=8,
         num_views=3,
-        transforms=[dict(type='simclr_mm.ColorDistortion', strength=0.5)]),
-    dict(type='PackInputs')
+        transforms=[dict(type='simclr_mm.ColorDistortion', strength=0.5)],
+    ),
+    dict(type='PackInputs'),
 ]
 
 
@@ -47,8 +49,7 @@ def test_the_views_are_those_of_training(dataset, folder):
     assert sample.views.shape == (3, 8, 8, 3)
     for v in range(3):
         for channel in range(3):
-            np.testing.assert_array_equal(sample.views[v, ..., channel],
-                                          trained[v, 2 - channel])
+            np.testing.assert_array_equal(sample.views[v, ..., channel], trained[v, 2 - channel])
     original = np.asarray(Image.open(folder / '5.png'))
     np.testing.assert_array_equal(sample.original, original)
     top, left, height, width = sample.params[0]['crop']
@@ -72,14 +73,19 @@ def test_what_is_said_of_a_view():
         ColorJitter=dict(hue=-0.125, contrast=1.0, saturation=0.5, brightness=2.0),
         RandomGrayscale={},
         RandomGaussianBlur=None,
-        RandomRotation=dict(degrees=90))
+        RandomRotation=dict(degrees=90),
+    )
     assert describe(params) == [
-        'crop 14 x 11 px at (16, 3), flipped', 'hue -0.12, contrast 1.00',
-        'saturation 0.50, brightness 2.00', 'Grayscale', 'Rotation degrees 90'
+        'crop 14 x 11 px at (16, 3), flipped',
+        'hue -0.12, contrast 1.00',
+        'saturation 0.50, brightness 2.00',
+        'Grayscale',
+        'Rotation degrees 90',
     ]
-    assert describe(
-        dict(crop=(0, 0, 1, 1), flip=False,
-             ColorJitter=None)) == ['crop 1 x 1 px at (0, 0)', 'nothing else']
+    assert describe(dict(crop=(0, 0, 1, 1), flip=False, ColorJitter=None)) == [
+        'crop 1 x 1 px at (0, 0)',
+        'nothing else',
+    ]
 
 
 def test_the_picture(dataset, tmp_path):

@@ -3,9 +3,9 @@
 Of the kNN predictions that differ, those are counted where the votes of two classes or
 the similarities of the k-th and the next neighbour tie, to float32's precision.
 """
+
 import argparse
 import time
-from typing import Tuple
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from simclr_mm.evaluation import Labelled, knn_predict
 from simclr_mm.evaluation.logistic_regression import LogisticRegression
 
 
-def knn_agreement(train: Labelled, test: Labelled, k: int,
-                  temperature: float) -> Tuple[int, int, np.ndarray, np.ndarray]:
+def knn_agreement(
+    train: Labelled, test: Labelled, k: int, temperature: float
+) -> tuple[int, int, np.ndarray, np.ndarray]:
     """Predict by both; labels are 0 to K - 1.
 
     Returns:
@@ -34,18 +35,18 @@ def knn_agreement(train: Labelled, test: Labelled, k: int,
 
     def weights(distance: np.ndarray) -> np.ndarray:
         # |x - y|^2 = 2 - 2 cos for unit vectors.
-        return np.exp(-distance**2 / 2 / temperature)
+        return np.exp(-(distance**2) / 2 / temperature)
 
     reference = KNeighborsClassifier(k, weights=weights, algorithm='brute')
     expected = reference.fit(gallery, train[1]).predict(queries)
     ours = knn_predict(
-        torch.from_numpy(test[0]), *map(torch.from_numpy, train), k,
-        temperature).numpy()
+        torch.from_numpy(test[0]), *map(torch.from_numpy, train), k, temperature
+    ).numpy()
     differing = np.flatnonzero(ours != expected)
     ties = 0
     for query in queries[differing]:
         cosines = gallery @ query
-        order = np.argsort(-cosines)[:k + 1]
+        order = np.argsort(-cosines)[: k + 1]
         kth, after = cosines[order[-2:]]
         votes = np.zeros(train[1].max() + 1)
         near = order[:k]
@@ -55,26 +56,30 @@ def knn_agreement(train: Labelled, test: Labelled, k: int,
     return len(differing), ties, ours, expected
 
 
-def linear_agreement(train: Labelled, test: Labelled,
-                     penalty: float) -> Tuple[np.ndarray, np.ndarray]:
+def linear_agreement(
+    train: Labelled, test: Labelled, penalty: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Predictions of our fit and of scikit-learn's, for standardised features."""
     scaler = StandardScaler().fit(train[0])
     reference = Reference(C=1 / penalty, max_iter=10_000, tol=1e-4)
-    expected = reference.fit(scaler.transform(train[0]),
-                             train[1]).predict(scaler.transform(test[0]))
+    expected = reference.fit(scaler.transform(train[0]), train[1]).predict(
+        scaler.transform(test[0])
+    )
     regression = LogisticRegression(*train, int(train[1].max()) + 1, get_device())
     return regression.fit(penalty).predict(test[0]), expected
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', help='pretraining config')
     parser.add_argument('checkpoint', help='checkpoint, a path or a URL')
     parser.add_argument('--k', type=int, nargs='+', default=[1, 20, 200])
     parser.add_argument('--temperature', type=float, default=0.07)
     parser.add_argument(
-        '--penalty', type=float, nargs='+', default=[1.0], help='1 / C of scikit-learn')
+        '--penalty', type=float, nargs='+', default=[1.0], help='1 / C of scikit-learn'
+    )
     parser.add_argument('--cache', metavar='DIR', default=default_cache())
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
@@ -90,17 +95,20 @@ def main() -> None:
 
     for k in args.k:
         started = time.time()
-        differing, ties, ours, expected = knn_agreement(train, test, k,
-                                                        args.temperature)
-        print(f'kNN, k {k}: {top1(ours)}, scikit-learn {top1(expected)}; {differing} '
-              f'of {len(ours)} predictions differ, {ties} of them ties; '
-              f'{time.time() - started:.0f} s')
+        differing, ties, ours, expected = knn_agreement(train, test, k, args.temperature)
+        print(
+            f'kNN, k {k}: {top1(ours)}, scikit-learn {top1(expected)}; {differing} '
+            f'of {len(ours)} predictions differ, {ties} of them ties; '
+            f'{time.time() - started:.0f} s'
+        )
     for penalty in args.penalty:
         started = time.time()
         ours, expected = linear_agreement(train, test, penalty)
-        print(f'linear, penalty {penalty:g}: {top1(ours)}, scikit-learn '
-              f'{top1(expected)}; {(ours != expected).sum()} of {len(ours)} '
-              f'predictions differ; {time.time() - started:.0f} s')
+        print(
+            f'linear, penalty {penalty:g}: {top1(ours)}, scikit-learn '
+            f'{top1(expected)}; {(ours != expected).sum()} of {len(ours)} '
+            f'predictions differ; {time.time() - started:.0f} s'
+        )
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ each with its own SimCLR defaults. --cifar takes CIFAR-10, as its archive or as 
 and compares whole loaders with their batches: ours as the config has it, in memory,
 and mmpretrain's transforms with two workers. All run in turn, round after round.
 """
+
 import argparse
 import functools
 import itertools
@@ -46,19 +47,18 @@ AFTER = ('collate', 'copy')  # stages of a batch
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     data = parser.add_mutually_exclusive_group(required=True)
     data.add_argument('--data', type=Path, help='folder of photographs, at any depth')
     data.add_argument('--cifar', type=Path, help='folder of CIFAR-10')
-    parser.add_argument(
-        '--images', type=int, help='in a round of each path; 64, with --cifar 4096')
+    parser.add_argument('--images', type=int, help='in a round of each path; 64, with --cifar 4096')
     parser.add_argument('--repeats', type=int, default=5, help='rounds')
+    parser.add_argument('--peers', nargs='*', choices=PEERS, default=PEERS, help='with --data; all')
     parser.add_argument(
-        '--peers', nargs='*', choices=PEERS, default=PEERS, help='with --data; all')
-    parser.add_argument(
-        '--workers', type=int, default=2, help="of mmpretrain's loader with --cifar")
-    parser.add_argument(
-        '--out', type=Path, help='folder for bench_input_{data,cifar}.{json,png}')
+        '--workers', type=int, default=2, help="of mmpretrain's loader with --cifar"
+    )
+    parser.add_argument('--out', type=Path, help='folder for bench_input_{data,cifar}.{json,png}')
     return parser.parse_args()
 
 
@@ -82,19 +82,23 @@ def main() -> None:
     console.print(rate_table(rates, reference, title))
     if stages:
         console.print(stage_table(stages, rates))
-    console.print(f'{args.repeats} rounds of {images} images, interleaved; '
-                  f'torch {torch.__version__}, cv2 {cv2.__version__}')
+    console.print(
+        f'{args.repeats} rounds of {images} images, interleaved; '
+        f'torch {torch.__version__}, cv2 {cv2.__version__}'
+    )
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / f'bench_input_{kind}'
         path.with_suffix('.json').write_text(
-            json.dumps(dict(title=title, rates=rates, stages=stages), indent=1))
+            json.dumps(dict(title=title, rates=rates, stages=stages), indent=1)
+        )
         draw_bars(rates, title, 'images per second', path.with_suffix('.png'))
         console.print(f'Written to {path}.json and .png')
 
 
-def photographs(args: argparse.Namespace,
-                console: Console) -> tuple[int, dict, dict[str, dict[str, float]]]:
+def photographs(
+    args: argparse.Namespace, console: Console
+) -> tuple[int, dict, dict[str, dict[str, float]]]:
     """Rates of each path, by one core, and milliseconds of each stage."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -102,7 +106,7 @@ def photographs(args: argparse.Namespace,
     files = sorted(p for p in args.data.rglob('*') if p.suffix.lower() in SUFFIXES)
     if not files:
         raise SystemExit(f'bench_input.py: error: no images in {args.data}')
-    files = files[::max(1, len(files) // args.images)][:args.images]
+    files = files[:: max(1, len(files) // args.images)][: args.images]
     pipelines = {WORKER: worker()}
     for name in args.peers:
         make, distributions = PEERS[name]
@@ -113,21 +117,11 @@ def photographs(args: argparse.Namespace,
             continue
         console.print(f'{name}: {", ".join(map(version, distributions))}')
     paths = {name: pipeline.whole for name, pipeline in pipelines.items()}
-    paths = {
-        WORKER: paths.pop(WORKER),
-        DEVICE: views('device'),
-        DECODE: loader()
-    } | paths
-    calls = {
-        name: functools.partial(seconds_of, path, files)
-        for name, path in paths.items()
-    }
+    paths = {WORKER: paths.pop(WORKER), DEVICE: views('device'), DECODE: loader()} | paths
+    calls = {name: functools.partial(seconds_of, path, files) for name, path in paths.items()}
     seconds = interleaved(calls, args.repeats)
     rates = {name: [len(files) / s for s in values] for name, values in seconds.items()}
-    stages = {
-        name: stage_times(pipeline, files)
-        for name, pipeline in pipelines.items()
-    }
+    stages = {name: stage_times(pipeline, files) for name, pipeline in pipelines.items()}
     return len(files), rates, stages
 
 
@@ -176,12 +170,12 @@ def worker() -> Pipeline:
 
     adjust = {
         name: (lambda img, f=getattr(color, f'adjust_{name}'), x=x: f(img, x), 0.8)
-        for name, x in dict(brightness=1.3, contrast=0.7, saturation=1.4,
-                            hue=0.1).items()
+        for name, x in dict(brightness=1.3, contrast=0.7, saturation=1.4, hue=0.1).items()
     }
     operations = {
-        **adjust, 'grayscale': (color.to_gray, 0.2),
-        'blur': (lambda img: gaussian_blur(img, 23, 1.), 0.5)
+        **adjust,
+        'grayscale': (color.to_gray, 0.2),
+        'blur': (lambda img: gaussian_blur(img, 23, 1.0), 0.5),
     }
     decoder = Compose(steps('worker')[:1]).transforms[0]
     return Pipeline(
@@ -190,7 +184,8 @@ def worker() -> Pipeline:
         cropped,
         operations,
         lambda img: torch.from_numpy(img.transpose(2, 0, 1).copy()),
-        crops=1)
+        crops=1,
+    )
 
 
 def stage_times(pipeline: Pipeline, files: list[Path]) -> dict[str, float]:
@@ -209,7 +204,7 @@ def _one_round(pipeline: Pipeline, files: list[Path]) -> dict[str, float]:
         start = time.perf_counter()
         value = call(*args)
         elapsed = 1000 * weight * (time.perf_counter() - start) / len(files)
-        spent[stage] = spent.get(stage, 0.) + elapsed
+        spent[stage] = spent.get(stage, 0.0) + elapsed
         return value
 
     samples = []
@@ -237,21 +232,20 @@ def rate_table(rates: dict[str, list[float]], reference: str, title: str) -> Tab
     for name, values in rates.items():
         # Round by round, so that what slows the machine is in both.
         ratio = statistics.median(a / b for a, b in zip(ours, values))
-        table.add_row(name, spread(values),
-                      '' if name == reference else f'{ratio:.2f}x')
+        table.add_row(name, spread(values), '' if name == reference else f'{ratio:.2f}x')
     if DECODE in rates:
         share = statistics.median(a / b for a, b in zip(rates[DEVICE], rates[DECODE]))
         table.caption = f'For the device: {share:.2f} of the rate of decoding alone'
     return table
 
 
-def stage_table(stages: dict[str, dict[str, float]], rates: dict[str,
-                                                                 list[float]]) -> Table:
+def stage_table(stages: dict[str, dict[str, float]], rates: dict[str, list[float]]) -> Table:
     table = Table(
         title='ms an image',
         caption='Two views; the lowest of three rounds over the same images. An '
         'operation is timed on one view of each at one strength: twice that, times how '
-        'often the pipeline applies it. The whole path ends before the collation.')
+        'often the pipeline applies it. The whole path ends before the collation.',
+    )
     table.add_column('')
     for name in stages:
         table.add_column(name, justify='right')

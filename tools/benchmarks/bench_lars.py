@@ -1,4 +1,5 @@
 """Time a step of LARS on ResNet-50's 161 tensors, ours beside mmpretrain's."""
+
 import argparse
 import statistics
 import time
@@ -22,10 +23,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--repeats', type=int, default=15, help='timed steps of each')
     parser.add_argument('--warm-up', type=int, default=3, help='untimed steps of each')
-    parser.add_argument(
-        '--threads', type=int, help="CPU threads, PyTorch's choice by default")
-    parser.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--threads', type=int, help="CPU threads, PyTorch's choice by default")
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     return parser.parse_args()
 
 
@@ -41,13 +40,13 @@ def parameters(device: str) -> list[nn.Parameter]:
 def theirs(params: Iterable[nn.Parameter]) -> MMPretrainLARS:
     """mmpretrain's, with vectors excluded as its SimCLR config does by name."""
     params = list(params)
-    return MMPretrainLARS([
-        dict(params=[p for p in params if p.ndim > 1]),
-        dict(
-            params=[p for p in params if p.ndim == 1],
-            weight_decay=0,
-            lars_exclude=True)
-    ], **SETTINGS)
+    return MMPretrainLARS(
+        [
+            dict(params=[p for p in params if p.ndim > 1]),
+            dict(params=[p for p in params if p.ndim == 1], weight_decay=0, lars_exclude=True),
+        ],
+        **SETTINGS,
+    )
 
 
 def milliseconds(step: Callable, device: str) -> float:
@@ -88,7 +87,8 @@ def main() -> None:
     console.print(
         f'{hardware(args.device)}; torch {torch.__version__}; '
         f'{args.repeats} interleaved repeats, default allocator',
-        soft_wrap=True)
+        soft_wrap=True,
+    )
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ Peers take part where they can be imported (pip install lightly
 pytorch-metric-learning, in an environment of their own). All run in turn, round after
 round; the table shows the median and, in brackets, the lowest and the highest.
 """
+
 import argparse
 import ctypes
 import gc
@@ -43,7 +44,8 @@ def cross_entropy(z: Tensor) -> Tensor:
     rows = F.normalize(z.flatten(0, 1), dim=1)  # (2n, d)
     logits = rows @ rows.T / TEMPERATURE  # (2n, 2n)
     logits = logits.masked_fill(
-        torch.eye(len(rows), dtype=torch.bool, device=z.device), float('-inf'))
+        torch.eye(len(rows), dtype=torch.bool, device=z.device), float('-inf')
+    )
     return F.cross_entropy(logits, torch.arange(len(rows), device=z.device) ^ 1)
 
 
@@ -64,9 +66,8 @@ def mmpretrain_loss():
     from mmpretrain.models import SimCLR
 
     class AsTuple(nn.Module):
-
         def forward(self, x: Tensor) -> tuple[Tensor]:
-            return (x, )
+            return (x,)
 
     model = SimCLR(
         backbone=nn.Flatten(),
@@ -74,19 +75,23 @@ def mmpretrain_loss():
         head=dict(
             type='mmpretrain.ContrastiveHead',
             loss=dict(type='mmpretrain.CrossEntropyLoss'),
-            temperature=TEMPERATURE),
-        data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor'))
+            temperature=TEMPERATURE,
+        ),
+        data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor'),
+    )
     return lambda z: model.loss([z[:, v, :, None, None] for v in (0, 1)], None)['loss']
 
 
 def lightly_loss():
     from lightly.loss import NTXentLoss
+
     criterion = NTXentLoss(temperature=TEMPERATURE)
     return lambda z: criterion(z[:, 0], z[:, 1])
 
 
 def metric_learning_loss():
     from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
+
     criterion = SelfSupervisedLoss(NTXentLoss(temperature=TEMPERATURE))
     return lambda z: criterion(z[:, 0], z[:, 1])
 
@@ -106,13 +111,15 @@ CONTENDERS = {
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         '--rows',
         type=int,
         nargs='+',
         default=[64, 256, 1024, 2048, 4096, 8192, 65536],
-        help='2N, views in the batch')
+        help='2N, views in the batch',
+    )
     parser.add_argument('--width', type=int, default=128, help='d')
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--device', default='cpu')
@@ -138,7 +145,8 @@ def main() -> None:
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / 'bench_loss.json').write_text(
-            json.dumps(dict(setting=setting, results=results)))
+            json.dumps(dict(setting=setting, results=results))
+        )
         draw(results, args.out / 'bench_loss.png')
         console.print(f'Written to {args.out}/bench_loss.json and .png')
 
@@ -164,8 +172,7 @@ def measure(losses: dict, args: argparse.Namespace, progress: Progress) -> list[
     torch.manual_seed(0)
     results, calls = [], []
     for rows in args.rows:
-        z = torch.randn(
-            rows // 2, 2, args.width, device=args.device, requires_grad=True)
+        z = torch.randn(rows // 2, 2, args.width, device=args.device, requires_grad=True)
         for name, loss in losses.items():
             if rows > CONTENDERS[name][2]:
                 continue
@@ -226,8 +233,10 @@ def resident(key: str) -> float:
 
 def table(results: list[dict]) -> Table:
     names = list(dict.fromkeys(result['name'] for result in results))
-    out = Table(title=f'NT-Xent, forward and backward, temperature {TEMPERATURE}: '
-                'ms (lowest-highest), MB above the start')
+    out = Table(
+        title=f'NT-Xent, forward and backward, temperature {TEMPERATURE}: '
+        'ms (lowest-highest), MB above the start'
+    )
     out.add_column('2N', justify='right')
     for name in names:
         out.add_column(name, justify='right')
@@ -242,10 +251,8 @@ def table(results: list[dict]) -> Table:
 
 def cell(result: dict, results: list[dict]) -> str:
     ms = result['ms']
-    text = (f'{statistics.median(ms):.3g} ({min(ms):.3g}-{max(ms):.3g})\n'
-            f'{result["mb"]:.0f} MB')
-    reference, = (
-        r for r in results if (r['name'], r['rows']) == ('simclr_mm', result['rows']))
+    text = f'{statistics.median(ms):.3g} ({min(ms):.3g}-{max(ms):.3g})\n{result["mb"]:.0f} MB'
+    (reference,) = (r for r in results if (r['name'], r['rows']) == ('simclr_mm', result['rows']))
     if reference is not result:
         ratio = statistics.median(ms) / statistics.median(reference['ms'])
         text += f'\n{ratio:.2f}x'
@@ -256,10 +263,12 @@ def growth(results: list[dict]) -> str:
     """How the time of the largest size compares with the one before, round by round."""
     *_, first, last = (result for result in results if result['name'] == 'simclr_mm')
     ratios = [b / a for a, b in zip(first['ms'], last['ms'])]
-    return (f'simclr_mm from 2N = {first["rows"]} to {last["rows"]}: '
-            f'{statistics.median(ratios):.1f}x the time '
-            f'({min(ratios):.1f}-{max(ratios):.1f}), '
-            f'{(last["rows"] / first["rows"])**2:.0f}x the arithmetic')
+    return (
+        f'simclr_mm from 2N = {first["rows"]} to {last["rows"]}: '
+        f'{statistics.median(ratios):.1f}x the time '
+        f'({min(ratios):.1f}-{max(ratios):.1f}), '
+        f'{(last["rows"] / first["rows"]) ** 2:.0f}x the arithmetic'
+    )
 
 
 def floor(args: argparse.Namespace) -> Table:
@@ -269,8 +278,7 @@ def floor(args: argparse.Namespace) -> Table:
     big = torch.empty(2**28, device=args.device)
     other = torch.empty_like(big)
     bandwidth = 2 * 4 * 2**28 / best(lambda: other.copy_(big), big)  # bytes/s
-    out = Table(title=f'Floor: {rate / 1e12:.1f} Tflop/s in float32, '
-                f'{bandwidth / 1e12:.2f} TB/s')
+    out = Table(title=f'Floor: {rate / 1e12:.1f} Tflop/s in float32, {bandwidth / 1e12:.2f} TB/s')
     for name in ('2N', 'products, ms', 'tiles written and read, ms'):
         out.add_column(name, justify='right')
     for rows in args.rows:
@@ -296,22 +304,21 @@ def best(call, z: Tensor) -> float:
 
 def draw(results: list[dict], path: Path) -> None:
     import matplotlib
+
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
+
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout='constrained')
     for name in dict.fromkeys(result['name'] for result in results):
         if name == 'simclr_mm, no statistics':  # the same curve in this picture
             continue
         mine = [result for result in results if result['name'] == name]
         rows = [result['rows'] for result in mine]
-        style = dict(
-            marker='o', markersize=4, linewidth=2.5 if name == 'simclr_mm' else 1.2)
-        axes[0].plot(
-            rows, [statistics.median(r['ms']) for r in mine], label=name, **style)
+        style = dict(marker='o', markersize=4, linewidth=2.5 if name == 'simclr_mm' else 1.2)
+        axes[0].plot(rows, [statistics.median(r['ms']) for r in mine], label=name, **style)
         axes[1].plot(rows, [max(r['mb'], 0.1) for r in mine], label=name, **style)
     for axis, label in zip(axes, ('time, ms', 'memory above the start, MB')):
-        axis.set(
-            xscale='log', yscale='log', xlabel='2N, views in the batch', title=label)
+        axis.set(xscale='log', yscale='log', xlabel='2N, views in the batch', title=label)
         ticks = sorted({result['rows'] for result in results})
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.minorticks_off()

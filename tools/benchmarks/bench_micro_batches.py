@@ -1,4 +1,5 @@
 """Peak memory of one training step in micro-batches, and what it would be without."""
+
 import argparse
 import multiprocessing
 import sys
@@ -24,7 +25,8 @@ def parse_args() -> argparse.Namespace:
         nargs=2,
         default=(128, 256),
         metavar='IMAGES',
-        help='two batches that fit, from which the step in one pass is computed')
+        help='two batches that fit, from which the step in one pass is computed',
+    )
     parser.add_argument('--side', type=int, default=32, help='of a view, in pixels')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     return parser.parse_args()
@@ -40,8 +42,9 @@ def memory(key: str) -> float:
     return int(line.split()[1]) * 1024 / 1e9
 
 
-def step(batch: int, micro_batch: int | None, side: int,
-         threads: int) -> tuple[float, float, float]:
+def step(
+    batch: int, micro_batch: int | None, side: int, threads: int
+) -> tuple[float, float, float]:
     """One step of ResNet-18 with a CIFAR stem: forward, backward and LARS.
 
     Returns:
@@ -50,8 +53,8 @@ def step(batch: int, micro_batch: int | None, side: int,
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = SimCLR(
-        dict(type='ResNet_CIFAR', depth=18, norm_cfg=dict(type='BN')),
-        micro_batch_size=micro_batch)
+        dict(type='ResNet_CIFAR', depth=18, norm_cfg=dict(type='BN')), micro_batch_size=micro_batch
+    )
     wrapper = OptimWrapper(LARS(model.parameters(), lr=1.0, weight_decay=1e-6))
     # A first step loads libraries and makes the optimizer's state.
     model.train_step(dict(inputs=views(2, side)), wrapper)
@@ -76,14 +79,12 @@ def main() -> None:
     for column in ('images', 'images at a time', 'peak, GB', 'seconds', 'loss'):
         table.add_column(column, justify='right')
     peaks = []
-    for batch, micro in (*((n, None)
-                           for n in args.plain), (args.batch, args.micro_batch)):
+    for batch, micro in (*((n, None) for n in args.plain), (args.batch, args.micro_batch)):
         # Each in a process of its own, whose peak nothing else has raised.
         with multiprocessing.get_context('spawn').Pool(1) as pool:
             result = pool.apply(step, (batch, micro, args.side, args.threads))
         peaks.append(result[0])
-        table.add_row(
-            str(batch), str(micro or batch), *(f'{value:.2f}' for value in result))
+        table.add_row(str(batch), str(micro or batch), *(f'{value:.2f}' for value in result))
     (first, second), (low, high) = args.plain, peaks[:2]
     plain = low + (high - low) / (second - first) * (args.batch - first)
     table.add_row(str(args.batch), str(args.batch), f'{plain:.1f} (computed)')
@@ -93,7 +94,8 @@ def main() -> None:
         f'Peak: VmHWM in the step above VmRSS before it, float32, {args.threads} '
         f'threads, torch {torch.__version__}, default allocator. Computed: the line '
         'through the first two.',
-        soft_wrap=True)
+        soft_wrap=True,
+    )
 
 
 if __name__ == '__main__':

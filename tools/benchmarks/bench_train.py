@@ -10,6 +10,7 @@ Four rows, interleaved, round after round:
 - mmpretrain: its SimCLR, its views, its loader with as many workers, the same backbone,
   batch and optimizer, where it can be imported.
 """
+
 import argparse
 import json
 import statistics
@@ -35,12 +36,12 @@ from simclr_mm.evaluation.result import hardware
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--config', required=True, help='of a pretraining')
     parser.add_argument(
-        '--data',
-        type=Path,
-        help="instead of the config's: photographs at any depth, or CIFAR-10")
+        '--data', type=Path, help="instead of the config's: photographs at any depth, or CIFAR-10"
+    )
     parser.add_argument('--steps', type=int, default=4, help='in a round of each row')
     parser.add_argument('--repeats', type=int, default=5, help='rounds')
     parser.add_argument('--batch-size', type=int, help="instead of the config's")
@@ -48,7 +49,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--amp',
         choices=['auto', 'bfloat16', 'float32'],
-        help="autocast dtype instead of the config's")
+        help="autocast dtype instead of the config's",
+    )
     parser.add_argument('--compile', action='store_true', help='compile our backbone')
     parser.add_argument('--no-peer', action='store_true', help='leave mmpretrain out')
     parser.add_argument('--out', type=Path, help='folder for bench_train.json')
@@ -71,12 +73,14 @@ def main() -> None:
         f'{Path(args.config).stem}, batch {batch_size}, '
         f'{cfg.train_dataloader.num_workers} workers, '
         f'{runner.optim_wrapper.dtype}; {hardware()}; torch {torch.__version__}, '
-        f'{version("mmpretrain")}; {args.repeats} rounds of {args.steps} steps')
+        f'{version("mmpretrain")}; {args.repeats} rounds of {args.steps} steps'
+    )
     console.print(setting)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / 'bench_train.json').write_text(
-            json.dumps(dict(setting=setting, seconds=seconds), indent=1))
+            json.dumps(dict(setting=setting, seconds=seconds), indent=1)
+        )
 
 
 def configured(args: argparse.Namespace) -> Config:
@@ -90,9 +94,8 @@ def configured(args: argparse.Namespace) -> Config:
     loader = cfg.train_dataloader
     if args.data and loader.dataset.pipeline[0].type.endswith('LoadImageFromFile'):
         loader.dataset = dict(
-            type='simclr_mm.ImageFolder',
-            data_root=str(args.data),
-            pipeline=loader.dataset.pipeline)
+            type='simclr_mm.ImageFolder', data_root=str(args.data), pipeline=loader.dataset.pipeline
+        )
     elif args.data:
         loader.dataset.data_root = str(args.data)
     if args.batch_size:
@@ -104,7 +107,8 @@ def configured(args: argparse.Namespace) -> Config:
     cfg.optim_wrapper = dict(
         type='simclr_mm.AutocastOptimWrapper',
         dtype=args.amp or wrapper.get('dtype', 'auto'),
-        optimizer=wrapper.optimizer)
+        optimizer=wrapper.optimizer,
+    )
     if args.compile:
         cfg.model.compile_backbone = True
     return cfg
@@ -117,9 +121,8 @@ class Rounds(EpochBasedTrainLoop):
         self.cfg, self.args = cfg, args
         ours = dict(
             cfg.train_dataloader,  # as our loops build it
-            dataset=dict(
-                type='simclr_mm.ReplaceUnreadable',
-                dataset=cfg.train_dataloader.dataset))
+            dataset=dict(type='simclr_mm.ReplaceUnreadable', dataset=cfg.train_dataloader.dataset),
+        )
         # Too many epochs for a checkpoint, or for the end of a warm-up, to come.
         super().__init__(runner, cut(ours, args.steps), max_epochs=10**6)
 
@@ -132,7 +135,7 @@ class Rounds(EpochBasedTrainLoop):
         self.rows = {
             'training': Training(self, steps),
             'ceiling': Ceiling(model, wrapper, resident, steps),
-            'bare forward and backward': Bare(model, wrapper, resident, steps)
+            'bare forward and backward': Bare(model, wrapper, resident, steps),
         }
         if not self.args.no_peer:
             self.rows['mmpretrain'] = peer(self.cfg, model.neck.fc0.in_features, steps)
@@ -148,25 +151,26 @@ class Row:
     what a step takes longer than the ceiling, not this one.
     """
 
-    def __init__(self, model: BaseModel, wrapper: OptimWrapper,
-                 batches: Collection[dict], steps: int) -> None:
+    def __init__(
+        self, model: BaseModel, wrapper: OptimWrapper, batches: Collection[dict], steps: int
+    ) -> None:
         self.model, self.wrapper, self.batches = model, wrapper, batches
         self.before = len(batches) - steps  # untimed: workers fill their queues
         self.waits: list[float] = []  # share of each round
-        self.peak = 0.  # MB
+        self.peak = 0.0  # MB
 
     def __call__(self) -> float:
         self.model.train()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         start = before = time.perf_counter()
-        waited = 0.
+        waited = 0.0
         for done, batch in enumerate(self.batches, start=1):
             waited += time.perf_counter() - before
             self.step(batch)
             if done == self.before:
                 wait()
-                start, waited = time.perf_counter(), 0.
+                start, waited = time.perf_counter(), 0.0
             before = time.perf_counter()
         wait()
         seconds = time.perf_counter() - start
@@ -184,8 +188,7 @@ class Training(Row):
 
     def __init__(self, loop: Rounds, steps: int) -> None:
         self.loop = loop
-        super().__init__(loop.runner.model, loop.runner.optim_wrapper, loop.dataloader,
-                         steps)
+        super().__init__(loop.runner.model, loop.runner.optim_wrapper, loop.dataloader, steps)
 
     def __call__(self) -> float:
         self.loop.runner.call_hook('before_train_epoch')
@@ -230,13 +233,15 @@ def peer(cfg: Config, width: int, steps: int) -> Row:
             hid_channels=width,
             out_channels=128,
             num_layers=2,
-            with_avg_pool=True),
+            with_avg_pool=True,
+        ),
         head=dict(
             type='mmpretrain.ContrastiveHead',
             loss=dict(type='mmpretrain.CrossEntropyLoss'),
-            temperature=cfg.model.head.temperature),
-        data_preprocessor=dict(
-            cfg.data_preprocessor, type='mmpretrain.SelfSupDataPreprocessor'))
+            temperature=cfg.model.head.temperature,
+        ),
+        data_preprocessor=dict(cfg.data_preprocessor, type='mmpretrain.SelfSupDataPreprocessor'),
+    )
     theirs.pop('data_preprocessor')
     theirs.experiment_name = 'theirs'
     theirs.default_hooks, theirs.visualizer = {}, None
@@ -245,22 +250,31 @@ def peer(cfg: Config, width: int, steps: int) -> Row:
     theirs.param_scheduler = None
     runner = Runner.from_cfg(theirs)
     runner.optim_wrapper = runner.build_optim_wrapper(theirs.optim_wrapper)
-    return Row(runner.model, runner.optim_wrapper, cut(theirs.train_dataloader, steps),
-               steps)
+    return Row(runner.model, runner.optim_wrapper, cut(theirs.train_dataloader, steps), steps)
 
 
 def table(rows: dict[str, Row], seconds: dict[str, list[float]], images: int) -> Table:
     out = Table(title='Images per second')
-    columns = ('', 'median (lowest-highest)', 'of the ceiling', 'training takes',
-               'waited for data', 'GPU memory, MB')
+    columns = (
+        '',
+        'median (lowest-highest)',
+        'of the ceiling',
+        'training takes',
+        'waited for data',
+        'GPU memory, MB',
+    )
     for column in columns:
         out.add_column(column, justify='right' if column else 'left')
     for name, values in seconds.items():
         share = ratio(seconds['ceiling'], values)
-        out.add_row(name, spread([images / s for s in values], 1), f'{share:.2f}',
-                    f'{ratio(seconds["training"], values):.2f}x its time',
-                    f'{100 * statistics.median(rows[name].waits):.0f} %',
-                    f'{rows[name].peak:.0f}' if rows[name].peak else '-')
+        out.add_row(
+            name,
+            spread([images / s for s in values], 1),
+            f'{share:.2f}',
+            f'{ratio(seconds["training"], values):.2f}x its time',
+            f'{100 * statistics.median(rows[name].waits):.0f} %',
+            f'{rows[name].peak:.0f}' if rows[name].peak else '-',
+        )
     return out
 
 

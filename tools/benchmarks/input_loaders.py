@@ -1,4 +1,5 @@
 """Whole loaders of CIFAR-10: ours as the config has it, and mmpretrain's transforms."""
+
 import copy
 import time
 from collections.abc import Callable, Iterator
@@ -31,17 +32,9 @@ def their_views(size: int) -> list[dict]:
     if size == 32:
         view = view[:-1]
         view[2].transforms = [
-            dict(
-                type='ColorJitter',
-                brightness=0.4,
-                contrast=0.4,
-                saturation=0.4,
-                hue=0.1)
+            dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
         ]
-    return [
-        dict(type='MultiView', num_views=2, transforms=[view]),
-        dict(type='PackInputs')
-    ]
+    return [dict(type='MultiView', num_views=2, transforms=[view]), dict(type='PackInputs')]
 
 
 def their_loader(ours: dict, size: int) -> dict:
@@ -57,7 +50,8 @@ def their_loader(ours: dict, size: int) -> dict:
         drop_last=True,
         pin_memory=torch.cuda.is_available(),
         collate_fn=dict(type='default_collate'),
-        dataset=dataset)
+        dataset=dataset,
+    )
 
 
 class Round:
@@ -111,8 +105,7 @@ def cut(loader: dict, batches: int) -> DataLoader:
     return built
 
 
-def cifar_loaders(folder: Path, images: int,
-                  workers: int) -> tuple[dict[str, Callable], int]:
+def cifar_loaders(folder: Path, images: int, workers: int) -> tuple[dict[str, Callable], int]:
     """Rounds of batches of 512, preprocessed on the CPU, and the images of a round.
 
     Args:
@@ -131,10 +124,12 @@ def cifar_loaders(folder: Path, images: int,
     each.dataset.pop('batched', None)
     each.update(with_workers, collate_fn=dict(type='default_collate'))
     rounds[f'simclr_mm, image by image, {workers} workers'] = Round(
-        cut(each, batches), preprocessor, batches)
+        cut(each, batches), preprocessor, batches
+    )
     repair_hue()
     their_preprocessor = MODELS.build(
-        dict(cfg.data_preprocessor, type='mmpretrain.SelfSupDataPreprocessor'))
+        dict(cfg.data_preprocessor, type='mmpretrain.SelfSupDataPreprocessor')
+    )
     theirs = dict(their_loader(ours, 32), **with_workers)
     loaders = {'arrays': theirs}
     if (folder / 'train').is_dir():
@@ -145,8 +140,11 @@ def cifar_loaders(folder: Path, images: int,
                 type='CustomDataset',
                 data_root=str(folder / 'train'),
                 with_label=False,
-                pipeline=pipeline))
+                pipeline=pipeline,
+            ),
+        )
     for name, loader in loaders.items():
         rounds[f'mmpretrain, {workers} workers, {name}'] = Round(
-            cut(loader, batches), their_preprocessor, batches)
+            cut(loader, batches), their_preprocessor, batches
+        )
     return rounds, 512 * batches

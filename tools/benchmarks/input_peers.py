@@ -3,6 +3,7 @@
 Each as its SimCLR default has it: 224 pixels, colour strength 1, blur. The packages are
 imported when their function is called.
 """
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class Pipeline:
         finish: A view to what is collated.
         crops: How often ``crop`` is called for two views.
     """
+
     whole: Callable[[Path], Any]
     decode: Callable[[bytes], Any]
     crop: Callable[[Any], Any]
@@ -58,13 +60,13 @@ def mmpretrain() -> Pipeline:
     from mmengine.config import Config
     from mmengine.dataset import Compose
     from mmpretrain.registry import TRANSFORMS
+
     repair_hue()
     base = Path(mmpretrain.__file__).parent / '.mim' / 'configs' / '_base_'
     cfg = Config.fromfile(base / 'datasets' / 'imagenet_bs32_simclr.py')
     pipeline = Compose(cfg.train_pipeline)
     crop, flip = (TRANSFORMS.build(step) for step in cfg.view_pipeline[:2])
-    gray, blur = (
-        TRANSFORMS.build(dict(step, prob=1.)) for step in cfg.view_pipeline[3:])
+    gray, blur = (TRANSFORMS.build(dict(step, prob=1.0)) for step in cfg.view_pipeline[3:])
 
     def on_image(*transforms):
 
@@ -77,17 +79,20 @@ def mmpretrain() -> Pipeline:
         return apply
 
     adjust = {
-        name:
-        lambda img, f, function=getattr(mmcv, f'adjust_{key}'): function(
-            img, f, backend='pillow')
+        name: lambda img, f, function=getattr(mmcv, f'adjust_{key}'): function(
+            img, f, backend='pillow'
+        )
         for name, key in dict(
-            brightness='brightness', contrast='contrast', saturation='color',
-            hue='hue').items()
+            brightness='brightness', contrast='contrast', saturation='color', hue='hue'
+        ).items()
     }
     return Pipeline(
-        lambda path: pipeline(dict(img_path=str(path))), mmcv.imfrombytes,
-        on_image(crop, flip), _operations(adjust, on_image(gray), on_image(blur)),
-        lambda img: torch.from_numpy(np.ascontiguousarray(img.transpose(2, 0, 1))))
+        lambda path: pipeline(dict(img_path=str(path))),
+        mmcv.imfrombytes,
+        on_image(crop, flip),
+        _operations(adjust, on_image(gray), on_image(blur)),
+        lambda img: torch.from_numpy(np.ascontiguousarray(img.transpose(2, 0, 1))),
+    )
 
 
 def repair_hue() -> None:
@@ -108,6 +113,7 @@ def _hue(img: np.ndarray, hue_factor: float, backend: str = 'pillow') -> np.ndar
 
 def _pil(content: bytes) -> Image.Image:
     import io
+
     return Image.open(io.BytesIO(content)).convert('RGB')
 
 
@@ -115,39 +121,50 @@ def lightly() -> Pipeline:
     from lightly.transforms import SimCLRTransform
     from torchvision.transforms import functional as F
     from torchvision.transforms import v2
+
     transform = SimCLRTransform(input_size=SIDE)
     crop, flip, *_, blur, tensor, norm = transform.transforms[0].transform.transforms
-    blur.prob = 1.
-    operations = _operations({name: getattr(F, f'adjust_{name}')
-                              for name in FACTORS}, v2.RandomGrayscale(p=1.), blur)
+    blur.prob = 1.0
+    operations = _operations(
+        {name: getattr(F, f'adjust_{name}') for name in FACTORS}, v2.RandomGrayscale(p=1.0), blur
+    )
     fresh = SimCLRTransform(input_size=SIDE)
-    return Pipeline(lambda path: fresh(_pil(path.read_bytes())), _pil,
-                    lambda img: flip(crop(img)), operations,
-                    lambda view: norm(tensor(view)))
+    return Pipeline(
+        lambda path: fresh(_pil(path.read_bytes())),
+        _pil,
+        lambda img: flip(crop(img)),
+        operations,
+        lambda view: norm(tensor(view)),
+    )
 
 
 def albumentations() -> Pipeline:
     """With OpenCV's decoder, and one image as NumPy has it: its fastest form."""
     import albumentations as A
     import albumentations.augmentations.pixel.functional as F
-    crop = A.RandomResizedCrop((SIDE, SIDE), scale=(0.08, 1.))
+
+    crop = A.RandomResizedCrop((SIDE, SIDE), scale=(0.08, 1.0))
     flip = A.HorizontalFlip(p=0.5)
-    view = A.Compose([
-        crop, flip,
-        A.ColorJitter(
-            brightness=(0.2, 1.8),
-            contrast=(0.2, 1.8),
-            saturation=(0.2, 1.8),
-            hue=(-0.2, 0.2),
-            p=_JITTER),
-        A.ToGray(p=_GRAY),
-        A.GaussianBlur(blur_limit=(23, 23), sigma_limit=(0.1, 2.), p=_BLUR),
-        A.ToTensorV2()
-    ])
-    blur = A.GaussianBlur(blur_limit=(23, 23), sigma_limit=(_SIGMA, _SIGMA), p=1.)
+    view = A.Compose(
+        [
+            crop,
+            flip,
+            A.ColorJitter(
+                brightness=(0.2, 1.8),
+                contrast=(0.2, 1.8),
+                saturation=(0.2, 1.8),
+                hue=(-0.2, 0.2),
+                p=_JITTER,
+            ),
+            A.ToGray(p=_GRAY),
+            A.GaussianBlur(blur_limit=(23, 23), sigma_limit=(0.1, 2.0), p=_BLUR),
+            A.ToTensorV2(),
+        ]
+    )
+    blur = A.GaussianBlur(blur_limit=(23, 23), sigma_limit=(_SIGMA, _SIGMA), p=1.0)
     cropped = A.Compose([crop, flip])
     adjust = {name: getattr(F, f'adjust_{name}_torchvision') for name in FACTORS}
-    blurred, gray = A.Compose([blur]), A.Compose([A.ToGray(p=1.)])
+    blurred, gray = A.Compose([blur]), A.Compose([A.ToGray(p=1.0)])
 
     def decode(content: bytes) -> np.ndarray:
         img = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
@@ -159,10 +176,14 @@ def albumentations() -> Pipeline:
 
     to_tensor = A.Compose([A.ToTensorV2()])
     return Pipeline(
-        whole, decode, lambda img: cropped(image=img)['image'],
-        _operations(adjust, lambda img: gray(image=img)['image'],
-                    lambda img: blurred(image=img)['image']),
-        lambda img: to_tensor(image=img)['image'])
+        whole,
+        decode,
+        lambda img: cropped(image=img)['image'],
+        _operations(
+            adjust, lambda img: gray(image=img)['image'], lambda img: blurred(image=img)['image']
+        ),
+        lambda img: to_tensor(image=img)['image'],
+    )
 
 
 def torchvision() -> Pipeline:
@@ -170,17 +191,19 @@ def torchvision() -> Pipeline:
     from torchvision.io import ImageReadMode, decode_image
     from torchvision.transforms import v2
     from torchvision.transforms.v2 import functional as F
-    crop = v2.Compose([
-        v2.RandomResizedCrop(SIDE, scale=(0.08, 1.), antialias=True),
-        v2.RandomHorizontalFlip()
-    ])
-    blur = v2.GaussianBlur(23, (0.1, 2.))
-    view = v2.Compose([
-        crop,
-        v2.RandomApply([v2.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=_JITTER),
-        v2.RandomGrayscale(p=_GRAY),
-        v2.RandomApply([blur], p=_BLUR)
-    ])
+
+    crop = v2.Compose(
+        [v2.RandomResizedCrop(SIDE, scale=(0.08, 1.0), antialias=True), v2.RandomHorizontalFlip()]
+    )
+    blur = v2.GaussianBlur(23, (0.1, 2.0))
+    view = v2.Compose(
+        [
+            crop,
+            v2.RandomApply([v2.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=_JITTER),
+            v2.RandomGrayscale(p=_GRAY),
+            v2.RandomApply([blur], p=_BLUR),
+        ]
+    )
 
     def decode(content: bytes) -> torch.Tensor:
         data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
@@ -191,22 +214,28 @@ def torchvision() -> Pipeline:
         return [view(img) for _ in range(2)]
 
     adjust = {name: getattr(F, f'adjust_{name}') for name in FACTORS}
-    return Pipeline(whole, decode, crop,
-                    _operations(adjust, v2.RandomGrayscale(p=1.), blur), lambda v: v)
+    return Pipeline(
+        whole, decode, crop, _operations(adjust, v2.RandomGrayscale(p=1.0), blur), lambda v: v
+    )
 
 
 def kornia() -> Pipeline:
     """float32 tensors, one image at a time as a loader's worker has them."""
     import kornia.augmentation as K
     import kornia.enhance as E
+
     crop = K.AugmentationSequential(
-        K.RandomResizedCrop((SIDE, SIDE), scale=(0.08, 1.)), K.RandomHorizontalFlip())
-    gray = K.RandomGrayscale(p=1.)
-    blur = K.RandomGaussianBlur((23, 23), (0.1, 2.), p=1.)
+        K.RandomResizedCrop((SIDE, SIDE), scale=(0.08, 1.0)), K.RandomHorizontalFlip()
+    )
+    gray = K.RandomGrayscale(p=1.0)
+    blur = K.RandomGaussianBlur((23, 23), (0.1, 2.0), p=1.0)
     view = K.AugmentationSequential(
-        K.RandomResizedCrop((SIDE, SIDE), scale=(0.08, 1.)), K.RandomHorizontalFlip(),
-        K.ColorJitter(0.8, 0.8, 0.8, 0.2, p=_JITTER), K.RandomGrayscale(p=_GRAY),
-        K.RandomGaussianBlur((23, 23), (0.1, 2.), p=_BLUR))
+        K.RandomResizedCrop((SIDE, SIDE), scale=(0.08, 1.0)),
+        K.RandomHorizontalFlip(),
+        K.ColorJitter(0.8, 0.8, 0.8, 0.2, p=_JITTER),
+        K.RandomGrayscale(p=_GRAY),
+        K.RandomGaussianBlur((23, 23), (0.1, 2.0), p=_BLUR),
+    )
 
     def decode(content: bytes) -> torch.Tensor:
         img = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
@@ -218,8 +247,7 @@ def kornia() -> Pipeline:
         return [view(img)[0] for _ in range(2)]
 
     adjust = {name: getattr(E, f'adjust_{name}') for name in FACTORS}
-    return Pipeline(whole, decode, crop, _operations(adjust, gray, blur),
-                    lambda view: view[0])
+    return Pipeline(whole, decode, crop, _operations(adjust, gray, blur), lambda view: view[0])
 
 
 # By name in the table: how to make it, and the distributions it is made of.
@@ -227,6 +255,6 @@ PEERS = {
     'mmpretrain': (mmpretrain, ('mmpretrain', 'mmcv')),
     'lightly': (lightly, ('lightly', 'torchvision')),
     'albumentations': (albumentations, ('albumentations', 'albucore')),
-    'torchvision v2': (torchvision, ('torchvision', )),
-    'kornia': (kornia, ('kornia', )),
+    'torchvision v2': (torchvision, ('torchvision',)),
+    'kornia': (kornia, ('kornia',)),
 }

@@ -4,6 +4,7 @@ The published protocol trains a linear layer with the optimizer, the schedule an
 batch of a benchmark config, here on features without augmentation; the fast one is
 logistic regression with a swept L2 penalty.
 """
+
 import argparse
 import time
 
@@ -22,8 +23,9 @@ from simclr_mm.commands.evaluate.labelled import gallery_and_queries
 from simclr_mm.evaluation import swept_linear_probe
 
 
-def train_linear_layer(cfg: Config, features: Tensor, labels: Tensor, batch: int,
-                       seed: int) -> nn.Linear:
+def train_linear_layer(
+    cfg: Config, features: Tensor, labels: Tensor, batch: int, seed: int
+) -> nn.Linear:
     """Train a linear layer by a benchmark config's optimizer, cosine decay and epochs.
 
     Args:
@@ -55,14 +57,13 @@ def train_linear_layer(cfg: Config, features: Tensor, labels: Tensor, batch: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', help='pretraining config')
     parser.add_argument('checkpoint', help='checkpoint, a path or a URL')
-    parser.add_argument(
-        'benchmarks', nargs='+', help='linear configs, of configs/benchmarks')
+    parser.add_argument('benchmarks', nargs='+', help='linear configs, of configs/benchmarks')
     parser.add_argument('--cache', metavar='DIR', default=default_cache())
-    parser.add_argument(
-        '--batch', type=int, help='images a step; default: that of the config')
+    parser.add_argument('--batch', type=int, help='images a step; default: that of the config')
     parser.add_argument('--seed', type=int, default=0)
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
@@ -75,8 +76,10 @@ def main() -> None:
 
     started = time.time()
     found = swept_linear_probe(train, test)
-    print(f'fast: {100 * found.accuracy:.2f} %, penalty {found.penalty:.3g}, '
-          f'{time.time() - started:.0f} s')
+    print(
+        f'fast: {100 * found.accuracy:.2f} %, penalty {found.penalty:.3g}, '
+        f'{time.time() - started:.0f} s'
+    )
     x, y = (torch.from_numpy(part).to(get_device()) for part in train)
     for path in args.benchmarks:
         started = time.time()
@@ -86,8 +89,7 @@ def main() -> None:
         with torch.no_grad():
             predicted = layer(torch.from_numpy(test[0]).to(x)).argmax(dim=1).cpu()
         accuracy = 100 * float((predicted.numpy() == test[1]).mean())
-        print(f'{path}: {accuracy:.2f} %, batch {batch}, '
-              f'{time.time() - started:.0f} s')
+        print(f'{path}: {accuracy:.2f} %, batch {batch}, {time.time() - started:.0f} s')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
 """What the benchmarks share: interleaved timing, versions, bars."""
+
 import importlib.metadata
 import statistics
 import time
@@ -51,28 +52,30 @@ def version(distribution: str) -> str:
     return distribution
 
 
-def draw_bars(values: dict[str, list[float]], title: str, unit: str,
-              path: Path) -> None:
+def draw_bars(values: dict[str, list[float]], title: str, unit: str, path: Path) -> None:
     """Horizontal bars of the medians with lowest and highest, ours in colour."""
     import matplotlib
+
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
+
     names = list(values)[::-1]
     medians = [statistics.median(values[name]) for name in names]
-    ranges = [[median - min(values[name]) for name, median in zip(names, medians)],
-              [max(values[name]) - median for name, median in zip(names, medians)]]
+    ranges = [
+        [median - min(values[name]) for name, median in zip(names, medians)],
+        [max(values[name]) - median for name, median in zip(names, medians)],
+    ]
     ours = [name.startswith('simclr_mm') for name in names]
-    figure, axis = plt.subplots(
-        figsize=(9, 0.6 + 0.42 * len(names)), layout='constrained')
+    figure, axis = plt.subplots(figsize=(9, 0.6 + 0.42 * len(names)), layout='constrained')
     axis.barh(
         names,
         medians,
         xerr=ranges,
         color=['#1f6f8b' if own else '#b0b7bd' for own in ours],
-        error_kw=dict(linewidth=1, capsize=3))
+        error_kw=dict(linewidth=1, capsize=3),
+    )
     for y, (name, median) in enumerate(zip(names, medians)):
-        axis.text(
-            max(values[name]) + max(medians) * 0.015, y, f'{median:.0f}', va='center')
+        axis.text(max(values[name]) + max(medians) * 0.015, y, f'{median:.0f}', va='center')
     furthest = max(map(max, values.values()))
     axis.set(xlabel=unit, title=title, xlim=(0, furthest * 1.1))
     axis.spines[['top', 'right']].set_visible(False)

@@ -1,9 +1,7 @@
 # Pixels in [0, 1], as the reference code feeds them.
 data_preprocessor = dict(
-    type='simclr_mm.ViewsPreprocessor',
-    mean=[0.0, 0.0, 0.0],
-    std=[255.0, 255.0, 255.0],
-    to_rgb=True)
+    type='simclr_mm.ViewsPreprocessor', mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0], to_rgb=True
+)
 
 train_dataloader = dict(
     batch_size=512,
@@ -25,9 +23,12 @@ train_dataloader = dict(
                 type='simclr_mm.TwoViews',
                 size=32,
                 augment='auto',  # on the GPU where there is one
-                transforms=[dict(type='simclr_mm.ColorDistortion', strength=0.5)]),
+                transforms=[dict(type='simclr_mm.ColorDistortion', strength=0.5)],
+            ),
             dict(type='PackInputs'),
-        ]))
+        ],
+    ),
+)
 
 val_dataloader = dict(
     batch_size=500,
@@ -38,13 +39,11 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='simclr_mm.GalleryAndQuery',
-        gallery=dict(
-            type='simclr_mm.CIFAR100', data_root='data/cifar100', split='train'),
+        gallery=dict(type='simclr_mm.CIFAR100', data_root='data/cifar100', split='train'),
         query=dict(type='simclr_mm.CIFAR100', data_root='data/cifar100', split='test'),
-        pipeline=[
-            dict(type='Resize', scale=32),
-            dict(type='PackInputs'),
-        ]))
+        pipeline=[dict(type='Resize', scale=32), dict(type='PackInputs')],
+    ),
+)
 val_evaluator = dict(type='simclr_mm.KNNAccuracy')
 val_cfg = dict()
 

@@ -1,6 +1,7 @@
 # Pixels in [0, 1], as in pretraining.
 data_preprocessor = dict(
-    num_classes=10, mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0], to_rgb=True)
+    num_classes=10, mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0], to_rgb=True
+)
 
 # Sec. B.6: random crop and flip alone.
 train_dataloader = dict(
@@ -18,7 +19,9 @@ train_dataloader = dict(
             dict(type='RandomResizedCrop', scale=32),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackInputs'),
-        ]))
+        ],
+    ),
+)
 
 val_dataloader = dict(
     batch_size=500,
@@ -31,10 +34,9 @@ val_dataloader = dict(
         type='simclr_mm.CIFAR10',
         data_root='data/cifar10',
         split='test',
-        pipeline=[
-            dict(type='Resize', scale=32),
-            dict(type='PackInputs'),
-        ]))
+        pipeline=[dict(type='Resize', scale=32), dict(type='PackInputs')],
+    ),
+)
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 val_cfg = dict()
 

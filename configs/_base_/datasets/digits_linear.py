@@ -1,6 +1,7 @@
 # Pixels in [0, 1], as in pretraining.
 data_preprocessor = dict(
-    num_classes=10, mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0], to_rgb=True)
+    num_classes=10, mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0], to_rgb=True
+)
 
 train_dataloader = dict(
     batch_size=256,
@@ -14,7 +15,9 @@ train_dataloader = dict(
         pipeline=[
             dict(type='RandomResizedCrop', scale=16, crop_ratio_range=(0.6, 1.0)),
             dict(type='PackInputs'),
-        ]))
+        ],
+    ),
+)
 
 val_dataloader = dict(
     batch_size=500,
@@ -25,10 +28,9 @@ val_dataloader = dict(
     dataset=dict(
         type='simclr_mm.Digits',
         split='test',
-        pipeline=[
-            dict(type='Resize', scale=16),
-            dict(type='PackInputs'),
-        ]))
+        pipeline=[dict(type='Resize', scale=16), dict(type='PackInputs')],
+    ),
+)
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 val_cfg = dict()
 

@@ -1,9 +1,7 @@
 # Pixels in [0, 1], as the reference code feeds them.
 data_preprocessor = dict(
-    type='simclr_mm.ViewsPreprocessor',
-    mean=[0.0, 0.0, 0.0],
-    std=[255.0, 255.0, 255.0],
-    to_rgb=True)
+    type='simclr_mm.ViewsPreprocessor', mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0], to_rgb=True
+)
 
 train_dataloader = dict(
     batch_size=64,
@@ -34,13 +32,15 @@ train_dataloader = dict(
                         contrast=0.4,
                         saturation=0.0,
                         hue=0.0,
-                        prob=0.8),
-                    dict(
-                        type='simclr_mm.RandomGaussianNoise', std=(0.0, 20.0),
-                        prob=0.5),
-                ]),
+                        prob=0.8,
+                    ),
+                    dict(type='simclr_mm.RandomGaussianNoise', std=(0.0, 20.0), prob=0.5),
+                ],
+            ),
             dict(type='PackInputs'),
-        ]))
+        ],
+    ),
+)
 
 val_dataloader = dict(
     batch_size=500,
@@ -52,10 +52,9 @@ val_dataloader = dict(
         type='simclr_mm.GalleryAndQuery',
         gallery=dict(type='simclr_mm.Digits', split='train'),
         query=dict(type='simclr_mm.Digits', split='test'),
-        pipeline=[
-            dict(type='Resize', scale=16),
-            dict(type='PackInputs'),
-        ]))
+        pipeline=[dict(type='Resize', scale=16), dict(type='PackInputs')],
+    ),
+)
 val_evaluator = dict(type='simclr_mm.KNNAccuracy', k=20)
 val_cfg = dict()
 

@@ -1,8 +1,6 @@
 data_preprocessor = dict(
-    num_classes=1000,
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True)
+    num_classes=1000, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
+)
 
 # Sec. B.6: random crop and flip alone.
 train_dataloader = dict(
@@ -21,7 +19,9 @@ train_dataloader = dict(
             dict(type='RandomResizedCrop', scale=128, backend='pillow'),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackInputs'),
-        ]))
+        ],
+    ),
+)
 
 val_dataloader = dict(
     batch_size=256,
@@ -39,7 +39,9 @@ val_dataloader = dict(
             dict(type='ResizeEdge', scale=146, edge='short', backend='pillow'),
             dict(type='CenterCrop', crop_size=128),
             dict(type='PackInputs'),
-        ]))
+        ],
+    ),
+)
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 val_cfg = dict()
 

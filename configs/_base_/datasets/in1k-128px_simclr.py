@@ -2,7 +2,8 @@ data_preprocessor = dict(
     type='simclr_mm.ViewsPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
-    to_rgb=True)
+    to_rgb=True,
+)
 
 train_dataloader = dict(
     batch_size=256,
@@ -26,9 +27,12 @@ train_dataloader = dict(
                 transforms=[
                     dict(type='simclr_mm.ColorDistortion', strength=1.0),
                     dict(type='simclr_mm.RandomGaussianBlur'),
-                ]),
+                ],
+            ),
             dict(type='PackInputs'),
-        ]))
+        ],
+    ),
+)
 
 val_dataloader = dict(
     batch_size=256,
@@ -47,7 +51,9 @@ val_dataloader = dict(
             dict(type='ResizeEdge', scale=146, edge='short', backend='pillow'),
             dict(type='CenterCrop', crop_size=128),
             dict(type='PackInputs'),
-        ]))
+        ],
+    ),
+)
 val_evaluator = dict(type='simclr_mm.KNNAccuracy')
 val_cfg = dict()
 

@@ -1,8 +1,6 @@
 data_preprocessor = dict(
-    type='simclr_mm.ViewsPreprocessor',
-    mean=[0.0, 0.0, 0.0],
-    std=[255.0, 255.0, 255.0],
-    to_rgb=True)
+    type='simclr_mm.ViewsPreprocessor', mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0], to_rgb=True
+)
 
 train_dataloader = dict(
     batch_size=256,
@@ -26,9 +24,12 @@ train_dataloader = dict(
                 transforms=[
                     dict(type='simclr_mm.ColorDistortion', strength=1.0),
                     dict(type='simclr_mm.RandomGaussianBlur'),
-                ]),
+                ],
+            ),
             dict(type='PackInputs'),
-        ]))
+        ],
+    ),
+)
 
 val_dataloader = dict(
     batch_size=500,
@@ -41,10 +42,9 @@ val_dataloader = dict(
         type='simclr_mm.GalleryAndQuery',
         gallery=dict(type='simclr_mm.STL10', data_root='data/stl10', split='train'),
         query=dict(type='simclr_mm.STL10', data_root='data/stl10', split='test'),
-        pipeline=[
-            dict(type='Resize', scale=96),
-            dict(type='PackInputs'),
-        ]))
+        pipeline=[dict(type='Resize', scale=96), dict(type='PackInputs')],
+    ),
+)
 val_evaluator = dict(type='simclr_mm.KNNAccuracy')
 val_cfg = dict()
 

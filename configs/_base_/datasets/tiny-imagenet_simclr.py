@@ -1,8 +1,6 @@
 data_preprocessor = dict(
-    type='simclr_mm.ViewsPreprocessor',
-    mean=[0.0, 0.0, 0.0],
-    std=[255.0, 255.0, 255.0],
-    to_rgb=True)
+    type='simclr_mm.ViewsPreprocessor', mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0], to_rgb=True
+)
 
 train_dataloader = dict(
     batch_size=512,
@@ -26,9 +24,12 @@ train_dataloader = dict(
                 transforms=[
                     dict(type='simclr_mm.ColorDistortion', strength=1.0),
                     dict(type='simclr_mm.RandomGaussianBlur'),
-                ]),
+                ],
+            ),
             dict(type='PackInputs'),
-        ]))
+        ],
+    ),
+)
 
 val_dataloader = dict(
     batch_size=500,
@@ -39,17 +40,12 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='simclr_mm.GalleryAndQuery',
-        gallery=dict(
-            type='simclr_mm.TinyImageNet',
-            data_root='data/tiny-imagenet',
-            split='train'),
+        gallery=dict(type='simclr_mm.TinyImageNet', data_root='data/tiny-imagenet', split='train'),
         gallery_per_class=100,
-        query=dict(
-            type='simclr_mm.TinyImageNet', data_root='data/tiny-imagenet', split='val'),
-        pipeline=[
-            dict(type='Resize', scale=64),
-            dict(type='PackInputs'),
-        ]))
+        query=dict(type='simclr_mm.TinyImageNet', data_root='data/tiny-imagenet', split='val'),
+        pipeline=[dict(type='Resize', scale=64), dict(type='PackInputs')],
+    ),
+)
 val_evaluator = dict(type='simclr_mm.KNNAccuracy')
 val_cfg = dict()
 

@@ -2,7 +2,8 @@
 # decay 1e-4, linear warm-up over 10 epochs, then cosine decay, both per iteration.
 optim_wrapper = dict(
     type='simclr_mm.AutocastOptimWrapper',  # bf16 on a GPU that has it
-    optimizer=dict(type='simclr_mm.LARS', lr=2.0, momentum=0.9, weight_decay=1e-4))
+    optimizer=dict(type='simclr_mm.LARS', lr=2.0, momentum=0.9, weight_decay=1e-4),
+)
 param_scheduler = [
     dict(
         type='LinearLR',
@@ -10,13 +11,11 @@ param_scheduler = [
         by_epoch=True,
         begin=0,
         end=10,
-        convert_to_iter_based=True),
+        convert_to_iter_based=True,
+    ),
     dict(
-        type='CosineAnnealingLR',
-        eta_min=0.0,
-        by_epoch=True,
-        begin=10,
-        convert_to_iter_based=True),
+        type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=10, convert_to_iter_based=True
+    ),
 ]
 train_cfg = dict(type='simclr_mm.EpochBasedTrainLoop', max_epochs=100, val_interval=10)
 auto_scale_lr = dict(base_batch_size=512)

@@ -2,7 +2,8 @@
 # warm-up over 10 epochs, then cosine decay without restarts, both per iteration.
 optim_wrapper = dict(
     type='simclr_mm.AutocastOptimWrapper',  # bf16 on a GPU that has it
-    optimizer=dict(type='simclr_mm.LARS', lr=4.8, momentum=0.9, weight_decay=1e-6))
+    optimizer=dict(type='simclr_mm.LARS', lr=4.8, momentum=0.9, weight_decay=1e-6),
+)
 param_scheduler = [
     dict(
         type='LinearLR',
@@ -10,13 +11,11 @@ param_scheduler = [
         by_epoch=True,
         begin=0,
         end=10,
-        convert_to_iter_based=True),
+        convert_to_iter_based=True,
+    ),
     dict(
-        type='CosineAnnealingLR',
-        eta_min=0.0,
-        by_epoch=True,
-        begin=10,
-        convert_to_iter_based=True),
+        type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=10, convert_to_iter_based=True
+    ),
 ]
 train_cfg = dict(type='simclr_mm.EpochBasedTrainLoop', max_epochs=200, val_interval=10)
 auto_scale_lr = dict(base_batch_size=4096)

@@ -3,8 +3,8 @@
 zlib has CRC-32 with another polynomial, and a loop over bytes takes a minute for the
 weights of a ResNet-50; this takes two seconds.
 """
-from functools import lru_cache
-from typing import Tuple
+
+from functools import cache
 
 import numpy as np
 
@@ -24,29 +24,29 @@ def crc32c(data: bytes) -> int:
     checksums = np.zeros(count, np.uint32)
     for column in np.ascontiguousarray(rows.T):
         checksums = table[(checksums ^ column) & 255] ^ checksums >> 8
-    crc, skips = 0xffffffff, skip.tolist()
+    crc, skips = 0xFFFFFFFF, skip.tolist()
     for checksum in checksums.tolist():
         for byte in range(4):
             checksum ^= skips[byte][crc >> 8 * byte & 255]
         crc = checksum
     bytewise = table.tolist()
-    for byte in data[count * _LANE:]:
+    for byte in data[count * _LANE :]:
         crc = bytewise[(crc ^ byte) & 255] ^ crc >> 8
-    return crc ^ 0xffffffff
+    return crc ^ 0xFFFFFFFF
 
 
 def unmasked(stored: bytes) -> int:
     """A checksum as leveldb stores it: rotated by 15 bits and shifted."""
-    rotated = (int.from_bytes(stored[:4], 'little') - 0xa282ead8) & 0xffffffff
-    return (rotated >> 17 | rotated << 15) & 0xffffffff
+    rotated = (int.from_bytes(stored[:4], 'little') - 0xA282EAD8) & 0xFFFFFFFF
+    return (rotated >> 17 | rotated << 15) & 0xFFFFFFFF
 
 
-@lru_cache(maxsize=None)
-def _tables() -> Tuple[np.ndarray, np.ndarray]:
+@cache
+def _tables() -> tuple[np.ndarray, np.ndarray]:
     """What one byte does to the checksum, and what a row of zeros does to each byte."""
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
-        table = table >> 1 ^ (table & 1) * np.uint32(0x82f63b78)
+        table = table >> 1 ^ (table & 1) * np.uint32(0x82F63B78)
     bytes_ = np.arange(256, dtype=np.uint32)
     skip = np.stack([bytes_ << np.uint32(8 * place) for place in range(4)])  # (4, 256)
     for _ in range(_LANE):

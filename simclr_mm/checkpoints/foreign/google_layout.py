@@ -5,9 +5,11 @@ Facts are from github.com/google-research/simclr: ``resnet.py``, ``model_util.py
 they are made (``base_model/conv2d_7``, ``base_model/batch_normalization_6``),
 TensorFlow 2 names them by their place among the objects; one list here serves both.
 """
+
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,29 +25,35 @@ BLOCKS = {
     50: (3, 4, 6, 3),
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
-    200: (3, 24, 36, 3)
+    200: (3, 24, 36, 3),
 }
-_NORM = dict(
-    gamma='weight',
-    beta='bias',
-    moving_mean='running_mean',
-    moving_variance='running_var')
+_NORM = dict(gamma='weight', beta='bias', moving_mean='running_mean', moving_variance='running_var')
 _V1_MODULE = re.compile(r'base_model/((?:conv2d|batch_normalization)(?:_\d+)?)/\w+')
-_HEAD = re.compile(r'(?:head_contrastive/n?l_|_projection_head/linear_layers/)(\d+)/'
-                   r'(dense|batch_normalization|bn_relu/bn)/(\w+)')
+_HEAD = re.compile(
+    r'(?:head_contrastive/n?l_|_projection_head/linear_layers/)(\d+)/'
+    r'(dense|batch_normalization|bn_relu/bn)/(\w+)'
+)
 # The attributes that lead to a variable in TensorFlow 2, step by step.
-_INNER = (
-    r'conv2d\w*|batch_norm_relu(_1)?|bn_relu|bn|dense|kernel|gamma|beta|moving_\w+',
-) * 3
+_INNER = (r'conv2d\w*|batch_norm_relu(_1)?|bn_relu|bn|dense|kernel|gamma|beta|moving_\w+',) * 3
 _V2_WAYS = (
     ('model', 'resnet_model', 'initial_conv_relu_max_pool', r'\d+', *_INNER),
-    ('model', 'resnet_model', 'block_groups', r'\d+', 'layers', r'\d+', r'\w+_layers',
-     r'\d+', *_INNER),
+    (
+        'model',
+        'resnet_model',
+        'block_groups',
+        r'\d+',
+        'layers',
+        r'\d+',
+        r'\w+_layers',
+        r'\d+',
+        *_INNER,
+    ),
     ('model', '_projection_head', 'linear_layers', r'\d+', *_INNER),
 )
 # Among its neighbours, what is made first.
-_FIRST = re.compile('initial_conv_relu_max_pool|projection_layers|shortcut_layers|'
-                    'conv2d_fixed_padding')
+_FIRST = re.compile(
+    'initial_conv_relu_max_pool|projection_layers|shortcut_layers|conv2d_fixed_padding'
+)
 
 
 @dataclass
@@ -58,10 +66,11 @@ class GoogleTensors:
         names: Names in the file by keys in ``encoder`` and ``head``.
         arguments: Of ``simclr_mm.GoogleResNet``.
     """
-    encoder: Dict[str, Tensor] = field(default_factory=dict)
-    head: Dict[str, Tensor] = field(default_factory=dict)
-    names: Dict[str, str] = field(default_factory=dict)
-    arguments: Dict[str, Any] = field(default_factory=dict)
+
+    encoder: dict[str, Tensor] = field(default_factory=dict)
+    head: dict[str, Tensor] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 def google_tensors(values: Mapping[str, Any], source: str) -> GoogleTensors:
@@ -84,7 +93,8 @@ def google_tensors(values: Mapping[str, Any], source: str) -> GoogleTensors:
         raise CheckpointError(
             f'{source} is a TensorFlow checkpoint, but no SimCLR of '
             'google-research: it has no variable base_model/conv2d or '
-            'resnet_model')
+            'resnet_model'
+        )
     kernel = values[names[f'{convs[0]}/kernel']].shape
     depth, selective, small = _architecture(len(convs), kernel[0], source)
     pairs = list(_modules(depth, selective, small))
@@ -107,8 +117,7 @@ def google_tensors(values: Mapping[str, Any], source: str) -> GoogleTensors:
     return found
 
 
-def _modules(depth: int, selective: bool,
-             small: bool) -> Iterator[Tuple[str, Optional[str]]]:
+def _modules(depth: int, selective: bool, small: bool) -> Iterator[tuple[str, str | None]]:
     """Convolutions and the norms behind them, in the order in which Google makes them.
 
     Every stage begins with a block whose shortcut is a convolution, made first.
@@ -133,40 +142,41 @@ def _modules(depth: int, selective: bool,
                     yield f'{block}conv{conv}', f'{block}bn{conv}'
 
 
-def _architecture(convs: int, kernel: int, source: str) -> Tuple[int, bool, bool]:
+def _architecture(convs: int, kernel: int, source: str) -> tuple[int, bool, bool]:
     """Depth, selective kernels, 3x3 stem: from how many convolutions there are."""
     for depth in BLOCKS:
-        for selective in (False, True)[:1 + (depth >= 50)]:
+        for selective in (False, True)[: 1 + (depth >= 50)]:
             for small in (False, True):
-                if (len(list(_modules(depth, selective, small))) == convs
-                        and kernel == (3 if small or selective else 7)):
+                if len(list(_modules(depth, selective, small))) == convs and kernel == (
+                    3 if small or selective else 7
+                ):
                     return depth, selective, small
     raise CheckpointError(
         f'{source} has {convs} convolutions, the first {kernel}x{kernel}: no ResNet of '
         f'depth {", ".join(map(str, BLOCKS))} has (not supported: squeeze-and-'
-        'excitation, and ResNet-18 and -34 with --sk_ratio)')
+        'excitation, and ResNet-18 and -34 with --sk_ratio)'
+    )
 
 
-def _modules_in(names: Mapping[str, str]) -> List[str]:
+def _modules_in(names: Mapping[str, str]) -> list[str]:
     """Convolutions and norms of the encoder, in the order in which they were made."""
     if any(name.startswith('base_model/') for name in names):
         matches = (_V1_MODULE.fullmatch(name) for name in names)
         found = {f'base_model/{match[1]}' for match in matches if match}
     else:
-        found = {
-            name.rpartition('/')[0]
-            for name in names if name.startswith('resnet_model/')
-        }
+        found = {name.rpartition('/')[0] for name in names if name.startswith('resnet_model/')}
     return sorted(found, key=_made)
 
 
 def _made(name: str) -> list:
     """Sorts by when a module was made; numbers as numbers."""
-    return [(part.isdigit(), int(part) if part.isdigit() else part)
-            for part in re.split('[/_]', _FIRST.sub('', name))]
+    return [
+        (part.isdigit(), int(part) if part.isdigit() else part)
+        for part in re.split('[/_]', _FIRST.sub('', name))
+    ]
 
 
-def _places(graph: bytes) -> Dict[str, str]:
+def _places(graph: bytes) -> dict[str, str]:
     """Names in a file of TensorFlow 2 by the variable's place below ``model``.
 
     Only the attributes of Google's classes are followed: Keras adds lists of its own,
@@ -174,7 +184,7 @@ def _places(graph: bytes) -> Dict[str, str]:
     """
     objects = object_graph(graph)
 
-    def follow(index: int, place: str, ways: tuple) -> Iterator[Tuple[str, str]]:
+    def follow(index: int, place: str, ways: tuple) -> Iterator[tuple[str, str]]:
         children, values = objects[index]
         for name in values.values():
             yield place.partition('/')[2], name
@@ -186,8 +196,7 @@ def _places(graph: bytes) -> Dict[str, str]:
     return dict(follow(0, '', _V2_WAYS))
 
 
-def _add_head(found: GoogleTensors, names: Mapping[str, str],
-              values: Mapping[str, Any]) -> None:
+def _add_head(found: GoogleTensors, names: Mapping[str, str], values: Mapping[str, Any]) -> None:
     """The projection head, layer after layer; the last norm has no beta."""
     layers = []
     for place, name in names.items():

@@ -1,7 +1,9 @@
 """Whose checkpoint is it? A table of libraries and how they name their keys."""
+
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any
 
 from torch import Tensor
 
@@ -21,6 +23,7 @@ class Layout:
         head: Likewise of the projection head.
         unit_range: Pixels enter in [0, 1]; otherwise with ImageNet's mean and std.
     """
+
     name: str
     marks: tuple
     encoder: str
@@ -30,27 +33,37 @@ class Layout:
 
 # The first that fits. Facts are from each library's model definition.
 LAYOUTS = (
-    Layout('VISSL', (r'(?:trunk\.)?_feature_blocks\.', ),
-           r'(?:trunk\.)?_feature_blocks\.', r'heads\.'),
-    Layout('lightly', (r'backbone\.', r'projection_head\.'), r'backbone\.(?!fc\.)',
-           r'projection_head\.(?:layers\.)?'),
-    Layout('Atanov', (r'convnet\.', ), r'convnet\.(?!fc\.)', r'projection\.', True),
-    Layout('MoCo-like', (r'encoder_q\.', ), r'encoder_q\.(?!fc\.|1\.)(?:0\.(?=\D))?',
-           r'encoder_q\.(?:fc\.(?=\d)|1\.mlp\.)'),
-    Layout('solo-learn', (r'(?:backbone|encoder)\.', r'projector\.', r'classifier\.'),
-           r'(?:backbone|encoder)\.', r'projector\.'),
-    Layout('solo-learn', (r'backbone\.', r'projector\.'), r'backbone\.',
-           r'projector\.'),
-    Layout('Spijkervet', (r'encoder\.layer1\.', ), r'encoder\.(?!fc\.)', r'projector\.',
-           True),
-    Layout('sthalles', (r'backbone\.fc\.0\.', ), r'backbone\.(?!fc\.)',
-           r'backbone\.fc\.', True),
-    Layout('mmpretrain', (r'backbone\.', ), r'backbone\.'),
+    Layout(
+        'VISSL', (r'(?:trunk\.)?_feature_blocks\.',), r'(?:trunk\.)?_feature_blocks\.', r'heads\.'
+    ),
+    Layout(
+        'lightly',
+        (r'backbone\.', r'projection_head\.'),
+        r'backbone\.(?!fc\.)',
+        r'projection_head\.(?:layers\.)?',
+    ),
+    Layout('Atanov', (r'convnet\.',), r'convnet\.(?!fc\.)', r'projection\.', True),
+    Layout(
+        'MoCo-like',
+        (r'encoder_q\.',),
+        r'encoder_q\.(?!fc\.|1\.)(?:0\.(?=\D))?',
+        r'encoder_q\.(?:fc\.(?=\d)|1\.mlp\.)',
+    ),
+    Layout(
+        'solo-learn',
+        (r'(?:backbone|encoder)\.', r'projector\.', r'classifier\.'),
+        r'(?:backbone|encoder)\.',
+        r'projector\.',
+    ),
+    Layout('solo-learn', (r'backbone\.', r'projector\.'), r'backbone\.', r'projector\.'),
+    Layout('Spijkervet', (r'encoder\.layer1\.',), r'encoder\.(?!fc\.)', r'projector\.', True),
+    Layout('sthalles', (r'backbone\.fc\.0\.',), r'backbone\.(?!fc\.)', r'backbone\.fc\.', True),
+    Layout('mmpretrain', (r'backbone\.',), r'backbone\.'),
     Layout('torchvision', (r'(?:conv1|bn1)\.', r'layer1\.0\.conv1\.'), r'(?!fc\.)'),
 )
 
 
-def layout_of(checkpoint: Any) -> Optional[str]:
+def layout_of(checkpoint: Any) -> str | None:
     """Name of the layout of a loaded PyTorch checkpoint, None if it is nobody's."""
     try:
         layout = recognised(weights_in(checkpoint, '')[0])
@@ -59,30 +72,33 @@ def layout_of(checkpoint: Any) -> Optional[str]:
     return layout and layout.name
 
 
-def weights_in(checkpoint: Any,
-               source: str) -> Tuple[Dict[str, Tensor], Dict[str, str]]:
+def weights_in(checkpoint: Any, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by key, nested dicts joined with dots; and what else there is."""
-    left: Dict[str, str] = {}
-    for way in (('classy_state_dict', 'base_model', 'model'), ('state_dict', ),
-                ('model_state_dict', ), ('model', ), ()):
+    left: dict[str, str] = {}
+    for way in (
+        ('classy_state_dict', 'base_model', 'model'),
+        ('state_dict',),
+        ('model_state_dict',),
+        ('model',),
+        (),
+    ):
         inner = checkpoint
         for step in way:
             inner = inner.get(step) if isinstance(inner, Mapping) else None
         tensors = _flat(inner) if isinstance(inner, Mapping) else None
         if tensors:
             if way:
-                left = {
-                    str(key): 'no weights of the model'
-                    for key in checkpoint if key != way[0]
-                }
+                left = {str(key): 'no weights of the model' for key in checkpoint if key != way[0]}
             return tensors, left
-    raise CheckpointError(f'{source} holds no weights: expected a dict of tensors, or '
-                          'one under "state_dict", "model" or "classy_state_dict"')
+    raise CheckpointError(
+        f'{source} holds no weights: expected a dict of tensors, or '
+        'one under "state_dict", "model" or "classy_state_dict"'
+    )
 
 
-def _flat(nested: Mapping) -> Optional[Dict[str, Tensor]]:
+def _flat(nested: Mapping) -> dict[str, Tensor] | None:
     """None if anything but tensors is in it."""
-    flat: Dict[str, Tensor] = {}
+    flat: dict[str, Tensor] = {}
     for key, value in nested.items():
         if isinstance(value, Tensor):
             flat[str(key)] = value
@@ -97,10 +113,10 @@ def _flat(nested: Mapping) -> Optional[Dict[str, Tensor]]:
 def bare_key(key: str) -> str:
     """A key without what DDP, torch.compile and Lightning put before it."""
     match = _WRAPPERS.match(key)
-    return key[match.end():] if match else key
+    return key[match.end() :] if match else key
 
 
-def recognised(tensors: Mapping[str, Tensor]) -> Optional[Layout]:
+def recognised(tensors: Mapping[str, Tensor]) -> Layout | None:
     """The first layout that fits, if any."""
     bare = [bare_key(key) for key in tensors]
     for layout in LAYOUTS:

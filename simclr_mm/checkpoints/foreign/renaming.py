@@ -4,9 +4,11 @@ Ours are mmselfsup's and mmpretrain's: ``backbone.layer1.0.conv1.weight``,
 ``neck.fc0.weight``, ``neck.bn0.weight``. Keys and tensors only; what builds a model is
 in ``apis``.
 """
+
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +29,7 @@ _TIMM_STEM = {
     'conv1.3': 'stem.1.conv',
     'conv1.4': 'stem.1.bn',
     'conv1.6': 'stem.2.conv',
-    'bn1': 'stem.2.bn'
+    'bn1': 'stem.2.bn',
 }
 _CLASSIFIER = 'a classifier, which a SimCLR does not have'
 
@@ -47,13 +49,14 @@ class Conversion:
         stem: 'solo' or 'lightly' where the encoder is that library's ResNet for small
             images, whose stem differs in what no key tells.
     """
+
     layout: str
-    state: Dict[str, Tensor] = field(default_factory=dict)
-    names: Dict[str, str] = field(default_factory=dict)
-    left: Dict[str, str] = field(default_factory=dict)
-    filled: Dict[str, str] = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    filled: dict[str, str] = field(default_factory=dict)
     unit_range: bool = False
-    google: Dict[str, Any] = field(default_factory=dict)
+    google: dict[str, Any] = field(default_factory=dict)
     stem: str = ''
 
 
@@ -76,7 +79,8 @@ def to_our_keys(checkpoint: Any, source: str) -> Conversion:
         raise CheckpointError(
             f"{source} has nobody's keys ({', '.join(list(tensors)[:4])}, ...): known "
             f'are {", ".join(dict.fromkeys(entry.name for entry in LAYOUTS))}, timm, '
-            "and google-research; rename the encoder's to backbone.*")
+            "and google-research; rename the encoder's to backbone.*"
+        )
     result = Conversion(layout.name, left=left, unit_range=layout.unit_range)
     if layout.name == 'mmpretrain':
         for key, tensor in tensors.items():
@@ -84,14 +88,14 @@ def to_our_keys(checkpoint: Any, source: str) -> Conversion:
             ours = re.sub(r'^head\.fc_cls\.', 'head.fc.', bare_key(key))
             result.state[ours], result.names[ours] = tensor, key
         return result
-    encoder: Dict[str, str] = {}
-    head: Dict[str, str] = {}
+    encoder: dict[str, str] = {}
+    head: dict[str, str] = {}
     for key in tensors:
         bare = bare_key(key)
         for pattern, keys in ((layout.head, head), (layout.encoder, encoder)):
             match = re.match(pattern, bare)
             if match:
-                _enter(keys, bare[match.end():], key, tensors, result.left, source)
+                _enter(keys, bare[match.end() :], key, tensors, result.left, source)
                 break
         else:
             result.left[key] = _why_left(bare)
@@ -103,8 +107,7 @@ def to_our_keys(checkpoint: Any, source: str) -> Conversion:
 def from_google(values: Mapping[str, Any], source: str) -> Conversion:
     """The same for the variables of a TensorFlow checkpoint, from ``read_bundle``."""
     found = google_tensors(values, source)
-    result = Conversion(
-        'google-research', unit_range=True, google=dict(found.arguments))
+    result = Conversion('google-research', unit_range=True, google=dict(found.arguments))
     _add_encoder(result, found.encoder, found.names)
     _add_head(result, found.head, found.names)
     used = {*result.names.values(), *result.left}
@@ -112,8 +115,14 @@ def from_google(values: Mapping[str, Any], source: str) -> Conversion:
     return result
 
 
-def _enter(keys: Dict[str, str], ours: str, key: str, tensors: Mapping[str, Tensor],
-           left: Dict[str, str], source: str) -> None:
+def _enter(
+    keys: dict[str, str],
+    ours: str,
+    key: str,
+    tensors: Mapping[str, Tensor],
+    left: dict[str, str],
+    source: str,
+) -> None:
     """Note that ``key`` becomes ``ours``; a module saved under two names is one."""
     if ours not in keys:
         keys[ours] = key
@@ -121,24 +130,27 @@ def _enter(keys: Dict[str, str], ours: str, key: str, tensors: Mapping[str, Tens
         left[key] = f'the same as {keys[ours]}'
     else:
         raise CheckpointError(
-            f'{source}: {keys[ours]} and {key} differ, and both would '
-            f'be {ours}: remove one')
+            f'{source}: {keys[ours]} and {key} differ, and both would be {ours}: remove one'
+        )
 
 
 def _why_left(bare: str) -> str:
     if re.search(r'momentum|encoder_k|queue|ema_model', bare):
         return 'a moving average or a queue, not the encoder itself'
     if re.search(
-            r'/(?:Momentum|Adam\w*)$|optimizer|OPTIMIZER_SLOT|global_step|save_'
-            r'counter|_CHECKPOINTABLE', bare):
+        r'/(?:Momentum|Adam\w*)$|optimizer|OPTIMIZER_SLOT|global_step|save_'
+        r'counter|_CHECKPOINTABLE',
+        bare,
+    ):
         return 'state of the training run'
     if re.search(r'\bfc\b|classifier|supervised|linear|head', bare):
         return _CLASSIFIER
     return 'part of neither encoder nor projection head'
 
 
-def _add_encoder(result: Conversion, tensors: Mapping[str, Tensor],
-                 names: Mapping[str, str]) -> None:
+def _add_encoder(
+    result: Conversion, tensors: Mapping[str, Tensor], names: Mapping[str, str]
+) -> None:
     """Rename the encoder's keys, and fill in the counters old files lack."""
     small = any(key.startswith('2.0.') for key in tensors)
     places = _PLACES[2 if small else 4]
@@ -149,8 +161,9 @@ def _add_encoder(result: Conversion, tensors: Mapping[str, Tensor],
         result.stem = 'solo'
     deep = 'conv1.0.weight' in tensors
     # With stride 1 timm has an identity before the convolution, ours nothing.
-    shifted = getattr(tensors.get('layer1.0.downsample.1.weight'), 'ndim',
-                      1) == 4 and (not result.google)
+    shifted = getattr(tensors.get('layer1.0.downsample.1.weight'), 'ndim', 1) == 4 and (
+        not result.google
+    )
     for key, tensor in tensors.items():
         module, _, variable = key.rpartition('.')
         first, dot, rest = module.partition('.')
@@ -165,23 +178,20 @@ def _add_encoder(result: Conversion, tensors: Mapping[str, Tensor],
     _fill_counters(result, 'backbone.')
 
 
-def _add_head(result: Conversion, tensors: Mapping[str, Tensor],
-              names: Mapping[str, str]) -> None:
+def _add_head(result: Conversion, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
     """Rename the layers of the projection head: fc0, bn0, fc1 and so on."""
-    modules: Dict[str, Dict[str, Tensor]] = {}
+    modules: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         module, _, variable = key.rpartition('.')
         modules.setdefault(module, {})[variable] = tensor
-    kinds = ''.join('n' if 'running_mean' in module else 'f'
-                    for module in modules.values())
+    kinds = ''.join('n' if 'running_mean' in module else 'f' for module in modules.values())
     normed, plain = re.fullmatch('(?:fn)+', kinds), re.fullmatch('f+', kinds)
-    widths = {
-        len(module['weight'])
-        for module in list(modules.values())[:-2 if normed else -1]
-    }
+    widths = {len(module['weight']) for module in list(modules.values())[: -2 if normed else -1]}
     if not (normed or plain) or len(widths) > 1:
-        reason = ('layers with and without batch norm, or of several widths, which '
-                  'ProjectionNeck does not have')
+        reason = (
+            'layers with and without batch norm, or of several widths, which '
+            'ProjectionNeck does not have'
+        )
         result.left.update({names[key]: reason for key in tensors} if tensors else {})
         return
     for place, (name, module) in enumerate(modules.items()):

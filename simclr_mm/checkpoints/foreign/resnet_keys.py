@@ -2,9 +2,11 @@
 
 Keys and shapes only: what builds models to verify an export stands in ``apis``.
 """
+
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +16,8 @@ from simclr_mm.errors import CheckpointError
 _RESNET_KEY = re.compile(
     r'(?:(?:conv1|bn1|stem\.[012]\.(?:conv|bn)|'
     r'layer[1-4]\.\d+\.(?:conv[123]|bn[123]|downsample\.[012]))'
-    r'\.(?:weight|bias|running_mean|running_var|num_batches_tracked))')
+    r'\.(?:weight|bias|running_mean|running_var|num_batches_tracked))'
+)
 # timm numbers the modules of a deep stem through, ReLUs included; its last norm is bn1.
 _TIMM_STEM = {
     'stem.0.conv': 'conv1.0',
@@ -22,7 +25,7 @@ _TIMM_STEM = {
     'stem.1.conv': 'conv1.3',
     'stem.1.bn': 'conv1.4',
     'stem.2.conv': 'conv1.6',
-    'stem.2.bn': 'bn1'
+    'stem.2.bn': 'bn1',
 }
 
 
@@ -42,7 +45,8 @@ class ResNetShape:
             ResNeXt.
         avg_down: Shortcuts with an average pool, as in ResNet-D.
     """
-    blocks: Tuple[int, ...]
+
+    blocks: tuple[int, ...]
     bottleneck: bool
     stem: int
     stem_kernel: int
@@ -69,15 +73,16 @@ def resnet_shape(state: Mapping[str, Tensor], source: str) -> ResNetShape:
     """
     others = [key for key in state if not _RESNET_KEY.fullmatch(key)]
     blocks = tuple(
-        len({key.split('.')[1]
-             for key in state if key.startswith(f'layer{stage}.')}) for stage in '1234')
+        len({key.split('.')[1] for key in state if key.startswith(f'layer{stage}.')})
+        for stage in '1234'
+    )
     if others or 0 in blocks:
         reason = f'{others[0]} is none of its keys' if others else 'a stage is missing'
         raise CheckpointError(
             f'{source} holds no ResNet with batch norm and four stages ({reason}): '
-            'export it to mmpretrain, onnx or safetensors')
-    stem = state['stem.0.conv.weight' if 'stem.0.conv.weight' in state else 'conv1.'
-                 'weight']
+            'export it to mmpretrain, onnx or safetensors'
+        )
+    stem = state['stem.0.conv.weight' if 'stem.0.conv.weight' in state else 'conv1.weight']
     second = state['layer1.0.conv2.weight']
     bottleneck = 'layer1.0.conv3.weight' in state
     last = state[f'layer1.0.conv{3 if bottleneck else 2}.weight']
@@ -93,10 +98,11 @@ def resnet_shape(state: Mapping[str, Tensor], source: str) -> ResNetShape:
         planes=planes,
         groups=groups,
         group_width=64 * middle // (planes * groups),
-        avg_down=_is_averaged(state, 'layer2.0.'))
+        avg_down=_is_averaged(state, 'layer2.0.'),
+    )
 
 
-def timm_keys(state: Mapping[str, Tensor]) -> Dict[str, str]:
+def timm_keys(state: Mapping[str, Tensor]) -> dict[str, str]:
     """Names of a ResNet's tensors in timm, by ours.
 
     torchvision has the same for what it can hold: no deep stem, no average pool.
@@ -113,12 +119,12 @@ def timm_keys(state: Mapping[str, Tensor]) -> Dict[str, str]:
     return names
 
 
-def renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> Dict[str, Tensor]:
+def renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
     """The same tensors under other names."""
     return {names[key]: value for key, value in state.items()}
 
 
-def left_out(checkpoint: Any, source: str, prefix: str = 'backbone.') -> Dict[str, str]:
+def left_out(checkpoint: Any, source: str, prefix: str = 'backbone.') -> dict[str, str]:
     """What an export of the backbone leaves behind, and how much it is.
 
     Args:
@@ -131,13 +137,12 @@ def left_out(checkpoint: Any, source: str, prefix: str = 'backbone.') -> Dict[st
         tensors and numbers; ``optimizer`` and the rest of the file.
     """
     state = model_state(checkpoint, source)
-    parts: Dict[str, list] = {}
+    parts: dict[str, list] = {}
     for key, value in state.items():
         if not key.startswith(prefix):
             parts.setdefault(key.split('.')[0], []).append(value.numel())
     counts = {
-        part: f'{len(sizes)} tensors, {sum(sizes):,} numbers'
-        for part, sizes in parts.items()
+        part: f'{len(sizes)} tensors, {sum(sizes):,} numbers' for part, sizes in parts.items()
     }
     if 'state_dict' in checkpoint:
         others = [key for key in checkpoint if key not in ('state_dict', 'meta')]

@@ -5,8 +5,10 @@ name to a record (type, shape, place, checksum), and ``NAME.data-?????-of-?????`
 values one after another. Source: tensorflow/core/util/tensor_bundle and
 tensorflow/core/lib/io/format.cc describe both.
 """
+
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple, Union
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from simclr_mm.errors import CheckpointError, UserError
 
 from .crc32c import crc32c, unmasked
 
-_MAGIC = (0xdb4775248b80fb57).to_bytes(8, 'little')  # ends every table
+_MAGIC = (0xDB4775248B80FB57).to_bytes(8, 'little')  # ends every table
 _FOOTER = 48  # bytes: two handles, padded, and the magic number
 OBJECT_GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
 # DataType of tensorflow/core/framework/types.proto; bfloat16 (14) is widened.
@@ -22,7 +24,7 @@ _DTYPES = {1: '<f4', 2: '<f8', 3: '<i4', 9: '<i8', 10: '?', 14: '<u2', 19: '<f2'
 _STRING, _BFLOAT16 = 7, 14
 
 
-def bundle_prefix(path: Union[str, Path]) -> str:
+def bundle_prefix(path: str | Path) -> str:
     """The NAME of a checkpoint: '' if there is none.
 
     Args:
@@ -38,8 +40,9 @@ def bundle_prefix(path: Union[str, Path]) -> str:
         if len(found) > 1:
             raise CheckpointError(
                 f'{path} holds {len(found)} TensorFlow checkpoints: name one of '
-                f'{", ".join(str(entry.with_suffix("")) for entry in found[:5])}')
-        return str(found[0])[:-len('.index')] if found else ''
+                f'{", ".join(str(entry.with_suffix("")) for entry in found[:5])}'
+            )
+        return str(found[0])[: -len('.index')] if found else ''
     name = str(path)
     for part in ('.index', '.data-'):
         if part in path.name:
@@ -47,7 +50,7 @@ def bundle_prefix(path: Union[str, Path]) -> str:
     return name if Path(f'{name}.index').is_file() else ''
 
 
-def read_bundle(prefix: str) -> Dict[str, Any]:
+def read_bundle(prefix: str) -> dict[str, Any]:
     """Read a checkpoint's variables, each checked against its checksum.
 
     Args:
@@ -64,15 +67,16 @@ def read_bundle(prefix: str) -> Dict[str, Any]:
         entries = dict(_table(Path(f'{prefix}.index').read_bytes()))
         shards = _fields(entries.pop(b'')).get(1, [1])[0]
         return {
-            key.decode(): _value(prefix, shards, _fields(record))
-            for key, record in entries.items()
+            key.decode(): _value(prefix, shards, _fields(record)) for key, record in entries.items()
         }
     except (KeyError, IndexError, ValueError, OSError) as error:
-        raise CheckpointError(f'{prefix} is no complete TensorFlow checkpoint ({error})'
-                              ': copy its .index and .data files again') from error
+        raise CheckpointError(
+            f'{prefix} is no complete TensorFlow checkpoint ({error})'
+            ': copy its .index and .data files again'
+        ) from error
 
 
-def object_graph(graph: bytes) -> List[Tuple[Dict[str, int], Dict[str, str]]]:
+def object_graph(graph: bytes) -> list[tuple[dict[str, int], dict[str, str]]]:
     """The objects of a TensorFlow 2 program, the first one being the root.
 
     Returns:
@@ -82,17 +86,16 @@ def object_graph(graph: bytes) -> List[Tuple[Dict[str, int], Dict[str, str]]]:
     objects = []
     for node in map(_fields, _fields(graph)[1]):
         children, values = (list(map(_fields, node.get(tag, []))) for tag in (1, 2))
-        objects.append(({
-            child[2][0].decode(): child.get(1, [0])[0]
-            for child in children
-        }, {
-            value[1][0].decode(): value[3][0].decode()
-            for value in values
-        }))
+        objects.append(
+            (
+                {child[2][0].decode(): child.get(1, [0])[0] for child in children},
+                {value[1][0].decode(): value[3][0].decode() for value in values},
+            )
+        )
     return objects
 
 
-def _table(data: bytes) -> Iterator[Tuple[bytes, bytes]]:
+def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     if data[-8:] != _MAGIC:
         raise UserError('the .index file does not end as a table does')
     footer = data[-_FOOTER:]
@@ -102,14 +105,14 @@ def _table(data: bytes) -> Iterator[Tuple[bytes, bytes]]:
         yield from _block(data, handle)
 
 
-def _block(data: bytes, handle: bytes) -> Iterator[Tuple[bytes, bytes]]:
+def _block(data: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The entries of a block; a key repeats the start of the one before it."""
     start, at = _varint(handle, 0)
     size = _varint(handle, at)[0]
-    block = data[start:start + size]
+    block = data[start : start + size]
     if data[start + size] != 0:
         raise UserError('the .index file is compressed, which TensorFlow never does')
-    if crc32c(data[start:start + size + 1]) != unmasked(data[start + size + 1:]):
+    if crc32c(data[start : start + size + 1]) != unmasked(data[start + size + 1 :]):
         raise UserError('the .index file is damaged')
     end = size - 4 * (int.from_bytes(block[-4:], 'little') + 1)
     at, key = 0, b''
@@ -117,18 +120,15 @@ def _block(data: bytes, handle: bytes) -> Iterator[Tuple[bytes, bytes]]:
         shared, at = _varint(block, at)
         own, at = _varint(block, at)
         length, at = _varint(block, at)
-        key = key[:shared] + block[at:at + own]
-        yield key, block[at + own:at + own + length]
+        key = key[:shared] + block[at : at + own]
+        yield key, block[at + own : at + own + length]
         at += own + length
 
 
-def _value(prefix: str, shards: int, record: Dict[int, List[Any]]) -> Any:
+def _value(prefix: str, shards: int, record: dict[int, list[Any]]) -> Any:
     """The array of a record; the bytes of a scalar string."""
     dtype, size = record[1][0], record.get(5, [0])[0]
-    shape = [
-        _fields(dim).get(1, [0])[0]
-        for dim in _fields(record.get(2, [b''])[0]).get(2, [])
-    ]
+    shape = [_fields(dim).get(1, [0])[0] for dim in _fields(record.get(2, [b''])[0]).get(2, [])]
     shard, offset = record.get(3, [0])[0], record.get(4, [0])[0]
     with open(f'{prefix}.data-{shard:05d}-of-{shards:05d}', 'rb') as file:
         if file.seek(0, 2) < offset + size:
@@ -136,7 +136,7 @@ def _value(prefix: str, shards: int, record: Dict[int, List[Any]]) -> Any:
         file.seek(offset)
         data = file.read(size)
     if dtype == _STRING:  # its length, a checksum of that, itself
-        return data[_varint(data, 0)[1] + 4:]
+        return data[_varint(data, 0)[1] + 4 :]
     if dtype not in _DTYPES or 7 in record:
         raise UserError(f'a variable of type {dtype}, or in slices, is not known')
     if crc32c(data) != unmasked(record[6][0]):
@@ -147,9 +147,9 @@ def _value(prefix: str, shards: int, record: Dict[int, List[Any]]) -> Any:
     return array.copy()
 
 
-def _fields(message: bytes) -> Dict[int, List[Any]]:
+def _fields(message: bytes) -> dict[int, list[Any]]:
     """The fields of a protocol-buffer message: numbers, and bytes undecoded."""
-    found: Dict[int, List[Any]] = {}
+    found: dict[int, list[Any]] = {}
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
@@ -157,12 +157,12 @@ def _fields(message: bytes) -> Dict[int, List[Any]]:
             value, at = _varint(message, at)
         else:
             size, at = {1: (8, at), 5: (4, at)}.get(tag & 7) or _varint(message, at)
-            value, at = message[at:at + size], at + size
+            value, at = message[at : at + size], at + size
         found.setdefault(tag >> 3, []).append(value)
     return found
 
 
-def _varint(data: bytes, at: int) -> Tuple[int, int]:
+def _varint(data: bytes, at: int) -> tuple[int, int]:
     """Seven bits a byte, low ones first; the number and where the next begins."""
     number = shift = 0
     while True:

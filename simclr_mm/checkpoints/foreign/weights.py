@@ -1,5 +1,7 @@
 """Another library's checkpoint: its weights under our keys, and what they need."""
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.logging import print_log
@@ -23,7 +25,7 @@ _DEPTHS = {
     ((3, 4, 6, 3), False): 34,
     ((3, 4, 6, 3), True): 50,
     ((3, 4, 23, 3), True): 101,
-    ((3, 8, 36, 3), True): 152
+    ((3, 8, 36, 3), True): 152,
 }
 
 
@@ -35,9 +37,10 @@ class ForeignWeights(NamedTuple):
         backbone: The ``backbone`` of a config that computes what its network did.
         normalise: ``mean`` and ``std`` of its preprocessing, RGB in [0, 255].
     """
+
     conversion: Conversion
-    backbone: Dict[str, Any]
-    normalise: Dict[str, Sequence[float]]
+    backbone: dict[str, Any]
+    normalise: dict[str, Sequence[float]]
 
 
 def read_weights(path: str) -> Any:
@@ -94,8 +97,10 @@ def state_for(model: BaseModel, loaded: Any, path: str) -> Mapping[str, Tensor]:
         try:
             _prepare(model, meta['backbone'], meta['normalise'], path)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f'{path}: its meta is not what tools/convert.py '
-                                  f'writes ({error!r}): convert it again') from error
+            raise CheckpointError(
+                f'{path}: its meta is not what tools/convert.py '
+                f'writes ({error!r}): convert it again'
+            ) from error
     if not _is_tensorflow(path):
         layout = layout_of(loaded)
         if layout is None or _fits(model, loaded):
@@ -107,7 +112,8 @@ def state_for(model: BaseModel, loaded: Any, path: str) -> Mapping[str, Tensor]:
     _prepare(model, foreign.backbone, foreign.normalise, path)
     print_log(
         f'{path}: keys of {done.layout}; {len(done.names)} used, {len(done.left)} '
-        f'left, {len(done.filled)} filled; tools/convert.py lists them')
+        f'left, {len(done.filled)} filled; tools/convert.py lists them'
+    )
     return done.state
 
 
@@ -122,37 +128,46 @@ def _fits(model: BaseModel, loaded: Any) -> bool:
         return False
 
 
-def _prepare(model: BaseModel, backbone: Dict[str, Any],
-             normalise: Dict[str, Sequence[float]], path: str) -> None:
+def _prepare(
+    model: BaseModel, backbone: dict[str, Any], normalise: dict[str, Sequence[float]], path: str
+) -> None:
     """Check what the weights need of a model, and set its preprocessing."""
     scope, _, name = backbone['type'].rpartition('.')
     if scope and type(model.backbone).__name__ != name:
-        raise CheckpointError(f'{path} needs a backbone that pads as its own did: pass '
-                              f'backbone={backbone} to get_model')
+        raise CheckpointError(
+            f'{path} needs a backbone that pads as its own did: pass '
+            f'backbone={backbone} to get_model'
+        )
     for key, value in normalise.items():
         buffer = getattr(model.data_preprocessor, key, None)
         if buffer is None:
-            raise CheckpointError(f'{path} needs data_preprocessor.{key}={value}, and '
-                                  'the model does not normalise: set it in the config')
+            raise CheckpointError(
+                f'{path} needs data_preprocessor.{key}={value}, and '
+                'the model does not normalise: set it in the config'
+            )
         buffer.copy_(torch.tensor(value).view_as(buffer))
 
 
-def _backbone(conversion: Conversion, source: str) -> Dict[str, Any]:
+def _backbone(conversion: Conversion, source: str) -> dict[str, Any]:
     """The backbone's config, as names and shapes of its tensors tell it."""
     if conversion.google:
         return dict(type='simclr_mm.GoogleResNet', **conversion.google)
     prefix = 'backbone.'
     shape = resnet_shape(
         {
-            key[len(prefix):]: tensor
-            for key, tensor in conversion.state.items() if key.startswith(prefix)
-        }, source)
+            key[len(prefix) :]: tensor
+            for key, tensor in conversion.state.items()
+            if key.startswith(prefix)
+        },
+        source,
+    )
     depth = _DEPTHS.get((shape.blocks, shape.bottleneck))
     if depth is None or shape.groups > 1:
         raise CheckpointError(
             f'{source}: its encoder has stages of {shape.blocks} blocks and '
             f'{shape.groups} groups; ResNets of depth '
-            f'{", ".join(map(str, _DEPTHS.values()))} with one group are known')
+            f'{", ".join(map(str, _DEPTHS.values()))} with one group are known'
+        )
     small = shape.stem_kernel == 3 and not shape.deep_stem
     name = _STEMS.get(conversion.stem, 'ResNet_CIFAR') if small else 'ResNet'
     middle = shape.planes * shape.group_width // 64
@@ -162,27 +177,29 @@ def _backbone(conversion: Conversion, source: str) -> Dict[str, Any]:
         base_channels=middle,
         expansion=last // middle,
         deep_stem=shape.deep_stem,
-        avg_down=shape.avg_down)
+        avg_down=shape.avg_down,
+    )
     usual = dict(
         stem_channels=64,
         base_channels=64,
         expansion=4 if shape.bottleneck else 1,
         deep_stem=False,
-        avg_down=False)
+        avg_down=False,
+    )
     unusual = {key: value for key, value in settings.items() if value != usual[key]}
     return dict(type=name, depth=depth, **unusual)
 
 
-def neck_config(state: Mapping[str, Tensor]) -> Optional[Dict[str, Any]]:
+def neck_config(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """The ``neck`` of a config for the projection head in a state_dict, if any."""
-    widths = [len(value) for key, value in state.items()
-              if key.startswith('neck.fc') and key.endswith('.weight')]  # yapf: disable
+    widths = [
+        len(value)
+        for key, value in state.items()
+        if key.startswith('neck.fc') and key.endswith('.weight')
+    ]
     if not widths:
         return None
-    neck = dict(
-        type='simclr_mm.ProjectionNeck',
-        num_layers=len(widths),
-        out_channels=widths[-1])
+    neck = dict(type='simclr_mm.ProjectionNeck', num_layers=len(widths), out_channels=widths[-1])
     if len(widths) > 1:
         neck['hid_channels'] = widths[0]
     if 'neck.bn0.weight' not in state:

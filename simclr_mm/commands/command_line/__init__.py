@@ -1,18 +1,27 @@
 """What the command-line tools share: flags and how they enter a config."""
+
 from .config import (
-                     TOOLS,
-                     build_runner,
-                     is_classifier,
-                     load_config,
-                     merge_cfg_options,
-                     remove_validation,
-                     result_path,
+    TOOLS,
+    build_runner,
+    is_classifier,
+    load_config,
+    merge_cfg_options,
+    remove_validation,
+    result_path,
 )
 from .errors import command
 from .flags import add_cfg_options, add_common_flags, add_trust_flag
 
 __all__ = [
-    'TOOLS', 'add_cfg_options', 'add_common_flags', 'add_trust_flag', 'build_runner',
-    'command', 'is_classifier', 'load_config', 'merge_cfg_options', 'remove_validation',
-    'result_path'
+    'TOOLS',
+    'add_cfg_options',
+    'add_common_flags',
+    'add_trust_flag',
+    'build_runner',
+    'command',
+    'is_classifier',
+    'load_config',
+    'merge_cfg_options',
+    'remove_validation',
+    'result_path',
 ]

@@ -1,10 +1,10 @@
 """What flags make of a config, and the runner and the file of results it asks for."""
+
 import argparse
 import os
 import os.path as osp
 from datetime import datetime
 from pathlib import Path
-from typing import Optional
 
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
@@ -17,14 +17,24 @@ TOOLS = Path(__file__).resolve().parents[2] / '.mim' / 'tools'
 
 # Keys that MMEngine's runner reads though our configs do not set them.
 _RUNNER_KEYS = {
-    'activation_checkpointing', 'compile', 'custom_hooks', 'custom_imports',
-    'efficient_conv_bn_eval', 'experiment_name', 'find_unused_parameters',
-    'log_processor', 'model_wrapper_cfg', 'param_scheduler', 'sync_bn', 'work_dir'
+    'activation_checkpointing',
+    'compile',
+    'custom_hooks',
+    'custom_imports',
+    'efficient_conv_bn_eval',
+    'experiment_name',
+    'find_unused_parameters',
+    'log_processor',
+    'model_wrapper_cfg',
+    'param_scheduler',
+    'sync_bn',
+    'work_dir',
 }
 # All that it reads of dicts in which it passes over other keys without a word.
 _PARTS_READ = dict(
     auto_scale_lr={'base_batch_size', 'enable'},
-    env_cfg={'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'})
+    env_cfg={'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},
+)
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -45,7 +55,7 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def merge_cfg_options(cfg: Config, options: Optional[dict]) -> None:
+def merge_cfg_options(cfg: Config, options: dict | None) -> None:
     """Merge ``--cfg-options``.
 
     Raises:
@@ -59,16 +69,19 @@ def merge_cfg_options(cfg: Config, options: Optional[dict]) -> None:
         if first not in cfg and first not in _RUNNER_KEYS:
             raise UserError(
                 f'--cfg-options {key}: the config has no key {first!r} and the runner '
-                f'reads none. Keys of this config: {", ".join(sorted(cfg.keys()))}.')
+                f'reads none. Keys of this config: {", ".join(sorted(cfg.keys()))}.'
+            )
         read = _PARTS_READ.get(first)
         if read and parts and parts[0] not in read:
-            raise UserError(f'--cfg-options {key}: the runner reads of {first} only '
-                             f'{", ".join(sorted(read))}.')
+            raise UserError(
+                f'--cfg-options {key}: the runner reads of {first} only {", ".join(sorted(read))}.'
+            )
         try:
             cfg.merge_from_dict({key: value})
         except (KeyError, TypeError) as error:
-            raise UserError(f'--cfg-options {key}: the config has no such place. '
-                             f'{error.args[0]}') from error
+            raise UserError(
+                f'--cfg-options {key}: the config has no such place. {error.args[0]}'
+            ) from error
 
 
 def result_path(args: argparse.Namespace) -> Path:

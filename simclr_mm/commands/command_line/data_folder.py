@@ -1,4 +1,5 @@
 """A folder or shards of the user's in place of a config's data: ``--data``."""
+
 import os
 from pathlib import Path
 
@@ -72,8 +73,7 @@ def test_on_folder(cfg: Config, folder: str) -> None:
     dataset.pipeline = _with_loading(dataset.pipeline, 'LoadImageFromFile')
     if isinstance(cfg.test_evaluator, list):  # the probe knows its own classes only
         cfg.test_evaluator = [
-            metric for metric in cfg.test_evaluator
-            if not metric.type.endswith('ProbeAccuracy')
+            metric for metric in cfg.test_evaluator if not metric.type.endswith('ProbeAccuracy')
         ]
 
 
@@ -91,7 +91,8 @@ def _held_out(root: Path) -> Path:
             return root / name
     raise MissingFileError(
         f'--data {root}: there is neither {root}/val/<class>/ nor {root}/test/<class>/ '
-        'to evaluate on.')
+        'to evaluate on.'
+    )
 
 
 def _class_names(folder: Path) -> list:
@@ -100,7 +101,8 @@ def _class_names(folder: Path) -> list:
         if names is None:
             raise UserError(
                 f'--data: {folder} does not say the names of its classes. Pack it with '
-                'tools/pack.py, or enter it into a config of your own.')
+                'tools/pack.py, or enter it into a config of your own.'
+            )
         return names
     return sorted(path.name for path in folder.iterdir() if path.is_dir())
 
@@ -109,16 +111,19 @@ def _check_same_classes(train: Path, held_out: Path) -> None:
     """Labels are places in the class names, so these have to be the same."""
     differing = sorted(set(_class_names(train)) ^ set(_class_names(held_out)))
     if not differing and _class_names(train) != _class_names(held_out):
-        raise UserError(f'--data: {train} and {held_out} have the same classes in '
-                         'another order: pack both with one file of --classes.')
+        raise UserError(
+            f'--data: {train} and {held_out} have the same classes in '
+            'another order: pack both with one file of --classes.'
+        )
     if differing:
-        raise UserError(f'--data: {train} and {held_out} have different classes: '
-                         f'{", ".join(differing[:10])} in one of them only.')
+        raise UserError(
+            f'--data: {train} and {held_out} have different classes: '
+            f'{", ".join(differing[:10])} in one of them only.'
+        )
 
 
 def _class_folders(folder: Path) -> dict:
-    return shard_dataset(str(folder)) or dict(
-        type='CustomDataset', data_root=str(folder))
+    return shard_dataset(str(folder)) or dict(type='CustomDataset', data_root=str(folder))
 
 
 def _unlabelled(folder: str) -> dict:
@@ -160,5 +165,6 @@ def _existing(folder: Path) -> Path:
         raise MissingFileError(
             f'--data: there is no folder {folder.absolute()}. Pretraining reads any '
             'folder of images; evaluation reads DIR/train/<class>/ and '
-            'DIR/val/<class>/.')
+            'DIR/val/<class>/.'
+        )
     return folder

@@ -1,7 +1,7 @@
 """The flags of tools that embed images, and the inferencer they ask for."""
+
 import argparse
 import os.path as osp
-from typing import Dict
 
 from mmengine.device import get_device
 
@@ -14,16 +14,18 @@ from .flags import add_trust_flag
 def add_encoder_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that :func:`inferencer_of` reads beside ``checkpoint``."""
     parser.add_argument(
-        '--config',
-        help='config or model name; default: the config stored in the checkpoint')
+        '--config', help='config or model name; default: the config stored in the checkpoint'
+    )
     parser.add_argument('--device', help='cuda, cuda:1, cpu; default: a GPU if any')
     parser.add_argument(
         '--precision',
         choices=sorted(PRECISIONS),
         default='fp32',
-        help='fp16 needs a GPU; bf16 also runs on CPUs')
+        help='fp16 needs a GPU; bf16 also runs on CPUs',
+    )
     parser.add_argument(
-        '--compile', action='store_true', help='compile the network with torch.compile')
+        '--compile', action='store_true', help='compile the network with torch.compile'
+    )
     add_trust_flag(parser)
 
 
@@ -31,16 +33,15 @@ def inferencer_of(args: argparse.Namespace) -> FeatureInferencer:
     """The inferencer that the flags of :func:`add_encoder_flags` ask for."""
     model = load_encoder(args.checkpoint, args.config)
     return FeatureInferencer(
-        model,
-        device=args.device or get_device(),
-        precision=args.precision,
-        compile=args.compile)
+        model, device=args.device or get_device(), precision=args.precision, compile=args.compile
+    )
 
 
-def origin_of(args: argparse.Namespace) -> Dict[str, str]:
+def origin_of(args: argparse.Namespace) -> dict[str, str]:
     """Checkpoint and config as another working directory finds them."""
     origin = dict(checkpoint=args.checkpoint, config=args.config)
     return {
         key: osp.abspath(value) if osp.exists(value) else value
-        for key, value in origin.items() if value is not None
+        for key, value in origin.items()
+        if value is not None
     }

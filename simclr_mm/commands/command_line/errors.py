@@ -1,13 +1,14 @@
 """End a command in one line where the user can mend the error."""
+
 import contextvars
 import functools
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Callable, Optional, Sequence
 
 from simclr_mm.errors import UserError
 
-Main = Callable[[Optional[Sequence[str]]], None]
+Main = Callable[[Sequence[str] | None], None]
 
 
 def command(main: Main) -> Main:
@@ -23,7 +24,7 @@ def command(main: Main) -> Main:
     """
 
     @functools.wraps(main)
-    def run(argv: Optional[Sequence[str]] = None) -> None:
+    def run(argv: Sequence[str] | None = None) -> None:
         try:
             contextvars.copy_context().run(main, argv)
         except UserError as error:
@@ -48,4 +49,5 @@ def _ask_to_report() -> None:
     print(
         f'{Path(sys.argv[0]).name}: this is a fault of simclr_mm, not yours: please open '
         'an issue with your command and all lines that follow.',
-        file=sys.stderr)
+        file=sys.stderr,
+    )

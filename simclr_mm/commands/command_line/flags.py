@@ -1,4 +1,5 @@
 """Flags that several tools have."""
+
 import argparse
 
 from mmengine.config import DictAction
@@ -21,7 +22,8 @@ def add_trust_flag(parser: argparse.ArgumentParser) -> None:
         nargs=0,
         default=argparse.SUPPRESS,
         help='read checkpoints that may run code; only for files whose author you '
-        'trust as you trust a program')
+        'trust as you trust a program',
+    )
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,20 +32,17 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     add_cfg_options(parser)
     add_trust_flag(parser)
     parser.add_argument(
-        '--no-pin-memory',
-        action='store_true',
-        help='do not use pinned memory in the dataloaders')
+        '--no-pin-memory', action='store_true', help='do not use pinned memory in the dataloaders'
+    )
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='how the processes of this job were started')
+        help='how the processes of this job were started',
+    )
     parser.add_argument(
-        '--local_rank',
-        '--local-rank',
-        type=int,
-        default=0,
-        help='set by torch.distributed.launch')
+        '--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch'
+    )
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
@@ -53,4 +52,5 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         action=DictAction,
         help='override settings of the config as key=value, for example '
-        'train_cfg.max_epochs=2 param_scheduler.0.end=1; lists as key="[a,b]"')
+        'train_cfg.max_epochs=2 param_scheduler.0.end=1; lists as key="[a,b]"',
+    )

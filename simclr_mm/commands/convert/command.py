@@ -4,8 +4,9 @@ Known are mmselfsup and mmpretrain, lightly, solo-learn, VISSL, sthalles, Spijke
 Atanov, MoCo-like, torchvision and timm ResNets, and google-research's checkpoints of
 TensorFlow 1 and 2. Every weight is checked; OUT.keys.txt tells what became of each.
 """
+
 import argparse
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.convert.conversion import Converted, convert, save
@@ -13,12 +14,13 @@ from simclr_mm.commands.convert.conversion import Converted, convert, save
 _SHOWN = 10  # keys of a kind on the terminal; all are in OUT.keys.txt
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        'source',
-        help='a path or URL; for TensorFlow NAME of NAME.index, or the folder')
+        'source', help='a path or URL; for TensorFlow NAME of NAME.index, or the folder'
+    )
     parser.add_argument('out', help='the checkpoint to write, ending in .pth')
     for name in ('mean', 'std'):
         parser.add_argument(
@@ -27,7 +29,8 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
             type=float,
             metavar=('R', 'G', 'B'),
             help=f'{name} of the pixels in [0, 255] that the encoder was trained with, '
-            "where it is not what the library's own code has")
+            "where it is not what the library's own code has",
+        )
     command_line.add_trust_flag(parser)
     return parser.parse_args(argv)
 
@@ -46,16 +49,20 @@ def report(converted: Converted) -> None:
     filled = {key: converted.filled[key] for key in converted.filled.keys() - counters}
     for kind, keys in (('left', converted.left), ('filled', filled)):
         more = f'; {len(keys) - _SHOWN} more' if len(keys) > _SHOWN else ''
-        print(f'{kind} {len(keys)}: ' +
-              '; '.join(f'{key} ({why})'
-                        for key, why in list(keys.items())[:_SHOWN]) + more)
+        print(
+            f'{kind} {len(keys)}: '
+            + '; '.join(f'{key} ({why})' for key, why in list(keys.items())[:_SHOWN])
+            + more
+        )
 
 
 @command_line.command
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     converted = convert(args.source, args.mean, args.std)
     checkpoint, config, keys = save(converted, args.out)
     report(converted)
-    print(f'wrote {checkpoint}, {config} and {keys}; use it as\n'
-          f"  get_model('{config}', pretrained='{checkpoint}')")
+    print(
+        f'wrote {checkpoint}, {config} and {keys}; use it as\n'
+        f"  get_model('{config}', pretrained='{checkpoint}')"
+    )

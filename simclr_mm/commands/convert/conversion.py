@@ -1,6 +1,8 @@
 """Turn any SimCLR checkpoint into one of ours, with the config that it needs."""
+
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -27,17 +29,18 @@ class Converted(NamedTuple):
         left: What is not used: why, by the key in the file.
         filled: What the file does not have: with what, by our key.
     """
-    checkpoint: Dict[str, Any]
+
+    checkpoint: dict[str, Any]
     config: Config
     layout: str
-    used: Dict[str, str]
-    left: Dict[str, str]
-    filled: Dict[str, str]
+    used: dict[str, str]
+    left: dict[str, str]
+    filled: dict[str, str]
 
 
-def convert(source: Union[str, Path],
-            mean: Optional[Sequence[float]] = None,
-            std: Optional[Sequence[float]] = None) -> Converted:
+def convert(
+    source: str | Path, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> Converted:
     """Convert a checkpoint and check that the model it needs takes every weight.
 
     Args:
@@ -68,16 +71,15 @@ def convert(source: Union[str, Path],
         cfg=config.pretty_text,
         converted_from=dict(layout=done.layout, file=Path(source).name),
         backbone=foreign.backbone,
-        normalise={
-            key: list(map(float, value))
-            for key, value in normalise.items()
-        })
+        normalise={key: list(map(float, value)) for key, value in normalise.items()},
+    )
     used = {done.names[key]: key for key in state if key in done.names}
     return Converted(
-        dict(state_dict=state, meta=meta), config, done.layout, used, left, done.filled)
+        dict(state_dict=state, meta=meta), config, done.layout, used, left, done.filled
+    )
 
 
-def save(converted: Converted, out: Union[str, Path]) -> List[Path]:
+def save(converted: Converted, out: str | Path) -> list[Path]:
     """Write a conversion.
 
     Args:
@@ -99,7 +101,7 @@ def save(converted: Converted, out: Union[str, Path]) -> List[Path]:
     return files
 
 
-def key_lines(converted: Converted) -> List[str]:
+def key_lines(converted: Converted) -> list[str]:
     """What became of every key, a line for each: used, left, filled."""
     lines = [
         f'used    {key}' + (f' -> {ours}' if ours != key else '')
@@ -109,14 +111,14 @@ def key_lines(converted: Converted) -> List[str]:
     return lines + [f'filled  {key}: {how}' for key, how in converted.filled.items()]
 
 
-def _config(backbone: Dict[str, Any], neck: Optional[Dict[str, Any]],
-            normalise: Dict[str, Any]) -> Config:
+def _config(
+    backbone: dict[str, Any], neck: dict[str, Any] | None, normalise: dict[str, Any]
+) -> Config:
     """A config of ours for images of the size the stem is made for."""
-    small = (
-        backbone['type'] in ('ResNet_CIFAR', 'simclr_mm.SoloResNet')
-        or backbone.get('small_images'))
-    name = 'simclr_r18_1xb512-coslr-100e_cifar10' if small else \
-        'simclr_r50_16xb256-coslr-200e_in1k'
+    small = backbone['type'] in ('ResNet_CIFAR', 'simclr_mm.SoloResNet') or backbone.get(
+        'small_images'
+    )
+    name = 'simclr_r18_1xb512-coslr-100e_cifar10' if small else 'simclr_r50_16xb256-coslr-200e_in1k'
     config = Config.fromfile(_CONFIGS / f'{name}.py')
     config.model.backbone = backbone
     config.model.neck = neck

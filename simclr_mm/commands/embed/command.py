@@ -4,11 +4,12 @@ OUT/features.npy has one row for each image, OUT/paths.json names them row by ro
 OUT/errors.jsonl lists unreadable images, whose rows are NaN, and OUT/embedding.json
 says how it was made. Stopped, the same command goes on where it was.
 """
+
 import argparse
 import importlib.util
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.encoder_flags import (
@@ -22,44 +23,54 @@ from simclr_mm.commands.embed.parquet import write_parquet
 from simclr_mm.errors import UserError
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'checkpoint', help='a path, a URL or the name of a model with weights')
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('checkpoint', help='a path, a URL or the name of a model with weights')
     parser.add_argument('folder', help='any folder of images, at any depth')
     parser.add_argument(
-        '--out', metavar='DIR', help='default: work_dirs/embed/<name of the folder>')
+        '--out', metavar='DIR', help='default: work_dirs/embed/<name of the folder>'
+    )
     add_encoder_flags(parser)
     parser.add_argument('--batch-size', type=int, default=64, help='images at a time')
+    parser.add_argument('--workers', type=int, default=2, help='processes that read images')
+    parser.add_argument('--restart', action='store_true', help='begin anew, whatever OUT holds')
     parser.add_argument(
-        '--workers', type=int, default=2, help='processes that read images')
-    parser.add_argument(
-        '--restart', action='store_true', help='begin anew, whatever OUT holds')
-    parser.add_argument(
-        '--parquet',
-        action='store_true',
-        help='also write OUT/features.parquet (needs pyarrow)')
+        '--parquet', action='store_true', help='also write OUT/features.parquet (needs pyarrow)'
+    )
     return parser.parse_args(argv)
 
 
 @command_line.command
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.parquet and importlib.util.find_spec('pyarrow') is None:
         raise UserError('--parquet needs pyarrow: pip install pyarrow')
     out = Path(args.out or Path('work_dirs', 'embed', Path(args.folder).resolve().name))
     started = time.time()
     record = embed_folder(
-        inferencer_of(args), args.folder, out, args.batch_size, args.workers,
-        args.restart, origin_of(args))
-    print(f'{out}/features.npy: {record["images"]} images of {args.folder}, '
-          f'{record["width"]} numbers each; {time.time() - started:.1f} s')
+        inferencer_of(args),
+        args.folder,
+        out,
+        args.batch_size,
+        args.workers,
+        args.restart,
+        origin_of(args),
+    )
+    print(
+        f'{out}/features.npy: {record["images"]} images of {args.folder}, '
+        f'{record["width"]} numbers each; {time.time() - started:.1f} s'
+    )
     if record['unreadable']:
-        print(f'{record["unreadable"]} of them are unreadable: their rows are NaN, '
-              f'reasons in {out / ERRORS}')
+        print(
+            f'{record["unreadable"]} of them are unreadable: their rows are NaN, '
+            f'reasons in {out / ERRORS}'
+        )
     if record['passed_over']:
-        print(f'{record["passed_over"]} other files were passed over: their names do '
-              f'not end in {", ".join(record["image_endings"])}')
+        print(
+            f'{record["passed_over"]} other files were passed over: their names do '
+            f'not end in {", ".join(record["image_endings"])}'
+        )
     if args.parquet:
         print(f'{write_parquet(out)}: the same as a table')

@@ -2,11 +2,13 @@
 
 n images in a batch, N images in the folder, C feature width.
 """
+
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Union
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -26,13 +28,15 @@ from .embedding_record import ERRORS, FEATURES, PARTIAL, PATHS, RECORD, earlier_
 _SAVE_EVERY = 5.0  # seconds of work that a kill may cost
 
 
-def embed_folder(inferencer: FeatureInferencer,
-                 folder: Union[str, Path],
-                 out: Union[str, Path],
-                 batch_size: int = 64,
-                 workers: int = 0,
-                 restart: bool = False,
-                 origin: Optional[Dict[str, str]] = None) -> Dict[str, Any]:
+def embed_folder(
+    inferencer: FeatureInferencer,
+    folder: str | Path,
+    out: str | Path,
+    batch_size: int = 64,
+    workers: int = 0,
+    restart: bool = False,
+    origin: dict[str, str] | None = None,
+) -> dict[str, Any]:
     """Embed every image below a folder, at any depth, into ``out/features.npy``.
 
     Writes ``features.npy``, (N, C) float32; ``paths.json``, N paths relative to the
@@ -61,25 +65,25 @@ def embed_folder(inferencer: FeatureInferencer,
     """
     folder, out = Path(folder), Path(out)
     if batch_size < 1 or workers < 0:
-        raise UserError(f'batch_size is {batch_size} and workers {workers}: give at '
-                         'least 1 and 0')
+        raise UserError(f'batch_size is {batch_size} and workers {workers}: give at least 1 and 0')
     if not folder.is_dir():
-        raise MissingFileError(f'there is no folder {folder.absolute()}: give the '
-                                'folder of the images to embed')
+        raise MissingFileError(
+            f'there is no folder {folder.absolute()}: give the folder of the images to embed'
+        )
     out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / '.lock', timeout=0):
             dataset = _Readable(folder, inferencer)
             paths = [dataset.path(row) for row in range(len(dataset))]
             record = new_record(inferencer, folder, paths, origin)
-            record.update(
-                {} if restart else earlier_progress(out, record['fingerprint']))
+            record.update({} if restart else earlier_progress(out, record['fingerprint']))
             _begin(out, paths, record)
             _embed(inferencer, dataset, out, record, batch_size, workers)
             return record
     except Timeout as error:
-        raise UserError(f'another process is writing into {out}: wait for it, or '
-                         'give another --out') from error
+        raise UserError(
+            f'another process is writing into {out}: wait for it, or give another --out'
+        ) from error
 
 
 class _Readable(Dataset):
@@ -113,7 +117,7 @@ def _collate(entries: list) -> tuple:
     return [row for row, _ in readable], batch, reasons
 
 
-def _begin(out: Path, paths: List[str], record: Dict[str, Any]) -> None:
+def _begin(out: Path, paths: list[str], record: dict[str, Any]) -> None:
     """Files of an embedding that has no row yet; those of a begun one stay."""
     if record['rows_done'] > 0:
         return
@@ -127,8 +131,14 @@ def _begin(out: Path, paths: List[str], record: Dict[str, Any]) -> None:
     (out / ERRORS).touch()
 
 
-def _embed(inferencer: FeatureInferencer, dataset: _Readable, out: Path,
-           record: Dict[str, Any], batch_size: int, workers: int) -> None:
+def _embed(
+    inferencer: FeatureInferencer,
+    dataset: _Readable,
+    out: Path,
+    record: dict[str, Any],
+    batch_size: int,
+    workers: int,
+) -> None:
     """Fill the rows that are missing, and give the file its name."""
     if record['rows_done'] < len(dataset):
         _fill(inferencer, dataset, out, record, batch_size, workers)
@@ -136,14 +146,19 @@ def _embed(inferencer: FeatureInferencer, dataset: _Readable, out: Path,
         os.replace(out / PARTIAL, out / FEATURES)
 
 
-def _fill(inferencer: FeatureInferencer, dataset: _Readable, out: Path,
-          record: Dict[str, Any], batch_size: int, workers: int) -> None:
+def _fill(
+    inferencer: FeatureInferencer,
+    dataset: _Readable,
+    out: Path,
+    record: dict[str, Any],
+    batch_size: int,
+    workers: int,
+) -> None:
     features = open_memmap(out / PARTIAL, 'r+')  # (N, C)
     _forget_errors_from(record['rows_done'], out / ERRORS)
     saved = time.monotonic()
     rest = Subset(dataset, range(record['rows_done'], len(dataset)))
-    loader = DataLoader(
-        rest, batch_size, num_workers=workers, collate_fn=_collate, shuffle=False)
+    loader = DataLoader(rest, batch_size, num_workers=workers, collate_fn=_collate, shuffle=False)
     with open(out / ERRORS, 'a') as errors:
         for rows, batch, reasons in _with_progress(loader, record):
             if batch is not None:
@@ -154,20 +169,18 @@ def _fill(inferencer: FeatureInferencer, dataset: _Readable, out: Path,
                 errors.write(json.dumps(entry) + '\n')
             record['rows_done'] += len(rows) + len(reasons)
             record['unreadable'] += len(reasons)
-            if (time.monotonic() - saved > _SAVE_EVERY
-                    or record['rows_done'] == len(dataset)):
+            if time.monotonic() - saved > _SAVE_EVERY or record['rows_done'] == len(dataset):
                 errors.flush()
                 features.flush()
                 _write_json(out / RECORD, record)
                 saved = time.monotonic()
 
 
-def _with_progress(loader: DataLoader, record: Dict[str, Any]) -> Iterator[tuple]:
+def _with_progress(loader: DataLoader, record: dict[str, Any]) -> Iterator[tuple]:
     """The batches, with a bar that begins where an earlier call stopped."""
     columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, TimeRemainingColumn()) as bar:
-        task = bar.add_task(
-            'embedding', total=record['images'], completed=record['rows_done'])
+        task = bar.add_task('embedding', total=record['images'], completed=record['rows_done'])
         for batch in loader:
             yield batch
             bar.update(task, completed=record['rows_done'])

@@ -1,8 +1,9 @@
 """The files of an embedded folder, and the note of what was embedded how."""
+
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import numpy as np
 from mmengine.dataset import default_collate
@@ -23,11 +24,13 @@ _MEANING = dict(
     weights='the weights',
     files='the images in the folder',
     transform='the transform',
-    precision='the precision')
+    precision='the precision',
+)
 
 
-def new_record(inferencer: FeatureInferencer, folder: Path, paths: List[str],
-               origin: Optional[Dict[str, str]]) -> Dict[str, Any]:
+def new_record(
+    inferencer: FeatureInferencer, folder: Path, paths: list[str], origin: dict[str, str] | None
+) -> dict[str, Any]:
     """``embedding.json`` before the first row.
 
     Args:
@@ -52,17 +55,19 @@ def new_record(inferencer: FeatureInferencer, folder: Path, paths: List[str],
             weights=weights_hash(inferencer.model),
             files=files_hash(folder, paths),
             transform=transform_hash(inferencer.model),
-            precision=inferencer.precision),
-        simclr_mm=__version__)
+            precision=inferencer.precision,
+        ),
+        simclr_mm=__version__,
+    )
 
 
-def read_record(out: Path) -> Optional[Dict[str, Any]]:
+def read_record(out: Path) -> dict[str, Any] | None:
     """``embedding.json`` of a folder, None where there is none."""
     path = out / RECORD
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def earlier_progress(out: Path, fingerprint: Dict[str, str]) -> Dict[str, int]:
+def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:
     """How far an earlier call came.
 
     Args:
@@ -78,19 +83,23 @@ def earlier_progress(out: Path, fingerprint: Dict[str, str]) -> Dict[str, int]:
     earlier = read_record(out)
     if earlier is None:
         if (out / FEATURES).exists():
-            raise UserError(f'{out / FEATURES} exists and {RECORD} does not, so it is '
-                             'not known what it holds: give another --out, or '
-                             'overwrite it with --restart')
+            raise UserError(
+                f'{out / FEATURES} exists and {RECORD} does not, so it is '
+                'not known what it holds: give another --out, or '
+                'overwrite it with --restart'
+            )
         return {}
     changed = [
-        meaning for key, meaning in _MEANING.items()
+        meaning
+        for key, meaning in _MEANING.items()
         if earlier['fingerprint'][key] != fingerprint[key]
     ]
     if changed:
         raise UserError(
             f'{out} holds {earlier["rows_done"]} of {earlier["images"]} rows of '
             f'something else: {" and ".join(changed)} changed since. Give another '
-            '--out, or embed everything anew with --restart')
+            '--out, or embed everything anew with --restart'
+        )
     if not (out / FEATURES).exists() and not (out / PARTIAL).exists():
         return {}  # somebody deleted the rows
     return {key: earlier[key] for key in ('rows_done', 'unreadable')}

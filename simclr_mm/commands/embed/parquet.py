@@ -1,7 +1,7 @@
 """An embedded folder as one Parquet table."""
+
 import json
 from pathlib import Path
-from typing import Union
 
 from simclr_mm.files.atomic import atomic_file
 
@@ -11,7 +11,7 @@ from .retrieval import FeatureIndex
 _ROWS = 16384  # of a row group
 
 
-def write_parquet(directory: Union[str, Path]) -> Path:
+def write_parquet(directory: str | Path) -> Path:
     """Write ``features.parquet`` beside ``features.npy``, block by block.
 
     Columns: ``path``, ``feature`` (a list of C float32, null for an unreadable image)
@@ -29,21 +29,24 @@ def write_parquet(directory: Union[str, Path]) -> Path:
     """
     import pyarrow as arrow
     from pyarrow.parquet import ParquetWriter
+
     index = FeatureIndex(directory)
     lines = (index.directory / ERRORS).read_text().splitlines()
     errors = {entry['row']: entry['reason'] for entry in map(json.loads, lines)}
     feature = arrow.list_(arrow.float32(), index.features.shape[1])
-    schema = arrow.schema([('path', arrow.string()), ('feature', feature),
-                           ('error', arrow.string())],
-                          metadata={'simclr_mm': json.dumps(index.record)})
+    schema = arrow.schema(
+        [('path', arrow.string()), ('feature', feature), ('error', arrow.string())],
+        metadata={'simclr_mm': json.dumps(index.record)},
+    )
     path = index.directory / 'features.parquet'
     with atomic_file(path) as file, ParquetWriter(file, schema) as writer:
         for start in range(0, len(index.features), _ROWS):
-            block = index.features[start:start + _ROWS]  # (m, C)
+            block = index.features[start : start + _ROWS]  # (m, C)
             rows = range(start, start + len(block))
             reasons = arrow.array([errors.get(row) for row in rows], arrow.string())
             features = arrow.FixedSizeListArray.from_arrays(
-                arrow.array(block.reshape(-1)), block.shape[1], mask=reasons.is_valid())
-            names = arrow.array(index.names[start:start + len(block)])
+                arrow.array(block.reshape(-1)), block.shape[1], mask=reasons.is_valid()
+            )
+            names = arrow.array(index.names[start : start + len(block)])
             writer.write_table(arrow.table([names, features, reasons], schema=schema))
     return path

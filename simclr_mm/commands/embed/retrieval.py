@@ -2,10 +2,11 @@
 
 q queries, N images in the index, C feature width, k images asked for.
 """
+
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -27,6 +28,7 @@ class Hit:
         name: Its path below the embedded folder.
         similarity: Cosine of the two features, in [-1, 1].
     """
+
     path: str
     name: str
     similarity: float
@@ -42,22 +44,25 @@ class FeatureIndex:
         ValueError: it is no such folder, or not complete.
     """
 
-    def __init__(self, directory: Union[str, Path]) -> None:
+    def __init__(self, directory: str | Path) -> None:
         directory = Path(directory)
         record = read_record(directory)
         if record is None:
-            raise UserError(f'{directory} holds no {RECORD}: make the index with '
-                             f'tools/embed.py CHECKPOINT FOLDER --out {directory}')
+            raise UserError(
+                f'{directory} holds no {RECORD}: make the index with '
+                f'tools/embed.py CHECKPOINT FOLDER --out {directory}'
+            )
         if not (directory / FEATURES).exists():
             raise UserError(
                 f'{directory} is not complete, {record["rows_done"]} of '
-                f'{record["images"]} images: run the same tools/embed.py again')
+                f'{record["images"]} images: run the same tools/embed.py again'
+            )
         self.directory, self.record = directory, record
         self.folder = Path(record['folder'])
         self.features = np.load(directory / FEATURES, mmap_mode='r')  # (N, C)
-        self.names: List[str] = json.loads((directory / PATHS).read_text())
+        self.names: list[str] = json.loads((directory / PATHS).read_text())
 
-    def search(self, queries: np.ndarray, k: int) -> Tuple[np.ndarray, np.ndarray]:
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k rows of largest cosine similarity for each query.
 
         Args:
@@ -73,16 +78,20 @@ class FeatureIndex:
         """
         readable = self.record['images'] - self.record['unreadable']
         if not 1 <= k <= readable:
-            raise UserError(f'{k} nearest images of {self.directory} were asked for: '
-                             f'it holds {readable} readable ones')
+            raise UserError(
+                f'{k} nearest images of {self.directory} were asked for: '
+                f'it holds {readable} readable ones'
+            )
         if queries.ndim != 2 or queries.shape[1] != self.features.shape[1]:
-            raise UserError(f'queries are (q, {self.features.shape[1]}) features, as '
-                             f'in {self.directory}, got {queries.shape}')
+            raise UserError(
+                f'queries are (q, {self.features.shape[1]}) features, as '
+                f'in {self.directory}, got {queries.shape}'
+            )
         queries = _unit(queries)
         best = np.empty((len(queries), 0), np.float32)
         rows = np.empty((len(queries), 0), np.int64)
         for start in range(0, len(self.features), _ROWS):
-            block = _unit(self.features[start:start + _ROWS])  # (m, C)
+            block = _unit(self.features[start : start + _ROWS])  # (m, C)
             found = np.nan_to_num(queries @ block.T, nan=-np.inf)  # (q, m)
             best = np.concatenate([best, found], 1)  # (q, k + m)
             mine = np.arange(start, start + len(block))
@@ -93,8 +102,9 @@ class FeatureIndex:
         return best, rows
 
 
-def retrieve(inferencer: FeatureInferencer, index: FeatureIndex, queries: Sequence[str],
-             k: int) -> List[List[Hit]]:
+def retrieve(
+    inferencer: FeatureInferencer, index: FeatureIndex, queries: Sequence[str], k: int
+) -> list[list[Hit]]:
     """The images nearest to each query, which itself is left out if it is among them.
 
     Args:
@@ -126,27 +136,26 @@ def retrieve(inferencer: FeatureInferencer, index: FeatureIndex, queries: Sequen
             Hit(str(index.folder / index.names[row]), index.names[row], float(value))
             for value, row in zip(values, places)
         ]
-        others = [
-            hit for hit in hits if Path(hit.path).resolve() != Path(query).resolve()
-        ]
+        others = [hit for hit in hits if Path(hit.path).resolve() != Path(query).resolve()]
         if len(others) < k:
-            raise UserError(f'{k} nearest images of {query} were asked for: '
-                             f'{index.directory} holds {len(others)} others')
+            raise UserError(
+                f'{k} nearest images of {query} were asked for: '
+                f'{index.directory} holds {len(others)} others'
+            )
         found.append(others[:k])
     return found
 
 
 def _check_same_encoder(inferencer: FeatureInferencer, index: FeatureIndex) -> None:
     fingerprint = index.record['fingerprint']
-    now = dict(
-        weights=weights_hash(inferencer.model),
-        transform=transform_hash(inferencer.model))
+    now = dict(weights=weights_hash(inferencer.model), transform=transform_hash(inferencer.model))
     changed = [key for key, value in now.items() if fingerprint[key] != value]
     if changed:
         raise UserError(
             f'{index.directory} was embedded with other {" and ".join(changed)}, so '
             'its features mean something else: take the checkpoint and the config that '
-            'its embedding.json names, or embed the folder anew')
+            'its embedding.json names, or embed the folder anew'
+        )
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

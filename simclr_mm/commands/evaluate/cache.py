@@ -1,10 +1,12 @@
 """Features of a config's test dataset, kept on disk for the next evaluation."""
+
 import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Tuple, Union
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -22,7 +24,7 @@ from simclr_mm.files.atomic import atomic_file
 from simclr_mm.version import __version__
 
 
-def default_cache() -> Optional[Path]:
+def default_cache() -> Path | None:
     """``$SIMCLR_MM_HOME/features``, None where the variable is not set.
 
     Features of ImageNet are gigabytes: nothing is kept unless a place is named.
@@ -31,11 +33,13 @@ def default_cache() -> Optional[Path]:
     return Path(home).expanduser() / 'features' if home else None
 
 
-def cached_features(model: BaseModel,
-                    loader: DataLoader,
-                    cache: Union[str, Path, None],
-                    description: str,
-                    target: Callable[[DataSample], Target] = class_of) -> Labelled:
+def cached_features(
+    model: BaseModel,
+    loader: DataLoader,
+    cache: str | Path | None,
+    description: str,
+    target: Callable[[DataSample], Target] = class_of,
+) -> Labelled:
     """Features of a dataloader's images, read from disk if they were computed before.
 
     A file serves only the same weights, architecture, transform, dataset, target and
@@ -55,9 +59,9 @@ def cached_features(model: BaseModel,
     """
 
     def compute() -> Labelled:
-        return extract_features(model, loader,
-                                lambda images: pooled(model.extract_feat(images)),
-                                description, target)
+        return extract_features(
+            model, loader, lambda images: pooled(model.extract_feat(images)), description, target
+        )
 
     if cache is None:
         return compute()
@@ -74,9 +78,9 @@ def cached_features(model: BaseModel,
     return features, labels
 
 
-def feature_key(model: BaseModel,
-                dataset: Dataset,
-                target: Callable[[DataSample], Target] = class_of) -> Dict[str, Any]:
+def feature_key(
+    model: BaseModel, dataset: Dataset, target: Callable[[DataSample], Target] = class_of
+) -> dict[str, Any]:
     """Everything that features and labels depend on, as hashes and plain data."""
     config = model._config
     return dict(
@@ -86,7 +90,8 @@ def feature_key(model: BaseModel,
         dataset=json.loads(json.dumps(config.test_dataloader.dataset, default=str)),
         images=images_hash(dataset),
         target=getattr(target, '__qualname__', repr(target)),
-        simclr_mm=__version__)
+        simclr_mm=__version__,
+    )
 
 
 def images_hash(dataset: Dataset) -> str:
@@ -107,14 +112,14 @@ def images_hash(dataset: Dataset) -> str:
     return _sha256(files.encode(), json.dumps(labels, default=int).encode())
 
 
-def _sha256(*parts: Union[bytes, np.ndarray]) -> str:
+def _sha256(*parts: bytes | np.ndarray) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
 
 
-def _read(path: Path, key: str) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+def _read(path: Path, key: str) -> tuple[np.ndarray, np.ndarray] | None:
     """What a file of the cache holds, None if it is absent, broken or another's."""
     if not path.is_file():
         return None

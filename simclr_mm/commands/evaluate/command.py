@@ -4,9 +4,10 @@ kNN, a linear probe on all labels and a linear probe on a few labels of each cla
 the gallery and the queries of the config's test dataset. The numbers are also written
 as JSON, for tools/report.py.
 """
+
 import argparse
 import time
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from mmengine.config import Config
 
@@ -17,39 +18,41 @@ from simclr_mm.commands.evaluate.feature_table import as_run, feature_rows, prin
 
 
 @command_line.command
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', help='pretraining config')
     parser.add_argument('checkpoint', help='checkpoint, a path or a URL')
     parser.add_argument(
         '--data',
         metavar='DIR',
         help='take the images of DIR/train/<class>/ and DIR/val/<class>/ instead of '
-        "the config's data")
+        "the config's data",
+    )
     parser.add_argument(
-        '--per-class',
-        type=int,
-        default=5,
-        help='labels a class of the few-label probe')
-    parser.add_argument(
-        '--draws', type=int, default=20, help='draws of the few-label probe')
+        '--per-class', type=int, default=5, help='labels a class of the few-label probe'
+    )
+    parser.add_argument('--draws', type=int, default=20, help='draws of the few-label probe')
     parser.add_argument(
         '--sweep',
         action='store_true',
         help='also choose the L2 penalty of the linear probe on held-out images, from '
-        '45 values, as the paper does for transfer')
+        '45 values, as the paper does for transfer',
+    )
     parser.add_argument(
         '--cache',
         metavar='DIR',
         default=default_cache(),
         help='keep features here for the next time; default: $SIMCLR_MM_HOME/features, '
-        'and nothing is kept where SIMCLR_MM_HOME is not set')
+        'and nothing is kept where SIMCLR_MM_HOME is not set',
+    )
     parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
     parser.add_argument(
         '--out',
         metavar='FILE',
-        help='write the results to this file instead of <work dir>/evaluation/')
+        help='write the results to this file instead of <work dir>/evaluation/',
+    )
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
     args = parser.parse_args(argv)
@@ -59,11 +62,11 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if args.data is not None:
         test_on_folder(cfg, args.data)
     command_line.merge_cfg_options(cfg, args.cfg_options)
-    rows, _ = feature_rows(cfg, args.checkpoint, args.per_class, args.draws, args.sweep,
-                           args.cache)
+    rows, _ = feature_rows(cfg, args.checkpoint, args.per_class, args.draws, args.sweep, args.cache)
     print_rows(rows, args.per_class, args.draws)
-    run = as_run(rows, cfg, args.config, args.checkpoint,
-                 time.time() - started, args.per_class, args.draws)
+    run = as_run(
+        rows, cfg, args.config, args.checkpoint, time.time() - started, args.per_class, args.draws
+    )
     out = args.out or command_line.result_path(args)
     run.write(out)
     print(f'results: {out}')

@@ -1,7 +1,9 @@
 """The metrics of a test loop in the form of every evaluation."""
+
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, NamedTuple, Sequence, Tuple, Union
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.config import Config
@@ -16,6 +18,7 @@ from simclr_mm.evaluation.result import Value
 
 class Kind(NamedTuple):
     """What a metric says: task, protocol and unit as in a Result."""
+
     task: str
     protocol: str
     unit: str
@@ -25,11 +28,18 @@ class Kind(NamedTuple):
 _KINDS = dict(
     knn=Kind('classification', 'knn', '%'),
     probe=Kind('classification', 'online-probe', '%'),
-    label_free=Kind('representation', 'label-free', ''))
+    label_free=Kind('representation', 'label-free', ''),
+)
 
 
-def run_of_metrics(metrics: Dict[str, float], cfg: Config, config: str, checkpoint: str,
-                   model: BaseModel, seconds: float) -> EvaluationRun:
+def run_of_metrics(
+    metrics: dict[str, float],
+    cfg: Config,
+    config: str,
+    checkpoint: str,
+    model: BaseModel,
+    seconds: float,
+) -> EvaluationRun:
     """Results of a test loop; metrics that are not one number are named and left out.
 
     Args:
@@ -44,25 +54,32 @@ def run_of_metrics(metrics: Dict[str, float], cfg: Config, config: str, checkpoi
     results = []
     for name, value in metrics.items():
         if np.ndim(value) > 0:  # such as a confusion matrix
-            print_log(f'{name} is more than one number and not among the results',
-                      'current')
+            print_log(f'{name} is more than one number and not among the results', 'current')
             continue
         prefix, _, metric = name.rpartition('/')
         kind, settings = _kind(prefix, cfg)
         unit = '' if metric == 'support' else kind.unit  # images of a class
         results.append(
-            Result(kind.task, dataset, split, 'checkpoint', kind.protocol, metric,
-                   float(value), settings, unit))
+            Result(
+                kind.task,
+                dataset,
+                split,
+                'checkpoint',
+                kind.protocol,
+                metric,
+                float(value),
+                settings,
+                unit,
+            )
+        )
     model = model.module if is_model_wrapper(model) else model
-    return EvaluationRun(config, checkpoint, weights_hash(model), None, seconds,
-                         results)
+    return EvaluationRun(config, checkpoint, weights_hash(model), None, seconds, results)
 
 
-def _kind(prefix: str, cfg: Config) -> Tuple[Kind, Dict[str, Value]]:
+def _kind(prefix: str, cfg: Config) -> tuple[Kind, dict[str, Value]]:
     """What the metrics of a prefix say, and the settings that belong to it."""
     if prefix == 'knn':
-        return _KINDS[prefix], knn_settings(cfg.test_evaluator,
-                                            cfg.test_dataloader.dataset)
+        return _KINDS[prefix], knn_settings(cfg.test_evaluator, cfg.test_dataloader.dataset)
     if prefix in _KINDS:
         return _KINDS[prefix], {}
     if is_classifier(cfg):  # all of mmpretrain's are in percent
@@ -71,7 +88,7 @@ def _kind(prefix: str, cfg: Config) -> Tuple[Kind, Dict[str, Value]]:
     return Kind(prefix, prefix, ''), {}
 
 
-def classifier_protocol(cfg: Config) -> Tuple[str, Dict[str, Value]]:
+def classifier_protocol(cfg: Config) -> tuple[str, dict[str, Value]]:
     """How a config trains a classifier.
 
     Returns:
@@ -98,8 +115,7 @@ def classifier_protocol(cfg: Config) -> Tuple[str, Dict[str, Value]]:
     return f'{name}-{Path(settings["list_file"]).stem}', settings
 
 
-def knn_settings(evaluator: Union[dict, Sequence[dict]],
-                 dataset: dict) -> Dict[str, float]:
+def knn_settings(evaluator: dict | Sequence[dict], dataset: dict) -> dict[str, float]:
     """k and temperature of a config's KNNAccuracy, or their defaults.
 
     Args:
@@ -109,10 +125,7 @@ def knn_settings(evaluator: Union[dict, Sequence[dict]],
     metrics = [evaluator] if isinstance(evaluator, dict) else evaluator
     knn = next((metric for metric in metrics if _is(metric, 'KNNAccuracy')), {})
     defaults = inspect.signature(knn_predict).parameters
-    settings = {
-        key: knn.get(key, defaults[key].default)
-        for key in ('k', 'temperature')
-    }
+    settings = {key: knn.get(key, defaults[key].default) for key in ('k', 'temperature')}
     if dataset.get('gallery_per_class') is not None:
         settings['gallery_per_class'] = dataset['gallery_per_class']
     return settings
@@ -122,7 +135,7 @@ def _is(settings: dict, name: str) -> bool:
     return str(settings.get('type')).split('.')[-1] == name
 
 
-def scored_dataset(dataset: dict) -> Tuple[str, str]:
+def scored_dataset(dataset: dict) -> tuple[str, str]:
     """Name and split of the images that a val or test dataset scores.
 
     Of class folders the last two names of the path, of a GalleryAndQuery the queries,

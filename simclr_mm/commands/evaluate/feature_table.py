@@ -1,7 +1,8 @@
 """How good features are, beside those of an untrained encoder and raw pixels."""
+
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, Tuple, Union
 
 import numpy as np
 import torch
@@ -33,15 +34,17 @@ from .cache import cached_features
 from .evaluation_run import knn_settings, scored_dataset
 from .labelled import gallery_size
 
-Row = Dict[str, object]
+Row = dict[str, object]
 
 
-def feature_rows(cfg: Config,
-                 checkpoint: str,
-                 per_class: int = 5,
-                 draws: int = 20,
-                 sweep: bool = False,
-                 cache: Union[str, Path, None] = None) -> Tuple[List[Row], Labelled]:
+def feature_rows(
+    cfg: Config,
+    checkpoint: str,
+    per_class: int = 5,
+    draws: int = 20,
+    sweep: bool = False,
+    cache: str | Path | None = None,
+) -> tuple[list[Row], Labelled]:
     """Evaluate three sets of features by kNN and linear probes.
 
     Args:
@@ -70,11 +73,11 @@ def feature_rows(cfg: Config,
     in_gallery = np.arange(len(loader.dataset)) < gallery_size(loader.dataset)
 
     rows, queries = [], None
-    for name, model in ((PRETRAINED, pretrained), (UNTRAINED, untrained), (PIXELS,
-                                                                           None)):
+    for name, model in ((PRETRAINED, pretrained), (UNTRAINED, untrained), (PIXELS, None)):
         if model is None:
             features, labels = extract_features(
-                pretrained, loader, lambda images: images.flatten(1), description=name)
+                pretrained, loader, lambda images: images.flatten(1), description=name
+            )
         else:
             features, labels = cached_features(model, loader, cache, description=name)
         gallery = features[in_gallery], labels[in_gallery]
@@ -85,7 +88,8 @@ def feature_rows(cfg: Config,
                 features=name,
                 knn=_knn(gallery, queried, _knn_settings(cfg)),
                 linear=linear_probe(gallery, queried),
-                few_labels=few_label_probe(gallery, queried, per_class, draws))
+                few_labels=few_label_probe(gallery, queried, per_class, draws),
+            )
             if model is not None:
                 row['weights_sha256'] = weights_hash(model)
             if model is not None and sweep:
@@ -95,28 +99,32 @@ def feature_rows(cfg: Config,
     return rows, queries
 
 
-def print_rows(rows: List[Row], per_class: int = 5, draws: int = 20) -> None:
+def print_rows(rows: list[Row], per_class: int = 5, draws: int = 20) -> None:
     """Print the table of :func:`feature_rows`."""
     columns = dict(
         knn='kNN',
         linear='linear, all labels',
-        few_labels=f'linear, {per_class} labels a class (mean of {draws} draws)')
+        few_labels=f'linear, {per_class} labels a class (mean of {draws} draws)',
+    )
     if 'linear_swept' in rows[0]:
         columns['linear_swept'] = 'linear, all labels, chosen penalty'
     table = Table('features', *columns.values())
     for row in rows:
-        table.add_row(row['features'],
-                      *(f'{row[key]:.3f}' if key in row else '-' for key in columns))
+        table.add_row(
+            row['features'], *(f'{row[key]:.3f}' if key in row else '-' for key in columns)
+        )
     Console().print(table)
 
 
-def as_run(rows: List[Row],
-           cfg: Config,
-           config: str,
-           checkpoint: str,
-           seconds: float,
-           per_class: int = 5,
-           draws: int = 20) -> EvaluationRun:
+def as_run(
+    rows: list[Row],
+    cfg: Config,
+    config: str,
+    checkpoint: str,
+    seconds: float,
+    per_class: int = 5,
+    draws: int = 20,
+) -> EvaluationRun:
     """The rows of :func:`feature_rows` in the form of every evaluation.
 
     Args:
@@ -134,17 +142,27 @@ def as_run(rows: List[Row],
         protocols = {
             'knn': ('knn', _knn_settings(cfg)),
             'linear': ('linear', dict(penalty=1.0)),
-            'few_labels': (f'linear-{per_class}-labels',
-                           dict(per_class=per_class, draws=draws, penalty=1.0)),
+            'few_labels': (
+                f'linear-{per_class}-labels',
+                dict(per_class=per_class, draws=draws, penalty=1.0),
+            ),
             'linear_swept': ('linear-swept', dict(penalty=row.get('penalty'))),
         }
         for key, (protocol, settings) in protocols.items():
             if key in row:
                 results.append(
-                    Result('classification', dataset, split, row['features'], protocol,
-                           'top1', 100 * row[key], settings))
-    return EvaluationRun(config, checkpoint, rows[0]['weights_sha256'], 0, seconds,
-                         results)
+                    Result(
+                        'classification',
+                        dataset,
+                        split,
+                        row['features'],
+                        protocol,
+                        'top1',
+                        100 * row[key],
+                        settings,
+                    )
+                )
+    return EvaluationRun(config, checkpoint, rows[0]['weights_sha256'], 0, seconds, results)
 
 
 @contextmanager
@@ -158,13 +176,17 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _knn(gallery: Labelled, queries: Labelled, settings: Dict[str, float]) -> float:
+def _knn(gallery: Labelled, queries: Labelled, settings: dict[str, float]) -> float:
     """Accuracy with k and temperature of the config's KNNAccuracy."""
     predicted = knn_predict(
-        torch.from_numpy(queries[0]), *map(torch.from_numpy, gallery), settings['k'],
-        settings['temperature'], get_device())
+        torch.from_numpy(queries[0]),
+        *map(torch.from_numpy, gallery),
+        settings['k'],
+        settings['temperature'],
+        get_device(),
+    )
     return float((predicted.numpy() == queries[1]).mean())
 
 
-def _knn_settings(cfg: Config) -> Dict[str, float]:
+def _knn_settings(cfg: Config) -> dict[str, float]:
     return knn_settings(cfg.test_evaluator, cfg.test_dataloader.dataset)

@@ -2,8 +2,10 @@
 
 n images shown, C feature width, V views, d projection width.
 """
+
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,16 +37,15 @@ class LabelledFeatures(NamedTuple):
         name: Of the folder or of the config's file.
         total: Images that were there to draw from.
     """
+
     features: np.ndarray
     labels: np.ndarray
-    classes: List[str]
+    classes: list[str]
     name: str
     total: int
 
 
-def from_embedding(directory: Union[str, Path],
-                   most: int,
-                   seed: int = 0) -> LabelledFeatures:
+def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledFeatures:
     """Some rows of an embedded folder; the folder an image lies in is its class.
 
     Args:
@@ -58,14 +59,12 @@ def from_embedding(directory: Union[str, Path],
     readable = np.isfinite(features).all(axis=1)
     names = [Path(index.names[row]).parent.name or index.folder.name for row in rows]
     classes, labels = np.unique(np.array(names)[readable], return_inverse=True)
-    return LabelledFeatures(features[readable], labels, classes.tolist(),
-                            index.folder.name, len(index.features))
+    return LabelledFeatures(
+        features[readable], labels, classes.tolist(), index.folder.name, len(index.features)
+    )
 
 
-def from_config(cfg: Config,
-                model: BaseModel,
-                most: int,
-                seed: int = 0) -> LabelledFeatures:
+def from_config(cfg: Config, model: BaseModel, most: int, seed: int = 0) -> LabelledFeatures:
     """Embed some test images of a config, of a GalleryAndQuery the queries.
 
     Args:
@@ -81,17 +80,16 @@ def from_config(cfg: Config,
     chosen = Subset(dataset, _some(len(dataset), most, seed).tolist())
     loader = DataLoader(chosen, batch_size=64, collate_fn=default_collate)
     features, labels = extract_features(
-        model, loader, lambda images: pooled(model.extract_feat(images)), 'embedding')
+        model, loader, lambda images: pooled(model.extract_feat(images)), 'embedding'
+    )
     classes = dataset.metainfo.get('classes') or range(labels.max() + 1)
     name = Path(cfg.filename).stem if cfg.filename else 'the test data'
-    return LabelledFeatures(features, labels, [str(each) for each in classes], name,
-                            len(dataset))
+    return LabelledFeatures(features, labels, [str(each) for each in classes], name, len(dataset))
 
 
 def gallery_and_queries(
-        model: BaseModel,
-        loader: dict,
-        cache: Union[str, Path, None] = None) -> Tuple[Labelled, Labelled]:
+    model: BaseModel, loader: dict, cache: str | Path | None = None
+) -> tuple[Labelled, Labelled]:
     """Embed all images of a GalleryAndQuery.
 
     Args:
@@ -119,9 +117,11 @@ def gallery_size(dataset: Dataset) -> int:
         ValueError: The dataset is no GalleryAndQuery.
     """
     if not isinstance(dataset, GalleryAndQuery):
-        raise UserError(f'the test dataset is a {type(dataset).__name__}, without a '
-                         'gallery to learn from: take a pretraining config, whose '
-                         'test_dataloader.dataset is a simclr_mm.GalleryAndQuery')
+        raise UserError(
+            f'the test dataset is a {type(dataset).__name__}, without a '
+            'gallery to learn from: take a pretraining config, whose '
+            'test_dataloader.dataset is a simclr_mm.GalleryAndQuery'
+        )
     return len(dataset.rows)
 
 
@@ -132,10 +132,9 @@ def training_set(cfg: Config) -> Dataset:
 
 
 @torch.no_grad()
-def embed_views(model: BaseModel,
-                dataset: Dataset,
-                most: int,
-                seed: int = 0) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+def embed_views(
+    model: BaseModel, dataset: Dataset, most: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Embed the views that training makes of some images, in eval mode.
 
     Args:
@@ -152,22 +151,23 @@ def embed_views(model: BaseModel,
     """
     features, projections = [], []
     model.eval()
-    for inputs in _batches_of_views(model, dataset, _some(len(dataset), most, seed),
-                                    seed):
+    for inputs in _batches_of_views(model, dataset, _some(len(dataset), most, seed), seed):
         if inputs.ndim != 5:
-            raise UserError('train_dataloader.dataset.pipeline has no '
-                             'simclr_mm.TwoViews: take a pretraining config')
+            raise UserError(
+                'train_dataloader.dataset.pipeline has no '
+                'simclr_mm.TwoViews: take a pretraining config'
+            )
         embedded = model.extract_feat(inputs.flatten(0, 1))  # (n, V, ...) -> (nV, C)
         shape = (*inputs.shape[:2], -1)
         features.append(embedded.view(shape).cpu().numpy())  # (n, V, C)
         if getattr(model, 'neck', None) is not None:
             projections.append(model.neck(embedded).view(shape).cpu().numpy())
-    return (np.concatenate(features),
-            np.concatenate(projections) if projections else None)
+    return (np.concatenate(features), np.concatenate(projections) if projections else None)
 
 
-def _batches_of_views(model: BaseModel, dataset: Dataset, rows: np.ndarray,
-                      seed: int) -> Iterator[torch.Tensor]:
+def _batches_of_views(
+    model: BaseModel, dataset: Dataset, rows: np.ndarray, seed: int
+) -> Iterator[torch.Tensor]:
     sampler = [SampleIndex(row, seed) for row in rows.tolist()]
     loader = DataLoader(dataset, 64, sampler=sampler, collate_fn=collate)
     for batch in track(loader, 'embedding views', transient=True):

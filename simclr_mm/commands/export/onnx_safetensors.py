@@ -1,6 +1,7 @@
 """Backbones as ONNX and safetensors files, whatever their architecture."""
+
 import json
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,32 +36,32 @@ class PixelEncoder(nn.Module):
         return self.encoder.extract_feat(images)
 
 
-def onnx_bytes(source: Source, metadata: Dict[str, Any]) -> bytes:
+def onnx_bytes(source: Source, metadata: dict[str, Any]) -> bytes:
     """An ONNX model from uint8 RGB (n, 3, S, S) to features (n, C), any n.
 
     Every weight stays an initialiser under its name behind ``encoder.backbone.``.
     """
     import onnxscript.optimizer
+
     size = source.preprocessing.size
     program = torch.onnx.export(
         PixelEncoder(source).eval(),
-        (torch.zeros(2, 3, size, size, dtype=torch.uint8), ),
+        (torch.zeros(2, 3, size, size, dtype=torch.uint8),),
         input_names=['images'],
         output_names=['features'],
-        dynamic_shapes={'images': {
-            0: torch.export.Dim('n')
-        }},
+        dynamic_shapes={'images': {0: torch.export.Dim('n')}},
         dynamo=True,
         # Optimised, batch norm would be multiplied into the convolutions.
         optimize=False,
-        verbose=False)
+        verbose=False,
+    )
     onnxscript.optimizer.fold_constants(program.model, should_fold=_needs_no_weight)
     onnxscript.optimizer.remove_unused_nodes(program.model)
     program.model.metadata_props.update(_texts(metadata))
     return program.model_proto.SerializeToString()
 
 
-def _needs_no_weight(node: Any) -> Optional[bool]:
+def _needs_no_weight(node: Any) -> bool | None:
     """False to keep a node: folded, its weights would be stored transposed."""
     names = (value.name for value in node.inputs if value is not None)
     return False if any(name.startswith(_PREFIX) for name in names) else None
@@ -69,66 +70,76 @@ def _needs_no_weight(node: Any) -> Optional[bool]:
 def onnx_setup(source: Source, path: str) -> str:
     """Code that makes ``session`` and ``crop``."""
     pixels = source.preprocessing.torchvision(normalise=False)
-    return '\n'.join([
-        'import onnxruntime', 'from torchvision.transforms import v2',
-        f'session = onnxruntime.InferenceSession({path!r})', f'crop = {pixels}'
-    ])
+    return '\n'.join(
+        [
+            'import onnxruntime',
+            'from torchvision.transforms import v2',
+            f'session = onnxruntime.InferenceSession({path!r})',
+            f'crop = {pixels}',
+        ]
+    )
 
 
-def onnx_run(source: Source, namespace: Dict[str, Any],
-             pictures: List[np.ndarray]) -> Tensor:
+def onnx_run(source: Source, namespace: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
     """(n, C), all pictures at once, after the first one alone gave the same."""
     session, images = namespace['session'], source.cropped(pictures).numpy()
-    features, = session.run(None, {'images': images})
-    first, = session.run(None, {'images': images[:1]})
+    (features,) = session.run(None, {'images': images})
+    (first,) = session.run(None, {'images': images[:1]})
     if not np.allclose(first, features[:1], rtol=0, atol=1e-4 * np.abs(features).max()):
         raise UserError('a batch of 1 gives other features than a batch of 3')
     return torch.from_numpy(features)
 
 
-def onnx_weights(source: Source, namespace: Dict[str, Any]) -> Dict[str, Tensor]:
+def onnx_weights(source: Source, namespace: dict[str, Any]) -> dict[str, Tensor]:
     """The initialisers; a counter of batches has no place in a graph."""
     from onnx import load, numpy_helper
+
     initialisers = load(namespace['path']).graph.initializer
     return {
-        entry.name.removeprefix(_PREFIX):
-        torch.from_numpy(numpy_helper.to_array(entry).copy())
-        for entry in initialisers if entry.name.startswith(_PREFIX)
+        entry.name.removeprefix(_PREFIX): torch.from_numpy(numpy_helper.to_array(entry).copy())
+        for entry in initialisers
+        if entry.name.startswith(_PREFIX)
     }
 
 
-def safetensors_bytes(source: Source, metadata: Dict[str, Any]) -> bytes:
+def safetensors_bytes(source: Source, metadata: dict[str, Any]) -> bytes:
     """The backbone's tensors with the metadata as JSON texts."""
     from safetensors.torch import save
+
     return save(dict(source.state), _texts(metadata))
 
 
 def safetensors_setup(source: Source, path: str) -> str:
     """Code that makes ``backbone`` and ``preprocess``."""
-    return '\n'.join([
-        'import json, safetensors, torch', 'from mmpretrain.registry import MODELS',
-        'from torchvision.transforms import v2',
-        f'file = safetensors.safe_open({path!r}, "pt")',
-        'backbone = MODELS.build(json.loads(file.metadata()["backbone"]))',
-        'backbone.load_state_dict({key: file.get_tensor(key) for key in file.keys()})',
-        'backbone.eval()', f'preprocess = {source.preprocessing.torchvision()}'
-    ])
+    return '\n'.join(
+        [
+            'import json, safetensors, torch',
+            'from mmpretrain.registry import MODELS',
+            'from torchvision.transforms import v2',
+            f'file = safetensors.safe_open({path!r}, "pt")',
+            'backbone = MODELS.build(json.loads(file.metadata()["backbone"]))',
+            'backbone.load_state_dict({key: file.get_tensor(key) for key in file.keys()})',
+            'backbone.eval()',
+            f'preprocess = {source.preprocessing.torchvision()}',
+        ]
+    )
 
 
-def safetensors_run(source: Source, namespace: Dict[str, Any],
-                    pictures: List[np.ndarray]) -> Tensor:
+def safetensors_run(
+    source: Source, namespace: dict[str, Any], pictures: list[np.ndarray]
+) -> Tensor:
     """(n, C) of the backbone."""
     images = [namespace['preprocess'](Image.fromarray(rgb)) for rgb in pictures]
     with torch.no_grad():
         return pooled(namespace['backbone'](torch.stack(images)))
 
 
-def safetensors_weights(source: Source, namespace: Dict[str, Any]) -> Dict[str, Tensor]:
+def safetensors_weights(source: Source, namespace: dict[str, Any]) -> dict[str, Tensor]:
     """What the backbone holds."""
     return namespace['backbone'].state_dict()
 
 
-def _texts(metadata: Dict[str, Any]) -> Dict[str, str]:
+def _texts(metadata: dict[str, Any]) -> dict[str, str]:
     return {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in metadata.items()

@@ -4,7 +4,8 @@ mmdet and mmseg need not be installed to verify: they read ``init_cfg`` by MMEng
 loader, as mmpretrain does, and their ResNet has the keys of mmpretrain's. Every other
 backbone they take from mmpretrain itself, by its scope.
 """
-from typing import Any, Dict, List
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,17 +20,26 @@ from .source import Source
 
 # Arguments that the ResNet of mmdet and mmseg shares with mmpretrain's.
 _SHARED = {
-    'type', 'depth', 'stem_channels', 'base_channels', 'num_stages', 'strides',
-    'dilations', 'style', 'avg_down', 'norm_cfg', 'zero_init_residual'
+    'type',
+    'depth',
+    'stem_channels',
+    'base_channels',
+    'num_stages',
+    'strides',
+    'dilations',
+    'style',
+    'avg_down',
+    'norm_cfg',
+    'zero_init_residual',
 }
 
 
-def mmpretrain_tensors(source: Source) -> Dict[str, Tensor]:
+def mmpretrain_tensors(source: Source) -> dict[str, Tensor]:
     """The tensors as in every checkpoint of mmpretrain."""
     return {f'backbone.{key}': value for key, value in source.state.items()}
 
 
-def plain_tensors(source: Source) -> Dict[str, Tensor]:
+def plain_tensors(source: Source) -> dict[str, Tensor]:
     """The tensors of a bare backbone."""
     return dict(source.state)
 
@@ -39,34 +49,36 @@ def mmpretrain_setup(source: Source, path: str) -> str:
     backbone = dict(source.backbone)
     backbone['type'] = backbone['type'].removeprefix('mmpretrain.')
     neck = ', neck=dict(type="GlobalAveragePooling")' if _is_map(source) else ''
-    return '\n'.join([
-        'from mmengine.config import Config',
-        'from mmpretrain import FeatureExtractor, get_model',
-        f'backbone = {call(backbone)}', 'config = dict(',
-        f'    model=dict(type="ImageClassifier", backbone=backbone{neck}),',
-        f'    data_preprocessor=dict({source.preprocessing.openmmlab("to_rgb")}),',
-        '    test_dataloader=dict(dataset=dict(type="CustomDataset", pipeline=[',
-        *(f'        {call(step)},' for step in source.preprocessing.pipeline()),
-        '    ])))', f'model = get_model(Config(config), pretrained={path!r})',
-        '# In a config that trains on it, backbone gets', 'init_cfg = dict(\n'
-        f'    type="Pretrained", checkpoint={path!r}, prefix="backbone.")'
-    ])
+    return '\n'.join(
+        [
+            'from mmengine.config import Config',
+            'from mmpretrain import FeatureExtractor, get_model',
+            f'backbone = {call(backbone)}',
+            'config = dict(',
+            f'    model=dict(type="ImageClassifier", backbone=backbone{neck}),',
+            f'    data_preprocessor=dict({source.preprocessing.openmmlab("to_rgb")}),',
+            '    test_dataloader=dict(dataset=dict(type="CustomDataset", pipeline=[',
+            *(f'        {call(step)},' for step in source.preprocessing.pipeline()),
+            '    ])))',
+            f'model = get_model(Config(config), pretrained={path!r})',
+            '# In a config that trains on it, backbone gets',
+            f'init_cfg = dict(\n    type="Pretrained", checkpoint={path!r}, prefix="backbone.")',
+        ]
+    )
 
 
-def mmpretrain_run(source: Source, namespace: Dict[str, Any],
-                   pictures: List[np.ndarray]) -> Tensor:
+def mmpretrain_run(source: Source, namespace: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
     """(n, C) of the model, after the config was seen to give the same weights."""
     model, init_cfg = namespace['model'], namespace['init_cfg']
     again = _initialised(dict(namespace['backbone'], init_cfg=init_cfg)).state_dict()
-    if not all(
-            torch.equal(again[k], v) for k, v in model.backbone.state_dict().items()):
+    if not all(torch.equal(again[k], v) for k, v in model.backbone.state_dict().items()):
         raise UserError('init_cfg and get_model load different weights')
     batch = model.data_preprocessor(dict(inputs=_bgr(source, pictures)))
     with torch.no_grad():
         return pooled(model.extract_feat(batch['inputs']))
 
 
-def mmpretrain_weights(source: Source, namespace: Dict[str, Any]) -> Dict[str, Tensor]:
+def mmpretrain_weights(source: Source, namespace: dict[str, Any]) -> dict[str, Tensor]:
     """What the backbone holds."""
     return namespace['model'].backbone.state_dict()
 
@@ -82,15 +94,17 @@ def config_setup(source: Source, path: str) -> str:
         package = settings['type'].split('.')[0]
         lines.append(f'custom_imports = dict(imports=["{package}.models"])')
     settings['init_cfg'] = dict(type='Pretrained', checkpoint=path)
-    return '\n'.join([
-        *lines, 'model = dict(',
-        f'    data_preprocessor=dict({source.preprocessing.openmmlab("bgr_to_rgb")}),',
-        f'    backbone={call(settings)})'
-    ])
+    return '\n'.join(
+        [
+            *lines,
+            'model = dict(',
+            f'    data_preprocessor=dict({source.preprocessing.openmmlab("bgr_to_rgb")}),',
+            f'    backbone={call(settings)})',
+        ]
+    )
 
 
-def config_run(source: Source, namespace: Dict[str, Any],
-               pictures: List[np.ndarray]) -> Tensor:
+def config_run(source: Source, namespace: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
     """(n, C) of the backbone that the config describes."""
     settings = namespace['model']
     namespace['built'] = _initialised(settings['backbone'])
@@ -101,7 +115,7 @@ def config_run(source: Source, namespace: Dict[str, Any],
         return pooled(namespace['built'](images))
 
 
-def config_weights(source: Source, namespace: Dict[str, Any]) -> Dict[str, Tensor]:
+def config_weights(source: Source, namespace: dict[str, Any]) -> dict[str, Tensor]:
     """What the backbone holds."""
     return namespace['built'].state_dict()
 
@@ -114,7 +128,7 @@ def call(settings: Any) -> str:
     return repr(settings)
 
 
-def _initialised(settings: Dict[str, Any]) -> torch.nn.Module:
+def _initialised(settings: dict[str, Any]) -> torch.nn.Module:
     backbone = MMPRETRAIN_MODELS.build({'_scope_': 'mmpretrain', **settings})
     # What init_weights does with it, without a line for each tensor.
     initialize(backbone, backbone.init_cfg)
@@ -122,7 +136,7 @@ def _initialised(settings: Dict[str, Any]) -> torch.nn.Module:
     return backbone
 
 
-def _bgr(source: Source, pictures: List[np.ndarray]) -> Tensor:
+def _bgr(source: Source, pictures: list[np.ndarray]) -> Tensor:
     return source.cropped(pictures).flip(1)
 
 

@@ -1,9 +1,10 @@
 """The encoder that an export starts from, and what is known about it."""
+
 import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,31 +42,32 @@ class Source:
         preprocessing: How a picture becomes its input.
         left_out: What an export leaves behind.
     """
+
     name: str
     file: str
-    sha256: Optional[str]
+    sha256: str | None
     cfg: Config
-    checkpoint: Dict[str, Any]
-    backbone: Dict[str, Any]
-    state: Dict[str, Tensor]
+    checkpoint: dict[str, Any]
+    backbone: dict[str, Any]
+    state: dict[str, Tensor]
     model: SimCLR
     preprocessing: Preprocessing
-    left_out: Dict[str, str]
+    left_out: dict[str, str]
 
-    def pictures(self, count: int = 3) -> List[np.ndarray]:
+    def pictures(self, count: int = 3) -> list[np.ndarray]:
         """Random uint8 RGB pictures, as large as the resizing makes them."""
         side = self.preprocessing.resize
         noise = np.random.default_rng(0)
         return list(noise.integers(0, 256, (count, side, side, 3), np.uint8))
 
-    def cropped(self, pictures: List[np.ndarray]) -> Tensor:
+    def cropped(self, pictures: list[np.ndarray]) -> Tensor:
         """Pictures of that size as the encoder sees them: (n, 3, S, S), uint8 RGB."""
         start = round((self.preprocessing.resize - self.preprocessing.size) / 2)
         window = slice(start, start + self.preprocessing.size)
         pixels = torch.from_numpy(np.stack(pictures))[:, window, window]
         return pixels.permute(0, 3, 1, 2).contiguous()  # (n, S, S, 3) -> (n, 3, S, S)
 
-    def features(self, pictures: List[np.ndarray]) -> Tensor:
+    def features(self, pictures: list[np.ndarray]) -> Tensor:
         """(n, C) by this package's own way from a picture to a feature."""
         rows = [
             inference_model(self.model, np.ascontiguousarray(picture[..., ::-1]))
@@ -74,9 +76,7 @@ class Source:
         return torch.stack([torch.from_numpy(row['feature']) for row in rows])
 
 
-def read_source(checkpoint: str,
-                config: Optional[str] = None,
-                options: Optional[dict] = None) -> Source:
+def read_source(checkpoint: str, config: str | None = None, options: dict | None = None) -> Source:
     """Read the encoder of a checkpoint, strictly.
 
     Args:
@@ -95,14 +95,12 @@ def read_source(checkpoint: str,
     loaded, cfg, name = read_with_config(checkpoint, config)
     merge_cfg_options(cfg, options)
     if not cfg.get('model') or 'backbone' not in cfg.model:
-        raise CheckpointError(f'{checkpoint}: its config has no model.backbone; name '
-                              'another with --config')
+        raise CheckpointError(
+            f'{checkpoint}: its config has no model.backbone; name another with --config'
+        )
     trained = build_stored(cfg, checkpoint)
     preprocessing = Preprocessing.of(trained, checkpoint)
-    backbone = plain({
-        k: v
-        for k, v in cfg.model.backbone.items() if k not in _TRAINING
-    })
+    backbone = plain({k: v for k, v in cfg.model.backbone.items() if k not in _TRAINING})
     if '.' not in backbone['type']:
         backbone['type'] = f'mmpretrain.{backbone["type"]}'
     # A copy: tensors of a file may share one storage, which would be saved whole.
@@ -118,19 +116,18 @@ def read_source(checkpoint: str,
     return Source(
         name=name,
         file=path.name,
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest()
-        if path.is_file() else None,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None,
         cfg=cfg,
         checkpoint=loaded,
         backbone=backbone,
         state=state,
         model=model,
         preprocessing=preprocessing,
-        left_out=left_out(loaded, checkpoint))
+        left_out=left_out(loaded, checkpoint),
+    )
 
 
-def read_with_config(checkpoint: str,
-                     config: Optional[str]) -> Tuple[Dict[str, Any], Config, str]:
+def read_with_config(checkpoint: str, config: str | None) -> tuple[dict[str, Any], Config, str]:
     """A checkpoint, its config and the config's name.
 
     Raises:

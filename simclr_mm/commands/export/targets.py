@@ -1,8 +1,10 @@
 """The libraries that take an encoder, as a table."""
+
 import importlib.util
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,19 +34,20 @@ class Target:
         run: Gives features of pictures, from what that code defined.
         weights: Gives the weights as loaded there, under our names.
     """
+
     suffix: str
-    packages: Tuple[str, ...]
+    packages: tuple[str, ...]
     tolerance: float
-    write: Callable[[Source, Dict[str, Any]], bytes]
+    write: Callable[[Source, dict[str, Any]], bytes]
     setup: Callable[[Source, str], str]
     use: str
-    run: Callable[[Source, Dict[str, Any], List[np.ndarray]], Tensor]
-    weights: Callable[[Source, Dict[str, Any]], Dict[str, Tensor]]
+    run: Callable[[Source, dict[str, Any], list[np.ndarray]], Tensor]
+    weights: Callable[[Source, dict[str, Any]], dict[str, Tensor]]
 
 
-def _pth(tensors: Callable[[Source], Dict[str, Tensor]]) -> Callable:
+def _pth(tensors: Callable[[Source], dict[str, Tensor]]) -> Callable:
 
-    def write(source: Source, metadata: Dict[str, Any]) -> bytes:
+    def write(source: Source, metadata: dict[str, Any]) -> bytes:
         buffer = io.BytesIO()
         torch.save(dict(state_dict=tensors(source), meta=metadata), buffer)
         return buffer.getvalue()
@@ -53,41 +56,74 @@ def _pth(tensors: Callable[[Source], Dict[str, Tensor]]) -> Callable:
 
 
 _ONE = 'features = model(preprocess(picture)[None])  # (1, C)'
-_CONFIG = Target('.pth', (), 1e-5, _pth(openmmlab.plain_tensors),
-                 openmmlab.config_setup, '', openmmlab.config_run,
-                 openmmlab.config_weights)
+_CONFIG = Target(
+    '.pth',
+    (),
+    1e-5,
+    _pth(openmmlab.plain_tensors),
+    openmmlab.config_setup,
+    '',
+    openmmlab.config_run,
+    openmmlab.config_weights,
+)
 TARGETS = {
-    'torchvision':
-    Target('.pth', ('torchvision', ), 1e-5, _pth(resnets.torchvision_tensors),
-           resnets.torchvision_setup, _ONE, resnets.run, resnets.torchvision_weights),
-    'timm':
-    Target('.pth', ('timm', ), 1e-5, _pth(resnets.timm_tensors), resnets.timm_setup,
-           _ONE, resnets.run, resnets.timm_weights),
-    'mmpretrain':
-    Target(
-        '.pth', (), 1e-5, _pth(openmmlab.mmpretrain_tensors),
+    'torchvision': Target(
+        '.pth',
+        ('torchvision',),
+        1e-5,
+        _pth(resnets.torchvision_tensors),
+        resnets.torchvision_setup,
+        _ONE,
+        resnets.run,
+        resnets.torchvision_weights,
+    ),
+    'timm': Target(
+        '.pth',
+        ('timm',),
+        1e-5,
+        _pth(resnets.timm_tensors),
+        resnets.timm_setup,
+        _ONE,
+        resnets.run,
+        resnets.timm_weights,
+    ),
+    'mmpretrain': Target(
+        '.pth',
+        (),
+        1e-5,
+        _pth(openmmlab.mmpretrain_tensors),
         openmmlab.mmpretrain_setup,
         'features = FeatureExtractor(model)(bgr)[0]  # a path, or a uint8 BGR array',
-        openmmlab.mmpretrain_run, openmmlab.mmpretrain_weights),
-    'mmdet':
-    _CONFIG,
-    'mmseg':
-    _CONFIG,
+        openmmlab.mmpretrain_run,
+        openmmlab.mmpretrain_weights,
+    ),
+    'mmdet': _CONFIG,
+    'mmseg': _CONFIG,
     # Other kernels than PyTorch's.
-    'onnx':
-    Target('.onnx', ('onnx', 'onnxruntime', 'onnxscript'), 1e-4, files.onnx_bytes,
-           files.onnx_setup,
-           'features, = session.run(None, {"images": crop(picture)[None].numpy()})',
-           files.onnx_run, files.onnx_weights),
-    'safetensors':
-    Target('.safetensors', ('safetensors', ), 1e-5, files.safetensors_bytes,
-           files.safetensors_setup,
-           'features = backbone(preprocess(picture)[None])[-1]  # of the last stage',
-           files.safetensors_run, files.safetensors_weights)
+    'onnx': Target(
+        '.onnx',
+        ('onnx', 'onnxruntime', 'onnxscript'),
+        1e-4,
+        files.onnx_bytes,
+        files.onnx_setup,
+        'features, = session.run(None, {"images": crop(picture)[None].numpy()})',
+        files.onnx_run,
+        files.onnx_weights,
+    ),
+    'safetensors': Target(
+        '.safetensors',
+        ('safetensors',),
+        1e-5,
+        files.safetensors_bytes,
+        files.safetensors_setup,
+        'features = backbone(preprocess(picture)[None])[-1]  # of the last stage',
+        files.safetensors_run,
+        files.safetensors_weights,
+    ),
 }
 
 
-def require(packages: Tuple[str, ...], reason: str) -> None:
+def require(packages: tuple[str, ...], reason: str) -> None:
     """Stop where a package is missing.
 
     Raises:
@@ -95,5 +131,4 @@ def require(packages: Tuple[str, ...], reason: str) -> None:
     """
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f'{reason} needs {", ".join(missing)}: '
-                         f'pip install {" ".join(missing)}')
+        raise UserError(f'{reason} needs {", ".join(missing)}: pip install {" ".join(missing)}')

@@ -1,5 +1,6 @@
 """ResNets as torchvision and timm have them."""
-from typing import Any, Dict, List
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,24 +17,25 @@ _DEPTHS = {
     (False, (3, 4, 6, 3)): 34,
     (True, (3, 4, 6, 3)): 50,
     (True, (3, 4, 23, 3)): 101,
-    (True, (3, 8, 36, 3)): 152
+    (True, (3, 8, 36, 3)): 152,
 }
 _TYPES = ('ResNet', 'ResNet_CIFAR', 'ResNeXt', 'ResNetV1c', 'ResNetV1d')
 # What their constructors fix and no tensor tells.
 _FIXED = dict(style='pytorch', strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1))
 
 
-def torchvision_tensors(source: Source) -> Dict[str, Tensor]:
+def torchvision_tensors(source: Source) -> dict[str, Tensor]:
     """The tensors under torchvision's names, which are ours."""
     shape = _shape(source, 'torchvision')
     if shape.deep_stem or shape.avg_down:
         raise CheckpointError(
             f'{source.file}: torchvision has no ResNet with a stem of three '
-            'convolutions or an average pool in its shortcuts; export it to timm')
+            'convolutions or an average pool in its shortcuts; export it to timm'
+        )
     return dict(source.state)
 
 
-def timm_tensors(source: Source) -> Dict[str, Tensor]:
+def timm_tensors(source: Source) -> dict[str, Tensor]:
     """The tensors under timm's names."""
     _shape(source, 'timm')
     return renamed(source.state, timm_keys(source.state))
@@ -42,12 +44,12 @@ def timm_tensors(source: Source) -> Dict[str, Tensor]:
 def torchvision_setup(source: Source, path: str) -> str:
     """Code that makes ``model`` and ``preprocess``."""
     shape = _shape(source, 'torchvision')
-    options = _options(
-        groups=(shape.groups, 1), width_per_group=(shape.group_width, 64))
+    options = _options(groups=(shape.groups, 1), width_per_group=(shape.group_width, 64))
     lines = [
-        'import torch, torchvision', 'from torchvision.transforms import v2',
+        'import torch, torchvision',
+        'from torchvision.transforms import v2',
         f'model = torchvision.models.resnet{_depth(shape)}({", ".join(options)})',
-        'model.fc = torch.nn.Identity()'
+        'model.fc = torch.nn.Identity()',
     ]
     stem = _stem(source, shape)
     if (shape.stem, shape.planes) != (64, 64):  # widths that the constructor fixes
@@ -60,12 +62,17 @@ def torchvision_setup(source: Source, path: str) -> str:
             f'        torchvision.models.resnet.{block}, {shape.planes} * 2**stage,'
             ' blocks,\n'
             '        stride=2 if stage else 1)\n'
-            "    setattr(model, f'layer{stage + 1}', layer)"
+            "    setattr(model, f'layer{stage + 1}', layer)",
         ]
-    return '\n'.join([
-        *lines, *stem, f'model.load_state_dict(torch.load({path!r})["state_dict"])',
-        'model.eval()', f'preprocess = {source.preprocessing.torchvision()}'
-    ])
+    return '\n'.join(
+        [
+            *lines,
+            *stem,
+            f'model.load_state_dict(torch.load({path!r})["state_dict"])',
+            'model.eval()',
+            f'preprocess = {source.preprocessing.torchvision()}',
+        ]
+    )
 
 
 def timm_setup(source: Source, path: str) -> str:
@@ -79,32 +86,36 @@ def timm_setup(source: Source, path: str) -> str:
         channels=(widths, (64, 128, 256, 512)),
         avg_down=(shape.avg_down, False),
         stem_type=('deep' if deep else '', ''),
-        stem_width=(shape.stem // 2 if deep else 64, 64))
+        stem_width=(shape.stem // 2 if deep else 64, 64),
+    )
     settings = ', '.join(f'{k}={v!r}' for k, v in source.preprocessing.timm().items())
-    return '\n'.join([
-        'import timm, torch', f'model = timm.create_model("resnet{_depth(shape)}", '
-        f'{", ".join(["num_classes=0", *options])},\n'
-        f'    pretrained_cfg_overlay=dict({settings}))', *_stem(source, shape),
-        f'timm.models.load_checkpoint(model, {path!r})', 'model.eval()',
-        'preprocess = timm.data.create_transform('
-        '**timm.data.resolve_model_data_config(model))'
-    ])
+    return '\n'.join(
+        [
+            'import timm, torch',
+            f'model = timm.create_model("resnet{_depth(shape)}", '
+            f'{", ".join(["num_classes=0", *options])},\n'
+            f'    pretrained_cfg_overlay=dict({settings}))',
+            *_stem(source, shape),
+            f'timm.models.load_checkpoint(model, {path!r})',
+            'model.eval()',
+            'preprocess = timm.data.create_transform(**timm.data.resolve_model_data_config(model))',
+        ]
+    )
 
 
-def run(source: Source, namespace: Dict[str, Any],
-        pictures: List[np.ndarray]) -> Tensor:
+def run(source: Source, namespace: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
     """(n, C) of the model that the code made."""
     images = [namespace['preprocess'](Image.fromarray(rgb)) for rgb in pictures]
     with torch.no_grad():
         return namespace['model'](torch.stack(images))
 
 
-def torchvision_weights(source: Source, namespace: Dict[str, Any]) -> Dict[str, Tensor]:
+def torchvision_weights(source: Source, namespace: dict[str, Any]) -> dict[str, Tensor]:
     """What the model holds, under our names."""
     return namespace['model'].state_dict()
 
 
-def timm_weights(source: Source, namespace: Dict[str, Any]) -> Dict[str, Tensor]:
+def timm_weights(source: Source, namespace: dict[str, Any]) -> dict[str, Tensor]:
     """What the model holds, under our names."""
     ours = {theirs: key for key, theirs in timm_keys(source.state).items()}
     return renamed(namespace['model'].state_dict(), ours)
@@ -114,7 +125,8 @@ def _shape(source: Source, target: str) -> ResNetShape:
     settings = source.backbone
     name = settings['type'].split('.')[-1]
     differing = [
-        key for key, value in _FIXED.items()
+        key
+        for key, value in _FIXED.items()
         if key in settings and type(value)(settings[key]) != value
     ]
     if name not in _TYPES or differing:
@@ -122,7 +134,8 @@ def _shape(source: Source, target: str) -> ResNetShape:
         raise CheckpointError(
             f'{source.file}: {target} has no place for this backbone ({reason}), only '
             f'for {", ".join(_TYPES)} with the usual strides; export it to mmpretrain, '
-            'onnx or safetensors')
+            'onnx or safetensors'
+        )
     return resnet_shape(source.state, source.file)
 
 
@@ -130,22 +143,21 @@ def _depth(shape: ResNetShape) -> int:
     return _DEPTHS[shape.bottleneck, shape.blocks]
 
 
-def _options(**values: tuple) -> List[str]:
+def _options(**values: tuple) -> list[str]:
     """Arguments that differ from their default, given as (value, default)."""
-    return [
-        f'{key}={value!r}' for key, (value, default) in values.items()
-        if value != default
-    ]
+    return [f'{key}={value!r}' for key, (value, default) in values.items() if value != default]
 
 
-def _stem(source: Source, shape: ResNetShape) -> List[str]:
+def _stem(source: Source, shape: ResNetShape) -> list[str]:
     """Code for a stem of one convolution that the constructor does not make."""
     lines = []
     if not shape.deep_stem and (shape.stem, shape.stem_kernel) != (64, 7):
         stride = '' if shape.stem_kernel == 3 else ', stride=2'
-        lines.append(f'model.conv1 = torch.nn.Conv2d(3, {shape.stem}, '
-                     f'{shape.stem_kernel}{stride}, padding={shape.stem_kernel // 2}, '
-                     'bias=False)')
+        lines.append(
+            f'model.conv1 = torch.nn.Conv2d(3, {shape.stem}, '
+            f'{shape.stem_kernel}{stride}, padding={shape.stem_kernel // 2}, '
+            'bias=False)'
+        )
     if source.backbone['type'].endswith('ResNet_CIFAR'):
         lines.append('model.maxpool = torch.nn.Identity()')
     return lines

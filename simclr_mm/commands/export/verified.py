@@ -1,7 +1,8 @@
 """Export an encoder for another library, and prove it there before the file exists."""
+
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,20 +30,22 @@ class Proof:
         identical: Tensors that are the same bit by bit.
         absent: Tensors that the format has no place for: counters of batches.
     """
+
     difference: float
     tolerance: float
     identical: int
     absent: int
 
     def __str__(self) -> str:
-        counters = f', {self.absent} counters of batches have no place' * (
-            self.absent > 0)
-        return (f'features differ by at most {self.difference:.1e} of the largest '
-                f'(tolerance {self.tolerance:.0e}), {self.identical} tensors are '
-                f'bit-identical{counters}')
+        counters = f', {self.absent} counters of batches have no place' * (self.absent > 0)
+        return (
+            f'features differ by at most {self.difference:.1e} of the largest '
+            f'(tolerance {self.tolerance:.0e}), {self.identical} tensors are '
+            f'bit-identical{counters}'
+        )
 
 
-def export(source: Source, target: str, path: Path) -> Tuple[str, Proof]:
+def export(source: Source, target: str, path: Path) -> tuple[str, Proof]:
     """Write an encoder for another library.
 
     The code that loads it is run on the file before the file gets its name.
@@ -86,7 +89,7 @@ def verify(source: Source, target: str, path: str) -> Proof:
             more than the tolerance.
     """
     entry, pictures = TARGETS[target], source.pictures()
-    namespace: Dict[str, Any] = dict(path=path)
+    namespace: dict[str, Any] = dict(path=path)
     try:
         exec(entry.setup(source, path), namespace)  # the code that is printed
         found = entry.run(source, namespace, pictures)
@@ -95,16 +98,20 @@ def verify(source: Source, target: str, path: str) -> Proof:
         exec(entry.use, namespace)
         weights = entry.weights(source, namespace)
     except Exception as error:  # whatever another library says
-        raise CheckpointError(f'{target} does not take the export of {source.file} '
-                              f'({type(error).__name__}: {error})') from error
+        raise CheckpointError(
+            f'{target} does not take the export of {source.file} ({type(error).__name__}: {error})'
+        ) from error
     absent = [key for key in source.state if key not in weights]
     differing = [
-        key for key, value in source.state.items()
+        key
+        for key, value in source.state.items()
         if key in weights and not torch.equal(weights[key], value)
     ] + [key for key in absent if not key.endswith(_COUNTER)]
     if differing:
-        raise CheckpointError(f'the export of {source.file} to {target} failed: '
-                              f'{len(differing)} weights differ, {differing[0]} first')
+        raise CheckpointError(
+            f'the export of {source.file} to {target} failed: '
+            f'{len(differing)} weights differ, {differing[0]} first'
+        )
     expected = source.features(pictures)
     if entry.use:
         found = torch.cat([found, _row(namespace['features'])])
@@ -113,9 +120,9 @@ def verify(source: Source, target: str, path: str) -> Proof:
     if not difference <= entry.tolerance:
         raise CheckpointError(
             f'the export of {source.file} to {target} failed: features differ by '
-            f'{difference:.1e} of the largest, tolerance {entry.tolerance:.0e}')
-    return Proof(difference, entry.tolerance,
-                 len(source.state) - len(absent), len(absent))
+            f'{difference:.1e} of the largest, tolerance {entry.tolerance:.0e}'
+        )
+    return Proof(difference, entry.tolerance, len(source.state) - len(absent), len(absent))
 
 
 def _row(features: Any) -> Tensor:
@@ -125,7 +132,7 @@ def _row(features: Any) -> Tensor:
     return pooled(torch.as_tensor(features).detach()).reshape(1, -1)
 
 
-def metadata_of(source: Source, target: str) -> Dict[str, Any]:
+def metadata_of(source: Source, target: str) -> dict[str, Any]:
     """What travels inside the file, plain data only."""
     return dict(
         preprocessing=source.preprocessing.record(),
@@ -133,4 +140,5 @@ def metadata_of(source: Source, target: str) -> Dict[str, Any]:
         target=target,
         config=source.name,
         source=source.file,
-        simclr_mm_version=__version__)
+        simclr_mm_version=__version__,
+    )

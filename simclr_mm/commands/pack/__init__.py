@@ -1,4 +1,5 @@
 """A folder of images in a few large files."""
+
 from .command import main
 
 __all__ = ['main']

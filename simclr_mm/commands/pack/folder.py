@@ -1,12 +1,13 @@
 """Pack a folder of images into a few large files."""
+
 import json
 import multiprocessing
 import shutil
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 import cv2
 from filelock import FileLock, Timeout
@@ -22,13 +23,15 @@ from .plan import PackPlan, PackSettings, open_work, plan_pack
 from .writers import WRITERS, PackedImage
 
 
-def pack_folder(folder: str,
-                out: str,
-                settings: PackSettings,
-                classes_file: Optional[str] = None,
-                labelled: bool = True,
-                processes: int = 1,
-                restart: bool = False) -> dict:
+def pack_folder(
+    folder: str,
+    out: str,
+    settings: PackSettings,
+    classes_file: str | None = None,
+    labelled: bool = True,
+    processes: int = 1,
+    restart: bool = False,
+) -> dict:
     """Write the shards of a folder that are not there yet.
 
     Which image lies in which shard depends on the folder and the settings alone, and a
@@ -64,12 +67,13 @@ def pack_folder(folder: str,
             index = _finish(plan, writer, Path(out), states, record)
             shutil.rmtree(work)
     except Timeout as error:
-        raise UserError(f'{out}: another process is packing there. Wait for it, or '
-                         'name a new folder.') from error
+        raise UserError(
+            f'{out}: another process is packing there. Wait for it, or name a new folder.'
+        ) from error
     return index
 
 
-def encode(path: str, short_side: Optional[int], quality: int) -> Tuple[bytes, str]:
+def encode(path: str, short_side: int | None, quality: int) -> tuple[bytes, str]:
     """Read an image for a pack.
 
     Args:
@@ -108,7 +112,7 @@ def _check(settings: PackSettings, processes: int) -> None:
             raise UserError(f'{flag} {value}: give a number from 1 to {high}.')
 
 
-def _encode_one(task: Tuple[int, str], **options):
+def _encode_one(task: tuple[int, str], **options):
     """What goes through the pipe of a process: row, and content or reason."""
     row, path = task
     try:
@@ -117,14 +121,12 @@ def _encode_one(task: Tuple[int, str], **options):
         return row, None, str(error)
 
 
-def _write_shards(plan: PackPlan, writer, out: Path, work: Path,
-                  processes: int) -> List[dict]:
+def _write_shards(plan: PackPlan, writer, out: Path, work: Path, processes: int) -> list[dict]:
     """Write the missing shards; what is known of each."""
     shards = plan.shards(writer.shuffled)
     settings = plan.settings
     one = partial(_encode_one, short_side=settings.short_side, quality=settings.quality)
-    columns = (TextColumn('packing'), BarColumn(), MofNCompleteColumn(),
-               TimeRemainingColumn())
+    columns = (TextColumn('packing'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     states = []
     with _mapping(processes) as mapping, Progress(*columns) as progress:
         task = progress.add_task('', total=len(plan.paths))
@@ -132,14 +134,14 @@ def _write_shards(plan: PackPlan, writer, out: Path, work: Path,
             file = work / f'{number:05d}.json'
             if not file.is_file():
                 tasks = [(row, str(plan.root / plan.paths[row])) for row in rows]
-                unreadable: Dict[int, str] = {}
+                unreadable: dict[int, str] = {}
                 results = _followed(mapping(one, tasks), progress, task)
                 path = out / f'shard-{number:05d}{writer.suffix}'
                 writer.write(path, _readable(plan, results, unreadable))
                 state = dict(name=path.name, unreadable=unreadable)
                 with atomic_file(file) as handle:
                     handle.write(json.dumps(state).encode())
-            progress.update(task, completed=sum(map(len, shards[:number + 1])))
+            progress.update(task, completed=sum(map(len, shards[: number + 1])))
             state = json.loads(file.read_text())
             states.append(dict(state, images=len(rows) - len(state['unreadable'])))
     return states
@@ -152,8 +154,9 @@ def _mapping(processes: int) -> Iterator[Callable]:
         yield map
         return
     # OpenCV's threads do not survive a fork, and the processes are enough.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context('fork'),
-                             cv2.setNumThreads, (0, )) as pool:
+    with ProcessPoolExecutor(
+        processes, multiprocessing.get_context('fork'), cv2.setNumThreads, (0,)
+    ) as pool:
         yield partial(pool.map, chunksize=4)
 
 
@@ -163,8 +166,9 @@ def _followed(results: Iterator, progress: Progress, task) -> Iterator:
         progress.advance(task)
 
 
-def _readable(plan: PackPlan, results: Iterator,
-              unreadable: Dict[int, str]) -> Iterator[PackedImage]:
+def _readable(
+    plan: PackPlan, results: Iterator, unreadable: dict[int, str]
+) -> Iterator[PackedImage]:
     """Pass readable images on, remember the reasons of the others."""
     for row, encoded, reason in results:
         if encoded is None:
@@ -174,19 +178,18 @@ def _readable(plan: PackPlan, results: Iterator,
         yield PackedImage(row, plan.paths[row], label, *encoded)
 
 
-def _finish(plan: PackPlan, writer, out: Path, states: List[dict],
-            record: dict) -> dict:
+def _finish(plan: PackPlan, writer, out: Path, states: list[dict], record: dict) -> dict:
     """Write the index of whole shards."""
     unreadable = {
-        int(row): reason
-        for state in states
-        for row, reason in state['unreadable'].items()
+        int(row): reason for state in states for row, reason in state['unreadable'].items()
     }
-    images = [(path, None if plan.labels is None else plan.labels[row])
-              for row, path in enumerate(plan.paths) if row not in unreadable]
+    images = [
+        (path, None if plan.labels is None else plan.labels[row])
+        for row, path in enumerate(plan.paths)
+        if row not in unreadable
+    ]
     if not images:
-        raise UserError(f'no image of {plan.root} can be read; the first: '
-                         f'{unreadable[0]}')
+        raise UserError(f'no image of {plan.root} can be read; the first: {unreadable[0]}')
     with atomic_file(out / UNREADABLE) as file:
         for row, reason in sorted(unreadable.items()):
             line = json.dumps(dict(path=plan.paths[row], reason=reason))
@@ -206,7 +209,8 @@ def _finish(plan: PackPlan, writer, out: Path, states: List[dict],
             dict(name=path.name, images=state['images'], bytes=path.stat().st_size)
             for path, state in zip(files, states)
         ],
-        plan=record)
+        plan=record,
+    )
     with atomic_file(out / INDEX) as file:
         file.write(json.dumps(index, indent=1).encode())
     return index

@@ -1,11 +1,11 @@
 """Which image goes into which shard, fixed before the first is written."""
+
 import hashlib
 import json
 import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import List, Optional
 
 import numpy as np
 
@@ -17,8 +17,17 @@ from simclr_mm.files.atomic import PARTIAL, atomic_file
 
 PLAN = 'plan.json'
 # Globs of all that tools/pack.py writes, in any format.
-_WRITTEN = (WORK, INDEX, TAR_INDEX, LIST, UNREADABLE, 'shard-[0-9]*', 'data.mdb',
-            'lock.mdb', PARTIAL)
+_WRITTEN = (
+    WORK,
+    INDEX,
+    TAR_INDEX,
+    LIST,
+    UNREADABLE,
+    'shard-[0-9]*',
+    'data.mdb',
+    'lock.mdb',
+    PARTIAL,
+)
 
 
 @dataclass(frozen=True)
@@ -32,8 +41,9 @@ class PackSettings:
         quality: JPEG quality of reduced images, 1 to 100.
         shard_images: Images in a shard.
     """
+
     format: str
-    short_side: Optional[int] = None
+    short_side: int | None = None
     quality: int = 90
     shard_images: int = 2000
 
@@ -49,13 +59,14 @@ class PackPlan:
         classes: Their names, or None.
         settings: As the user gave them.
     """
+
     root: Path
-    paths: List[str]
-    labels: Optional[List[int]]
-    classes: Optional[List[str]]
+    paths: list[str]
+    labels: list[int] | None
+    classes: list[str] | None
     settings: PackSettings
 
-    def shards(self, shuffled: bool) -> List[List[int]]:
+    def shards(self, shuffled: bool) -> list[list[int]]:
         """Rows of each shard, sorted; dealt at random, always the same, or in order."""
         rows = np.arange(len(self.paths))
         if shuffled:
@@ -68,17 +79,20 @@ class PackPlan:
         digest = hashlib.sha256()
         for path in self.paths:
             stat = (self.root / path).stat()
-            digest.update(f'{path}\n{stat.st_size} {stat.st_mtime_ns}\n'.encode(
-                errors='surrogateescape'))
+            digest.update(
+                f'{path}\n{stat.st_size} {stat.st_mtime_ns}\n'.encode(errors='surrogateescape')
+            )
         return dict(
             settings=asdict(self.settings),
             classes=self.classes,
             labels=self.labels is not None,
-            files=digest.hexdigest())
+            files=digest.hexdigest(),
+        )
 
 
-def plan_pack(folder: str, settings: PackSettings, classes_file: Optional[str],
-              labelled: bool) -> PackPlan:
+def plan_pack(
+    folder: str, settings: PackSettings, classes_file: str | None, labelled: bool
+) -> PackPlan:
     """List a folder and find its classes.
 
     Args:
@@ -99,8 +113,9 @@ def plan_pack(folder: str, settings: PackSettings, classes_file: Optional[str],
     folders = [path.split(os.sep)[0] if os.sep in path else None for path in paths]
     if not labelled or None in folders:
         if classes_file is not None:
-            raise UserError(f'--classes {classes_file}: there are images outside of '
-                             f'class folders in {folder}.')
+            raise UserError(
+                f'--classes {classes_file}: there are images outside of class folders in {folder}.'
+            )
         return plan
     plan.classes = sorted(set(folders))
     if classes_file is not None:
@@ -108,8 +123,10 @@ def plan_pack(folder: str, settings: PackSettings, classes_file: Optional[str],
         plan.classes = [name.strip() for name in plan.classes if name.strip()]
         unknown = sorted(set(folders) - set(plan.classes))
         if unknown:
-            raise UserError(f'--classes {classes_file} does not name '
-                             f'{", ".join(unknown[:10])}, folders of {folder}.')
+            raise UserError(
+                f'--classes {classes_file} does not name '
+                f'{", ".join(unknown[:10])}, folders of {folder}.'
+            )
     label_of = {name: label for label, name in enumerate(plan.classes)}
     plan.labels = [label_of[name] for name in folders]
     return plan
@@ -143,7 +160,8 @@ def open_work(out: Path, record: dict, restart: bool) -> Path:
             raise UserError(
                 f'{out} holds a pack of other {" and ".join(different)}: '
                 f'{_difference(before, record)}name a new folder, or replace it with '
-                '--restart.')
+                '--restart.'
+            )
         return work
     others = [path for path in out.iterdir() if path != work] if out.is_dir() else []
     if others:
@@ -158,8 +176,10 @@ def _remove_pack(out: Path) -> None:
     """Remove a pack, if nothing else has come to lie beside it."""
     others = [path.name for path in out.iterdir() if not any(map(path.match, _WRITTEN))]
     if others:
-        raise UserError(f'--restart: {out} holds {", ".join(sorted(others)[:5])} '
-                         'beside the pack: move it away, or name a new folder.')
+        raise UserError(
+            f'--restart: {out} holds {", ".join(sorted(others)[:5])} '
+            'beside the pack: move it away, or name a new folder.'
+        )
     (out / INDEX).unlink(missing_ok=True)  # first: where it is, a pack is whole
     shutil.rmtree(out)
 

@@ -1,9 +1,10 @@
 """One shard of a pack as a file: tar, Parquet or a part of an LMDB database."""
+
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, List, Optional
 from urllib.parse import quote
 
 from simclr_mm.datasets.lmdb_images import LIST
@@ -15,7 +16,7 @@ from simclr_mm.files.atomic import atomic_file
 
 _KEY_BYTES = 511  # LMDB's longest key
 _GROUP_IMAGES = 100  # of a Parquet row group: some MB, which streams read at a time
-_PRINTABLE = ''.join(map(chr, range(0x20, 0x7f))).replace('%', '')
+_PRINTABLE = ''.join(map(chr, range(0x20, 0x7F))).replace('%', '')
 
 
 @dataclass
@@ -29,9 +30,10 @@ class PackedImage:
         content: The encoded image.
         extension: Of its format, without a dot.
     """
+
     row: int
     path: str
-    label: Optional[int]
+    label: int | None
     content: bytes
     extension: str
 
@@ -48,10 +50,11 @@ class TarWriter:
         out: Folder of the pack.
         classes: Names of the classes, or None.
     """
+
     suffix = '.tar'
     shuffled = True  # images that are read together should not be of one class
 
-    def __init__(self, out: Path, classes: Optional[List[str]]) -> None:
+    def __init__(self, out: Path, classes: list[str] | None) -> None:
         self.out = out
         self.classes = classes
         self.webdataset = optional_package('webdataset', 'webdataset', '--format tar')
@@ -73,7 +76,7 @@ class TarWriter:
         sample['json'] = json.dumps(about).encode()
         return sample
 
-    def finish(self, paths: List[Path], images: List[tuple]) -> None:
+    def finish(self, paths: list[Path], images: list[tuple]) -> None:
         """Write what is read before the first image."""
         index_tars(paths, len(paths)).sorted_by_name().write(self.out / TAR_INDEX)
 
@@ -85,10 +88,11 @@ class ParquetWriter:
         out: Folder of the pack.
         classes: Names of the classes, or None.
     """
+
     suffix = '.parquet'
     shuffled = False
 
-    def __init__(self, out: Path, classes: Optional[List[str]]) -> None:
+    def __init__(self, out: Path, classes: list[str] | None) -> None:
         self.arrow = optional_package('pyarrow', 'parquet', '--format parquet')
         optional_package('pyarrow.parquet', 'parquet', '--format parquet')
         datasets = optional_package('datasets', 'parquet', '--format parquet')
@@ -112,7 +116,7 @@ class ParquetWriter:
             table = self.arrow.Table.from_pydict(columns, schema=schema)
             self.arrow.parquet.write_table(table, file, row_group_size=_GROUP_IMAGES)
 
-    def finish(self, paths: List[Path], images: List[tuple]) -> None:
+    def finish(self, paths: list[Path], images: list[tuple]) -> None:
         """Nothing: a Parquet file says what is in it."""
 
 
@@ -123,10 +127,11 @@ class LMDBWriter:
         out: Folder of the pack.
         classes: Unused: ``index.json`` has them.
     """
+
     suffix = ''
     shuffled = False
 
-    def __init__(self, out: Path, classes: Optional[List[str]]) -> None:
+    def __init__(self, out: Path, classes: list[str] | None) -> None:
         self.out = out
         self.lmdb = optional_package('lmdb', 'lmdb', '--format lmdb')
 
@@ -135,8 +140,10 @@ class LMDBWriter:
         entries = [(lmdb_key(image.path).encode(), image.content) for image in images]
         for key, _ in entries:
             if len(key) > _KEY_BYTES:
-                raise UserError(f'{key.decode()}: LMDB takes names of {_KEY_BYTES} '
-                                 'bytes at most: rename it, or use another format.')
+                raise UserError(
+                    f'{key.decode()}: LMDB takes names of {_KEY_BYTES} '
+                    'bytes at most: rename it, or use another format.'
+                )
         # Pages of 4 KiB, an image in whole pages, as much again for the tree.
         needed = sum(len(content) + 8192 for _, content in entries) * 2 + (1 << 20)
         database = self.out / 'data.mdb'
@@ -146,12 +153,9 @@ class LMDBWriter:
                 for key, content in entries:
                     transaction.put(key, content)
 
-    def finish(self, paths: List[Path], images: List[tuple]) -> None:
+    def finish(self, paths: list[Path], images: list[tuple]) -> None:
         """Write the list of keys and labels, in the order of the files."""
-        lines = [
-            lmdb_key(path) + ('' if label is None else f' {label}')
-            for path, label in images
-        ]
+        lines = [lmdb_key(path) + ('' if label is None else f' {label}') for path, label in images]
         with atomic_file(self.out / LIST) as file:
             file.write('\n'.join(lines).encode() + b'\n')
 

@@ -1,10 +1,11 @@
 """Make a file to publish out of a training's checkpoint."""
+
 import hashlib
 import io
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -41,6 +42,7 @@ class Published:
         rows: Results, in the form of a model index.
         left_out: Keys of the training's checkpoint that are gone.
     """
+
     name: str
     trained_as: str
     path: Path
@@ -48,14 +50,13 @@ class Published:
     model: BaseModel
     cfg: Config
     preprocessing: Preprocessing
-    rows: List[Dict[str, Any]]
-    left_out: List[str]
+    rows: list[dict[str, Any]]
+    left_out: list[str]
 
 
-def publish(checkpoint: str,
-            folder: Path,
-            config: Optional[str] = None,
-            name: Optional[str] = None) -> Published:
+def publish(
+    checkpoint: str, folder: Path, config: str | None = None, name: str | None = None
+) -> Published:
     """Write ``{name}_{date}-{SHA-256[:8]}.pth`` and its model card.
 
     The file holds the weights and, in ``meta``, the config, the preprocessing and how
@@ -86,7 +87,8 @@ def publish(checkpoint: str,
         cfg=cfg.pretty_text,
         experiment_name=name,
         preprocessing=preprocessing.record(),
-        simclr_mm_version=__version__)
+        simclr_mm_version=__version__,
+    )
     trained = model_state(loaded, checkpoint)
     state = {k: v.clone() for k, v in trained.items() if not k.startswith(PROBE)}
     buffer = io.BytesIO()
@@ -102,5 +104,4 @@ def publish(checkpoint: str,
     card.write_text(published_card(name, path, loaded, cfg, preprocessing, rows))
     left_out = [key for key in loaded if key not in ('meta', 'state_dict')]
     left_out += [key for key in trained if key not in state]
-    return Published(name, trained_as, path, card, model, cfg, preprocessing, rows,
-                     left_out)
+    return Published(name, trained_as, path, card, model, cfg, preprocessing, rows, left_out)

@@ -3,9 +3,10 @@
 Writes OUT_DIR/{config}_{date}-{SHA-256}.pth, a model card beside it, and the entry of a
 model index.
 """
+
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.publish.checkpoint import publish
@@ -13,21 +14,20 @@ from simclr_mm.commands.publish.metafile import entry_of, entry_text, put_entry
 from simclr_mm.errors import MissingFileError, UserError
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('checkpoint', help='checkpoint of a training, a path or a URL')
     parser.add_argument('out_dir', help='folder of the published file')
     parser.add_argument(
-        '--config',
-        help='config file or model name; default: the config stored in the checkpoint')
+        '--config', help='config file or model name; default: the config stored in the checkpoint'
+    )
     parser.add_argument('--name', help="name of the model; default: the config's")
+    parser.add_argument('--weights-url', metavar='URL', help='where OUT_DIR can be downloaded from')
     parser.add_argument(
-        '--weights-url', metavar='URL', help='where OUT_DIR can be downloaded from')
-    parser.add_argument(
-        '--metafile',
-        metavar='FILE',
-        help='put the entry into this file; default: print it')
+        '--metafile', metavar='FILE', help='put the entry into this file; default: print it'
+    )
     command_line.add_trust_flag(parser)
     return parser.parse_args(argv)
 
@@ -49,26 +49,29 @@ def config_path(config: str, root: Path | None) -> str:
     if not is_there or (root is not None and Path(config).is_absolute()):
         raise UserError(
             f'the index in {root} cannot name {config}, which is not below '
-            'it: name the config that is there with --config')
+            'it: name the config that is there with --config'
+        )
     return config
 
 
 @command_line.command
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     root = root_of(args.metafile) if args.metafile else None
     done = publish(args.checkpoint, Path(args.out_dir), args.config, args.name)
-    print(f'{done.path} and {done.card.name} are written; left out: '
-          f'{", ".join(done.left_out) or "nothing"}')
+    print(
+        f'{done.path} and {done.card.name} are written; left out: '
+        f'{", ".join(done.left_out) or "nothing"}'
+    )
     weights = None
     if args.weights_url:
         weights = f'{args.weights_url.rstrip("/")}/{done.path.name}'
     config = config_path(args.config or done.trained_as, root)
-    entry = entry_of(done.name, done.model, done.cfg, done.preprocessing.size, config,
-                     weights, done.rows)
+    entry = entry_of(
+        done.name, done.model, done.cfg, done.preprocessing.size, config, weights, done.rows
+    )
     if args.metafile is None:
         print(entry_text(entry), end='')
         return
     replaced = put_entry(Path(args.metafile), entry)
-    print(f'{args.metafile}: the entry {done.name} is '
-          f'{"replaced" if replaced else "added"}')
+    print(f'{args.metafile}: the entry {done.name} is {"replaced" if replaced else "added"}')

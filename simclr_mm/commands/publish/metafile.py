@@ -1,7 +1,8 @@
 """Entries of a model index, made from a checkpoint and put into the file."""
+
 import textwrap
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any
 
 import yaml
 from mmengine.analysis import get_model_complexity_info
@@ -17,8 +18,15 @@ from .training_facts import batch_size, training_data
 _COLLECTION = 'SimCLR'
 
 
-def entry_of(name: str, model: BaseModel, cfg: Config, size: int, config: str,
-             weights: Optional[str], rows: list) -> Dict[str, Any]:
+def entry_of(
+    name: str,
+    model: BaseModel,
+    cfg: Config,
+    size: int,
+    config: str,
+    weights: str | None,
+    rows: list,
+) -> dict[str, Any]:
     """The entry of a model.
 
     Args:
@@ -35,31 +43,33 @@ def entry_of(name: str, model: BaseModel, cfg: Config, size: int, config: str,
     """
     length = cfg.train_cfg.get('max_epochs')
     count = dict(Epochs=length) if length else dict(Iterations=cfg.train_cfg.max_iters)
-    flops = get_model_complexity_info(
-        model, (3, size, size), show_table=False, show_arch=False)['flops']
+    flops = get_model_complexity_info(model, (3, size, size), show_table=False, show_arch=False)[
+        'flops'
+    ]
     entry = {
         'Name': name,
         'Metadata': {
-            **count, 'Batch Size': batch_size(cfg),
+            **count,
+            'Batch Size': batch_size(cfg),
             'FLOPs': int(flops),
             'Parameters': sum(p.numel() for p in model.parameters()),
-            'Training Data': training_data(cfg)
+            'Training Data': training_data(cfg),
         },
         'In Collection': _COLLECTION,
-        'Results': rows or None
+        'Results': rows or None,
     }
     if weights:
         entry['Weights'] = weights
     return {**entry, 'Config': config}
 
 
-def entry_text(entry: Dict[str, Any]) -> str:
+def entry_text(entry: dict[str, Any]) -> str:
     """An entry as it stands in a metafile."""
     text = yaml.dump([entry], Dumper=_Indented, sort_keys=False, allow_unicode=True)
     return textwrap.indent(text, '  ')
 
 
-def put_entry(path: Path, entry: Dict[str, Any]) -> bool:
+def put_entry(path: Path, entry: dict[str, Any]) -> bool:
     """Put an entry into a metafile, and leave every other line of it as it is.
 
     Args:
@@ -88,11 +98,14 @@ def put_entry(path: Path, entry: Dict[str, Any]) -> bool:
     if yaml.safe_load(new)['Models'] != expected + [entry] * (old is None):
         raise UserError(
             f'{path} is laid out in a way that an entry cannot be put into:'
-            ' Models must come last, its entries indented by two')
+            ' Models must come last, its entries indented by two'
+        )
     index = ModelIndex.from_dict(yaml.safe_load(new), str(path), is_root=True)
     problems = [
-        f'{found["filepath"]}: {error}' for found in index.collect_check_errors()
-        for error in found['errors'] if 'README' not in error
+        f'{found["filepath"]}: {error}'
+        for found in index.collect_check_errors()
+        for error in found['errors']
+        if 'README' not in error
     ]
     if problems:
         raise UserError(f'{path} would not be valid: {problems[0]}')
@@ -104,8 +117,10 @@ def put_entry(path: Path, entry: Dict[str, Any]) -> bool:
 def _block(lines: list, name: str) -> tuple:
     """First line of an entry, and the line after its last."""
     begin = next(
-        i for i, line in enumerate(lines)
-        if line.startswith('  - Name:') and line.split(':', 1)[1].strip() == name)
+        i
+        for i, line in enumerate(lines)
+        if line.startswith('  - Name:') and line.split(':', 1)[1].strip() == name
+    )
     end = begin + 1
     # Until the next entry, a comment between entries or another section.
     while end < len(lines) and lines[end].startswith('    '):

@@ -1,6 +1,7 @@
 """A page about a file of weights: Markdown behind YAML that machines read."""
+
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import torch
 import yaml
@@ -16,8 +17,7 @@ from .training_facts import facts, results, training_data
 _PAPER = 'https://arxiv.org/abs/2002.05709'
 
 
-def export_card(source: Source, target: str, path: Path, code: str,
-                proof: Proof) -> str:
+def export_card(source: Source, target: str, path: Path, code: str, proof: Proof) -> str:
     """The page beside an exported file.
 
     Args:
@@ -31,22 +31,31 @@ def export_card(source: Source, target: str, path: Path, code: str,
         Markdown.
     """
     rows = results(source.file, source.checkpoint, source.cfg)
-    origin = f'`{source.file}`' + (f', SHA-256 `{source.sha256}`'
-                                   if source.sha256 else '')
+    origin = f'`{source.file}`' + (f', SHA-256 `{source.sha256}`' if source.sha256 else '')
     lost = '\n'.join(f'- {name}: {count}' for name, count in source.left_out.items())
     body = [
-        f'The encoder of {origin}, for {target}.', '## Use', f'```python\n{code}\n```',
+        f'The encoder of {origin}, for {target}.',
+        '## Use',
+        f'```python\n{code}\n```',
         *_sections(source.preprocessing, source.checkpoint, source.cfg, rows),
-        '## Verified', f'Loaded by {target} on this machine: {proof}. PyTorch '
-        f'{torch.__version__}, simclr_mm {__version__}.', '## Left out', lost
-        or 'Nothing.',
-        _config(source.cfg)
+        '## Verified',
+        f'Loaded by {target} on this machine: {proof}. PyTorch '
+        f'{torch.__version__}, simclr_mm {__version__}.',
+        '## Left out',
+        lost or 'Nothing.',
+        _config(source.cfg),
     ]
     return _page(source.name, source.cfg, rows, body, target)
 
 
-def published_card(name: str, path: Path, checkpoint: Dict[str, Any], cfg: Config,
-                   preprocessing: Preprocessing, rows: List[Dict[str, Any]]) -> str:
+def published_card(
+    name: str,
+    path: Path,
+    checkpoint: dict[str, Any],
+    cfg: Config,
+    preprocessing: Preprocessing,
+    rows: list[dict[str, Any]],
+) -> str:
     """The page beside a published checkpoint.
 
     Args:
@@ -60,25 +69,25 @@ def published_card(name: str, path: Path, checkpoint: Dict[str, Any], cfg: Confi
     Returns:
         Markdown.
     """
-    code = (f'from simclr_mm.apis.encoder import load_encoder\n'
-            f'model = load_encoder({path.name!r})')
+    code = f'from simclr_mm.apis.encoder import load_encoder\nmodel = load_encoder({path.name!r})'
     body = [
-        f'Weights of `{name}`, backbone and head, with the config inside.', '## Use',
-        f'```python\n{code}\n```', *_sections(preprocessing, checkpoint, cfg, rows),
-        _config(cfg)
+        f'Weights of `{name}`, backbone and head, with the config inside.',
+        '## Use',
+        f'```python\n{code}\n```',
+        *_sections(preprocessing, checkpoint, cfg, rows),
+        _config(cfg),
     ]
     return _page(name, cfg, rows, body)
 
 
-def _page(name: str,
-          cfg: Config,
-          rows: List[Dict[str, Any]],
-          body: List[str],
-          library: Optional[str] = None) -> str:
-    head: Dict[str, Any] = dict(
+def _page(
+    name: str, cfg: Config, rows: list[dict[str, Any]], body: list[str], library: str | None = None
+) -> str:
+    head: dict[str, Any] = dict(
         library_name=library or 'simclr_mm',
         pipeline_tag='image-feature-extraction',
-        tags=['simclr', 'self-supervised-learning', 'contrastive-learning'])
+        tags=['simclr', 'self-supervised-learning', 'contrastive-learning'],
+    )
     if cfg.get('train_dataloader'):
         head['training_data'] = training_data(cfg)
     if rows:
@@ -87,39 +96,45 @@ def _page(name: str,
     return f'---\n{front}---\n\n# {name}\n\n' + '\n\n'.join(body) + '\n'
 
 
-def _indexed(row: Dict[str, Any]) -> Dict[str, Any]:
+def _indexed(row: dict[str, Any]) -> dict[str, Any]:
     """A result as model cards on the web have it."""
     return dict(
         task=dict(type='image-classification', name=row['Task']),
         dataset=dict(type=row['Dataset'].lower(), name=row['Dataset']),
         metrics=[
-            dict(type='accuracy', name=name, value=value)
-            for name, value in row['Metrics'].items()
+            dict(type='accuracy', name=name, value=value) for name, value in row['Metrics'].items()
         ],
-        source=dict(name=row['Source']))
+        source=dict(name=row['Source']),
+    )
 
 
-def _sections(preprocessing: Preprocessing, checkpoint: Dict[str, Any], cfg: Config,
-              rows: List[Dict[str, Any]]) -> List[str]:
+def _sections(
+    preprocessing: Preprocessing,
+    checkpoint: dict[str, Any],
+    cfg: Config,
+    rows: list[dict[str, Any]],
+) -> list[str]:
     trained = facts(checkpoint, cfg)
     measured = [
         f'- {row["Task"]} on {row["Dataset"]}: {name} {value} ({row["Source"]})'
-        for row in rows for name, value in row['Metrics'].items()
+        for row in rows
+        for name, value in row['Metrics'].items()
     ]
     return [
-        '## Pictures', f'{preprocessing.sentence()}.',
-        _table({
-            k: str(v)
-            for k, v in preprocessing.record().items()
-        }), f'## Training\n\nSimCLR: {_PAPER}.',
-        _table(trained) if trained else 'The config does not say.', '## Results',
-        '\n'.join(measured) or 'None are recorded in the checkpoint.'
+        '## Pictures',
+        f'{preprocessing.sentence()}.',
+        _table({k: str(v) for k, v in preprocessing.record().items()}),
+        f'## Training\n\nSimCLR: {_PAPER}.',
+        _table(trained) if trained else 'The config does not say.',
+        '## Results',
+        '\n'.join(measured) or 'None are recorded in the checkpoint.',
     ]
 
 
-def _table(rows: Dict[str, str]) -> str:
-    return '\n'.join(['| | |', '|:--|:--|'] +
-                     [f'| {label} | {value} |' for label, value in rows.items()])
+def _table(rows: dict[str, str]) -> str:
+    return '\n'.join(
+        ['| | |', '|:--|:--|'] + [f'| {label} | {value} |' for label, value in rows.items()]
+    )
 
 
 def _config(cfg: Config) -> str:

@@ -1,6 +1,7 @@
 """What a config and a checkpoint say about how an encoder was trained."""
+
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 import yaml
 from mmengine.config import Config
@@ -13,12 +14,13 @@ _DATA = dict(
     CIFAR10='CIFAR-10',
     STL10='STL-10',
     Digits='scikit-learn digits',
-    ImageFolder='a folder of images')
+    ImageFolder='a folder of images',
+)
 # Logged names of validation metrics: task and metric as model indexes name them.
 _METRICS = {
     'val/knn/top1': ('kNN Classification', 'Top 1 Accuracy'),
     'val/accuracy/top1': ('Image Classification', 'Top 1 Accuracy'),
-    'val/accuracy/top5': ('Image Classification', 'Top 5 Accuracy')
+    'val/accuracy/top5': ('Image Classification', 'Top 5 Accuracy'),
 }
 MEASURED = 'measured here'
 
@@ -37,7 +39,7 @@ def batch_size(cfg: Config) -> int:
     return base or cfg.train_dataloader.batch_size
 
 
-def results(file: str, checkpoint: Dict[str, Any], cfg: Config) -> List[Dict[str, Any]]:
+def results(file: str, checkpoint: dict[str, Any], cfg: Config) -> list[dict[str, Any]]:
     """Metrics of a checkpoint, in the form of a model index.
 
     Args:
@@ -58,7 +60,7 @@ def results(file: str, checkpoint: Dict[str, Any], cfg: Config) -> List[Dict[str
     return [*known.values(), *_logged(checkpoint, cfg)]
 
 
-def facts(checkpoint: Dict[str, Any], cfg: Config) -> Dict[str, str]:
+def facts(checkpoint: dict[str, Any], cfg: Config) -> dict[str, str]:
     """How an encoder was trained, by label, as far as it is known."""
     if not cfg.get('train_dataloader') or not cfg.get('optim_wrapper'):
         return {}
@@ -73,48 +75,45 @@ def facts(checkpoint: Dict[str, Any], cfg: Config) -> Dict[str, str]:
     rows = {
         'Method': cfg.model.type.split('.')[-1],
         'Backbone': _settings(cfg.model.backbone),
-        'Head': f'{(cfg.model.get("head") or {}).get("type", "none")}: '
-        f'{_settings(head)}',
+        'Head': f'{(cfg.model.get("head") or {}).get("type", "none")}: {_settings(head)}',
         'Data': training_data(cfg),
         'Transforms': ', '.join(_transforms(cfg.train_dataloader.dataset.pipeline)),
         'Length': f'{done} of {length} {unit}' if done else f'{length} {unit}',
         'Batch size': f'{batch_size(cfg)} images',
         'Steps': layout or '',
-        'Optimizer': _settings(optimizer)
+        'Optimizer': _settings(optimizer),
     }
     return {label: value for label, value in rows.items() if value}
 
 
-def _logged(checkpoint: Dict[str, Any], cfg: Config) -> List[Dict[str, Any]]:
+def _logged(checkpoint: dict[str, Any], cfg: Config) -> list[dict[str, Any]]:
     """The last validation in the log."""
     scalars = _part(checkpoint, 'message_hub', 'log_scalars')
-    tasks: Dict[str, Dict[str, float]] = {}
+    tasks: dict[str, dict[str, float]] = {}
     for key, (task, metric) in _METRICS.items():
         if isinstance(scalars.get(key), HistoryBuffer) and len(scalars[key].data[0]):
             value = float(scalars[key].data[0][-1])
             tasks.setdefault(task, {})[metric] = round(value, 2)
     return [
-        dict(
-            Task=task,
-            Dataset=training_data(cfg, 'val'),
-            Metrics=metrics,
-            Source=MEASURED) for task, metrics in tasks.items()
+        dict(Task=task, Dataset=training_data(cfg, 'val'), Metrics=metrics, Source=MEASURED)
+        for task, metrics in tasks.items()
     ]
 
 
-def _part(checkpoint: Any, *keys: str) -> Dict[str, Any]:
+def _part(checkpoint: Any, *keys: str) -> dict[str, Any]:
     """A dict inside dicts; empty where a file has none there."""
     for key in keys:
         checkpoint = checkpoint.get(key) if isinstance(checkpoint, dict) else None
     return checkpoint if isinstance(checkpoint, dict) else {}
 
 
-def _settings(settings: Dict[str, Any]) -> str:
-    return ', '.join(f'{key}={value}' for key, value in settings.items()
-                     if key not in ('init_cfg', 'loss'))
+def _settings(settings: dict[str, Any]) -> str:
+    return ', '.join(
+        f'{key}={value}' for key, value in settings.items() if key not in ('init_cfg', 'loss')
+    )
 
 
-def _transforms(pipeline: List[Dict[str, Any]]) -> List[str]:
+def _transforms(pipeline: list[dict[str, Any]]) -> list[str]:
     """Types of all transforms, those inside others after them."""
     names = []
     for step in pipeline:

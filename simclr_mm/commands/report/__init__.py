@@ -1,4 +1,5 @@
 """What evaluations found, as a table and as a page."""
+
 from .command import main
 
 __all__ = ['main']

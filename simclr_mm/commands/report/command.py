@@ -4,9 +4,10 @@ Looks at any depth below the folders for what tools/evaluate_features.py, tools/
 tools/transfer.py, tools/sweep.py and tools/demo.py wrote, and for the last validation
 and the loss curve of every training run.
 """
+
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.report.pages import collect, markdown, page
@@ -15,14 +16,16 @@ from simclr_mm.files.atomic import atomic_file
 
 
 @command_line.command
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR')
     parser.add_argument(
         '--out',
         metavar='DIR',
-        help='folder of report.md and report.html; default: the first WORK_DIR')
+        help='folder of report.md and report.html; default: the first WORK_DIR',
+    )
     args = parser.parse_args(argv)
 
     found = collect(args.work_dirs)
@@ -33,11 +36,14 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         raise UserError(
             f'there is no evaluation below {", ".join(args.work_dirs)} and '
             'no training run with a validation: '
-            'tools/evaluate_features.py and tools/test.py write one.')
+            'tools/evaluate_features.py and tools/test.py write one.'
+        )
     print(table, end='')
     out = Path(args.out or args.work_dirs[0])
     for name, text in (('report.md', table), ('report.html', page(found))):
         with atomic_file(out / name) as file:
             file.write(text.encode())
-    print(f'{len(found.runs)} evaluations, {len(found.logs)} training logs: '
-          f'{out / "report.md"}, {out / "report.html"}')
+    print(
+        f'{len(found.runs)} evaluations, {len(found.logs)} training logs: '
+        f'{out / "report.md"}, {out / "report.html"}'
+    )

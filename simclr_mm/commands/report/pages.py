@@ -1,10 +1,12 @@
 """Results of many runs as a Markdown table and as one self-contained HTML page."""
+
 import base64
 import html
 import io
+from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence, Tuple, Union
+from typing import NamedTuple
 
 from simclr_mm.errors import MissingFileError
 from simclr_mm.evaluation import PIXELS, UNTRAINED, EvaluationRun, Result, read_run
@@ -12,8 +14,22 @@ from simclr_mm.evaluation.result import Value
 from simclr_mm.visualization.loss import plot_loss, read_log, read_scalars
 from simclr_mm.visualization.style import new_figure, style
 
-COLUMNS = ('dataset', 'split', 'features', 'protocol', 'metric', 'value', 'settings',
-           'study', 'config', 'checkpoint', 'weights', 'seed', 'time', 'hardware')
+COLUMNS = (
+    'dataset',
+    'split',
+    'features',
+    'protocol',
+    'metric',
+    'value',
+    'settings',
+    'study',
+    'config',
+    'checkpoint',
+    'weights',
+    'seed',
+    'time',
+    'hardware',
+)
 VALIDATIONS = 'Last validation of each training run'
 VALIDATION_COLUMNS = ('training run', 'epoch or step', 'metric', 'value')
 # Prefixes of the metrics that are logged in percent, mmpretrain's among them.
@@ -49,12 +65,13 @@ class Found(NamedTuple):
         logs: ``scalars.json`` of training runs.
         broken: Files that say they are evaluations and cannot be read, and why.
     """
-    runs: List[EvaluationRun]
-    logs: List[Path]
-    broken: List[str]
+
+    runs: list[EvaluationRun]
+    logs: list[Path]
+    broken: list[str]
 
 
-def collect(folders: Sequence[Union[str, Path]]) -> Found:
+def collect(folders: Sequence[str | Path]) -> Found:
     """Find evaluations and training logs below folders, at any depth.
 
     Raises:
@@ -78,7 +95,7 @@ def collect(folders: Sequence[Union[str, Path]]) -> Found:
     return Found(ordered, list(logs.values()), list(broken.values()))
 
 
-def rows_of(runs: Sequence[EvaluationRun]) -> List[Tuple[str, ...]]:
+def rows_of(runs: Sequence[EvaluationRun]) -> list[tuple[str, ...]]:
     """One row of :data:`COLUMNS` for each number.
 
     Of a config and a checkpoint only the name and, of the latter, its folder.
@@ -86,7 +103,7 @@ def rows_of(runs: Sequence[EvaluationRun]) -> List[Tuple[str, ...]]:
     return [_row(run, result) for run in runs for result in run.results]
 
 
-def last_validations(logs: Sequence[Path]) -> List[Tuple[str, ...]]:
+def last_validations(logs: Sequence[Path]) -> list[tuple[str, ...]]:
     """One row of :data:`VALIDATION_COLUMNS` for each number of a last validation.
 
     "epoch or step" is what the run's log counts validations by.
@@ -95,7 +112,8 @@ def last_validations(logs: Sequence[Path]) -> List[Tuple[str, ...]]:
     for path in logs:
         # Metrics have a prefix, unlike the times beside them.
         validations = [
-            entry for entry in read_log(path)
+            entry
+            for entry in read_log(path)
             if 'loss' not in entry and any('/' in key for key in entry)
         ]
         for name, value in (validations[-1] if validations else {}).items():
@@ -103,8 +121,9 @@ def last_validations(logs: Sequence[Path]) -> List[Tuple[str, ...]]:
             if not slash or not isinstance(value, (int, float)):
                 continue
             unit = '%' if prefix in _PERCENT and metric != 'support' else ''
-            rows.append((str(path.parent.parent), str(validations[-1]['step']), name,
-                         _number(value, unit)))
+            rows.append(
+                (str(path.parent.parent), str(validations[-1]['step']), name, _number(value, unit))
+            )
     return rows
 
 
@@ -112,26 +131,38 @@ def _number(value: float, unit: str) -> str:
     return f'{value:.2f} %' if unit == '%' else f'{value:.4g} {unit}'.strip()
 
 
-def _row(run: EvaluationRun, result: Result) -> Tuple[str, ...]:
+def _row(run: EvaluationRun, result: Result) -> tuple[str, ...]:
     # Features that owe nothing to the run's checkpoint are not to bear its name.
     weights = '', ''
     if result.features not in (UNTRAINED, PIXELS):
         weights = '/'.join(run.checkpoint.split('/')[-2:]), run.checkpoint_sha256[:8]
     seed = '' if run.seed is None else str(run.seed)
-    return (result.dataset, result.split,
-            result.features, result.protocol, result.metric,
-            _number(result.value,
-                    result.unit), _pairs(result.settings), _pairs(run.study),
-            Path(run.config).stem, *weights, seed, run.time, run.hardware)
+    return (
+        result.dataset,
+        result.split,
+        result.features,
+        result.protocol,
+        result.metric,
+        _number(result.value, result.unit),
+        _pairs(result.settings),
+        _pairs(run.study),
+        Path(run.config).stem,
+        *weights,
+        seed,
+        run.time,
+        run.hardware,
+    )
 
 
-def _pairs(settings: Dict[str, Value]) -> str:
+def _pairs(settings: dict[str, Value]) -> str:
     return ', '.join(
         f'{key} {value:.4g}' if isinstance(value, (int, float)) else f'{key} {value}'
-        for key, value in settings.items() if value != '')
+        for key, value in settings.items()
+        if value != ''
+    )
 
 
-def _table(runs: Sequence[EvaluationRun]) -> List[Tuple[str, ...]]:
+def _table(runs: Sequence[EvaluationRun]) -> list[tuple[str, ...]]:
     """A head and the rows, without columns that are empty in all of them."""
     rows = rows_of(runs)
     kept = [any(cells) for cells in zip(*rows)]
@@ -166,10 +197,12 @@ def page(found: Found) -> str:
         tables += f'<h2>{VALIDATIONS}</h2>\n'
         tables += _html_table(VALIDATION_COLUMNS, *validations)
     curves = ''.join(_figure(path) for path in found.logs)
-    return (f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8">'
-            f'<title>Evaluations</title><style>{_LOOK}</style>\n<h1>Evaluations</h1>'
-            '<p>A click on the head of a column sorts by it.</p>\n'
-            f'{tables}{curves}<script>{_SCRIPT}</script></html>\n')
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8">'
+        f'<title>Evaluations</title><style>{_LOOK}</style>\n<h1>Evaluations</h1>'
+        '<p>A click on the head of a column sorts by it.</p>\n'
+        f'{tables}{curves}<script>{_SCRIPT}</script></html>\n'
+    )
 
 
 def _html_table(names: Sequence[str], *rows: Sequence[str]) -> str:
@@ -179,8 +212,7 @@ def _html_table(names: Sequence[str], *rows: Sequence[str]) -> str:
 
 
 def _cells(names: Sequence[str], row: Sequence[str]) -> str:
-    return ''.join(f'<td class="{name}">{html.escape(cell)}</td>'
-                   for name, cell in zip(names, row))
+    return ''.join(f'<td class="{name}">{html.escape(cell)}</td>' for name, cell in zip(names, row))
 
 
 def _figure(path: Path) -> str:
@@ -190,11 +222,10 @@ def _figure(path: Path) -> str:
         return ''
     png = base64.b64encode(_loss_png(scalars)).decode()
     name = html.escape(str(path.parent.parent))  # <run>/vis_data/scalars.json
-    return (f'<h2>{name}</h2><img alt="training loss of {name}" '
-            f'src="data:image/png;base64,{png}">\n')
+    return f'<h2>{name}</h2><img alt="training loss of {name}" src="data:image/png;base64,{png}">\n'
 
 
-def _loss_png(scalars: List[dict]) -> bytes:
+def _loss_png(scalars: list[dict]) -> bytes:
     with style():
         figure = new_figure(7, 3)
         plot_loss(figure.subplots(), scalars)

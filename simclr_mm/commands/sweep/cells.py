@@ -2,17 +2,18 @@
 
 Source: SimCLR, arXiv:2002.05709.
 """
+
 import math
+from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Dict, Iterator, List, Sequence, Tuple, Union
 
 from mmengine.config import Config, ConfigDict
 
 from simclr_mm.errors import UserError
 
-Value = Union[str, float]
-Options = Dict[str, object]  # as in --cfg-options, but with any value
-Cell = Tuple[Tuple[Value, ...], Options]  # a value of each axis, and what they set
+Value = str | float
+Options = dict[str, object]  # as in --cfg-options, but with any value
+Cell = tuple[tuple[Value, ...], Options]  # a value of each axis, and what they set
 
 PIPELINE = 'train_dataloader.dataset.pipeline'
 
@@ -25,7 +26,8 @@ TRANSFORMATIONS = dict(
     sobel=dict(type='simclr_mm.RandomSobel'),
     noise=dict(type='simclr_mm.RandomGaussianNoise'),
     blur=dict(type='simclr_mm.RandomGaussianBlur', prob=1.0),
-    rotate=dict(type='simclr_mm.RandomRotation'))
+    rotate=dict(type='simclr_mm.RandomRotation'),
+)
 
 STRENGTHS = {'1/8': 1 / 8, '1/4': 1 / 4, '1/2': 1 / 2, '1': 1.0, '1+blur': 1.0}
 
@@ -41,8 +43,7 @@ OBJECTIVES = {
 }
 
 
-def augmentations(cfg: Config, firsts: Sequence[str],
-                  seconds: Sequence[str]) -> Iterator[Cell]:
+def augmentations(cfg: Config, firsts: Sequence[str], seconds: Sequence[str]) -> Iterator[Cell]:
     """One or two transformations of one view; the other view is left as it is.
 
     Sec. 3.1: every image is first cropped and resized, because ImageNet's differ in
@@ -55,12 +56,7 @@ def augmentations(cfg: Config, firsts: Sequence[str],
     before = list(cfg.train_dataloader.dataset.pipeline[:place])
     if before:
         before.append(dict(type='simclr_mm.RandomCropAndFlip', size=views.size))
-    whole = dict(
-        num_views=2,
-        scale=(1.0, 1.0),
-        ratio=(1.0, 1.0),
-        flip_prob=0.0,
-        augment='worker')
+    whole = dict(num_views=2, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip_prob=0.0, augment='worker')
     for first, second in product(firsts, seconds):
         names = [first] if first == second else [first, second]
         studied = [TRANSFORMATIONS[name] for name in names]
@@ -78,7 +74,7 @@ def color_strength(cfg: Config, strengths: Sequence[str]) -> Iterator[Cell]:
             _check_blur(views.size)
             transforms.append(dict(type='simclr_mm.RandomGaussianBlur'))
         step = dict(views, transforms=transforms)
-        yield (name, ), {PIPELINE: with_views(cfg, place, step, before)}
+        yield (name,), {PIPELINE: with_views(cfg, place, step, before)}
 
 
 def head(cfg: Config, kinds: Sequence[str], widths: Sequence[float]) -> Iterator[Cell]:
@@ -92,13 +88,14 @@ def head(cfg: Config, kinds: Sequence[str], widths: Sequence[float]) -> Iterator
             yield (kind, width), options
 
 
-def depth_width(cfg: Config, widths: Sequence[float],
-                depths: Sequence[float]) -> Iterator[Cell]:
+def depth_width(cfg: Config, widths: Sequence[float], depths: Sequence[float]) -> Iterator[Cell]:
     """ResNets of other depths, and with more channels than the config's."""
     backbone = cfg.model.backbone
     if 'depth' not in backbone:
-        raise UserError(f'model.backbone is a {backbone.type} without a depth: this '
-                         'study needs the config of a ResNet')
+        raise UserError(
+            f'model.backbone is a {backbone.type} without a depth: this '
+            'study needs the config of a ResNet'
+        )
     for width, depth in product(widths, depths):
         options = {'model.backbone.depth': depth}
         for key in ('stem_channels', 'base_channels'):
@@ -107,19 +104,16 @@ def depth_width(cfg: Config, widths: Sequence[float],
         yield (width, depth), options
 
 
-def batch_epochs(cfg: Config, batches: Sequence[float],
-                 epochs: Sequence[float]) -> Iterator[Cell]:
+def batch_epochs(cfg: Config, batches: Sequence[float], epochs: Sequence[float]) -> Iterator[Cell]:
     """Longer and larger, the learning rate in proportion to the batch."""
     if 'max_epochs' not in cfg.train_cfg:
-        raise UserError('train_cfg has no max_epochs: this study needs a config that '
-                         'counts epochs')
+        raise UserError('train_cfg has no max_epochs: this study needs a config that counts epochs')
     for batch, epoch in product(batches, epochs):
         options = dict(_batch(cfg, batch, 1), **{'train_cfg.max_epochs': epoch})
         yield (batch, epoch), options
 
 
-def temperature(cfg: Config, norms: Sequence[str],
-                temperatures: Sequence[float]) -> Iterator[Cell]:
+def temperature(cfg: Config, norms: Sequence[str], temperatures: Sequence[float]) -> Iterator[Cell]:
     """Cosines with temperatures up to 1, products of lengths beyond with those above.
 
     Cosines end at 1; products of projections of width 128 behind a norm are about 128.
@@ -130,8 +124,7 @@ def temperature(cfg: Config, norms: Sequence[str],
             yield (norm, tau), _head(heads[norm], temperature=tau)
 
 
-def objective(cfg: Config, names: Sequence[str],
-              settings: Sequence[str]) -> Iterator[Cell]:
+def objective(cfg: Config, names: Sequence[str], settings: Sequence[str]) -> Iterator[Cell]:
     """Each loss with each value of its temperature or margin.
 
     The paper tuned them so (Sec. B.10); its Table 4 is the best of each row.
@@ -144,15 +137,14 @@ def objective(cfg: Config, names: Sequence[str],
             yield (name, setting), _head(kind, **{argument: number}, **extra)
 
 
-def lr_scaling(cfg: Config, rules: Sequence[str],
-               batches: Sequence[float]) -> Iterator[Cell]:
+def lr_scaling(cfg: Config, rules: Sequence[str], batches: Sequence[float]) -> Iterator[Cell]:
     """Rates that agree at the config's batch, as the paper's two do at 4096."""
     powers = {'linear': 1, 'square-root': 1 / 2}
     for rule, batch in product(rules, batches):
         yield (rule, batch), _batch(cfg, batch, powers[rule])
 
 
-def two_views(cfg: Config) -> Tuple[int, ConfigDict]:
+def two_views(cfg: Config) -> tuple[int, ConfigDict]:
     """Place and settings of TwoViews in the training pipeline.
 
     Raises:
@@ -166,14 +158,15 @@ def two_views(cfg: Config) -> Tuple[int, ConfigDict]:
 
 def _check_blur(size: int) -> None:
     if size < 20:
-        raise UserError(f'blur does nothing to views of {size} pixels, because its '
-                         'kernel is a tenth of that: leave it out of --values')
+        raise UserError(
+            f'blur does nothing to views of {size} pixels, because its '
+            'kernel is a tenth of that: leave it out of --values'
+        )
 
 
-def with_views(cfg: Config, place: int, step: dict,
-               before: Sequence[dict]) -> List[dict]:
+def with_views(cfg: Config, place: int, step: dict, before: Sequence[dict]) -> list[dict]:
     """The training pipeline with another TwoViews and other steps before it."""
-    return [*before, step, *cfg.train_dataloader.dataset.pipeline[place + 1:]]
+    return [*before, step, *cfg.train_dataloader.dataset.pipeline[place + 1 :]]
 
 
 def _head(kind: str, **arguments) -> Options:
@@ -187,5 +180,5 @@ def _batch(cfg: Config, batch: float, power: float) -> Options:
     return {
         'train_dataloader.batch_size': batch,
         'optim_wrapper.optimizer.lr': rate,
-        'auto_scale_lr.base_batch_size': batch
+        'auto_scale_lr.base_batch_size': batch,
     }

@@ -2,11 +2,12 @@
 
 I images, K crops of each, B bins.
 """
+
 import csv
 import io
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 from mmengine.config import Config
@@ -23,10 +24,7 @@ BINS = 32
 KINDS = ('without colour distortion', 'with colour distortion')
 
 
-def crop_histograms(cfg: Config,
-                    images: Sequence[int],
-                    crops: int,
-                    seed: int = 0) -> np.ndarray:
+def crop_histograms(cfg: Config, images: Sequence[int], crops: int, seed: int = 0) -> np.ndarray:
     """Histograms of intensities, all channels together, of random crops.
 
     Source: SimCLR, arXiv:2002.05709, Sec. 3.1 and Fig. 6.
@@ -50,8 +48,9 @@ def crop_histograms(cfg: Config,
         dataset = _dataset_of_crops(cfg, crops, transforms)
         for row, image in enumerate(images):
             if not 0 <= image < len(dataset):
-                raise UserError(f'--values image={image}: the training set has places '
-                                 f'0 to {len(dataset) - 1}')
+                raise UserError(
+                    f'--values image={image}: the training set has places 0 to {len(dataset) - 1}'
+                )
             views = dataset[SampleIndex(image, seed)]['inputs']  # (K, 3, S, S)
             for crop, view in enumerate(views):
                 counts, _ = np.histogram(view.numpy(), BINS, range=(0, 256))
@@ -78,8 +77,7 @@ def overlap_within(histograms: np.ndarray) -> float:
 def overlap_between(histograms: np.ndarray) -> float:
     """Mean area that crops of different images share: (I, K, B) -> [0, 1], I >= 2."""
     shared = [
-        np.minimum(one[:, None], other).sum(-1).mean()
-        for one, other in combinations(histograms, 2)
+        np.minimum(one[:, None], other).sum(-1).mean() for one, other in combinations(histograms, 2)
     ]
     return float(np.mean(shared))
 

@@ -3,10 +3,11 @@
 Runs that are done are never repeated: the same command goes on where it stopped and
 tries failed runs again.
 """
+
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence, Union
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -40,9 +41,10 @@ from simclr_mm.visualization.crop_histograms import plot_crop_histograms
 HISTOGRAMS = 'color-histograms'
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('study', choices=[*STUDIES, HISTOGRAMS])
     parser.add_argument('--config', required=True, help='pretraining config')
     parser.add_argument('--work-dir', help='default: work_dirs/STUDY')
@@ -51,14 +53,15 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
         nargs='+',
         action=DictAction,
         metavar='AXIS=V,V',
-        help="these values of an axis instead of all the paper's; a wrong name lists "
-        'the axes')
+        help="these values of an axis instead of all the paper's; a wrong name lists the axes",
+    )
     parser.add_argument('--processes', type=int, default=1, help='runs at a time')
     parser.add_argument(
         '--evaluate',
         choices=METRICS,
         default='knn',
-        help='kNN of the last validation, or a linear probe on the same images')
+        help='kNN of the last validation, or a linear probe on the same images',
+    )
     command_line.add_cfg_options(parser)
     return parser.parse_args(argv)
 
@@ -68,8 +71,14 @@ def do_runs(runs: list, processes: int) -> list:
     threads = max(1, (os.cpu_count() or 1) // processes)
     trainer = TrainAndEvaluate(command_line.TOOLS, threads)
     failed = []
-    columns = (TextColumn('runs'), BarColumn(), MofNCompleteColumn(),
-               TimeElapsedColumn(), TextColumn('left:'), TimeRemainingColumn())
+    columns = (
+        TextColumn('runs'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn('left:'),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns) as progress:
         done = sum(run.result_file.is_file() for run in runs)
         task = progress.add_task('', total=len(runs), completed=done)
@@ -84,16 +93,17 @@ def do_runs(runs: list, processes: int) -> list:
     return failed
 
 
-def describe(outcome: Union[EvaluationRun, RunFailed]) -> str:
+def describe(outcome: EvaluationRun | RunFailed) -> str:
     if isinstance(outcome, RunFailed):
         return f'FAILED: {outcome}'
     result = outcome.results[0]
-    return (f'{result.protocol} {result.metric} {result.value:.2f} %, '
-            f'{outcome.seconds / 60:.2f} minutes')
+    return (
+        f'{result.protocol} {result.metric} {result.value:.2f} %, '
+        f'{outcome.seconds / 60:.2f} minutes'
+    )
 
 
-def write_results(study: Study, values: list, runs: list, work_dir: Path,
-                  cfg: Config) -> None:
+def write_results(study: Study, values: list, runs: list, work_dir: Path, cfg: Config) -> None:
     """Write the table and the figure of the runs that are done."""
     rows = [run.row() for run in runs if run.result_file.is_file()]
     if not rows:
@@ -119,8 +129,11 @@ def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
     title = 'Intensities of random crops (Fig. 6): a line for each crop'
     if len(images) > 1:
         shares = [100 * overlap_between(histograms[:, kind]) for kind in (0, 1)]
-        title += ('\nCrops of different images share {:.0f} % without, {:.0f} % with '
-                  'distortion'.format(*shares))
+        title += (
+            '\nCrops of different images share {:.0f} % without, {:.0f} % with distortion'.format(
+                *shares
+            )
+        )
     table, figure = work_dir / f'{HISTOGRAMS}.csv', work_dir / f'{HISTOGRAMS}.png'
     write_histograms(table, images, histograms)
     plot_crop_histograms(str(figure), histograms, within, names, KINDS, title)
@@ -128,7 +141,7 @@ def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
 
 
 @command_line.command
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.processes < 1:
         raise UserError(f'--processes is {args.processes}: give 1 or more')
@@ -149,5 +162,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         raise UserError(f'another sweep is at work in {work_dir}') from error
     write_results(study, values, runs, work_dir, cfg)
     if failed:
-        raise UserError(f'{len(failed)} of {len(runs)} runs failed, as told above: '
-                         'the same command tries them again')
+        raise UserError(
+            f'{len(failed)} of {len(runs)} runs failed, as told above: '
+            'the same command tries them again'
+        )

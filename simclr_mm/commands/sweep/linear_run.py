@@ -3,6 +3,7 @@
 ``python -m simclr_mm.commands.sweep.linear_run CONFIG CHECKPOINT FILE`` writes the accuracy
 in percent to FILE, as JSON.
 """
+
 import json
 import sys
 from pathlib import Path

@@ -1,4 +1,5 @@
 """Many training runs, several at a time, each in a process of its own."""
+
 import fcntl
 import json
 import os
@@ -6,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Callable, Iterator, List, Sequence, Set, Tuple, Union
 
 import torch
 from mmengine.config import Config
@@ -25,11 +26,12 @@ class RunFailed(Exception):
     """A run that gave no value; the message says why and where to read more."""
 
 
-Outcome = Tuple[Run, Union[EvaluationRun, RunFailed]]
+Outcome = tuple[Run, EvaluationRun | RunFailed]
 
 
-def carry_out(runs: Sequence[Run], run_one: Callable[[Run, str], EvaluationRun],
-              devices: Sequence[str]) -> Iterator[Outcome]:
+def carry_out(
+    runs: Sequence[Run], run_one: Callable[[Run, str], EvaluationRun], devices: Sequence[str]
+) -> Iterator[Outcome]:
     """Do the runs that have no result yet, and write their results.
 
     Args:
@@ -78,7 +80,7 @@ class TrainAndEvaluate:
     def __init__(self, tools: Path, threads: int) -> None:
         self.tools = tools
         self.threads = threads
-        self.running: Set[subprocess.Popen] = set()
+        self.running: set[subprocess.Popen] = set()
         self.stopped = False
 
     def __call__(self, run: Run, device: str) -> EvaluationRun:
@@ -101,8 +103,9 @@ class TrainAndEvaluate:
         self._call(run, [str(self.tools / 'train.py'), *command(run)[2:]], device)
         checkpoint = find_latest_checkpoint(str(run.folder))
         if checkpoint is None:
-            raise RunFailed(f'the training left no checkpoint in {run.folder}: keep '
-                            'default_hooks.checkpoint')
+            raise RunFailed(
+                f'the training left no checkpoint in {run.folder}: keep default_hooks.checkpoint'
+            )
         return checkpoint
 
     def evaluate(self, run: Run, checkpoint: str, device: str) -> Result:
@@ -123,7 +126,7 @@ class TrainAndEvaluate:
         for process in list(self.running):
             process.terminate()
 
-    def _call(self, run: Run, arguments: List[str], device: str) -> None:
+    def _call(self, run: Run, arguments: list[str], device: str) -> None:
         if self.stopped:
             raise RunFailed('stopped')
         env = dict(os.environ)
@@ -138,24 +141,24 @@ class TrainAndEvaluate:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise RunFailed(f'another process is at work in {run.folder}: wait for '
-                                'it, or end it') from error
-            process = subprocess.Popen([sys.executable, *arguments],
-                                       stdout=file,
-                                       stderr=subprocess.STDOUT,
-                                       env=env)
+                raise RunFailed(
+                    f'another process is at work in {run.folder}: wait for it, or end it'
+                ) from error
+            process = subprocess.Popen(
+                [sys.executable, *arguments], stdout=file, stderr=subprocess.STDOUT, env=env
+            )
             self.running.add(process)
             code = process.wait()
         self.running.remove(process)
         if code:
             lines = log.read_text(errors='replace').strip().splitlines()
-            raise RunFailed(f'{lines[-1] if lines else "no output"} (exit code {code}; '
-                            f'see {log})')
+            raise RunFailed(f'{lines[-1] if lines else "no output"} (exit code {code}; see {log})')
 
 
 @contextmanager
-def outcomes_of(runs: Sequence[Run], trainer: TrainAndEvaluate,
-                processes: int) -> Iterator[Iterator[Outcome]]:
+def outcomes_of(
+    runs: Sequence[Run], trainer: TrainAndEvaluate, processes: int
+) -> Iterator[Iterator[Outcome]]:
     """What :func:`carry_out` gives; no training outlives the block.
 
     In it "kill" stops the program like Ctrl-C.
@@ -181,14 +184,18 @@ def last_validation(run: Run, metric: str) -> float:
         for entry in map(json.loads, log.read_text().splitlines()):
             if entry.get('step') == last and metric in entry:
                 return entry[metric]
-    raise RunFailed(f'{run.folder} holds a finished training but no validation at its '
-                    'end: delete the folder to train anew')
+    raise RunFailed(
+        f'{run.folder} holds a finished training but no validation at its '
+        'end: delete the folder to train anew'
+    )
 
 
-def device_of_each(processes: int) -> List[str]:
+def device_of_each(processes: int) -> list[str]:
     """Share the GPUs among processes, in turn; '' where there is none."""
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
-    gpus = visible.split(',') if visible else [
-        str(number) for number in range(torch.cuda.device_count())
-    ]
+    gpus = (
+        visible.split(',')
+        if visible
+        else [str(number) for number in range(torch.cuda.device_count())]
+    )
     return [gpus[k % len(gpus)] if gpus else '' for k in range(processes)]

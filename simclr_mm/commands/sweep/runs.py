@@ -4,10 +4,12 @@
 it printed in ``log.txt``, checkpoints, and, when it is done, its result as JSON, in the
 form of every evaluation.
 """
+
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence
+from typing import NamedTuple
 
 from mmengine.config import Config
 
@@ -22,7 +24,7 @@ from .cells import Options, Value
 from .linear_run import PENALTY
 from .studies import STUDIES
 
-Row = Dict[str, Value]
+Row = dict[str, Value]
 METRICS = ('knn', 'linear')
 
 
@@ -35,8 +37,9 @@ class Run(NamedTuple):
         work_dir: Folder of the sweep.
         metric: 'knn' or 'linear'.
     """
+
     study: str
-    labels: Dict[str, Value]
+    labels: dict[str, Value]
     work_dir: Path
     metric: str
 
@@ -66,18 +69,22 @@ class Run(NamedTuple):
         """
         done = read_run(self.result_file)
         if done is None:
-            raise UserError(f'{self.result_file} is no result of this version: delete '
-                             'it, and the same command evaluates the run anew')
-        result, = done.results
+            raise UserError(
+                f'{self.result_file} is no result of this version: delete '
+                'it, and the same command evaluates the run anew'
+            )
+        (result,) = done.results
         return dict(
             self.labels,
             metric=f'{result.protocol}/{result.metric}',
             value=result.value,
-            minutes=round(done.seconds / 60, 2))
+            minutes=round(done.seconds / 60, 2),
+        )
 
 
-def plan(study: str, cfg: Config, values: Sequence[Sequence[Value]], work_dir: Path,
-         metric: str) -> List[Run]:
+def plan(
+    study: str, cfg: Config, values: Sequence[Sequence[Value]], work_dir: Path, metric: str
+) -> list[Run]:
     """Write the config of every cell, or find the one that is there.
 
     Args:
@@ -92,9 +99,11 @@ def plan(study: str, cfg: Config, values: Sequence[Sequence[Value]], work_dir: P
             was made from another config.
     """
     if metric == 'knn' and 'KNNAccuracy' not in str(cfg.get('val_evaluator')):
-        raise UserError('--evaluate knn reads knn/top1 of the last validation, and '
-                         'this config has no val_evaluator of type '
-                         'simclr_mm.KNNAccuracy: take a pretraining config')
+        raise UserError(
+            '--evaluate knn reads knn/top1 of the last validation, and '
+            'this config has no val_evaluator of type '
+            'simclr_mm.KNNAccuracy: take a pretraining config'
+        )
     runs = []
     axes = STUDIES[study].axes
     for labels, options in STUDIES[study].cells(cfg, *values):
@@ -112,7 +121,7 @@ def cell_config(cfg: Config, options: Options) -> Config:
     # One validation, at the end, whose result is the row's; one checkpoint.
     common = {
         'train_cfg.val_interval': last_step(cfg),
-        'default_hooks.checkpoint.max_keep_ckpts': 1
+        'default_hooks.checkpoint.max_keep_ckpts': 1,
     }
     if 'max_epochs' not in cfg.train_cfg:
         # Or MMEngine notes every validation as that of step 0.
@@ -142,18 +151,15 @@ def write_config(run: Run, cfg: Config) -> None:
             raise UserError(
                 f'{run.config} was made from another config or other --cfg-options, '
                 f'and {trained[0]} comes of it: give another --work-dir, or delete '
-                f'{run.folder}')
+                f'{run.folder}'
+            )
     with atomic_file(run.config) as file:
         file.write(cfg.pretty_text.encode())
 
 
-def command(run: Run) -> List[str]:
+def command(run: Run) -> list[str]:
     """What trains this run: anybody may type it."""
-    return [
-        'python', 'tools/train.py',
-        str(run.config), '--work-dir',
-        str(run.folder), '--resume'
-    ]
+    return ['python', 'tools/train.py', str(run.config), '--work-dir', str(run.folder), '--resume']
 
 
 def result_of(run: Run, value: float) -> Result:
@@ -163,12 +169,18 @@ def result_of(run: Run, value: float) -> Result:
     settings = dict(penalty=PENALTY)
     if run.metric == 'knn':
         settings = knn_settings(cfg.val_evaluator, dataset)
-    return Result('classification', *scored_dataset(dataset), PRETRAINED, run.metric,
-                  'top1', round(value, 4), settings)
+    return Result(
+        'classification',
+        *scored_dataset(dataset),
+        PRETRAINED,
+        run.metric,
+        'top1',
+        round(value, 4),
+        settings,
+    )
 
 
-def evaluation_of(run: Run, result: Result, checkpoint: str,
-                  seconds: float) -> EvaluationRun:
+def evaluation_of(run: Run, result: Result, checkpoint: str, seconds: float) -> EvaluationRun:
     """What a finished run found, in the form of every evaluation.
 
     Args:
@@ -182,6 +194,8 @@ def evaluation_of(run: Run, result: Result, checkpoint: str,
         checkpoint,
         state_hash(read_checkpoint(checkpoint)['state_dict']),
         Config.fromfile(run.config).randomness.seed,
-        round(seconds, 1), [result],
+        round(seconds, 1),
+        [result],
         command=shlex.join(command(run)),
-        study=dict(study=run.study, **run.labels))
+        study=dict(study=run.study, **run.labels),
+    )

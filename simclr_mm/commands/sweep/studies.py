@@ -2,7 +2,9 @@
 
 Source: SimCLR, arXiv:2002.05709. Each study names its figure or table there.
 """
-from typing import Callable, Dict, Iterator, List, NamedTuple, Tuple
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from simclr_mm.errors import UserError
 
@@ -33,9 +35,10 @@ class Axis(NamedTuple):
         label: For figures, with the unit.
         values: The paper's. Names are all there are; for numbers others may be asked.
     """
+
     name: str
     label: str
-    values: Tuple[Value, ...]
+    values: tuple[Value, ...]
 
 
 class Study(NamedTuple):
@@ -48,8 +51,9 @@ class Study(NamedTuple):
             product of the axes it leaves out what makes no sense.
         figure: 'heat map', 'lines' or 'bars'.
     """
+
     title: str
-    axes: Tuple[Axis, ...]
+    axes: tuple[Axis, ...]
     cells: Callable[..., Iterator[Cell]]
     figure: str
 
@@ -57,48 +61,70 @@ class Study(NamedTuple):
 _NAMES = tuple(TRANSFORMATIONS)
 _BATCHES = Axis('batch', 'batch size', (256, 512, 1024, 2048, 4096, 8192))
 STUDIES = {
-    'augmentations':
-    Study('Composition of two augmentations (Fig. 5)',
-          (Axis('first', '1st transformation', _NAMES),
-           Axis('second', '2nd transformation', _NAMES)), augmentations, 'heat map'),
-    'color-strength':
-    Study('Strength of colour distortion (Table 1)',
-          (Axis('strength', 'strength s of the colour distortion', tuple(STRENGTHS)), ),
-          color_strength, 'bars'),
-    'head':
-    Study('Projection head (Fig. 8)',
-          (Axis('head', 'projection head', ('none', 'linear', 'nonlinear')),
-           Axis('width', 'width of the projection',
-                (32, 64, 128, 256, 512, 1024, 2048))), head, 'bars'),
-    'depth-width':
-    Study('Depth and width (Fig. 7)',
-          (Axis('width', "times the config's channels",
-                (1, 2, 4)), Axis('depth', 'depth of the ResNet',
-                                 (18, 34, 50, 101, 152))), depth_width, 'lines'),
-    'batch-epochs':
-    Study('Batch size and length of training (Fig. 9)',
-          (_BATCHES,
-           Axis('epochs', 'epochs',
-                (100, 200, 300, 400, 500, 600, 700, 800, 900, 1000))), batch_epochs,
-          'bars'),
-    'temperature':
-    Study('Temperature with and without L2 norm (Table 5)',
-          (Axis('norm', 'projections', ('l2-norm', 'no-norm')),
-           Axis('temperature', 'temperature',
-                (0.05, 0.1, 0.5, 1, 10, 100))), temperature, 'bars'),
-    'objective':
-    Study('Objectives (Table 4)',
-          (Axis('objective', 'objective', tuple(OBJECTIVES)),
-           Axis('setting', 'temperature or margin', TEMPERATURES + MARGINS)), objective,
-          'heat map'),
-    'lr-scaling':
-    Study('Learning rate by batch (Appendix B.1)',
-          (Axis('rule', 'scaling',
-                ('linear', 'square-root')), _BATCHES), lr_scaling, 'lines'),
+    'augmentations': Study(
+        'Composition of two augmentations (Fig. 5)',
+        (Axis('first', '1st transformation', _NAMES), Axis('second', '2nd transformation', _NAMES)),
+        augmentations,
+        'heat map',
+    ),
+    'color-strength': Study(
+        'Strength of colour distortion (Table 1)',
+        (Axis('strength', 'strength s of the colour distortion', tuple(STRENGTHS)),),
+        color_strength,
+        'bars',
+    ),
+    'head': Study(
+        'Projection head (Fig. 8)',
+        (
+            Axis('head', 'projection head', ('none', 'linear', 'nonlinear')),
+            Axis('width', 'width of the projection', (32, 64, 128, 256, 512, 1024, 2048)),
+        ),
+        head,
+        'bars',
+    ),
+    'depth-width': Study(
+        'Depth and width (Fig. 7)',
+        (
+            Axis('width', "times the config's channels", (1, 2, 4)),
+            Axis('depth', 'depth of the ResNet', (18, 34, 50, 101, 152)),
+        ),
+        depth_width,
+        'lines',
+    ),
+    'batch-epochs': Study(
+        'Batch size and length of training (Fig. 9)',
+        (_BATCHES, Axis('epochs', 'epochs', (100, 200, 300, 400, 500, 600, 700, 800, 900, 1000))),
+        batch_epochs,
+        'bars',
+    ),
+    'temperature': Study(
+        'Temperature with and without L2 norm (Table 5)',
+        (
+            Axis('norm', 'projections', ('l2-norm', 'no-norm')),
+            Axis('temperature', 'temperature', (0.05, 0.1, 0.5, 1, 10, 100)),
+        ),
+        temperature,
+        'bars',
+    ),
+    'objective': Study(
+        'Objectives (Table 4)',
+        (
+            Axis('objective', 'objective', tuple(OBJECTIVES)),
+            Axis('setting', 'temperature or margin', TEMPERATURES + MARGINS),
+        ),
+        objective,
+        'heat map',
+    ),
+    'lr-scaling': Study(
+        'Learning rate by batch (Appendix B.1)',
+        (Axis('rule', 'scaling', ('linear', 'square-root')), _BATCHES),
+        lr_scaling,
+        'lines',
+    ),
 }
 
 
-def values_of(study: Study, asked: Dict[str, object]) -> List[List[Value]]:
+def values_of(study: Study, asked: dict[str, object]) -> list[list[Value]]:
     """The values of each axis: what was asked for, or else the paper's.
 
     Args:
@@ -110,8 +136,7 @@ def values_of(study: Study, asked: Dict[str, object]) -> List[List[Value]]:
     """
     names = [axis.name for axis in study.axes]
     for name in set(asked) - set(names):
-        raise UserError(f'--values {name}: the axes of this study are '
-                         f'{" and ".join(names)}')
+        raise UserError(f'--values {name}: the axes of this study are {" and ".join(names)}')
     values = []
     for axis in study.axes:
         some = asked.get(axis.name, list(axis.values))
@@ -124,8 +149,7 @@ def _value(axis: Axis, value: Value) -> Value:
     if isinstance(axis.values[0], str):
         if str(value) in axis.values:
             return str(value)
-        raise UserError(f'--values {axis.name}={value}: choose from '
-                         f'{", ".join(axis.values)}')
+        raise UserError(f'--values {axis.name}={value}: choose from {", ".join(axis.values)}')
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
         return value
     raise UserError(f'--values {axis.name}={value}: give numbers above 0')

@@ -1,8 +1,9 @@
 """The rows of a sweep as a table and as a figure."""
+
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, Sequence
 
 import numpy as np
 
@@ -28,8 +29,14 @@ def write_table(path: Path, study: Study, rows: Sequence[Row]) -> None:
         file.write(text.getvalue().encode())
 
 
-def draw(path: Path, study: Study, values: Sequence[Sequence[Value]],
-         rows: Sequence[Row], metric: str, note: str) -> None:
+def draw(
+    path: Path,
+    study: Study,
+    values: Sequence[Sequence[Value]],
+    rows: Sequence[Row],
+    metric: str,
+    note: str,
+) -> None:
     """Write the study's figure; what has no row yet is missing in it.
 
     Args:
@@ -53,8 +60,7 @@ def draw(path: Path, study: Study, values: Sequence[Sequence[Value]],
     plot(str(path), _series(study, values, rows), values[-1], labels, title)
 
 
-def _matrix(study: Study, values: Sequence[Sequence[Value]],
-            rows: Sequence[Row]) -> np.ndarray:
+def _matrix(study: Study, values: Sequence[Sequence[Value]], rows: Sequence[Row]) -> np.ndarray:
     """(first axis, last axis), NaN where there is no row."""
     table = np.full([len(values[0]), len(values[-1])], np.nan)
     for row in rows:
@@ -63,10 +69,11 @@ def _matrix(study: Study, values: Sequence[Sequence[Value]],
     return table
 
 
-def _series(study: Study, values: Sequence[Sequence[Value]],
-            rows: Sequence[Row]) -> Dict[str, Dict[Value, float]]:
+def _series(
+    study: Study, values: Sequence[Sequence[Value]], rows: Sequence[Row]
+) -> dict[str, dict[Value, float]]:
     """By the first axis, then by the last; one series where there is one axis."""
-    by_name: Dict[str, Dict[Value, float]] = {}
+    by_name: dict[str, dict[Value, float]] = {}
     for row in rows:
         first = str(row[study.axes[0].name]) if len(study.axes) > 1 else ''
         # A run that has no value on the last axis, such as one without a head.

@@ -1,4 +1,5 @@
 """Transfer to other datasets: a linear classifier, or fine-tuning."""
+
 from .command import main
 
 __all__ = ['main']

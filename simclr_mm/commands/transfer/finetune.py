@@ -3,10 +3,11 @@
 Source: SimCLR, arXiv:2002.05709, Sec. B.8.1. Each cell of the grid is a config file,
 trained by tools/train.py.
 """
+
 import os
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 from mmengine.config import Config
@@ -28,16 +29,18 @@ from .linear import prepared, results_of
 
 STUDY, PROTOCOL = 'fine-tuning', 'fine-tuned'
 
-Grid = Tuple[Sequence[float], Sequence[float]]
+Grid = tuple[Sequence[float], Sequence[float]]
 # Learning rates, and weight decays before they are divided by the learning rate.
-GRIDS: Dict[str, Grid] = dict(
+GRIDS: dict[str, Grid] = dict(
     paper=(np.logspace(-4, -1, 7).tolist(), [0.0, *np.logspace(-6, -3, 7).tolist()]),
     # Three of the paper's rates and two of its decays.
-    small=([10**-2.5, 1e-2, 10**-1.5], [0.0, 1e-6]))
+    small=([10**-2.5, 1e-2, 10**-1.5], [0.0, 1e-6]),
+)
 
 
-def plan(cfg: Config, cells: Sequence[Tuple[float, float]], work_dir: Path,
-         metric: str) -> List[Run]:
+def plan(
+    cfg: Config, cells: Sequence[tuple[float, float]], work_dir: Path, metric: str
+) -> list[Run]:
     """Write the config of each learning rate and decay, or find the one there is."""
     runs = []
     for lr, decay in cells:
@@ -68,23 +71,33 @@ class FineTune(TrainAndEvaluate):
 
     def evaluate(self, run: Run, checkpoint: str, device: str) -> Result:
         value = last_validation(run, LOGGED[run.metric][1])
-        return Result('transfer', self.dataset, self.split, PRETRAINED, PROTOCOL,
-                      run.metric, round(value, 4))
+        return Result(
+            'transfer', self.dataset, self.split, PRETRAINED, PROTOCOL, run.metric, round(value, 4)
+        )
 
 
-def finetune_settings(preprocessing: Preprocessing, grid: Grid,
-                      training: Training) -> Dict[str, object]:
+def finetune_settings(
+    preprocessing: Preprocessing, grid: Grid, training: Training
+) -> dict[str, object]:
     """What was asked for, of the settings of a result."""
     return dict(
         prepared(preprocessing),
         steps=training.steps,
         batch=training.batch,
-        cells=len(grid[0]) * len(grid[1]))
+        cells=len(grid[0]) * len(grid[1]),
+    )
 
 
-def finetune_transfer(encoder: Encoder, dataset: TransferDataset, parts: Parts,
-                      grid: Grid, training: Training, work_dir: Path, tools: Path,
-                      processes: int) -> List[Result]:
+def finetune_transfer(
+    encoder: Encoder,
+    dataset: TransferDataset,
+    parts: Parts,
+    grid: Grid,
+    training: Training,
+    work_dir: Path,
+    tools: Path,
+    processes: int,
+) -> list[Result]:
     """Choose rate and decay on the validation part, retrain on all, score the test.
 
     Args:
@@ -106,31 +119,36 @@ def finetune_transfer(encoder: Encoder, dataset: TransferDataset, parts: Parts,
     cells = list(product(*grid))
     runs = plan(cfg, cells, work_dir / 'validation', metric)
     threads = max(1, (os.cpu_count() or 1) // processes)
-    _do(runs, FineTune(dataset.title, 'validation', tools, threads), processes,
-        f'{dataset.title}: fine-tuning')
+    _do(
+        runs,
+        FineTune(dataset.title, 'validation', tools, threads),
+        processes,
+        f'{dataset.title}: fine-tuning',
+    )
     scores = [run.row()['value'] for run in runs]
     lr, decay = cells[int(np.argmax(scores))]
     cfg = finetune_config(encoder, dataset, parts.train, parts.test, training)
     last = plan(cfg, [(lr, decay)], work_dir / 'test', metric)
-    _do(last, FineTune(dataset.title, dataset.test, tools,
-                       os.cpu_count() or 1), 1,
-        f'{dataset.title}: the chosen one on all images')
+    _do(
+        last,
+        FineTune(dataset.title, dataset.test, tools, os.cpu_count() or 1),
+        1,
+        f'{dataset.title}: the chosen one on all images',
+    )
     settings = dict(
         finetune_settings(encoder.preprocessing, grid, training),
         lr=lr,
         decay=decay,
-        validation=max(scores))
-    values = {
-        name: last_validation(last[0], LOGGED[name][1]) / 100
-        for name in dataset.metrics
-    }
+        validation=max(scores),
+    )
+    values = {name: last_validation(last[0], LOGGED[name][1]) / 100 for name in dataset.metrics}
     return results_of(dataset, PROTOCOL, values, settings)
 
 
-def _do(runs: List[Run], trainer: FineTune, processes: int, description: str) -> None:
+def _do(runs: list[Run], trainer: FineTune, processes: int, description: str) -> None:
     """Do what is missing, a few at a time."""
     missing = [run for run in runs if not run.result_file.is_file()]
-    failed: Dict[str, RunFailed] = {}
+    failed: dict[str, RunFailed] = {}
     with outcomes_of(missing, trainer, processes) as outcomes:
         for run, outcome in track(outcomes, description, total=len(missing)):
             if isinstance(outcome, RunFailed):

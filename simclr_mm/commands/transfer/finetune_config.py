@@ -4,6 +4,7 @@ Source: SimCLR, arXiv:2002.05709, Sec. B.8.1.
 
 n images, K classes, S side in pixels, C feature width.
 """
+
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,16 +21,16 @@ from .dataset_table import LOADING, TransferDataset, build, class_count, with_pi
 from .linear import test_pipeline
 
 _RUNTIME = (
-    Path(__file__).resolve().parents[2] / '.mim' / 'configs' / '_base_' /
-    'default_runtime.py')
+    Path(__file__).resolve().parents[2] / '.mim' / 'configs' / '_base_' / 'default_runtime.py'
+)
 BORDER = 256 / 224  # images are resized to 256 pixels and cropped to 224
 
 # The metric of an mmpretrain classifier, and its name in the log.
 LOGGED = dict(
-    top1=(dict(type='Accuracy', topk=(1, )), 'accuracy/top1'),
-    mean_per_class=(dict(type='SingleLabelMetric',
-                         items=('recall', )), 'single-label/recall'),
-    voc07_map=(dict(type='simclr_mm.VOC07MeanAP'), 'voc07/mAP'))
+    top1=(dict(type='Accuracy', topk=(1,)), 'accuracy/top1'),
+    mean_per_class=(dict(type='SingleLabelMetric', items=('recall',)), 'single-label/recall'),
+    voc07_map=(dict(type='simclr_mm.VOC07MeanAP'), 'voc07/mAP'),
+)
 
 
 class Training(NamedTuple):
@@ -41,6 +42,7 @@ class Training(NamedTuple):
         workers: Processes that read images; arrays need none.
         seed: Of the head's weights and of the order and crops of images.
     """
+
     steps: int = 20000
     batch: int = 256
     workers: int = 4
@@ -58,6 +60,7 @@ class Encoder(NamedTuple):
         has_bn: It has batch normalization.
         preprocessing: Of test images; the training crops have its size.
     """
+
     backbone: dict
     weights: Path
     width: int
@@ -81,9 +84,11 @@ def encoder_of(model: BaseModel, preprocessing: Preprocessing, file: Path) -> En
     with torch.no_grad():
         features = backbone(parameter.new_zeros(1, 3, side, side))[-1]
     if features.ndim not in (2, 4):
-        raise UserError(f'fine-tuning: the backbone gives {tuple(features.shape)}, no '
-                         'map and no vector: for a transformer set '
-                         "model.backbone.out_type='cls_token' in --config")
+        raise UserError(
+            f'fine-tuning: the backbone gives {tuple(features.shape)}, no '
+            'map and no vector: for a transformer set '
+            "model.backbone.out_type='cls_token' in --config"
+        )
     settings = model._config.model.backbone.to_dict()
     settings.pop('frozen_stages', None)  # of a linear benchmark
     return Encoder(
@@ -91,13 +96,14 @@ def encoder_of(model: BaseModel, preprocessing: Preprocessing, file: Path) -> En
         weights=file.resolve(),
         width=features.shape[1],
         pools=features.ndim == 4,
-        has_bn=any(
-            isinstance(m, nn.modules.batchnorm._NormBase) for m in backbone.modules()),
-        preprocessing=preprocessing)
+        has_bn=any(isinstance(m, nn.modules.batchnorm._NormBase) for m in backbone.modules()),
+        preprocessing=preprocessing,
+    )
 
 
-def finetune_config(encoder: Encoder, dataset: TransferDataset, train: dict,
-                    scored: dict, training: Training) -> Config:
+def finetune_config(
+    encoder: Encoder, dataset: TransferDataset, train: dict, scored: dict, training: Training
+) -> Config:
     """The config that trains on one part of a dataset and is scored on another.
 
     Args:
@@ -112,67 +118,67 @@ def finetune_config(encoder: Encoder, dataset: TransferDataset, train: dict,
     loading = [] if dataset.in_memory else [LOADING]
     workers = 0 if dataset.in_memory else training.workers
     crops = [
-        dict(
-            type='RandomResizedCrop',
-            scale=encoder.preprocessing.size,
-            backend='pillow'),
-        dict(type='RandomFlip', prob=0.5)
+        dict(type='RandomResizedCrop', scale=encoder.preprocessing.size, backend='pillow'),
+        dict(type='RandomFlip', prob=0.5),
     ]
     loader = dict(
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        collate_fn=dict(type='default_collate'))
+        num_workers=workers, persistent_workers=workers > 0, collate_fn=dict(type='default_collate')
+    )
     pack = dict(type='PackInputs')
     cfg = Config.fromfile(_RUNTIME)
     cfg.merge_from_dict(
         dict(
-            _classifier(encoder, dataset, class_count(images),
-                        len(images) // batch),
+            _classifier(encoder, dataset, class_count(images), len(images) // batch),
             train_dataloader=dict(
                 loader,
                 batch_size=batch,
                 sampler=dict(type='simclr_mm.ResumableSampler'),
-                dataset=with_pipeline(train, [*loading, *crops, pack])),
+                dataset=with_pipeline(train, [*loading, *crops, pack]),
+            ),
             val_dataloader=dict(
                 loader,
                 batch_size=training.batch,
                 sampler=dict(type='DefaultSampler', shuffle=False),
-                dataset=with_pipeline(scored,
-                                      test_pipeline(dataset, encoder.preprocessing))),
+                dataset=with_pipeline(scored, test_pipeline(dataset, encoder.preprocessing)),
+            ),
             val_evaluator=[LOGGED[name][0] for name in dataset.metrics],
             val_cfg=dict(),
-            **_schedule(training)))
+            **_schedule(training),
+        )
+    )
     return cfg
 
 
-def _classifier(encoder: Encoder, dataset: TransferDataset, classes: int,
-                steps_per_epoch: int) -> dict:
+def _classifier(
+    encoder: Encoder, dataset: TransferDataset, classes: int, steps_per_epoch: int
+) -> dict:
     """Model and preprocessor: a linear layer on the pooled features."""
     backbone = dict(
         encoder.backbone,
-        init_cfg=dict(
-            type='Pretrained', checkpoint=str(encoder.weights), prefix='backbone.'))
+        init_cfg=dict(type='Pretrained', checkpoint=str(encoder.weights), prefix='backbone.'),
+    )
     if encoder.has_bn:
         # The paper's max(1 - 10 / s, 0.9) weighs the old statistics; PyTorch's momentum
         # weighs the new.
         momentum = min(10 / steps_per_epoch, 0.1)
         norm = backbone.get('norm_cfg') or dict(type='BN', requires_grad=True)
         backbone['norm_cfg'] = dict(norm, momentum=momentum)
-    head = dict(type='LinearClsHead', topk=(1, ))
+    head = dict(type='LinearClsHead', topk=(1,))
     if dataset.multi_label:
         head = dict(
-            type='MultiLabelLinearClsHead',
-            loss=dict(type='CrossEntropyLoss', use_sigmoid=True))
+            type='MultiLabelLinearClsHead', loss=dict(type='CrossEntropyLoss', use_sigmoid=True)
+        )
     preparing = encoder.preprocessing
-    mean, std = ([255 * v for v in values]
-                 for values in (preparing.mean, preparing.std))
+    mean, std = ([255 * v for v in values] for values in (preparing.mean, preparing.std))
     return dict(
         model=dict(
             type='ImageClassifier',
             backbone=backbone,
             neck=dict(type='GlobalAveragePooling') if encoder.pools else None,
-            head=dict(head, num_classes=classes, in_channels=encoder.width)),
-        data_preprocessor=dict(num_classes=classes, mean=mean, std=std, to_rgb=True))
+            head=dict(head, num_classes=classes, in_channels=encoder.width),
+        ),
+        data_preprocessor=dict(num_classes=classes, mean=mean, std=std, to_rgb=True),
+    )
 
 
 def _schedule(training: Training) -> dict:
@@ -181,16 +187,16 @@ def _schedule(training: Training) -> dict:
     return dict(
         optim_wrapper=dict(
             type='OptimWrapper',
-            optimizer=dict(
-                type='SGD', lr=0.0, momentum=0.9, nesterov=True, weight_decay=0.0)),
+            optimizer=dict(type='SGD', lr=0.0, momentum=0.9, nesterov=True, weight_decay=0.0),
+        ),
         # The paper names no schedule; this is its schedule of pretraining.
         param_scheduler=[dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False)],
-        train_cfg=dict(
-            type='simclr_mm.IterBasedTrainLoop', max_iters=steps, val_interval=steps),
+        train_cfg=dict(type='simclr_mm.IterBasedTrainLoop', max_iters=steps, val_interval=steps),
         custom_hooks=[dict(type='simclr_mm.PretrainedBackboneHook', frozen=False)],
         default_hooks=dict(
             logger=dict(log_metric_by_epoch=False),
-            checkpoint=dict(
-                by_epoch=False, interval=max(1, steps // 4), max_keep_ckpts=1)),
+            checkpoint=dict(by_epoch=False, interval=max(1, steps // 4), max_keep_ckpts=1),
+        ),
         log_processor=dict(by_epoch=False),
-        randomness=dict(seed=training.seed))
+        randomness=dict(seed=training.seed),
+    )

@@ -2,9 +2,10 @@
 
 m images, K classes, S side in pixels.
 """
+
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Union
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.config import ConfigDict
@@ -32,16 +33,14 @@ from .dataset_table import (
 )
 
 # VOC's annotations tell apart objects that are hard to recognise.
-PACKING = dict(
-    type='PackInputs', meta_keys=[*PackInputs.DEFAULT_META_KEYS, 'gt_label_difficult'])
+PACKING = dict(type='PackInputs', meta_keys=[*PackInputs.DEFAULT_META_KEYS, 'gt_label_difficult'])
 PROTOCOL = 'linear-swept'
 _BATCH = 256  # images that pass through the encoder at a time
 
 
-def preprocessing_of(model: BaseModel,
-                     source: str,
-                     size: Optional[int],
-                     border: float = 1.0) -> Preprocessing:
+def preprocessing_of(
+    model: BaseModel, source: str, size: int | None, border: float = 1.0
+) -> Preprocessing:
     """How images are prepared: as the encoder's config says, or as the paper does.
 
     Args:
@@ -61,30 +60,34 @@ def preprocessing_of(model: BaseModel,
         edge='short',
         size=size,
         interpolation='bicubic',
-        backend='pillow')
+        backend='pillow',
+    )
 
 
-def prepared(preprocessing: Preprocessing) -> Dict[str, object]:
+def prepared(preprocessing: Preprocessing) -> dict[str, object]:
     """Of the settings of a result those that say how images were prepared."""
     return dict(
         size=preprocessing.size,
         resize=preprocessing.resize,
-        interpolation=preprocessing.interpolation)
+        interpolation=preprocessing.interpolation,
+    )
 
 
-def test_pipeline(dataset: TransferDataset, preprocessing: Preprocessing) -> List[dict]:
+def test_pipeline(dataset: TransferDataset, preprocessing: Preprocessing) -> list[dict]:
     """Transforms without augmentation."""
     loading = [] if dataset.in_memory else [LOADING]
     return [*loading, *preprocessing.pipeline()[1:-1], PACKING]
 
 
-def linear_transfer(model: BaseModel,
-                    dataset: TransferDataset,
-                    parts: Parts,
-                    preprocessing: Preprocessing,
-                    cache: Union[str, Path, None] = None,
-                    workers: int = 0,
-                    seed: int = 0) -> List[Result]:
+def linear_transfer(
+    model: BaseModel,
+    dataset: TransferDataset,
+    parts: Parts,
+    preprocessing: Preprocessing,
+    cache: str | Path | None = None,
+    workers: int = 0,
+    seed: int = 0,
+) -> list[Result]:
     """Fit logistic regressions to features, choose the L2 penalty, score the test.
 
     Source: SimCLR, arXiv:2002.05709, Sec. B.8.1, transfer learning via a linear
@@ -108,8 +111,7 @@ def linear_transfer(model: BaseModel,
 
     def features(name: str) -> Labelled:
         part = with_pipeline(getattr(parts, name), pipeline)
-        return _features(model, dataset, part, cache, workers,
-                         f'{dataset.title} {name}')
+        return _features(model, dataset, part, cache, workers, f'{dataset.title} {name}')
 
     if dataset.validates:
         fit, validation = features('fit'), features('validation')
@@ -121,32 +123,46 @@ def linear_transfer(model: BaseModel,
     test = features('test')
     with Console().status(f'{dataset.title}: logistic regressions'):
         found = swept_linear_probe(
-            train, test, held_out=held_out, metric=CLASS_METRICS[dataset.metrics[0]])
+            train, test, held_out=held_out, metric=CLASS_METRICS[dataset.metrics[0]]
+        )
     settings = dict(
         prepared(preprocessing),
         penalty=found.penalty,
         validation=round(100 * max(found.validation), 4),
         train_images=len(train[1]),
-        test_images=len(test[1]))
-    values = {
-        name: CLASS_METRICS[name](found.predicted, test[1])
-        for name in dataset.metrics
-    }
+        test_images=len(test[1]),
+    )
+    values = {name: CLASS_METRICS[name](found.predicted, test[1]) for name in dataset.metrics}
     return results_of(dataset, PROTOCOL, values, settings)
 
 
-def results_of(dataset: TransferDataset, protocol: str, values: Dict[str, float],
-               settings: Dict[str, object]) -> List[Result]:
+def results_of(
+    dataset: TransferDataset, protocol: str, values: dict[str, float], settings: dict[str, object]
+) -> list[Result]:
     """Shares in [0, 1] of the test images in the form of every evaluation."""
     return [
-        Result('transfer', dataset.title, dataset.test, PRETRAINED, protocol, metric,
-               round(100 * value, 4), settings) for metric, value in values.items()
+        Result(
+            'transfer',
+            dataset.title,
+            dataset.test,
+            PRETRAINED,
+            protocol,
+            metric,
+            round(100 * value, 4),
+            settings,
+        )
+        for metric, value in values.items()
     ]
 
 
-def _features(model: BaseModel, dataset: TransferDataset, part: Part,
-              cache: Union[str, Path,
-                           None], workers: int, description: str) -> Labelled:
+def _features(
+    model: BaseModel,
+    dataset: TransferDataset,
+    part: Part,
+    cache: str | Path | None,
+    workers: int,
+    description: str,
+) -> Labelled:
     """Features and labels, or targets, of every image of a part."""
     # The cache's key is made of the model's test data.
     model._config.test_dataloader = ConfigDict(
@@ -154,7 +170,8 @@ def _features(model: BaseModel, dataset: TransferDataset, part: Part,
         num_workers=workers,
         collate_fn=dict(type='default_collate'),
         sampler=dict(type='DefaultSampler', shuffle=False),
-        dataset=part)
+        dataset=part,
+    )
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         loader = Runner.build_dataloader(model._config.test_dataloader, seed=0)
     target = _Targets(class_count(loader.dataset)) if dataset.multi_label else class_of
@@ -167,6 +184,7 @@ class _Targets(NamedTuple):
     Args:
         classes: K.
     """
+
     classes: int
 
     def __call__(self, sample: DataSample) -> np.ndarray:

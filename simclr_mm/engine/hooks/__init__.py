@@ -7,6 +7,11 @@ from .runtime_info import RuntimeInfoHook
 from .unreadable import UnreadableImageHook
 
 __all__ = [
-    'CheckpointHook', 'DataWaitHook', 'LearningWatchHook', 'NonFiniteGuardHook',
-    'PretrainedBackboneHook', 'RuntimeInfoHook', 'UnreadableImageHook'
+    'CheckpointHook',
+    'DataWaitHook',
+    'LearningWatchHook',
+    'NonFiniteGuardHook',
+    'PretrainedBackboneHook',
+    'RuntimeInfoHook',
+    'UnreadableImageHook',
 ]

@@ -1,6 +1,6 @@
 """Save checkpoints so that a kill at any instant leaves a loadable one."""
+
 from pathlib import Path
-from typing import Dict, Optional, Union
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
@@ -16,7 +16,7 @@ _BACKEND = 'simclr_mm_atomic'
 class AtomicLocalBackend(LocalBackend):
     """MMEngine's storage on local disks, with files that are written whole."""
 
-    def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
+    def put(self, obj: bytes, filepath: str | Path) -> None:
         with atomic_file(filepath) as file:
             file.write(obj)
 
@@ -63,7 +63,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             meta=meta,
             by_epoch=self.by_epoch,
             backend_args=self.backend_args,
-            **self.args)
+            **self.args,
+        )
         if not is_main_process():
             return
         with atomic_file(Path(runner.work_dir) / 'last_checkpoint') as file:
@@ -72,7 +73,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             name = self.filename_tmpl.format(outdated)
             self._remove(self.file_backend.join_path(self.out_dir, name))
 
-    def _make_room(self, step: int) -> Optional[int]:
+    def _make_room(self, step: int) -> int | None:
         """Enter a step into those kept; return the one that has to go, if any."""
         if self.max_keep_ckpts <= 0 or step in self.keep_ckpt_ids:
             return None
@@ -93,13 +94,13 @@ class CheckpointHook(MMEngineCheckpointHook):
             if before[key] not in (None, improved[key]) and is_main_process():
                 self._remove(before[key])
 
-    def _best_paths(self) -> Dict[str, Optional[str]]:
+    def _best_paths(self) -> dict[str, str | None]:
         """Path of the best checkpoint by metric; '' is the only metric there is."""
         if hasattr(self, 'best_ckpt_path'):
             return {'': self.best_ckpt_path}
         return dict(self.best_ckpt_path_dict)
 
-    def _set_best_paths(self, paths: Dict[str, Optional[str]]) -> None:
+    def _set_best_paths(self, paths: dict[str, str | None]) -> None:
         if hasattr(self, 'best_ckpt_path'):
             self.best_ckpt_path = paths['']
         else:

@@ -1,4 +1,5 @@
 """Log how much of its time training waits for data, and what would help."""
+
 import torch
 from mmengine import dist
 from mmengine.hooks import Hook, LoggerHook
@@ -38,13 +39,15 @@ class DataWaitHook(Hook):
     Raises:
         ValueError: limit is not in [0, 1].
     """
+
     # Last: a checkpoint that is saved after a step is no waiting.
     priority = 'LOWEST'
 
     def __init__(self, limit: float = 0.1, min_steps: int = 100) -> None:
         if not 0 <= limit <= 1:
-            raise UserError(f'default_hooks.data_wait.limit is {limit}: give a share '
-                             'of time in [0, 1].')
+            raise UserError(
+                f'default_hooks.data_wait.limit is {limit}: give a share of time in [0, 1].'
+            )
         self.limit = limit
         self.min_steps = min_steps
 
@@ -64,27 +67,29 @@ class DataWaitHook(Hook):
         if hasattr(self, '_watch'):  # not where validation is all that runs
             self._watch.end_step()
 
-    def before_train_iter(self,
-                          runner: Runner,
-                          batch_idx: int,
-                          data_batch: dict | None = None) -> None:
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
         if runner.iter < self._skip:
             return
         self._watch.begin_step()
-        if (self.every_n_inner_iters(batch_idx, self._interval)
-                or self.end_of_epoch(runner.train_dataloader, batch_idx)):
+        if self.every_n_inner_iters(batch_idx, self._interval) or self.end_of_epoch(
+            runner.train_dataloader, batch_idx
+        ):
             self._report(runner)
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
-                         data_batch: dict | None = None,
-                         outputs: dict | None = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
         self._watch.end_step()
 
     def _report(self, runner: Runner) -> None:
         steps, waited, worked = self._watch.read()
-        share = waited / (waited + worked) if steps else -1.
+        share = waited / (waited + worked) if steps else -1.0
         if dist.get_world_size() > 1:
             device = next(runner.model.parameters()).device
             shared = torch.tensor(share, device=device)
@@ -102,6 +107,8 @@ class DataWaitHook(Hook):
         if dist.is_main_process():
             steps = max(steps, 1)
             line = remedy_line(runner, worked / steps, waited / steps, self.limit)
-            runner.logger.warning(f'In the last {lasted} steps training waited for '
-                                  f'data {100 * share:.0f} % of the time. {line}')
+            runner.logger.warning(
+                f'In the last {lasted} steps training waited for '
+                f'data {100 * share:.0f} % of the time. {line}'
+            )
             self._watch.forget()  # the measurement is no waiting

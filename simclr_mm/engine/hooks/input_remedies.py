@@ -1,4 +1,5 @@
 """The cheapest remedy for a training that waits for its data, by measured times."""
+
 import os
 from dataclasses import dataclass
 
@@ -26,12 +27,13 @@ class Job:
         workers: Loader workers of this rank.
         free: Cores of this rank that nothing uses.
     """
+
     worked: float
     waited: float
     workers: int
     free: int
 
-    def share(self, faster: float = 1., workers: int = 0, more_work: float = 0.):
+    def share(self, faster: float = 1.0, workers: int = 0, more_work: float = 0.0):
         """The share of time spent waiting, were things different.
 
         Args:
@@ -48,7 +50,7 @@ class Job:
         if self.workers:
             loading = (self.waited + self.worked) * self.workers
         loading *= faster / (workers or self.workers)
-        return max(0., 1 - worked / max(worked, loading))
+        return max(0.0, 1 - worked / max(worked, loading))
 
 
 @dataclass
@@ -80,10 +82,8 @@ def _cost(stages: Stages | None) -> str:
     if stages is None:
         return ''
     parts = dict(
-        reading=stages.read,
-        decoding=stages.decode,
-        cropping=stages.crop,
-        augmenting=stages.augment)
+        reading=stages.read, decoding=stages.decode, cropping=stages.crop, augmenting=stages.augment
+    )
     names = ', '.join(f'{name} {_in_ms(spent)}' for name, spent in parts.items())
     return f'An image takes {_in_ms(stages.total)} ms of one core: {names}.'
 
@@ -96,19 +96,20 @@ def _advice(remedies: list[Remedy], job: Job, limit: float) -> str:
     """Remedies come cheapest first."""
     now = job.share()
     useful = [remedy for remedy in remedies if remedy.share < 0.9 * now]
-    cores = (f'{job.free} cores are free'
-             if job.free > 0 else 'no core is free for more workers')
+    cores = f'{job.free} cores are free' if job.free > 0 else 'no core is free for more workers'
     if not useful:
-        return (f'Nothing that was measured would help, and {cores}: this job needs '
-                'more or faster cores.')
+        return (
+            f'Nothing that was measured would help, and {cores}: this job needs '
+            'more or faster cores.'
+        )
     enough = [remedy for remedy in useful if remedy.share <= limit]
     best = enough[0] if enough else min(useful, key=lambda remedy: remedy.share)
-    others = '; '.join(f'{remedy.what}: {100 * remedy.share:.0f} %'
-                       for remedy in remedies if remedy is not best)
+    others = '; '.join(
+        f'{remedy.what}: {100 * remedy.share:.0f} %' for remedy in remedies if remedy is not best
+    )
     others = f' Others: {others}.' if others else ''
     kind = 'cheapest' if enough else 'best'
-    return (f'The {kind} remedy: {best.what}, predicted {100 * best.share:.0f} % '
-            f'({cores}).{others}')
+    return f'The {kind} remedy: {best.what}, predicted {100 * best.share:.0f} % ({cores}).{others}'
 
 
 def _more_workers(job: Job, limit: float) -> list[Remedy]:
@@ -127,8 +128,13 @@ def _device_remedies(runner: Runner, job: Job, stages: Stages) -> list[Remedy]:
     views = _two_views(runner.train_dataloader.dataset)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     preprocessor = model.data_preprocessor
-    if (not torch.cuda.is_available() or views is None or views.on_device
-            or any(views.foreign) or not isinstance(preprocessor, ViewsPreprocessor)):
+    if (
+        not torch.cuda.is_available()
+        or views is None
+        or views.on_device
+        or any(views.foreign)
+        or not isinstance(preprocessor, ViewsPreprocessor)
+    ):
         return []
     more_work = device_seconds(views, preprocessor, runner.train_dataloader.batch_size)
     share = job.share(1 - stages.augment / stages.total, more_work=more_work)
@@ -150,12 +156,14 @@ def _storage_remedies(job: Job, stages: Stages, images: int) -> list[Remedy]:
     if stages.pixels <= _SMALL_PIXELS and in_memory:
         faster = (stages.crop + stages.augment + stages.rest) / stages.total
         remedies.append(
-            Remedy('simclr_mm.InMemoryFolder, which keeps them decoded in memory',
-                   job.share(faster)))
+            Remedy(
+                'simclr_mm.InMemoryFolder, which keeps them decoded in memory', job.share(faster)
+            )
+        )
     faster = (stages.packed + stages.augment + stages.rest) / stages.total
     remedies.append(
-        Remedy('pack them, tools/pack.py FOLDER OUT --short-side 256',
-               job.share(faster)))
+        Remedy('pack them, tools/pack.py FOLDER OUT --short-side 256', job.share(faster))
+    )
     return remedies
 
 

@@ -1,4 +1,5 @@
 """Time the stages that one image passes through in a loader worker."""
+
 import copy
 import functools
 import random
@@ -37,20 +38,21 @@ class Stages:
             None where there are no files.
         pixels: Of an image.
     """
-    read: float = 0.
-    decode: float = 0.
-    crop: float = 0.
-    augment: float = 0.
-    rest: float = 0.
+
+    read: float = 0.0
+    decode: float = 0.0
+    crop: float = 0.0
+    augment: float = 0.0
+    rest: float = 0.0
     packed: float | None = None
-    pixels: float = 0.
+    pixels: float = 0.0
 
     @property
     def total(self) -> float:
         return self.read + self.decode + self.crop + self.augment + self.rest
 
 
-def measure_stages(dataset: Dataset, seconds: float = 2.) -> Stages | None:
+def measure_stages(dataset: Dataset, seconds: float = 2.0) -> Stages | None:
     """Apply a dataset's transforms to some of its images, one by one, on one core.
 
     The random states of this process are as before afterwards. The first image, which
@@ -90,8 +92,7 @@ def measure_stages(dataset: Dataset, seconds: float = 2.) -> Stages | None:
 
 def innermost(dataset: Dataset) -> Dataset:
     """The dataset that has the pipeline, inside ReplaceUnreadable and its like."""
-    while 'pipeline' not in getattr(dataset, '__dict__',
-                                    ()) and hasattr(dataset, 'dataset'):
+    while 'pipeline' not in getattr(dataset, '__dict__', ()) and hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
     return dataset
 
@@ -103,17 +104,16 @@ def _one_image(dataset: Dataset, index: int, transforms: list[BaseTransform]) ->
     for transform in transforms:
         if 'LoadImage' in type(transform).__name__ and 'img_path' in results:
             if 'img_bytes' in results:
-                content, stages.read, again = results['img_bytes'], found, 0.
+                content, stages.read, again = results['img_bytes'], found, 0.0
             else:
-                read = functools.partial(fileio.get, results['img_path'],
-                                         transform.backend_args)
+                read = functools.partial(fileio.get, results['img_path'], transform.backend_args)
                 content, stages.read = _timed(read)
                 # The transform reads it once more, from the system's memory.
                 _, again = _timed(read)
             results, both = _timed(lambda: transform(results))
             if results is None:  # ignore_empty
                 raise UnreadableImage('given up')
-            stages.decode = max(both - again, 0.)
+            stages.decode = max(both - again, 0.0)
             small, stages.packed = _packed(results['img'], len(content), stages.read)
         elif isinstance(transform, TwoViews):
             img = results['img']
@@ -123,7 +123,7 @@ def _one_image(dataset: Dataset, index: int, transforms: list[BaseTransform]) ->
                 _, crop = _timed(lambda: crops(dict(results, img=small)))
                 stages.packed += crop
             results, both = _timed(lambda: transform(results))
-            stages.augment = 0. if transform.on_device else max(both - stages.crop, 0.)
+            stages.augment = 0.0 if transform.on_device else max(both - stages.crop, 0.0)
             stages.pixels = img.shape[0] * img.shape[1]
         else:
             results, spent = _timed(lambda: transform(results))
@@ -151,16 +151,14 @@ def _crops_only(views: TwoViews) -> TwoViews:
     return views
 
 
-def device_seconds(views: TwoViews, preprocessor: ViewsPreprocessor,
-                   batch_size: int) -> float:
+def device_seconds(views: TwoViews, preprocessor: ViewsPreprocessor, batch_size: int) -> float:
     """What augmenting a batch adds to a step where the model is."""
     views = copy.copy(views)
     views.on_device = True
     side = views.size
     img = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     drawn = [
-        views(dict(img=img, sample_idx=SampleIndex(i)))['img']
-        for i in range(min(batch_size, 32))
+        views(dict(img=img, sample_idx=SampleIndex(i)))['img'] for i in range(min(batch_size, 32))
     ]
     crops = torch.stack([torch.from_numpy(crops) for crops, _ in drawn])
     steps = torch.stack([steps for _, steps in drawn])

@@ -1,4 +1,5 @@
 """Put tensors back to earlier values by a flag that stays on the device."""
+
 from collections.abc import Sequence
 
 import torch
@@ -7,14 +8,10 @@ from torch import Tensor
 
 def flat_copy(tensors: Sequence[Tensor]) -> list[Tensor]:
     """A copy of tensors of one device in few kernels: one vector for each dtype."""
-    return [
-        torch.cat([tensor.reshape(-1) for tensor in group])
-        for group in _by_dtype(tensors)
-    ]
+    return [torch.cat([tensor.reshape(-1) for tensor in group]) for group in _by_dtype(tensors)]
 
 
-def keep_where(flag: Tensor, before: Sequence[Tensor],
-               tensors: Sequence[Tensor]) -> None:
+def keep_where(flag: Tensor, before: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
     """Where the flag is set, give tensors the values of an earlier ``flat_copy``.
 
     What they hold where it is not set may be anything, NaN too, and is not changed.
@@ -28,8 +25,7 @@ def keep_where(flag: Tensor, before: Sequence[Tensor],
         new = torch.cat([tensor.reshape(-1) for tensor in group])
         torch.where(flag, old, new, out=new)
         parts = new.split([tensor.numel() for tensor in group])
-        torch._foreach_copy_(
-            group, [part.view(tensor.shape) for part, tensor in zip(parts, group)])
+        torch._foreach_copy_(group, [part.view(tensor.shape) for part, tensor in zip(parts, group)])
 
 
 def _by_dtype(tensors: Sequence[Tensor]) -> list[list[Tensor]]:

@@ -1,13 +1,14 @@
 """Say in one sentence when the logged numbers mean that nothing is learned."""
+
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 
 from simclr_mm.registry import HOOKS
 
 _TRAINING = ('train/loss', 'train/chance', 'train/neg_sim')
-_RANK, _STD, _ISOTROPIC = (f'label_free/{name}'
-                           for name in ('effective_rank', 'feature_std',
-                                        'isotropic_std'))
+_RANK, _STD, _ISOTROPIC = (
+    f'label_free/{name}' for name in ('effective_rank', 'feature_std', 'isotropic_std')
+)
 
 
 @HOOKS.register_module()
@@ -35,16 +36,19 @@ class LearningWatchHook(Hook):
             share of 1/sqrt(C). Below 0.02 the angle between two images is about a
             degree.
     """
+
     # After mmengine's hooks have entered the numbers, before a checkpoint is saved.
     priority = 'LOW'
 
-    def __init__(self,
-                 loss_margin: float = 0.01,
-                 max_neg_sim: float = 0.95,
-                 epochs: int = 3,
-                 min_steps: int = 300,
-                 min_rank: float = 2.,
-                 min_std: float = 0.02) -> None:
+    def __init__(
+        self,
+        loss_margin: float = 0.01,
+        max_neg_sim: float = 0.95,
+        epochs: int = 3,
+        min_steps: int = 300,
+        min_rank: float = 2.0,
+        min_std: float = 0.02,
+    ) -> None:
         self.loss_margin = loss_margin
         self.max_neg_sim = max_neg_sim
         self.epochs = epochs
@@ -58,22 +62,25 @@ class LearningWatchHook(Hook):
         self._read = self._well = runner.iter  # steps done at the last look, when well
         self._told: set[str] = set()  # of 'training' and 'validation'
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
-                         data_batch: dict | None = None,
-                         outputs: dict | None = None) -> None:
-        if not (self.every_n_inner_iters(batch_idx, self._interval)
-                or self.end_of_epoch(runner.train_dataloader, batch_idx)):
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        if not (
+            self.every_n_inner_iters(batch_idx, self._interval)
+            or self.end_of_epoch(runner.train_dataloader, batch_idx)
+        ):
             return
         scalars = runner.message_hub.log_scalars
         if not all(name in scalars for name in _TRAINING):
             return
         step = runner.iter + 1
-        loss, chance, neg_sim = (
-            scalars[name].mean(step - self._read) for name in _TRAINING)
+        loss, chance, neg_sim = (scalars[name].mean(step - self._read) for name in _TRAINING)
         mined = 'train/mined' in scalars
-        symptom = self._symptom(0. if mined else loss, chance, neg_sim)
+        symptom = self._symptom(0.0 if mined else loss, chance, neg_sim)
         self._read = step
         if symptom is None:
             self._well = step
@@ -82,37 +89,43 @@ class LearningWatchHook(Hook):
         epochs = lasted / len(runner.train_dataloader)
         if epochs >= self.epochs and lasted >= self.min_steps:
             self._tell(
-                runner, 'training', f'For {epochs:.3g} epochs, {lasted} steps, '
-                f'{symptom} and look at the views.')
+                runner,
+                'training',
+                f'For {epochs:.3g} epochs, {lasted} steps, {symptom} and look at the views.',
+            )
 
     def _symptom(self, loss: float, chance: float, neg_sim: float) -> str | None:
         if neg_sim >= self.max_neg_sim:
-            return ('projections of different images have had a cosine similarity of '
-                    f'{self.max_neg_sim:g} or more, now {neg_sim:.3f}: they have '
-                    'collapsed to one point. Lower the learning rate')
+            return (
+                'projections of different images have had a cosine similarity of '
+                f'{self.max_neg_sim:g} or more, now {neg_sim:.3f}: they have '
+                'collapsed to one point. Lower the learning rate'
+            )
         if loss >= (1 - self.loss_margin) * chance:
-            return (f'the loss, now {loss:.2f}, has not been more than '
-                    f'{100 * self.loss_margin:g} % below chance, {chance:.2f} '
-                    '(ln(VN - 1) for NT-Xent): the encoder is not learning. Change the '
-                    'learning rate')
+            return (
+                f'the loss, now {loss:.2f}, has not been more than '
+                f'{100 * self.loss_margin:g} % below chance, {chance:.2f} '
+                '(ln(VN - 1) for NT-Xent): the encoder is not learning. Change the '
+                'learning rate'
+            )
         return None
 
-    def after_val_epoch(self,
-                        runner: Runner,
-                        metrics: dict[str, float] | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if not hasattr(self, '_told') or not {_RANK, _STD, _ISOTROPIC} <= set(metrics):
             return  # validation alone, or without LabelFreeMetrics
         rank, share = metrics[_RANK], metrics[_STD] / metrics[_ISOTROPIC]
-        width = round(metrics[_ISOTROPIC]**-2)
+        width = round(metrics[_ISOTROPIC] ** -2)
         if rank >= self.min_rank and share >= self.min_std:
             self._told.discard('validation')
             return
         self._tell(
-            runner, 'validation',
+            runner,
+            'validation',
             f'Effective rank {rank:.1f} of {width}, standard deviation {share:.2g} of '
             'that of features in all directions: the features of the validation images '
             'are nearly the same; the encoder has collapsed, or has hardly been '
-            'trained.')
+            'trained.',
+        )
 
     def _tell(self, runner: Runner, kind: str, sentence: str) -> None:
         if kind not in self._told:

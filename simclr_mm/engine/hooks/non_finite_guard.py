@@ -1,4 +1,5 @@
 """Skip the update of a step that is not finite, and stop the run with a report."""
+
 import torch
 from mmengine import dist
 from mmengine.hooks import Hook, LoggerHook
@@ -42,6 +43,7 @@ class NonFiniteGuardHook(Hook):
     Differs: from an exact skip in one number. On a GPU, Adam without ``fused=True``
     keeps its count of steps on the host, which also counts the skipped ones.
     """
+
     # After logger (60) and scheduler (70), for a checkpoint to go on from; before
     # CheckpointHook (90).
     priority = 80
@@ -66,24 +68,25 @@ class NonFiniteGuardHook(Hook):
         self._handles = [
             self._model.register_forward_hook(self._see_loss),
             optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step)
+            optimizer.register_step_post_hook(self._after_step),
         ]
 
     def after_train(self, runner: Runner) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def before_train_iter(self,
-                          runner: Runner,
-                          batch_idx: int,
-                          data_batch: dict | None = None) -> None:
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
         self._rate = runner.optim_wrapper.param_groups[0]['lr']
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
-                         data_batch: dict | None = None,
-                         outputs: dict | None = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
         self._images += image_names(data_batch)
         if runner.optim_wrapper.should_update():  # not while gradients accumulate
             self._end_step(runner)
@@ -148,8 +151,13 @@ class NonFiniteGuardHook(Hook):
         bad = self._bad
         if self._scaler is not None:
             bad = bad | (self._scaler._scale < _MIN_LOSS_SCALE)
-        self._first_bad.note(runner.iter + 1, bad, self._rate, self._images,
-                             getattr(self._model, 'projections', None))
+        self._first_bad.note(
+            runner.iter + 1,
+            bad,
+            self._rate,
+            self._images,
+            getattr(self._model, 'projections', None),
+        )
         self._images, self._bad = [], None
         self._bad_loss = torch.zeros_like(self._bad_loss)
 
@@ -174,7 +182,9 @@ def _updated(optimizer: Optimizer) -> list[Tensor]:
     """What a step changes on the device: parameters and their state."""
     params = [p for group in optimizer.param_groups for p in group['params']]
     state = [
-        value for p, values in optimizer.state.items() for value in values.values()
+        value
+        for p, values in optimizer.state.items()
+        for value in values.values()
         if isinstance(value, Tensor) and value.device == p.device
     ]
     return params + state

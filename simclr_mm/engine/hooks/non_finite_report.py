@@ -1,4 +1,5 @@
 """What is told about a step that was not finite."""
+
 import json
 
 import torch
@@ -24,8 +25,9 @@ class FirstBadStep:
         self._count = torch.zeros((), dtype=torch.int64, device=device)
         self._range: Tensor | None = None
 
-    def note(self, step: int, bad: Tensor, rate: float, images: list[str],
-             projections: Tensor | None) -> None:
+    def note(
+        self, step: int, bad: Tensor, rate: float, images: list[str], projections: Tensor | None
+    ) -> None:
         """Enter a step, good or bad. Nothing is read from the device.
 
         Args:
@@ -55,17 +57,15 @@ class FirstBadStep:
             rank['projections'] = dict(zip(keys, self._range.tolist()))
         ranks = dist.all_gather_object(rank)
         return dict(
-            step=step,
-            learning_rate=self._rates[step],
-            skipped_steps=int(self._count),
-            ranks=ranks)
+            step=step, learning_rate=self._rates[step], skipped_steps=int(self._count), ranks=ranks
+        )
 
 
 def _range(projections: Tensor) -> Tensor:
     """Lowest and highest finite number, 0 if there is none, and how many are not."""
     z = projections.float()
     finite = z.isfinite()
-    z = torch.where(finite, z, 0.)
+    z = torch.where(finite, z, 0.0)
     return torch.stack([z.min(), z.max(), (~finite).sum()])  # (3)
 
 
@@ -90,13 +90,11 @@ def stop(runner: Runner, report: dict, by_epoch: bool) -> None:
     Raises:
         FloatingPointError: Always.
     """
-    hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)),
-                None)
+    hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
     folder = hook.out_dir if hook else runner.work_dir
     backend_args = hook.backend_args if hook else None
     name = f'non_finite_step_{report["step"]}'
-    runner.save_checkpoint(
-        folder, f'{name}.pth', by_epoch=by_epoch, backend_args=backend_args)
+    runner.save_checkpoint(folder, f'{name}.pth', by_epoch=by_epoch, backend_args=backend_args)
     file = fileio.join_path(folder, name, backend_args=backend_args)
     if dist.is_main_process():
         text = json.dumps(report, indent=1)
@@ -116,7 +114,8 @@ def _message(report: dict, file: str) -> str:
         f'{report["skipped_steps"]} step(s) were skipped. All names are in '
         f'{file}.json, a model without them in {file}.pth: lower the learning rate, '
         'lengthen the warm-up or look at the images, and go on from it, or from an '
-        'earlier checkpoint, with --resume.')
+        'earlier checkpoint, with --resume.'
+    )
 
 
 def _projections(report: dict) -> str:
@@ -127,5 +126,7 @@ def _projections(report: dict) -> str:
     lowest = min(each['lowest'] for each in ranges)
     highest = max(each['highest'] for each in ranges)
     not_finite = sum(each['not_finite'] for each in ranges)
-    return (f'; projections from {lowest:g} to {highest:g} and {not_finite:g} numbers '
-            'that are not finite')
+    return (
+        f'; projections from {lowest:g} to {highest:g} and {not_finite:g} numbers '
+        'that are not finite'
+    )

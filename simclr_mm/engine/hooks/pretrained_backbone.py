@@ -1,5 +1,6 @@
 """Assert that an encoder under evaluation is the one that was pretrained."""
-from typing import Dict, Mapping
+
+from collections.abc import Mapping
 
 import torch
 from mmengine.dist import is_main_process
@@ -33,7 +34,7 @@ class PretrainedBackboneHook(Hook):
 
     def __init__(self, frozen: bool = True) -> None:
         self.frozen = frozen
-        self._before: Dict[str, Tensor] = {}
+        self._before: dict[str, Tensor] = {}
 
     def before_run(self, runner) -> None:
         if not isinstance(runner._train_loop, BaseLoop):  # a run that only tests
@@ -60,7 +61,8 @@ class PretrainedBackboneHook(Hook):
             if changed:
                 raise RuntimeError(
                     f'the frozen backbone changed during training: {changed}; keep it '
-                    'out of hooks and optimizers that write weights')
+                    'out of hooks and optimizers that write weights'
+                )
             self._before = {}
 
     def _freeze(self, runner) -> None:
@@ -74,7 +76,8 @@ class PretrainedBackboneHook(Hook):
             parameter.requires_grad_(False)
         if trained and is_model_wrapper(runner.model):
             runner.model = runner.wrap_model(
-                runner.cfg.get('model_wrapper_cfg'), runner.model.module)
+                runner.cfg.get('model_wrapper_cfg'), runner.model.module
+            )
 
 
 def _backbone(runner) -> nn.Module:
@@ -94,8 +97,10 @@ def _encoder(runner) -> Mapping:
     for init_cfg in init_cfgs:
         if init_cfg['type'] == 'Pretrained' and init_cfg.get('checkpoint'):
             return init_cfg
-    raise UserError('no encoder: pass --pretrained PATH (or --cfg-options '
-                     'model.backbone.init_cfg.checkpoint=PATH)')
+    raise UserError(
+        'no encoder: pass --pretrained PATH (or --cfg-options '
+        'model.backbone.init_cfg.checkpoint=PATH)'
+    )
 
 
 def _check_loaded(runner) -> None:
@@ -114,10 +119,12 @@ def _check_loaded(runner) -> None:
         raise CheckpointError(
             f'the backbone is not the encoder in {path}: {problems}; check that '
             'model.backbone is what was pretrained, that init_cfg.prefix is what its '
-            "keys begin with ('backbone.'), and that nothing overwrites it")
+            "keys begin with ('backbone.'), and that nothing overwrites it"
+        )
     if is_main_process():
-        runner.logger.info(f'The backbone is the encoder in {path}, {len(state)} of '
-                           f'{len(state)} keys bit by bit.')
+        runner.logger.info(
+            f'The backbone is the encoder in {path}, {len(state)} of {len(state)} keys bit by bit.'
+        )
 
 
 def _differing(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

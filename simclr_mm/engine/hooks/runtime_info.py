@@ -1,4 +1,5 @@
 """The log's numbers, read from the device once per line of the log."""
+
 import torch
 from mmengine.hooks import LoggerHook
 from mmengine.hooks import RuntimeInfoHook as _RuntimeInfoHook
@@ -28,23 +29,26 @@ class RuntimeInfoHook(_RuntimeInfoHook):
         loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
         self._interval = loggers[0].interval if loggers else -1  # -1: epochs only
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
-                         data_batch: dict | None = None,
-                         outputs: dict | None = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
         # What AutocastOptimWrapper clipped in this step is logged beside the outputs.
         clipped = getattr(runner.optim_wrapper, 'clipped', {})
-        self._waiting.append({
-            key: value.detach() if isinstance(value, Tensor) else value
-            for key, value in {
-                **(outputs or {}),
-                **clipped
-            }.items()
-        })
-        if (self.every_n_inner_iters(batch_idx, self._interval)
-                or self.end_of_epoch(runner.train_dataloader, batch_idx)
-                or self.is_last_train_iter(runner)):
+        self._waiting.append(
+            {
+                key: value.detach() if isinstance(value, Tensor) else value
+                for key, value in {**(outputs or {}), **clipped}.items()
+            }
+        )
+        if (
+            self.every_n_inner_iters(batch_idx, self._interval)
+            or self.end_of_epoch(runner.train_dataloader, batch_idx)
+            or self.is_last_train_iter(runner)
+        ):
             self._read(runner)
 
     def before_val(self, runner: Runner) -> None:
@@ -57,7 +61,9 @@ class RuntimeInfoHook(_RuntimeInfoHook):
 
     def _read(self, runner: Runner) -> None:
         on_device = [
-            value for outputs in self._waiting for value in outputs.values()
+            value
+            for outputs in self._waiting
+            for value in outputs.values()
             if isinstance(value, Tensor)
         ]
         numbers = iter(_to_host(on_device))

@@ -1,4 +1,5 @@
 """Time between steps and time in steps, of the device that computes them."""
+
 import time
 from collections import deque
 
@@ -35,7 +36,7 @@ class Stopwatch:
 
     def read(self) -> tuple[int, float, float]:
         """Steps that are over and not read before, their waits and times in seconds."""
-        steps, waited, worked = 0, 0., 0.
+        steps, waited, worked = 0, 0.0, 0.0
         while self._waits and self._steps and self._over(self._steps[0][1]):
             waited += self._seconds(*self._waits.popleft())
             worked += self._seconds(*self._steps.popleft())

@@ -1,4 +1,5 @@
 """Log and count the images that could not be read."""
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -30,17 +31,15 @@ class UnreadableImageHook(Hook):
     def __init__(self, max_share: float = 0.01) -> None:
         if not 0 <= max_share <= 1:
             raise UserError(
-                f'default_hooks.unreadable.max_share is {max_share}: give a share in '
-                '[0, 1].')
+                f'default_hooks.unreadable.max_share is {max_share}: give a share in [0, 1].'
+            )
         self.max_share = max_share
         self.paths = set()
         self.failed = self.drawn = 0  # images, of this rank
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
-                         data_batch=None,
-                         outputs=None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+    ) -> None:
         samples = data_batch.get('data_samples') or ()
         self.drawn += len(samples)
         for sample in samples:
@@ -49,8 +48,9 @@ class UnreadableImageHook(Hook):
                 if path not in self.paths:
                     self.paths.add(path)
                     # At ERROR, the level that MMLogger also shows on ranks above 0.
-                    runner.logger.error(f'unreadable image {len(self.paths)}, replaced '
-                                        f'by another: {reason}')
+                    runner.logger.error(
+                        f'unreadable image {len(self.paths)}, replaced by another: {reason}'
+                    )
         drawn = max(self.drawn, len(runner.train_dataloader.sampler))
         tolerated = len(self.paths) <= 1 and self.max_share > 0
         if self.failed > self.max_share * drawn and not tolerated:
@@ -58,9 +58,9 @@ class UnreadableImageHook(Hook):
                 f'{self.failed} of {drawn} images could not be read, more than '
                 f'default_hooks.unreadable.max_share = {self.max_share:g} of them. '
                 f'Mend or remove the files named in the log in {runner.log_dir}, or '
-                'raise it.')
+                'raise it.'
+            )
 
     def after_train(self, runner: Runner) -> None:
         if self.paths:
-            runner.logger.error(
-                f'unreadable images replaced in this run: {len(self.paths)}.')
+            runner.logger.error(f'unreadable images replaced in this run: {len(self.paths)}.')

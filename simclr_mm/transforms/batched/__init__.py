@@ -5,6 +5,7 @@ are in the loader's workers: the same parameters give the same picture. Paramete
 on the host, where they were drawn, and only what a kernel reads is copied; nothing
 here waits for the device.
 """
+
 from .blur import gaussian_blur
 from .color import color_jitter, grayscale, luma
 from .crop import resized_crops
@@ -13,7 +14,19 @@ from .steps import STEP_WIDTH, augment, decode_step, encode_batch, encode_step
 from .views_to_make import ViewsToMake
 
 __all__ = [
-    'STEP_WIDTH', 'ViewsToMake', 'augment', 'color_jitter', 'cutout', 'decode_step',
-    'encode_batch', 'encode_step', 'gaussian_blur', 'gaussian_noise', 'grayscale',
-    'luma', 'resized_crops', 'rotate', 'sobel'
+    'STEP_WIDTH',
+    'ViewsToMake',
+    'augment',
+    'color_jitter',
+    'cutout',
+    'decode_step',
+    'encode_batch',
+    'encode_step',
+    'gaussian_blur',
+    'gaussian_noise',
+    'grayscale',
+    'luma',
+    'resized_crops',
+    'rotate',
+    'sobel',
 ]

@@ -2,6 +2,7 @@
 
 n images, S side in pixels.
 """
+
 from functools import lru_cache
 
 import numpy as np
@@ -47,7 +48,7 @@ def half_kernels(sigma: Tensor, kernel: Tensor) -> Tensor:
     sigma = sigma.double()
     radius = torch.minimum(kernel.long() // 2, (4 * sigma).ceil().long())
     distance = torch.arange(int(radius.max()) + 1)
-    taps = torch.exp(-0.5 * (distance / sigma[:, None])**2)  # (n, R + 1)
+    taps = torch.exp(-0.5 * (distance / sigma[:, None]) ** 2)  # (n, R + 1)
     taps[distance > radius[:, None]] = 0
     taps /= 2 * taps.sum(1, keepdim=True) - taps[:, :1]  # each but the first twice
     return taps.float()
@@ -65,6 +66,6 @@ def _places(side: int, radius: int, device: torch.device) -> Tensor:
     mirrored = np.pad(pixels, radius, mode='reflect')
     counts = np.zeros((radius + 1, side, side), np.float32)
     for offset in range(-radius, radius + 1):
-        seen = mirrored[radius + offset:radius + offset + side]
+        seen = mirrored[radius + offset : radius + offset + side]
         counts[abs(offset), pixels, seen] += 1
     return torch.from_numpy(counts).flatten(1).to(device)

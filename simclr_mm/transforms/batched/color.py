@@ -2,6 +2,7 @@
 
 n images, S side in pixels.
 """
+
 import torch
 from torch import Tensor
 
@@ -120,7 +121,7 @@ def turn_hue(images: Tensor, steps: Tensor) -> Tensor:
     for c, (centre, sign) in enumerate(((3, -1), (2, 1), (4, 1))):
         far = (hue - centre).abs_().clamp_(1, 2)  # (n, 1, S, S)
         far.sub_(1 if sign > 0 else 2).mul_(sign)
-        out[:, c:c + 1] = torch.addcmul(value, chroma, far, value=-1)
+        out[:, c : c + 1] = torch.addcmul(value, chroma, far, value=-1)
     return out
 
 
@@ -130,8 +131,10 @@ def _hue_chroma_value(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     value = torch.maximum(torch.maximum(red, green), blue)
     range_ = value - torch.minimum(torch.minimum(red, green), blue)
     sixths = torch.where(
-        value == red, green - blue,
-        torch.where(value == green, blue - red + 2 * range_, red - green + 4 * range_))
+        value == red,
+        green - blue,
+        torch.where(value == green, blue - red + 2 * range_, red - green + 4 * range_),
+    )
     hue = sixths * (256 / 6) / range_.clamp(min=1)
     hue.add_(0.5).floor_()
     saturation = range_ * 255.0 / value.clamp(min=1)

@@ -2,17 +2,16 @@
 
 n images, V crops of each, S side of a crop in pixels.
 """
+
 import torch
 from torch import Tensor
 
 from .pixels import to_levels
 
 
-def resized_crops(images: Tensor,
-                  boxes: Tensor,
-                  flips: Tensor,
-                  size: int,
-                  interpolation: str = 'bilinear') -> Tensor:
+def resized_crops(
+    images: Tensor, boxes: Tensor, flips: Tensor, size: int, interpolation: str = 'bilinear'
+) -> Tensor:
     """Cut V boxes out of every image and resize them, antialiased where they shrink.
 
     Resizing one axis is a product with a matrix of weights, which is all zero outside
@@ -44,8 +43,9 @@ def resized_crops(images: Tensor,
     return to_levels(crops, 0.5).flatten(0, 1)  # (nV, 3, S, S)
 
 
-def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, height: Tensor,
-                  width: Tensor, flip: Tensor) -> Tensor:
+def crop_and_flip(
+    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, flip: Tensor
+) -> Tensor:
     """One crop of each image, resized to its side, bilinear.
 
     Args:
@@ -60,8 +60,7 @@ def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, height: Tensor,
     return resized_crops(images, boxes, flip[:, None] > 0, images.shape[-1])
 
 
-def _weights(start: Tensor, length: Tensor, pixels: int, size: int,
-             interpolation: str) -> Tensor:
+def _weights(start: Tensor, length: Tensor, pixels: int, size: int, interpolation: str) -> Tensor:
     """What each pixel of an axis weighs in each of the S pixels of a crop.
 
     Source: PIL's ImagingResample: the filter is as wide as the crop is shrunk, is cut

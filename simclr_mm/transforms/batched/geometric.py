@@ -2,6 +2,7 @@
 
 n images, S side in pixels.
 """
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -43,8 +44,7 @@ def _turn(images: Tensor, degrees: Tensor) -> Tensor:
     y = x[:, None]
     # From places in the result to places in the image, y downwards.
     grid = torch.stack((x * cos - y * sin, x * sin + y * cos), dim=-1)  # (n, S, S, 2)
-    turned = grid_sample(
-        images.float(), grid, padding_mode='border', align_corners=True)
+    turned = grid_sample(images.float(), grid, padding_mode='border', align_corners=True)
     return to_levels(turned, FLOOR)
 
 
@@ -61,8 +61,9 @@ def cutout(images: Tensor, top: Tensor, left: Tensor, side: Tensor) -> Tensor:
         (n, 3, S, S) uint8.
     """
     places = torch.arange(images.shape[-1])
-    rows, columns = ((places >= first[:, None]) & (places < (first + side)[:, None])
-                     for first in (top, left))  # (n, S) each
+    rows, columns = (
+        (places >= first[:, None]) & (places < (first + side)[:, None]) for first in (top, left)
+    )  # (n, S) each
     rows = rows.to(images.device, non_blocking=True)
     columns = columns.to(images.device, non_blocking=True)
     square = rows[:, None, :, None] & columns[:, None, None]  # (n, 1, S, S)

@@ -2,6 +2,7 @@
 
 n images, S side in pixels.
 """
+
 from collections.abc import Callable
 
 import torch
@@ -13,14 +14,12 @@ FLOOR = 1e-3
 
 
 def per_image(values: Tensor, images: Tensor) -> Tensor:
-    """Numbers on the host as float32 beside the images, (..., n) -> (..., n, 1, 1, 1).
-    """
+    """Numbers on the host as float32 beside the images, (..., n) -> (..., n, 1, 1, 1)."""
     values = values.to(torch.float32)[..., None, None, None]
     return values.to(images.device, non_blocking=True)
 
 
-def on_rows(images: Tensor, rows: Tensor, function: Callable[[Tensor],
-                                                             Tensor]) -> Tensor:
+def on_rows(images: Tensor, rows: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """The images with ``function`` applied to some, into a new tensor.
 
     Args:

@@ -6,6 +6,7 @@ transform, 0 where it was not to be applied, and its parameters.
 
 n images, S side in pixels, T steps of a pipeline.
 """
+
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -29,11 +30,11 @@ _OPERATIONS: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
     'ColorJitter': (color_jitter, _JITTER),
     'RandomGrayscale': (grayscale, ()),
     'RandomGaussianBlur': (gaussian_blur, ('sigma', 'kernel')),
-    'RandomRotation': (rotate, ('degrees', )),
+    'RandomRotation': (rotate, ('degrees',)),
     'RandomCutout': (cutout, ('top', 'left', 'side')),
     'RandomSobel': (sobel, ()),
     'RandomGaussianNoise': (gaussian_noise, ('std', 'seed')),
-    'RandomCropAndFlip': (crop_and_flip, ('top', 'left', 'height', 'width', 'flip'))
+    'RandomCropAndFlip': (crop_and_flip, ('top', 'left', 'height', 'width', 'flip')),
 }
 _WHOLE = {'kernel', 'top', 'left', 'side', 'seed', 'height', 'width', 'flip'}
 _NAMES = list(_OPERATIONS)
@@ -138,5 +139,5 @@ def _jitter(images: Tensor, step: Tensor, chosen: Tensor) -> Tensor:
 
 def _operation(name: str, step: Tensor) -> Callable[[Tensor], Tensor]:
     function, columns = _OPERATIONS[name]
-    params = step[:, 1:1 + len(columns)].unbind(1)
+    params = step[:, 1 : 1 + len(columns)].unbind(1)
     return lambda images: function(images, *params)

@@ -1,4 +1,5 @@
 """A batch of whole images with all that was drawn for their views, and the views."""
+
 from typing import NamedTuple
 
 from torch import Tensor
@@ -20,6 +21,7 @@ class ViewsToMake(NamedTuple):
         size: S.
         interpolation: 'bilinear' or 'bicubic'.
     """
+
     images: Tensor
     boxes: Tensor
     flips: Tensor
@@ -36,6 +38,5 @@ class ViewsToMake(NamedTuple):
         Returns:
             (nV, 3, S, S) uint8 RGB.
         """
-        crops = resized_crops(images, self.boxes, self.flips, self.size,
-                              self.interpolation)
+        crops = resized_crops(images, self.boxes, self.flips, self.size, self.interpolation)
         return augment(crops, self.steps.flatten(0, 1))

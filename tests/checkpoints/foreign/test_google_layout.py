@@ -20,7 +20,7 @@ from variables import images, value  # noqa: E402
 EXPECTED = {
     'v1': dict(depth=50, width=1 / 32),
     'v2_sk': dict(depth=50, width=1 / 32, selective_kernels=True),
-    'small': dict(depth=18, width=1 / 32, small_images=True)
+    'small': dict(depth=18, width=1 / 32, small_images=True),
 }
 
 
@@ -32,8 +32,9 @@ def recorded():
 def variables(recorded, case):
     """The variables that TensorFlow made, in an order that tells nothing."""
     names = [str(name) for name in recorded[f'{case}/names']]
-    shapes = [[int(side) for side in str(text).split(',') if side]
-              for text in recorded[f'{case}/shapes']]
+    shapes = [
+        [int(side) for side in str(text).split(',') if side] for text in recorded[f'{case}/shapes']
+    ]
     found = {name: value(name, shape) for name, shape in zip(names, shapes)}
     return {name: found[name] for name in sorted(found)}
 
@@ -41,24 +42,22 @@ def variables(recorded, case):
 def model_of(conversion):
     model = SimCLR(
         backbone=dict(type='simclr_mm.GoogleResNet', **conversion.google),
-        neck=neck_config(conversion.state))
+        neck=neck_config(conversion.state),
+    )
     load_state(model, conversion.state, 'the fixture')
     return model.eval()
 
 
 @torch.no_grad()
 def compare(model, recorded, case):
-    sizes = [
-        key.split('/')[2] for key in recorded if key.startswith(f'{case}/features')
-    ]
+    sizes = [key.split('/')[2] for key in recorded if key.startswith(f'{case}/features')]
     assert len(sizes) == 2
     for size in sizes:
         pixels = torch.from_numpy(images(*map(int, size.split('x'))))
         features = model.extract_feat(pixels.permute(0, 3, 1, 2))
         for got, key in ((features, 'features'), (model.neck(features), 'projections')):
             expected = torch.from_numpy(recorded[f'{case}/{key}/{size}'])
-            assert (got - expected).abs().max() < 1e-4 * expected.abs().max(), (case,
-                                                                                key)
+            assert (got - expected).abs().max() < 1e-4 * expected.abs().max(), (case, key)
 
 
 @pytest.mark.parametrize('case', EXPECTED)
@@ -69,7 +68,7 @@ def test_features_are_tensorflows(recorded, case):
     compare(model_of(conversion), recorded, case)
     assert set(conversion.left) == {
         'head_supervised/linear_layer/dense/kernel',
-        'head_supervised/linear_layer/dense/bias'
+        'head_supervised/linear_layer/dense/bias',
     }
     last = max(key for key in conversion.state if key.endswith('bias'))
     assert conversion.filled[last].startswith('0'), 'the last norm has no beta'
@@ -89,12 +88,14 @@ def test_saved_model_of_tensorflow_2(recorded, tmp_path):
 def test_slots_averages_and_steps_are_left(recorded):
     values = variables(recorded, 'small')
     kernel = 'base_model/conv2d_3/kernel'
-    values.update({
-        f'{kernel}/Momentum': values[kernel],
-        f'ema_model/{kernel}': values[kernel],
-        'global_step': np.array(7),
-        'odd': np.zeros(3)
-    })
+    values.update(
+        {
+            f'{kernel}/Momentum': values[kernel],
+            f'ema_model/{kernel}': values[kernel],
+            'global_step': np.array(7),
+            'odd': np.zeros(3),
+        }
+    )
     left = from_google(values, 'the fixture').left
     assert left[f'{kernel}/Momentum'] == left['global_step']
     assert 'average' in left[f'ema_model/{kernel}']

@@ -1,4 +1,5 @@
 """The files in ``google/`` were written by TensorFlow 2.21 (see make_fixtures.py)."""
+
 import shutil
 import sys
 from pathlib import Path
@@ -16,12 +17,12 @@ from variables import value  # noqa: E402
 
 
 def slow_crc32c(data):
-    crc = 0xffffffff
+    crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
         for _ in range(8):
-            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
-    return crc ^ 0xffffffff
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def copied(tmp_path):
 
 @pytest.mark.parametrize('size', [0, 1, 511, 4096, 4097, 10000])
 def test_crc32c_is_the_loop_over_bits(size):
-    assert crc32c(b'123456789') == 0xe3069283, 'the value that RFC 3720 gives'
+    assert crc32c(b'123456789') == 0xE3069283, 'the value that RFC 3720 gives'
     data = np.random.default_rng(size).bytes(size)
     assert crc32c(data) == slow_crc32c(data)
 
@@ -49,7 +50,8 @@ def test_every_type_in_two_data_files():
         bools=np.array([True, False]),
         half=np.array([0.5, 3], np.float16),
         brain=np.array([1.5, -0.25, 3e38], np.float32),
-        empty=np.zeros((0, 4), np.float32))
+        empty=np.zeros((0, 4), np.float32),
+    )
     assert values.keys() == expected.keys()
     for key, array in expected.items():
         assert values[key].dtype == array.dtype and values[key].shape == array.shape
@@ -65,11 +67,14 @@ def test_every_name_of_a_checkpoint(copied):
         bundle_prefix(copied.parent)
 
 
-@pytest.mark.parametrize('part, at, reason', [
-    ('index', 30, 'is damaged'),
-    ('index', -1, 'does not end as a table'),
-    ('data-00000-of-00002', 100, 'its checksum differs'),
-])
+@pytest.mark.parametrize(
+    'part, at, reason',
+    [
+        ('index', 30, 'is damaged'),
+        ('index', -1, 'does not end as a table'),
+        ('data-00000-of-00002', 100, 'its checksum differs'),
+    ],
+)
 def test_one_wrong_byte(copied, part, at, reason):
     file = Path(f'{copied}.{part}')
     data = bytearray(file.read_bytes())

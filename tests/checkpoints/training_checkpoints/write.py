@@ -3,6 +3,7 @@
 The distributions exclude one another, so each file comes from an environment of its
 own: run this in one with mmengine or onedl-mmengine and the NumPy in question.
 """
+
 from importlib.metadata import distributions
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,6 @@ from torch.utils.data import Dataset
 
 
 class Model(BaseModel):
-
     def __init__(self) -> None:
         super().__init__()
         self.fc = torch.nn.Linear(2, 1)
@@ -38,12 +38,12 @@ def runner(folder: str, epochs: int, **kwargs) -> Runner:
     return Runner(
         model=Model(),
         work_dir=folder,
-        train_dataloader=dict(
-            dataset=Points(), batch_size=4, sampler=dict(type='DefaultSampler')),
+        train_dataloader=dict(dataset=Points(), batch_size=4, sampler=dict(type='DefaultSampler')),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.1)),
         param_scheduler=dict(type='CosineAnnealingLR', T_max=2),
-        **kwargs)
+        **kwargs,
+    )
 
 
 def main() -> None:

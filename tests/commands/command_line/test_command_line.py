@@ -1,4 +1,5 @@
 """A tool ends in one line for a user's mistake, and with a traceback for its own."""
+
 import argparse
 import sys
 from pathlib import Path
@@ -34,14 +35,22 @@ def _no_config():
     Config.fromfile('nowhere.py')
 
 
-@pytest.mark.parametrize('main, message', [
-    (_unknown_option, "--cfg-options b: the config has no key 'b'"),
-    (_no_such_scheduler, '--cfg-options param_scheduler.1.end: the config has no such '
-     'place. Index 1 exceeds'),
-    (_misspelt_part, '--cfg-options auto_scale_lr.enabel: the runner reads of '
-     'auto_scale_lr only base_batch_size, enable.'),
-    (_no_config, 'nowhere.py'),
-])
+@pytest.mark.parametrize(
+    'main, message',
+    [
+        (_unknown_option, "--cfg-options b: the config has no key 'b'"),
+        (
+            _no_such_scheduler,
+            '--cfg-options param_scheduler.1.end: the config has no such place. Index 1 exceeds',
+        ),
+        (
+            _misspelt_part,
+            '--cfg-options auto_scale_lr.enabel: the runner reads of '
+            'auto_scale_lr only base_batch_size, enable.',
+        ),
+        (_no_config, 'nowhere.py'),
+    ],
+)
 def test_a_mistake_is_one_line(main, message, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['tools/x.py'])
     with pytest.raises(SystemExit) as end:
@@ -74,8 +83,7 @@ def test_trust_ends_with_the_tool():
     command_line.add_trust_flag(parser)
     seen = []
     for flags in ([], ['--trust-checkpoint'], []):
-        command_line.run(lambda:
-                         (parser.parse_args(flags), seen.append(_TRUSTED.get())))
+        command_line.run(lambda: (parser.parse_args(flags), seen.append(_TRUSTED.get())))
     assert seen == [False, True, False]
 
 
@@ -83,8 +91,9 @@ def test_a_folder_takes_the_place_of_the_images_inside_a_subset(tmp_path):
     for part in ('train', 'val'):
         for name in 'abc':
             (tmp_path / part / name).mkdir(parents=True)
-    cfg = Config.fromfile(CONFIGS / 'benchmarks' /
-                          'r18-w16_1xb64-finetune-coslr-60e_cifar10-1pct.py')
+    cfg = Config.fromfile(
+        CONFIGS / 'benchmarks' / 'r18-w16_1xb64-finetune-coslr-60e_cifar10-1pct.py'
+    )
     before = cfg.train_dataloader.dataset.dataset.pipeline
     data_folder.train_on_folder(cfg, str(tmp_path))
     subset = cfg.train_dataloader.dataset

@@ -1,4 +1,5 @@
 """Each library's layout, on a thin ResNet-18 of random weights and BN statistics."""
+
 import runpy
 import sys
 from collections import OrderedDict
@@ -21,9 +22,12 @@ def randomised(module):
     """Random BN statistics, in eval mode."""
     for part in module.modules():
         if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            for tensor, ends in ((part.running_mean, (-0.5, 0.5)), (part.running_var,
-                                                                    (0.5, 2)),
-                                 (part.weight, (0.5, 1.5)), (part.bias, (-0.5, 0.5))):
+            for tensor, ends in (
+                (part.running_mean, (-0.5, 0.5)),
+                (part.running_var, (0.5, 2)),
+                (part.weight, (0.5, 1.5)),
+                (part.bias, (-0.5, 0.5)),
+            ):
                 nn.init.uniform_(tensor, *ends)
     return module.eval()
 
@@ -59,8 +63,9 @@ def mlp(norm, bias, out=16):
     norms = [[nn.BatchNorm1d(width)] if norm else [] for width in (64, out)]
     return randomised(
         nn.Sequential(
-            nn.Linear(64, 64, bias), *norms[0], nn.ReLU(), nn.Linear(64, out, bias),
-            *norms[1]))
+            nn.Linear(64, 64, bias), *norms[0], nn.ReLU(), nn.Linear(64, out, bias), *norms[1]
+        )
+    )
 
 
 def under(prefix, module):
@@ -81,10 +86,9 @@ def spijkervet(encoder, head):
 
 
 def spijkervet_lightning(encoder, head):
-    return dict(state_dict={
-        **under('encoder.', encoder),
-        **under('model.', spijkervet(encoder, head))
-    })
+    return dict(
+        state_dict={**under('encoder.', encoder), **under('model.', spijkervet(encoder, head))}
+    )
 
 
 def sthalles(encoder, head):
@@ -97,8 +101,9 @@ def solo(encoder, head):
         state_dict={
             **under('backbone.', encoder),
             **under('projector.', head),
-            **under('classifier.', nn.Linear(64, 10))
-        })
+            **under('classifier.', nn.Linear(64, 10)),
+        }
+    )
 
 
 def atanov(encoder, head):
@@ -107,18 +112,17 @@ def atanov(encoder, head):
         state_dict={
             **under('convnet.', encoder),
             **under('convnet.fc.', nn.Linear(64, 1000)),
-            **under('projection.', renamed(head, names))
-        })
+            **under('projection.', renamed(head, names)),
+        }
+    )
 
 
 def vissl(encoder, head):
     heads = renamed(head, {0: '0.clf.0'.replace('.', '/'), 2: '1/clf/0'})
     model = dict(
         trunk=under('_feature_blocks.', encoder),
-        heads={
-            key.replace('/', '.'): tensor
-            for key, tensor in heads.items()
-        })
+        heads={key.replace('/', '.'): tensor for key, tensor in heads.items()},
+    )
     return dict(classy_state_dict=dict(base_model=dict(model=model, meta={})))
 
 
@@ -128,8 +132,9 @@ def lightly(encoder, head):
         state_dict={
             **under('backbone.', sequential),
             **under('projection_head.layers.', head),
-            **under('online_classifier.', nn.Linear(64, 10))
-        })
+            **under('online_classifier.', nn.Linear(64, 10)),
+        }
+    )
 
 
 def moco(encoder, head):
@@ -137,8 +142,10 @@ def moco(encoder, head):
         state_dict={
             **under('module.encoder_q.', encoder),
             **under('module.encoder_q.fc.', head),
-            **under('module.encoder_k.', encoder), 'module.queue': torch.zeros(2)
-        })
+            **under('module.encoder_k.', encoder),
+            'module.queue': torch.zeros(2),
+        }
+    )
 
 
 def torchvision(encoder, head):
@@ -151,22 +158,24 @@ def ours(encoder, head):
     return dict(state_dict=under('module.', state), meta=dict(epoch=200))
 
 
-@pytest.mark.parametrize('layout, make, norm, bias, normalise, left', [
-    ('Spijkervet', spijkervet, False, False, UNIT, 0),
-    ('Spijkervet', spijkervet_lightning, False, False, UNIT, 126),
-    ('sthalles', sthalles, False, True, UNIT, 3),
-    ('solo-learn', solo, False, True, None, 2),
-    ('Atanov', atanov, True, False, UNIT, 2),
-    ('VISSL', vissl, False, True, None, 0),
-    ('lightly', lightly, True, False, None, 2),
-    ('lightly', lightly, True, True, None, 4),
-    ('MoCo-like', moco, False, True, None, 127),
-    ('torchvision', torchvision, None, None, None, 2),
-    ('mmpretrain', ours, True, False, None, 1),
-])
+@pytest.mark.parametrize(
+    'layout, make, norm, bias, normalise, left',
+    [
+        ('Spijkervet', spijkervet, False, False, UNIT, 0),
+        ('Spijkervet', spijkervet_lightning, False, False, UNIT, 126),
+        ('sthalles', sthalles, False, True, UNIT, 3),
+        ('solo-learn', solo, False, True, None, 2),
+        ('Atanov', atanov, True, False, UNIT, 2),
+        ('VISSL', vissl, False, True, None, 0),
+        ('lightly', lightly, True, False, None, 2),
+        ('lightly', lightly, True, True, None, 4),
+        ('MoCo-like', moco, False, True, None, 127),
+        ('torchvision', torchvision, None, None, None, 2),
+        ('mmpretrain', ours, True, False, None, 1),
+    ],
+)
 @torch.no_grad()
-def test_features_and_projections(encoder, tmp_path, layout, make, norm, bias,
-                                  normalise, left):
+def test_features_and_projections(encoder, tmp_path, layout, make, norm, bias, normalise, left):
     head = None if norm is None else mlp(norm, bias)
     torch.save(make(encoder, head), tmp_path / 'theirs.ckpt')
     converted = convert(tmp_path / 'theirs.ckpt')
@@ -176,24 +185,26 @@ def test_features_and_projections(encoder, tmp_path, layout, make, norm, bias,
     model = get_model(config, pretrained=checkpoint)
     images = torch.rand(2, 3, 64, 64)
     features = encoder(images)
-    torch.testing.assert_close(
-        model.extract_feat(images), features, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.extract_feat(images), features, atol=1e-4, rtol=1e-4)
     if head is not None:
-        torch.testing.assert_close(
-            model.neck(features), head(features), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(model.neck(features), head(features), atol=1e-4, rtol=1e-4)
     if normalise:
         assert model.data_preprocessor.mean.flatten().tolist() == normalise['mean']
         assert model.data_preprocessor.std.flatten().tolist() == normalise['std']
     else:
         assert model.data_preprocessor.mean[0].item() == pytest.approx(123.675)
     lines = keys.read_text().splitlines()
-    assert len(lines) == len(converted.used) + len(converted.left) + len(
-        converted.filled) == len(key_lines(converted))
+    assert (
+        len(lines)
+        == len(converted.used) + len(converted.left) + len(converted.filled)
+        == len(key_lines(converted))
+    )
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('make, padding, name', [(solo, 2, 'SoloResNet'),
-                                                 (atanov, 1, 'ResNet_CIFAR')])
+@pytest.mark.parametrize(
+    'make, padding, name', [(solo, 2, 'SoloResNet'), (atanov, 1, 'ResNet_CIFAR')]
+)
 def test_stems_for_small_images(tmp_path, make, padding, name):
     torch.manual_seed(2)
     small = small_encoder(padding)
@@ -203,15 +214,15 @@ def test_stems_for_small_images(tmp_path, make, padding, name):
     checkpoint, config, _ = save(converted, tmp_path / 'ours.pth')
     model = get_model(config, pretrained=checkpoint)
     images = torch.rand(2, 3, 32, 32)
-    torch.testing.assert_close(
-        model.extract_feat(images), small(images), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.extract_feat(images), small(images), atol=1e-4, rtol=1e-4)
     assert model.data_preprocessor.std.flatten().tolist() == [4, 5, 6]
     if make is solo:
         with pytest.raises(CheckpointError, match='pass backbone=.*SoloResNet'):
             get_model(
                 config,
                 pretrained=checkpoint,
-                backbone=dict(type='ResNet_CIFAR', depth=18, base_channels=8))
+                backbone=dict(type='ResNet_CIFAR', depth=18, base_channels=8),
+            )
 
 
 @torch.no_grad()
@@ -221,8 +232,7 @@ def test_get_model_takes_a_foreign_file(encoder, tmp_path):
     backbone = dict(depth=18, base_channels=8)
     model = get_model('simclr_resnet50', path, backbone=backbone, neck=None)
     images = torch.rand(1, 3, 64, 64)
-    torch.testing.assert_close(
-        model.extract_feat(images), encoder(images), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.extract_feat(images), encoder(images), atol=1e-4, rtol=1e-4)
     assert model.data_preprocessor.std.flatten().tolist() == UNIT['std']
     with pytest.raises(CheckpointError, match='does not fit'):
         get_model('simclr_resnet50', path)
@@ -236,19 +246,20 @@ def test_mmselfsup_0_calls_its_classifier_otherwise(encoder, tmp_path):
         'r18_8xb512-linear-coslr-90e_in1k',
         tmp_path / 'old.pth',
         backbone=dict(base_channels=8),
-        head=config)
+        head=config,
+    )
     assert torch.equal(model.head.fc.weight, state['head.fc_cls.weight'])
 
 
 def test_lightly_as_its_examples_build_it(tmp_path):
     lightly_models = pytest.importorskip('lightly.models')
     from lightly.models.modules import SimCLRProjectionHead
+
     children = list(lightly_models.ResNetGenerator('resnet-18', 0.125).children())[:-1]
     module = nn.Module()
     module.backbone = nn.Sequential(*children, nn.AdaptiveAvgPool2d(1))
     module.projection_head = SimCLRProjectionHead(64, 64, 16, num_layers=3)
-    compare_package(
-        randomised(module), tmp_path, lambda x: module.backbone(x).flatten(1))
+    compare_package(randomised(module), tmp_path, lambda x: module.backbone(x).flatten(1))
 
 
 @pytest.mark.parametrize('name', ['resnet18', 'resnet50d'])
@@ -260,24 +271,34 @@ def test_timm(tmp_path, name):
 @torch.no_grad()
 def compare_package(module, tmp_path, features):
     torch.save(module.state_dict(), tmp_path / 'theirs.pth')
-    checkpoint, config, _ = save(
-        convert(tmp_path / 'theirs.pth'), tmp_path / 'ours.pth')
+    checkpoint, config, _ = save(convert(tmp_path / 'theirs.pth'), tmp_path / 'ours.pth')
     images = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(
-        get_model(config, checkpoint).extract_feat(images),
-        features(images),
-        atol=1e-4,
-        rtol=1e-4)
+        get_model(config, checkpoint).extract_feat(images), features(images), atol=1e-4, rtol=1e-4
+    )
 
 
-@pytest.mark.parametrize('state, reason', [
-    ({'blocks.0.attn.weight': torch.ones(2)}, "nobody's keys"),
-    (dict(epoch=3), 'holds no weights'),
-    ({'layer1.0.conv1.weight': torch.ones(8, 8, 3, 3), 'conv1.weight':
-      torch.ones(8, 3, 7, 7)}, 'a stage is missing'),
-    ({'encoder.layer1.0.conv1.weight': torch.ones(2), 'model.encoder.layer1.0.conv1.'
-      'weight': torch.zeros(2)}, 'differ, and both would be'),
-])  # yapf: disable
+@pytest.mark.parametrize(
+    'state, reason',
+    [
+        ({'blocks.0.attn.weight': torch.ones(2)}, "nobody's keys"),
+        (dict(epoch=3), 'holds no weights'),
+        (
+            {
+                'layer1.0.conv1.weight': torch.ones(8, 8, 3, 3),
+                'conv1.weight': torch.ones(8, 3, 7, 7),
+            },
+            'a stage is missing',
+        ),
+        (
+            {
+                'encoder.layer1.0.conv1.weight': torch.ones(2),
+                'model.encoder.layer1.0.conv1.weight': torch.zeros(2),
+            },
+            'differ, and both would be',
+        ),
+    ],
+)
 def test_what_is_refused(tmp_path, state, reason):
     torch.save(state, tmp_path / 'theirs.pth')
     with pytest.raises(CheckpointError, match=reason):
@@ -290,7 +311,7 @@ def test_missing_and_spoilt_weights(encoder, tmp_path):
     torch.save(state, tmp_path / 'theirs.pth')
     with pytest.raises(CheckpointError, match='1 missing: backbone.layer3.1.bn2.bias'):
         convert(tmp_path / 'theirs.pth')
-    state['layer3.1.bn2.bias'] = torch.full((32, ), torch.nan)
+    state['layer3.1.bn2.bias'] = torch.full((32,), torch.nan)
     torch.save(state, tmp_path / 'theirs.pth')
     with pytest.raises(CheckpointError, match='holds NaN'):
         convert(tmp_path / 'theirs.pth')

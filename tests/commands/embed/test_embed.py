@@ -1,4 +1,5 @@
 """A folder becomes a file, row by row, however often it is interrupted."""
+
 import json
 import os
 

@@ -1,4 +1,5 @@
 """tools/embed.py, retrieve.py, plot_*.py and browse_views.py, as a user runs them."""
+
 import runpy
 import sys
 from pathlib import Path
@@ -33,8 +34,7 @@ def made(tmp_path_factory):
     torch.save(dict(state_dict=model.state_dict(), meta=meta), root / 'a.pth')
     for k in range(6):
         (root / 'images' / 'ab'[k % 2]).mkdir(parents=True, exist_ok=True)
-        Image.new('RGB', (12, 10),
-                  (40 * k, 0, 99)).save(root / 'images' / 'ab'[k % 2] / f'{k}.png')
+        Image.new('RGB', (12, 10), (40 * k, 0, 99)).save(root / 'images' / 'ab'[k % 2] / f'{k}.png')
     (root / 'images' / 'c.jpg').write_bytes(b'')
     return root / 'a.pth', root / 'images'
 
@@ -42,14 +42,21 @@ def made(tmp_path_factory):
 def test_embed_retrieve_and_plot(made, tmp_path, capsys):
     checkpoint, images = made
     index = tmp_path / 'index'
-    run('embed.py', checkpoint, images, '--out', index, '--workers', 0, '--device',
-        'cpu')
+    run('embed.py', checkpoint, images, '--out', index, '--workers', 0, '--device', 'cpu')
     said = capsys.readouterr().out
     assert '7 images of' in said and '1 of them are unreadable' in said
     assert np.load(index / 'features.npy').shape == (7, 128)
 
-    run('retrieve.py', images / 'a' / '0.png', '--index', index, '-k', 3, '--out',
-        tmp_path / 'found.png')
+    run(
+        'retrieve.py',
+        images / 'a' / '0.png',
+        '--index',
+        index,
+        '-k',
+        3,
+        '--out',
+        tmp_path / 'found.png',
+    )
     said = capsys.readouterr().out
     assert 'a/2.png' in said and 'a/0.png' in said
     assert imread(tmp_path / 'found.png').shape[1] == pytest.approx(770, abs=2)
@@ -63,24 +70,46 @@ def test_embed_retrieve_and_plot(made, tmp_path, capsys):
 
 def test_pictures_of_a_config(made, tmp_path, capsys):
     checkpoint, _ = made
-    run('plot_embedding.py', DIGITS, checkpoint, '--method', 'pca', '--max-images', 20,
-        '--out', tmp_path / 'map.png')
+    run(
+        'plot_embedding.py',
+        DIGITS,
+        checkpoint,
+        '--method',
+        'pca',
+        '--max-images',
+        20,
+        '--out',
+        tmp_path / 'map.png',
+    )
     assert '20 images of 10 classes' in capsys.readouterr().out
-    run('plot_similarity.py', DIGITS, checkpoint, '--count', 5, '--out',
-        tmp_path / 'similarity.png')
-    run('browse_views.py', DIGITS, '--index', 0, 7, '--out', tmp_path / 'views.png',
-        '--cfg-options', 'train_dataloader.dataset.pipeline.0.num_views=3')
+    run(
+        'plot_similarity.py', DIGITS, checkpoint, '--count', 5, '--out', tmp_path / 'similarity.png'
+    )
+    run(
+        'browse_views.py',
+        DIGITS,
+        '--index',
+        0,
+        7,
+        '--out',
+        tmp_path / 'views.png',
+        '--cfg-options',
+        'train_dataloader.dataset.pipeline.0.num_views=3',
+    )
     assert 'images 0, 7' in capsys.readouterr().out
     assert imread(tmp_path / 'views.png').shape[1] == pytest.approx(1144, abs=2)
 
 
-@pytest.mark.parametrize('command, message', [
-    (['embed.py', 'no.pth', '.'], 'no.pth does not exist'),
-    (['retrieve.py', 'a.png', '--index', '/tmp/absent'], 'holds no embedding.json'),
-    (['plot_embedding.py', DIGITS], 'give a folder that tools/embed.py wrote'),
-    (['plot_similarity.py', DIGITS, 'no.pth', '--count', '1'], '--count is 1'),
-    (['browse_views.py', DIGITS, '--index', '-1'], 'no image -1'),
-])
+@pytest.mark.parametrize(
+    'command, message',
+    [
+        (['embed.py', 'no.pth', '.'], 'no.pth does not exist'),
+        (['retrieve.py', 'a.png', '--index', '/tmp/absent'], 'holds no embedding.json'),
+        (['plot_embedding.py', DIGITS], 'give a folder that tools/embed.py wrote'),
+        (['plot_similarity.py', DIGITS, 'no.pth', '--count', '1'], '--count is 1'),
+        (['browse_views.py', DIGITS, '--index', '-1'], 'no image -1'),
+    ],
+)
 def test_mistakes_end_in_one_line(command, message):
     with pytest.raises(SystemExit) as end:
         run(*command)

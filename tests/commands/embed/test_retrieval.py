@@ -1,4 +1,5 @@
 """The nearest images are those that a naive search finds."""
+
 import json
 
 import numpy as np
@@ -77,13 +78,13 @@ def test_what_cannot_be_searched(index):
 
 def test_the_query_itself_is_left_out(inferencer, index, tmp_path):
     path = index.folder / 'a' / '02.png'
-    hits, = retrieve(inferencer, index, [str(path)], 10)
+    (hits,) = retrieve(inferencer, index, [str(path)], 10)
     assert [hit.name for hit in hits].count('a/02.png') == 0 and len(hits) == 10
     assert {hits[0].name, hits[1].name} == {'a/01.png', 'a/03.png'}
     assert hits[0].path == str(index.folder / hits[0].name)
     copy = tmp_path / 'copy.png'
     copy.write_bytes(path.read_bytes())
-    hits, = retrieve(inferencer, index, [str(copy)], 11)
+    (hits,) = retrieve(inferencer, index, [str(copy)], 11)
     assert hits[0].name == 'a/02.png' and hits[0].similarity == pytest.approx(1)
     with pytest.raises(ValueError, match='holds 10 others'):
         retrieve(inferencer, index, [str(path)], 11)
@@ -98,8 +99,7 @@ def test_another_encoder_is_refused(index):
 
 
 def test_what_is_no_index(index, tmp_path):
-    with pytest.raises(
-            ValueError, match='holds no embedding.json: make the index with'):
+    with pytest.raises(ValueError, match='holds no embedding.json: make the index with'):
         FeatureIndex(tmp_path)
     record = {**index.record, 'rows_done': 3}
     (tmp_path / 'embedding.json').write_text(json.dumps(record))

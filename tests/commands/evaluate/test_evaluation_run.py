@@ -1,4 +1,5 @@
 """What the metrics of a test loop are called and measured in."""
+
 import numpy as np
 import pytest
 import torch
@@ -17,36 +18,38 @@ def pretraining(**options):
     dataset = dict(
         type='simclr_mm.GalleryAndQuery',
         query=dict(type='simclr_mm.CIFAR10', split='test'),
-        **options)
-    evaluators = [
-        dict(type='simclr_mm.ProbeAccuracy'),
-        dict(type='simclr_mm.KNNAccuracy', k=7)
-    ]
+        **options,
+    )
+    evaluators = [dict(type='simclr_mm.ProbeAccuracy'), dict(type='simclr_mm.KNNAccuracy', k=7)]
     return Config(
         dict(
             model=dict(type='simclr_mm.SimCLR'),
             test_dataloader=dict(dataset=dataset),
-            test_evaluator=evaluators))
+            test_evaluator=evaluators,
+        )
+    )
 
 
 def classifier(frozen, dataset):
-    hooks = [] if frozen is None else [
-        dict(type='Other'),
-        dict(type='simclr_mm.PretrainedBackboneHook', frozen=frozen)
-    ]
+    hooks = (
+        []
+        if frozen is None
+        else [dict(type='Other'), dict(type='simclr_mm.PretrainedBackboneHook', frozen=frozen)]
+    )
     return Config(
         dict(
             model=dict(type='ImageClassifier'),
             custom_hooks=hooks,
             train_dataloader=dict(dataset=dataset),
-            test_dataloader=dict(dataset=dict(type='CustomDataset', data_root='d/x'))))
+            test_dataloader=dict(dataset=dict(type='CustomDataset', data_root='d/x')),
+        )
+    )
 
 
 def results(metrics, cfg):
     run = run_of_metrics(metrics, cfg, 'a.py', 'b.pth', nn.Linear(2, 2), 1.0)
     assert run.seed is None and len(run.checkpoint_sha256) == 64
-    return [(r.task, r.protocol, r.metric, r.value, r.unit, r.settings)
-            for r in run.results]
+    return [(r.task, r.protocol, r.metric, r.value, r.unit, r.settings) for r in run.results]
 
 
 def test_pretraining_metrics():
@@ -62,9 +65,9 @@ def test_pretraining_metrics():
 
 def test_classifier_metrics():
     metrics = {
-        'accuracy/top1': torch.tensor(61.),
+        'accuracy/top1': torch.tensor(61.0),
         'single-label/support': 10,
-        'confusion_matrix/result': np.eye(2)
+        'confusion_matrix/result': np.eye(2),
     }
     cfg = classifier(True, dict(type='CIFAR10'))
     assert results(metrics, cfg) == [
@@ -73,14 +76,16 @@ def test_classifier_metrics():
     ]
 
 
-@pytest.mark.parametrize('frozen, dataset, expected', [
-    (None, dict(type='CIFAR10'), 'classifier'),
-    (False, dict(type='CIFAR10'), 'fine-tuned'),
-    (False, dict(type='simclr_mm.LabelSubset', share=0.01, seed=3), 'fine-tuned-1%'),
-    (True, dict(type='LabelSubset', per_class=5), 'linear-published-5-labels'),
-    (False, dict(type='LabelSubset',
-                 list_file='a/1percent.txt'), 'fine-tuned-1percent'),
-])
+@pytest.mark.parametrize(
+    'frozen, dataset, expected',
+    [
+        (None, dict(type='CIFAR10'), 'classifier'),
+        (False, dict(type='CIFAR10'), 'fine-tuned'),
+        (False, dict(type='simclr_mm.LabelSubset', share=0.01, seed=3), 'fine-tuned-1%'),
+        (True, dict(type='LabelSubset', per_class=5), 'linear-published-5-labels'),
+        (False, dict(type='LabelSubset', list_file='a/1percent.txt'), 'fine-tuned-1percent'),
+    ],
+)
 def test_protocols_of_classifiers(frozen, dataset, expected):
     name, settings = classifier_protocol(classifier(frozen, dataset))
     assert name == expected
@@ -92,6 +97,5 @@ def test_names_of_test_data(tmp_path):
     assert scored_dataset(folders) == ('birds', 'val')
     rest = dict(type='simclr_mm.LabelSubset', rest=True, dataset=folders)
     assert scored_dataset(rest) == ('birds', 'val')
-    assert scored_dataset(dict(type='simclr_mm.Digits',
-                               split='test')) == ('Digits', 'test')
+    assert scored_dataset(dict(type='simclr_mm.Digits', split='test')) == ('Digits', 'test')
     assert scored_dataset(dict(type='x.Other')) == ('Other', '')

@@ -1,4 +1,5 @@
 """What is kept is used again, and only for the very same features."""
+
 from pathlib import Path
 
 import cv2
@@ -14,8 +15,7 @@ from simclr_mm.commands.transfer.linear import _Targets
 from simclr_mm.engine import Runner
 from simclr_mm.evaluation.features import class_of
 
-CONFIG = (
-    Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py')
+CONFIG = Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 
 
 @pytest.fixture(scope='module')
@@ -60,8 +60,9 @@ def computed(monkeypatch):
     """Counts how often features are computed."""
     calls = []
     extract = cache.extract_features
-    monkeypatch.setattr(cache, 'extract_features',
-                        lambda *args, **kw: calls.append(1) or extract(*args, **kw))
+    monkeypatch.setattr(
+        cache, 'extract_features', lambda *args, **kw: calls.append(1) or extract(*args, **kw)
+    )
     return calls
 
 
@@ -78,25 +79,22 @@ def test_used_again_for_the_same_alone(model, folder, tmp_path, computed):
     weight[0, 0, 0, 0] -= 0.5
     assert len(computed) == 2 and not np.array_equal(changed[0], first[0])
 
-    smaller = cached_features(*setting(model, folder, size=8), tmp_path,
-                              '')  # other transform
+    smaller = cached_features(*setting(model, folder, size=8), tmp_path, '')  # other transform
     assert len(computed) == 3 and not np.array_equal(smaller[0], first[0])
 
     image = folder / 'val' / 'bee' / '1.png'
     cv2.imwrite(str(image), np.zeros((16, 16, 3), np.uint8))  # another picture
-    assert not np.array_equal(
-        cached_features(*setting(model, folder), tmp_path, '')[0], first[0])
+    assert not np.array_equal(cached_features(*setting(model, folder), tmp_path, '')[0], first[0])
     image.rename(image.with_name('2.png'))  # another list of files
     cached_features(*setting(model, folder), tmp_path, '')
     assert len(computed) == 5
 
 
 @pytest.mark.parametrize('damage', ['cut short', 'another key'])
-def test_a_broken_or_foreign_file_is_computed_anew(model, folder, tmp_path, computed,
-                                                   damage):
+def test_a_broken_or_foreign_file_is_computed_anew(model, folder, tmp_path, computed, damage):
     model, loader = setting(model, folder)
     first = cached_features(model, loader, tmp_path, '')
-    file, = tmp_path.glob('*.npz')
+    (file,) = tmp_path.glob('*.npz')
     if damage == 'cut short':
         file.write_bytes(file.read_bytes()[:-200])
     else:

@@ -1,4 +1,5 @@
 """Features, classes and views for pictures."""
+
 import copy
 
 import numpy as np
@@ -36,7 +37,7 @@ def test_the_queries_of_a_config(model):
     assert data.name == DIGITS and data.classes == [str(digit) for digit in range(10)]
     again = from_config(cfg, model, most=30, seed=1)
     np.testing.assert_array_equal(again.labels, data.labels)
-    assert from_config(cfg, model, most=10**6).labels.shape == (500, )
+    assert from_config(cfg, model, most=10**6).labels.shape == (500,)
     test_set = simclr_mm.datasets.Digits(split='test')
     rows = np.sort(np.random.default_rng(1).choice(500, 30, replace=False))
     assert data.labels.tolist() == [test_set[row]['gt_label'] for row in rows]

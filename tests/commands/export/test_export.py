@@ -1,4 +1,5 @@
 """Exports: the encoder elsewhere, bit by bit, and what may keep it from leaving."""
+
 import json
 import runpy
 import sys
@@ -30,15 +31,13 @@ BACKBONES = dict(
     cifar=dict(type='ResNet_CIFAR', depth=50, base_channels=8),
     wide=dict(type='ResNet', depth=50, base_channels=16, expansion=2),
     deep_stem=dict(type='ResNetV1d', depth=50, stem_channels=16, base_channels=8),
-    grouped=dict(
-        type='ResNeXt', depth=50, groups=4, width_per_group=4, base_channels=16),
+    grouped=dict(type='ResNeXt', depth=50, groups=4, width_per_group=4, base_channels=16),
     caffe=dict(type='ResNet', depth=50, style='caffe', **THIN),
-    convnext=dict(
-        type='ConvNeXt', arch=dict(depths=[1, 1, 1, 1], channels=[8, 16, 32, 64])))
+    convnext=dict(type='ConvNeXt', arch=dict(depths=[1, 1, 1, 1], channels=[8, 16, 32, 64])),
+)
 PACKAGES = dict(
-    timm=['timm'],
-    onnx=['onnx', 'onnxruntime', 'onnxscript'],
-    safetensors=['safetensors'])
+    timm=['timm'], onnx=['onnx', 'onnxruntime', 'onnxscript'], safetensors=['safetensors']
+)
 
 
 def shaken(module):
@@ -65,9 +64,10 @@ def save(folder, name):
         dict(
             state_dict=shaken(get_model(cfg)).state_dict(),
             optimizer=dict(state={}),
-            meta=dict(
-                cfg=cfg.pretty_text, epoch=3, experiment_name='mine_20260101_010101')),
-        path)
+            meta=dict(cfg=cfg.pretty_text, epoch=3, experiment_name='mine_20260101_010101'),
+        ),
+        path,
+    )
     return str(path)
 
 
@@ -101,15 +101,18 @@ def backbone_in(checkpoint):
     state = load_file(checkpoint)['state_dict']
     return {
         key.removeprefix('backbone.'): value
-        for key, value in state.items() if key.startswith('backbone.')
+        for key, value in state.items()
+        if key.startswith('backbone.')
     }
 
 
 def from_onnx(path):
     from onnx import load, numpy_helper
+
     return {
-        entry.name.removeprefix('encoder.backbone.'):
-        torch.from_numpy(numpy_helper.to_array(entry).copy())
+        entry.name.removeprefix('encoder.backbone.'): torch.from_numpy(
+            numpy_helper.to_array(entry).copy()
+        )
         for entry in load(path).graph.initializer
         if entry.name.startswith('encoder.backbone.')
     }
@@ -119,6 +122,7 @@ def weights_in(path, target):
     """What an exported file holds, under our names."""
     if target == 'safetensors':
         from safetensors.torch import load_file as load
+
         return load(path)
     if target in ('mmdet', 'mmseg'):
         return torch.load(path, weights_only=True)['state_dict']
@@ -128,22 +132,25 @@ def weights_in(path, target):
     return {key.removeprefix('backbone.'): value for key, value in back.state.items()}
 
 
-@pytest.mark.parametrize('name,target', [
-    ('resnet18', 'torchvision'),
-    ('thin', 'torchvision'),
-    ('cifar', 'torchvision'),
-    ('wide', 'torchvision'),
-    ('grouped', 'torchvision'),
-    ('cifar', 'timm'),
-    ('deep_stem', 'timm'),
-    ('grouped', 'timm'),
-    ('thin', 'mmpretrain'),
-    ('convnext', 'mmpretrain'),
-    ('thin', 'mmdet'),
-    ('deep_stem', 'mmseg'),
-    ('thin', 'safetensors'),
-    ('convnext', 'safetensors'),
-])
+@pytest.mark.parametrize(
+    'name,target',
+    [
+        ('resnet18', 'torchvision'),
+        ('thin', 'torchvision'),
+        ('cifar', 'torchvision'),
+        ('wide', 'torchvision'),
+        ('grouped', 'torchvision'),
+        ('cifar', 'timm'),
+        ('deep_stem', 'timm'),
+        ('grouped', 'timm'),
+        ('thin', 'mmpretrain'),
+        ('convnext', 'mmpretrain'),
+        ('thin', 'mmdet'),
+        ('deep_stem', 'mmseg'),
+        ('thin', 'safetensors'),
+        ('convnext', 'safetensors'),
+    ],
+)
 def test_round_trip_is_bit_identical(name, target, checkpoints, sources, tmp_path):
     path, _ = exported(sources[name], target, tmp_path)
     assert_same(weights_in(path, target), backbone_in(checkpoints[name]))
@@ -153,10 +160,9 @@ def test_onnx_keeps_every_weight(checkpoints, onnx_file):
     """But for counters of batches, which no feature depends on."""
     expected = backbone_in(checkpoints['thin'])
     assert_same(
-        from_onnx(onnx_file), {
-            k: v
-            for k, v in expected.items() if not k.endswith('num_batches_tracked')
-        })
+        from_onnx(onnx_file),
+        {k: v for k, v in expected.items() if not k.endswith('num_batches_tracked')},
+    )
 
 
 def test_onnx_keeps_the_weights_of_matrices(checkpoints, sources, tmp_path):
@@ -190,8 +196,7 @@ def test_torchvision_by_hand(sources, tmp_path):
     pixels = (pixels - torch.tensor(how['mean'])) / torch.tensor(how['std'])
     with torch.no_grad():
         expected = model.eval()(pixels.permute(2, 0, 1)[None])
-    torch.testing.assert_close(
-        sources['resnet18'].features([picture]), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(sources['resnet18'].features([picture]), expected, rtol=0, atol=1e-5)
     names = {}
     exec(code.rpartition('\n')[0], names)
     with torch.no_grad():
@@ -201,27 +206,30 @@ def test_torchvision_by_hand(sources, tmp_path):
 
 def test_onnx_takes_any_number_of_images(sources, onnx_file):
     import onnxruntime
+
     session = onnxruntime.InferenceSession(onnx_file)
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata['preprocessing'])['size'] == 64
     model = sources['thin'].model
     images = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8)
     for n in (1, 5):
-        found, = session.run(None, {'images': images[:n].numpy()})
+        (found,) = session.run(None, {'images': images[:n].numpy()})
         batch = model.data_preprocessor(dict(inputs=images[:n].flip(1)))
         with torch.no_grad():
             expected = model.extract_feat(batch['inputs'])
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize('name,target,message', [
-    ('deep_stem', 'torchvision', 'export it to timm'),
-    ('caffe', 'torchvision', 'style=caffe'),
-    ('caffe', 'timm', 'style=caffe'),
-    ('convnext', 'timm', 'no place for this backbone .ConvNeXt.'),
-])
-def test_a_target_that_cannot_hold_the_backbone(name, target, message, sources,
-                                                tmp_path):
+@pytest.mark.parametrize(
+    'name,target,message',
+    [
+        ('deep_stem', 'torchvision', 'export it to timm'),
+        ('caffe', 'torchvision', 'style=caffe'),
+        ('caffe', 'timm', 'style=caffe'),
+        ('convnext', 'timm', 'no place for this backbone .ConvNeXt.'),
+    ],
+)
+def test_a_target_that_cannot_hold_the_backbone(name, target, message, sources, tmp_path):
     for package in PACKAGES.get(target, []):
         pytest.importorskip(package)
     with pytest.raises(CheckpointError, match=message):
@@ -229,15 +237,17 @@ def test_a_target_that_cannot_hold_the_backbone(name, target, message, sources,
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize('fault,message', [
-    (lambda state: state['layer1.0.conv1.weight'].mul_(1.01),
-     'features differ|weights'),
-    (lambda state: state['bn1.running_mean'].add_(1),
-     'weights differ, bn1.running_mean'),
-    (lambda state: state.pop('bn1.weight'), 'Missing key'),
-])
-def test_a_failed_verification_leaves_what_was_there(fault, message, sources, tmp_path,
-                                                     monkeypatch):
+@pytest.mark.parametrize(
+    'fault,message',
+    [
+        (lambda state: state['layer1.0.conv1.weight'].mul_(1.01), 'features differ|weights'),
+        (lambda state: state['bn1.running_mean'].add_(1), 'weights differ, bn1.running_mean'),
+        (lambda state: state.pop('bn1.weight'), 'Missing key'),
+    ],
+)
+def test_a_failed_verification_leaves_what_was_there(
+    fault, message, sources, tmp_path, monkeypatch
+):
 
     def faulty(source):
         state = {key: value.clone() for key, value in source.state.items()}
@@ -245,10 +255,19 @@ def test_a_failed_verification_leaves_what_was_there(fault, message, sources, tm
         return state
 
     monkeypatch.setitem(
-        TARGETS, 'torchvision',
-        targets.Target('.pth', (), 1e-5, targets._pth(faulty),
-                       torchvision_timm.torchvision_setup, '', torchvision_timm.run,
-                       torchvision_timm.torchvision_weights))
+        TARGETS,
+        'torchvision',
+        targets.Target(
+            '.pth',
+            (),
+            1e-5,
+            targets._pth(faulty),
+            torchvision_timm.torchvision_setup,
+            '',
+            torchvision_timm.run,
+            torchvision_timm.torchvision_weights,
+        ),
+    )
     path = tmp_path / 'x.pth'
     with pytest.raises(CheckpointError, match=message):
         export(sources['thin'], 'torchvision', path)
@@ -260,11 +279,19 @@ def test_wrong_preprocessing_is_noticed(sources, tmp_path, monkeypatch):
     setup = torchvision_timm.torchvision_setup
     entry = TARGETS['torchvision']
     monkeypatch.setitem(
-        TARGETS, 'torchvision',
+        TARGETS,
+        'torchvision',
         targets.Target(
-            '.pth', (), entry.tolerance, entry.write,
-            lambda source, path: setup(source, path).replace('0.485', '0.475'), '',
-            entry.run, entry.weights))
+            '.pth',
+            (),
+            entry.tolerance,
+            entry.write,
+            lambda source, path: setup(source, path).replace('0.485', '0.475'),
+            '',
+            entry.run,
+            entry.weights,
+        ),
+    )
     with pytest.raises(CheckpointError, match='features differ by'):
         export(sources['thin'], 'torchvision', tmp_path / 'x.pth')
     assert list(tmp_path.iterdir()) == []
@@ -287,8 +314,9 @@ def test_tool_writes_file_and_card(checkpoints, tmp_path, capsys):
     assert 'tolerance 1e-05' in printed and '120 tensors are bit-identical' in printed
     state = load_file(checkpoints['thin'])['state_dict']
     neck = [value for key, value in state.items() if key.startswith('neck.')]
-    assert (f'neck ({len(neck)} tensors, {sum(v.numel() for v in neck):,} numbers); '
-            'optimizer') in printed
+    assert (
+        f'neck ({len(neck)} tensors, {sum(v.numel() for v in neck):,} numbers); optimizer'
+    ) in printed
     names = {}
     exec(printed.split('use:\n')[1].replace('\n    ', '\n').lstrip(), names)
     assert names['model']['backbone']['init_cfg']['checkpoint'] == str(out)
@@ -296,22 +324,38 @@ def test_tool_writes_file_and_card(checkpoints, tmp_path, capsys):
     front = yaml.safe_load(front)
     assert front['library_name'] == 'mmdet'
     assert front['training_data'] == 'ImageNet-1k'
-    for fact in ('# mine\n', 'shorter edge resized to 72', 'Adam', '3 of 100 epochs',
-                 'temperature=', '## Left out', 'base_channels=8'):
+    for fact in (
+        '# mine\n',
+        'shorter edge resized to 72',
+        'Adam',
+        '3 of 100 epochs',
+        'temperature=',
+        '## Left out',
+        'base_channels=8',
+    ):
         assert fact in body, fact
 
 
-@pytest.mark.parametrize('change,message', [
-    (lambda file: file['meta'].pop('cfg'), 'does not hold the config'),
-    (lambda file: file['state_dict'].pop('backbone.bn1.bias'), '1 missing: bn1.bias'),
-    (lambda file: file['state_dict']['backbone.bn1.bias'].fill_(torch.nan),
-     'holds NaN'),
-    (lambda file: file['meta'].update(cfg=file['meta']['cfg'].replace(
-        'to_rgb=True', 'to_rgb=False')), 'to_rgb is not True'),
-    (lambda file: file['meta'].update(cfg=file['meta']['cfg'].replace(
-        "type='CenterCrop'", "type='RandomCrop'")),
-     "pipeline is .'ResizeEdge', 'RandomCrop'"),
-])
+@pytest.mark.parametrize(
+    'change,message',
+    [
+        (lambda file: file['meta'].pop('cfg'), 'does not hold the config'),
+        (lambda file: file['state_dict'].pop('backbone.bn1.bias'), '1 missing: bn1.bias'),
+        (lambda file: file['state_dict']['backbone.bn1.bias'].fill_(torch.nan), 'holds NaN'),
+        (
+            lambda file: file['meta'].update(
+                cfg=file['meta']['cfg'].replace('to_rgb=True', 'to_rgb=False')
+            ),
+            'to_rgb is not True',
+        ),
+        (
+            lambda file: file['meta'].update(
+                cfg=file['meta']['cfg'].replace("type='CenterCrop'", "type='RandomCrop'")
+            ),
+            "pipeline is .'ResizeEdge', 'RandomCrop'",
+        ),
+    ],
+)
 def test_tool_ends_in_one_line(change, message, checkpoints, tmp_path):
     file = load_file(checkpoints['thin'])
     change(file)

@@ -1,4 +1,5 @@
 """tools/pack.py: what it writes, killed anywhere, and what it refuses."""
+
 import gc
 import json
 import os
@@ -55,7 +56,8 @@ def folder(tmp_path):
 def bytes_of(out):
     return {
         path.relative_to(out): path.read_bytes()
-        for path in out.rglob('*') if path.is_file() and path.name != 'lock.mdb'
+        for path in out.rglob('*')
+        if path.is_file() and path.name != 'lock.mdb'
     }
 
 
@@ -64,8 +66,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize('kind', ['tar', 'parquet', 'lmdb'])
-def test_killed_anywhere_it_goes_on_to_the_same_files(folder, tmp_path, monkeypatch,
-                                                      kind):
+def test_killed_anywhere_it_goes_on_to_the_same_files(folder, tmp_path, monkeypatch, kind):
     settings = PackSettings(kind, short_side=8, shard_images=10)
     whole = tmp_path / 'whole'
     index = pack_folder(folder, whole, settings)
@@ -96,8 +97,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_files(folder, tmp_path, monkeypa
         if kind == 'lmdb':  # the tree's pages depend on the order of transactions
             got.pop(Path('data.mdb'))
             data, expected = (LMDBImages(str(path)) for path in (out, whole))
-            assert [data.read(i)
-                    for i in range(18)] == [expected.read(i) for i in range(18)]
+            assert [data.read(i) for i in range(18)] == [expected.read(i) for i in range(18)]
             got_index = json.loads(got.pop(Path('index.json')))
             assert got_index == json.loads((whole / 'index.json').read_text())
         assert got.items() <= bytes_of(whole).items()
@@ -111,7 +111,8 @@ def test_several_processes_write_the_same(folder, tmp_path):
             folder,
             tmp_path / str(processes),
             PackSettings('tar', shard_images=6),
-            processes=processes)
+            processes=processes,
+        )
     assert bytes_of(tmp_path / '1') == bytes_of(tmp_path / '3')
 
 
@@ -257,7 +258,8 @@ def test_names_that_are_no_ascii(folder, tmp_path):
     [row] = [row for row in range(18) if 'K%C3%A4se 100%25.png' in data.name(row)]
     assert data.read(row) == (folder / 'a' / 'Käse 100%.png').read_bytes()
     latin = (folder / 'a' / 'Käse 100%.png').rename(
-        os.fsdecode(os.fsencode(folder / 'a') + b'/K\xe4se.png'))
+        os.fsdecode(os.fsencode(folder / 'a') + b'/K\xe4se.png')
+    )
     for kind, cls in TYPES.items():
         pack_folder(folder, tmp_path / kind, PackSettings(kind))
         data = cls(str(tmp_path / kind))

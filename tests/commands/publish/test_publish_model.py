@@ -1,4 +1,5 @@
 """What is published: a small file that proves its own name, a card and an entry."""
+
 import hashlib
 import re
 import runpy
@@ -45,14 +46,17 @@ def checkpoint(tmp_path_factory):
             state_dict=get_model(cfg).state_dict(),
             optimizer=dict(state={}, param_groups=[]),
             param_schedulers=[],
-            message_hub=dict(
-                log_scalars={'val/knn/top1': accuracy}, runtime_info=dict()),
+            message_hub=dict(log_scalars={'val/knn/top1': accuracy}, runtime_info=dict()),
             meta=dict(
                 cfg=cfg.pretty_text,
                 epoch=30,
                 iter=690,
                 hook_msgs=dict(last_ckpt='/home/somebody/runs/epoch_30.pth'),
-                experiment_name=f'{NAME}_20260101_010101')), path)
+                experiment_name=f'{NAME}_20260101_010101',
+            ),
+        ),
+        path,
+    )
     return path
 
 
@@ -66,11 +70,9 @@ def metafile(tmp_path):
 @pytest.mark.portable
 def test_file_card_and_entry(checkpoint, metafile, tmp_path, capsys):
     before = metafile.read_text()
-    run(checkpoint, tmp_path / 'out', '--weights-url', f'{URL}/', '--metafile',
-        metafile)
-    assert 'left out: optimizer, param_schedulers, message_hub' in capsys.readouterr(
-    ).out
-    path, = (tmp_path / 'out').glob('*.pth')
+    run(checkpoint, tmp_path / 'out', '--weights-url', f'{URL}/', '--metafile', metafile)
+    assert 'left out: optimizer, param_schedulers, message_hub' in capsys.readouterr().out
+    (path,) = (tmp_path / 'out').glob('*.pth')
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert re.fullmatch(rf'{NAME}_\d{{8}}-{digest[:8]}', path.stem)
 
@@ -93,21 +95,19 @@ def test_file_card_and_entry(checkpoint, metafile, tmp_path, capsys):
     assert new == {name: model for name, model in old.items() if name != NAME}
     # FLOPs, parameters, epochs and batch as tests/test_configs.py has checked them.
     assert entry == {
-        **old[NAME], 'Weights':
-        f'{URL}/{path.name}',
-        'Results': [{
-            'Task': 'kNN Classification',
-            'Dataset': 'scikit-learn digits',
-            'Metrics': {
-                'Top 1 Accuracy': 96.67
-            },
-            'Source': 'measured here'
-        }]
+        **old[NAME],
+        'Weights': f'{URL}/{path.name}',
+        'Results': [
+            {
+                'Task': 'kNN Classification',
+                'Dataset': 'scikit-learn digits',
+                'Metrics': {'Top 1 Accuracy': 96.67},
+                'Source': 'measured here',
+            }
+        ],
     }
     # Lines of other entries, comments too, are as they were.
-    kept = [
-        line for line in before.splitlines() if 'published by' in line or '#' in line
-    ]
+    kept = [line for line in before.splitlines() if 'published by' in line or '#' in line]
     assert set(kept) <= set(metafile.read_text().splitlines())
 
 
@@ -127,8 +127,7 @@ def test_a_new_entry_comes_last(checkpoint, metafile, tmp_path):
 
 def test_weights_of_another_architecture(checkpoint, tmp_path):
     with pytest.raises(SystemExit, match='does not fit SimCLR'):
-        run(checkpoint, tmp_path / 'out', '--config',
-            'simclr_r18-w16_1xb256-coslr-10e_cifar10')
+        run(checkpoint, tmp_path / 'out', '--config', 'simclr_r18-w16_1xb256-coslr-10e_cifar10')
     assert list((tmp_path / 'out').iterdir()) == []
 
 
@@ -149,9 +148,11 @@ def test_a_name_that_leads_elsewhere_and_a_damaged_log(checkpoint, hub, tmp_path
 
 
 def test_results_stay_where_the_log_has_none(metafile):
-    first, = (
-        m for m in yaml.safe_load(metafile.read_text())['Models']
-        if m['Name'] == 'simclr_r18-w16_1xb256-coslr-10e_cifar10')
+    (first,) = (
+        m
+        for m in yaml.safe_load(metafile.read_text())['Models']
+        if m['Name'] == 'simclr_r18-w16_1xb256-coslr-10e_cifar10'
+    )
     before = metafile.read_bytes()
     put_entry(metafile, {**first, 'Results': None, 'Weights': f'{URL}/a.pth'})
     now = yaml.safe_load(metafile.read_text())['Models']

@@ -1,4 +1,5 @@
 """Evaluations of several folders in one table and one page."""
+
 import base64
 import json
 import re
@@ -12,10 +13,17 @@ from simclr_mm.evaluation import PIXELS, PRETRAINED, UNTRAINED, EvaluationRun, R
 
 
 def run(checkpoint, value, when):
-    result = Result('classification', 'CIFAR10', 'test', 'pretrained | <b>encoder</b>',
-                    'linear-swept', 'top1', value, dict(penalty=0.0123466, part='1%'))
-    return EvaluationRun(
-        'a.py', checkpoint, '0123456789abcdef', 0, 60, [result], time=when)
+    result = Result(
+        'classification',
+        'CIFAR10',
+        'test',
+        'pretrained | <b>encoder</b>',
+        'linear-swept',
+        'top1',
+        value,
+        dict(penalty=0.0123466, part='1%'),
+    )
+    return EvaluationRun('a.py', checkpoint, '0123456789abcdef', 0, 60, [result], time=when)
 
 
 @pytest.fixture
@@ -26,20 +34,9 @@ def work_dirs(tmp_path):
     logs = tmp_path / 'b' / 'time' / 'vis_data'
     logs.mkdir(parents=True)
     lines = [dict(step=i, loss=5 - i) for i in range(4)] + [
-        {
-            'knn/top1': 3,
-            'step': 4
-        },
-        {
-            'knn/top1': 61.234,
-            'label_free/uniformity': -3.14159,
-            'time': 1.,
-            'step': 8
-        },
-        {
-            'step': 9,
-            'loss': 1
-        },
+        {'knn/top1': 3, 'step': 4},
+        {'knn/top1': 61.234, 'label_free/uniformity': -3.14159, 'time': 1.0, 'step': 8},
+        {'step': 9, 'loss': 1},
     ]
     text = '\n'.join(map(json.dumps, lines)) + '\n{"step": 5, "lo'
     (logs / 'scalars.json').write_text(text)
@@ -56,14 +53,13 @@ def test_runs_logs_and_broken_files_are_found_once(work_dirs):
 def test_markdown_table(work_dirs):
     lines = markdown(collect(work_dirs)).splitlines()
     assert len({len(re.findall(r'(?<!\\)\|', line)) for line in lines[:4]}) == 1
-    assert '| 9.00 % | penalty 0.01235, part 1% | a | early.pth | 01234567 |' in lines[
-        2]
+    assert '| 9.00 % | penalty 0.01235, part 1% | a | early.pth | 01234567 |' in lines[2]
     assert 'study' not in lines[0]  # nobody made one
     assert lines[4:7] == ['', 'Last validation of each training run', '']
     name = work_dirs[-1] / 'b' / 'time'
     assert lines[9:] == [
         f'| {name} | 8 | knn/top1 | 61.23 % |',
-        f'| {name} | 8 | label_free/uniformity | -3.142 |'
+        f'| {name} | 8 | label_free/uniformity | -3.142 |',
     ]
 
 
@@ -90,7 +86,9 @@ def test_only_rows_of_the_checkpoint_bear_its_name():
             'label-free',
             'feature_std',
             0.012346,
-            unit=''))
+            unit='',
+        )
+    )
     table = [dict(zip(COLUMNS, row)) for row in rows_of([done])]
     assert [row['checkpoint'] for row in table] == ['w/a.pth', '', '', 'w/a.pth']
     assert [row['weights'] for row in table] == ['01234567', '', '', '01234567']
@@ -103,7 +101,7 @@ def test_page_stands_alone(work_dirs):
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert '<b>' not in text and '&lt;b&gt;' in text
     assert text.count('<tr>') == 6 and '<script>' in text
-    png, = re.findall(r'base64,([^"]+)', text)
+    (png,) = re.findall(r'base64,([^"]+)', text)
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), 1)
     assert picture.std() > 10
 

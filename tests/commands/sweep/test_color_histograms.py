@@ -1,4 +1,5 @@
 """Histograms of crops against plain counting."""
+
 import csv
 from pathlib import Path
 
@@ -37,9 +38,9 @@ def test_counts_of_the_same_crops(cfg):
         for kind, transforms in enumerate(([], [color])):
             views = TwoViews(16, num_views=3, scale=(0.4, 1.0), flip_prob=0.0)
             views.pipelines = [[*transforms] for _ in range(3)]
-            crops = views(
-                dict(img=digits[image]['img'], sample_idx=SampleIndex(image,
-                                                                      seed=2)))['img']
+            crops = views(dict(img=digits[image]['img'], sample_idx=SampleIndex(image, seed=2)))[
+                'img'
+            ]
             for crop, shares in zip(crops, histograms[row, kind]):
                 expected = np.zeros(BINS)
                 for value in crop.ravel().tolist():
@@ -67,9 +68,10 @@ def test_table(tmp_path):
     assert float(rows[-1]['share']) == pytest.approx(histograms[0, 1, 1, -1], abs=1e-6)
 
 
-@pytest.mark.parametrize('images, crops, message', [([0], 1, 'crops=1'),
-                                                    ([0, 5000], 2, 'image=5000'),
-                                                    ([-1], 2, 'image=-1')])
+@pytest.mark.parametrize(
+    'images, crops, message',
+    [([0], 1, 'crops=1'), ([0, 5000], 2, 'image=5000'), ([-1], 2, 'image=-1')],
+)
 def test_bad_values(cfg, images, crops, message):
     with pytest.raises(ValueError, match=message):
         crop_histograms(cfg, images, crops)

@@ -1,4 +1,5 @@
 """Every cell of every study is built, and is what the paper varies."""
+
 import copy
 from pathlib import Path
 
@@ -17,19 +18,13 @@ from simclr_mm.datasets import SampleIndex
 
 CONFIGS = Path(__file__).parents[3] / 'configs'
 # Two sizes of each are as good as all, and quicker.
-FEW = {
-    'depth-width': dict(depth=[18, 50], width=[1, 2]),
-    'batch-epochs': dict(epochs=[40, 50])
-}
+FEW = {'depth-width': dict(depth=[18, 50], width=[1, 2]), 'batch-epochs': dict(epochs=[40, 50])}
 
 
 def cells(name, cfg, **asked):
     study = STUDIES[name]
     values = values_of(study, asked or FEW.get(name, {}))
-    return {
-        labels: cell_config(cfg, options)
-        for labels, options in study.cells(cfg, *values)
-    }
+    return {labels: cell_config(cfg, options) for labels, options in study.cells(cfg, *values)}
 
 
 @pytest.fixture(scope='module')
@@ -86,7 +81,7 @@ def test_the_papers_cells(recipe):
         'batch-epochs': 60,
         'temperature': 6,
         'objective': 19,
-        'lr-scaling': 12
+        'lr-scaling': 12,
     }
 
 
@@ -116,8 +111,7 @@ def test_photographs_are_cropped_before_the_views(recipe):
 def test_strengths(recipe):
     drawn = cells('color-strength', recipe)
     steps = {
-        name: cfg.train_dataloader.dataset.pipeline[1].transforms
-        for (name, ), cfg in drawn.items()
+        name: cfg.train_dataloader.dataset.pipeline[1].transforms for (name,), cfg in drawn.items()
     }
     assert [s[0].strength for s in steps.values()] == [0.125, 0.25, 0.5, 1, 1]
     assert [len(s) for s in steps.values()] == [1, 1, 1, 1, 2]
@@ -161,7 +155,7 @@ def test_temperatures_and_objectives(recipe):
         ('l2-norm', 0.5): (xent, 0.5),
         ('l2-norm', 1): (xent, 1),
         ('no-norm', 10): (plain, 10),
-        ('no-norm', 100): (plain, 100)
+        ('no-norm', 100): (plain, 100),
     }
     head = cells('objective', recipe)['triplet-semi-hard', 'm=0.4'].model.head
     assert head == dict(type='simclr_mm.MarginTripletHead', margin=0.4, semi_hard=True)
@@ -170,16 +164,18 @@ def test_temperatures_and_objectives(recipe):
 def test_values_that_were_asked_for():
     study = STUDIES['batch-epochs']
     assert values_of(study, dict(batch=64, epochs=[2, 4])) == [[64], [2, 4]]
-    assert values_of(STUDIES['color-strength'],
-                     dict(strength=['1/8', 1])) == [['1/8', '1']]
+    assert values_of(STUDIES['color-strength'], dict(strength=['1/8', 1])) == [['1/8', '1']]
 
 
-@pytest.mark.parametrize('name, asked, message', [
-    ('head', dict(depth=18), 'axes of this study are head and width'),
-    ('head', dict(head='deep'), 'choose from none, linear, nonlinear'),
-    ('head', dict(width='wide'), 'width=wide: give numbers above 0'),
-    ('temperature', dict(temperature=[0.1, -1]), 'temperature=-1'),
-])
+@pytest.mark.parametrize(
+    'name, asked, message',
+    [
+        ('head', dict(depth=18), 'axes of this study are head and width'),
+        ('head', dict(head='deep'), 'choose from none, linear, nonlinear'),
+        ('head', dict(width='wide'), 'width=wide: give numbers above 0'),
+        ('temperature', dict(temperature=[0.1, -1]), 'temperature=-1'),
+    ],
+)
 def test_values_that_are_not_there(name, asked, message):
     with pytest.raises(ValueError, match=message):
         values_of(STUDIES[name], asked)

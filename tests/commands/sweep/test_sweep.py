@@ -1,4 +1,5 @@
 """A sweep does each run once, whatever stops it."""
+
 import copy
 import csv
 import fcntl
@@ -33,14 +34,14 @@ def plan(cfg, folder, metric='knn'):
 
 def found(value):
     """What a run that ended well found."""
-    result = Result('classification', 'Digits', 'test', 'pretrained encoder', 'knn',
-                    'top1', value)
+    result = Result('classification', 'Digits', 'test', 'pretrained encoder', 'knn', 'top1', value)
     return EvaluationRun('a.py', 'b.pth', 'c0ffee', 0, 30, [result])
 
 
 def carry_out(runs, run_one, count=1):
-    return dict((run.name, result)
-                for run, result in processes.carry_out(runs, run_one, [''] * count))
+    return dict(
+        (run.name, result) for run, result in processes.carry_out(runs, run_one, [''] * count)
+    )
 
 
 def test_only_missing_runs_are_done(cfg, tmp_path):
@@ -53,14 +54,16 @@ def test_only_missing_runs_are_done(cfg, tmp_path):
         return found(10.0 + len(asked))
 
     runs = plan(cfg, tmp_path)
-    assert [run.name for run in runs
-            ] == ['head=none,width=', 'head=linear,width=8', 'head=linear,width=16']
+    assert [run.name for run in runs] == [
+        'head=none,width=',
+        'head=linear,width=8',
+        'head=linear,width=16',
+    ]
     results = carry_out(runs, run_one)
     assert str(results['head=linear,width=8']) == 'out of memory'
     assert not runs[1].result_file.exists()
     assert read_run(runs[0].result_file) == results['head=none,width=']
-    assert runs[0].row() == dict(
-        head='none', width='', metric='knn/top1', value=11.0, minutes=0.5)
+    assert runs[0].row() == dict(head='none', width='', metric='knn/top1', value=11.0, minutes=0.5)
 
     again = carry_out(plan(cfg, tmp_path), run_one)  # the failed one, and no other
     assert list(again) == ['head=linear,width=8']
@@ -181,8 +184,7 @@ def test_a_process_that_fails_tells_its_last_line(cfg, tmp_path):
     run = plan(cfg, tmp_path)[0]
     (tmp_path / 'train.py').write_text('raise SystemExit("train.py: error: no data")')
     trainer = processes.TrainAndEvaluate(tmp_path, threads=1)
-    with pytest.raises(
-            processes.RunFailed, match=r'error: no data \(exit code 1; see .*'):
+    with pytest.raises(processes.RunFailed, match=r'error: no data \(exit code 1; see .*'):
         trainer(run, '')
     assert not trainer.running
 
@@ -196,7 +198,7 @@ def test_value_is_that_of_the_last_epoch(cfg, tmp_path):
     log.write_text('{"loss": 1, "step": 30}\n{"knn/top1": 20.0, "step": 15}\n')
     with pytest.raises(processes.RunFailed, match='left no checkpoint'):
         trainer(run, '')
-    state = dict(weight=torch.arange(3.))
+    state = dict(weight=torch.arange(3.0))
     torch.save(dict(state_dict=state), run.folder / 'epoch_30.pth')
     (run.folder / 'last_checkpoint').write_text(str(run.folder / 'epoch_30.pth'))
     with pytest.raises(processes.RunFailed, match='no validation at its end'):
@@ -207,15 +209,25 @@ def test_value_is_that_of_the_last_epoch(cfg, tmp_path):
     older.parent.mkdir(parents=True)
     older.write_text('{"knn/top1": 5.0, "step": 30}\n')
     done = trainer(run, '')
-    result, = done.results
-    assert (result.dataset, result.split, result.protocol, result.metric, result.value,
-            result.unit) == ('Digits', 'test', 'knn', 'top1', 21.5, '%')
+    (result,) = done.results
+    assert (
+        result.dataset,
+        result.split,
+        result.protocol,
+        result.metric,
+        result.value,
+        result.unit,
+    ) == ('Digits', 'test', 'knn', 'top1', 21.5, '%')
     assert result.settings == dict(k=20, temperature=0.07)
     assert done.study == dict(study='head', head='none', width='')
     assert (done.seed, done.config) == (0, str(run.config))
     assert done.command == ' '.join(runs.command(run))
-    assert done.checkpoint_sha256 == hashlib.sha256(
-        b'weight torch.float32 (3,)' + state['weight'].numpy().tobytes()).hexdigest()
+    assert (
+        done.checkpoint_sha256
+        == hashlib.sha256(
+            b'weight torch.float32 (3,)' + state['weight'].numpy().tobytes()
+        ).hexdigest()
+    )
 
 
 def test_stop_ends_what_is_running(cfg, tmp_path):
@@ -239,23 +251,21 @@ def test_stop_ends_what_is_running(cfg, tmp_path):
     assert len(results) == 1
 
 
-@pytest.mark.parametrize('name, asked', [
-    ('head', dict(head=['none', 'linear'], width=[8, 16])),
-    ('lr-scaling', dict(batch=[8, 16])),
-    ('color-strength', dict(strength=['1/8', '1'])),
-    ('augmentations', dict(first=['crop', 'color'], second=['color', 'crop'])),
-])
+@pytest.mark.parametrize(
+    'name, asked',
+    [
+        ('head', dict(head=['none', 'linear'], width=[8, 16])),
+        ('lr-scaling', dict(batch=[8, 16])),
+        ('color-strength', dict(strength=['1/8', '1'])),
+        ('augmentations', dict(first=['crop', 'color'], second=['color', 'crop'])),
+    ],
+)
 def test_table_and_figure(name, asked, cfg, tmp_path):
     study = STUDIES[name]
     values = values_of(study, asked)
     names = [axis.name for axis in study.axes]
     rows = [
-        dict(
-            zip(names, labels),
-            metric='knn/top1',
-            value=20.0 + k,
-            minutes=0.1,
-            command=['python'])
+        dict(zip(names, labels), metric='knn/top1', value=20.0 + k, minutes=0.1, command=['python'])
         for k, (labels, _) in enumerate(study.cells(cfg, *values))
     ]
     write_table(tmp_path / 'a.csv', study, rows)

@@ -2,6 +2,7 @@
 
 Images are red or blue by class, 3 of 4 to train on; VOC's may show both.
 """
+
 from functools import partial
 from pathlib import Path
 
@@ -29,8 +30,7 @@ from simclr_mm.commands.transfer.dataset_table import (
 from simclr_mm.commands.transfer.linear import linear_transfer, preprocessing_of
 from simclr_mm.evaluation import swept_linear_probe
 
-CONFIG = (
-    Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py')
+CONFIG = Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 TRAIN, TEST = range(12), range(12, 16)  # numbers of images; the class is number % 2
 
 
@@ -74,8 +74,10 @@ def sun397(root):
 def cars(root):
     devkit = root / 'Stanford_Cars/devkit'
     devkit.mkdir(parents=True)
-    for part, numbers, file in (('train', TRAIN, 'cars_train_annos'),
-                                ('test', TEST, 'cars_test_annos_withlabels')):
+    for part, numbers, file in (
+        ('train', TRAIN, 'cars_train_annos'),
+        ('test', TEST, 'cars_test_annos_withlabels'),
+    ):
         pictures(root / 'Stanford_Cars' / f'cars_{part}', '{n:05d}.jpg', numbers)
         rows = [(n % 2 + 1, f'{n:05d}.jpg') for n in numbers]
         annotations = np.array(rows, dtype=[('class', object), ('fname', object)])
@@ -85,16 +87,26 @@ def cars(root):
 def aircraft(root):
     data = root / 'fgvc-aircraft-2013b/data'
     pictures(data / 'images', '{n:07d}.jpg')
-    for split, numbers in (('train', range(8)), ('val', range(8, 12)),
-                           ('trainval', TRAIN), ('test', TEST)):
-        write(data / f'images_variant_{split}.txt',
-              [f'{n:07d} {FGVCAIRCRAFT_CATEGORIES[n % 2]}' for n in numbers])
+    for split, numbers in (
+        ('train', range(8)),
+        ('val', range(8, 12)),
+        ('trainval', TRAIN),
+        ('test', TEST),
+    ):
+        write(
+            data / f'images_variant_{split}.txt',
+            [f'{n:07d} {FGVCAIRCRAFT_CATEGORIES[n % 2]}' for n in numbers],
+        )
 
 
 def voc2007(root):
     folder = root / 'VOCdevkit/VOC2007'
-    for split, numbers in (('train', range(8)), ('val', range(8, 12)),
-                           ('trainval', TRAIN), ('test', TEST)):
+    for split, numbers in (
+        ('train', range(8)),
+        ('val', range(8, 12)),
+        ('trainval', TRAIN),
+        ('test', TEST),
+    ):
         write(folder / f'ImageSets/Main/{split}.txt', [f'{n:06d}' for n in numbers])
     for n in range(16):
         shown = [n % 4 in (0, 2), n % 4 in (1, 2)]  # red, blue, both, none
@@ -102,11 +114,17 @@ def voc2007(root):
         objects = [(VOC2007_CATEGORIES[k], 0) for k in range(2) if shown[k]]
         if n == 3:  # nothing but a difficult one
             objects = [(VOC2007_CATEGORIES[1], 1)]
-        write(folder / f'Annotations/{n:06d}.xml', [
-            '<annotation>', *(f'<object><name>{name}</name><difficult>{difficult}'
-                              '</difficult></object>'
-                              for name, difficult in objects), '</annotation>'
-        ])
+        write(
+            folder / f'Annotations/{n:06d}.xml',
+            [
+                '<annotation>',
+                *(
+                    f'<object><name>{name}</name><difficult>{difficult}</difficult></object>'
+                    for name, difficult in objects
+                ),
+                '</annotation>',
+            ],
+        )
 
 
 def dtd(root):
@@ -122,8 +140,7 @@ def pets(root):
     folder = root / 'Oxford-IIIT_Pets'
     pictures(folder / 'images', 'cat_{n}.jpg')
     for split, numbers in (('trainval', TRAIN), ('test', TEST)):
-        write(folder / f'annotations/{split}.txt',
-              [f'cat_{n} {n % 2 + 1} 1 1' for n in numbers])
+        write(folder / f'annotations/{split}.txt', [f'cat_{n} {n % 2 + 1} 1 1' for n in numbers])
 
 
 def caltech101(root):
@@ -139,10 +156,8 @@ def flowers102(root):
     savemat(folder / 'imagelabels.mat', dict(labels=[n % 2 + 1 for n in range(1, 17)]))
     savemat(
         folder / 'setid.mat',
-        dict(
-            trnid=list(range(1, 9)),
-            valid=list(range(9, 13)),
-            tstid=list(range(13, 17))))
+        dict(trnid=list(range(1, 9)), valid=list(range(9, 13)), tstid=list(range(13, 17))),
+    )
 
 
 def cifar10(root):
@@ -168,13 +183,13 @@ MAKERS = dict(
     dtd=dtd,
     pets=pets,
     caltech101=caltech101,
-    flowers102=flowers102)
+    flowers102=flowers102,
+)
 # Images to fit, to choose by, to train on in the end, to test; a fifth of each class
 # is held out where nothing else is said.
 DRAWN, GIVEN, CALTECH = (10, 2, 12, 4), (8, 4, 12, 4), (8, 2, 10, 6)
 COUNTS = dict.fromkeys(MAKERS, DRAWN)
-COUNTS.update(
-    aircraft=GIVEN, voc2007=GIVEN, dtd=GIVEN, flowers102=GIVEN, caltech101=CALTECH)
+COUNTS.update(aircraft=GIVEN, voc2007=GIVEN, dtd=GIVEN, flowers102=GIVEN, caltech101=CALTECH)
 
 
 @pytest.fixture(autouse=True)
@@ -199,8 +214,9 @@ def model():
 @pytest.fixture
 def few(monkeypatch):
     """5 of Caltech's 8 images of a class, for 30, and 2 penalties for 45."""
-    monkeypatch.setattr(linear, 'swept_linear_probe',
-                        partial(swept_linear_probe, penalties=[10, 1]))
+    monkeypatch.setattr(
+        linear, 'swept_linear_probe', partial(swept_linear_probe, penalties=[10, 1])
+    )
     caltech = TRANSFER_DATASETS['caltech101']._replace(draws=5)
     monkeypatch.setitem(TRANSFER_DATASETS, 'caltech101', caltech)
 
@@ -212,9 +228,9 @@ def test_every_dataset_of_the_paper_but_birdsnap():
     for name, dataset in TRANSFER_DATASETS.items():
         by_metric.setdefault(dataset.metrics, set()).add(name)
     assert by_metric == {
-        ('top1', ): {'food101', 'cifar10', 'cifar100', 'sun397', 'cars', 'dtd'},
-        ('mean_per_class', ): {'aircraft', 'pets', 'caltech101', 'flowers102'},
-        ('voc07_map', ): {'voc2007'}
+        ('top1',): {'food101', 'cifar10', 'cifar100', 'sun397', 'cars', 'dtd'},
+        ('mean_per_class',): {'aircraft', 'pets', 'caltech101', 'flowers102'},
+        ('voc07_map',): {'voc2007'},
     }
     given = {name for name, each in TRANSFER_DATASETS.items() if each.validates}
     assert given == {'aircraft', 'voc2007', 'dtd', 'flowers102'}
@@ -244,17 +260,12 @@ def test_parts(root, few, name):
 def ids(dataset) -> set:
     """What tells its images apart."""
     infos = [dataset.get_data_info(row) for row in range(len(dataset))]
-    return {
-        info['img_path'] if 'img_path' in info else info['img'].tobytes()
-        for info in infos
-    }
+    return {info['img_path'] if 'img_path' in info else info['img'].tobytes() for info in infos}
 
 
 def test_another_seed_draws_other_images(root, few):
     dataset = TRANSFER_DATASETS['caltech101']
-    draws = [
-        ids(build(dataset.parts(dataset.find(root), seed).train)) for seed in (0, 0, 1)
-    ]
+    draws = [ids(build(dataset.parts(dataset.find(root), seed).train)) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
 
 
@@ -273,8 +284,8 @@ def test_linear(root, few, model, name, tmp_path):
     preprocessing = preprocessing_of(model, 'model', 8)
     # With a cache, the second call reads what the first wrote.
     first, second = (
-        linear_transfer(model, dataset, parts, preprocessing, tmp_path)
-        for _ in range(2))
+        linear_transfer(model, dataset, parts, preprocessing, tmp_path) for _ in range(2)
+    )
     result = first[0]
     assert first == second and len(first) == 1
     assert (result.dataset, result.metric) == (dataset.title, dataset.metrics[0])
@@ -288,10 +299,9 @@ def test_targets_of_voc(root, few, model, tmp_path):
     dataset = TRANSFER_DATASETS['voc2007']
     parts = dataset.parts(dataset.find(root), seed=0)
     model._config = Config.fromfile(CONFIG)
-    linear_transfer(model, dataset, parts, preprocessing_of(model, 'model', 8),
-                    tmp_path)
+    linear_transfer(model, dataset, parts, preprocessing_of(model, 'model', 8), tmp_path)
     kept = [np.load(file)['labels'] for file in tmp_path.glob('*.npz')]
-    fit, = (targets for targets in kept if len(targets) == 8)
+    (fit,) = (targets for targets in kept if len(targets) == 8)
     assert fit.shape == (8, 20) and not fit[:, 2:].any()
     assert fit[:4, :2].tolist() == [[1, 0], [0, 1], [1, 1], [0, -1]]
 
@@ -304,15 +314,15 @@ def test_own_folder_with_a_validation_split(tmp_path, model, few):
     lengths = [len(build(with_pipeline(part, []))) for part in parts]
     assert lengths == [8, 4, 12, 4]
     model._config = Config.fromfile(CONFIG)
-    results = linear_transfer(model, dataset, parts,
-                              preprocessing_of(model, 'model', None))
-    assert [(each.metric, each.value) for each in results] == [('top1', 100),
-                                                               ('mean_per_class', 100)]
+    results = linear_transfer(model, dataset, parts, preprocessing_of(model, 'model', None))
+    assert [(each.metric, each.value) for each in results] == [
+        ('top1', 100),
+        ('mean_per_class', 100),
+    ]
 
 
 @pytest.mark.parametrize('given', [True, False])
-def test_the_penalty_is_chosen_on_the_validation_part(given, tmp_path, model,
-                                                      monkeypatch):
+def test_the_penalty_is_chosen_on_the_validation_part(given, tmp_path, model, monkeypatch):
     """Of the authors, or drawn by the seed: as fine-tuning has it, from the same."""
     pictures(tmp_path / 'train', '{c}/{n}.png', range(10))
     pictures(tmp_path / 'test', '{c}/{n}.png', TEST)
@@ -323,12 +333,14 @@ def test_the_penalty_is_chosen_on_the_validation_part(given, tmp_path, model,
     seen = []
     probe = partial(swept_linear_probe, penalties=[1])
     monkeypatch.setattr(
-        linear, 'swept_linear_probe',
-        lambda train, test, held_out, **kw: seen.append(held_out) or probe(
-            train, test, held_out=held_out, **kw))
+        linear,
+        'swept_linear_probe',
+        lambda train, test, held_out, **kw: (
+            seen.append(held_out) or probe(train, test, held_out=held_out, **kw)
+        ),
+    )
     model._config = Config.fromfile(CONFIG)
-    linear_transfer(
-        model, dataset, parts, preprocessing_of(model, 'model', None), seed=1)
+    linear_transfer(model, dataset, parts, preprocessing_of(model, 'model', None), seed=1)
     whole, held_out = build(parts.train), build(parts.validation)
     chosen = {whole.get_data_info(int(row))['img_path'] for row in seen[0]}
     assert chosen == ids(held_out) and len(chosen) == 2

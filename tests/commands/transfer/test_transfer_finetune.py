@@ -1,4 +1,5 @@
 """Fine-tuning as a grid of configs: what they say, and one that is trained."""
+
 from pathlib import Path
 
 import cv2
@@ -23,8 +24,7 @@ from simclr_mm.commands.transfer.finetune_config import (
 from simclr_mm.commands.transfer.linear import preprocessing_of
 from simclr_mm.evaluation import read_run
 
-CONFIG = (
-    Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py')
+CONFIG = Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 
 
 @pytest.fixture(autouse=True)
@@ -57,17 +57,22 @@ def voc(tmp_path_factory):
         if n % 4 == 3:
             shown = [('cat', True, 1)]  # difficult
         red, blue = (
-            any(name == each and there for each, there, _ in shown)
-            for name in ('cat', 'dog'))
+            any(name == each and there for each, there, _ in shown) for name in ('cat', 'dog')
+        )
         image = rng.integers(0, 60, (16, 16, 3)) + [180 * blue, 0, 180 * red]
         cv2.imwrite(str(folder / f'JPEGImages/{n}.jpg'), image.astype(np.uint8))
         objects = ''.join(
             f'<object><name>{name}</name><difficult>{hard}</difficult></object>'
-            for name, there, hard in shown if there)
-        (folder / f'Annotations/{n}.xml').write_text(f'<annotation>{objects}'
-                                                     '</annotation>')
-    for split, numbers in (('train', range(4)), ('val', range(4, 8)),
-                           ('trainval', range(8)), ('test', range(8, 12))):
+            for name, there, hard in shown
+            if there
+        )
+        (folder / f'Annotations/{n}.xml').write_text(f'<annotation>{objects}</annotation>')
+    for split, numbers in (
+        ('train', range(4)),
+        ('val', range(4, 8)),
+        ('trainval', range(8)),
+        ('test', range(8, 12)),
+    ):
         lines = ''.join(f'{n}\n' for n in numbers)
         (folder / f'ImageSets/Main/{split}.txt').write_text(lines)
     return folder
@@ -77,8 +82,7 @@ def test_grid_of_the_paper():
     """Sec. B.8.1."""
     rates, decays = GRIDS['paper']
     assert rates == pytest.approx([1e-4, 10**-3.5, 1e-3, 10**-2.5, 1e-2, 10**-1.5, 0.1])
-    assert decays == pytest.approx(
-        [0, 1e-6, 10**-5.5, 1e-5, 10**-4.5, 1e-4, 10**-3.5, 1e-3])
+    assert decays == pytest.approx([0, 1e-6, 10**-5.5, 1e-5, 10**-4.5, 1e-4, 10**-3.5, 1e-3])
     for some, all_of_them in zip(GRIDS['small'], GRIDS['paper']):
         assert all(any(np.isclose(a, b) for b in all_of_them) for a in some)
 
@@ -109,8 +113,7 @@ def test_config_of_a_cell(encoder, tmp_path):
     assert (resize.scale, resize.interpolation) == (16, 'bicubic')
     run = plan(cfg, [(0.01, 1e-5)], tmp_path / 'work', 'top1')[0]
     optimizer = Config.fromfile(run.config).optim_wrapper.optimizer
-    assert (optimizer.type, optimizer.momentum, optimizer.nesterov) == ('SGD', 0.9,
-                                                                        True)
+    assert (optimizer.type, optimizer.momentum, optimizer.nesterov) == ('SGD', 0.9, True)
     assert optimizer.lr == 0.01
     assert optimizer.weight_decay == pytest.approx(1e-3)  # divided by the rate
 
@@ -138,10 +141,11 @@ def test_voc_is_tuned_chosen_and_scored(encoder, voc, tmp_path, trained):
     training = Training(steps=4, batch=4, workers=0)
 
     def tune():
-        return finetune_transfer(encoder, dataset, parts, grid, training, tmp_path,
-                                 Path('tools'), 1)
+        return finetune_transfer(
+            encoder, dataset, parts, grid, training, tmp_path, Path('tools'), 1
+        )
 
-    result, = tune()
+    (result,) = tune()
     cells = ['validation/lr=0.001,decay=0', 'validation/lr=0.1,decay=0']
     assert trained[:2] == cells and len(trained) == 3
     values = {
@@ -156,8 +160,7 @@ def test_voc_is_tuned_chosen_and_scored(encoder, voc, tmp_path, trained):
     assert result.settings['lr'] == float(best[3:].split(',')[0])
     assert result.settings['validation'] == values[best].value
     assert result.settings['cells'] == 2
-    assert {(each.dataset, each.split)
-            for each in values.values()} == {('VOC2007', 'validation')}
+    assert {(each.dataset, each.split) for each in values.values()} == {('VOC2007', 'validation')}
     assert (result.metric, result.split) == ('voc07_map', 'test')
     assert 0 < result.value <= 100
     assert tune() == [result] and len(trained) == 3  # nothing is done again
@@ -172,9 +175,16 @@ def test_a_failed_run_is_told(encoder, voc, tmp_path, monkeypatch):
     dataset = TRANSFER_DATASETS['voc2007']
     parts = dataset.parts(voc, seed=0)
     with pytest.raises(RunFailed, match='1 of 1 runs failed, lr=.*: out of memory'):
-        finetune_transfer(encoder, dataset, parts, ([0.1], [0.0]),
-                          Training(steps=1, batch=4, workers=0), tmp_path,
-                          Path('tools'), 1)
+        finetune_transfer(
+            encoder,
+            dataset,
+            parts,
+            ([0.1], [0.0]),
+            Training(steps=1, batch=4, workers=0),
+            tmp_path,
+            Path('tools'),
+            1,
+        )
 
 
 def test_logged_metrics_are_those_of_the_datasets():

@@ -1,4 +1,5 @@
 """tools/transfer.py: what is there is evaluated once, what is not is told."""
+
 import importlib.util
 import sys
 from pathlib import Path
@@ -19,8 +20,7 @@ CONFIG = ROOT / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 
 @pytest.fixture(scope='module')
 def tool():
-    spec = importlib.util.spec_from_file_location('transfer',
-                                                  ROOT / 'tools/transfer.py')
+    spec = importlib.util.spec_from_file_location('transfer', ROOT / 'tools/transfer.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -38,8 +38,8 @@ def data(tmp_path_factory):
                 for n in range(count):
                     image = rng.integers(0, 60, (16, 16, 3)) + 180 * k
                     cv2.imwrite(
-                        str(root / folder / part / name / f'{n}.png'),
-                        image.astype(np.uint8))
+                        str(root / folder / part / name / f'{n}.png'), image.astype(np.uint8)
+                    )
     (root / 'bad/val/dark/0.png').write_bytes(b'no image')
     return root
 
@@ -56,33 +56,42 @@ def call(tool, data, checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('gc.collect', lambda: 0)  # MMEngine's, half a second each
 
     def run(*arguments):
-        monkeypatch.setattr(sys, 'argv', [
-            'transfer.py',
-            str(checkpoint),
-            str(data), '--config',
-            str(CONFIG), '--work-dir',
-            str(tmp_path), '--workers', '0', *arguments
-        ])
+        monkeypatch.setattr(
+            sys,
+            'argv',
+            [
+                'transfer.py',
+                str(checkpoint),
+                str(data),
+                '--config',
+                str(CONFIG),
+                '--work-dir',
+                str(tmp_path),
+                '--workers',
+                '0',
+                *arguments,
+            ],
+        )
         tool.main()
         return capsys.readouterr().out
 
     return run
 
 
-def test_done_once_with_the_same_weights_and_settings(call, data, tmp_path,
-                                                      monkeypatch):
+def test_done_once_with_the_same_weights_and_settings(call, data, tmp_path, monkeypatch):
     done = []
     evaluate = linear.linear_transfer
-    monkeypatch.setattr(linear, 'linear_transfer',
-                        lambda *args: done.append(1) or evaluate(*args))
+    monkeypatch.setattr(linear, 'linear_transfer', lambda *args: done.append(1) or evaluate(*args))
     folder = '--datasets', 'voc2007', '--folder', f'good={data / "good"}'
     printed = call(*folder)
     assert 'not on disk' in printed
     assert f'VOC2007: no {data / "VOC2007"}/ with ImageSets' in printed
     assert 'http://host.robots.ox.ac.uk/pascal/VOC/voc2007/' in printed
     run = read_run(tmp_path / 'good-linear-swept.json')
-    assert [(each.metric, each.value)
-            for each in run.results] == [('top1', 100), ('mean_per_class', 100)]
+    assert [(each.metric, each.value) for each in run.results] == [
+        ('top1', 100),
+        ('mean_per_class', 100),
+    ]
     assert run.results[0].split == 'val' and len(run.checkpoint_sha256) == 64
     assert '100.00' in call(*folder) and len(done) == 1
     call(*folder, '--size', '12')
@@ -101,8 +110,7 @@ def test_the_others_go_on_when_one_fails(call, data, tmp_path, capsys):
     assert not (tmp_path / 'bad-linear-swept.json').exists()
 
 
-def test_a_border_before_the_crop_of_fine_tuning_alone(call, data, tmp_path,
-                                                       monkeypatch):
+def test_a_border_before_the_crop_of_fine_tuning_alone(call, data, tmp_path, monkeypatch):
     """Sec. B.8.1: 256 and 224 pixels; here 16 and 14."""
     seen = {}
 
@@ -116,15 +124,15 @@ def test_a_border_before_the_crop_of_fine_tuning_alone(call, data, tmp_path,
 
     monkeypatch.setattr(linear, 'linear_transfer', evaluate('linear', 3))
     monkeypatch.setattr(finetune, 'finetune_transfer', evaluate('tuned', 0))
-    call('--datasets', '--folder', f'good={data / "good"}', '--size', '14',
-         '--protocol', 'both')
+    call('--datasets', '--folder', f'good={data / "good"}', '--size', '14', '--protocol', 'both')
     assert (seen['linear'].size, seen['linear'].resize) == (14, 14)
     tuned = seen['tuned'].preprocessing
     assert (tuned.size, tuned.resize) == (14, 16)
 
 
 def test_a_folder_beside_the_root_and_annotations_that_nobody_expects(
-        call, data, monkeypatch, capsys):
+    call, data, monkeypatch, capsys
+):
     """Relative folders are those of the shell."""
     monkeypatch.chdir(data.parent)
     asked = []
@@ -135,8 +143,7 @@ def test_a_folder_beside_the_root_and_annotations_that_nobody_expects(
 
     monkeypatch.setattr(linear, 'linear_transfer', evaluate)
     with pytest.raises(ValueError, match='2 of 2 evaluations failed'):
-        call('--datasets', '--folder', f'a={data.name}/good', '--folder',
-             f'b={data.name}/bad')
+        call('--datasets', '--folder', f'a={data.name}/good', '--folder', f'b={data.name}/bad')
     assert asked == [str(data / name / 'val') for name in ('good', 'bad')]
     printed = capsys.readouterr()
     assert "KeyError: 'name'" in printed.out and 'Traceback' in printed.err

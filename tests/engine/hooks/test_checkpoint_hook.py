@@ -1,4 +1,5 @@
 """Whenever a run is killed, a complete checkpoint is there and is named."""
+
 import builtins
 import itertools
 import multiprocessing
@@ -26,7 +27,6 @@ _RUNS = itertools.count()  # MMEngine keeps one message hub for each name
 
 
 class Model(BaseModel):
-
     def __init__(self) -> None:
         super().__init__()
         self.fc = torch.nn.Linear(2, 1)
@@ -37,7 +37,6 @@ class Model(BaseModel):
 
 
 class Points(Dataset):
-
     def __len__(self) -> int:
         return 2
 
@@ -47,6 +46,7 @@ class Points(Dataset):
 
 class Rising(BaseMetric):
     """Better with every evaluation, so that each makes the best checkpoint anew."""
+
     value = 0
 
     def process(self, data_batch, data_samples) -> None:
@@ -72,7 +72,8 @@ def _runner(work_dir, hook, epochs: int = 3, **kwargs) -> Runner:
         default_hooks=dict(checkpoint=hook),
         log_level='ERROR',
         experiment_name=f'checkpoint_hook_{next(_RUNS)}',
-        **kwargs)
+        **kwargs,
+    )
 
 
 def _names(folder) -> list:
@@ -82,9 +83,8 @@ def _names(folder) -> list:
 def test_what_is_kept(tmp_path):
     _runner(
         tmp_path,
-        CheckpointHook(
-            interval=1, max_keep_ckpts=2, save_best=['accuracy',
-                                                     'accuracy_top5'])).train()
+        CheckpointHook(interval=1, max_keep_ckpts=2, save_best=['accuracy', 'accuracy_top5']),
+    ).train()
     best = ['best_accuracy_epoch_3.pth', 'best_accuracy_top5_epoch_3.pth']
     log = next(name for name in _names(tmp_path) if name.endswith('.py'))
     expected = [log, *best, 'epoch_2.pth', 'epoch_3.pth', 'last_checkpoint']
@@ -98,8 +98,7 @@ def test_what_is_kept(tmp_path):
 @pytest.mark.parametrize('scores, best', [((0.2, 0.9, 0.3), 2), ((0.2, 0.1, 0.9), 3)])
 def test_a_worse_epoch_keeps_the_best(tmp_path, monkeypatch, scores, best):
     scores = iter(scores)
-    monkeypatch.setattr(Rising, 'compute_metrics',
-                        lambda *_: dict(accuracy=next(scores)))
+    monkeypatch.setattr(Rising, 'compute_metrics', lambda *_: dict(accuracy=next(scores)))
     _runner(tmp_path, CheckpointHook(interval=1, save_best='auto')).train()
     names = [name for name in _names(tmp_path) if 'best' in name]
     assert names == [f'best_accuracy_epoch_{best}.pth']
@@ -112,8 +111,10 @@ def test_a_resumed_run_goes_on_removing(tmp_path):
     runner = _runner(tmp_path, CheckpointHook(**hook), resume=True)
     Rising.value = 2
     runner.train()
-    assert [n for n in _names(tmp_path)
-            if n.endswith('.pth')] == ['best_accuracy_epoch_3.pth', 'epoch_3.pth']
+    assert [n for n in _names(tmp_path) if n.endswith('.pth')] == [
+        'best_accuracy_epoch_3.pth',
+        'epoch_3.pth',
+    ]
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path):
@@ -124,8 +125,7 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     _runner(work_dir, CheckpointHook(interval=1, out_dir=str(out_dir))).train()
     assert not list(tmp_path.rglob('*.partial'))
     assert (out_dir / 'run' / 'epoch_3.pth').is_file()
-    assert (work_dir / 'last_checkpoint').read_text() == str(out_dir / 'run' /
-                                                             'epoch_3.pth')
+    assert (work_dir / 'last_checkpoint').read_text() == str(out_dir / 'run' / 'epoch_3.pth')
 
 
 def test_a_backend_of_the_user_stays(tmp_path):
@@ -142,7 +142,7 @@ class KilledFile:
 
     def write(self, data) -> int:
         if self.tick():
-            self.file.write(data[:len(data) // 2])
+            self.file.write(data[: len(data) // 2])
             self.file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
         return self.file.write(data)
@@ -203,7 +203,8 @@ def _killed_at_every_step(work_dir, hook_type) -> int:
             if path.name.endswith(('.pth', '.partial', 'last_checkpoint')):
                 path.unlink()
         process = multiprocessing.get_context('fork').Process(
-            target=_train_until, args=(runner, steps))
+            target=_train_until, args=(runner, steps)
+        )
         process.start()
         process.join(60)
         names = _names(work_dir)

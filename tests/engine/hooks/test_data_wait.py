@@ -1,4 +1,5 @@
 """How long training waits for data, and what the hook says about it."""
+
 import os
 import random
 from pathlib import Path
@@ -28,7 +29,7 @@ class Clock:
     """Seconds that pass when told to."""
 
     def __init__(self, monkeypatch):
-        self.now = 0.
+        self.now = 0.0
         clock = SimpleNamespace(perf_counter=lambda: self.now)
         for module in ('stopwatch', 'input_stages'):
             monkeypatch.setattr(f'simclr_mm.engine.{module}.time', clock)
@@ -41,11 +42,12 @@ class Logger(list):
     warning = list.append
 
 
-def watched(monkeypatch, waits, work=1., workers=0, interval=2, **kwargs):
+def watched(monkeypatch, waits, work=1.0, workers=0, interval=2, **kwargs):
     """Train with these waits; the logged shares by step, and what was said when."""
     clock = Clock(monkeypatch)
-    monkeypatch.setattr(data_wait, 'remedy_line',
-                        lambda run, work, wait, limit: f'{work:.3g} {wait:.3g}')
+    monkeypatch.setattr(
+        data_wait, 'remedy_line', lambda run, work, wait, limit: f'{work:.3g} {wait:.3g}'
+    )
     hub = MessageHub.get_instance('waits')
     hub.log_scalars.clear()
     loader = type('Loader', (), dict(__len__=lambda self: 4, num_workers=workers))()
@@ -55,7 +57,8 @@ def watched(monkeypatch, waits, work=1., workers=0, interval=2, **kwargs):
         logger=Logger(),
         message_hub=hub,
         model=torch.nn.Linear(1, 1),
-        train_dataloader=loader)
+        train_dataloader=loader,
+    )
     hook = DataWaitHook(**kwargs)
     hook.before_train(run)
     shares, said = {}, []
@@ -85,11 +88,7 @@ def history(hub):
 def test_share_is_the_wait_between_steps_alone(monkeypatch):
     shares, _, _ = watched(monkeypatch, [9, 1, 0, 3, 1, 1, 0, 0, 4])
     # The first step is left out; lines at steps 2, 4, 6 and 8 of steps before them.
-    assert shares == {
-        3: pytest.approx(1 / 3),
-        5: pytest.approx(4 / 6),
-        7: pytest.approx(1 / 3)
-    }
+    assert shares == {3: pytest.approx(1 / 3), 5: pytest.approx(4 / 6), 7: pytest.approx(1 / 3)}
 
 
 def test_the_start_of_workers_does_not_count(monkeypatch):
@@ -97,14 +96,17 @@ def test_the_start_of_workers_does_not_count(monkeypatch):
     assert shares == {5: pytest.approx(1 / 2), 7: 0}
 
 
-@pytest.mark.parametrize('waits, kwargs, steps', [
-    ([0.1] * 20, {}, []),
-    ([0.2] * 20, {}, [7]),
-    ([0.2] * 20, dict(limit=0.2), []),
-    ([0.2] * 20, dict(min_steps=11), [13]),
-    ([0.2] * 4 + [0] * 2 + [0.2] * 10, {}, [13]),
-    ([0.2] * 8 + [0] * 2 + [0.2] * 10, {}, [7, 17]),
-])
+@pytest.mark.parametrize(
+    'waits, kwargs, steps',
+    [
+        ([0.1] * 20, {}, []),
+        ([0.2] * 20, {}, [7]),
+        ([0.2] * 20, dict(limit=0.2), []),
+        ([0.2] * 20, dict(min_steps=11), [13]),
+        ([0.2] * 4 + [0] * 2 + [0.2] * 10, {}, [13]),
+        ([0.2] * 8 + [0] * 2 + [0.2] * 10, {}, [7, 17]),
+    ],
+)
 def test_when_it_speaks(monkeypatch, waits, kwargs, steps):
     _, said, words = watched(monkeypatch, waits, **{'min_steps': 5, **kwargs})
     assert said == steps
@@ -120,11 +122,12 @@ def test_the_rank_that_waits_longest_is_logged_and_the_first_speaks(monkeypatch)
 
     first = False
     monkeypatch.setattr(
-        data_wait, 'dist',
+        data_wait,
+        'dist',
         SimpleNamespace(
-            get_world_size=lambda: 2,
-            all_reduce=all_reduce,
-            is_main_process=lambda: first))
+            get_world_size=lambda: 2, all_reduce=all_reduce, is_main_process=lambda: first
+        ),
+    )
     shares, said, _ = watched(monkeypatch, [0.25] * 6, min_steps=2)
     assert shares == {1: 0.75, 3: 0.75, 5: 0.75} and said == []
     # At the first line this rank has no step to tell of, and takes part all the same.
@@ -151,7 +154,8 @@ def test_a_bad_limit():
 
 class Event:
     """A CUDA event of a device that computes until ``busy``, on its own clock."""
-    host = busy = 0.
+
+    host = busy = 0.0
 
     def __init__(self, enable_timing):
         assert enable_timing
@@ -171,16 +175,16 @@ def test_a_gpu_waits_only_when_it_has_nothing_to_do(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'Event', Event)
     watch = DeviceStopwatch()
     watch.end_step()
-    for load in (1., 3., 3., 3., 14.):  # the host waits for all of it
+    for load in (1.0, 3.0, 3.0, 3.0, 14.0):  # the host waits for all of it
         Event.host += load
         watch.begin_step()
         Event.busy = max(Event.host, Event.busy) + 4  # kernels of a step
         watch.end_step()
     # Begun at 1, 5, 9, 13 and 24 on the device, which had ended at 0, 5, 9, 13, 17.
-    assert watch.read() == (4, 1., 16.)
-    assert watch.read() == (0, 0., 0.)
-    Event.host = 30.
-    assert watch.read() == (1, 7., 4.)
+    assert watch.read() == (4, 1.0, 16.0)
+    assert watch.read() == (0, 0.0, 0.0)
+    Event.host = 30.0
+    assert watch.read() == (1, 7.0, 4.0)
 
 
 def test_a_forgotten_step_takes_its_wait_along(monkeypatch):
@@ -193,17 +197,17 @@ def test_a_forgotten_step_takes_its_wait_along(monkeypatch):
             watch.forget()
         clock.pass_(10)
         watch.end_step()
-    assert watch.read() == (2, 5., 20.)
+    assert watch.read() == (2, 5.0, 20.0)
 
 
 def test_predictions():
-    alone = Job(worked=3., waited=1., workers=0, free=4)
+    alone = Job(worked=3.0, waited=1.0, workers=0, free=4)
     assert alone.share() == 0.25
     assert alone.share(faster=0.5) == pytest.approx(0.5 / 3.5)
     assert alone.share(workers=1) == 0  # 1 s beside 3 s of work
-    slow = Job(worked=1., waited=5., workers=0, free=4)
+    slow = Job(worked=1.0, waited=5.0, workers=0, free=4)
     assert slow.share(workers=4) == pytest.approx(0.2)  # 1.25 s beside 1 s
-    busy = Job(worked=1., waited=1., workers=2, free=4)  # 2 s a batch by two
+    busy = Job(worked=1.0, waited=1.0, workers=2, free=4)  # 2 s a batch by two
     assert busy.share() == 0.5
     assert busy.share(workers=4) == 0
     assert busy.share(workers=3) == pytest.approx(0.25)
@@ -212,24 +216,24 @@ def test_predictions():
 
 
 def test_as_many_workers_as_needed_and_no_more():
-    busy = Job(worked=1., waited=1., workers=2, free=4)
+    busy = Job(worked=1.0, waited=1.0, workers=2, free=4)
     assert _more_workers(busy, 0.1) == [Remedy('train_dataloader.num_workers=4', 0)]
-    assert _more_workers(
-        busy, 0.3) == [Remedy('train_dataloader.num_workers=3', pytest.approx(0.25))]
-    assert _more_workers(Job(1., 1., 2, 0), 0.1) == []
+    assert _more_workers(busy, 0.3) == [
+        Remedy('train_dataloader.num_workers=3', pytest.approx(0.25))
+    ]
+    assert _more_workers(Job(1.0, 1.0, 2, 0), 0.1) == []
 
 
 def test_the_cheapest_that_is_enough_or_the_best():
-    job = Job(worked=1., waited=1., workers=2, free=0)
+    job = Job(worked=1.0, waited=1.0, workers=2, free=0)
     remedies = [Remedy('a', 0.2), Remedy('b', 0.09), Remedy('c', 0.01)]
     assert _advice(remedies, job, 0.1).startswith(
         'The cheapest remedy: b, predicted 9 % (no core is free for more workers). '
-        'Others: a: 20 %; c: 1 %.')
-    assert _advice(remedies[:1], job,
-                   0.1).startswith('The best remedy: a, predicted 20')
+        'Others: a: 20 %; c: 1 %.'
+    )
+    assert _advice(remedies[:1], job, 0.1).startswith('The best remedy: a, predicted 20')
     nothing = _advice([Remedy('a', 0.49)], job, 0.1)
-    assert nothing.startswith(
-        'Nothing that was measured would help, and no core is free')
+    assert nothing.startswith('Nothing that was measured would help, and no core is free')
 
 
 @pytest.fixture
@@ -249,9 +253,12 @@ def photographs(tmp_path):
                 dict(
                     type='simclr_mm.TwoViews',
                     size=32,
-                    transforms=[dict(type='simclr_mm.ColorDistortion')]),
-                dict(type='PackInputs')
-            ]))
+                    transforms=[dict(type='simclr_mm.ColorDistortion')],
+                ),
+                dict(type='PackInputs'),
+            ],
+        )
+    )
 
 
 def slower(monkeypatch, clock, owner, name, seconds):
@@ -264,18 +271,21 @@ def slower(monkeypatch, clock, owner, name, seconds):
     monkeypatch.setattr(owner, name, slow)
 
 
-@pytest.mark.parametrize('stage, owner, name, calls', [
-    ('read', input_stages.fileio, 'get', 1),
-    ('decode', cv2, 'imdecode', 1),
-    ('crop', TwoViews, '_crop_and_flip', 2),
-    ('augment', RandomGrayscale, 'paint', 2),
-])
+@pytest.mark.parametrize(
+    'stage, owner, name, calls',
+    [
+        ('read', input_stages.fileio, 'get', 1),
+        ('decode', cv2, 'imdecode', 1),
+        ('crop', TwoViews, '_crop_and_flip', 2),
+        ('augment', RandomGrayscale, 'paint', 2),
+    ],
+)
 def test_stages_are_told_apart(photographs, monkeypatch, stage, owner, name, calls):
     clock = Clock(monkeypatch)
-    photographs.pipeline.transforms[1].pipelines = [[RandomGrayscale(1.)]] * 2
+    photographs.pipeline.transforms[1].pipelines = [[RandomGrayscale(1.0)]] * 2
     slower(monkeypatch, clock, owner, name, 0.25)
     stages = input_stages.measure_stages(photographs, seconds=2)
-    expected = dict.fromkeys(('read', 'decode', 'crop', 'augment', 'rest'), 0.)
+    expected = dict.fromkeys(('read', 'decode', 'crop', 'augment', 'rest'), 0.0)
     expected[stage] = 0.25 * calls
     assert {key: vars(stages)[key] for key in expected} == expected
     assert stages.pixels == 400 * 800
@@ -315,14 +325,20 @@ def test_what_cannot_be_read_is_passed_over(photographs, monkeypatch):
 def test_measuring_changes_nothing(photographs, monkeypatch):
 
     def states():
-        return (random.getstate(), np.random.get_state()[1].tolist(),
-                torch.get_rng_state().tolist(), torch.get_num_threads())
+        return (
+            random.getstate(),
+            np.random.get_state()[1].tolist(),
+            torch.get_rng_state().tolist(),
+            torch.get_num_threads(),
+        )
 
     slower(monkeypatch, Clock(monkeypatch), cv2, 'imdecode', 0.25)
     seen = []
     monkeypatch.setattr(
-        input_stages, '_packed', lambda img, *args:
-        (img, seen.append(torch.get_num_threads()) or 0.))
+        input_stages,
+        '_packed',
+        lambda img, *args: (img, seen.append(torch.get_num_threads()) or 0.0),
+    )
     before = states()
     torch.set_num_threads(2)
     try:
@@ -336,10 +352,10 @@ def test_measuring_changes_nothing(photographs, monkeypatch):
 def test_packed_images_have_a_short_side_of_256(photographs, monkeypatch):
     img = photographs.pipeline.transforms[0](photographs.get_data_info(0))['img']
     slower(monkeypatch, Clock(monkeypatch), cv2, 'imdecode', 0.25)
-    small, seconds = input_stages._packed(img, size=10**9, read=1000.)
+    small, seconds = input_stages._packed(img, size=10**9, read=1000.0)
     assert small.shape == (256, 512, 3)
     assert 0.25 < seconds < 0.5  # less than a thousandth is read
-    same, _ = input_stages._packed(small, size=1, read=0.)
+    same, _ = input_stages._packed(small, size=1, read=0.0)
     assert same.shape == small.shape
 
 
@@ -349,27 +365,29 @@ def test_no_pipeline_no_stages():
 
 def test_device_augmentation_is_timed_where_it_can_be(photographs, monkeypatch):
     views = photographs.pipeline.transforms[1]
-    preprocessor = ViewsPreprocessor(mean=[0.] * 3, std=[1.] * 3)
-    slower(monkeypatch, Clock(monkeypatch), ViewsPreprocessor, '_make_views', 2.)
+    preprocessor = ViewsPreprocessor(mean=[0.0] * 3, std=[1.0] * 3)
+    slower(monkeypatch, Clock(monkeypatch), ViewsPreprocessor, '_make_views', 2.0)
     assert input_stages.device_seconds(views, preprocessor, 40) == 2
     assert not views.on_device
     run = SimpleNamespace(
         model=SimpleNamespace(data_preprocessor=preprocessor),
-        train_dataloader=SimpleNamespace(dataset=photographs, batch_size=2))
-    job = Job(worked=1., waited=1., workers=1, free=0)
-    stages = input_stages.Stages(decode=1., augment=3.)  # 4 s, then 1 s and 2 s more
+        train_dataloader=SimpleNamespace(dataset=photographs, batch_size=2),
+    )
+    job = Job(worked=1.0, waited=1.0, workers=1, free=0)
+    stages = input_stages.Stages(decode=1.0, augment=3.0)  # 4 s, then 1 s and 2 s more
     assert input_remedies._device_remedies(run, job, stages) == []
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'synchronize', lambda: None)
-    remedy, = input_remedies._device_remedies(run, job, stages)
-    assert remedy == Remedy("augment='device' in simclr_mm.TwoViews", 0.)
+    (remedy,) = input_remedies._device_remedies(run, job, stages)
+    assert remedy == Remedy("augment='device' in simclr_mm.TwoViews", 0.0)
 
 
 def test_small_files_may_stay_in_memory(monkeypatch):
     monkeypatch.setattr(input_remedies, '_memory', lambda: 10**9)
-    job = Job(worked=1., waited=1., workers=0, free=0)
+    job = Job(worked=1.0, waited=1.0, workers=0, free=0)
     stages = input_stages.Stages(
-        read=1., decode=2., crop=0.5, augment=0.5, packed=3.5, pixels=64 * 64)
+        read=1.0, decode=2.0, crop=0.5, augment=0.5, packed=3.5, pixels=64 * 64
+    )
     memory, packing = input_remedies._storage_remedies(job, stages, 1000)
     assert 'InMemoryFolder' in memory.what and memory.share == pytest.approx(0.2)
     assert packing.share == pytest.approx(0.5)
@@ -390,13 +408,14 @@ def test_a_run_that_waits(tmp_path, monkeypatch):
     """A slow dataset: the share in the log and one line."""
     clock = Clock(monkeypatch)
     monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: range(40))
-    slower(monkeypatch, clock, TwoViews, 'transform', 1.)  # 16 s a batch
-    slower(monkeypatch, clock, SimCLR, 'train_step', 4.)
+    slower(monkeypatch, clock, TwoViews, 'transform', 1.0)  # 16 s a batch
+    slower(monkeypatch, clock, SimCLR, 'train_step', 4.0)
     hook = 'default_hooks.data_wait'
-    run = runner(tmp_path, **{
-        f'{hook}.min_steps': 3,
-        'train_dataloader.dataset.batched': False
-    }, **BY_ITERATION)
+    run = runner(
+        tmp_path,
+        **{f'{hook}.min_steps': 3, 'train_dataloader.dataset.batched': False},
+        **BY_ITERATION,
+    )
     run.train()
     log = next(Path(run.log_dir).glob('*.log')).read_text()
     assert log.count('training waited for data 80 % of the time') == 1
@@ -404,6 +423,5 @@ def test_a_run_that_waits(tmp_path, monkeypatch):
     assert 'train_dataloader.num_workers=4 ' in log  # 4 s beside 4 s
     share = run.message_hub.get_scalar('train/data_share').data[0]
     assert share.tolist() == [0.8] * 9
-    assert '"data_share": 0.8' in (Path(run.log_dir) / 'vis_data' /
-                                   'scalars.json').read_text()
+    assert '"data_share": 0.8' in (Path(run.log_dir) / 'vis_data' / 'scalars.json').read_text()
     assert len(losses(run)) == 12

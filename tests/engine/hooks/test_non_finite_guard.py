@@ -1,4 +1,5 @@
 """Runs with bad steps, against the same runs without them."""
+
 import functools
 import json
 import math
@@ -22,7 +23,7 @@ OPTIMIZERS = {
     'SGD': functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01),
     'Adam': functools.partial(torch.optim.Adam, lr=0.01),
     'AdamW': functools.partial(torch.optim.AdamW, lr=0.01, amsgrad=True),
-    'LARS': functools.partial(LARS, lr=1., weight_decay=0.01),
+    'LARS': functools.partial(LARS, lr=1.0, weight_decay=0.01),
 }
 STEPS = 6
 
@@ -36,7 +37,7 @@ class Tiny(BaseModel):
         self.net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
         self.projections = None
 
-    def forward(self, inputs, mode, added=0., scale=1.):
+    def forward(self, inputs, mode, added=0.0, scale=1.0):
         z = self.net(inputs)
         self.projections = z.detach()
         z.register_hook(lambda gradient: gradient * scale)
@@ -68,9 +69,7 @@ class Run:
         self.hook.before_train(self)
 
     def step(self, data):
-        samples = [
-            DataSample(metainfo=dict(img_path=f'{self.iter}-{i}.jpg')) for i in range(2)
-        ]
+        samples = [DataSample(metainfo=dict(img_path=f'{self.iter}-{i}.jpg')) for i in range(2)]
         self.hook.before_train_iter(self, self.iter)
         self.model.train_step(data, self.optim_wrapper)
         self.hook.after_train_iter(self, self.iter, dict(data_samples=samples))
@@ -83,7 +82,9 @@ class Run:
         """Everything that a step changes."""
         optimizer = self.optim_wrapper.optimizer.state_dict()['state']
         tensors = [
-            value for _, state in sorted(optimizer.items()) for value in state.values()
+            value
+            for _, state in sorted(optimizer.items())
+            for value in state.values()
             if value is not None
         ]
         return [*self.model.state_dict().values(), *tensors]
@@ -167,8 +168,7 @@ def test_nothing_is_read_back_between_lines_of_the_log(monkeypatch):
         raise AssertionError('host synchronisation')
 
     with monkeypatch.context() as patch:
-        for name in ('item', 'tolist', 'cpu', 'numpy', '__bool__', '__float__',
-                     '__int__'):
+        for name in ('item', 'tolist', 'cpu', 'numpy', '__bool__', '__float__', '__int__'):
             patch.setattr(torch.Tensor, name, refuse)
         for step in range(3):
             run.step(batch(step, **(BAD['inputs'] if step == 1 else {})))
@@ -186,12 +186,12 @@ def amp(monkeypatch):
 
 
 def test_an_overflow_is_the_loss_scalers_business(path, amp):
-    run = Run(OPTIMIZERS['SGD'], amp, loss_scale=dict(init_scale=8.))
+    run = Run(OPTIMIZERS['SGD'], amp, loss_scale=dict(init_scale=8.0))
     run.step(batch(0))
     before = [p.clone() for p in run.model.parameters()]
     run.step(batch(1, **BAD['gradient']))
     assert all(p.equal(other) for p, other in zip(run.model.parameters(), before))
-    assert run.optim_wrapper.loss_scaler.get_scale() == 4.
+    assert run.optim_wrapper.loss_scaler.get_scale() == 4.0
     assert run.read() is None
     run.step(batch(2, **BAD['inputs']))
     run.step(batch(3))
@@ -210,20 +210,21 @@ def test_a_loss_scale_that_has_vanished_is_an_error(path, amp):
 def test_range_of_projections():
     steps = FirstBadStep(torch.device('cpu'))
     for step, bad in enumerate([False, True, True], start=7):
-        z = torch.tensor([[[-step, math.nan, math.inf], [0., step + 0.5, -math.inf]]])
+        z = torch.tensor([[[-step, math.nan, math.inf], [0.0, step + 0.5, -math.inf]]])
         steps.note(step, torch.tensor(bad), 0.5, [], z)
     report = steps.read()
     assert report == dict(
         step=8,
         learning_rate=0.5,
         skipped_steps=2,
-        ranks=[dict(images=[], projections=dict(lowest=-8, highest=8.5, not_finite=3))])
+        ranks=[dict(images=[], projections=dict(lowest=-8, highest=8.5, not_finite=3))],
+    )
 
 
 def test_names_of_images():
     samples = [
         DataSample(metainfo=dict(img_path='a.jpg', sample_idx=4)),
-        DataSample(metainfo=dict(img_path=None, sample_idx=7))
+        DataSample(metainfo=dict(img_path=None, sample_idx=7)),
     ]
     assert image_names(dict(data_samples=samples)) == ['a.jpg', 'image 7']
     assert image_names(dict(sample_idx=[3, 5])) == ['image 3', 'image 5']
@@ -250,15 +251,21 @@ def test_a_run_stops_at_the_next_line_of_the_log(tmp_path, monkeypatch):
     expected = [f'image {int(i)}' for i in list(run.train_dataloader.sampler)[:16]]
     assert report['ranks'][0]['images'] == expected
     # One epoch of warm-up, so the full rate, and 16 images with 2 views of width 64.
-    for part in ('step 5:', 'rate 0.002;', '2048 numbers', expected[4], 'and 11 more',
-                 f'{file}.json', f'{file}.pth'):
+    for part in (
+        'step 5:',
+        'rate 0.002;',
+        '2048 numbers',
+        expected[4],
+        'and 11 more',
+        f'{file}.json',
+        f'{file}.pth',
+    ):
         assert part in str(error.value)
     # It can be gone on from, and the schedule with it.
     checkpoint = torch.load(f'{file}.pth', weights_only=False)
     assert checkpoint['meta']['iter'] == 7
     assert {each['_global_step'] for each in checkpoint['param_schedulers']} == {7}
-    rest = runner(
-        tmp_path / 'rest', load_from=f'{file}.pth', resume=True, **EVERY_EPOCH)
+    rest = runner(tmp_path / 'rest', load_from=f'{file}.pth', resume=True, **EVERY_EPOCH)
     rest.train()
     assert rest.iter == 12
     for value in rest.model.state_dict().values():

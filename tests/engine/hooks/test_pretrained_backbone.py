@@ -1,4 +1,5 @@
 """A head is trained on the encoder that was pretrained, or not at all."""
+
 import itertools
 import os
 
@@ -25,7 +26,6 @@ def _backbone(depth: int = 18) -> dict:
 
 
 class Pictures(Dataset):
-
     def __len__(self) -> int:
         return 8
 
@@ -39,13 +39,15 @@ def _runner(work_dir, init_cfg, hook, backbone=None, runner=Runner, **kwargs) ->
         dataset=Pictures(),
         batch_size=4,
         sampler=dict(type='DefaultSampler', shuffle=False),
-        collate_fn=dict(type='default_collate'))
+        collate_fn=dict(type='default_collate'),
+    )
     config = dict(
         model=dict(
             type='ImageClassifier',
             backbone=dict(backbone or _backbone(), init_cfg=init_cfg),
             neck=dict(type='GlobalAveragePooling'),
-            head=dict(type='LinearClsHead', num_classes=2, in_channels=32)),
+            head=dict(type='LinearClsHead', num_classes=2, in_channels=32),
+        ),
         work_dir=str(work_dir),
         train_dataloader=loader,
         train_cfg=dict(by_epoch=True, max_epochs=2),
@@ -53,7 +55,8 @@ def _runner(work_dir, init_cfg, hook, backbone=None, runner=Runner, **kwargs) ->
         custom_hooks=[hook],
         log_level='ERROR',
         default_scope='mmpretrain',
-        experiment_name=f'pretrained_backbone_{next(_RUNS)}')
+        experiment_name=f'pretrained_backbone_{next(_RUNS)}',
+    )
     return runner(**{**config, **kwargs})
 
 
@@ -99,11 +102,8 @@ def test_fine_tuning_starts_from_the_encoder_and_moves_on(tmp_path, encoder):
     assert 'conv1.weight' not in _equal_keys(runner.model, encoder)
     install_safe_loading()
     runner = _runner(
-        tmp_path,
-        _init_cfg(encoder),
-        hook,
-        resume=True,
-        train_cfg=dict(by_epoch=True, max_epochs=3))
+        tmp_path, _init_cfg(encoder), hook, resume=True, train_cfg=dict(by_epoch=True, max_epochs=3)
+    )
     runner.train()
     assert runner.iter == 6
 
@@ -123,12 +123,9 @@ def test_a_resumed_linear_evaluation(tmp_path, encoder):
 
 
 @pytest.mark.parametrize('frozen', [True, False])
-@pytest.mark.parametrize('init_cfg', [
-    None,
-    _init_cfg(None),
-    _init_cfg(''),
-    [dict(type='Kaiming', layer='Conv2d')],
-])
+@pytest.mark.parametrize(
+    'init_cfg', [None, _init_cfg(None), _init_cfg(''), [dict(type='Kaiming', layer='Conv2d')]]
+)
 def test_without_an_encoder_it_does_not_start(tmp_path, frozen, init_cfg):
     hook = PretrainedBackboneHook(frozen)
     with pytest.raises(ValueError, match='no encoder: pass --pretrained PATH'):
@@ -147,37 +144,36 @@ def test_a_test_needs_no_encoder(tmp_path):
             dataset=Pictures(),
             batch_size=4,
             sampler=dict(type='DefaultSampler', shuffle=False),
-            collate_fn=dict(type='default_collate')),
+            collate_fn=dict(type='default_collate'),
+        ),
         test_cfg=dict(),
-        test_evaluator=dict(type='Accuracy'))
+        test_evaluator=dict(type='Accuracy'),
+    )
     assert 'accuracy/top1' in runner.test()
 
 
 def test_a_forgotten_prefix(tmp_path, encoder):
     # MMEngine logs a warning and would train on a random backbone.
     runner = _runner(tmp_path, _init_cfg(encoder, None), PretrainedBackboneHook())
-    with pytest.raises(
-            RuntimeError, match='120 missing: .*121 unexpected: backbone.*prefix'):
+    with pytest.raises(RuntimeError, match='120 missing: .*121 unexpected: backbone.*prefix'):
         runner.train()
 
 
 def test_another_architecture(tmp_path, encoder):
     wider = dict(_backbone(), base_channels=8)
     runner = _runner(
-        tmp_path,
-        _init_cfg(encoder),
-        PretrainedBackboneHook(),
-        backbone=dict(_backbone(), depth=34))
+        tmp_path, _init_cfg(encoder), PretrainedBackboneHook(), backbone=dict(_backbone(), depth=34)
+    )
     with pytest.raises(RuntimeError, match='missing: layer1.2.conv1.weight'):
         runner.train()
-    runner = _runner(
-        tmp_path, _init_cfg(encoder), PretrainedBackboneHook(), backbone=wider)
+    runner = _runner(tmp_path, _init_cfg(encoder), PretrainedBackboneHook(), backbone=wider)
     with pytest.raises(RuntimeError, match='of another shape: layer1'):
         runner.train()
 
 
 class Overwrite(Hook):
     """Writes a weight at a point of training."""
+
     priority = 'HIGHEST'
 
     def __init__(self, point: str) -> None:
@@ -187,11 +183,13 @@ class Overwrite(Hook):
         runner.model.backbone.bn1.running_mean += 1
 
 
-@pytest.mark.parametrize('point, message', [
-    ('before_train', 'is not the encoder .* 1 with other values: bn1.running_mean'),
-    ('after_train_iter',
-     'changed during training: 1 with other values: bn1.running_mean'),
-])
+@pytest.mark.parametrize(
+    'point, message',
+    [
+        ('before_train', 'is not the encoder .* 1 with other values: bn1.running_mean'),
+        ('after_train_iter', 'changed during training: 1 with other values: bn1.running_mean'),
+    ],
+)
 def test_a_hook_that_writes_weights_is_found(tmp_path, encoder, point, message):
     runner = _runner(tmp_path, _init_cfg(encoder), PretrainedBackboneHook())
     runner.register_hook(Overwrite(point))
@@ -211,14 +209,12 @@ def test_an_encoder_that_diverged_is_refused(tmp_path, encoder):
 
 def _train_rank(rank: int, port: int, work_dir, encoder: str) -> None:
     from simclr_mm.engine.runner import Runner
+
     os.environ.update(launched(rank, 2, port))
     torch.set_num_threads(1)
     runner = _runner(
-        work_dir,
-        _init_cfg(encoder),
-        PretrainedBackboneHook(),
-        runner=Runner,
-        launcher='pytorch')
+        work_dir, _init_cfg(encoder), PretrainedBackboneHook(), runner=Runner, launcher='pytorch'
+    )
     runner.train()
     model = runner.model.module
     assert is_model_wrapper(runner.model) and runner.iter == 2

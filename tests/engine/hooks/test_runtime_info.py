@@ -1,4 +1,5 @@
 """Against MMEngine's own hook, and without a read between two lines of the log."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +23,8 @@ def runner():
         epoch=0,
         iter=0,
         max_epochs=1,
-        max_iters=STEPS)
+        max_iters=STEPS,
+    )
 
 
 def train(hook, runner, after_step=None):
@@ -33,17 +35,15 @@ def train(hook, runner, after_step=None):
         outputs = dict(
             loss=torch.rand((), generator=generator, requires_grad=True),
             top1=torch.rand((), generator=generator, dtype=torch.float64),
-            grad_norm=0.5 * step)
+            grad_norm=0.5 * step,
+        )
         hook.after_train_iter(runner, step, None, outputs)
         if after_step:
             after_step(step)
 
 
 def history(runner):
-    return {
-        key: buffer.data[0].tolist()
-        for key, buffer in runner.message_hub.log_scalars.items()
-    }
+    return {key: buffer.data[0].tolist() for key, buffer in runner.message_hub.log_scalars.items()}
 
 
 def test_numbers_are_mmengines():
@@ -82,7 +82,7 @@ def test_the_last_step_of_a_run_inside_an_epoch_is_read():
     run.max_iters = 5
     hook.before_train(run)
     for run.iter in range(5):
-        hook.after_train_iter(run, run.iter, None, dict(loss=torch.tensor(2.)))
+        hook.after_train_iter(run, run.iter, None, dict(loss=torch.tensor(2.0)))
     assert history(run)['train/loss'] == [2] * 5
 
 
@@ -91,7 +91,7 @@ def test_reads_before_a_validation_and_a_checkpoint(when):
     run, hook = runner(), RuntimeInfoHook()
     hook.last_loop_stage = None
     hook.before_train(run)
-    hook.after_train_iter(run, 0, None, dict(loss=torch.tensor(2.)))
+    hook.after_train_iter(run, 0, None, dict(loss=torch.tensor(2.0)))
     assert 'train/loss' not in history(run)
     checkpoint = {}
     if when == 'validation':

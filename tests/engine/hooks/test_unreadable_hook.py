@@ -1,4 +1,5 @@
 """A folder with broken files, through a real run."""
+
 import cv2
 import numpy as np
 import pytest
@@ -19,24 +20,20 @@ def folder(tmp_path):
 
 def train(folder, work_dir, max_share):
     options = {
-        'train_dataloader.dataset':
-        dict(
+        'train_dataloader.dataset': dict(
             _delete_=True,
             type='simclr_mm.ImageFolder',
             data_root=str(folder),
             pipeline=[
                 dict(type='simclr_mm.LoadImageFromFile'),
                 dict(type='simclr_mm.TwoViews', size=16),
-                dict(type='PackInputs')
-            ]),
-        'train_dataloader.batch_size':
-        10,
-        'train_dataloader.num_workers':
-        2,
-        'train_cfg.max_epochs':
-        2,
-        'default_hooks.unreadable.max_share':
-        max_share,
+                dict(type='PackInputs'),
+            ],
+        ),
+        'train_dataloader.batch_size': 10,
+        'train_dataloader.num_workers': 2,
+        'train_cfg.max_epochs': 2,
+        'default_hooks.unreadable.max_share': max_share,
     }
     run = runner(work_dir, **options)
     try:

@@ -1,4 +1,5 @@
 """Blur as matrix products against the worker's convolution and a naive loop."""
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ def noise(count, side):
 def test_each_image_has_its_own_sigma_and_kernel(side):
     images = noise(6, side)
     sigma = torch.tensor([0.1, 0.5, 2.0, 1.3, 0.9, 1.9])
-    kernel = torch.tensor([9, 9, 9, 3, 1, 23.])
+    kernel = torch.tensor([9, 9, 9, 3, 1, 23.0])
     ours = gaussian_blur(images, sigma, kernel)
     for row, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
         worker = blur.gaussian_blur(image, int(kernel[row]), float(sigma[row]))
@@ -29,7 +30,7 @@ def test_each_image_has_its_own_sigma_and_kernel(side):
 def test_naive_loop():
     side, radius, sigma = 6, 2, 1.1
     image = noise(1, side)
-    weights = np.exp(-np.arange(-radius, radius + 1)**2 / (2 * sigma**2))
+    weights = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
     weights /= weights.sum()
     expected = np.zeros((3, side, side))
     for y in range(side):

@@ -1,4 +1,5 @@
 """Batched colour operations against the worker's and torchvision's, image by image."""
+
 from itertools import permutations
 
 import cv2
@@ -44,8 +45,7 @@ def difference(ours, theirs):
     return (ours.float() - theirs.float()).abs().mean((1, 2, 3)).max()
 
 
-@pytest.mark.parametrize('k,low,high', [(0, 0, 3), (1, 0, 3), (2, 0, 3),
-                                        (3, -0.5, 0.5)])
+@pytest.mark.parametrize('k,low,high', [(0, 0, 3), (1, 0, 3), (2, 0, 3), (3, -0.5, 0.5)])
 def test_each_operation_is_the_workers_and_torchvisions(photos, k, low, high):
     drawn = np.linspace(low, high, len(photos))
     factors = torch.ones(len(photos), 4, dtype=torch.float64)
@@ -60,7 +60,7 @@ def test_each_operation_is_the_workers_and_torchvisions(photos, k, low, high):
         image = Image.fromarray(photo.permute(1, 2, 0).numpy())
         theirs = np.asarray(getattr(F, f'adjust_{name}')(image, drawn[row]))
         theirs = torch.from_numpy(theirs.copy()).permute(2, 0, 1)
-        assert difference(ours[row:row + 1], theirs[None]) < 0.5
+        assert difference(ours[row : row + 1], theirs[None]) < 0.5
 
 
 def test_each_image_has_its_own_factors_and_one_of_24_orders(photos):
@@ -88,8 +88,7 @@ def test_an_image_does_not_depend_on_its_batch(photos):
     order = torch.tensor(list(permutations(range(4))))
     ours = color_jitter(photos, factors, order)
     for row in (0, 7, 23):
-        alone = color_jitter(photos[row:row + 1], factors[row:row + 1],
-                             order[row:row + 1])
+        alone = color_jitter(photos[row : row + 1], factors[row : row + 1], order[row : row + 1])
         assert torch.equal(alone[0], ours[row])
 
 

@@ -1,4 +1,5 @@
 """Batched rotation, cutout, Sobel and noise against the worker's, image by image."""
+
 import cv2
 import numpy as np
 import pytest
@@ -64,14 +65,14 @@ def test_sobel_is_the_workers(photos):
 def test_noise_is_normal_with_each_images_deviation():
     images = torch.full((4, 3, 64, 64), 128, dtype=torch.uint8)
     std = torch.tensor([0.0, 3, 12, 25])
-    seeds = torch.tensor([11., 12, 13, 14])
+    seeds = torch.tensor([11.0, 12, 13, 14])
     noisy = gaussian_noise(images, std, seeds)
     assert torch.equal(noisy[0], images[0])
     for row in range(1, 4):
         z = (noisy[row].double().numpy() - 128) / float(std[row])
         assert abs(z.mean()) < 4 / np.sqrt(z.size)
         # Rounding to whole levels adds 1/12 to the variance.
-        assert abs(z.std() - np.sqrt(1 + 1 / (12 * float(std[row])**2))) < 0.03
+        assert abs(z.std() - np.sqrt(1 + 1 / (12 * float(std[row]) ** 2))) < 0.03
         assert abs(stats.kurtosis(z, axis=None)) < 0.2
     flat = noisy[1:].flatten(1).double().numpy() - 128
     assert np.abs(np.corrcoef(flat) - np.eye(3)).max() < 0.04  # independent
@@ -84,6 +85,6 @@ def test_noise_is_normal_with_each_images_deviation():
 def test_noise_clips():
     images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
     images = images.expand(2, 3, 40, 40)
-    noisy = gaussian_noise(images, torch.tensor([30., 30]), torch.tensor([1, 2]))
+    noisy = gaussian_noise(images, torch.tensor([30.0, 30]), torch.tensor([1, 2]))
     for row, edge in ((0, 0), (1, 255)):
         assert 0.45 < (noisy[row] == edge).float().mean() < 0.57  # half points outwards

@@ -1,4 +1,5 @@
 """Views that the device makes from what TwoViews drew are those that a worker makes."""
+
 import cv2
 import numpy as np
 import pytest
@@ -20,13 +21,11 @@ ANGLE = dict(type='simclr_mm.RandomRotation', degrees=20.0, prob=0.7)
 CUTOUT = dict(type='simclr_mm.RandomCutout', ratio=0.3, prob=0.6)
 SOBEL = dict(type='simclr_mm.RandomSobel', prob=0.4)
 NOISE = dict(type='simclr_mm.RandomGaussianNoise', std=(0.0, 1e-6))
-GRAY_ONLY = dict(
-    type='simclr_mm.ColorJitter', brightness=0.4, contrast=0.4, saturation=0, hue=0)
+GRAY_ONLY = dict(type='simclr_mm.ColorJitter', brightness=0.4, contrast=0.4, saturation=0, hue=0)
 
 
 class Photos:
-    """What a dataset is for a DataLoader: photographs through TwoViews and PackInputs.
-    """
+    """What a dataset is for a DataLoader: photographs through TwoViews and PackInputs."""
 
     def __init__(self, images, size, transforms, side, **kwargs):
         self.images = images
@@ -47,8 +46,7 @@ def photos(imagenet_sample):
 
 
 def batch(dataset, workers=0):
-    loader = DataLoader(
-        dataset, len(dataset), num_workers=workers, collate_fn=default_collate)
+    loader = DataLoader(dataset, len(dataset), num_workers=workers, collate_fn=default_collate)
     return next(iter(loader))['inputs']
 
 
@@ -61,12 +59,15 @@ def on_device(inputs, device='cpu'):
 
 
 @pytest.mark.portable
-@pytest.mark.parametrize('size,transforms', [
-    (224, [COLOR, BLUR]),
-    (64, [ROTATION, CUTOUT, COLOR, NOISE, BLUR]),
-    (64, [SOBEL, ANGLE, GRAY_ONLY]),
-    (64, [CUTOUT, CUTOUT, SOBEL, ROTATION]),
-])
+@pytest.mark.parametrize(
+    'size,transforms',
+    [
+        (224, [COLOR, BLUR]),
+        (64, [ROTATION, CUTOUT, COLOR, NOISE, BLUR]),
+        (64, [SOBEL, ANGLE, GRAY_ONLY]),
+        (64, [CUTOUT, CUTOUT, SOBEL, ROTATION]),
+    ],
+)
 def test_views_are_those_of_the_worker(photos, size, transforms):
     expected = batch(Photos(photos, size, transforms, 'worker'))
     ours = on_device(batch(Photos(photos, size, transforms, 'device')))
@@ -116,13 +117,16 @@ def test_numbers_are_distributed_as_torchvisions():
         contrast=0.8,
         saturation=0.8,
         hue=0.2,
-        prob=0.8)
+        prob=0.8,
+    )
     views = TwoViews(1, transforms=[jitter], augment='device')
     black = np.zeros((1, 1, 3), np.uint8)
-    rows = torch.cat([
-        views(dict(img=black, sample_idx=SampleIndex(index)))['img'][1][:, 0]
-        for index in range(count)
-    ]).numpy()  # (2 count, STEP_WIDTH)
+    rows = torch.cat(
+        [
+            views(dict(img=black, sample_idx=SampleIndex(index)))['img'][1][:, 0]
+            for index in range(count)
+        ]
+    ).numpy()  # (2 count, STEP_WIDTH)
     applied = rows[rows[:, 0] > 0]
     assert stats.binomtest(len(applied), len(rows), 0.8).pvalue > 0.01
     torch.manual_seed(0)

@@ -9,6 +9,7 @@ channels, and only names, shapes and results are kept: values come from the name
 With --full PREFIX a ResNet-50 of full size is written as a checkpoint, and its features
 beside it, to be compared by hand.
 """
+
 import argparse
 import tarfile
 import tempfile
@@ -33,7 +34,8 @@ def conv(x, filters, kernel, stride):
     if stride > 1:
         x = pad(x, kernel)
     return v1.layers.conv2d(
-        x, filters, kernel, stride, 'same' if stride == 1 else 'valid', use_bias=False)
+        x, filters, kernel, stride, 'same' if stride == 1 else 'valid', use_bias=False
+    )
 
 
 def norm(x, relu=True, center=True):
@@ -149,8 +151,9 @@ def objects(names):
 
     def normalisation():
         found = Attributes()
-        found.bn = variable_of('batch_normalization', 'gamma', 'beta', 'moving_mean',
-                               'moving_variance')
+        found.bn = variable_of(
+            'batch_normalization', 'gamma', 'beta', 'moving_mean', 'moving_variance'
+        )
         return found
 
     def kernel():
@@ -164,8 +167,16 @@ def objects(names):
 
     net = Attributes()
     net.initial_conv_relu_max_pool = [
-        convolution(), normalisation(), convolution(), normalisation(), convolution(),
-        Attributes(), normalisation(), Attributes(), Attributes()]  # yapf: disable
+        convolution(),
+        normalisation(),
+        convolution(),
+        normalisation(),
+        convolution(),
+        Attributes(),
+        normalisation(),
+        Attributes(),
+        Attributes(),
+    ]
     net.block_groups = []
     for blocks in BLOCKS[50]:
         group = Attributes()
@@ -174,11 +185,22 @@ def objects(names):
             layer = Attributes()
             layer.projection_layers = []
             if number == 0:
-                layer.projection_layers = [Attributes(), Attributes(), convolution(),
-                                           normalisation()]  # yapf: disable
+                layer.projection_layers = [
+                    Attributes(),
+                    Attributes(),
+                    convolution(),
+                    normalisation(),
+                ]
             layer.conv_relu_dropblock_layers = [
-                convolution(), normalisation(), Attributes(), kernel(), Attributes(),
-                convolution(), normalisation(), Attributes()]  # yapf: disable
+                convolution(),
+                normalisation(),
+                Attributes(),
+                kernel(),
+                Attributes(),
+                convolution(),
+                normalisation(),
+                Attributes(),
+            ]
             group.layers.append(layer)
         net.block_groups.append(group)
     return net
@@ -193,7 +215,8 @@ def second_head(names):
         linear.bn_relu.bn = Attributes()
         scope = f'head_contrastive/nl_{layer}/'
         linear.dense.kernel = tf.Variable(
-            value(f'{scope}dense/kernel', names[f'{scope}dense/kernel']))
+            value(f'{scope}dense/kernel', names[f'{scope}dense/kernel'])
+        )
         for kind in ('gamma', 'beta', 'moving_mean', 'moving_variance'):
             name = f'{scope}batch_normalization/{kind}'
             if name in names:
@@ -219,20 +242,29 @@ def write_tensorflow_2(names):
 def write_bundle():
     """Every type that is read, in two files of values."""
     values = dict(
-        scalar=tf.constant(3, tf.int64), floats=value('floats', (7, 191)),
-        double=tf.constant([1.5, -2.5], tf.float64), ints=tf.constant([[1], [-2]]),
-        bools=tf.constant([True, False]), half=tf.constant([0.5, 3], tf.float16),
-        brain=tf.constant([1.5, -0.25, 3e38], tf.bfloat16), empty=tf.zeros((0, 4)),
-        text=tf.constant('hello'))  # yapf: disable
+        scalar=tf.constant(3, tf.int64),
+        floats=value('floats', (7, 191)),
+        double=tf.constant([1.5, -2.5], tf.float64),
+        ints=tf.constant([[1], [-2]]),
+        bools=tf.constant([True, False]),
+        half=tf.constant([0.5, 3], tf.float16),
+        brain=tf.constant([1.5, -0.25, 3e38], tf.bfloat16),
+        empty=tf.zeros((0, 4)),
+        text=tf.constant('hello'),
+    )
     with tempfile.TemporaryDirectory() as folder:
         parts = []
         for keys in (list(values)[:4], list(values)[4:]):
             parts.append(f'{folder}/part{len(parts)}')
             tf.raw_ops.SaveV2(
-                prefix=parts[-1], tensor_names=keys, shape_and_slices=[''] * len(keys),
-                tensors=[values[key] for key in keys])  # yapf: disable
+                prefix=parts[-1],
+                tensor_names=keys,
+                shape_and_slices=[''] * len(keys),
+                tensors=[values[key] for key in keys],
+            )
         tf.raw_ops.MergeV2Checkpoints(
-            checkpoint_prefixes=parts, destination_prefix=str(HERE / 'types'))
+            checkpoint_prefixes=parts, destination_prefix=str(HERE / 'types')
+        )
 
 
 def main():
@@ -248,19 +280,23 @@ def main():
     cases = dict(
         v1=run(50, 2, False, False, 2, sizes),
         v2_sk=run(50, 2, True, False, 3, sizes),
-        small=run(18, 2, False, True, 3, [(32, 32), (17, 30)]))
+        small=run(18, 2, False, True, 3, [(32, 32), (17, 30)]),
+    )
     np.savez_compressed(
-        HERE / 'tensorflow1.npz', **{
+        HERE / 'tensorflow1.npz',
+        **{
             f'{case}/{key}': array
             for case, results in cases.items()
             for key, array in results.items()
-        })
+        },
+    )
     names = zip(cases['v2_sk']['names'], cases['v2_sk']['shapes'])
-    write_tensorflow_2({
-        str(name):
-        tuple(int(side) for side in str(shape).split(',') if side)
-        for name, shape in names
-    })
+    write_tensorflow_2(
+        {
+            str(name): tuple(int(side) for side in str(shape).split(',') if side)
+            for name, shape in names
+        }
+    )
     write_bundle()
 
 

@@ -1,11 +1,12 @@
 """Values of variables from their names: the same here and in TensorFlow."""
+
 import zlib
 
 import numpy as np
 
 RANGES = dict(
-    gamma=(0.5, 1.5), beta=(-0.5, 0.5), moving_mean=(-0.5, 0.5),
-    moving_variance=(0.5, 2.0))  # yapf: disable
+    gamma=(0.5, 1.5), beta=(-0.5, 0.5), moving_mean=(-0.5, 0.5), moving_variance=(0.5, 2.0)
+)
 
 
 def value(name: str, shape: tuple) -> np.ndarray:
