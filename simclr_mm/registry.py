@@ -30,3 +30,20 @@ FUNCTIONS = _child(root.FUNCTIONS, 'datasets')
 TRANSFORMS = _child(root.TRANSFORMS, 'transforms')
 MODELS = _child(root.MODELS, 'models')
 METRICS = _child(root.METRICS, 'evaluation')
+
+
+def type_name(of: object) -> str:
+    """What the type of a config's part is called, however the config names it.
+
+    Args:
+        of: A dict with the key ``type``, a type, or a name such as ``'simclr_mm.SimCLR'``,
+            which a dumped config spells with its module.
+
+    Returns:
+        The name of the class, without scope and module; '' where there is none.
+    """
+    if isinstance(of, dict):
+        of = of.get('type')
+    if of is None:
+        return ''
+    return str(getattr(of, '__name__', of)).rpartition('.')[2]

@@ -89,7 +89,7 @@ def test_ranks_wait_for_each_other_only_before_a_step():
 
     model.no_sync = no_sync
     wrapped.initialize_count_status(model, 0, 6)
-    for _ in range(6):
+    for step in range(6):  # noqa: B007
         with wrapped.optim_context(model):
             loss = model(torch.ones(2, 4)).sum()
         wrapped.update_params(loss)
