@@ -137,8 +137,8 @@ class Preprocessing:
         )
 
 
-def _unknown(source: str, reason: str) -> ValueError:
-    return ValueError(
+def _unknown(source: str, reason: str) -> UserError:
+    return UserError(
         f'{source}: how to prepare a picture is not known ({reason}); give a config '
         'whose test pipeline is Resize, or ResizeEdge and CenterCrop, with --config'
     )

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from simclr_mm.checkpoints import load_file
-from simclr_mm.checkpoints.download import cache_path
+from simclr_mm.checkpoints.download import cache_path, download
 from simclr_mm.errors import CheckpointError
-from simclr_mm.files import download
 from simclr_mm.files import http as transfer
 
 

@@ -22,6 +22,7 @@ from mmpretrain import FeatureExtractor
 from processes import free_port, launched, start
 
 from simclr_mm import get_model, inference_model
+from simclr_mm.commands import train
 from simclr_mm.evaluation import read_run
 
 ROOT = Path(__file__).parents[2]
@@ -500,15 +501,13 @@ def test_errors_of_train_py(args, message, tmp_path, monkeypatch):
 
 
 def test_amp_is_fp16_with_a_scaler_on_gpus_alone(monkeypatch):
-    script = runpy.run_path(str(ROOT / 'tools' / 'train.py'))
-    monkeypatch.setattr(sys, 'argv', ['train.py', str(RECIPE), '--amp'])
-    args, cfg = script['parse_args'](), Config.fromfile(RECIPE)
+    args, cfg = train.parse_args([str(RECIPE), '--amp']), Config.fromfile(RECIPE)
     cfg.optim_wrapper.update(dtype='auto', clip_grad=dict(max_norm=1.0))
-    monkeypatch.setitem(script['enter_flags'].__globals__, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(train, 'get_device', lambda: 'cpu')
     with pytest.raises(ValueError, match='--amp: fp16 needs a GPU'):
-        script['enter_flags'](cfg, args)
-    monkeypatch.setitem(script['enter_flags'].__globals__, 'get_device', lambda: 'cuda')
-    script['enter_flags'](cfg, args)
+        train.enter_flags(cfg, args)
+    monkeypatch.setattr(train, 'get_device', lambda: 'cuda')
+    train.enter_flags(cfg, args)
     module = 'mmengine.optim.optimizer.amp_optimizer_wrapper'
     monkeypatch.setattr(f'{module}.is_cuda_available', lambda: True)
     monkeypatch.setattr(f'{module}.GradScaler', lambda: torch.amp.GradScaler('cpu'))

@@ -102,7 +102,7 @@ def test_done_once_with_the_same_weights_and_settings(call, data, tmp_path, monk
 
 def test_the_others_go_on_when_one_fails(call, data, tmp_path, capsys):
     folders = [f'--folder={name}={data / name}' for name in ('bad', 'good')]
-    with pytest.raises(ValueError, match='1 of 2 evaluations failed.*bad-linear'):
+    with pytest.raises(SystemExit, match='1 of 2 evaluations failed.*bad-linear'):
         call('--datasets', *folders)
     printed = capsys.readouterr().out
     assert 'UnreadableImage' in printed and 'bad/val/dark/0.png' in printed
@@ -142,7 +142,7 @@ def test_a_folder_beside_the_root_and_annotations_that_nobody_expects(
         raise KeyError('name')
 
     monkeypatch.setattr(linear, 'linear_transfer', evaluate)
-    with pytest.raises(ValueError, match='2 of 2 evaluations failed'):
+    with pytest.raises(SystemExit, match='2 of 2 evaluations failed'):
         call('--datasets', '--folder', f'a={data.name}/good', '--folder', f'b={data.name}/bad')
     assert asked == [str(data / name / 'val') for name in ('good', 'bad')]
     printed = capsys.readouterr()
@@ -151,5 +151,5 @@ def test_a_folder_beside_the_root_and_annotations_that_nobody_expects(
 
 @pytest.mark.parametrize('text', ['good', '=x', 'a b=x', 'dtd=x'])
 def test_a_folder_without_a_name_of_its_own(call, text):
-    with pytest.raises(ValueError, match='give NAME=DIR'):
+    with pytest.raises(SystemExit, match='give NAME=DIR'):
         call('--datasets', '--folder', text)

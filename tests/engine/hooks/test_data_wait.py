@@ -32,7 +32,7 @@ class Clock:
         self.now = 0.0
         clock = SimpleNamespace(perf_counter=lambda: self.now)
         for module in ('stopwatch', 'input_stages'):
-            monkeypatch.setattr(f'simclr_mm.engine.{module}.time', clock)
+            monkeypatch.setattr(f'simclr_mm.engine.hooks.{module}.time', clock)
 
     def pass_(self, seconds):
         self.now += seconds
