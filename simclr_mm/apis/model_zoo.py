@@ -19,9 +19,7 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from simclr_mm.checkpoints import load_state, trusting
 from simclr_mm.checkpoints.foreign.weights import read_weights, state_for
 from simclr_mm.errors import CheckpointError, UserError
-
-# Configs, tools and model index: links in a checkout, files in an installed package.
-_MIM = Path(__file__).resolve().parents[1] / '.mim'
+from simclr_mm.files.installed import MIM
 
 
 @cache
@@ -33,7 +31,7 @@ def register() -> tuple[str, ...]:
         know them from now on.
     """
     before = set(ModelHub._models_dict)
-    ModelHub.register_model_index(_MIM / 'model-index.yml', config_prefix=_MIM)
+    ModelHub.register_model_index(MIM / 'model-index.yml', config_prefix=MIM)
     return tuple(sorted(set(ModelHub._models_dict) - before))
 
 

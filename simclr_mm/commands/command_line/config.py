@@ -11,9 +11,9 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from simclr_mm.errors import UserError
+from simclr_mm.files.installed import MIM
 
-# The scripts, which a wheel carries too.
-TOOLS = Path(__file__).resolve().parents[2] / '.mim' / 'tools'
+TOOLS = MIM / 'tools'
 
 # Keys that MMEngine's runner reads though our configs do not set them.
 _RUNNER_KEYS = {
