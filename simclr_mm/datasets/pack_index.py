@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from simclr_mm.errors import UserError
+from simclr_mm.files.walk import EXTENSIONS
 
-from .image_folder import EXTENSIONS
 from .shard_cache import is_url
 
 INDEX = 'index.json'
