@@ -62,7 +62,7 @@ def parse_index(content: bytes, source: str) -> dict[str, Any]:
     try:
         index = json.loads(content)
         known = index['pack_version'] == 1 and index['format'] in FORMATS
-        names = [shard['name'] for shard in index['shards'] if shard['bytes'] >= 0]
+        names = [str(shard['name']) for shard in index['shards'] if shard['bytes'] >= 0]
     except (ValueError, TypeError, KeyError, RecursionError):  # a page of HTML, perhaps
         known = False
     if not known:
