@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from simclr_mm.errors import UserError
 from simclr_mm.files.installed import MIM
+from simclr_mm.registry import type_name
 
 TOOLS = MIM / 'tools'
 
@@ -103,7 +104,7 @@ def build_runner(cfg: Config) -> Runner:
 
 def is_classifier(cfg: Config) -> bool:
     """Whether the config trains a classifier on labels (linear evaluation)."""
-    return cfg.model.type.split('.')[-1] == 'ImageClassifier'
+    return type_name(cfg.get('model')) == 'ImageClassifier'
 
 
 def remove_validation(cfg: Config) -> None:
