@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression as Reference
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler, normalize
 
-from simclr_mm.apis.model_zoo import get_model
+from simclr_mm.apis import get_model
 from simclr_mm.commands import command_line
 from simclr_mm.commands.evaluate.cache import default_cache
 from simclr_mm.commands.evaluate.labelled import gallery_and_queries

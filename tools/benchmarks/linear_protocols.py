@@ -16,7 +16,7 @@ from mmengine.registry import OPTIMIZERS, DefaultScope
 from torch import Tensor, nn
 
 import simclr_mm.engine  # noqa: F401  registers LARS
-from simclr_mm.apis.model_zoo import get_model
+from simclr_mm.apis import get_model
 from simclr_mm.commands import command_line
 from simclr_mm.commands.evaluate.cache import default_cache
 from simclr_mm.commands.evaluate.labelled import gallery_and_queries

@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from simclr_mm.apis.model_zoo import get_model
+from simclr_mm.apis import get_model
 from simclr_mm.commands.evaluate.labelled import gallery_and_queries
 from simclr_mm.evaluation import linear_probe
 from simclr_mm.files.atomic import atomic_file
