@@ -15,8 +15,8 @@ from mmpretrain.registry import TRANSFORMS
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from simclr_mm.datasets import ImageFolder
 from simclr_mm.errors import UserError
+from simclr_mm.files.walk import image_paths
 from simclr_mm.transforms.loading import LoadImageFromFile
 
 from .model_zoo import get_model, put_on
@@ -147,12 +147,6 @@ class FeatureInferencer(BaseInferencer):
 
     def _init_pipeline(self, cfg: Config) -> Callable:
         return Compose([read_picture, self.transforms])
-
-
-def image_paths(folder: str | Path) -> list[str]:
-    """Every image below a folder, at any depth, sorted by path."""
-    dataset = ImageFolder(str(folder), lazy_init=True)
-    return [info['img_path'] for info in dataset.load_data_list()]
 
 
 def pooled(features: Tensor | Sequence[Tensor]) -> Tensor:
