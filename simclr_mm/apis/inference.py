@@ -13,8 +13,8 @@ from mmpretrain.apis.base import BaseInferencer
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from simclr_mm.datasets import ImageFolder
 from simclr_mm.errors import UserError
+from simclr_mm.files.walk import image_paths
 from simclr_mm.transforms.loading import LoadImageFromFile
 
 from .encoder import Encoder, build_encoder, encoder_of, pooled
@@ -143,12 +143,6 @@ class FeatureInferencer(BaseInferencer):
 
     def _init_pipeline(self, cfg: Config) -> Callable:
         return Compose([read_picture, self.transforms])
-
-
-def image_paths(folder: str | Path) -> list[str]:
-    """Every image below a folder, at any depth, sorted by path."""
-    dataset = ImageFolder(str(folder), lazy_init=True)
-    return [info['img_path'] for info in dataset.load_data_list()]
 
 
 def read_picture(image: Picture) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from simclr_mm.errors import UserError
+from simclr_mm.files.walk import EXTENSIONS
 
-from .image_folder import EXTENSIONS
 from .shard_cache import is_url
 
 INDEX = 'index.json'

@@ -13,8 +13,7 @@ from rich.progress import track
 
 from simclr_mm.errors import UserError
 from simclr_mm.files import atomic_file, cache_home
-
-from .image_folder import EXTENSIONS
+from simclr_mm.files.walk import EXTENSIONS
 
 # webdataset's rule: the key of a sample ends at the first dot of the file's name.
 _KEY = re.compile(r'^((?:.*/|)[^.]+)[.]([^/]*)$')

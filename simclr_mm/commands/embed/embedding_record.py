@@ -10,8 +10,8 @@ from mmengine.dataset import default_collate
 
 from simclr_mm.apis.fingerprint import files_hash, transform_hash, transform_of, weights_hash
 from simclr_mm.apis.inference import FeatureInferencer
-from simclr_mm.datasets.image_folder import EXTENSIONS
 from simclr_mm.errors import UserError
+from simclr_mm.files.walk import EXTENSIONS
 from simclr_mm.version import __version__
 
 FEATURES = 'features.npy'
