@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from mmengine.model import BaseModel
 
-from simclr_mm.registry import type_name
-
 
 def weights_hash(model: BaseModel) -> str:
     """SHA-256 of every parameter and saved buffer with its name."""
@@ -44,9 +42,10 @@ def files_hash(folder: Path, paths: Iterable[str]) -> str:
 
 
 def plain_data(settings: Any) -> Any:
-    """Settings of a config as JSON has them; a class becomes its name."""
+    """Settings of a config as JSON has them; a class becomes its name, with its module."""
 
     def text(value: Any) -> str:
-        return type_name(value) if isinstance(value, type) else str(value)
+        is_class = isinstance(value, type)
+        return f'{value.__module__}.{value.__qualname__}' if is_class else str(value)
 
     return json.loads(json.dumps(settings, default=text))
