@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.config import Config
 
 from simclr_mm.commands import command_line
-from simclr_mm.commands.evaluate.feature_table import as_run, feature_rows, print_rows
+from simclr_mm.commands.evaluate.feature_table import evaluate_features, print_table
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.files.installed import MIM
 from simclr_mm.visualization import plot_report, read_scalars
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     runner.train()
     checkpoint = Path(runner.work_dir, 'last_checkpoint').read_text()
 
-    rows, (features, labels) = feature_rows(cfg, checkpoint)
+    run, (features, labels) = evaluate_features(cfg, str(CONFIG), checkpoint)
     dataset = runner.train_dataloader.dataset
     views = np.stack(
         [
@@ -51,10 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         f'SimCLR on {len(dataset)} unlabelled digits',
     )
 
-    as_run(rows, cfg, str(CONFIG), checkpoint, time.time() - started).write(
-        Path(args.work_dir, 'evaluation', 'demo.json')
-    )
-    print_rows(rows)
+    run.seconds = time.time() - started
+    run.write(Path(args.work_dir, 'evaluation', 'demo.json'))
+    print_table(run)
     print(
         f'{report} shows the loss, the views and the test embeddings. '
         f'{time.time() - started:.0f} s in all.'

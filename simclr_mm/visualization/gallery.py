@@ -18,7 +18,7 @@ def plot_gallery(
     path: str,
     queries: Sequence[str],
     names: Sequence[Sequence[str]],
-    paths: Sequence[Sequence[str]],
+    images: Sequence[Sequence[str | np.ndarray]],
     similarities: Sequence[Sequence[float]],
     title: str,
 ) -> None:
@@ -28,7 +28,7 @@ def plot_gallery(
         path: The file to write.
         queries: q image files.
         names: For each query the names of the k images, the nearest first.
-        paths: For each query their files.
+        images: For each query their files, or (H, W, 3) uint8 RGB.
         similarities: For each query their cosine similarities.
         title: Title of the picture.
     """
@@ -38,7 +38,7 @@ def plot_gallery(
         figure.suptitle(title)
         figure.get_layout_engine().set(h_pad=0.1)  # inches between rows
         grid = figure.subplots(rows, columns, squeeze=False)
-        for axes, query, *found in zip(grid, queries, names, paths, similarities):
+        for axes, query, *found in zip(grid, queries, names, images, similarities):
             _show(axes[0], query, 'query', query)
             _frame(axes[0])
             for rank, (place, name, file, value) in enumerate(zip(axes[1:], *found), start=1):
@@ -62,7 +62,7 @@ def thumbnail(image: str | np.ndarray, side: int = _SIDE) -> np.ndarray:
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, how))
 
 
-def _show(axes: Axes, file: str, label: str, name: str) -> None:
+def _show(axes: Axes, file: str | np.ndarray, label: str, name: str) -> None:
     axes.imshow(thumbnail(file))
     axes.set_title(label, fontsize=11)
     axes.set_xlabel(_shortened(name), fontsize=8)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from mmengine.config import Config
 
-from simclr_mm.apis.model_zoo import get_model
+from simclr_mm.apis import get_model
 from simclr_mm.checkpoints import load_state
 from simclr_mm.checkpoints.foreign.weights import foreign_weights, neck_config, read_weights
 from simclr_mm.errors import UserError

@@ -15,7 +15,7 @@ from mmengine.config import Config
 
 from simclr_mm.apis.fingerprint import state_hash
 from simclr_mm.checkpoints import read_checkpoint
-from simclr_mm.commands.evaluate.evaluation_run import knn_settings, scored_dataset
+from simclr_mm.commands.evaluate.loop_results import knn_settings, scored_dataset
 from simclr_mm.errors import UserError
 from simclr_mm.evaluation import PRETRAINED, EvaluationRun, Result, read_run
 from simclr_mm.files.atomic import atomic_file
