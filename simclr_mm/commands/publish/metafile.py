@@ -12,6 +12,7 @@ from modelindex.models.ModelIndex import ModelIndex
 
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.registry import type_name
 
 from .training_facts import batch_size, training_data
 
@@ -54,6 +55,7 @@ def entry_of(
             'FLOPs': int(flops),
             'Parameters': sum(p.numel() for p in model.parameters()),
             'Training Data': training_data(cfg),
+            'Training Techniques': type_name(cfg.optim_wrapper.optimizer),
         },
         'In Collection': _COLLECTION,
         'Results': rows or None,
