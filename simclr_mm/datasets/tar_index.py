@@ -83,9 +83,8 @@ def index_tars(paths: Iterable[Path], total: int) -> np.ndarray:
 
 
 def _rows(columns: Sequence[ArrayLike]) -> np.ndarray:
-    arrays: list[np.ndarray] = [
-        np.array(column, dtype) for column, dtype in zip(columns, _COLUMNS.values())
-    ]
+    typed = zip(columns, _COLUMNS.values())
+    arrays: list[np.ndarray] = [np.array(column, dtype) for column, dtype in typed]
     formats = [array.dtype for array in arrays]
     return np.rec.fromarrays(arrays, names=list(_COLUMNS), formats=formats).view(np.ndarray)
 
