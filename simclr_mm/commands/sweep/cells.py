@@ -10,8 +10,8 @@ from itertools import product
 from mmengine.config import Config, ConfigDict
 
 from simclr_mm.errors import UserError
+from simclr_mm.evaluation.result import Value
 
-Value = str | float
 Options = dict[str, object]  # as in --cfg-options, but with any value
 Cell = tuple[tuple[Value, ...], Options]  # a value of each axis, and what they set
 

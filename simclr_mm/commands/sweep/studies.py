@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from simclr_mm.errors import UserError
+from simclr_mm.evaluation.result import Value
 
 from .cells import (
     MARGINS,
@@ -15,7 +16,6 @@ from .cells import (
     TEMPERATURES,
     TRANSFORMATIONS,
     Cell,
-    Value,
     augmentations,
     batch_epochs,
     color_strength,

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from simclr_mm.commands.runs.run import Row
+from simclr_mm.evaluation.result import Value
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.visualization.heat_map import plot_heat_map
 from simclr_mm.visualization.series import plot_bars, plot_lines
 
-from .cells import Value
-from .runs import Row
 from .studies import Study
 
 METRIC_LABELS = dict(knn='kNN top-1 [%]', linear='linear probe, top-1 [%]')

@@ -14,7 +14,8 @@ import torch
 from matplotlib.image import imread
 from mmengine.config import Config
 
-from simclr_mm.commands.sweep import processes, runs
+from simclr_mm.commands.runs import processes
+from simclr_mm.commands.sweep import runs
 from simclr_mm.commands.sweep.studies import STUDIES, values_of
 from simclr_mm.commands.sweep.table_and_figure import draw, write_table
 from simclr_mm.evaluation import EvaluationRun, Result, read_run
@@ -117,7 +118,7 @@ def test_a_config_is_all_that_a_run_trains_with(cfg, tmp_path):
     assert written.model.neck.num_layers == 1 and written.model.neck.out_channels == 8
     assert written.train_cfg.val_interval == written.train_cfg.max_epochs == 30
     assert written.randomness.seed == 0
-    assert runs.command(run)[1:3] == ['tools/train.py', str(run.config)]
+    assert run.arguments[0] == str(run.config)
 
 
 def test_validations_of_a_config_of_iterations_have_their_step(cfg, tmp_path):
@@ -145,7 +146,7 @@ def test_a_run_that_is_still_at_work_is_not_begun_again(cfg, tmp_path):
         fcntl.flock(log, fcntl.LOCK_EX)
         left = subprocess.Popen(['sleep', '60'], stdout=log)
     try:
-        trainer = processes.TrainAndEvaluate(tmp_path, threads=1)
+        trainer = runs.TrainAndScore(tmp_path, threads=1)
         with pytest.raises(processes.RunFailed, match='another process is at'):
             trainer(run, '')
     finally:
@@ -183,7 +184,7 @@ def test_knn_needs_a_validation(cfg, tmp_path):
 def test_a_process_that_fails_tells_its_last_line(cfg, tmp_path):
     run = plan(cfg, tmp_path)[0]
     (tmp_path / 'train.py').write_text('raise SystemExit("train.py: error: no data")')
-    trainer = processes.TrainAndEvaluate(tmp_path, threads=1)
+    trainer = runs.TrainAndScore(tmp_path, threads=1)
     with pytest.raises(processes.RunFailed, match=r'error: no data \(exit code 1; see .*'):
         trainer(run, '')
     assert not trainer.running
@@ -192,7 +193,7 @@ def test_a_process_that_fails_tells_its_last_line(cfg, tmp_path):
 def test_value_is_that_of_the_last_epoch(cfg, tmp_path):
     run = plan(cfg, tmp_path)[0]
     (tmp_path / 'train.py').write_text('')  # ends well, at once
-    trainer = processes.TrainAndEvaluate(tmp_path, threads=1)
+    trainer = runs.TrainAndScore(tmp_path, threads=1)
     log = run.folder / '20260101_000000/vis_data/scalars.json'
     log.parent.mkdir(parents=True)
     log.write_text('{"loss": 1, "step": 30}\n{"knn/top1": 20.0, "step": 15}\n')
@@ -201,7 +202,7 @@ def test_value_is_that_of_the_last_epoch(cfg, tmp_path):
     state = dict(weight=torch.arange(3.0))
     torch.save(dict(state_dict=state), run.folder / 'epoch_30.pth')
     (run.folder / 'last_checkpoint').write_text(str(run.folder / 'epoch_30.pth'))
-    with pytest.raises(processes.RunFailed, match='no validation at its end'):
+    with pytest.raises(processes.RunFailed, match='no knn.top1 of a validation at its end'):
         trainer(run, '')
     with log.open('a') as file:
         file.write('{"knn/top1": 21.5, "step": 30}\n')
@@ -221,7 +222,7 @@ def test_value_is_that_of_the_last_epoch(cfg, tmp_path):
     assert result.settings == dict(k=20, temperature=0.07)
     assert done.study == dict(study='head', head='none', width='')
     assert (done.seed, done.config) == (0, str(run.config))
-    assert done.command == ' '.join(runs.command(run))
+    assert done.command == ' '.join(['python', 'tools/train.py', *run.arguments])
     assert (
         done.checkpoint_sha256
         == hashlib.sha256(
@@ -233,7 +234,7 @@ def test_value_is_that_of_the_last_epoch(cfg, tmp_path):
 def test_stop_ends_what_is_running(cfg, tmp_path):
     run = plan(cfg, tmp_path)[0]
     (tmp_path / 'train.py').write_text('import time; time.sleep(60)')
-    trainer = processes.TrainAndEvaluate(tmp_path, threads=1)
+    trainer = runs.TrainAndScore(tmp_path, threads=1)
     results = []
 
     def work():

@@ -11,7 +11,7 @@ from mmengine.runner import find_latest_checkpoint
 
 from simclr_mm import get_model
 from simclr_mm.commands.command_line import build_runner
-from simclr_mm.commands.sweep.processes import RunFailed
+from simclr_mm.commands.runs import RunFailed
 from simclr_mm.commands.transfer.dataset_table import TRANSFER_DATASETS, own_folder
 from simclr_mm.commands.transfer.finetune import GRIDS, FineTune, finetune_transfer, plan
 from simclr_mm.commands.transfer.finetune_config import (
