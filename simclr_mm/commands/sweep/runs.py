@@ -11,6 +11,7 @@ from simclr_mm.commands.runs import Run, TrainAndEvaluate, last_step, write_conf
 from simclr_mm.errors import UserError
 from simclr_mm.evaluation import PRETRAINED, Result
 from simclr_mm.evaluation.result import Value
+from simclr_mm.registry import type_name
 
 from .cells import Options
 from .linear_run import PENALTY
@@ -25,12 +26,12 @@ class TrainAndScore(TrainAndEvaluate):
     def evaluate(self, run: Run, checkpoint: str, device: str) -> Result:
         cfg = Config.fromfile(run.config)
         dataset = cfg.val_dataloader.dataset
+        settings: dict[str, Value] = dict(penalty=PENALTY)
         if run.metric == 'knn':
             value = self.validated(run, 'knn/top1')
-            settings = dict(knn_settings(cfg.val_evaluator, dataset))
+            settings = {**knn_settings(cfg.val_evaluator, dataset)}
         else:
             value = self._linear(run, checkpoint, device)
-            settings = dict(penalty=PENALTY)
         scored = scored_dataset(dataset)
         return Result(
             'classification', *scored, PRETRAINED, run.metric, 'top1', round(value, 4), settings
@@ -56,22 +57,24 @@ def plan(
         metric: 'knn' or 'linear'.
 
     Raises:
-        UserError: The config has no kNN validation, or the folder holds a cell that
-            was made from another config.
+        UserError: The config has no kNN validation, no cell has these values, or the
+            folder holds a cell that was made from another config.
     """
-    if metric == 'knn' and 'KNNAccuracy' not in str(cfg.get('val_evaluator')):
+    evaluators = cfg.get('val_evaluator') or []
+    evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
+    if metric == 'knn' and 'KNNAccuracy' not in map(type_name, evaluators):
         raise UserError(
-            '--evaluate knn reads knn/top1 of the last validation, and '
-            'this config has no val_evaluator of type '
-            'simclr_mm.KNNAccuracy: take a pretraining config'
+            '--evaluate knn reads knn/top1 of the last validation, and this config has no '
+            'val_evaluator of type simclr_mm.KNNAccuracy: take a pretraining config'
         )
     runs = []
-    axes = STUDIES[study].axes
+    names = [axis.name for axis in STUDIES[study].axes]
     for labels, options in STUDIES[study].cells(cfg, *values):
-        labels_by_axis = dict(zip((axis.name for axis in axes), labels))
-        run = Run(study, labels_by_axis, work_dir, metric)
+        run = Run(study, dict(zip(names, labels)), work_dir, metric)
         write_config(run, cell_config(cfg, options))
         runs.append(run)
+    if not runs:
+        raise UserError('--values: the study has no cell that combines these values')
     return runs
 
 

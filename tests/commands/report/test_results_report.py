@@ -60,6 +60,12 @@ def test_markdown_table(work_dirs):
     assert lines[9:] == [
         f'| {name} | 8 | knn/top1 | 61.23 % |',
         f'| {name} | 8 | label_free/uniformity | -3.142 |',
+        '',
+        'End of each training run, without labels',
+        '',
+        '| training run | step | loss |',
+        '| :-- | --: | --: |',
+        f'| {name} | 9 | 1 |',
     ]
 
 
@@ -100,7 +106,7 @@ def test_page_stands_alone(work_dirs):
     text = page(collect(work_dirs))
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert '<b>' not in text and '&lt;b&gt;' in text
-    assert text.count('<tr>') == 6 and '<script>' in text
+    assert text.count('<tr>') == 8 and '<script>' in text
     (png,) = re.findall(r'base64,([^"]+)', text)
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), 1)
     assert picture.std() > 10
