@@ -1,6 +1,7 @@
 """Query images and what was found for them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -75,7 +76,7 @@ def _frame(axes: Axes) -> None:
 
 def _shortened(name: str) -> str:
     """Folder and file, each on its line, cut in the middle where they are long."""
-    parts = [plain(part) for part in name.replace('\\', '/').split('/')[-2:]]
+    parts = [plain(part) for part in Path(name).parts[-2:]]
     half = _NAME // 2 - 1
     return '\n'.join(
         part if len(part) <= _NAME else f'{part[:half]}...{part[-half:]}' for part in parts

@@ -7,6 +7,7 @@ import re
 import cv2
 import numpy as np
 import pytest
+from helpers.tools import tool
 
 from simclr_mm.commands.report.pages import COLUMNS, collect, markdown, page, rows_of
 from simclr_mm.evaluation import PIXELS, PRETRAINED, UNTRAINED, EvaluationRun, Result
@@ -74,6 +75,20 @@ def test_validations_without_an_evaluation(work_dirs):
     assert not found.runs
     for text in (markdown(found), page(found)):
         assert '61.23 %' in text and '3.00' not in text
+
+
+def test_a_run_without_labels(tmp_path):
+    """As train.py --data leaves it; its name is not UTF-8."""
+    logs = tmp_path / 'run \udcff<i>' / 'vis_data'
+    logs.mkdir(parents=True)
+    line = '{"step": %d, "loss": %f, "chance": 3.434, "pos_sim": 0.2873, "lr": 0.1}\n'
+    (logs / 'scalars.json').write_text(line % (3, 4) + line % (6, 3.2969) + '{"step": "x"}')
+    tool('report.py', tmp_path)
+    table = (tmp_path / 'report.md').read_text()
+    assert '| training run | step | loss | chance | pos_sim |' in table
+    assert '/run \\udcff<i> | 6 | 3.297 | 3.434 | 0.2873 |\n' in table
+    html = (tmp_path / 'report.html').read_text()
+    assert html.count('data:image/png') == 1 and '<i>' not in html
 
 
 def test_only_rows_of_the_checkpoint_bear_its_name():
