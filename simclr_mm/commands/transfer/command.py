@@ -22,7 +22,7 @@ from simclr_mm.apis.encoder import load_encoder
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands import command_line
 from simclr_mm.commands.evaluate.cache import default_cache
-from simclr_mm.commands.sweep.processes import RunFailed
+from simclr_mm.commands.runs import RunFailed
 from simclr_mm.commands.transfer import finetune, finetune_config, linear
 from simclr_mm.commands.transfer.dataset_table import (
     DIGITS,

@@ -14,14 +14,9 @@ from mmengine.config import Config
 from rich.progress import track
 
 from simclr_mm.apis.preprocessing import Preprocessing
-from simclr_mm.commands.sweep.processes import (
-    RunFailed,
-    TrainAndEvaluate,
-    last_validation,
-    outcomes_of,
-)
-from simclr_mm.commands.sweep.runs import Run, write_config
+from simclr_mm.commands.runs import Run, RunFailed, TrainAndEvaluate, outcomes_of, write_config
 from simclr_mm.evaluation import PRETRAINED, Result
+from simclr_mm.evaluation.result import Value
 
 from .dataset_table import Parts, TransferDataset
 from .finetune_config import LOGGED, Encoder, Training, finetune_config
@@ -47,7 +42,7 @@ def plan(
         cell = Config(cfg.to_dict())
         # "We divide these values of weight decay by the learning rate."
         cell.optim_wrapper.optimizer.update(lr=lr, weight_decay=decay / lr)
-        labels = dict(lr=f'{lr:.3g}', decay=f'{decay:.3g}')
+        labels: dict[str, Value] = dict(lr=f'{lr:.3g}', decay=f'{decay:.3g}')
         run = Run(STUDY, labels, work_dir, metric)
         write_config(run, cell)
         runs.append(run)
@@ -70,7 +65,7 @@ class FineTune(TrainAndEvaluate):
         self.split = split
 
     def evaluate(self, run: Run, checkpoint: str, device: str) -> Result:
-        value = last_validation(run, LOGGED[run.metric][1])
+        value = self.validated(run, LOGGED[run.metric][1])
         return Result(
             'transfer', self.dataset, self.split, PRETRAINED, PROTOCOL, run.metric, round(value, 4)
         )
@@ -129,19 +124,15 @@ def finetune_transfer(
     lr, decay = cells[int(np.argmax(scores))]
     cfg = finetune_config(encoder, dataset, parts.train, parts.test, training)
     last = plan(cfg, [(lr, decay)], work_dir / 'test', metric)
-    _do(
-        last,
-        FineTune(dataset.title, dataset.test, tools, os.cpu_count() or 1),
-        1,
-        f'{dataset.title}: the chosen one on all images',
-    )
+    trainer = FineTune(dataset.title, dataset.test, tools, os.cpu_count() or 1)
+    _do(last, trainer, 1, f'{dataset.title}: the chosen one on all images')
     settings = dict(
         finetune_settings(encoder.preprocessing, grid, training),
         lr=lr,
         decay=decay,
         validation=max(scores),
     )
-    values = {name: last_validation(last[0], LOGGED[name][1]) / 100 for name in dataset.metrics}
+    values = {name: trainer.validated(last[0], LOGGED[name][1]) / 100 for name in dataset.metrics}
     return results_of(dataset, PROTOCOL, values, settings)
 
 

@@ -1,8 +1,6 @@
 """Exports: the encoder elsewhere, bit by bit, and what may keep it from leaving."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 import torch
 import torchvision
 import yaml
+from helpers.tools import tool
 from mmengine.config import Config
 from PIL import Image
 
@@ -280,19 +279,10 @@ def test_wrong_preprocessing_is_noticed(sources, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def run(*args):
-    """The tool, in this process."""
-    argv, sys.argv = sys.argv, ['export.py', *map(str, args)]
-    try:
-        runpy.run_path(str(ROOT / 'tools' / 'export.py'), run_name='__main__')
-    finally:
-        sys.argv = argv
-
-
 @pytest.mark.portable
 def test_tool_writes_file_and_card(checkpoints, tmp_path, capsys):
     out = tmp_path / 'encoder.pth'
-    run(checkpoints['thin'], '--to', 'mmdet', out)
+    tool('export.py', checkpoints['thin'], '--to', 'mmdet', out)
     printed = capsys.readouterr().out
     assert 'tolerance 1e-05' in printed and '120 tensors are bit-identical' in printed
     state = load_file(checkpoints['thin'])['state_dict']
@@ -345,7 +335,7 @@ def test_tool_ends_in_one_line(change, message, checkpoints, tmp_path):
     path = tmp_path / 'x.pth'
     torch.save(file, path)
     with pytest.raises(SystemExit, match=message) as error:
-        run(path, '--to', 'torchvision')
+        tool('export.py', path, '--to', 'torchvision')
     assert '\n' not in str(error.value)
     assert list(tmp_path.iterdir()) == [path]
 

@@ -11,7 +11,7 @@ from mmengine.runner import find_latest_checkpoint
 
 from simclr_mm import get_model
 from simclr_mm.commands.command_line import build_runner
-from simclr_mm.commands.sweep.processes import RunFailed
+from simclr_mm.commands.runs import RunFailed
 from simclr_mm.commands.transfer.dataset_table import TRANSFER_DATASETS, own_folder
 from simclr_mm.commands.transfer.finetune import GRIDS, FineTune, finetune_transfer, plan
 from simclr_mm.commands.transfer.finetune_config import (
@@ -122,10 +122,14 @@ def test_config_of_a_cell(encoder, tmp_path):
 def trained(monkeypatch):
     """Trains in this process; the names of the runs."""
     names = []
+    # All begin within one second, as they may: MMEngine would take two experiments of one
+    # config file, one in validation/ and one in test/, for one experiment with one log.
+    monkeypatch.setattr('mmengine.runner.runner.time.strftime', lambda *_: '20260101_000000')
 
     def train(self, run, device):
         cfg = Config.fromfile(run.config)
         cfg.work_dir = str(run.folder)
+        cfg.experiment_name = f'{run.work_dir.name}-{run.name}'
         build_runner(cfg).train()
         names.append(f'{run.work_dir.name}/{run.name}')
         return find_latest_checkpoint(str(run.folder))

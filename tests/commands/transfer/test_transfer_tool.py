@@ -1,29 +1,16 @@
 """tools/transfer.py: what is there is evaluated once, what is not is told."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import DIGITS
+from helpers.tools import tool
 from mmengine.config import Config
 
 from simclr_mm import get_model
 from simclr_mm.commands.transfer import finetune, linear
 from simclr_mm.evaluation import Result, read_run
-
-ROOT = Path(__file__).parents[3]
-CONFIG = ROOT / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
-
-
-@pytest.fixture(scope='module')
-def tool():
-    spec = importlib.util.spec_from_file_location('transfer', ROOT / 'tools/transfer.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope='module')
@@ -47,32 +34,17 @@ def data(tmp_path_factory):
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp('weights') / 'encoder.pth'
-    torch.save(dict(state_dict=get_model(Config.fromfile(CONFIG)).state_dict()), path)
+    torch.save(dict(state_dict=get_model(Config.fromfile(DIGITS)).state_dict()), path)
     return path
 
 
 @pytest.fixture
-def call(tool, data, checkpoint, tmp_path, monkeypatch, capsys):
+def call(data, checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('gc.collect', lambda: 0)  # MMEngine's, half a second each
 
     def run(*arguments):
-        monkeypatch.setattr(
-            sys,
-            'argv',
-            [
-                'transfer.py',
-                str(checkpoint),
-                str(data),
-                '--config',
-                str(CONFIG),
-                '--work-dir',
-                str(tmp_path),
-                '--workers',
-                '0',
-                *arguments,
-            ],
-        )
-        tool.main()
+        where = '--config', DIGITS, '--work-dir', tmp_path
+        tool('transfer.py', checkpoint, data, *where, '--workers', 0, *arguments)
         return capsys.readouterr().out
 
     return run
