@@ -11,9 +11,7 @@ from mmengine.config import Config
 from mmpretrain.apis.model import ModelHub
 
 from simclr_mm.errors import UserError
-
-# Configs, tools and model index: links in a checkout, files in an installed package.
-MIM = Path(__file__).resolve().parents[1] / '.mim'
+from simclr_mm.files.installed import MIM
 
 
 @cache

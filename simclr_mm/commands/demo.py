@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 
-import simclr_mm
 from simclr_mm.commands import command_line
 from simclr_mm.commands.evaluate.feature_table import evaluate_features, print_table
 from simclr_mm.datasets import SampleIndex
+from simclr_mm.files.installed import MIM
 from simclr_mm.visualization import plot_report, read_scalars
 
-CONFIG = Path(simclr_mm.__file__).parent.joinpath(
-    '.mim', 'configs', 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
-)
+CONFIG = MIM / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 PAIRS = 8  # images whose views the report shows
 
 

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
 from simclr_mm.apis.encoder import Encoder, pipeline_of
-from simclr_mm.apis.model_zoo import MIM
+from simclr_mm.files.installed import MIM
 from simclr_mm.registry import type_name
 
 _DATA = dict(
