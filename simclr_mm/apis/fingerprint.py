@@ -21,7 +21,7 @@ def state_hash(state: Mapping[str, torch.Tensor]) -> str:
     for key, value in state.items():
         digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
         flat = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -106,7 +106,7 @@ def images_hash(dataset: BaseDataset | GalleryAndQuery) -> str:
     if isinstance(dataset, ArrayDataset):
         images = np.ascontiguousarray(dataset.images)
         classes = np.asarray(dataset.get_gt_labels(), dtype=np.int64)
-        return _sha256(str(images.shape).encode(), memoryview(images), classes.tobytes())
+        return _sha256(str(images.shape).encode(), images.data, classes.tobytes())
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
     files = files_hash(Path(), [os.path.abspath(info['img_path']) for info in infos])
     labels = [[info['gt_label'], info.get('gt_label_difficult')] for info in infos]
