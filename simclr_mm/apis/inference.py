@@ -17,6 +17,7 @@ from torch import Tensor
 
 from simclr_mm.datasets import ImageFolder
 from simclr_mm.errors import UserError
+from simclr_mm.models import pooled
 from simclr_mm.transforms.loading import LoadImageFromFile
 
 from .model_zoo import get_model, put_on
@@ -54,7 +55,7 @@ def inference_model(
     with torch.no_grad():
         if getattr(model, 'head', None) is None:
             inputs = model.eval().data_preprocessor(batch, False)['inputs']
-            return dict(feature=pooled(model.extract_feat(inputs))[0].cpu().numpy())
+            return dict(feature=pooled(model.extract_feat(inputs), model)[0].cpu().numpy())
         sample = model.eval().test_step(batch)[0]
     if 'feature' in sample:
         return dict(feature=sample.feature.cpu().numpy())
@@ -130,7 +131,7 @@ class FeatureInferencer(BaseInferencer):
         dtype = PRECISIONS[self.precision]
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32):
             features = self.extract(images)
-        return pooled(features).float().cpu().numpy()
+        return pooled(features, self.model).float().cpu().numpy()
 
     def postprocess(
         self, preds: list[np.ndarray], visualization: None = None, return_datasamples: bool = False
@@ -153,17 +154,6 @@ def image_paths(folder: str | Path) -> list[str]:
     """Every image below a folder, at any depth, sorted by path."""
     dataset = ImageFolder(str(folder), lazy_init=True)
     return [info['img_path'] for info in dataset.load_data_list()]
-
-
-def pooled(features: Tensor | Sequence[Tensor]) -> Tensor:
-    """What an ``extract_feat`` gives, the last of several stages, as (n, C)."""
-    if isinstance(features, (tuple, list)):
-        features = features[-1]
-    if features.ndim == 4:
-        return features.mean((2, 3))  # (n, C, H, W) -> (n, C)
-    if features.ndim == 3:
-        return features.mean(1)  # (n, tokens, C) -> (n, C)
-    return features
 
 
 def transforms_of(model: BaseModel) -> Compose:

@@ -15,8 +15,8 @@ def full_float32(device: torch.device) -> Iterator[None]:
     Args:
         device: Where the products run.
     """
-    products: Any = torch.backends.mkldnn if device.type == 'cpu' else torch.backends.cuda
-    matmul = getattr(products, 'matmul', None)  # mkldnn has none before torch 2.9
+    products = torch.backends.mkldnn if device.type == 'cpu' else torch.backends.cuda
+    matmul: Any = getattr(products, 'matmul', None)  # mkldnn has none before torch 2.9
     by_backend = hasattr(matmul, 'fp32_precision')
     autocast = torch.is_autocast_enabled(device.type)
     torch.set_autocast_enabled(device.type, False)

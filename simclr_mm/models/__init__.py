@@ -1,5 +1,6 @@
 from .contrastive_head import MarginTripletHead, NTLogisticHead, NTXentHead, UnnormalizedXentHead
 from .google_resnet import GoogleResNet
+from .pooled import pooled
 from .projection_neck import ProjectionNeck
 from .simclr import SimCLR
 from .small_resnets import LightlyResNet, SoloResNet
@@ -16,4 +17,5 @@ __all__ = [
     'SoloResNet',
     'UnnormalizedXentHead',
     'ViewsPreprocessor',
+    'pooled',
 ]
