@@ -25,6 +25,7 @@ from simclr_mm.checkpoints import backbone_state, load_state, trusting
 from simclr_mm.checkpoints.foreign.weights import read_weights, state_for
 from simclr_mm.checkpoints.stored_config import config_of
 from simclr_mm.errors import CheckpointError, UserError
+from simclr_mm.models import pooled
 from simclr_mm.registry import type_name
 
 from .fingerprint import plain_data, weights_hash
@@ -85,7 +86,7 @@ class Encoder:
 
     def features(self, images: Tensor) -> Tensor:
         """Features (n, C) of images (n, 3, S, S) out of the model's preprocessor."""
-        return pooled(self.model.extract_feat(images))
+        return pooled(self.model.extract_feat(images), self.model)
 
     def transform(self) -> dict[str, Any]:
         """From a decoded uint8 BGR image to the network's input, as plain data."""
@@ -323,16 +324,6 @@ def pipeline_of(config: Config, phase: str = 'test') -> list[dict[str, Any]] | N
     while dataset is not None and 'pipeline' not in dataset:  # within a LabelSubset
         dataset = dataset.get('dataset')
     return None if dataset is None else dataset['pipeline']
-
-
-def pooled(features: Tensor | Sequence[Tensor]) -> Tensor:
-    """What an ``extract_feat`` gives, the last of several stages, as (n, C)."""
-    last = features if isinstance(features, Tensor) else features[-1]
-    if last.ndim == 4:
-        return last.mean((2, 3))  # (n, C, H, W) -> (n, C)
-    if last.ndim == 3:
-        return last.mean(1)  # (n, tokens, C) -> (n, C)
-    return last
 
 
 def _override(config: Config, changes: dict[str, Any]) -> list[str]:

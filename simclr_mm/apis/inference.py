@@ -15,9 +15,10 @@ from torch import Tensor
 
 from simclr_mm.errors import UserError
 from simclr_mm.files.walk import image_paths
+from simclr_mm.models import pooled
 from simclr_mm.transforms.loading import LoadImageFromFile
 
-from .encoder import Encoder, build_encoder, encoder_of, pooled
+from .encoder import Encoder, build_encoder, encoder_of
 
 Picture = str | Path | np.ndarray | Image.Image
 PRECISIONS = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
@@ -126,7 +127,7 @@ class FeatureInferencer(BaseInferencer):
         dtype = PRECISIONS[self.precision]
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32):
             features = self.extract(images)
-        return pooled(features).float().cpu().numpy()
+        return pooled(features, self.model).float().cpu().numpy()
 
     def postprocess(
         self, preds: list[np.ndarray], visualization: None = None, return_datasamples: bool = False

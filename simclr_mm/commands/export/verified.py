@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from simclr_mm.apis.encoder import Encoder, pooled
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.errors import CheckpointError
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.models import pooled
 from simclr_mm.version import __version__
 
 from .backbone import features_of, file_of, pictures, settings_of, tensors_of

@@ -167,7 +167,9 @@ def _features(
     )
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         loader = Runner.build_dataloader(settings, seed=0)
-    target = _Targets(class_count(loader.dataset)) if dataset.multi_label else class_of
+    target: Callable[[DataSample], Target] = class_of
+    if dataset.multi_label:
+        target = _Targets(class_count(loader.dataset))
     return cached_features(encoder, loader, part, cache, description, target)
 
 
