@@ -17,7 +17,7 @@ from mmpretrain.registry import DATASETS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 
 from simclr_mm.checkpoints import load_state, trusting
-from simclr_mm.checkpoints.foreign.weights import read_weights, state_for
+from simclr_mm.checkpoints.foreign.weights import WeightsFor, read_weights, weights_for
 from simclr_mm.errors import CheckpointError, UserError
 
 # Configs, tools and model index: links in a checkout, files in an installed package.
@@ -179,7 +179,9 @@ def _load(model: BaseModel, path: str, removed: list[str]) -> dict[str, Any]:
     Weights of removed parts are left out, with a line in the log.
     """
     checkpoint = read_weights(path)
-    state = state_for(model, checkpoint, path)
+    weights = weights_for(model.state_dict(), checkpoint, path)
+    _check_needs(model, weights, path)
+    state = weights.state
     left_out = [key for key in state if key.split('.')[0] in removed]
     if left_out:
         print_log(f'{path}: left out {len(left_out)} weights of {", ".join(removed)}')
@@ -193,9 +195,30 @@ def _load(model: BaseModel, path: str, removed: list[str]) -> dict[str, Any]:
             'the SimCLR model it was made with'
         )
     load_state(model, state, path)
+    for key, value in (weights.normalise or {}).items():
+        buffer = getattr(model.data_preprocessor, key)
+        buffer.copy_(torch.tensor(value).view_as(buffer))
+    if weights.note:
+        print_log(weights.note)
     meta = checkpoint.get('meta')
     if not isinstance(meta, dict):
         return {}
     if 'CLASSES' in meta:  # mmcls 0.x
         return dict(classes=meta['CLASSES'])
     return meta.get('dataset_meta') or {}
+
+
+def _check_needs(model: BaseModel, weights: WeightsFor, path: str) -> None:
+    """Refuse a model that computes something else than what the weights were trained in."""
+    scope, _, name = ((weights.backbone or {}).get('type') or '').rpartition('.')
+    if scope and type(model.backbone).__name__ != name:
+        raise CheckpointError(
+            f'{path} needs a backbone that pads as its own did: pass '
+            f'backbone={weights.backbone} to get_model'
+        )
+    for key, value in (weights.normalise or {}).items():
+        if getattr(model.data_preprocessor, key, None) is None:
+            raise CheckpointError(
+                f'{path} needs data_preprocessor.{key}={value}, and '
+                'the model does not normalise: set it in the config'
+            )

@@ -15,7 +15,7 @@ from simclr_mm.apis.inference import inference_model
 from simclr_mm.apis.model_zoo import find_config, get_model
 from simclr_mm.apis.preprocessing import Preprocessing
 from simclr_mm.checkpoints import backbone_state, load_state, read_checkpoint
-from simclr_mm.checkpoints.foreign.resnet_keys import left_out
+from simclr_mm.checkpoints.state_dict import left_out
 from simclr_mm.checkpoints.stored_config import build_stored, config_of
 from simclr_mm.commands.command_line import merge_cfg_options
 from simclr_mm.errors import CheckpointError

@@ -7,18 +7,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from simclr_mm.checkpoints.foreign.resnet_keys import ResNetShape, renamed, resnet_shape, timm_keys
+from simclr_mm.checkpoints.foreign.resnet_shape import ResNetShape, renamed, resnet_shape, timm_keys
 from simclr_mm.errors import CheckpointError
 
 from .source import Source
 
-_DEPTHS = {
-    (False, (2, 2, 2, 2)): 18,
-    (False, (3, 4, 6, 3)): 34,
-    (True, (3, 4, 6, 3)): 50,
-    (True, (3, 4, 23, 3)): 101,
-    (True, (3, 8, 36, 3)): 152,
-}
 _TYPES = ('ResNet', 'ResNet_CIFAR', 'ResNeXt', 'ResNetV1c', 'ResNetV1d')
 # What their constructors fix and no tensor tells.
 _FIXED = dict(style='pytorch', strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1))
@@ -48,7 +41,7 @@ def torchvision_setup(source: Source, path: str) -> str:
     lines = [
         'import torch, torchvision',
         'from torchvision.transforms import v2',
-        f'model = torchvision.models.resnet{_depth(shape)}({", ".join(options)})',
+        f'model = torchvision.models.resnet{shape.depth}({", ".join(options)})',
         'model.fc = torch.nn.Identity()',
     ]
     stem = _stem(source, shape)
@@ -92,7 +85,7 @@ def timm_setup(source: Source, path: str) -> str:
     return '\n'.join(
         [
             'import timm, torch',
-            f'model = timm.create_model("resnet{_depth(shape)}", '
+            f'model = timm.create_model("resnet{shape.depth}", '
             f'{", ".join(["num_classes=0", *options])},\n'
             f'    pretrained_cfg_overlay=dict({settings}))',
             *_stem(source, shape),
@@ -136,11 +129,13 @@ def _shape(source: Source, target: str) -> ResNetShape:
             f'for {", ".join(_TYPES)} with the usual strides; export it to mmpretrain, '
             'onnx or safetensors'
         )
-    return resnet_shape(source.state, source.file)
-
-
-def _depth(shape: ResNetShape) -> int:
-    return _DEPTHS[shape.bottleneck, shape.blocks]
+    shape = resnet_shape(source.state, source.file)
+    if shape.depth is None:
+        raise CheckpointError(
+            f'{source.file}: {target} has no ResNet with stages of {shape.blocks} blocks; export '
+            'it to mmpretrain, onnx or safetensors'
+        )
+    return shape
 
 
 def _options(**values: tuple) -> list[str]:

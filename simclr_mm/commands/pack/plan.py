@@ -1,6 +1,5 @@
 """Which image goes into which shard, fixed before the first is written."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from simclr_mm.datasets.lmdb_images import LIST
 from simclr_mm.datasets.pack_index import INDEX, TAR_INDEX, UNREADABLE, WORK
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import PARTIAL, atomic_file
+from simclr_mm.files.hashes import listing_hash
 
 PLAN = 'plan.json'
 # Globs of all that tools/pack.py writes, in any format.
@@ -76,17 +76,11 @@ class PackPlan:
 
     def record(self) -> dict:
         """What has to be the same to go on with a pack."""
-        digest = hashlib.sha256()
-        for path in self.paths:
-            stat = (self.root / path).stat()
-            digest.update(
-                f'{path}\n{stat.st_size} {stat.st_mtime_ns}\n'.encode(errors='surrogateescape')
-            )
         return dict(
             settings=asdict(self.settings),
             classes=self.classes,
             labels=self.labels is not None,
-            files=digest.hexdigest(),
+            files=listing_hash(self.root, self.paths),
         )
 
 
