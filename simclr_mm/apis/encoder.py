@@ -19,10 +19,10 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS, TRANSFORMS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from simclr_mm.checkpoints import backbone_state, load_state, trusting
-from simclr_mm.checkpoints.foreign.weights import read_weights, state_for
+from simclr_mm.checkpoints.foreign.weights import WeightsFor, read_weights, weights_for
 from simclr_mm.checkpoints.stored_config import config_of
 from simclr_mm.errors import CheckpointError, UserError
 from simclr_mm.models import pooled
@@ -281,8 +281,7 @@ def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool 
         model = MMPRETRAIN_MODELS.build(settings)
         dataset_meta = _dataset_meta(config)
     if only_backbone:
-        state = backbone_state(state_for(model, content, source), source=source)
-        load_state(model.backbone, state, source)
+        _load_backbone(model, content, source)
     elif source:
         _load(model, content, source, removed)
         dataset_meta = _classes_in(content) or dataset_meta
@@ -357,7 +356,8 @@ def _dataset_meta(config: Config) -> dict[str, Any]:
 
 def _load(model: BaseModel, content: Any, source: str, removed: list[str]) -> None:
     """Load weights strictly. Those of removed parts are left out, with a line in the log."""
-    state = state_for(model, content, source)
+    weights = weights_for(model.state_dict(), content, source)
+    state = weights.state
     left_out = [key for key in state if key.split('.')[0] in removed]
     if left_out:
         print_log(f'{source}: left out {len(left_out)} weights of {", ".join(removed)}')
@@ -370,7 +370,41 @@ def _load(model: BaseModel, content: Any, source: str, removed: list[str]) -> No
             f'the head with tools/train.py CONFIG --pretrained {source}, or load it into '
             'the SimCLR model it was made with'
         )
-    load_state(model, state, source)
+    _load_into(model, model, weights._replace(state=state), source)
+
+
+def _load_backbone(model: BaseModel, content: Any, source: str) -> None:
+    """Load the weights of the backbone strictly, whatever else the file holds."""
+    weights = weights_for(model.state_dict(), content, source)
+    state = backbone_state(weights.state, source=source)
+    _load_into(model, model.backbone, weights._replace(state=state), source)
+
+
+def _load_into(model: BaseModel, part: nn.Module, weights: WeightsFor, source: str) -> None:
+    """Load weights into a part of a model, and the pixels that they need into the model.
+
+    Raises:
+        CheckpointError: a weight does not fit, or the model computes something else than
+            the weights were trained in.
+    """
+    scope, _, name = ((weights.backbone or {}).get('type') or '').rpartition('.')
+    if scope and type(model.backbone).__name__ != name:
+        raise CheckpointError(
+            f'{source} needs a backbone that pads as its own did: pass '
+            f'backbone={weights.backbone} to get_model'
+        )
+    for key, value in (weights.normalise or {}).items():
+        if getattr(model.data_preprocessor, key, None) is None:
+            raise CheckpointError(
+                f'{source} needs data_preprocessor.{key}={value}, and the model does not '
+                'normalise: set it in the config'
+            )
+    load_state(part, weights.state, source)
+    for key, value in (weights.normalise or {}).items():
+        buffer = getattr(model.data_preprocessor, key)
+        buffer.copy_(torch.tensor(value).view_as(buffer))
+    if weights.note:
+        print_log(weights.note)
 
 
 def _classes_in(content: Any) -> dict[str, Any]:

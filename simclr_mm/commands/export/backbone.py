@@ -10,7 +10,7 @@ from torch import Tensor
 from simclr_mm.apis.encoder import Encoder, encoder_of_checkpoint, open_checkpoint
 from simclr_mm.apis.inference import inference_model
 from simclr_mm.apis.preprocessing import Preprocessing
-from simclr_mm.checkpoints.foreign.resnet_keys import left_out
+from simclr_mm.checkpoints.state_dict import left_out
 from simclr_mm.commands.command_line import merge_cfg_options
 from simclr_mm.errors import CheckpointError
 

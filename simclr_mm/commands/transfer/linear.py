@@ -3,6 +3,7 @@
 m images, K classes, S side in pixels.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple

@@ -6,7 +6,7 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 
-from simclr_mm.files.atomic import PARTIAL, atomic_file
+from simclr_mm.files.atomic import atomic_file, remove_stale
 from simclr_mm.registry import HOOKS
 
 _BACKEND = 'simclr_mm_atomic'
@@ -43,8 +43,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         super().before_train(runner)
         if local and is_main_process():
             for folder in {Path(self.out_dir), Path(runner.work_dir)}:
-                for partial in folder.glob(PARTIAL):
-                    partial.unlink()
+                for partial in remove_stale(folder):
                     runner.logger.info(f'Removed {partial}, left by a killed run.')
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
