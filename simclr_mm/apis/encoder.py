@@ -21,7 +21,14 @@ from mmpretrain.registry import DATASETS, TRANSFORMS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
-from simclr_mm.checkpoints import backbone_state, load_state, trusting
+from simclr_mm.checkpoints import (
+    backbone_state,
+    has_keys,
+    load_state,
+    model_state,
+    read_checkpoint,
+    trusting,
+)
 from simclr_mm.checkpoints.foreign.weights import WeightsFor, read_weights, weights_for
 from simclr_mm.checkpoints.stored_config import config_of
 from simclr_mm.errors import CheckpointError, UserError
@@ -34,6 +41,7 @@ from .preprocessing import Preprocessing
 
 _TIME = re.compile(r'_\d{8}_\d{6}$')  # MMEngine's name of a run: config_date_time
 
+_TENSORFLOW = re.compile(r'\.index|\.data-')  # in the names of a checkpoint's files
 _TRAINED_ON = ('neck', 'head', 'online_probe')  # parts of a model that its features do not need
 
 
@@ -191,7 +199,7 @@ def build_encoder(
     source = str(pretrained or '')
     name = entry.name if entry else Path(config.filename or '').stem
     with trusting(trust_checkpoint):
-        content = read_weights(source) if source else None
+        content = _read(source) if source else None
     return _build(Checkpoint(content, config, name, source, entry), kwargs).on(device)
 
 
@@ -234,7 +242,7 @@ def open_checkpoint(checkpoint: str, config: str | Path | Config | None = None) 
     if config is None and checkpoint.lower() in list_models():
         config = checkpoint
         source = published_weights(checkpoint, *find_config(checkpoint))
-    content = read_weights(source)
+    content = _read(source)
     if config is not None:
         found, entry = find_config(config)
         name = found.filename if isinstance(config, Config) else config
@@ -354,9 +362,25 @@ def _dataset_meta(config: Config) -> dict[str, Any]:
     return getattr(dataset, 'METAINFO', {})
 
 
+def _read(source: str) -> Any:
+    """Load a checkpoint; TensorFlow's lie in several files, which their reader finds."""
+    path = Path(source).expanduser()
+    is_one_file = '://' in source or (path.is_file() and not _TENSORFLOW.search(path.name))
+    return read_checkpoint(source) if is_one_file else read_weights(source)
+
+
+def _weights(model: BaseModel, content: Any, source: str) -> WeightsFor:
+    """What a checkpoint gives to a model. With the model's own keys it needs no conversion."""
+    meta = content.get('meta') if isinstance(content, dict) else None
+    converted = isinstance(meta, dict) and 'normalise' in meta  # by tools/convert.py
+    if not converted and has_keys(content, model.state_dict()):
+        return WeightsFor(model_state(content, source))
+    return weights_for(model.state_dict(), content, source)
+
+
 def _load(model: BaseModel, content: Any, source: str, removed: list[str]) -> None:
     """Load weights strictly. Those of removed parts are left out, with a line in the log."""
-    weights = weights_for(model.state_dict(), content, source)
+    weights = _weights(model, content, source)
     state = weights.state
     left_out = [key for key in state if key.split('.')[0] in removed]
     if left_out:
@@ -375,7 +399,7 @@ def _load(model: BaseModel, content: Any, source: str, removed: list[str]) -> No
 
 def _load_backbone(model: BaseModel, content: Any, source: str) -> None:
     """Load the weights of the backbone strictly, whatever else the file holds."""
-    weights = weights_for(model.state_dict(), content, source)
+    weights = _weights(model, content, source)
     state = backbone_state(weights.state, source=source)
     _load_into(model, model.backbone, weights._replace(state=state), source)
 

@@ -1,6 +1,6 @@
 """Take weights out of a loaded checkpoint and put them into a model, all or none."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -32,6 +32,15 @@ def model_state(checkpoint: Any, source: str) -> Mapping[str, Tensor]:
     raise CheckpointError(
         f'{source} holds no weights: expected a dict of tensors, or one under the key "state_dict"'
     )
+
+
+def has_keys(checkpoint: Any, expected: Iterable[str]) -> bool:
+    """Whether a file has a model's own keys. Each side may have an online probe or not."""
+    try:
+        found = model_state(checkpoint, '')
+    except CheckpointError:
+        return False
+    return all(key.startswith(PROBE) for key in set(expected) ^ found.keys())
 
 
 def _is_weight(item: tuple[Any, Any]) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simclr_mm.checkpoints import PROBE, model_state, read_checkpoint, require_finite
+from simclr_mm.checkpoints import has_keys, model_state, read_checkpoint, require_finite
 from simclr_mm.errors import CheckpointError
 
 from .layouts import layout_of
@@ -104,7 +104,7 @@ def weights_for(expected: Iterable[str], loaded: Any, source: str) -> WeightsFor
     if _is_tensorflow(source):
         layout = 'google-research'
     else:
-        layout = '' if _has_keys(loaded, set(expected)) else layout_of(loaded)
+        layout = '' if has_keys(loaded, expected) else layout_of(loaded)
         if not layout:
             return WeightsFor(model_state(loaded, source), normalise, backbone)
         if layout == 'mmpretrain':
@@ -147,15 +147,6 @@ def _are_numbers(values: Any) -> bool:
         and len(values) == 3
         and all(isinstance(value, (int, float)) for value in values)
     )
-
-
-def _has_keys(loaded: Any, expected: set[str]) -> bool:
-    """Whether a file has a model's own keys; an online probe may be absent."""
-    try:
-        found = model_state(loaded, '')
-    except CheckpointError:
-        return False
-    return not any(not key.startswith(PROBE) for key in expected ^ found.keys())
 
 
 def _backbone(conversion: Conversion, source: str) -> dict[str, Any]:
