@@ -26,9 +26,11 @@ class UnreadableImage(UserError, OSError):
     Args:
         message: What is wrong, naming the file.
         path: The file. Empty where a DataLoader raised the error of its worker again:
-            it carries over the message only.
+            it carries over the message only, at the end of a traceback.
     """
 
     def __init__(self, message: str, path: str = '') -> None:
+        if message.startswith('Caught '):  # the worker's traceback, which ends in the message
+            message = message.rpartition(f'{type(self).__name__}: ')[2].strip()
         super().__init__(message)
         self.path = path

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.model import BaseDataPreprocessor, BaseModel
 
 from simclr_mm.errors import UserError
+from simclr_mm.registry import type_name
 
 _LOADING = ('LoadImageFromFile', 'PackInputs')
 
@@ -153,7 +154,7 @@ def _steps(cfg: Config, source: str) -> list:
         dict(step, type=step['type'].split('.')[-1])
         for step in loader['dataset'].get('pipeline', [])
     ]
-    steps = [step for step in steps if step['type'] not in _LOADING]
+    steps = [step for step in steps if type_name(step) not in _LOADING]
     names = [step['type'] for step in steps]
     if (
         names not in (['Resize'], ['Resize', 'CenterCrop'], ['ResizeEdge', 'CenterCrop'])

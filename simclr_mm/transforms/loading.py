@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import cv2
@@ -106,7 +107,8 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
     By default ``results['img']`` is (H, W, 3) uint8 BGR, as :func:`~.to_rgb.decode` makes
     it; ordinary JPEG and PNG files take OpenCV's way to the same values. Where the dataset
     has read the file already, as those on shards do, its bytes are in
-    ``results['img_bytes']`` and ``results['img_path']`` only names it.
+    ``results['img_bytes']`` and ``results['img_path']`` only names it. A sample that has an
+    image and no file, as mmpretrain's inferencers give it, stays as it is.
 
     Args:
         *args: As mmcv's.
@@ -134,6 +136,8 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         return content, self._decode(content, path)
 
     def transform(self, results: dict) -> dict | None:
+        if 'img' in results and 'img_path' not in results:
+            return results
         path = str(results['img_path'])
         try:
             content = results.pop('img_bytes', None)
@@ -186,3 +190,12 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         if img is None:
             raise unreadable(path, f'a damaged image ({len(content)} bytes).')
         return img
+
+
+def reads_with_mmcv(transforms: Iterable[object]) -> bool:
+    """Whether a pipeline has mmcv's LoadImageFromFile, which may give half an image."""
+    return any(
+        isinstance(step, mmcv.transforms.LoadImageFromFile)
+        and not isinstance(step, LoadImageFromFile)
+        for step in transforms
+    )

@@ -78,9 +78,8 @@ def to_rgb(image: Image.Image, path: str) -> np.ndarray:
         upright = image
     if bits > 8 and upright.mode.startswith('I'):
         # Pillow inverts a TIFF whose white is 0 where it has 8 bits, and here does not.
-        is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
-        white_is_zero = is_tiff and image.tag_v2.get(_PHOTOMETRIC) == 0
-        upright = _high_bits(upright, bits, white_is_zero)
+        tags = getattr(image, 'tag_v2', {})
+        upright = _high_bits(upright, bits, white_is_zero=tags.get(_PHOTOMETRIC) == 0)
     if upright.has_transparency_data:
         upright = _on_background(upright)
     try:

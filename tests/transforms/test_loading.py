@@ -134,6 +134,9 @@ def test_no_image_at_all(tmp_path, content, message, backend):
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(UnreadableImage, match='none.jpg: no such file. Check data_root'):
         load(tmp_path / 'none.jpg')
+    (tmp_path / 'link.jpg').symlink_to('gone.jpg')
+    with pytest.raises(UnreadableImage, match='link.jpg: a broken link: there is no gone.jpg'):
+        load(tmp_path / 'link.jpg')
     with pytest.raises(UnreadableImage, match='cannot be read: .*directory'):
         load(tmp_path)
 
@@ -168,5 +171,5 @@ class _Files:
 
 
 def test_error_keeps_its_type_out_of_a_worker(tmp_path):
-    with pytest.raises(UnreadableImage, match='none.jpg: no such file'):
+    with pytest.raises(UnreadableImage, match='^/.*none.jpg: no such file.*dataset.$'):
         list(DataLoader(_Files(tmp_path / 'none.jpg'), num_workers=1))
