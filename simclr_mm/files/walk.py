@@ -14,11 +14,11 @@ from simclr_mm.errors import MissingFileError, UserError
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
 CACHE_FOLDER = '.simclr_mm_cache'  # what this project keeps beside images
 
-_BROKEN = 'broken link(s)'
+BROKEN = 'broken link(s)'
 _LISTED = 'link(s) to a folder that is listed already'
 _UNREADABLE = 'folder(s) that cannot be read'
 _SPECIAL = 'neither file nor folder'
-_NAMED = (_BROKEN, _LISTED, _UNREADABLE, _SPECIAL)  # the others are only counted
+_NAMED = (BROKEN, _LISTED, _UNREADABLE, _SPECIAL)  # the others are only counted
 
 
 class Walk(NamedTuple):
@@ -50,6 +50,11 @@ def printable(path: str) -> str:
 
 
 def image_paths(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> list[str]:
+    """The paths of :func:`images_below`."""
+    return images_below(folder, extensions).paths
+
+
+def images_below(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> Walk:
     """List the images below a folder as :func:`walk_images`; log what was passed over.
 
     Raises:
@@ -75,7 +80,7 @@ def image_paths(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> l
             logger='current',
             level=logging.WARNING if walk.passed_over.keys() & set(_NAMED) else logging.INFO,
         )
-    return walk.paths
+    return walk
 
 
 def walk_images(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> Walk:
@@ -132,7 +137,7 @@ def _reason(entry: os.DirEntry, endings: tuple[str, ...]) -> str | None:
         try:
             mode = os.stat(entry.path).st_mode
         except OSError:  # its target is missing, is the link itself, or is locked away
-            return _BROKEN
+            return BROKEN
         is_folder, is_file = stat.S_ISDIR(mode), stat.S_ISREG(mode)
     if is_folder:
         return 'folder'

@@ -6,7 +6,6 @@ import os
 import pickle
 import re
 import resource
-import runpy
 import struct
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.tools import refusal
 from mmengine.logging import HistoryBuffer
 
 from simclr_mm import get_model
@@ -291,18 +291,6 @@ def little_memory():
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def run(tool, *args) -> str:
-    """Run a tool in this process; what it says when it ends with exit code 1."""
-    argv, sys.argv = sys.argv, [str(tool), *map(str, args)]
-    try:
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
-    finally:
-        sys.argv = argv
-    assert isinstance(end.value.code, str)  # printed to stderr, exit code 1
-    return end.value.code
-
-
 @pytest.mark.parametrize('kind', HOSTILE)
 def test_a_hostile_file_ends_in_one_line(kind, tmp_path, monkeypatch, little_memory):
     monkeypatch.chdir(tmp_path)
@@ -310,7 +298,7 @@ def test_a_hostile_file_ends_in_one_line(kind, tmp_path, monkeypatch, little_mem
     file = tmp_path / 'x.pth'
     file.write_bytes(make())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    said = run('evaluate_features.py', DIGITS, file)
+    said = refusal('evaluate_features.py', DIGITS, file)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak  # kB
     assert grown < 200_000
     assert said.startswith('evaluate_features.py: error: ')
@@ -329,7 +317,7 @@ def test_paths_that_hold_no_checkpoint(tmp_path, monkeypatch):
         ('x_20240101-00000000.pth', 'its name says 00000000'),
         ('http://127.0.0.1:9/x.pth', 'cannot download .* refused'),
     ):
-        said = run('evaluate_features.py', DIGITS, name)
+        said = refusal('evaluate_features.py', DIGITS, name)
         assert re.search(message, said) and name in said and '\n' not in said, said
 
 
@@ -349,14 +337,14 @@ def test_every_tool_reads_in_the_same_way(tool, config, flags, tmp_path, monkeyp
         ('another architecture', r'conv1.weight.*64, 3, 7, 7'),
     ):
         (tmp_path / 'x.pth').write_bytes(BROKEN[kind][0]())
-        said = run(tool, config, *flags.format('x.pth').split())
+        said = refusal(tool, config, *flags.format('x.pth').split())
         assert re.search(message, said) and 'x.pth' in said and '\n' not in said, said
 
 
 def test_code_in_what_a_run_resumes_from(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'x.pth').write_bytes(CODE['os.system beside weights']())
-    said = run('train.py', DIGITS, '--resume', 'x.pth')
+    said = refusal('train.py', DIGITS, '--resume', 'x.pth')
     assert said.startswith('train.py: error: x.pth is refused: it asks for')
     assert not (tmp_path / MARKER).exists()
 
@@ -386,7 +374,7 @@ def test_trust_is_for_one_run_of_a_tool(tmp_path, monkeypatch):
         (['--trust-checkpoint'], 'holds no weights'),
         ([], 'refused'),
     ):
-        said = run('evaluate_features.py', DIGITS, 'x.pth', *flag)
+        said = refusal('evaluate_features.py', DIGITS, 'x.pth', *flag)
         assert message in said, said
         assert (tmp_path / MARKER).exists() == bool(flag)
         (tmp_path / MARKER).unlink(missing_ok=True)

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
+from helpers.models import build, pixels
+from helpers.processes import run_ranks
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.structures import DataSample
-from processes import run_ranks
-from test_simclr import build, pixels
 
 from simclr_mm.checkpoints import load_state
 from simclr_mm.errors import CheckpointError
