@@ -67,10 +67,10 @@ def cached_arrays(
     lock = FileLock(folder / f'{name}.lock')
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        acquired = lock.acquire()
     except OSError as error:
         return _kept_in_memory(make(), name, folder, error)
-    with lock:
+    with acquired:
         found = _open(folder / f'{name}-{key()}')  # made while this process waited
         if found is not None:
             return found
@@ -81,7 +81,7 @@ def cached_arrays(
         except OSError as error:  # such as a full disk
             return _kept_in_memory(arrays, name, folder, error)
         _remove_others(folder, name, stem)
-        return _open(stem)
+        return _open(stem) or arrays
 
 
 def _kept_in_memory(arrays: Arrays, name: str, folder: Path, error: OSError) -> Arrays:

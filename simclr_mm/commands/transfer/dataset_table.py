@@ -19,6 +19,7 @@ Part = dict[str, Any]  # config of a dataset, without a pipeline
 VALIDATION_SHARE = 0.2  # held out where no split is given; the paper does not say
 # Pillow also reads the GIFs and PNGs that are named .jpg in SUN397 and Pets.
 LOADING = dict(type='simclr_mm.LoadImageFromFile', imdecode_backend='pillow')
+CLASS_FOLDERS = 'simclr_mm.ImageFolder'
 
 
 class Parts(NamedTuple):
@@ -90,7 +91,7 @@ class TransferDataset(NamedTuple):
             seed: Of what is drawn.
         """
         if self.draws:
-            whole = dict(type=self.type, data_root=str(folder))
+            whole = dict(type=self.type, data_root=str(folder), with_label=True)
             train: Part = dict(
                 type='simclr_mm.LabelSubset', dataset=whole, per_class=self.draws, seed=seed
             )
@@ -105,11 +106,11 @@ class TransferDataset(NamedTuple):
         return Parts(dict(held_out, rest=True), held_out, train, test)
 
     def _split(self, folder: Path, name: str) -> Part:
-        if self.type == 'CustomDataset' and name == 'trainval':
+        if self.type == CLASS_FOLDERS and name == 'trainval':
             both = [self._split(folder, each) for each in ('train', 'val')]
             return dict(type='ConcatDataset', datasets=both)
-        if self.type == 'CustomDataset':  # class folders
-            return dict(type=self.type, data_root=str(folder / name))
+        if self.type == CLASS_FOLDERS:
+            return dict(type=self.type, data_root=str(folder / name), with_label=True)
         return dict(type=self.type, data_root=str(folder), split=name)
 
 
@@ -150,7 +151,7 @@ pets:
    needs: [annotations/trainval.txt], train: trainval,
    metrics: [mean_per_class], home: https://www.robots.ox.ac.uk/~vgg/data/pets/}
 caltech101:
-  {title: Caltech-101, type: CustomDataset, needs: [accordion], draws: 30,
+  {title: Caltech-101, type: simclr_mm.ImageFolder, needs: [accordion], draws: 30,
    folders: [caltech-101/101_ObjectCategories, caltech101/101_ObjectCategories],
    metrics: [mean_per_class], home: https://data.caltech.edu/records/mzrjq-6wc02}
 flowers102:
@@ -205,7 +206,7 @@ def own_folder(title: str, folder: Path) -> TransferDataset:
     # Absolute, because find() looks below a root, where this folder need not lie.
     return TransferDataset(
         title,
-        'CustomDataset',
+        CLASS_FOLDERS,
         (str(folder.absolute()),),
         ('train',),
         ('top1', 'mean_per_class'),
