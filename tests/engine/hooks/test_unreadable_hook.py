@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from helpers.training import runner
+from test_runner import runner
 
 IMAGES, BROKEN = 40, 3
 
