@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from test_runner import runner
+from digits_run import runner
 
 IMAGES, BROKEN = 40, 3
 
