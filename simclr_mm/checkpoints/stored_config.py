@@ -11,12 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS, TRANSFORMS, WEIGHT_INITIALIZERS
 from mmpretrain import registry as mmpretrain_registry
 
 from simclr_mm import registry
-from simclr_mm.apis.model_zoo import get_model
 
 from . import CheckpointError
 
@@ -91,31 +89,6 @@ def stored_config(text: str, source: str) -> Config:
                 f'of OpenMMLab or simclr_mm: if you trust it, {advice}'
             )
     return Config(settings)
-
-
-def build_stored(config: Config, source: str, **kwargs) -> BaseModel:
-    """Build the model of a config that came with a checkpoint.
-
-    Args:
-        config: From :func:`config_of`, or what the user named in its place.
-        source: Name of the file, for errors.
-        **kwargs: As for :func:`simclr_mm.get_model`.
-
-    Returns:
-        As :func:`simclr_mm.get_model`.
-
-    Raises:
-        CheckpointError: nothing can be built from it, or weights do not fit.
-    """
-    try:
-        return get_model(config, **kwargs)
-    except CheckpointError:
-        raise
-    except Exception as error:  # whatever a class says to wrong arguments
-        raise CheckpointError(
-            f'{source}: no model can be built from its config ({type(error).__name__}: '
-            f'{error}); name another with --config'
-        ) from error
 
 
 def _has_shape(settings: dict[str, Any]) -> bool:

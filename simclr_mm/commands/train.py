@@ -13,13 +13,14 @@ from simclr_mm.errors import UserError
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', nargs='?', help='config file')
     parser.add_argument(
         '--data',
+        nargs='+',
         metavar='DIR',
-        help="train on this folder instead of the config's data: any images at any "
-        'depth for pretraining, DIR/train/<class>/ and DIR/val/<class>/ for a '
-        'classifier',
+        help="train on this instead of the config's data. Pretraining: folders with images "
+        'at any depth, .txt or .csv lists of paths, or one pack; a classifier: a folder with '
+        'train/<class>/ and val/<class>/',
     )
     parser.add_argument(
         '--pretrained',
@@ -51,13 +52,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='start the loader workers anew in each epoch',
     )
     command_line.add_common_flags(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.config is None and args.data and args.data[-1].endswith('.py'):
+        args.config = args.data.pop()  # it may stand behind --data DIR
+    if args.config is None:
+        parser.error('the following arguments are required: config')
+    return args
 
 
 def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
     """Enter the flags that only training has."""
     if args.data is not None:
-        train_on_folder(cfg, args.data)
+        train_on_folder(cfg, *args.data)
     if args.no_validate:
         command_line.remove_validation(cfg)
     if args.pretrained is not None:

@@ -17,8 +17,7 @@ from mmengine.logging import print_log
 
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
-
-FOLDER = '.simclr_mm_cache'
+from simclr_mm.files.walk import CACHE_FOLDER
 
 
 class Arrays(NamedTuple):
@@ -65,7 +64,7 @@ def cached_arrays(
             fetched them.
         make: Decodes the images.
     """
-    folder = data_root / FOLDER
+    folder = data_root / CACHE_FOLDER
     found = _open(folder / f'{name}-{key()}')
     if found is not None:
         return found

@@ -13,7 +13,8 @@ from simclr_mm.registry import DATASETS
 
 from .array_cache import Arrays, cached_arrays, files_key
 from .array_dataset import ArrayDataset
-from .decoded_files import LabelledFiles, class_folders, read_images
+from .decoded_files import read_images
+from .image_folder import LabelledFiles, class_folders
 
 DIGITS_TEST_IMAGES = 500
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from rich.progress import track
@@ -15,44 +14,6 @@ from rich.progress import track
 from simclr_mm.errors import UserError
 from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
 from simclr_mm.transforms.crop import resized_crop
-
-from .image_folder import image_paths
-
-
-class LabelledFiles(NamedTuple):
-    """Image files, their labels (-1 for none), and the names of the classes."""
-
-    paths: list[str]
-    labels: list[int]
-    classes: list[str]
-
-
-def class_folders(folders: Sequence[str]) -> LabelledFiles:
-    """Images in ``folder/<class>/``, at any depth, and without a label ``folder/*``.
-
-    Raises:
-        ValueError: No image.
-    """
-    classes = sorted(
-        {
-            entry.name
-            for folder in folders
-            for entry in os.scandir(folder)
-            if entry.is_dir() and entry.name[0] != '.'
-        }
-    )
-    label_of = {name: label for label, name in enumerate(classes)}
-    paths, labels = [], []
-    for folder in folders:
-        files = image_paths(folder)
-        paths += files
-        # A file right in the folder is its own first part, which is no class.
-        below = len(os.path.join(folder, ''))
-        first_parts = (file[below:].split(os.sep)[0] for file in files)
-        labels += [label_of.get(part, -1) for part in first_parts]
-    if not paths:
-        raise UserError(f'{folders[0]} holds no <class>/<image> files.')
-    return LabelledFiles(paths, labels, classes)
 
 
 def read_images(paths: Sequence[str], size: int | None = None) -> np.ndarray:

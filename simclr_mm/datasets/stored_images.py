@@ -89,7 +89,7 @@ class StoredImages(BaseDataset):
     def get_data_info(self, idx: int) -> dict:
         info = super().get_data_info(idx)
         info['img_path'] = self.name(info['row'])
-        if self.with_label:
+        if self.with_label and self.labels is not None:
             info['gt_label'] = int(self.labels[info['row']])
         return info
 

@@ -47,7 +47,7 @@ class TarShards(StoredImages):
 
     Raises:
         FileNotFoundError: No shard is there.
-        ValueError: A shard is damaged, or is not what its index says.
+        UserError: A shard is damaged, or is not what its index says.
 
     Differs: webdataset reads streams, whose order depends on buffers and workers and
         cannot be resumed at a sample.
@@ -78,9 +78,10 @@ class TarShards(StoredImages):
 
     def read(self, row: int) -> bytes:
         shard = int(self.index.shard[row])
-        file = self.files.get(shard)
-        if file is None:
-            file = self.files.add(shard, self._open_shard(shard))
+        file = self.files.pop(shard, None) or self._open_shard(shard)
+        self.files[shard] = file
+        if len(self.files) > _OPEN_FILES:
+            self.files.popitem(last=False)[1].close()
         size = int(self.index.size[row])
         try:
             content = os.pread(file.fileno(), size, int(self.index.offset[row]))
@@ -109,7 +110,7 @@ class TarShards(StoredImages):
 
     def _fetch(self, shard: int) -> None:
         """Bring a shard here that will be needed soon."""
-        with contextlib.suppress(OSError):  # the read that needs it says so
+        with contextlib.suppress(OSError, UserError):  # the read that needs it says so
             self.cache.fetch(self.paths[shard], self.sizes[shard])
 
     def _open_shard(self, shard: int) -> BinaryIO:
@@ -134,9 +135,16 @@ class TarShards(StoredImages):
         else:
             require_whole(Path(root), pack)
             rows = Path(root, TAR_INDEX)
-        self.sizes = [shard['bytes'] for shard in pack['shards']]
+        sizes = [shard['bytes'] for shard in pack['shards']]
+        self.sizes = list(sizes)
         self.paths = [f'{root}/{shard["name"]}' for shard in pack['shards']]
-        return TarIndex.read(rows), pack['classes']
+        index = TarIndex.read(rows)
+        if len(index.name) != pack['images'] or not index.lies_within(sizes):
+            raise UserError(
+                f'{root}/{TAR_INDEX} does not belong to the {INDEX} beside it: copy both '
+                'again, or pack anew with --restart.'
+            )
+        return index, pack['classes']
 
     def _fetch_index(self, url: str) -> dict:
         """What index.json says now. The cache is from here on that of this pack."""
@@ -170,27 +178,11 @@ class TarShards(StoredImages):
         return remembered_index(states, map(Path, self.paths)), None
 
 
-class _OpenFiles:
-    """The files that this process reads, the latest few of them.
+class _OpenFiles(OrderedDict[int, BinaryIO]):
+    """Files by their shard, the latest last. A copy for another process begins empty.
 
-    Reads give their place, so forked processes may share them. A copy for another
-    process begins empty.
+    Reads give their place, so forked processes may share the files.
     """
 
-    def __init__(self) -> None:
-        self._files: OrderedDict[int, BinaryIO] = OrderedDict()
-
-    def get(self, key: int) -> BinaryIO | None:
-        file = self._files.get(key)
-        if file is not None:
-            self._files.move_to_end(key)
-        return file
-
-    def add(self, key: int, file: BinaryIO) -> BinaryIO:
-        self._files[key] = file
-        if len(self._files) > _OPEN_FILES:
-            self._files.popitem(last=False)[1].close()
-        return file
-
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[()]]:
         return _OpenFiles, ()

@@ -99,8 +99,8 @@ class Runner(_Runner):
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
-        if isinstance(dataloader, dict) and not torch.cuda.is_available():
-            dataloader = {**dataloader, 'pin_memory': False}  # it would only warn
+        if isinstance(dataloader, dict):
+            dataloader = _fitting(dataloader)
         try:
             return _Runner.build_dataloader(dataloader, *args, **kwargs)
         except FileNotFoundError as error:
@@ -285,6 +285,16 @@ class Runner(_Runner):
 
     def _plain_model(self) -> nn.Module:
         return self.model.module if is_model_wrapper(self.model) else self.model
+
+
+def _fitting(dataloader: dict) -> dict:
+    """A dataloader's config without what PyTorch refuses where there are no workers."""
+    if not torch.cuda.is_available():
+        dataloader = {**dataloader, 'pin_memory': False}  # it would only warn
+    if dataloader.get('num_workers', 0) > 0:
+        return dataloader
+    of_workers = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
+    return {key: value for key, value in dataloader.items() if key not in of_workers}
 
 
 def _data_roots(dataset: dict, key: str = '{val,test}_dataloader.dataset') -> list[str]:

@@ -19,7 +19,7 @@ def plot_gallery(
     path: str,
     queries: Sequence[str],
     names: Sequence[Sequence[str]],
-    paths: Sequence[Sequence[str]],
+    images: Sequence[Sequence[str | np.ndarray]],
     similarities: Sequence[Sequence[float]],
     title: str,
 ) -> None:
@@ -29,7 +29,7 @@ def plot_gallery(
         path: The file to write.
         queries: q image files.
         names: For each query the names of the k images, the nearest first.
-        paths: For each query their files.
+        images: For each query their files, or (H, W, 3) uint8 RGB.
         similarities: For each query their cosine similarities.
         title: Title of the picture.
     """
@@ -37,7 +37,7 @@ def plot_gallery(
     with picture(path, 1.75 * columns, 2.15 * rows + 0.9, plain(title)) as figure:
         figure.set_layout_engine('constrained', h_pad=0.1)  # inches between rows
         grid = figure.subplots(rows, columns, squeeze=False)
-        for axes, query, *found in zip(grid, queries, names, paths, similarities):
+        for axes, query, *found in zip(grid, queries, names, images, similarities):
             _show(axes[0], query, 'query', query)
             _frame(axes[0])
             for rank, (place, name, file, value) in enumerate(zip(axes[1:], *found), start=1):
@@ -62,7 +62,7 @@ def thumbnail(image: str | np.ndarray, side: int = _SIDE) -> np.ndarray:
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, how))
 
 
-def _show(axes: Axes, file: str, label: str, name: str) -> None:
+def _show(axes: Axes, file: str | np.ndarray, label: str, name: str) -> None:
     axes.imshow(thumbnail(file))
     axes.set_title(label, fontsize=11)
     axes.set_xlabel(_shortened(name), fontsize=8)

@@ -38,7 +38,7 @@ def test_by_the_stored_config_a_name_or_a_file(saved, tmp_path):
             load_encoder(without, NAME),
             load_encoder(without, tmp_path / 'config.py'),
         ):
-            assert torch.equal(loaded.extract_feat(images), expected)
+            assert torch.equal(loaded.model.extract_feat(images), expected)
 
 
 def test_no_config_anywhere(saved):

@@ -17,10 +17,10 @@ from mmengine.registry import OPTIMIZERS, DefaultScope
 from torch import Tensor, nn
 
 import simclr_mm.engine  # noqa: F401  registers LARS
-from simclr_mm.apis.model_zoo import get_model
+from simclr_mm.apis import load_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.evaluate.cache import default_cache
-from simclr_mm.commands.evaluate.labelled import gallery_and_queries
+from simclr_mm.commands.evaluate.image_features import gallery_and_queries
 from simclr_mm.evaluation import swept_linear_probe
 
 
@@ -73,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     cfg = Config.fromfile(args.config)
     command_line.merge_cfg_options(cfg, args.cfg_options)
-    model = get_model(cfg, pretrained=args.checkpoint, device=get_device())
-    train, test = gallery_and_queries(model, cfg.test_dataloader, args.cache)
+    encoder = load_encoder(args.checkpoint, cfg, get_device())
+    train, test = gallery_and_queries(encoder, cfg.test_dataloader, args.cache)
 
     started = time.time()
     found = swept_linear_probe(train, test)

@@ -11,9 +11,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from simclr_mm.errors import UserError
+from simclr_mm.files.installed import MIM
+from simclr_mm.registry import type_name
 
-# The scripts, which a wheel carries too.
-TOOLS = Path(__file__).resolve().parents[2] / '.mim' / 'tools'
+TOOLS = MIM / 'tools'
 
 # Keys that MMEngine's runner reads though our configs do not set them.
 _RUNNER_KEYS = {
@@ -103,7 +104,7 @@ def build_runner(cfg: Config) -> Runner:
 
 def is_classifier(cfg: Config) -> bool:
     """Whether the config trains a classifier on labels (linear evaluation)."""
-    return cfg.model.type.split('.')[-1] == 'ImageClassifier'
+    return type_name(cfg.get('model')) == 'ImageClassifier'
 
 
 def remove_validation(cfg: Config) -> None:

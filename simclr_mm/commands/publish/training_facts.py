@@ -7,7 +7,7 @@ import yaml
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
-import simclr_mm
+from simclr_mm.files.installed import MIM
 
 _DATA = dict(
     ImageNet='ImageNet-1k',
@@ -50,8 +50,7 @@ def results(file: str, checkpoint: dict[str, Any], cfg: Config) -> list[dict[str
     Returns:
         Dicts with ``Task``, ``Dataset``, ``Metrics`` and ``Source``, who measured it.
     """
-    path = Path(simclr_mm.__file__).parent / '.mim' / 'configs' / 'metafile.yml'
-    entries = yaml.safe_load(path.read_text())['Models']
+    entries = yaml.safe_load((MIM / 'configs' / 'metafile.yml').read_text())['Models']
     found = [entry for entry in entries if Path(entry.get('Weights', '')).name == file]
     downstream = {name for entry in found for name in entry.get('Downstream', [])}
     found += [entry for entry in entries if entry['Name'] in downstream]

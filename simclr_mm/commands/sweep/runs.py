@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from simclr_mm.commands.evaluate.evaluation_run import knn_settings, scored_dataset
+from simclr_mm.commands.evaluate.loop_results import knn_settings, scored_dataset
 from simclr_mm.commands.runs import Run, TrainAndEvaluate, last_step, write_config
 from simclr_mm.errors import UserError
 from simclr_mm.evaluation import PRETRAINED, Result

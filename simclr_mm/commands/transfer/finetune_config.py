@@ -16,13 +16,12 @@ from torch import nn
 from simclr_mm.apis.preprocessing import Preprocessing
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.installed import MIM
 
 from .dataset_table import LOADING, TransferDataset, build, class_count, with_pipeline
 from .linear import test_pipeline
 
-_RUNTIME = (
-    Path(__file__).resolve().parents[2] / '.mim' / 'configs' / '_base_' / 'default_runtime.py'
-)
+_RUNTIME = MIM / 'configs' / '_base_' / 'default_runtime.py'
 BORDER = 256 / 224  # images are resized to 256 pixels and cropped to 224
 
 # The metric of an mmpretrain classifier, and its name in the log.

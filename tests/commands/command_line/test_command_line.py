@@ -106,7 +106,8 @@ def test_a_folder_takes_the_place_of_the_images_inside_a_subset(tmp_path):
     subset = cfg.train_dataloader.dataset
     assert (subset.type, subset.share) == ('simclr_mm.LabelSubset', 0.01)
     images = subset.dataset
-    assert (images.type, images.data_root) == ('CustomDataset', str(tmp_path / 'train'))
+    assert (images.type, images.data_root) == ('simclr_mm.ImageFolder', str(tmp_path / 'train'))
+    assert images.with_label
     assert images.pipeline[0].type == 'simclr_mm.LoadImageFromFile'
     assert images.pipeline[1:] == before
     assert cfg.val_dataloader.dataset.data_root == str(tmp_path / 'val')
