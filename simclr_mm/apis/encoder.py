@@ -21,7 +21,7 @@ from mmpretrain.registry import DATASETS, TRANSFORMS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor
 
-from simclr_mm.checkpoints import load_state, trusting
+from simclr_mm.checkpoints import backbone_state, load_state, trusting
 from simclr_mm.checkpoints.foreign.weights import read_weights, state_for
 from simclr_mm.checkpoints.stored_config import config_of
 from simclr_mm.errors import CheckpointError, UserError
@@ -32,6 +32,8 @@ from .model_zoo import find_config, list_models, published_weights
 from .preprocessing import Preprocessing
 
 _TIME = re.compile(r'_\d{8}_\d{6}$')  # MMEngine's name of a run: config_date_time
+
+_TRAINED_ON = ('neck', 'head', 'online_probe')  # parts of a model that its features do not need
 
 
 @dataclass(frozen=True)
@@ -243,20 +245,20 @@ def open_checkpoint(checkpoint: str, config: str | Path | Config | None = None) 
 
 
 def encoder_of_checkpoint(
-    checkpoint: Checkpoint, device: str | torch.device | None = None, **kwargs
+    checkpoint: Checkpoint, device: str | torch.device | None = None, only_backbone: bool = False
 ) -> Encoder:
-    """Build the model of a config, and load the weights of the checkpoint if there are any.
+    """Build the model of a checkpoint, and load it.
 
     Args:
         checkpoint: From :func:`open_checkpoint`.
         device: Where to put the model. None: the CPU.
-        **kwargs: As for :func:`get_model`.
+        only_backbone: Leave out neck, head and probe, and whatever weights they have.
 
     Raises:
         CheckpointError: nothing can be built from the config, or a weight does not fit.
     """
     try:
-        encoder = _build(checkpoint, kwargs)
+        encoder = _build(checkpoint, {}, only_backbone)
     except CheckpointError:
         raise
     except Exception as error:  # whatever a class says to wrong arguments
@@ -267,14 +269,20 @@ def encoder_of_checkpoint(
     return encoder.on(device)
 
 
-def _build(checkpoint: Checkpoint, changes: dict[str, Any]) -> Encoder:
+def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool = False) -> Encoder:
     content, config, name, source, entry = checkpoint
     removed = _override(config, changes)
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
+    settings = config.model
+    if only_backbone:  # built from a copy: the config says how the encoder was trained
+        settings = {key: None if key in _TRAINED_ON else settings[key] for key in settings}
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MMPRETRAIN_MODELS.build(config.model)
+        model = MMPRETRAIN_MODELS.build(settings)
         dataset_meta = _dataset_meta(config)
-    if source:
+    if only_backbone:
+        state = backbone_state(state_for(model, content, source), source=source)
+        load_state(model.backbone, state, source)
+    elif source:
         _load(model, content, source, removed)
         dataset_meta = _classes_in(content) or dataset_meta
     # mmpretrain's inferencers read these three; this package does in encoder_of alone.
@@ -309,9 +317,9 @@ def encoder_of(model: Encoder | BaseModel) -> Encoder:
     return Encoder(model, config, classes=classes, pipeline=pipeline_of(config))
 
 
-def pipeline_of(config: Config) -> list[dict[str, Any]] | None:
-    """The transforms of a config's test images; None where it has none."""
-    dataset = (config.get('test_dataloader') or {}).get('dataset')
+def pipeline_of(config: Config, phase: str = 'test') -> list[dict[str, Any]] | None:
+    """The transforms of a config's images in a phase; None where it has none."""
+    dataset = (config.get(f'{phase}_dataloader') or {}).get('dataset')
     while dataset is not None and 'pipeline' not in dataset:  # within a LabelSubset
         dataset = dataset.get('dataset')
     return None if dataset is None else dataset['pipeline']
