@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.training import BY_ITERATION, EVERY_EPOCH, EVERY_ITERATION, losses, runner
+from digits_run import BY_ITERATION, EVERY_EPOCH, EVERY_ITERATION, losses, runner
 from mmengine.registry import DefaultScope
 
 from simclr_mm.engine import Runner

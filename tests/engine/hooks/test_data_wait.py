@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.training import BY_ITERATION, losses, runner
+from digits_run import BY_ITERATION, losses, runner
 from mmengine.dataset import RepeatDataset
 from mmengine.hooks import LoggerHook
 from mmengine.logging import MessageHub
