@@ -8,7 +8,7 @@ import torch
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
-from simclr_mm.checkpoints import install_safe_loading, schemes
+from simclr_mm.checkpoints import install_safe_loading
 from simclr_mm.checkpoints.download import cache_path
 from simclr_mm.errors import CheckpointError
 

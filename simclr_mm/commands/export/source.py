@@ -11,12 +11,13 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
+from simclr_mm.apis.encoder import build_stored
 from simclr_mm.apis.inference import inference_model
 from simclr_mm.apis.model_zoo import find_config, get_model
 from simclr_mm.apis.preprocessing import Preprocessing
 from simclr_mm.checkpoints import backbone_state, load_state, read_checkpoint
 from simclr_mm.checkpoints.state_dict import left_out
-from simclr_mm.checkpoints.stored_config import build_stored, config_of
+from simclr_mm.checkpoints.stored_config import config_of
 from simclr_mm.commands.command_line import merge_cfg_options
 from simclr_mm.errors import CheckpointError
 from simclr_mm.models import SimCLR

@@ -11,10 +11,10 @@ import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
 
+from simclr_mm.apis.encoder import build_stored
 from simclr_mm.apis.model_zoo import get_model
 from simclr_mm.apis.preprocessing import Preprocessing
 from simclr_mm.checkpoints import PROBE, model_state
-from simclr_mm.checkpoints.stored_config import build_stored
 from simclr_mm.commands.export.source import read_with_config
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.version import __version__
