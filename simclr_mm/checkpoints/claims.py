@@ -19,7 +19,7 @@ from simclr_mm.errors import UserError
 _ZIP = b'PK\3\4'
 _END, _LOCATOR, _END64 = b'PK\5\6', b'PK\6\7', b'PK\6\6'  # end a zip, in its last 98 bytes
 _LEGACY_PICKLES = 5  # magic number, version, system, content, keys of the storages
-_OPCODES = 2_000_000  # a training checkpoint has some ten thousand; each costs about 300 bytes
+_OPCODES = 1_000_000  # a training checkpoint has some ten thousand; each costs about 300 bytes
 _DEEPEST = 100  # tuples inside tuples: hash() of deep ones overflows the C stack
 # What calls and dict keys may read or copy: so many bytes for each byte of the file, and
 # this many more.

@@ -81,12 +81,21 @@ def foreign_weights(loaded: Any, source: str) -> ForeignWeights:
         CheckpointError: its keys are of no known library, or its network is no ResNet
             that mmpretrain or this package has.
     """
-    if _is_tensorflow(source):
-        conversion = from_google(loaded, source)
-    else:
-        conversion = to_our_keys(loaded, source)
+    try:
+        if _is_tensorflow(source):
+            conversion = from_google(loaded, source)
+        else:
+            conversion = to_our_keys(loaded, source)
+        backbone = _backbone(conversion, source)
+    except CheckpointError:
+        raise
+    except Exception as error:  # tensors of any shape may stand under known keys
+        raise CheckpointError(
+            f'{source}: its keys are known, but its tensors do not go with them '
+            f'({type(error).__name__}: {str(error)[:200]})'
+        ) from error
     normalise = _UNIT if conversion.unit_range else _IMAGENET
-    return ForeignWeights(conversion, _backbone(conversion, source), dict(normalise))
+    return ForeignWeights(conversion, backbone, dict(normalise))
 
 
 def weights_for(expected: Iterable[str], loaded: Any, source: str) -> WeightsFor:
