@@ -104,7 +104,9 @@ class Encoder:
         for key, value in preprocessor.named_buffers():
             if key in ('mean', 'std'):
                 settings[key] = value.flatten().tolist()
-        return plain_data(dict(pipeline=self.pipeline, data_preprocessor=settings))
+        return dict(
+            pipeline=_named(plain_data(self.pipeline)), data_preprocessor=plain_data(settings)
+        )
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the weights and of the transform: features depend on nothing else."""
@@ -331,6 +333,21 @@ def pipeline_of(config: Config, phase: str = 'test') -> list[dict[str, Any]] | N
     while dataset is not None and 'pipeline' not in dataset:  # within a LabelSubset
         dataset = dataset.get('dataset')
     return None if dataset is None else dataset['pipeline']
+
+
+def _named(settings: Any) -> Any:
+    """The same settings with the types of OpenMMLab by their names alone.
+
+    A config may name a class by itself, by its name, its scope or its module.
+    """
+    if isinstance(settings, list):
+        return [_named(entry) for entry in settings]
+    if not isinstance(settings, dict):
+        return settings
+    named = {key: _named(entry) for key, entry in settings.items()}
+    if str(named.get('type')).split('.')[0] in ('mmcv', 'mmengine', 'mmpretrain', 'simclr_mm'):
+        named['type'] = type_name(named)
+    return named
 
 
 def _override(config: Config, changes: dict[str, Any]) -> list[str]:

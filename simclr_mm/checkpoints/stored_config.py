@@ -17,6 +17,7 @@ from mmpretrain import registry as mmpretrain_registry
 
 from simclr_mm import registry
 from simclr_mm.errors import CheckpointError, UserError
+from simclr_mm.registry import type_name
 
 _LONGEST = 1 << 20  # letters; parsing takes about 200 bytes for each
 _LARGE_NUMBER = 2**60  # from here on numbers can be chosen so that sets are slow
@@ -148,6 +149,8 @@ def _check_names(settings: dict[str, Any]) -> None:
     if scope not in _SCOPES:
         raise UserError(f'_scope_={scope!r}, which is no scope of OpenMMLab or simclr_mm')
     if 'type' in settings:
+        if type_name(settings) in _WRAPPERS:
+            raise UserError(f'type={settings["type"]!r}, which builds a model of another library')
         name = _registered_name(settings['type'])
         if name is None:
             raise UserError(

@@ -110,7 +110,7 @@ def test_a_dumped_new_style_config_is_built(tmp_path):
     loaded = torch.load(tmp_path / 'a.pth')
     loaded['state_dict'] = {f'backbone.{k}': v for k, v in loaded['state_dict'].items()}
     torch.save(loaded, tmp_path / 'a.pth')
-    model = load_encoder(tmp_path / 'a.pth')
+    model = load_encoder(tmp_path / 'a.pth').model
     assert type(model.backbone) is ResNet and model.backbone.depth == 18
 
 
