@@ -3,7 +3,7 @@ import sys
 from importlib import metadata, util
 
 import pytest
-from processes import run_ranks
+from helpers.processes import run_ranks
 
 from simclr_mm import requirements_check
 

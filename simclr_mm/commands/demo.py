@@ -58,7 +58,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         f'{report} shows the loss, the views and the test embeddings. '
         f'{time.time() - started:.0f} s in all.'
     )
-
-
-if __name__ == '__main__':
-    main()

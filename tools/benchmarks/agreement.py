@@ -6,6 +6,7 @@ the similarities of the k-th and the next neighbour tie, to float32's precision.
 
 import argparse
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -69,7 +70,8 @@ def linear_agreement(
     return regression.fit(penalty).predict(test[0]), expected
 
 
-def main() -> None:
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -83,7 +85,7 @@ def main() -> None:
     parser.add_argument('--cache', metavar='DIR', default=default_cache())
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     cfg = Config.fromfile(args.config)
     command_line.merge_cfg_options(cfg, args.cfg_options)
@@ -112,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    command_line.run(main)
+    main()

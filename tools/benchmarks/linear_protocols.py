@@ -7,6 +7,7 @@ logistic regression with a swept L2 penalty.
 
 import argparse
 import time
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +56,8 @@ def train_linear_layer(
     return layer
 
 
-def main() -> None:
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -67,7 +69,7 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0)
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     cfg = Config.fromfile(args.config)
     command_line.merge_cfg_options(cfg, args.cfg_options)
@@ -93,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    command_line.run(main)
+    main()

@@ -89,7 +89,7 @@ def test_on_folder(cfg: Config, folder: str) -> None:
     dataset.pop('gallery_per_class', None)
     dataset.gallery = ConfigDict(_class_folders(gallery))
     dataset.query = ConfigDict(_class_folders(queries))
-    dataset.pipeline = _with_loading(dataset.pipeline, 'LoadImageFromFile')
+    dataset.pipeline = _with_loading(dataset.pipeline, _LOADING)
     if isinstance(cfg.test_evaluator, list):  # the probe knows its own classes only
         cfg.test_evaluator = [
             metric for metric in cfg.test_evaluator if type_name(metric) != 'ProbeAccuracy'

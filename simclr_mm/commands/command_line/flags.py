@@ -15,7 +15,7 @@ class _Trust(argparse.Action):
 
 
 def add_trust_flag(parser: argparse.ArgumentParser) -> None:
-    """Add ``--trust-checkpoint``, which :func:`.errors.run` ends with the tool."""
+    """Add ``--trust-checkpoint``, which :func:`.errors.command` ends with the tool."""
     parser.add_argument(
         '--trust-checkpoint',
         action=_Trust,

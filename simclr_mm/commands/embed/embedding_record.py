@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import default_collate
 
-from simclr_mm.apis.fingerprint import files_hash, plain_data
+from simclr_mm.apis.fingerprint import plain_data
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.datasets import is_url
 from simclr_mm.errors import UserError
+from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import EXTENSIONS
 from simclr_mm.version import __version__
 
@@ -60,7 +61,7 @@ def new_record(
         transform=encoder.transform(),
         config=plain_data({key: encoder.config.get(key) for key in _CONFIG}),
         fingerprint=dict(
-            encoder.fingerprint(), files=files_hash(folder, files), precision=inferencer.precision
+            encoder.fingerprint(), files=listing_hash(folder, files), precision=inferencer.precision
         ),
         simclr_mm=__version__,
     )
@@ -99,10 +100,12 @@ def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:
         if earlier['fingerprint'][key] != fingerprint[key]
     ]
     if changed:
+        version = earlier['simclr_mm']
+        by = '' if version == __version__ else f' They were written by simclr_mm {version}.'
         raise UserError(
             f'{out} holds {earlier["rows_done"]} of {earlier["images"]} rows of '
-            f'something else: {" and ".join(changed)} changed since. Give another '
-            '--out, or embed everything anew with --restart'
+            f'something else: {" and ".join(changed)} changed since.{by} Give another '
+            '--out, or embed everything again with --restart'
         )
     if not (out / FEATURES).exists() and not (out / PARTIAL).exists():
         return {}  # somebody deleted the rows

@@ -38,7 +38,7 @@ class Images(Dataset):
             )
         shards = shard_dataset(self.location)
         self.is_pack = shards is not None
-        dataset = dict(type='simclr_mm.ImageFolder', data_root=self.location)
+        dataset: dict[str, Any] = dict(type='simclr_mm.ImageFolder', data_root=self.location)
         if shards is not None:
             dataset = dict(shards, with_label=False)
         steps = [LoadImageFromFile(), *([transforms] if transforms else [])]

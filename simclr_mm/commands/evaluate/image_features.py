@@ -3,7 +3,7 @@
 n images shown, C feature width, V views, d projection width.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +95,7 @@ def from_config(encoder: Encoder, most: int, seed: int = 0) -> LabelledFeatures:
 
 
 def gallery_and_queries(
-    encoder: Encoder, settings: Mapping[str, Any], cache: str | Path | None = None
+    encoder: Encoder, settings: dict[str, Any], cache: str | Path | None = None
 ) -> tuple[Labelled, Labelled]:
     """Embed all images of a GalleryAndQuery.
 

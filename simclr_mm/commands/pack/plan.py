@@ -1,6 +1,5 @@
 """Which image goes into which shard, fixed before the first is written."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from simclr_mm.datasets.lmdb_images import LIST
 from simclr_mm.datasets.pack_index import INDEX, TAR_INDEX, UNREADABLE, WORK
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import PARTIAL, atomic_file
+from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import BROKEN, EXTENSIONS, images_below
 
 PLAN = 'plan.json'
@@ -58,16 +58,11 @@ class PackPlan:
 
     def record(self) -> dict[str, Any]:
         """What has to be the same to go on with a pack."""
-        digest = hashlib.sha256()
-        for path in self.paths:
-            stat = (self.root / path).stat()
-            state = f'{path}\n{stat.st_size} {stat.st_mtime_ns}\n'
-            digest.update(state.encode(errors='surrogateescape'))
         return dict(
             settings=asdict(self.settings),
             classes=self.classes,
             labels=self.labels is not None,
-            files=digest.hexdigest(),
+            files=listing_hash(self.root, self.paths),
         )
 
 

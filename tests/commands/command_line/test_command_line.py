@@ -72,6 +72,11 @@ def test_the_system_names_the_file(tmp_path):
     assert end.value.code.endswith(f'error: {tmp_path / "absent"}: No such file or directory')
 
 
+def test_a_name_that_is_not_utf_8_is_printed(capsys):
+    command_line.command(lambda _: print('wrote bad\udcff.png'))([])
+    assert capsys.readouterr().out == 'wrote bad\\udcff.png\n'
+
+
 def test_results_of_one_second_are_two_files():
     args = argparse.Namespace(config='a.py', work_dir=None)
     one, other = command_line.result_path(args), command_line.result_path(args)

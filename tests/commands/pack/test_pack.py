@@ -3,7 +3,6 @@
 import gc
 import json
 import os
-import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.tools import tool as run_tool
 from PIL import Image, ImageOps
 
 from simclr_mm.commands.pack.folder import encode, pack_folder
@@ -26,11 +26,7 @@ TYPES = dict(tar=TarShards, parquet=HuggingFaceImages, lmdb=LMDBImages)
 
 
 def tool(*args):
-    argv, sys.argv = sys.argv, ['tools/pack.py', *map(str, args), '--processes', '1']
-    try:
-        runpy.run_path(str(TOOL), run_name='__main__')
-    finally:
-        sys.argv = argv
+    run_tool('pack.py', *args, '--processes', 1)
 
 
 @pytest.fixture(autouse=True)
