@@ -70,7 +70,7 @@ class TarShards(StoredImages):
         self.files = _OpenFiles()
         self.sizes: list[int | None] = []  # bytes of each shard, where known
         self.index, classes = self._read_pack() or self._read_foreign()
-        return self.index['label'], classes, len(self.index)
+        return self.index['label'].copy(), classes, len(self.index)
 
     def name(self, row: int) -> str:
         member = self.index['name'][row].decode(errors='replace')
@@ -97,7 +97,7 @@ class TarShards(StoredImages):
     def shards_of_images(self) -> np.ndarray:
         """(N,) the shard of each image, for the sampler."""
         if len(self) == len(self.index):
-            return self.index['shard']
+            return self.index['shard'].copy()  # contiguous, as PyTorch needs it
         return self.index['shard'][[self.get_data_info(i)['row'] for i in range(len(self))]]
 
     def prepare_data(self, idx: int) -> dict | None:
