@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import train_on_folder
-from simclr_mm.commands.evaluate.labelled import training_set
+from simclr_mm.commands.evaluate.image_features import training_set
 from simclr_mm.visualization.views import make_views, plot_views
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from simclr_mm.apis import get_model
+from simclr_mm.apis import load_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import test_on_folder
-from simclr_mm.commands.evaluate.labelled import from_config, from_embedding
+from simclr_mm.commands.evaluate.image_features import from_config, from_embedding
 from simclr_mm.errors import UserError
 from simclr_mm.visualization.scatter import METHODS, plot_scatter, project
 
@@ -23,7 +23,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('source', help='folder of tools/embed.py, or a config (.py)')
+    parser.add_argument('source', help='folder that tools/embed.py wrote, or a config (.py)')
     parser.add_argument('checkpoint', nargs='?', help='with a config: its weights')
     parser.add_argument(
         '--data',
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.data is not None:
             test_on_folder(cfg, args.data)
         command_line.merge_cfg_options(cfg, args.cfg_options)
-        model = get_model(cfg, args.checkpoint, get_device())
-        data = from_config(cfg, model, args.max_images, args.seed)
+        encoder = load_encoder(args.checkpoint, cfg, get_device())
+        data = from_config(encoder, args.max_images, args.seed)
     points = project(data.features, args.method, args.seed)
     plot_scatter(
         args.out,

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from simclr_mm.apis import get_model
+from simclr_mm.apis import load_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import train_on_folder
-from simclr_mm.commands.evaluate.labelled import embed_views, training_set
+from simclr_mm.commands.evaluate.image_features import embed_views, training_set
 from simclr_mm.errors import UserError
 from simclr_mm.visualization.similarity import pair_similarities, plot_similarities
 
@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.data is not None:
         train_on_folder(cfg, args.data)
     command_line.merge_cfg_options(cfg, args.cfg_options)
-    model = get_model(cfg, args.checkpoint, get_device())
-    features, projections = embed_views(model, training_set(cfg), args.count, args.seed)
+    encoder = load_encoder(args.checkpoint, cfg, get_device())
+    features, projections = embed_views(encoder, training_set(cfg), args.count, args.seed)
     panels = [('features', *pair_similarities(features))]
     if projections is not None:
         panels.insert(0, ('projections', *pair_similarities(projections)))

@@ -13,7 +13,7 @@ from mmengine.evaluator import DumpResults
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import test_on_folder
-from simclr_mm.commands.evaluate.evaluation_run import run_of_metrics
+from simclr_mm.commands.evaluate.loop_results import run_of_metrics
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

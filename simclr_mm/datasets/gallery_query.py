@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
+from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset
@@ -11,6 +12,7 @@ from torch.utils.data import Dataset
 from simclr_mm.errors import UserError
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
+from simclr_mm.transforms.loading import reads_with_mmcv
 
 
 @DATASETS.register_module()
@@ -21,20 +23,21 @@ class GalleryAndQuery(Dataset):
     :class:`~simclr_mm.evaluation.KNNAccuracy` tells them apart by the metainfo
     ``gallery`` of each sample.
 
-    Files are read by our LoadImageFromFile, which refuses half an image. An unreadable
-    gallery image is replaced by another of its class, with a warning: the gallery is
-    training data, whose broken files training survives too. An unreadable query is an
-    error.
+    An unreadable gallery image is replaced by another of its class, with a warning: the
+    gallery is training data, whose broken files training survives too. An unreadable query
+    is an error.
 
     Args:
         gallery: Config of a labelled dataset, without a pipeline.
         query: Config of a labelled dataset with the same classes, without a pipeline.
-        pipeline: Transforms for both.
+        pipeline: Transforms for both. Files are read by ``simclr_mm.LoadImageFromFile``,
+            which refuses half an image; another one is used with a warning.
         gallery_per_class: Images of each class that are used, drawn once from a fixed
             seed; None: all. ImageNet's 1.28 million take as long to embed as an epoch.
 
     Raises:
-        ValueError: A class has fewer images than gallery_per_class.
+        UserError: Gallery and query have different classes, a gallery image has no label,
+            or a class has fewer images than gallery_per_class.
         UnreadableImage: From a query, or from every image of a class.
     """
 
@@ -45,18 +48,18 @@ class GalleryAndQuery(Dataset):
         pipeline: Sequence[dict],
         gallery_per_class: int | None = None,
     ) -> None:
-        # mmpretrain's FeatureExtractor finds the loading step by the name that our
-        # configs give it, so it is exchanged here.
-        pipeline = [
-            {**transform, 'type': 'simclr_mm.LoadImageFromFile'}
-            if transform['type'] == 'LoadImageFromFile'
-            else transform
-            for transform in pipeline
-        ]
         self.gallery = MMPRETRAIN_DATASETS.build({**gallery, 'pipeline': pipeline})
         self.query = MMPRETRAIN_DATASETS.build({**query, 'pipeline': pipeline})
         self.metainfo = self.query.metainfo
-        self.labels = np.asarray(self.gallery.get_gt_labels())
+        if reads_with_mmcv(self.query.pipeline.transforms):
+            print_log(
+                "GalleryAndQuery.pipeline has mmcv's LoadImageFromFile, which gives half of an "
+                "image that is cut short: write dict(type='simclr_mm.LoadImageFromFile').",
+                logger='current',
+                level=logging.WARNING,
+            )
+        _check_same_classes(self.gallery, self.query)
+        self.labels = labels_of(self.gallery, 'GalleryAndQuery.gallery')
         self.rows = np.arange(len(self.gallery))
         if gallery_per_class is not None:
             self.rows = class_balanced_subset(self.labels, gallery_per_class, seed=0)
@@ -95,6 +98,42 @@ class GalleryAndQuery(Dataset):
         )
 
 
+def labels_of(dataset: BaseDataset, key: str) -> np.ndarray:
+    """(n,) labels of a dataset.
+
+    Args:
+        dataset: One of MMEngine's.
+        key: What names it in a config, for the error.
+
+    Raises:
+        UserError: An image has none. Names the first.
+    """
+    try:
+        return np.asarray(dataset.get_gt_labels())
+    except KeyError as error:
+        row = next(i for i in range(len(dataset)) if 'gt_label' not in dataset.get_data_info(i))
+        name = dataset.get_data_info(row).get('img_path', f'image {row}')
+        if hasattr(dataset, 'paths'):  # held in memory
+            name = dataset.paths[dataset.data_list[row]['row']]
+        raise UserError(
+            f'{key} is {type(dataset).__name__} with images that have no label, the first '
+            f'{name}: put every image into the folder of its class, set with_label=True, or '
+            'choose a split whose images all have a label.'
+        ) from error
+
+
+def _check_same_classes(gallery: BaseDataset, query: BaseDataset) -> None:
+    """Labels are places among the class names, so these have to be the same."""
+    names, others = (list(each.metainfo.get('classes') or ()) for each in (gallery, query))
+    if names and others and names != others:
+        in_one = sorted(set(names) ^ set(others))
+        raise UserError(
+            f'GalleryAndQuery: gallery has {len(names)} classes and query {len(others)}, '
+            + (f'{", ".join(in_one[:5])} in one of them only' if in_one else 'in another order')
+            + ': give both the same class folders.'
+        )
+
+
 def class_balanced_subset(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
     """Draw the same number of examples of every class, without replacement.
 
@@ -107,8 +146,10 @@ def class_balanced_subset(labels: np.ndarray, per_class: int, seed: int) -> np.n
         (classes * per_class,) sorted rows.
 
     Raises:
-        ValueError: A class has fewer examples.
+        UserError: per_class is below 1, or a class has fewer examples.
     """
+    if per_class < 1:
+        raise UserError(f'per_class = {per_class}: ask for at least one image of each class.')
     rng = np.random.default_rng(seed)
     rows = []
     for label in np.unique(labels):

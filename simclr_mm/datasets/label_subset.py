@@ -12,7 +12,7 @@ from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from simclr_mm.errors import UserError
 from simclr_mm.registry import DATASETS
 
-from .gallery_query import class_balanced_subset
+from .gallery_query import class_balanced_subset, labels_of
 
 _PUBLISHED = 'https://raw.githubusercontent.com/google-research/simclr/master/imagenet_subsets/'
 
@@ -59,7 +59,7 @@ def label_subset(
         raise UserError(
             f'LabelSubset takes exactly one of share, per_class and list_file, not {given}.'
         )
-    names = None if list_file is None else _read_list(list_file)
+    names = _read_list(list_file) if list_file is not None else []
     built = MMPRETRAIN_DATASETS.build(dataset)
     if not isinstance(built, BaseDataset):
         raise UserError(
@@ -67,18 +67,16 @@ def label_subset(
             "of MMEngine's BaseDatasets, which know their images."
         )
     size = len(built)
-    if names is not None:
+    if list_file is not None:
         rows = _rows_of_names(built, names, list_file)
     elif share is not None:
-        rows = stratified_subset(_labels(built), share, seed)
-    elif per_class >= 1:
-        rows = class_balanced_subset(_labels(built), per_class, seed)
+        rows = stratified_subset(labels_of(built, 'LabelSubset.dataset'), share, seed)
     else:
-        raise UserError(f'LabelSubset.per_class = {per_class}: give at least 1.')
+        rows = class_balanced_subset(labels_of(built, 'LabelSubset.dataset'), per_class or 0, seed)
     if rest:
         rows = np.setdiff1d(np.arange(size), rows)
     built.get_subset_(rows.tolist())
-    counts = np.bincount(_labels(built))
+    counts = np.bincount(labels_of(built, 'LabelSubset.dataset'))
     print_log(
         f'{len(built)} of the {size} images of {dataset["type"]} have labels: '
         f'{counts[counts > 0].min()} to {counts.max()} in each of '
@@ -117,16 +115,6 @@ def stratified_subset(labels: np.ndarray, share: float, seed: int) -> np.ndarray
         count = max(1, int(share * len(members) + 0.5))
         rows.append(rng.choice(members, count, replace=False))
     return np.sort(np.concatenate(rows))
-
-
-def _labels(dataset: BaseDataset) -> np.ndarray:
-    try:
-        return dataset.get_gt_labels()  # (n,)
-    except KeyError as error:
-        raise UserError(
-            f'LabelSubset.dataset is {type(dataset).__name__} with images that have no '
-            f'{error}: choose a split whose images all have a label.'
-        ) from error
 
 
 def _read_list(list_file: str) -> list[str]:

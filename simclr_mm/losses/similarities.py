@@ -90,7 +90,7 @@ class Similarities:
         weights_of = weights.split(self.sizes)
         scratch = self._scratch()
         for i, j, exps in self._tiles():
-            both = scratch[exps.shape]
+            both = scratch[self.sizes[i], self.sizes[j]]
             torch.add(weights_of[i][:, None], weights_of[j], out=both).mul_(exps)
             grad_of[i].addmm_(both, keys_of[j])
             if i != j:

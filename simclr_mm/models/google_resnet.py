@@ -56,14 +56,15 @@ class GoogleResNet(ResNet):
             deep_stem=selective_kernels and not small_images,
             **kwargs,
         )
-        self.maxpool = _SamePool()
+        self.maxpool = nn.Identity() if small_images else _SamePool()
         if small_images:
             self.conv1 = nn.Conv2d(3, channels, 3, padding=1, bias=False)
-            self.maxpool = nn.Identity()
         in_channels = channels
         for name in self.res_layers:
             stage = getattr(self, name)
-            stage[0].downsample = _shortcut(stage[0], in_channels, selective_kernels)
+            stage[0].downsample = _shortcut(
+                in_channels, stage[0].out_channels, stage[0].stride, selective_kernels
+            )
             in_channels = stage[0].out_channels
             if selective_kernels:
                 for block in stage:
@@ -126,8 +127,8 @@ class _ShortcutPool(nn.Module):
         return F.avg_pool2d(F.pad(x, (0, 1, 0, 1), mode='replicate'), 2, 1)
 
 
-def _shortcut(block: nn.Module, in_channels: int, pooled: bool) -> nn.Sequential:
-    """A pool if ``pooled``, a 1x1 convolution and a norm."""
-    conv = nn.Conv2d(in_channels, block.out_channels, 1, 1 if pooled else block.stride, bias=False)
-    pool = [_ShortcutPool(block.stride)] if pooled else []
-    return nn.Sequential(*pool, conv, nn.BatchNorm2d(block.out_channels))
+def _shortcut(in_channels: int, channels: int, stride: int, with_pool: bool) -> nn.Sequential:
+    """A pool if ``with_pool``, a 1x1 convolution and a norm."""
+    conv = nn.Conv2d(in_channels, channels, 1, 1 if with_pool else stride, bias=False)
+    pool = [_ShortcutPool(stride)] if with_pool else []
+    return nn.Sequential(*pool, conv, nn.BatchNorm2d(channels))

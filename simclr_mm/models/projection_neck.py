@@ -9,7 +9,7 @@ from simclr_mm.errors import UserError
 from simclr_mm.registry import MODELS
 
 # Linear as PyTorch's own, U(+-1/sqrt(fan_in)), which mmpretrain's neck keeps too.
-_INIT = (
+_INIT: list[dict] = [
     dict(
         type='Kaiming',
         layer='Linear',
@@ -19,7 +19,7 @@ _INIT = (
         distribution='uniform',
     ),
     dict(type='Constant', layer=['_BatchNorm', 'GroupNorm', 'LayerNorm'], val=1),
-)
+]
 
 
 @MODELS.register_module()
@@ -57,7 +57,7 @@ class ProjectionNeck(BaseModule):
     ) -> None:
         if num_layers < 0:
             raise UserError(f'num_layers must be >= 0, got {num_layers}: set model.neck.num_layers')
-        super().__init__(list(init_cfg) if init_cfg is _INIT else init_cfg)
+        super().__init__(init_cfg)
         self.num_layers = num_layers
         self.normed = norm_cfg is not None
         widths = [in_channels] + [hid_channels or in_channels] * (num_layers - 1)

@@ -1,6 +1,9 @@
-"""What all pictures have in common: colours, fonts and how a file is written."""
+"""What all pictures have in common: colours, fonts, names and how a file is written."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -20,12 +23,6 @@ COLOURS = (
     '#999999',
 )
 MARKERS = ('o', '^', 's')
-FONT = {'font.size': 11, 'axes.titlesize': 12, 'figure.titlesize': 14, 'legend.fontsize': 10}
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, whose parts keep clear of each other."""
-    return Figure(figsize=(width, height), layout='constrained')
 
 
 def mark(index: int) -> tuple[str, str]:
@@ -33,12 +30,47 @@ def mark(index: int) -> tuple[str, str]:
     return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
 
 
-def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure, by default as PNG, and make its folder."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+def plain(name: str) -> str:
+    """A name that somebody else chose, such as a folder's, as one line of a picture.
+
+    A control character or a byte that is not UTF-8 becomes its escape. A legend leaves out
+    names that begin with an underscore, so these begin with a space.
+    """
+    shown = ''.join(
+        letter if letter.isprintable() else letter.encode('unicode_escape').decode()
+        for letter in name
+    )
+    return f' {shown}' if shown.startswith('_') else shown
 
 
-def style() -> matplotlib.RcParams:
-    """A context in which pictures have their fonts."""
-    return matplotlib.rc_context(FONT)
+@contextmanager
+def picture(
+    file: str | Path | BinaryIO, width: float, height: float, title: str = '', dpi: int = 110
+) -> Iterator[Figure]:
+    """A figure to draw in, which is written when the block ends, by default as PNG.
+
+    A dollar sign is a dollar sign: no text is read as a formula.
+
+    Args:
+        file: Its folder is made.
+        width: In inches.
+        height: In inches.
+        title: Of the whole figure.
+        dpi: Pixels an inch.
+    """
+    with matplotlib.rc_context(
+        {
+            'font.size': 11,
+            'axes.titlesize': 12,
+            'figure.titlesize': 14,
+            'legend.fontsize': 10,
+            'text.parse_math': False,
+        }
+    ):
+        # This layout keeps the parts clear of each other.
+        figure = Figure(figsize=(width, height), layout='constrained')
+        figure.suptitle(title)
+        yield figure
+        if isinstance(file, (str, Path)):
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, dpi=dpi)

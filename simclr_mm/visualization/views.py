@@ -18,7 +18,7 @@ from simclr_mm.datasets import SampleIndex
 from simclr_mm.errors import UserError
 from simclr_mm.transforms import TwoViews
 
-from .style import COLOURS, new_figure, save, style
+from .style import COLOURS, picture
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,13 @@ def plot_views(path: str, samples: Sequence[Views], title: str) -> None:
     """
     columns = 1 + len(samples[0].views)
     lines = max(len(describe(params)) for sample in samples for params in sample.params)
-    with style():
-        figure = new_figure(2.6 * columns, (2.75 + 0.17 * lines) * len(samples) + 0.7)
-        figure.suptitle(title)
+    height = (2.75 + 0.17 * lines) * len(samples) + 0.7
+    with picture(path, 2.6 * columns, height, title) as figure:
         grid = figure.subplots(len(samples), columns, squeeze=False)
         for row, sample in zip(grid, samples):
             _show_original(row[0], sample)
             for v, axes in enumerate(row[1:]):
                 _show_view(axes, sample, v)
-        save(figure, path)
 
 
 def describe(params: dict[str, Any]) -> list[str]:

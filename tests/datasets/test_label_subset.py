@@ -141,7 +141,10 @@ def test_errors(kwargs, message):
 def test_images_without_labels_or_names(tmp_path):
     with pytest.raises(ValueError, match='the images of Digits are no files'):
         label_subset(DIGITS, **written(tmp_path, '0.png'))
-    with pytest.raises(ValueError, match="Digits with images that have no 'gt_label'"):
+    with pytest.raises(
+        ValueError,
+        match='LabelSubset.dataset is Digits with images that have no label, the first image 0',
+    ):
         label_subset(dict(DIGITS, with_label=False), share=0.5)
     nested = dict(type='ConcatDataset', datasets=[DIGITS])
     with pytest.raises(ValueError, match='LabelSubset.dataset is ConcatDataset'):

@@ -6,7 +6,7 @@ from matplotlib.image import imread
 from mmengine.config import Config
 from PIL import Image
 
-from simclr_mm.commands.evaluate.labelled import training_set
+from simclr_mm.commands.evaluate.image_features import training_set
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.visualization.views import describe, make_views, plot_views
 

@@ -6,6 +6,7 @@ the similarities of the k-th and the next neighbour tie, to float32's precision.
 
 import argparse
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,10 +16,10 @@ from sklearn.linear_model import LogisticRegression as Reference
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler, normalize
 
-from simclr_mm.apis.model_zoo import get_model
+from simclr_mm.apis import load_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.evaluate.cache import default_cache
-from simclr_mm.commands.evaluate.labelled import gallery_and_queries
+from simclr_mm.commands.evaluate.image_features import gallery_and_queries
 from simclr_mm.evaluation import Labelled, knn_predict
 from simclr_mm.evaluation.logistic_regression import LogisticRegression
 
@@ -69,7 +70,8 @@ def linear_agreement(
     return regression.fit(penalty).predict(test[0]), expected
 
 
-def main() -> None:
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -83,12 +85,12 @@ def main() -> None:
     parser.add_argument('--cache', metavar='DIR', default=default_cache())
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     cfg = Config.fromfile(args.config)
     command_line.merge_cfg_options(cfg, args.cfg_options)
-    model = get_model(cfg, pretrained=args.checkpoint, device=get_device())
-    train, test = gallery_and_queries(model, cfg.test_dataloader, args.cache)
+    encoder = load_encoder(args.checkpoint, cfg, get_device())
+    train, test = gallery_and_queries(encoder, cfg.test_dataloader, args.cache)
 
     def top1(predicted: np.ndarray) -> str:
         return f'{100 * (predicted == test[1]).mean():.2f} %'
@@ -112,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    command_line.run(main)
+    main()

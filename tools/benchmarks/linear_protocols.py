@@ -7,6 +7,7 @@ logistic regression with a swept L2 penalty.
 
 import argparse
 import time
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +17,10 @@ from mmengine.registry import OPTIMIZERS, DefaultScope
 from torch import Tensor, nn
 
 import simclr_mm.engine  # noqa: F401  registers LARS
-from simclr_mm.apis.model_zoo import get_model
+from simclr_mm.apis import load_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.evaluate.cache import default_cache
-from simclr_mm.commands.evaluate.labelled import gallery_and_queries
+from simclr_mm.commands.evaluate.image_features import gallery_and_queries
 from simclr_mm.evaluation import swept_linear_probe
 
 
@@ -55,7 +56,8 @@ def train_linear_layer(
     return layer
 
 
-def main() -> None:
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -67,12 +69,12 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0)
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     cfg = Config.fromfile(args.config)
     command_line.merge_cfg_options(cfg, args.cfg_options)
-    model = get_model(cfg, pretrained=args.checkpoint, device=get_device())
-    train, test = gallery_and_queries(model, cfg.test_dataloader, args.cache)
+    encoder = load_encoder(args.checkpoint, cfg, get_device())
+    train, test = gallery_and_queries(encoder, cfg.test_dataloader, args.cache)
 
     started = time.time()
     found = swept_linear_probe(train, test)
@@ -93,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    command_line.run(main)
+    main()

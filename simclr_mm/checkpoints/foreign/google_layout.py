@@ -183,8 +183,12 @@ def _places(graph: bytes) -> dict[str, str]:
     which also lead to the variables.
     """
     objects = object_graph(graph)
+    seen = set()  # a graph of few objects may have very many ways through it
 
     def follow(index: int, place: str, ways: tuple) -> Iterator[tuple[str, str]]:
+        if (index, ways) in seen:
+            return
+        seen.add((index, ways))
         children, values = objects[index]
         for name in values.values():
             yield place.partition('/')[2], name

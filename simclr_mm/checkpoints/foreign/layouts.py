@@ -85,7 +85,7 @@ def weights_in(checkpoint: Any, source: str) -> tuple[dict[str, Tensor], dict[st
         inner = checkpoint
         for step in way:
             inner = inner.get(step) if isinstance(inner, Mapping) else None
-        tensors = _flat(inner) if isinstance(inner, Mapping) else None
+        tensors = _flat(inner, set()) if isinstance(inner, Mapping) else None
         if tensors:
             if way:
                 left = {str(key): 'no weights of the model' for key in checkpoint if key != way[0]}
@@ -96,14 +96,17 @@ def weights_in(checkpoint: Any, source: str) -> tuple[dict[str, Tensor], dict[st
     )
 
 
-def _flat(nested: Mapping) -> dict[str, Tensor] | None:
-    """None if anything but tensors is in it."""
+def _flat(nested: Mapping, seen: set[int]) -> dict[str, Tensor] | None:
+    """Tensors by joined keys; None if there is anything else, or one dict in two places."""
     flat: dict[str, Tensor] = {}
+    if id(nested) in seen:
+        return None
+    seen.add(id(nested))
     for key, value in nested.items():
         if isinstance(value, Tensor):
             flat[str(key)] = value
             continue
-        inner = _flat(value) if isinstance(value, Mapping) else None
+        inner = _flat(value, seen) if isinstance(value, Mapping) else None
         if inner is None:
             return None
         flat.update({f'{key}.{name}': tensor for name, tensor in inner.items()})

@@ -17,20 +17,13 @@ from simclr_mm.errors import CheckpointError
 
 from .google_layout import google_tensors
 from .layouts import LAYOUTS, bare_key, recognised, weights_in
+from .resnet_shape import TIMM_STEM
 
 _PARTS = ('conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4')
 # Where a ResNet's parts stand in an nn.Sequential: torchvision's with ReLU and pool
 # between, lightly's small one without.
 _PLACES = {4: dict(zip('014567', _PARTS)), 2: dict(zip('012345', _PARTS))}
-# timm numbers the modules of a deep stem through, ReLUs included.
-_TIMM_STEM = {
-    'conv1.0': 'stem.0.conv',
-    'conv1.1': 'stem.0.bn',
-    'conv1.3': 'stem.1.conv',
-    'conv1.4': 'stem.1.bn',
-    'conv1.6': 'stem.2.conv',
-    'bn1': 'stem.2.bn',
-}
+_FROM_TIMM_STEM = {theirs: ours for ours, theirs in TIMM_STEM.items()}
 _CLASSIFIER = 'a classifier, which a SimCLR does not have'
 
 
@@ -77,9 +70,9 @@ def to_our_keys(checkpoint: Any, source: str) -> Conversion:
     layout = recognised(tensors)
     if layout is None:
         raise CheckpointError(
-            f"{source} has nobody's keys ({', '.join(list(tensors)[:4])}, ...): known "
-            f'are {", ".join(dict.fromkeys(entry.name for entry in LAYOUTS))}, timm, '
-            "and google-research; rename the encoder's to backbone.*"
+            f'{source} has keys of no known library ({", ".join(list(tensors)[:4])}, ...), which '
+            f'are {", ".join(dict.fromkeys(entry.name for entry in LAYOUTS))}, timm and '
+            "google-research: rename the encoder's keys to backbone.*"
         )
     result = Conversion(layout.name, left=left, unit_range=layout.unit_range)
     if layout.name == 'mmpretrain':
@@ -170,7 +163,7 @@ def _add_encoder(
         module = f'{places.get(first, first)}{dot}{rest}'
         module = module.replace('.shortcut.', '.downsample.')
         if deep:
-            module = _TIMM_STEM.get(module, module)
+            module = _FROM_TIMM_STEM.get(module, module)
         if shifted and module.startswith('layer1.0.downsample.'):
             module = f'layer1.0.downsample.{int(module[-1]) - 1}'
         ours = f'backbone.{module}.{variable}'

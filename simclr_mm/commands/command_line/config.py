@@ -11,24 +11,16 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from simclr_mm.errors import UserError
+from simclr_mm.files.installed import MIM
+from simclr_mm.registry import type_name
 
-# The scripts, which a wheel carries too.
-TOOLS = Path(__file__).resolve().parents[2] / '.mim' / 'tools'
+TOOLS = MIM / 'tools'
 
 # Keys that MMEngine's runner reads though our configs do not set them.
 _RUNNER_KEYS = {
-    'activation_checkpointing',
-    'compile',
-    'custom_hooks',
-    'custom_imports',
-    'efficient_conv_bn_eval',
-    'experiment_name',
-    'find_unused_parameters',
-    'log_processor',
-    'model_wrapper_cfg',
-    'param_scheduler',
-    'sync_bn',
-    'work_dir',
+    *('activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'sync_bn'),
+    *('custom_hooks', 'custom_imports', 'experiment_name', 'work_dir'),
+    *('find_unused_parameters', 'log_processor', 'model_wrapper_cfg', 'param_scheduler'),
 }
 # All that it reads of dicts in which it passes over other keys without a word.
 _PARTS_READ = dict(
@@ -103,7 +95,7 @@ def build_runner(cfg: Config) -> Runner:
 
 def is_classifier(cfg: Config) -> bool:
     """Whether the config trains a classifier on labels (linear evaluation)."""
-    return cfg.model.type.split('.')[-1] == 'ImageClassifier'
+    return type_name(cfg.get('model')) == 'ImageClassifier'
 
 
 def remove_validation(cfg: Config) -> None:

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from mmengine.config import Config
 
-from simclr_mm.apis.model_zoo import get_model
+from simclr_mm.apis import get_model
 from simclr_mm.checkpoints import load_state
 from simclr_mm.checkpoints.foreign.weights import foreign_weights, neck_config, read_weights
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.installed import MIM
 
-_CONFIGS = Path(__file__).resolve().parents[2] / '.mim' / 'configs'
+_CONFIGS = MIM / 'configs'
 _KEPT = ('backbone.', 'neck.')
 
 

@@ -21,6 +21,7 @@ from simclr_mm.commands.embed.embed_folder import embed_folder
 from simclr_mm.commands.embed.embedding_record import ERRORS
 from simclr_mm.commands.embed.parquet import write_parquet
 from simclr_mm.errors import UserError
+from simclr_mm.files.walk import printable
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -28,7 +29,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('checkpoint', help='a path, a URL or the name of a model with weights')
-    parser.add_argument('folder', help='any folder of images, at any depth')
+    parser.add_argument('folder', help='any folder of images, at any depth, or a pack')
     parser.add_argument(
         '--out', metavar='DIR', help='default: work_dirs/embed/<name of the folder>'
     )
@@ -59,13 +60,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         origin_of(args),
     )
     print(
-        f'{out}/features.npy: {record["images"]} images of {args.folder}, '
+        f'{printable(str(out))}/features.npy: {record["images"]} images of '
+        f'{printable(args.folder)}, '
         f'{record["width"]} numbers each; {time.time() - started:.1f} s'
     )
     if record['unreadable']:
         print(
             f'{record["unreadable"]} of them are unreadable: their rows are NaN, '
-            f'reasons in {out / ERRORS}'
+            f'reasons in {printable(str(out / ERRORS))}'
         )
     if record['passed_over']:
         print(
@@ -73,4 +75,4 @@ def main(argv: Sequence[str] | None = None) -> None:
             f'not end in {", ".join(record["image_endings"])}'
         )
     if args.parquet:
-        print(f'{write_parquet(out)}: the same as a table')
+        print(f'{printable(str(write_parquet(out)))}: the same as a table')

@@ -23,6 +23,7 @@ from rich.progress import (
 )
 
 from simclr_mm.commands import command_line
+from simclr_mm.commands.runs import RunFailed, outcomes_of
 from simclr_mm.commands.sweep.color_histograms import (
     KINDS,
     crop_histograms,
@@ -30,8 +31,7 @@ from simclr_mm.commands.sweep.color_histograms import (
     overlap_within,
     write_histograms,
 )
-from simclr_mm.commands.sweep.processes import RunFailed, TrainAndEvaluate, outcomes_of
-from simclr_mm.commands.sweep.runs import METRICS, plan
+from simclr_mm.commands.sweep.runs import METRICS, TrainAndScore, plan
 from simclr_mm.commands.sweep.studies import STUDIES, Study, values_of
 from simclr_mm.commands.sweep.table_and_figure import draw, write_table
 from simclr_mm.errors import UserError
@@ -69,7 +69,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def do_runs(runs: list, processes: int) -> list:
     """Do what is missing, tell how it went, and return the runs that failed."""
     threads = max(1, (os.cpu_count() or 1) // processes)
-    trainer = TrainAndEvaluate(command_line.TOOLS, threads)
+    trainer = TrainAndScore(command_line.TOOLS, threads)
     failed = []
     columns = (
         TextColumn('runs'),

@@ -72,6 +72,11 @@ def test_the_system_names_the_file(tmp_path):
     assert end.value.code.endswith(f'error: {tmp_path / "absent"}: No such file or directory')
 
 
+def test_a_name_that_is_not_utf_8_is_printed(capsys):
+    command_line.command(lambda _: print('wrote bad\udcff.png'))([])
+    assert capsys.readouterr().out == 'wrote bad\\udcff.png\n'
+
+
 def test_results_of_one_second_are_two_files():
     args = argparse.Namespace(config='a.py', work_dir=None)
     one, other = command_line.result_path(args), command_line.result_path(args)
@@ -101,7 +106,8 @@ def test_a_folder_takes_the_place_of_the_images_inside_a_subset(tmp_path):
     subset = cfg.train_dataloader.dataset
     assert (subset.type, subset.share) == ('simclr_mm.LabelSubset', 0.01)
     images = subset.dataset
-    assert (images.type, images.data_root) == ('CustomDataset', str(tmp_path / 'train'))
+    assert (images.type, images.data_root) == ('simclr_mm.ImageFolder', str(tmp_path / 'train'))
+    assert images.with_label
     assert images.pipeline[0].type == 'simclr_mm.LoadImageFromFile'
     assert images.pipeline[1:] == before
     assert cfg.val_dataloader.dataset.data_root == str(tmp_path / 'val')

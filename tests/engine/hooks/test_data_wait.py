@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from digits_run import BY_ITERATION, losses, runner
 from mmengine.dataset import RepeatDataset
 from mmengine.hooks import LoggerHook
 from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS
-from test_runner import BY_ITERATION, losses, runner
 
 from simclr_mm.datasets import ReplaceUnreadable
 from simclr_mm.engine import DataWaitHook

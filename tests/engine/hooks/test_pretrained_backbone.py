@@ -5,12 +5,12 @@ import os
 
 import pytest
 import torch
+from helpers.processes import free_port, launched, run_ranks
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
-from processes import free_port, launched, run_ranks
 from torch.utils.data import Dataset
 
 from simclr_mm.checkpoints import install_safe_loading

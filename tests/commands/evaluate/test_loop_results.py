@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from simclr_mm.commands.evaluate.evaluation_run import (
+from simclr_mm.commands.evaluate.loop_results import (
     classifier_protocol,
     knn_settings,
     run_of_metrics,

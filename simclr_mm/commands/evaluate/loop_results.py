@@ -14,6 +14,7 @@ from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands.command_line import is_classifier
 from simclr_mm.evaluation import EvaluationRun, Result, knn_predict
 from simclr_mm.evaluation.result import Value
+from simclr_mm.registry import type_name
 
 
 class Kind(NamedTuple):
@@ -98,10 +99,10 @@ def classifier_protocol(cfg: Config) -> tuple[str, dict[str, Value]]:
     """
     name = 'classifier'
     for hook in cfg.get('custom_hooks') or []:
-        if _is(hook, 'PretrainedBackboneHook'):
+        if type_name(hook) == 'PretrainedBackboneHook':
             name = 'linear-published' if hook.get('frozen', True) else 'fine-tuned'
     subset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
-    if not _is(subset, 'LabelSubset'):
+    if type_name(subset) != 'LabelSubset':
         return name, {}
     settings = {
         key: subset[key]
@@ -115,7 +116,7 @@ def classifier_protocol(cfg: Config) -> tuple[str, dict[str, Value]]:
     return f'{name}-{Path(settings["list_file"]).stem}', settings
 
 
-def knn_settings(evaluator: dict | Sequence[dict], dataset: dict) -> dict[str, float]:
+def knn_settings(evaluator: dict | Sequence[dict], dataset: dict) -> dict[str, Value]:
     """k and temperature of a config's KNNAccuracy, or their defaults.
 
     Args:
@@ -123,16 +124,12 @@ def knn_settings(evaluator: dict | Sequence[dict], dataset: dict) -> dict[str, f
         dataset: Of the same loop; its ``gallery_per_class`` is told if it is set.
     """
     metrics = [evaluator] if isinstance(evaluator, dict) else evaluator
-    knn = next((metric for metric in metrics if _is(metric, 'KNNAccuracy')), {})
+    knn = next((metric for metric in metrics if type_name(metric) == 'KNNAccuracy'), {})
     defaults = inspect.signature(knn_predict).parameters
     settings = {key: knn.get(key, defaults[key].default) for key in ('k', 'temperature')}
     if dataset.get('gallery_per_class') is not None:
         settings['gallery_per_class'] = dataset['gallery_per_class']
     return settings
-
-
-def _is(settings: dict, name: str) -> bool:
-    return str(settings.get('type')).split('.')[-1] == name
 
 
 def scored_dataset(dataset: dict) -> tuple[str, str]:
@@ -144,9 +141,7 @@ def scored_dataset(dataset: dict) -> tuple[str, str]:
     dataset = dataset.get('query', dataset)
     while 'dataset' in dataset:
         dataset = dataset['dataset']
-    if 'split' in dataset:
-        return dataset['type'].split('.')[-1], dataset['split']
-    if not dataset.get('data_root'):
-        return dataset['type'].split('.')[-1], ''
+    if 'split' in dataset or not dataset.get('data_root'):
+        return type_name(dataset), dataset.get('split', '')
     folder = Path(dataset['data_root']).absolute()
     return folder.parent.name, folder.name

@@ -1,5 +1,6 @@
 """What a config and a checkpoint say about how an encoder was trained."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import yaml
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
-import simclr_mm
+from simclr_mm.apis.encoder import Encoder, pipeline_of
+from simclr_mm.files.installed import MIM
+from simclr_mm.registry import type_name
 
 _DATA = dict(
     ImageNet='ImageNet-1k',
@@ -28,8 +31,7 @@ MEASURED = 'measured here'
 def training_data(cfg: Config, phase: str = 'train') -> str:
     """Name of the data that a phase reads."""
     dataset = cfg[f'{phase}_dataloader'].dataset
-    dataset = dataset.get('query', dataset)  # of kNN
-    name = dataset.type.split('.')[-1]
+    name = type_name(dataset.get('query', dataset))  # of kNN the queries
     return _DATA.get(name, name)
 
 
@@ -39,45 +41,45 @@ def batch_size(cfg: Config) -> int:
     return base or cfg.train_dataloader.batch_size
 
 
-def results(file: str, checkpoint: dict[str, Any], cfg: Config) -> list[dict[str, Any]]:
-    """Metrics of a checkpoint, in the form of a model index.
+def results(encoder: Encoder) -> list[dict[str, Any]]:
+    """Metrics of an encoder, in the form of a model index.
 
-    Args:
-        file: Its name, which tells published weights.
-        checkpoint: What it holds; the log of its training, if that is still there.
-        cfg: Its config.
+    They are those of the published model whose weights have the name of this file, and
+    the last validation in the log of the training, if the checkpoint has the log.
 
     Returns:
         Dicts with ``Task``, ``Dataset``, ``Metrics`` and ``Source``, who measured it.
     """
-    path = Path(simclr_mm.__file__).parent / '.mim' / 'configs' / 'metafile.yml'
-    entries = yaml.safe_load(path.read_text())['Models']
+    file = Path(encoder.source).name
+    entries = yaml.safe_load((MIM / 'configs' / 'metafile.yml').read_text())['Models']
     found = [entry for entry in entries if Path(entry.get('Weights', '')).name == file]
     downstream = {name for entry in found for name in entry.get('Downstream', [])}
     found += [entry for entry in entries if entry['Name'] in downstream]
     # Two entries may name the same weights, and so the same results.
     known = {str(row): row for entry in found for row in entry['Results'] or []}
-    return [*known.values(), *_logged(checkpoint, cfg)]
+    return [*known.values(), *_logged(encoder)]
 
 
-def facts(checkpoint: dict[str, Any], cfg: Config) -> dict[str, str]:
+def facts(encoder: Encoder) -> dict[str, str]:
     """How an encoder was trained, by label, as far as it is known."""
+    cfg = encoder.config
     if not cfg.get('train_dataloader') or not cfg.get('optim_wrapper'):
         return {}
-    head = {k: v for k, v in (cfg.model.get('head') or {}).items() if k != 'type'}
+    head = cfg.model.get('head') or dict(type='none')
+    arguments = {key: value for key, value in head.items() if key != 'type'}
     optimizer = cfg.optim_wrapper.optimizer
     schedule = cfg.get('train_cfg') or {}
     unit = 'epochs' if 'max_epochs' in schedule else 'iterations'
     length = schedule.get('max_epochs') or schedule.get('max_iters')
-    meta = _part(checkpoint, 'meta')
+    meta = _part(encoder.training, 'meta')
     done = meta.get('epoch' if unit == 'epochs' else 'iter')
-    layout = _part(checkpoint, 'message_hub', 'runtime_info').get('data_layout')
+    layout = _part(encoder.training, 'message_hub', 'runtime_info').get('data_layout')
     rows = {
-        'Method': cfg.model.type.split('.')[-1],
+        'Method': type_name(cfg.model),
         'Backbone': _settings(cfg.model.backbone),
-        'Head': f'{(cfg.model.get("head") or {}).get("type", "none")}: {_settings(head)}',
+        'Head': f'{type_name(head)}: {_settings(arguments)}',
         'Data': training_data(cfg),
-        'Transforms': ', '.join(_transforms(cfg.train_dataloader.dataset.pipeline)),
+        'Transforms': ', '.join(_transforms(pipeline_of(cfg, 'train') or [])),
         'Length': f'{done} of {length} {unit}' if done else f'{length} {unit}',
         'Batch size': f'{batch_size(cfg)} images',
         'Steps': layout or '',
@@ -86,31 +88,36 @@ def facts(checkpoint: dict[str, Any], cfg: Config) -> dict[str, str]:
     return {label: value for label, value in rows.items() if value}
 
 
-def _logged(checkpoint: dict[str, Any], cfg: Config) -> list[dict[str, Any]]:
+def _logged(encoder: Encoder) -> list[dict[str, Any]]:
     """The last validation in the log."""
-    scalars = _part(checkpoint, 'message_hub', 'log_scalars')
+    scalars = _part(encoder.training, 'message_hub', 'log_scalars')
     tasks: dict[str, dict[str, float]] = {}
     for key, (task, metric) in _METRICS.items():
         if isinstance(scalars.get(key), HistoryBuffer) and len(scalars[key].data[0]):
             value = float(scalars[key].data[0][-1])
             tasks.setdefault(task, {})[metric] = round(value, 2)
+    if not tasks:
+        return []
+    data = training_data(encoder.config, 'val')
     return [
-        dict(Task=task, Dataset=training_data(cfg, 'val'), Metrics=metrics, Source=MEASURED)
+        dict(Task=task, Dataset=data, Metrics=metrics, Source=MEASURED)
         for task, metrics in tasks.items()
     ]
 
 
-def _part(checkpoint: Any, *keys: str) -> dict[str, Any]:
+def _part(content: Any, *keys: str) -> dict[str, Any]:
     """A dict inside dicts; empty where a file has none there."""
     for key in keys:
-        checkpoint = checkpoint.get(key) if isinstance(checkpoint, dict) else None
-    return checkpoint if isinstance(checkpoint, dict) else {}
+        content = content.get(key) if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
 
 
-def _settings(settings: dict[str, Any]) -> str:
-    return ', '.join(
-        f'{key}={value}' for key, value in settings.items() if key not in ('init_cfg', 'loss')
-    )
+def _settings(settings: Mapping[str, Any]) -> str:
+    texts = []
+    for key, value in settings.items():
+        if key not in ('init_cfg', 'loss'):
+            texts.append(f'{key}={type_name(value) if isinstance(value, type) else value}')
+    return ', '.join(texts)
 
 
 def _transforms(pipeline: list[dict[str, Any]]) -> list[str]:
@@ -123,7 +130,7 @@ def _transforms(pipeline: list[dict[str, Any]]) -> list[str]:
             if key not in ('type', 'transforms') and not isinstance(value, dict)
         }
         inside = f'({_settings(arguments)})' if arguments else ''
-        names += [step['type'].split('.')[-1] + inside]
+        names.append(type_name(step) + inside)
         nested = step.get('transforms') or []
         if nested and isinstance(nested[0], dict):
             names += _transforms(nested)

@@ -1,13 +1,14 @@
-"""Many training runs, several at a time, each in a process of its own."""
+"""Training runs, several at a time, each in a process of its own."""
 
 import fcntl
-import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,9 +18,11 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
+from simclr_mm.apis.fingerprint import state_hash
+from simclr_mm.checkpoints import read_checkpoint
 from simclr_mm.evaluation import EvaluationRun, Result
 
-from .runs import Run, command, evaluation_of, last_step, result_of
+from .run import Run, last_validation
 
 
 class RunFailed(Exception):
@@ -31,13 +34,13 @@ Outcome = tuple[Run, EvaluationRun | RunFailed]
 
 def carry_out(
     runs: Sequence[Run], run_one: Callable[[Run, str], EvaluationRun], devices: Sequence[str]
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Do the runs that have no result yet, and write their results.
 
     Args:
-        runs: From :func:`plan`.
+        runs: Their configs are written.
         run_one: Takes a run and a device, gives its result.
-        devices: One for each process: what CUDA_VISIBLE_DEVICES shall be, or ''.
+        devices: The CUDA_VISIBLE_DEVICES of each process, '' to leave it as it is.
 
     Yields:
         Each run as it ends, with its result or a :class:`RunFailed`.
@@ -69,7 +72,7 @@ def carry_out(
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-class TrainAndEvaluate:
+class TrainAndEvaluate(ABC):
     """Does a run in processes of its own, each an ordinary command.
 
     Args:
@@ -88,7 +91,7 @@ class TrainAndEvaluate:
 
         Args:
             run: What to do.
-            device: What CUDA_VISIBLE_DEVICES shall be, or ''.
+            device: The CUDA_VISIBLE_DEVICES of its processes, '' to leave it as it is.
 
         Raises:
             RunFailed: A process ended with an error, or without a value.
@@ -96,11 +99,20 @@ class TrainAndEvaluate:
         started = time.time()
         checkpoint = self.train(run, device)
         result = self.evaluate(run, checkpoint, device)
-        return evaluation_of(run, result, checkpoint, time.time() - started)
+        return EvaluationRun(
+            str(run.config),
+            checkpoint,
+            state_hash(read_checkpoint(checkpoint)['state_dict']),
+            Config.fromfile(run.config).randomness.seed,
+            round(time.time() - started, 1),
+            [result],
+            command=shlex.join(['python', 'tools/train.py', *run.arguments]),
+            study=dict(study=run.study, **run.labels),
+        )
 
     def train(self, run: Run, device: str) -> str:
         """Train, or go on training; returns the last checkpoint."""
-        self._call(run, [str(self.tools / 'train.py'), *command(run)[2:]], device)
+        self.call(run, [str(self.tools / 'train.py'), *run.arguments], device)
         checkpoint = find_latest_checkpoint(str(run.folder))
         if checkpoint is None:
             raise RunFailed(
@@ -108,17 +120,19 @@ class TrainAndEvaluate:
             )
         return checkpoint
 
+    @abstractmethod
     def evaluate(self, run: Run, checkpoint: str, device: str) -> Result:
-        """Read or compute the accuracy of a trained run."""
-        if run.metric == 'knn':
-            return result_of(run, last_validation(run, 'knn/top1'))
-        return result_of(run, self._linear(run, checkpoint, device))
+        """Read or compute the result of a trained run."""
 
-    def _linear(self, run: Run, checkpoint: str, device: str) -> float:
-        file = run.folder / 'linear_value.json'
-        files = [str(run.config), checkpoint, str(file)]
-        self._call(run, ['-m', 'simclr_mm.commands.sweep.linear_run', *files], device)
-        return json.loads(file.read_text())
+    def validated(self, run: Run, metric: str) -> float:
+        """A metric of the validation at the end of the training, by its name in the log."""
+        value = last_validation(run, metric)
+        if value is None:
+            raise RunFailed(
+                f'{run.folder} holds a finished training but no {metric} of a validation at '
+                'its end: delete the folder to train anew'
+            )
+        return value
 
     def stop(self) -> None:
         """End what is running; its checkpoints stay, to go on from."""
@@ -126,7 +140,8 @@ class TrainAndEvaluate:
         for process in list(self.running):
             process.terminate()
 
-    def _call(self, run: Run, arguments: list[str], device: str) -> None:
+    def call(self, run: Run, arguments: list[str], device: str) -> None:
+        """Run Python with these arguments; what it prints goes into the run's log."""
         if self.stopped:
             raise RunFailed('stopped')
         env = dict(os.environ)
@@ -136,8 +151,7 @@ class TrainAndEvaluate:
         log = run.folder / 'log.txt'
         run.folder.mkdir(parents=True, exist_ok=True)
         with open(log, 'ab') as file:
-            # The process holds the lock, too: it may outlive this one, if that is
-            # killed by "kill -9".
+            # The process holds the lock, too: it outlives this one after "kill -9".
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -164,7 +178,7 @@ def outcomes_of(
     In it "kill" stops the program like Ctrl-C.
 
     Args:
-        runs: From ``sweep.plan``.
+        runs: Their configs are written.
         trainer: Does a run.
         processes: Runs at a time, each on a GPU of its own as far as they go.
     """
@@ -175,19 +189,6 @@ def outcomes_of(
     finally:
         trainer.stop()
         signal.signal(signal.SIGTERM, before)
-
-
-def last_validation(run: Run, metric: str) -> float:
-    """A metric of the validation at the end of a run, by its name in the log."""
-    last = last_step(Config.fromfile(run.config))
-    for log in sorted(run.folder.glob('*/vis_data/scalars.json'), reverse=True):
-        for entry in map(json.loads, log.read_text().splitlines()):
-            if entry.get('step') == last and metric in entry:
-                return entry[metric]
-    raise RunFailed(
-        f'{run.folder} holds a finished training but no validation at its '
-        'end: delete the folder to train anew'
-    )
 
 
 def device_of_each(processes: int) -> list[str]:

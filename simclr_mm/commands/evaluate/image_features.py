@@ -1,11 +1,11 @@
-"""Features with classes: of an embedded folder, or of a config's data.
+"""Features of images: of an embedded folder, of a config's data, of views.
 
 n images shown, C feature width, V views, d projection width.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,11 +13,12 @@ from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
+from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from simclr_mm.apis.inference import pooled
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.embed.retrieval import FeatureIndex
 from simclr_mm.datasets import GalleryAndQuery, SampleIndex, collate
 from simclr_mm.engine import Runner
@@ -52,8 +53,16 @@ def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledF
         directory: What ``embed_folder`` wrote.
         most: Images at most, drawn at random; unreadable ones are left out.
         seed: Of the draw.
+
+    Raises:
+        UserError: a pack was embedded, whose images lie in no folders.
     """
     index = FeatureIndex(directory)
+    if index.record.get('pack'):
+        raise UserError(
+            f'{directory} holds the features of a pack, {index.folder}, whose keys do not name '
+            'the classes: give a config with this pack as its test data, and a checkpoint'
+        )
     rows = _some(len(index.features), most, seed)
     features = np.array(index.features[rows])
     readable = np.isfinite(features).all(axis=1)
@@ -64,49 +73,46 @@ def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledF
     )
 
 
-def from_config(cfg: Config, model: BaseModel, most: int, seed: int = 0) -> LabelledFeatures:
-    """Embed some test images of a config, of a GalleryAndQuery the queries.
+def from_config(encoder: Encoder, most: int, seed: int = 0) -> LabelledFeatures:
+    """Embed some test images of the encoder's config, of a GalleryAndQuery the queries.
 
     Args:
-        cfg: A config with a labelled ``test_dataloader``.
-        model: From ``get_model``, on its device.
+        encoder: On its device; its config has a labelled ``test_dataloader``.
         most: Images at most, drawn at random.
         seed: Of the draw.
     """
+    cfg = encoder.config
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
     if isinstance(dataset, GalleryAndQuery):
         dataset = dataset.query
     chosen = Subset(dataset, _some(len(dataset), most, seed).tolist())
     loader = DataLoader(chosen, batch_size=64, collate_fn=default_collate)
-    features, labels = extract_features(
-        model, loader, lambda images: pooled(model.extract_feat(images)), 'embedding'
-    )
+    features, labels = extract_features(encoder.model, loader, encoder.features, 'embedding')
     classes = dataset.metainfo.get('classes') or range(labels.max() + 1)
     name = Path(cfg.filename).stem if cfg.filename else 'the test data'
     return LabelledFeatures(features, labels, [str(each) for each in classes], name, len(dataset))
 
 
 def gallery_and_queries(
-    model: BaseModel, loader: dict, cache: str | Path | None = None
+    encoder: Encoder, settings: dict[str, Any], cache: str | Path | None = None
 ) -> tuple[Labelled, Labelled]:
     """Embed all images of a GalleryAndQuery.
 
     Args:
-        model: From ``get_model``, on its device.
-        loader: Config of its dataloader, ``test_dataloader`` or ``val_dataloader``.
-        cache: Folder that keeps the features of a test dataset. None: they are not
-            kept.
+        encoder: On its device.
+        settings: Config of the dataloader, ``test_dataloader`` or ``val_dataloader``.
+        cache: Folder that keeps the features. None: they are not kept.
 
     Returns:
         Features (g, C) and labels (g,) of the gallery, (q, C) and (q,) of the queries.
 
     Raises:
-        ValueError: The dataset is no GalleryAndQuery.
+        UserError: The dataset is no GalleryAndQuery.
     """
-    built = Runner.build_dataloader(loader, seed=0)
-    split = gallery_size(built.dataset)
-    features, labels = cached_features(model, built, cache, 'features')
+    loader = Runner.build_dataloader(settings, seed=0)
+    split = gallery_size(loader.dataset)
+    features, labels = cached_features(encoder, loader, settings['dataset'], cache, 'features')
     return (features[:split], labels[:split]), (features[split:], labels[split:])
 
 
@@ -114,7 +120,7 @@ def gallery_size(dataset: Dataset) -> int:
     """Images of the gallery, which come first.
 
     Raises:
-        ValueError: The dataset is no GalleryAndQuery.
+        UserError: The dataset is no GalleryAndQuery.
     """
     if not isinstance(dataset, GalleryAndQuery):
         raise UserError(
@@ -125,7 +131,7 @@ def gallery_size(dataset: Dataset) -> int:
     return len(dataset.rows)
 
 
-def training_set(cfg: Config) -> Dataset:
+def training_set(cfg: Config) -> BaseDataset:
     """The training images of a config, behind its training transforms."""
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         return DATASETS.build(cfg.train_dataloader.dataset)
@@ -133,12 +139,12 @@ def training_set(cfg: Config) -> Dataset:
 
 @torch.no_grad()
 def embed_views(
-    model: BaseModel, dataset: Dataset, most: int, seed: int = 0
+    encoder: Encoder, dataset: BaseDataset, most: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Embed the views that training makes of some images, in eval mode.
 
     Args:
-        model: A SimCLR model.
+        encoder: A SimCLR model, on its device.
         dataset: From :func:`training_set`.
         most: Images at most, drawn at random.
         seed: Of the draw and of the views.
@@ -147,17 +153,17 @@ def embed_views(
         Features (n, V, C), and projections (n, V, d), None for a model without a neck.
 
     Raises:
-        ValueError: the dataset gives no views.
+        UserError: the dataset gives no views.
     """
     features, projections = [], []
-    model.eval()
+    model = encoder.model.eval()
     for inputs in _batches_of_views(model, dataset, _some(len(dataset), most, seed), seed):
         if inputs.ndim != 5:
             raise UserError(
                 'train_dataloader.dataset.pipeline has no '
                 'simclr_mm.TwoViews: take a pretraining config'
             )
-        embedded = model.extract_feat(inputs.flatten(0, 1))  # (n, V, ...) -> (nV, C)
+        embedded = encoder.features(inputs.flatten(0, 1))  # (n, V, ...) -> (nV, C)
         shape = (*inputs.shape[:2], -1)
         features.append(embedded.view(shape).cpu().numpy())  # (n, V, C)
         if getattr(model, 'neck', None) is not None:
@@ -166,7 +172,7 @@ def embed_views(
 
 
 def _batches_of_views(
-    model: BaseModel, dataset: Dataset, rows: np.ndarray, seed: int
+    model: BaseModel, dataset: BaseDataset, rows: np.ndarray, seed: int
 ) -> Iterator[torch.Tensor]:
     sampler = [SampleIndex(row, seed) for row in rows.tolist()]
     loader = DataLoader(dataset, 64, sampler=sampler, collate_fn=collate)
