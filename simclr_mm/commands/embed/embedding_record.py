@@ -35,14 +35,7 @@ _CONFIG = ('model', 'data_preprocessor', 'test_dataloader')  # what an encoder i
 def new_record(
     inferencer: FeatureInferencer, images: Images, names: list[str], origin: dict[str, str] | None
 ) -> dict[str, Any]:
-    """``embedding.json`` before the first row.
-
-    Args:
-        inferencer: The encoder.
-        images: What is embedded.
-        names: Of the images.
-        origin: Where the weights come from.
-    """
+    """``embedding.json`` before the first row."""
     encoder, location = inferencer.encoder, images.location
     black = default_collate([inferencer.pipeline(np.zeros((64, 64, 3), np.uint8))])
     folder, files = Path(location), names
@@ -55,7 +48,7 @@ def new_record(
         width=inferencer.forward(black).shape[1],
         rows_done=0,
         unreadable=0,
-        passed_over=images.passed_over(),
+        passed_over=images.passed_over,
         image_endings=list(EXTENSIONS),
         origin=origin or {},
         transform=encoder.transform(),
@@ -75,10 +68,6 @@ def read_record(out: Path) -> dict[str, Any] | None:
 
 def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:
     """How far an earlier call came.
-
-    Args:
-        out: Folder of the results.
-        fingerprint: What features depend on, as in :func:`new_record`.
 
     Returns:
         ``rows_done`` and ``unreadable``, or nothing where there are no rows.

@@ -50,14 +50,7 @@ def plan(
 
 
 class FineTune(TrainAndEvaluate):
-    """Trains a cell; its result is the last validation's.
-
-    Args:
-        dataset: Title of the dataset.
-        split: The images that the validation scores.
-        tools: As for TrainAndEvaluate.
-        threads: As for TrainAndEvaluate.
-    """
+    """Trains a cell; its result is the last validation's."""
 
     def __init__(self, dataset: str, split: str, tools: Path, threads: int) -> None:
         super().__init__(tools, threads)
