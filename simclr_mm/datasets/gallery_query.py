@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset
 
-from simclr_mm.errors import UserError
+from simclr_mm.class_balance import class_balanced_subset
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
 
@@ -55,11 +55,12 @@ class GalleryAndQuery(Dataset):
         ]
         self.gallery = MMPRETRAIN_DATASETS.build({**gallery, 'pipeline': pipeline})
         self.query = MMPRETRAIN_DATASETS.build({**query, 'pipeline': pipeline})
-        self.metainfo = self.query.metainfo
         self.labels = np.asarray(self.gallery.get_gt_labels())
         self.rows = np.arange(len(self.gallery))
         if gallery_per_class is not None:
             self.rows = class_balanced_subset(self.labels, gallery_per_class, seed=0)
+        # KNNAccuracy compares its k with the gallery's size before training begins.
+        self.metainfo = {**self.query.metainfo, 'gallery_images': len(self.rows)}
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.query)
@@ -93,30 +94,3 @@ class GalleryAndQuery(Dataset):
         raise UnreadableImage(
             f'no image of class {self.labels[row]} can be read; the last: {reason}'
         )
-
-
-def class_balanced_subset(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
-    """Draw the same number of examples of every class, without replacement.
-
-    Args:
-        labels: (n,) class of each example.
-        per_class: Examples of each class, >= 1.
-        seed: Seed of the draw.
-
-    Returns:
-        (classes * per_class,) sorted rows.
-
-    Raises:
-        ValueError: A class has fewer examples.
-    """
-    rng = np.random.default_rng(seed)
-    rows = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        if len(members) < per_class:
-            raise UserError(
-                f'class {label} has {len(members)} images, {per_class} of '
-                'each class were asked for: ask for fewer.'
-            )
-        rows.append(rng.choice(members, per_class, replace=False))
-    return np.sort(np.concatenate(rows))
