@@ -20,10 +20,10 @@ def finite_rows(features: Tensor, what: str) -> Tensor:
     """
     finite = features.flatten(1).isfinite().all(dim=1)
     if not finite.all():
-        message = f'{_named(~finite)} of {len(finite)} {what} are not finite (NaN or infinity)'
+        message = _message(finite, what)
         if not finite.any():
-            raise UserError(f'{message}: no row is left.')
-        print_log(f'{message} and were left out.', logger='current', level=logging.WARNING)
+            raise UserError(f'{message}; no row is left.')
+        print_log(f'{message}; they are left out.', logger='current', level=logging.WARNING)
     return finite
 
 
@@ -31,14 +31,10 @@ def check_finite(features: Tensor, what: str) -> None:
     """Refuse rows that are not finite, by number: their score would mean nothing."""
     finite = features.flatten(1).isfinite().all(dim=1)
     if not finite.all():
-        raise UserError(
-            f'{_named(~finite)} of {len(finite)} {what} are not finite (NaN or infinity): leave '
-            'them out.'
-        )
+        raise UserError(f'{_message(finite, what)}; leave them out.')
 
 
-def _named(rows: Tensor) -> str:
-    """As in '12 rows (0, 3, 4, 8, 9 ...)'."""
-    numbers = rows.nonzero().flatten().tolist()
-    listed = ', '.join(map(str, numbers[:5]))
-    return f'{len(numbers)} rows ({listed}{" ..." if len(numbers) > 5 else ""})'
+def _message(finite: Tensor, what: str) -> str:
+    rows = (~finite).nonzero().flatten().tolist()
+    listed = ', '.join(map(str, rows[:5])) + (' ...' if len(rows) > 5 else '')
+    return f'{len(rows)} of {len(finite)} {what} are not finite (NaN or infinity): rows {listed}'

@@ -257,8 +257,9 @@ class SimCLR(BaseModel):
             sample.set_field(feature.clone(), 'feature')
         if self.probe is not None and inputs.ndim == 4:
             scores = self.probe(features).softmax(dim=1)  # (n, K)
-            for sample, score in zip(data_samples, scores):
-                sample.set_pred_score(score.clone()).set_pred_label(score.argmax())
+            labels = scores.argmax(dim=1, keepdim=True)  # (n, 1): of (n) each would be read
+            for sample, score, label in zip(data_samples, scores, labels):
+                sample.set_pred_score(score.clone()).set_pred_label(label.clone())
         return data_samples
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:

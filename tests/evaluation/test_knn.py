@@ -127,14 +127,14 @@ def test_rows_that_are_not_finite_are_left_out_and_counted(monkeypatch):
     assert not lines
     assert knn_predict(query, broken, labels, 20).equal(expected)
     assert lines == [
-        '3 rows (7, 100, 299) of 300 gallery features of kNN are not finite (NaN or infinity) '
-        'and were left out.'
+        '3 of 300 gallery features of kNN are not finite (NaN or infinity): '
+        'rows 7, 100, 299; they are left out.'
     ]
     with pytest.raises(ValueError, match='no row is left'):
         knn_predict(query, gallery * torch.nan, labels, 20)
     bad = query.clone()
     bad[:9, 0] = torch.nan
-    with pytest.raises(ValueError, match=r'9 rows \(0, 1, 2, 3, 4 ...\) of 2100 queries'):
+    with pytest.raises(ValueError, match=r'9 of 2100 queries.*: rows 0, 1, 2, 3, 4 ...; leave'):
         knn_predict(bad, gallery, labels, 20)
 
 
