@@ -4,21 +4,17 @@ Of the kNN predictions that differ, those are counted where the votes of two cla
 the similarities of the k-th and the next neighbour tie, to float32's precision.
 """
 
-import argparse
 import time
 
 import numpy as np
 import torch
-from mmengine.config import Config
+from checkpoint_features import gallery_and_queries_of, parser
 from mmengine.device import get_device
 from sklearn.linear_model import LogisticRegression as Reference
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler, normalize
 
-from simclr_mm.apis.model_zoo import get_model
 from simclr_mm.commands import command_line
-from simclr_mm.commands.evaluate.cache import default_cache
-from simclr_mm.commands.evaluate.labelled import gallery_and_queries
 from simclr_mm.evaluation import Labelled, knn_predict
 from simclr_mm.evaluation.logistic_regression import LogisticRegression
 
@@ -70,25 +66,14 @@ def linear_agreement(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', help='pretraining config')
-    parser.add_argument('checkpoint', help='checkpoint, a path or a URL')
-    parser.add_argument('--k', type=int, nargs='+', default=[1, 20, 200])
-    parser.add_argument('--temperature', type=float, default=0.07)
-    parser.add_argument(
+    flags = parser(__doc__)
+    flags.add_argument('--k', type=int, nargs='+', default=[1, 20, 200])
+    flags.add_argument('--temperature', type=float, default=0.07)
+    flags.add_argument(
         '--penalty', type=float, nargs='+', default=[1.0], help='1 / C of scikit-learn'
     )
-    parser.add_argument('--cache', metavar='DIR', default=default_cache())
-    command_line.add_cfg_options(parser)
-    command_line.add_trust_flag(parser)
-    args = parser.parse_args()
-
-    cfg = Config.fromfile(args.config)
-    command_line.merge_cfg_options(cfg, args.cfg_options)
-    model = get_model(cfg, pretrained=args.checkpoint, device=get_device())
-    train, test = gallery_and_queries(model, cfg.test_dataloader, args.cache)
+    args = flags.parse_args()
+    train, test = gallery_and_queries_of(args)
 
     def top1(predicted: np.ndarray) -> str:
         return f'{100 * (predicted == test[1]).mean():.2f} %'

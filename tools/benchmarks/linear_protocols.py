@@ -5,21 +5,18 @@ batch of a benchmark config, here on features without augmentation; the fast one
 logistic regression with a swept L2 penalty.
 """
 
-import argparse
 import time
 
 import torch
 import torch.nn.functional as F
+from checkpoint_features import gallery_and_queries_of, parser
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import OPTIMIZERS, DefaultScope
 from torch import Tensor, nn
 
 import simclr_mm.engine  # noqa: F401  registers LARS
-from simclr_mm.apis.model_zoo import get_model
 from simclr_mm.commands import command_line
-from simclr_mm.commands.evaluate.cache import default_cache
-from simclr_mm.commands.evaluate.labelled import gallery_and_queries
 from simclr_mm.evaluation import swept_linear_probe
 
 
@@ -56,23 +53,12 @@ def train_linear_layer(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', help='pretraining config')
-    parser.add_argument('checkpoint', help='checkpoint, a path or a URL')
-    parser.add_argument('benchmarks', nargs='+', help='linear configs, of configs/benchmarks')
-    parser.add_argument('--cache', metavar='DIR', default=default_cache())
-    parser.add_argument('--batch', type=int, help='images a step; default: that of the config')
-    parser.add_argument('--seed', type=int, default=0)
-    command_line.add_cfg_options(parser)
-    command_line.add_trust_flag(parser)
-    args = parser.parse_args()
-
-    cfg = Config.fromfile(args.config)
-    command_line.merge_cfg_options(cfg, args.cfg_options)
-    model = get_model(cfg, pretrained=args.checkpoint, device=get_device())
-    train, test = gallery_and_queries(model, cfg.test_dataloader, args.cache)
+    flags = parser(__doc__)
+    flags.add_argument('benchmarks', nargs='+', help='linear configs, of configs/benchmarks')
+    flags.add_argument('--batch', type=int, help='images a step; default: that of the config')
+    flags.add_argument('--seed', type=int, default=0)
+    args = flags.parse_args()
+    train, test = gallery_and_queries_of(args)
 
     started = time.time()
     found = swept_linear_probe(train, test)
