@@ -46,19 +46,21 @@ def knn_predict(
     Raises:
         UserError: k is not in [1, g], temperature <= 0, or a query is not finite.
     """
-    return _best_classes(query, gallery, labels, k, temperature, device, most=1)[:, 0]
+    return best_classes(query, gallery, labels, k, temperature, device)[:, 0]
 
 
-def _best_classes(
+def best_classes(
     query: Tensor,
     gallery: Tensor,
     labels: Tensor,
     k: int,
     temperature: float,
-    device: str | torch.device | None,
-    most: int,
+    device: str | torch.device | None = None,
 ) -> Tensor:
-    """(q, most) classes, the one with most votes first; -1 for a class without a vote."""
+    """As :func:`knn_predict`, (q, 5) classes at most; -1 for a class without a vote.
+
+    The first has most votes.
+    """
     check_finite(query, 'queries of kNN')
     finite = finite_rows(gallery, 'gallery features of kNN')
     gallery, labels = gallery[finite], labels[finite.to(labels.device)]
@@ -88,7 +90,7 @@ def _best_classes(
             .view(len(chunk), classes)
         )
         votes, best = votes.sort(dim=1, descending=True, stable=True)  # (chunk, classes)
-        predictions.append(best.where(votes > 0, -1)[:, :most].to(query.device))
+        predictions.append(best.where(votes > 0, -1)[:, :5].to(query.device))
     return torch.cat(predictions)
 
 
@@ -159,14 +161,7 @@ class KNNAccuracy(BaseMetric):
         features = torch.from_numpy(np.stack([feature for feature, _, _ in results]))
         labels = torch.tensor([int(label) for _, label, _ in results])
         gallery = torch.tensor([in_gallery for _, _, in_gallery in results])
-        best = _best_classes(
-            features[~gallery],
-            features[gallery],
-            labels[gallery],
-            self.k,
-            self.temperature,
-            get_device(),
-            most=5,
-        )
-        hits = (best == labels[~gallery, None]).float()  # (q, 5)
+        found = features[~gallery], features[gallery], labels[gallery]
+        best = best_classes(*found, self.k, self.temperature, get_device())
+        hits = (best == labels[~gallery, None]).float()  # (q, 5) or fewer
         return {f'top{n}': 100 * hits[:, :n].sum(dim=1).mean().item() for n in (1, 5)}
