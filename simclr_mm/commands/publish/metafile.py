@@ -11,6 +11,7 @@ from modelindex.models.ModelIndex import ModelIndex
 from simclr_mm.commands.model_card import batch_size, training_data
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.registry import type_name
 
 from .checkpoint import Published
 
@@ -34,6 +35,7 @@ def entry_of(published: Published, config: str, weights: str | None) -> dict[str
             'FLOPs': int(complexity['flops']),
             'Parameters': sum(p.numel() for p in model.parameters()),
             'Training Data': training_data(cfg),
+            'Training Techniques': type_name(cfg.optim_wrapper.optimizer),
         },
         'In Collection': _COLLECTION,
         'Results': published.rows or None,
