@@ -69,7 +69,7 @@ def layout_of(checkpoint: Any) -> str | None:
         layout = recognised(weights_in(checkpoint, '')[0])
     except CheckpointError:
         return None
-    return layout and layout.name
+    return layout.name if layout else None
 
 
 def weights_in(checkpoint: Any, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:

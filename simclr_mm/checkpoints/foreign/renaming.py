@@ -177,9 +177,9 @@ def _add_head(result: Conversion, tensors: Mapping[str, Tensor], names: Mapping[
     for key, tensor in tensors.items():
         module, _, variable = key.rpartition('.')
         modules.setdefault(module, {})[variable] = tensor
-    kinds = ''.join('n' if 'running_mean' in module else 'f' for module in modules.values())
+    kinds = ''.join('n' if 'running_mean' in each else 'f' for each in modules.values())
     normed, plain = re.fullmatch('(?:fn)+', kinds), re.fullmatch('f+', kinds)
-    widths = {len(module['weight']) for module in list(modules.values())[: -2 if normed else -1]}
+    widths = {len(each['weight']) for each in list(modules.values())[: -2 if normed else -1]}
     if not (normed or plain) or len(widths) > 1:
         reason = (
             'layers with and without batch norm, or of several widths, which '
@@ -187,10 +187,10 @@ def _add_head(result: Conversion, tensors: Mapping[str, Tensor], names: Mapping[
         )
         result.left.update({names[key]: reason for key in tensors} if tensors else {})
         return
-    for place, (name, module) in enumerate(modules.items()):
+    for place, (name, variables) in enumerate(modules.items()):
         layer = place // 2 if normed else place
         ours = f'neck.{"bn" if normed and place % 2 else "fc"}{layer}.'
-        for variable, tensor in module.items():
+        for variable, tensor in variables.items():
             result.state[ours + variable] = tensor
             result.names[ours + variable] = names[f'{name}.{variable}']
     for layer in range(len(modules) // 2 if normed else len(modules)):
