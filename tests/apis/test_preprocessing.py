@@ -20,10 +20,9 @@ class Model:
 
 
 def of(resize=None, crop=None) -> Preprocessing:
-    resize = dict(dict(type='ResizeEdge', scale=64), **(resize or {}))
-    return Preprocessing.of(
-        Model(resize, dict(dict(type='CenterCrop', crop_size=56), **(crop or {}))), 'a.pth'
-    )
+    resize = {'type': 'ResizeEdge', 'scale': 64, **(resize or {})}
+    crop = {'type': 'CenterCrop', 'crop_size': 56, **(crop or {})}
+    return Preprocessing.of(Model(resize, crop), 'a.pth')
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def watch(module, name):
     setattr(module, name, called)
 watch(torch, 'load'); watch(pickle, 'load'); watch(pickle, 'loads')
 import runpy
-sys.argv = ['test.py', {str(DIGITS)!r}, {str(tmp_path / 'a.pth')!r}, '--work-dir', {str(tmp_path)!r}]
+sys.argv = ['test.py', {str(DIGITS)!r}, {str(tmp_path / 'a.pth')!r}]
 runpy.run_path({str(ROOT / 'tools' / 'test.py')!r}, run_name='__main__')
 """
     ended = subprocess.run(
