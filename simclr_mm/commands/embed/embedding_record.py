@@ -29,6 +29,7 @@ _MEANING = dict(
     transform='the transform',
     precision='the precision',
 )
+_NEEDED = set('folder images rows_done unreadable origin fingerprint simclr_mm'.split())
 _CONFIG = ('model', 'data_preprocessor', 'test_dataloader')  # what an encoder is built from
 
 
@@ -61,9 +62,30 @@ def new_record(
 
 
 def read_record(out: Path) -> dict[str, Any] | None:
-    """``embedding.json`` of a folder, None where there is none."""
+    """``embedding.json`` of a folder, None where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
     path = out / RECORD
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    if not isinstance(record, dict) or not _NEEDED <= record.keys():
+        raise UserError(f'{path} is not what tools/embed.py writes: embed again with --restart')
+    return record
+
+
+def read_json(path: Path) -> Any:
+    """The content of a file of an embedded folder.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f'{path} is damaged ({error}): embed again with --restart') from error
 
 
 def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:

@@ -51,7 +51,7 @@ def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledF
     """Some rows of an embedded folder; the folder an image lies in is its class.
 
     Raises:
-        UserError: a pack was embedded, whose images lie in no folders.
+        UserError: a pack was embedded, whose images lie in no folders; or no row is finite.
     """
     index = FeatureIndex(directory)
     if index.record.get('pack'):
@@ -63,6 +63,8 @@ def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledF
     features = np.array(index.features[rows])
     readable = np.isfinite(features).all(axis=1)
     names = [Path(index.names[row]).parent.name or index.folder.name for row in rows]
+    if not readable.any():
+        raise UserError(f'{directory}: all of the {len(rows)} rows are NaN: see its errors.jsonl')
     if not readable.all():
         print_log(f'{directory}: {(~readable).sum()} of the {len(rows)} rows are NaN, left out')
     classes, labels = np.unique(np.array(names)[readable], return_inverse=True)

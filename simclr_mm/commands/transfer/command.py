@@ -174,7 +174,6 @@ def plan(args: argparse.Namespace, encoder: Encoder, work_dir: Path) -> list[Job
                     grid,
                     training,
                     work_dir / stem,
-                    command_line.TOOLS,
                     args.processes,
                 )
             file = work_dir / f'{stem}.json'
