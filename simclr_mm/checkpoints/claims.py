@@ -172,7 +172,7 @@ def _storages(pickled: BinaryIO, size: int) -> Iterator[tuple[str, int]]:
     """
     stack: list[_Value] = []
     marks: list[int] = []
-    memo: dict[int, _Value] = {}
+    memo: dict[Any, _Value] = {}
     allowed = _COPIES * size + _COPIES_FREE
     try:
         for count, (opcode, arg, _) in enumerate(pickletools.genops(pickled)):

@@ -119,7 +119,7 @@ class _Dicts(ast.NodeTransformer):
         positional = node.args or any(each.arg is None for each in node.keywords)
         if getattr(node.func, 'id', None) != 'dict' or positional:
             return node
-        keys = [ast.Constant(keyword.arg) for keyword in node.keywords]
+        keys: list[ast.expr | None] = [ast.Constant(keyword.arg) for keyword in node.keywords]
         values = [self.visit(keyword.value) for keyword in node.keywords]
         return ast.copy_location(ast.Dict(keys, values), node)
 

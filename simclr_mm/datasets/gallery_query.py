@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset
 
+from simclr_mm.class_balance import class_balanced_subset
 from simclr_mm.errors import UserError
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
@@ -63,6 +64,8 @@ class GalleryAndQuery(Dataset):
         self.rows = np.arange(len(self.gallery))
         if gallery_per_class is not None:
             self.rows = class_balanced_subset(self.labels, gallery_per_class, seed=0)
+        # KNNAccuracy compares its k with the gallery's size before training begins.
+        self.metainfo = {**self.query.metainfo, 'gallery_images': len(self.rows)}
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.query)
@@ -132,32 +135,3 @@ def _check_same_classes(gallery: BaseDataset, query: BaseDataset) -> None:
             + (f'{", ".join(in_one[:5])} in one of them only' if in_one else 'in another order')
             + ': give both the same class folders.'
         )
-
-
-def class_balanced_subset(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
-    """Draw the same number of examples of every class, without replacement.
-
-    Args:
-        labels: (n,) class of each example.
-        per_class: Examples of each class, >= 1.
-        seed: Seed of the draw.
-
-    Returns:
-        (classes * per_class,) sorted rows.
-
-    Raises:
-        UserError: per_class is below 1, or a class has fewer examples.
-    """
-    if per_class < 1:
-        raise UserError(f'per_class = {per_class}: ask for at least one image of each class.')
-    rng = np.random.default_rng(seed)
-    rows = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        if len(members) < per_class:
-            raise UserError(
-                f'class {label} has {len(members)} images, {per_class} of '
-                'each class were asked for: ask for fewer.'
-            )
-        rows.append(rng.choice(members, per_class, replace=False))
-    return np.sort(np.concatenate(rows))

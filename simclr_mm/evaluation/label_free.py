@@ -12,6 +12,8 @@ from torch import Tensor
 from simclr_mm.errors import UserError
 from simclr_mm.registry import METRICS
 
+from .finite import finite_rows
+
 CHUNK = 1024  # rows at a time: 1024 x 10,000 similarities are 40 MB
 
 
@@ -129,17 +131,18 @@ class LabelFreeMetrics(BaseMetric):
         if not self.results:
             self.results.append({})
         kept: dict[tuple, np.ndarray] = self.results[0]
-        for sample in data_samples:
-            if sample.get('gallery'):
-                continue
-            if 'sample_idx' not in sample:
-                raise UserError(
-                    'LabelFreeMetrics: samples do not say which they are: '
-                    "leave 'sample_idx' in PackInputs.meta_keys."
-                )
+        queries = [sample for sample in data_samples if not sample.get('gallery')]
+        if not all('sample_idx' in sample for sample in queries):
+            raise UserError(
+                'LabelFreeMetrics: samples do not say which they are: '
+                "leave 'sample_idx' in PackInputs.meta_keys."
+            )
+        if queries:
             # With the path, because datasets joined in one each count from 0.
-            key = int(sample['sample_idx']), sample.get('img_path')
-            kept[key] = sample['feature'].float().cpu().numpy()
+            keys = [(int(each['sample_idx']), each.get('img_path')) for each in queries]
+            # A GPU is read once a batch.
+            features = torch.stack([sample['feature'].float() for sample in queries]).cpu()
+            kept.update(zip(keys, map(np.copy, features.numpy())))
         if len(kept) > 2 * self.max_samples:
             self.results[0] = self._chosen(kept)
 
@@ -154,6 +157,7 @@ class LabelFreeMetrics(BaseMetric):
                 f'LabelFreeMetrics: {len(kept)} image(s) to compare: validate on two or more.'
             )
         x = torch.from_numpy(np.stack(list(kept.values())))  # (m, C) or (m, V, C)
+        x = x[finite_rows(x, 'features of LabelFreeMetrics')]
         views = x if x.ndim == 3 else x[:, None]  # (m, V, C)
         each = views.unbind(dim=1)  # V of (m, C): no measure sees an image twice
         metrics = dict(

@@ -23,7 +23,7 @@ TIMM_STEM = {
     'stem.2.bn': 'bn1',
 }
 # Depths by whether blocks are bottlenecks, and how many a stage has.
-DEPTHS = {
+DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
     (False, (2, 2, 2, 2)): 18,
     (False, (3, 4, 6, 3)): 34,
     (True, (3, 4, 6, 3)): 50,
