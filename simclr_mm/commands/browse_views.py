@@ -7,7 +7,6 @@ import argparse
 from collections.abc import Sequence
 
 import numpy as np
-from mmengine.config import Config
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import train_on_folder
@@ -25,10 +24,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--index', type=int, nargs='+', help='places of images in the dataset')
     parser.add_argument(
-        '--count', type=int, default=4, help='images drawn at random, without --index'
+        '--count',
+        type=command_line.at_least(1),
+        default=4,
+        help='images drawn at random, without --index',
     )
-    parser.add_argument('--seed', type=int, default=0, help='seed of draw and views')
-    parser.add_argument('--epoch', type=int, default=0, help='epoch, from 0')
+    parser.add_argument(
+        '--seed', type=command_line.at_least(0), default=0, help='seed of draw and views'
+    )
+    parser.add_argument('--epoch', type=command_line.at_least(0), default=0, help='epoch, from 0')
     parser.add_argument(
         '--out', metavar='PNG', default='work_dirs/plots/views.png', help='picture to write'
     )
@@ -39,7 +43,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    cfg = Config.fromfile(args.config)
+    cfg = command_line.read_config(args.config)
     if args.data is not None:
         train_on_folder(cfg, args.data)
     command_line.merge_cfg_options(cfg, args.cfg_options)
