@@ -89,9 +89,9 @@ def to_rgb(image: Image.Image, path: str) -> np.ndarray:
     if bits > 8 and rgb.max() < _DARK:
         notice(
             path,
-            f'has {bits} bits, of whose range its values fill less than a quarter, so few of '
-            '256 levels are left. Stretch the values of all files in the same way, or save '
-            'them with 8 bits',
+            f'has {bits} bits, but its values fill less than a quarter of that range, so few of '
+            '256 levels are left. Stretch the values of all files by one factor, or save them '
+            'with 8 bits',
         )
     return rgb
 
