@@ -1,7 +1,7 @@
 """The two sets of a nearest-neighbour evaluation as one dataset."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -52,7 +52,8 @@ class GalleryAndQuery(Dataset):
         self.gallery = MMPRETRAIN_DATASETS.build({**gallery, 'pipeline': pipeline})
         self.query = MMPRETRAIN_DATASETS.build({**query, 'pipeline': pipeline})
         self.metainfo = self.query.metainfo
-        if reads_with_mmcv(self.query.pipeline.transforms):
+        transforms = getattr(getattr(self.query, 'pipeline', None), 'transforms', ())
+        if reads_with_mmcv(transforms):
             print_log(
                 "GalleryAndQuery.pipeline has mmcv's LoadImageFromFile, which gives half of an "
                 "image that is cut short: write dict(type='simclr_mm.LoadImageFromFile').",
@@ -61,6 +62,8 @@ class GalleryAndQuery(Dataset):
             )
         _check_same_classes(self.gallery, self.query)
         self.labels = labels_of(self.gallery, 'GalleryAndQuery.gallery')
+        if hasattr(self.query, 'get_gt_labels'):
+            labels_of(self.query, 'GalleryAndQuery.query')
         self.rows = np.arange(len(self.gallery))
         if gallery_per_class is not None:
             self.rows = class_balanced_subset(self.labels, gallery_per_class, seed=0)
@@ -80,25 +83,26 @@ class GalleryAndQuery(Dataset):
         return sample
 
     def _gallery_sample(self, row: int) -> dict:
-        try:
-            return self.gallery[row]
-        except UnreadableImage as error:
-            reason = error
-        others = np.flatnonzero(self.labels == self.labels[row])
-        np.random.default_rng(row).shuffle(others)
-        for other in others.tolist():
+        for stand_in in self._of_its_class(row):
+            try:
+                return self.gallery[stand_in]
+            except UnreadableImage as error:
+                reason = error
             print_log(
                 f'gallery image replaced by another of its class: {reason}',
                 logger='current',
                 level=logging.WARNING,
             )
-            try:
-                return self.gallery[other]
-            except UnreadableImage as error:
-                reason = error
         raise UnreadableImage(
             f'no image of class {self.labels[row]} can be read; the last: {reason}'
         )
+
+    def _of_its_class(self, row: int) -> Iterator[int]:
+        """The image itself, then all of its class in an order of its own."""
+        yield row
+        others = np.flatnonzero(self.labels == self.labels[row])
+        np.random.default_rng(row).shuffle(others)
+        yield from others.tolist()
 
 
 def labels_of(dataset: BaseDataset, key: str) -> np.ndarray:

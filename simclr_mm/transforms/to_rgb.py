@@ -19,8 +19,7 @@ from simclr_mm.files.walk import printable
 
 # Pillow knows more formats. Some of them start other programs (EPS), some have no signature
 # and take any file for an image (TGA).
-FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'PPM', 'TIFF', 'GIF', 'JPEG2000', 'AVIF')
-_SAME_READERS = ('DIB', 'MPO')  # a BMP without file header, a JPEG of several pictures
+FORMATS = 'JPEG MPO PNG WEBP BMP DIB PPM TIFF GIF JPEG2000 AVIF'.split()
 MAX_PIXELS = 178_956_970  # above it Pillow refuses to open a file
 BACKGROUND = (255, 255, 255, 255)  # behind transparent pixels: white, as paper is
 _DARK = 64  # of 256: values of 14 bits and fewer that are stored in 16 stay below it
@@ -89,9 +88,9 @@ def to_rgb(image: Image.Image, path: str) -> np.ndarray:
     if bits > 8 and rgb.max() < _DARK:
         notice(
             path,
-            f'has {bits} bits, of whose range its values fill less than a quarter, so few of '
-            '256 levels are left. Stretch the values of all files in the same way, or save '
-            'them with 8 bits',
+            f'has {bits} bits, but its values fill less than a quarter of that range, so few of '
+            '256 levels are left. Stretch the values of all files by one factor, or save them '
+            'with 8 bits',
         )
     return rgb
 
@@ -126,7 +125,7 @@ def notice(path: str, what: str) -> None:
 @functools.cache
 def _formats() -> list[str]:
     Image.init()
-    return [name for name in FORMATS + _SAME_READERS if name in Image.OPEN]
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _open(content: bytes, path: str) -> Image.Image:
@@ -160,10 +159,8 @@ def _why_not(content: bytes) -> str:
             )
         except Exception as error:
             return f'a damaged TIFF: {error}'
-    return (
-        f'not an image, or in a format that is not read ({len(content)} bytes). Read are '
-        f'{", ".join(FORMATS)}.'
-    )
+    size = f'{len(content)} bytes'
+    return f'not an image, or in a format that is not read ({size}). Read are {", ".join(FORMATS)}.'
 
 
 def _bits(image: Image.Image, path: str) -> int:

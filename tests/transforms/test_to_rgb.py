@@ -340,7 +340,7 @@ def test_a_12_bit_jpeg_and_a_foreign_format_say_what_they_are(tmp_path):
     with pytest.raises(UnreadableImage, match='a.jpg: a JPEG of 12 bits'):
         LoadImageFromFile()(dict(img_path=str(tmp_path / 'a.jpg')))
     Image.fromarray(RAMP).convert('RGB').save(tmp_path / 'b.tga')
-    with pytest.raises(UnreadableImage, match='b.tga: .*a format that is not read.*JPEG, PNG'):
+    with pytest.raises(UnreadableImage, match='b.tga: .*a format that is not read.*JPEG, MPO, PNG'):
         LoadImageFromFile()(dict(img_path=str(tmp_path / 'b.tga')))
 
 
