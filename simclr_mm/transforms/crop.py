@@ -8,7 +8,7 @@ import torch
 
 from .random_streams import RandomStream, RandomStreams
 
-INTERPOLATIONS = ('bilinear', 'bicubic')
+Box = tuple[int, int, int, int]  # top, left, height and width in pixels
 
 
 def sample_crop(
@@ -17,7 +17,7 @@ def sample_crop(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     rng: RandomStream,
-) -> tuple[int, int, int, int]:
+) -> Box:
     """Draw the box of a random resized crop, by torchvision's algorithm.
 
     Args:
@@ -85,7 +85,7 @@ def sample_crops(
     return boxes
 
 
-def _largest_crop(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+def _largest_crop(height: int, width: int, ratio: tuple[float, float]) -> Box:
     """The largest central box whose width / height is in a range."""
     h, w = height, width
     if width / height < ratio[0]:
@@ -96,11 +96,7 @@ def _largest_crop(height: int, width: int, ratio: tuple[float, float]) -> tuple[
 
 
 def resized_crop(
-    img: np.ndarray,
-    box: tuple[int, int, int, int],
-    size: int,
-    interpolation: str = 'bilinear',
-    flip: bool = False,
+    img: np.ndarray, box: Box, size: int, interpolation: str = 'bilinear', flip: bool = False
 ) -> np.ndarray:
     """Cut a box out and resize it as PIL does, antialiased where it shrinks.
 

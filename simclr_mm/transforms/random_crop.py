@@ -4,12 +4,12 @@ import numpy as np
 
 from simclr_mm.registry import TRANSFORMS
 
+from . import batched
 from .base import DeviceTransform, check_prob, check_range
 from .crop import resized_crop, sample_crop, sample_crops
 from .random_streams import RandomStream, RandomStreams, view_streams
 
 _BOX = ('top', 'left', 'height', 'width')
-
 # No view of an image has this number: the crop before TwoViews is not that of a view.
 _BEFORE_VIEWS = 2**31
 
@@ -34,6 +34,9 @@ class RandomCropAndFlip(DeviceTransform):
     Raises:
         ValueError: a value outside its range.
     """
+
+    columns = dict(top=int, left=int, height=int, width=int, flip=bool)
+    paint_batch = staticmethod(batched.crop_and_flip)
 
     def __init__(
         self,
@@ -69,6 +72,6 @@ class RandomCropAndFlip(DeviceTransform):
         return dict(zip(_BOX, boxes.T), flip=flip)
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
-        box = tuple(params[side] for side in _BOX)
+        box = params['top'], params['left'], params['height'], params['width']
         size = self.size or img.shape[0]
         return resized_crop(img, box, size, flip=params['flip'])  # (S, S, 3)

@@ -152,8 +152,8 @@ def test_images_are_channels_last(photo_batches, preprocessor):
 
 
 def test_crops_without_what_was_drawn_are_refused(photo_batches, preprocessor):
-    crops, steps = photo_batches[1]['inputs']
-    for inputs in (crops, [crops, steps.float()], [crops, steps[..., :4]]):
+    crops, boxes, steps = photo_batches[1]['inputs']
+    for inputs in (crops, [crops, boxes, steps.float()], [crops, steps]):
         with pytest.raises(ValueError, match='ViewsPreprocessor: inputs must be uint8'):
             preprocessor(dict(inputs=inputs))
 

@@ -98,3 +98,4 @@ def _cubic(distances: Tensor) -> Tensor:
 
 
 _FILTERS = {'bilinear': _triangle, 'bicubic': _cubic}
+INTERPOLATIONS = tuple(_FILTERS)
