@@ -54,8 +54,8 @@ class ViewsPreprocessor(BaseDataPreprocessor):
             raise UserError(f'ViewsPreprocessor: std must be above 0, got {std}.')
         # Not persistent: the checkpoint's keys are mmpretrain's.
         for key, value in (('mean', mean), ('std', std)):
-            value = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
-            self.register_buffer(key, value, persistent=False)
+            buffer = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
+            self.register_buffer(key, buffer, persistent=False)
         self.to_rgb = to_rgb
 
     def forward(self, data: dict, training: bool = False) -> dict:

@@ -187,11 +187,12 @@ class DeviceTransform(RandomTransform):
         """
         assert cls.paint_batch is not None  # TwoViews sends no others here
         paint, rows = cls.paint_batch, chosen.nonzero()[:, 0]
-        params = numbers[rows, : len(cls.columns)].unbind(1) if cls.columns else ()
+        params = numbers[rows, : len(cls.columns)].unbind(1)
         return on_rows(images, rows, lambda some: paint(some, *params))
 
     def apply(self, img: np.ndarray, rng: RandomStream) -> tuple[np.ndarray, dict]:
-        params = self.draw(*img.shape[:2], rng)
+        height, width = img.shape[:2]
+        params = self.draw(height, width, rng)
         return self.paint(img, params), params
 
     def record(self, size: int, rng: RandomStream) -> dict | None:

@@ -74,10 +74,8 @@ def draw_batch(
     Returns:
         ``crops`` and ``steps`` of :class:`~simclr_mm.transforms.batched.ViewsToMake`.
     """
-    shape = len(addresses[0]), views.num_views
-    crops = np.empty((*shape, CROP_WIDTH))
+    crops, steps = no_numbers(views, len(addresses[0]))
     crops[..., 5:] = views.size, INTERPOLATIONS.index(views.interpolation)
-    steps = np.zeros((*shape, *steps_shape(views)))
     for v, pipeline in enumerate(views.pipelines):
         crop, *others = batch_streams(*addresses, v, 1 + len(pipeline))
         crops[:, v, 4] = crop.random() < views.flip_prob
@@ -98,16 +96,15 @@ def draw_batch(
     return crops, steps
 
 
-def encode_view(views: Recipe, v: int, drawn: DrawnView) -> tuple[np.ndarray, np.ndarray]:
-    """One view as :func:`draw_batch` has it: its crop, (CROP_WIDTH), and its steps."""
-    kernel = INTERPOLATIONS.index(views.interpolation)
-    crop = np.array([*drawn.box, drawn.flip, views.size, kernel], np.float64)
-    rows = np.zeros(steps_shape(views))
-    for row, step, params in zip(rows, views.pipelines[v], drawn.steps):
+def encode_view(
+    views: Recipe, v: int, drawn: DrawnView, crop: np.ndarray, steps: np.ndarray
+) -> None:
+    """Write one view into zeros of :func:`no_numbers`: (CROP_WIDTH), and (T, width)."""
+    crop[:] = *drawn.box, drawn.flip, views.size, INTERPOLATIONS.index(views.interpolation)
+    for row, step, params in zip(steps, views.pipelines[v], drawn.steps):
         if params is not None:
             numbers = step.encode(params)
             row[0], row[1 : 1 + len(numbers)] = step.code, numbers
-    return crop, rows
 
 
 def decode_view(views: Recipe, v: int, crop: Sequence, steps: Sequence) -> DrawnView:
@@ -118,7 +115,10 @@ def decode_view(views: Recipe, v: int, crop: Sequence, steps: Sequence) -> Drawn
     return DrawnView((top, left, height, width), bool(flip), params)
 
 
-def steps_shape(views: Recipe) -> tuple[int, int]:
-    """T, at least 1 because an empty tensor cannot be collated, and numbers of a step."""
+def no_numbers(views: Recipe, *images: int) -> tuple[np.ndarray, np.ndarray]:
+    """``crops`` and ``steps`` of ViewsToMake, all zero, without or with an axis of images."""
+    # One step at least: an empty tensor cannot be collated.
+    length = max([1, *map(len, views.pipelines)])
     widths = [1 + len(step.columns) for pipeline in views.pipelines for step in pipeline]
-    return max([1, *map(len, views.pipelines)]), max([STEP_WIDTH, *widths])
+    steps = np.zeros((*images, views.num_views, length, max([STEP_WIDTH, *widths])))
+    return np.zeros((*images, views.num_views, CROP_WIDTH)), steps

@@ -48,8 +48,7 @@ def rotate(img: np.ndarray, degrees: float) -> np.ndarray:
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    turned += _ALMOST_ZERO
-    return turned.astype(np.uint8)
+    return (turned + np.float32(_ALMOST_ZERO)).astype(np.uint8)
 
 
 def sobel(img: np.ndarray) -> np.ndarray:
@@ -59,12 +58,9 @@ def sobel(img: np.ndarray) -> np.ndarray:
     """
     dx = cv2.Sobel(img, cv2.CV_32F, 1, 0, scale=0.25)
     dy = cv2.Sobel(img, cv2.CV_32F, 0, 1, scale=0.25)
-    # Not cv2.magnitude, whose last bit, and so the rounding of halves, depends on where in
+    # Not cv2.magnitude: its last bit, and so the rounding of halves, depends on where in
     # memory the image lies.
-    dx *= dx
-    dy *= dy
-    dx += dy
-    return cv2.convertScaleAbs(np.sqrt(dx, out=dx))
+    return cv2.convertScaleAbs(np.sqrt(dx * dx + dy * dy))
 
 
 @TRANSFORMS.register_module()

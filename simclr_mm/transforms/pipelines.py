@@ -66,6 +66,6 @@ def is_foreign(transform: Callable) -> bool:
     return not (isinstance(transform, DeviceTransform) and transform.paint_batch is not None)
 
 
-def foreign_names(pipelines: Sequence[Sequence[Callable]]) -> list[str]:
+def foreign_names(pipelines: list[list]) -> list[str]:
     """Class names, each once."""
     return sorted({type(step).__name__ for step in sum(pipelines, []) if is_foreign(step)})

@@ -1,5 +1,7 @@
 """The crop of TwoViews as a transform of its own, for studies."""
 
+from typing import Any
+
 import numpy as np
 
 from simclr_mm.registry import TRANSFORMS
@@ -56,7 +58,7 @@ class RandomCropAndFlip(DeviceTransform):
         self.flip_prob = flip_prob
 
     def transform(self, results: dict) -> dict:
-        index = results.get('sample_idx')
+        index: Any = results.get('sample_idx')
         if 'rng' not in results and hasattr(index, 'seed'):
             (results['rng'],) = view_streams(index.seed, index.epoch, index.place, _BEFORE_VIEWS, 1)
         return super().transform(results)

@@ -3,6 +3,7 @@
 import logging
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,15 @@ from simclr_mm.registry import TRANSFORMS
 from .base import Transform, check_image, check_prob, check_range
 from .batched import INTERPOLATIONS, ViewsToMake
 from .crop import resized_crop
-from .drawing import DrawnView, decode_view, draw_batch, draw_crop, draw_view, encode_view
+from .drawing import (
+    DrawnView,
+    decode_view,
+    draw_batch,
+    draw_crop,
+    draw_view,
+    encode_view,
+    no_numbers,
+)
 from .pipelines import build_pipelines, foreign_names, is_foreign
 from .random_streams import RandomStream, view_streams
 from .seeding import seeded_globals
@@ -187,6 +196,7 @@ class TwoViews(Transform):
         Returns:
             What was drawn for each view. None if a transform gave the image up.
         """
+        height, width = results['img'].shape[:2]
         params = []
         for v in range(self.num_views):
             streams = self._streams(results.get('sample_idx'), v)
@@ -195,7 +205,7 @@ class TwoViews(Transform):
                 if shown is None:
                     return None
             else:
-                drawn = draw_view(self, v, *results['img'].shape[:2], streams)
+                drawn = draw_view(self, v, height, width, streams)
                 self._make(results['img'], v, drawn, out[v])
                 shown = self._shown(v, drawn)
             params.append(shown)
@@ -216,7 +226,8 @@ class TwoViews(Transform):
         self, results: dict, v: int, streams: list[RandomStream], out: np.ndarray
     ) -> dict | None:
         """Make a view whose transforms draw by themselves, and say what was drawn."""
-        drawn = draw_crop(self, *results['img'].shape[:2], streams[0])
+        height, width = results['img'].shape[:2]
+        drawn = draw_crop(self, height, width, streams[0])
         shown = self._shown(v, drawn)
         img = self._crop(results['img'], drawn)
         view = dict(results, img=img, img_shape=img.shape[:2], view_params_one=shown)
@@ -231,17 +242,18 @@ class TwoViews(Transform):
 
     def _leave_to_device(self, results: dict) -> tuple[list, list[dict]]:
         """Crops with the numbers of what the device shall do, and what was drawn."""
+        height, width = results['img'].shape[:2]
         made = np.empty((self.num_views, self.size, self.size, 3), np.uint8)
-        params, numbers = [], []
+        crops, steps = no_numbers(self)
+        params = []
         for v in range(self.num_views):
             streams = self._streams(results.get('sample_idx'), v)
-            drawn = draw_view(self, v, *results['img'].shape[:2], streams)
+            drawn = draw_view(self, v, height, width, streams)
             made[v] = self._crop(results['img'], drawn)
-            numbers.append(encode_view(self, v, drawn))
+            encode_view(self, v, drawn, crops[v], steps[v])
             params.append(self._shown(v, drawn))
         # Tensors, because PackInputs takes an array of three axes for an image.
-        crops, steps = (torch.from_numpy(np.stack(part)) for part in zip(*numbers))
-        return [made, crops, steps], params
+        return [made, torch.from_numpy(crops), torch.from_numpy(steps)], params
 
     def _crop(self, img: np.ndarray, drawn: DrawnView) -> np.ndarray:
         return resized_crop(img, drawn.box, self.size, self.interpolation, drawn.flip)
@@ -251,10 +263,10 @@ class TwoViews(Transform):
         names = (type(transform).__name__ for transform in self.pipelines[v])
         return dict(crop=drawn.box, flip=drawn.flip, **dict(zip(names, drawn.steps)))
 
-    def _streams(self, index: int | None, v: int) -> list[RandomStream]:
+    def _streams(self, index: Any, v: int) -> list[RandomStream]:
         """A stream for the crop, one for each step, one for others' transforms."""
         count = 1 + len(self.pipelines[v]) + self.foreign[v]
-        if index is not None and hasattr(index, 'seed'):
+        if hasattr(index, 'seed'):
             return view_streams(index.seed, index.epoch, index.place, v, count)
         if index is not None:
             self._warn_of_plain_indices()

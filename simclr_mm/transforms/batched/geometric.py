@@ -79,8 +79,8 @@ def sobel(images: Tensor) -> Tensor:
     Returns:
         (n, 3, S, S) uint8, clipped.
     """
-    around = np.pad(np.arange(images.shape[-1]), 1, mode='reflect')
-    around = torch.from_numpy(around).to(images.device, non_blocking=True)
+    mirrored = np.pad(np.arange(images.shape[-1]), 1, mode='reflect')
+    around = torch.from_numpy(mirrored).to(images.device, non_blocking=True)
     images = images.index_select(2, around).index_select(3, around).to(torch.int16)
     before, here, after = images[..., :-2], images[..., 1:-1], images[..., 2:]
     dx = (after - before).float()  # (n, 3, S + 2, S)
