@@ -84,7 +84,7 @@ def draw_batch(
             applied = streams.random() < step.prob
             try:
                 params = step.draw_batch(views.size, views.size, streams)
-            except (TypeError, ValueError) as error:
+            except (AttributeError, TypeError, ValueError) as error:
                 raise UserError(
                     f'{type(step).__name__}.draw cannot draw for a whole batch ({error}): write '
                     f'draw_batch, or batched=False in the dataset.'
