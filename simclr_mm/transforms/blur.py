@@ -43,9 +43,6 @@ class RandomGaussianBlur(DeviceTransform):
         kernel: Side of the kernel in pixels, odd. None: a tenth of the image's height,
             an even number plus one (23 at 224 pixels), as in the reference code.
             Below 20 pixels that is 1, no blur.
-
-    Raises:
-        ValueError: a value outside its range.
     """
 
     columns = dict(sigma=float, kernel=int)

@@ -70,9 +70,6 @@ class ColorJitter(DeviceTransform):
         saturation: As brightness.
         hue: h in [0, 0.5]; the shift is uniform in [-h, h] turns of the circle.
         prob: Probability of applying all of them, else none.
-
-    Raises:
-        ValueError: a value outside its range.
     """
 
     # Places of the names in the order of application follow the factors.
@@ -180,9 +177,6 @@ class ColorDistortion(Transform):
             2.5 the hue would turn more than half the circle.
         jitter_prob: Probability of the jitter.
         gray_prob: Probability of the grayscale.
-
-    Raises:
-        ValueError: a value outside its range.
     """
 
     def __init__(

@@ -55,13 +55,8 @@ def sample_crops(
 ) -> np.ndarray:
     """As :func:`sample_crop`, for all images of a batch, which are of one size.
 
-    Args:
-        height: Of the images, in pixels.
-        width: Of the images, in pixels.
-        scale: As there.
-        ratio: As there.
-        streams: One for each image. All take as many tries as the last image needs:
-            draw nothing after this that must be a function of the image.
+    All streams take as many tries as the last image needs: draw nothing after this that
+    must be a function of the image.
 
     Returns:
         (n, 4) whole numbers, top, left, height and width in pixels.

@@ -1,10 +1,11 @@
 """What is drawn for views: of one image by itself, or of a whole batch by array operations.
 
-Both draw the same numbers. n images, V views, T steps of a pipeline.
+Both draw the same numbers. A drawn view is a list of parameters, those of the crop first;
+None stands for a step that is not applied. n images, V views, T steps of a pipeline.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,49 +13,26 @@ from simclr_mm.errors import UserError
 
 from .base import DeviceTransform
 from .batched import CROP_WIDTH, INTERPOLATIONS, STEP_WIDTH
-from .crop import Box, sample_crop, sample_crops
+from .random_crop import RandomCropAndFlip
 from .random_streams import RandomStream, batch_streams
 
 
 class Recipe(Protocol):
-    """What TwoViews says about its views; see its arguments."""
+    """What TwoViews says about its views."""
 
     size: int
     num_views: int
-    scale: tuple[float, float]
-    ratio: tuple[float, float]
-    flip_prob: float
-    interpolation: str
+    crop: RandomCropAndFlip
     pipelines: list[list[DeviceTransform]]
-
-
-class DrawnView(NamedTuple):
-    """Crop, flip and steps of one view.
-
-    Args:
-        box: Top, left, height and width in pixels.
-        flip: Whether to mirror it left to right.
-        steps: T, the parameters of each transform; None: not applied.
-    """
-
-    box: Box
-    flip: bool
-    steps: list[dict | None]
-
-
-def draw_crop(views: Recipe, height: int, width: int, rng: RandomStream) -> DrawnView:
-    """Draw crop and flip of an image of this height and width in pixels."""
-    flip = rng.random() < views.flip_prob
-    return DrawnView(sample_crop(height, width, views.scale, views.ratio, rng), flip, [])
 
 
 def draw_view(
     views: Recipe, v: int, height: int, width: int, streams: Sequence[RandomStream]
-) -> DrawnView:
-    """Draw the whole view number ``v``: a stream for the crop, and one for each step."""
-    box, flip, _ = draw_crop(views, height, width, streams[0])
+) -> list[Any]:
+    """Draw view number ``v`` of an image: a stream for the crop, and one for each step."""
     steps = zip(views.pipelines[v], streams[1:])
-    return DrawnView(box, flip, [step.record(views.size, rng) for step, rng in steps])
+    crop = views.crop.draw(height, width, streams[0])
+    return [crop, *(step.record(views.size, rng) for step, rng in steps)]
 
 
 def draw_batch(
@@ -75,12 +53,10 @@ def draw_batch(
         ``crops`` and ``steps`` of :class:`~simclr_mm.transforms.batched.ViewsToMake`.
     """
     crops, steps = no_numbers(views, len(addresses[0]))
-    crops[..., 5:] = views.size, INTERPOLATIONS.index(views.interpolation)
     for v, pipeline in enumerate(views.pipelines):
         crop, *others = batch_streams(*addresses, v, 1 + len(pipeline))
-        crops[:, v, 4] = crop.random() < views.flip_prob
-        crops[:, v, :4] = sample_crops(height, width, views.scale, views.ratio, crop)
-        for rows, step, streams in zip(steps[:, v].swapaxes(0, 1), pipeline, others):
+        _fill(crops[:, v], views.crop.encode(views.crop.draw_batch(height, width, crop)))
+        for t, (step, streams) in enumerate(zip(pipeline, others)):
             applied = streams.random() < step.prob
             try:
                 params = step.draw_batch(views.size, views.size, streams)
@@ -89,36 +65,40 @@ def draw_batch(
                     f'{type(step).__name__}.draw cannot draw for a whole batch ({error}): write '
                     f'draw_batch, or batched=False in the dataset.'
                 ) from error
-            rows[:, 0] = step.code
-            for k, numbers in enumerate(step.encode(params), start=1):
-                rows[:, k] = numbers
-            rows[~applied] = 0
+            _fill(steps[:, v, t], [step.code, *step.encode(params)])
+            steps[~applied, v, t] = 0
     return crops, steps
 
 
+def _fill(rows: np.ndarray, columns: Sequence) -> None:
+    """Write columns, (n,) each or one number, into the first ones of (n, width) rows."""
+    for k, numbers in enumerate(columns):
+        rows[:, k] = numbers
+
+
 def encode_view(
-    views: Recipe, v: int, drawn: DrawnView, crop: np.ndarray, steps: np.ndarray
+    views: Recipe, v: int, drawn: Sequence, crop: np.ndarray, steps: np.ndarray
 ) -> None:
-    """Write one view into zeros of :func:`no_numbers`: (CROP_WIDTH), and (T, width)."""
-    crop[:] = *drawn.box, drawn.flip, views.size, INTERPOLATIONS.index(views.interpolation)
-    for row, step, params in zip(steps, views.pipelines[v], drawn.steps):
+    """Write a drawn view into arrays of :func:`no_numbers`: (CROP_WIDTH), and (T, width)."""
+    crop[:-2] = views.crop.encode(drawn[0])
+    for row, step, params in zip(steps, views.pipelines[v], drawn[1:]):
         if params is not None:
             numbers = step.encode(params)
             row[0], row[1 : 1 + len(numbers)] = step.code, numbers
 
 
-def decode_view(views: Recipe, v: int, crop: Sequence, steps: Sequence) -> DrawnView:
-    """A view that :func:`draw_batch` drew, whose rows are lists."""
-    top, left, height, width, flip = map(int, crop[:5])
+def decode_view(views: Recipe, v: int, crop: Sequence, steps: Sequence) -> list[Any]:
+    """A view that :func:`draw_batch` drew, from lists of numbers."""
     pairs = zip(views.pipelines[v], steps)
-    params = [step.decode(row[1:]) if row[0] else None for step, row in pairs]
-    return DrawnView((top, left, height, width), bool(flip), params)
+    params = (step.decode(row[1:]) if row[0] else None for step, row in pairs)
+    return [views.crop.decode(crop), *params]
 
 
 def no_numbers(views: Recipe, *images: int) -> tuple[np.ndarray, np.ndarray]:
-    """``crops`` and ``steps`` of ViewsToMake, all zero, without or with an axis of images."""
+    """Empty ``crops`` and ``steps`` of ViewsToMake, without or with an axis of images."""
+    crops = np.empty((*images, views.num_views, CROP_WIDTH))
+    crops[..., -2:] = views.size, INTERPOLATIONS.index(views.crop.interpolation)
     # One step at least: an empty tensor cannot be collated.
     length = max([1, *map(len, views.pipelines)])
     widths = [1 + len(step.columns) for pipeline in views.pipelines for step in pipeline]
-    steps = np.zeros((*images, views.num_views, length, max([STEP_WIDTH, *widths])))
-    return np.zeros((*images, views.num_views, CROP_WIDTH)), steps
+    return crops, np.zeros((*images, views.num_views, length, max([STEP_WIDTH, *widths])))

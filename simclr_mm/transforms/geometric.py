@@ -30,14 +30,9 @@ _QUARTER_TURNS = {
 
 
 def rotate(img: np.ndarray, degrees: float) -> np.ndarray:
-    """Turn about the centre, keeping the size and repeating the border outwards.
+    """Turn counter-clockwise about the centre; (H, W, 3) uint8 BGR in and out.
 
-    Args:
-        img: (H, W, 3) uint8 BGR.
-        degrees: Angle, counter-clockwise.
-
-    Returns:
-        (H, W, 3) uint8, bilinear and rounded down, as PIL does.
+    The border is repeated outwards. Bilinear and rounded down, as by PIL.
     """
     height, width = img.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
@@ -71,9 +66,6 @@ class RandomRotation(DeviceTransform):
         degrees: None: 0, 90, 180 or 270 degrees with equal probability. A number d in
             (0, 180]: uniform in [-d, d], border repeated.
         prob: Probability.
-
-    Raises:
-        ValueError: degrees outside (0, 180].
     """
 
     columns = dict(degrees=float)
@@ -113,9 +105,6 @@ class RandomCutout(DeviceTransform):
         ratio: Side of the square as a share of the image's shorter side, in (0, 1];
             a half, that paper's 16 of 32 pixels for CIFAR-10.
         prob: Probability.
-
-    Raises:
-        ValueError: ratio outside (0, 1].
     """
 
     columns = dict(top=int, left=int, side=int)
@@ -173,9 +162,6 @@ class RandomGaussianNoise(DeviceTransform):
         std: Lowest and highest standard deviation in grey levels of [0, 255], drawn
             uniformly for each image. The default ends where noise is plain to see.
         prob: Probability.
-
-    Raises:
-        ValueError: std is not a pair 0 <= lowest <= highest.
     """
 
     columns = dict(std=float, seed=int)

@@ -14,19 +14,11 @@ from torch.utils.data import get_worker_info
 from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
-from .base import Transform, check_image, check_prob, check_range
+from .base import Transform, check_image
 from .batched import INTERPOLATIONS, ViewsToMake
-from .crop import resized_crop
-from .drawing import (
-    DrawnView,
-    decode_view,
-    draw_batch,
-    draw_crop,
-    draw_view,
-    encode_view,
-    no_numbers,
-)
+from .drawing import decode_view, draw_batch, draw_view, encode_view, no_numbers
 from .pipelines import build_pipelines, foreign_names, is_foreign
+from .random_crop import BOX, RandomCropAndFlip, check_crop
 from .random_streams import RandomStream, view_streams
 from .seeding import seeded_globals
 
@@ -100,9 +92,7 @@ class TwoViews(Transform):
                 f'TwoViews: num_views must be at least 2, got {num_views}: the loss '
                 f'compares views of one image.'
             )
-        check_range(scale, 'TwoViews', 'scale', (0.08, 1.0), highest=1)
-        check_range(ratio, 'TwoViews', 'ratio', (0.75, 1.33))
-        check_prob(flip_prob, 'TwoViews', 'flip_prob')
+        check_crop('TwoViews', scale, ratio, flip_prob)
         if interpolation not in INTERPOLATIONS:
             raise UserError(
                 f'TwoViews: interpolation must be one of {INTERPOLATIONS}, got {interpolation!r}.'
@@ -113,6 +103,8 @@ class TwoViews(Transform):
         self.ratio = ratio
         self.flip_prob = flip_prob
         self.interpolation = interpolation
+        self.crop = RandomCropAndFlip(size, scale, ratio, flip_prob)
+        self.crop.interpolation = interpolation
         self.transforms = transforms
         self.augment = augment
         self.pipelines: list[list] = build_pipelines(transforms, num_views, size)  # V lists
@@ -211,13 +203,13 @@ class TwoViews(Transform):
             params.append(shown)
         return params
 
-    def _make(self, img: np.ndarray, v: int, drawn: DrawnView, out: np.ndarray) -> None:
+    def _make(self, img: np.ndarray, v: int, drawn: Sequence, out: np.ndarray) -> None:
         """Make a drawn view, (3, S, S), of an image (H, W, 3).
 
         With OpenCV, one by one: a view of 32 pixels stays in a CPU's cache all the time.
         """
-        view = self._crop(img, drawn)
-        for transform, params in zip(self.pipelines[v], drawn.steps):
+        view = self.crop.paint(img, drawn[0])
+        for transform, params in zip(self.pipelines[v], drawn[1:]):
             if params is not None:
                 view = transform.paint(view, params)
         cv2.split(view, list(out))  # (S, S, 3) -> (3, S, S)
@@ -227,9 +219,9 @@ class TwoViews(Transform):
     ) -> dict | None:
         """Make a view whose transforms draw by themselves, and say what was drawn."""
         height, width = results['img'].shape[:2]
-        drawn = draw_crop(self, height, width, streams[0])
-        shown = self._shown(v, drawn)
-        img = self._crop(results['img'], drawn)
+        crop = self.crop.draw(height, width, streams[0])
+        shown = self._shown(v, [crop])
+        img = self.crop.paint(results['img'], crop)
         view = dict(results, img=img, img_shape=img.shape[:2], view_params_one=shown)
         with seeded_globals(streams[-1]):
             for transform, view['rng'] in zip(self.pipelines[v], streams[1:]):
@@ -249,19 +241,17 @@ class TwoViews(Transform):
         for v in range(self.num_views):
             streams = self._streams(results.get('sample_idx'), v)
             drawn = draw_view(self, v, height, width, streams)
-            made[v] = self._crop(results['img'], drawn)
+            made[v] = self.crop.paint(results['img'], drawn[0])
             encode_view(self, v, drawn, crops[v], steps[v])
             params.append(self._shown(v, drawn))
         # Tensors, because PackInputs takes an array of three axes for an image.
         return [made, torch.from_numpy(crops), torch.from_numpy(steps)], params
 
-    def _crop(self, img: np.ndarray, drawn: DrawnView) -> np.ndarray:
-        return resized_crop(img, drawn.box, self.size, self.interpolation, drawn.flip)
-
-    def _shown(self, v: int, drawn: DrawnView) -> dict:
+    def _shown(self, v: int, drawn: Sequence) -> dict:
         """A view's entry in ``view_params``."""
         names = (type(transform).__name__ for transform in self.pipelines[v])
-        return dict(crop=drawn.box, flip=drawn.flip, **dict(zip(names, drawn.steps)))
+        box = tuple(drawn[0][side] for side in BOX)
+        return dict(crop=box, flip=drawn[0]['flip'], **dict(zip(names, drawn[1:])))
 
     def _streams(self, index: Any, v: int) -> list[RandomStream]:
         """A stream for the crop, one for each step, one for others' transforms."""
