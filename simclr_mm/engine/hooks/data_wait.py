@@ -16,15 +16,13 @@ from .stopwatch import Stopwatch
 class DataWaitHook(Hook):
     """Log ``data_share``, the share of time spent waiting for data; advise above 10 %.
 
-    On a CPU it is the time between the end of a step and the next batch. On a GPU it is
-    the time in which the GPU had nothing to do. Validation and what happens between epochs
-    do not count, the first batch of an epoch does. Of several ranks it is the one that
-    waited longest, since the others wait for it. A line of the log tells of the steps
-    before its last one, so nobody waits for the GPU.
+    On a CPU it is the time between the end of a step and the next batch; on a GPU the time
+    in which the GPU had nothing to do; of several ranks that of the one that waited longest.
+    Validation and what happens between epochs do not count. A line of the log tells of the
+    steps before its last one, so nobody waits for the GPU.
 
     Args:
-        limit: Share in [0, 1] above which it names a remedy. 0.1: more is lost then than
-            the noise between machines.
+        limit: Share in [0, 1] above which it names a remedy; 0.1 is more than noise.
         min_steps: For how many steps the share has to be above. 100: two lines of the
             log, so that one slow file does not count.
     """
@@ -60,14 +58,11 @@ class DataWaitHook(Hook):
         if runner.iter < self._skip:
             return
         self._watch.begin_step()
-        if self.every_n_inner_iters(batch_idx, self._interval) or self.end_of_epoch(
-            runner.train_dataloader, batch_idx
-        ):
+        last = self.end_of_epoch(runner.train_dataloader, batch_idx)
+        if last or self.every_n_inner_iters(batch_idx, self._interval):
             self._report(runner)
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
         self._watch.end_step()
 
     def _report(self, runner: Runner) -> None:

@@ -8,11 +8,7 @@ import torch
 
 
 class Stopwatch:
-    """Adds up the waits before steps, and the steps. The first call is ``end_step``.
-
-    On a CPU a step is over when it returns. On a GPU events in its stream say when, and
-    nobody waits for them.
-    """
+    """Adds up the waits before steps, and the steps. The first call is ``end_step``."""
 
     def __init__(self) -> None:
         self._gpu = torch.cuda.is_available()
@@ -41,7 +37,7 @@ class Stopwatch:
         if not self._gpu:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record()  # in the stream; nobody waits for it
         return event
 
     def _seconds(self, first: Any, second: Any) -> float:
