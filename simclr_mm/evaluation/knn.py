@@ -68,7 +68,7 @@ def best_classes(
         raise UserError(
             f'kNN: k = {k}, but the gallery has {len(gallery)} features: choose k from 1 to that.'
         )
-    if temperature <= 0:
+    if not temperature > 0:
         raise UserError(f'kNN: temperature = {temperature}: give a positive number.')
     place = gallery.device if device is None else device
     gallery = F.normalize(gallery.to(place, torch.float32), dim=1)

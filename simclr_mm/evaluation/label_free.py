@@ -45,10 +45,7 @@ def feature_std(features: Tensor) -> float:
     """Standard deviation of each channel of normalised features, averaged.
 
     Source: SimSiam, arXiv:2011.10566, Sec. 4.1: 0 for collapsed features, 1/sqrt(C) for
-    those that point in all directions alike.
-
-    Args:
-        features: (m, C).
+    those that point in all directions alike. Features: (m, C).
     """
     return float(F.normalize(features.double(), dim=1).std(dim=0, correction=0).mean())
 
@@ -100,18 +97,19 @@ class LabelFreeMetrics(BaseMetric):
     ``effective_rank``; ``feature_std`` beside ``isotropic_std``, 1/sqrt(C);
     ``uniformity``; and, where the val pipeline makes views (``simclr_mm.TwoViews``),
     ``alignment``. They are the functions of this file, of the backbone's features. Of a
-    GalleryAndQuery the queries count.
+    GalleryAndQuery the queries count. Features that are not finite are left out; a log
+    line counts them.
 
-    On any number of ranks they are computed from the same images: those whose number in
-    the dataset has the lowest checksums.
+    Any number of ranks computes them from the same images: those whose numbers in the
+    dataset have the lowest checksums.
 
     Args:
-        max_samples: Images at most. A rank cannot exceed their number, and 10,000 are
-            five times the width of ResNet-50; 82 MB there.
+        max_samples: Images at most. ``effective_rank`` cannot exceed their number; 10,000
+            are five times the width of ResNet-50 and take 82 MB there.
         collect_device: Where features of several ranks are gathered.
 
     Raises:
-        ValueError: max_samples is below 2, fewer than two images came, or samples do
+        UserError: max_samples is below 2, fewer than two images came, or samples do
             not say their number.
     """
 

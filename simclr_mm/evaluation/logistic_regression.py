@@ -13,9 +13,9 @@ from torch import Tensor
 
 from simclr_mm.errors import UserError
 
-# Where L-BFGS stops: the largest slope in the coordinates below, in which curvature is
-# at most about 1, and the gain of a step in nats. At ten times these, predictions for
-# digits still differ from those of the exact minimum.
+# Where L-BFGS stops: the largest slope, in coordinates in which curvature is at most about
+# 1, and the gain of a step in nats. At ten times these values, predictions for digits still
+# differ from those of the exact minimum.
 SLOPE, GAIN = 1e-5, 1e-11
 
 

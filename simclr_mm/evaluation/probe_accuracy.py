@@ -22,7 +22,7 @@ class ProbeAccuracy(BaseMetric):
         collect_device: Where the results of several ranks are gathered.
 
     Raises:
-        ValueError: The model has no online probe, or k exceeds its classes.
+        UserError: The model has no online probe, or k exceeds its classes.
     """
 
     default_prefix = 'probe'
