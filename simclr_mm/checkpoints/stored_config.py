@@ -22,7 +22,7 @@ _LONGEST = 1 << 20  # letters; parsing takes about 200 bytes for each
 _LARGE_NUMBER = 2**60  # from here on numbers can be chosen so that sets are slow
 _SCOPES = ('simclr_mm', 'mmpretrain', 'mmcv', 'mmengine')
 _PACKAGES = (*_SCOPES, 'torch', 'torchvision')
-# Other libraries' models by name, whose arguments may load and run other files.
+# Models of other libraries, whose arguments may load and run further files.
 _WRAPPERS = {'HuggingFaceClassifier', 'TIMMBackbone', 'TimmClassifier'}
 _ADVICE = 'name the config with --config, or pass it to get_model'
 
@@ -147,6 +147,11 @@ def _check_names(settings: dict[str, Any]) -> None:
     scope = settings.get('_scope_', 'mmpretrain')
     if scope not in _SCOPES:
         raise UserError(f'_scope_={scope!r}, which is no scope of OpenMMLab or simclr_mm')
+    if registry.type_name(settings) in _WRAPPERS:
+        raise UserError(
+            f'type={settings["type"]!r}, a model of another library, whose arguments may load '
+            'further files'
+        )
     if 'type' in settings:
         name = _registered_name(settings['type'])
         if name is None:
@@ -166,7 +171,7 @@ def _registered_name(of: Any) -> str | None:
     for registry_ in _registries():
         for known, entry in registry_.module_dict.items():
             is_meant = known == name if place in ('', *_SCOPES) else entry is named
-            if is_meant and known not in _WRAPPERS and entry.__module__.split('.')[0] in _PACKAGES:
+            if is_meant and entry.__module__.split('.')[0] in _PACKAGES:
                 if place in ('', *_SCOPES):
                     return of
                 return known if registry_.parent is None else f'{registry_.scope}.{known}'
