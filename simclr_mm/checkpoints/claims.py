@@ -163,14 +163,9 @@ class _Value:
 
 
 def _storages(pickled: BinaryIO, size: int) -> Iterator[tuple[str, int]]:
-    """Follow a pickle; yield key and claimed bytes of every storage that it refers to.
+    """Follow a pickle to its end; yield key and claimed bytes of every storage in it.
 
-    Args:
-        pickled: The pickle. It is read to its end.
-        size: Of the file, in bytes.
-
-    Raises:
-        ValueError: as :func:`check_claims`.
+    ``size`` is the file's, in bytes.
     """
     stack: list[_Value] = []
     marks: list[int] = []

@@ -139,26 +139,21 @@ def _parts(value: Any) -> Iterator[dict]:
 
 
 def _check_names(settings: dict[str, Any]) -> None:
-    """Check ``type`` and ``_scope_`` of a part; give the type its registered name.
-
-    Raises:
-        ValueError: one of them is not allowed.
-    """
+    """Check ``type`` and ``_scope_`` of a part; give the type its registered name."""
     scope = settings.get('_scope_', 'mmpretrain')
     if scope not in _SCOPES:
-        raise UserError(f'_scope_={scope!r}, which is no scope of OpenMMLab or simclr_mm')
+        raise UserError(f'_scope_={scope!r:.100}, which is no scope of OpenMMLab or simclr_mm')
+    if 'type' not in settings:
+        return
+    shown = f'type={settings["type"]!r:.100}'
     if registry.type_name(settings) in _WRAPPERS:
         raise UserError(
-            f'type={settings["type"]!r}, a model of another library, whose arguments may load '
-            'further files'
+            f'{shown}, a model of another library, whose arguments may load further files'
         )
-    if 'type' in settings:
-        name = _registered_name(settings['type'])
-        if name is None:
-            raise UserError(
-                f'type={settings["type"]!r}, which is no class of OpenMMLab or simclr_mm'
-            )
-        settings['type'] = name
+    name = _registered_name(settings['type'])
+    if name is None:
+        raise UserError(f'{shown}, which is no class of OpenMMLab or simclr_mm')
+    settings['type'] = name
 
 
 def _registered_name(of: Any) -> str | None:
