@@ -70,8 +70,8 @@ def to_our_keys(checkpoint: Any, source: str) -> Conversion:
     layout = recognised(tensors)
     if layout is None:
         raise CheckpointError(
-            f'{source} has keys of no known library ({", ".join(list(tensors)[:4])}, ...), which '
-            f'are {", ".join(dict.fromkeys(entry.name for entry in LAYOUTS))}, timm and '
+            f'{source} has keys of no known library ({", ".join(list(tensors)[:4])[:200]}, ...), '
+            f'which are {", ".join(dict.fromkeys(entry.name for entry in LAYOUTS))}, timm and '
             "google-research: rename the encoder's keys to backbone.*"
         )
     result = Conversion(layout.name, left=left, unit_range=layout.unit_range)

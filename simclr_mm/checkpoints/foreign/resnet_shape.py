@@ -72,9 +72,6 @@ def resnet_shape(state: Mapping[str, Tensor], source: str) -> ResNetShape:
         state: Tensors of the backbone, keys without prefix.
         source: Name of the file, for the error.
 
-    Returns:
-        The shape.
-
     Raises:
         CheckpointError: the tensors are not those of a ResNet with batch norm and four
             stages.
