@@ -23,13 +23,14 @@ _PARTS = (
     'train_cfg',
     'train_dataloader',
 )
+# Ranks take the same steps together: validation, log and what else waits for the others.
+_STEPS = ('custom_hooks', 'default_hooks', 'log_processor', 'resume', 'val_cfg', 'val_evaluator')
+_PLACES = {'data_root', 'data_prefix', 'ann_file', 'cache_dir', 'metainfo', 'out_dir', 'init_cfg'}
 # Wherever they stand, these change speed, places or what is logged, and no loss.
-_FREE = {
+_FREE = _PLACES | {
     *('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'worker_init_fn'),
-    *('data_root', 'data_prefix', 'ann_file', 'cache_dir', 'metainfo'),
     *('val_begin', 'val_interval', 'dynamic_intervals'),
     *('compile_backbone', 'with_cp', 'foreach', 'fused', 'deterministic'),
-    'init_cfg',  # the weights before the first step
 }
 # A resumed run takes these from the checkpoint: another value would have no effect.
 _FIXED = (
@@ -50,15 +51,21 @@ _SHOWN = 5
 
 def settings(cfg: dict) -> dict[str, Any]:
     """The settings of a config on which the losses depend, by their dotted keys."""
-    found = _flatten({part: cfg.get(part) for part in _PARTS})
+    found = _flatten({part: cfg.get(part) for part in _PARTS}, _FREE)
     if not found.get('auto_scale_lr.enable'):
         found = {key: found[key] for key in found if not key.startswith('auto_scale_lr')}
     return found
 
 
-def _flatten(value: Any, key: str = '') -> dict[str, Any]:
+def shared_settings(cfg: dict) -> dict[str, Any]:
+    """The settings that all ranks must share: all but places, by their dotted keys."""
+    found = _flatten({part: cfg.get(part) for part in (*_PARTS, *_STEPS)}, _PLACES)
+    return {**found, 'load_from': 'a file' if cfg.get('load_from') else None}
+
+
+def _flatten(value: Any, free: set[str], key: str = '') -> dict[str, Any]:
     if isinstance(value, dict):
-        items = [(name, value[name]) for name in value if name not in _FREE]
+        items = [(name, value[name]) for name in value if name not in free]
     elif isinstance(value, (list, tuple)) and any(isinstance(each, dict) for each in value):
         items = [(str(place), each) for place, each in enumerate(value)]
     elif value is None:
@@ -70,7 +77,7 @@ def _flatten(value: Any, key: str = '') -> dict[str, Any]:
         return {key: type_name(value if named else type(value))}
     flat: dict[str, Any] = {}
     for name, part in items:
-        flat.update(_flatten(part, f'{key}.{name}' if key else name))
+        flat.update(_flatten(part, free, f'{key}.{name}' if key else name))
     return flat
 
 

@@ -23,7 +23,7 @@ from simclr_mm.registry import RUNNERS
 from .allocator import keep_freed_memory
 from .loops import DATA_LAYOUT, EARLY_STOPPING, SAMPLER_SEED, data_layout
 from .ranks import on_first_rank, require_same, weights_digest
-from .resume import check_resumable, latest_checkpoint, settings
+from .resume import check_resumable, latest_checkpoint, shared_settings
 from .work_dir_lock import WorkDirLock
 
 _MMENGINE_HOOKS = (
@@ -85,7 +85,7 @@ class Runner(_Runner):
                 'gloo', rank=int(os.environ['RANK']), world_size=int(os.environ['WORLD_SIZE'])
             )
         super().setup_env(env_cfg)
-        require_same(settings(self.cfg), 'give every rank the same config.')
+        require_same(shared_settings(self.cfg), 'give every rank the same config.')
 
     def register_default_hooks(self, hooks: dict[str, Hook | dict | None] | None = None) -> None:
         hooks = dict(hooks or {})
@@ -219,17 +219,14 @@ class Runner(_Runner):
             load(source)
         except (UserError, OSError) as error:
             problem = error
-        for rank, text in enumerate(all_gather_object(problem and str(problem))):
+        told = None if problem is None else f'{source}: {problem}'
+        for rank, text in enumerate(all_gather_object(told)):
             if text is not None:
-                raise CheckpointError(f'rank {rank} cannot load {source}: {text}') from problem
-        read = dict(
-            epoch=self.epoch,
-            iter=self.iter,
-            weights=weights_digest(self._plain_model().state_dict()),
-        )
+                raise CheckpointError(f'rank {rank} cannot load {text}') from problem
+        weights = weights_digest(self._plain_model().state_dict())
         require_same(
-            {f'{key} in {source}': value for key, value in read.items()},
-            'every rank needs the same file at this path.',
+            dict(epoch=self.epoch, iter=self.iter, weights=weights),
+            f'{source} has to be the same file on every rank.',
         )
 
     def load_checkpoint(
