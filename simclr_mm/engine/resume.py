@@ -47,6 +47,7 @@ _SEEDS = ('randomness.seed', 'train_dataloader.sampler.seed')
 # The precision may follow the device.
 _PRECISION = ('optim_wrapper.type', 'optim_wrapper.dtype', 'optim_wrapper.loss_scale')
 _SHOWN = 5
+_LONGEST_CONFIG = 10**6  # characters; Python takes a thousand times as much to parse it
 
 
 def settings(cfg: dict) -> dict[str, Any]:
@@ -68,11 +69,11 @@ def _flatten(value: Any, free: set[str], key: str = '') -> dict[str, Any]:
         items = [(name, value[name]) for name in value if name not in free]
     elif isinstance(value, (list, tuple)) and any(isinstance(each, dict) for each in value):
         items = [(str(place), each) for place, each in enumerate(value)]
-    elif value is None:
+    elif value is None or value == []:
         return {}
+    elif isinstance(value, (str, int, float, list, tuple)) and not key.endswith('.type'):
+        return {key: _as_list(value)}
     else:
-        if isinstance(value, (str, int, float, list, tuple)) and not key.endswith('.type'):
-            return {key: _as_list(value)}
         named = isinstance(value, str) or hasattr(value, '__name__')
         return {key: type_name(value if named else type(value))}
     flat: dict[str, Any] = {}
@@ -173,6 +174,8 @@ def _some(texts: list[str]) -> str:
 
 def _stored_config(text: Any) -> dict | None:
     """The settings in a config's text, read as data and never run."""
+    if not isinstance(text, str) or len(text) > _LONGEST_CONFIG:
+        return None
     try:
         return {
             statement.targets[0].id: ast.literal_eval(_Dicts().visit(statement.value))

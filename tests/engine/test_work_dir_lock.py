@@ -78,12 +78,10 @@ def _no_locks(*args):
     raise OSError(37, 'No locks available')
 
 
-@pytest.mark.parametrize('fault', ['no locks', 'no such folder', 'no fcntl'])
+@pytest.mark.parametrize('fault', ['no locks', 'no such folder'])
 def test_where_nothing_can_be_locked_the_run_goes_on(tmp_path, monkeypatch, fault):
     if fault == 'no locks':
         monkeypatch.setattr(work_dir_lock.fcntl, 'lockf', _no_locks)
-    elif fault == 'no fcntl':
-        monkeypatch.setattr(work_dir_lock, 'fcntl', None)
     folder = '/proc/1/fdinfo' if fault == 'no such folder' else str(tmp_path)
     warnings = Warnings()
     with WorkDirLock(folder, warnings):
