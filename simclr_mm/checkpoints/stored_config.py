@@ -63,12 +63,8 @@ def stored_config(text: str, source: str) -> Config:
             preprocessing or its test data name something else than a registered class
             of OpenMMLab or of this package.
     """
-    if len(text) > _LONGEST:
-        raise CheckpointError(
-            f'{source}: the stored config has {len(text)} letters, so it is not read: {_ADVICE}'
-        )
     try:
-        settings = dict(map(_assigned, ast.parse(text).body))
+        settings = parse_settings(text)
         config = Config(settings)
     except Exception as error:  # whatever ast and Config say to wrong text
         raise CheckpointError(
@@ -89,6 +85,18 @@ def stored_config(text: str, source: str) -> Config:
                 f'{source}: the stored config names {error}: if you trust it, {_ADVICE}'
             ) from error
     return config
+
+
+def parse_settings(text: str) -> dict[str, Any]:
+    """Read a dumped config as data. Nothing in it is run.
+
+    Raises:
+        ValueError: the text is too long. Other errors of ``ast`` for what is no list of
+            assignments.
+    """
+    if len(text) > _LONGEST:
+        raise ValueError(f'it has {len(text)} letters')
+    return dict(map(_assigned, ast.parse(text).body))
 
 
 def _assigned(statement: ast.stmt) -> tuple[str, Any]:

@@ -4,12 +4,12 @@ A run's result is a function of its settings. :func:`settings` lists those that 
 docs/concepts.md states the rule for users.
 """
 
-import ast
 from pathlib import Path
 from typing import Any
 
 from mmengine.logging import MMLogger
 
+from simclr_mm.checkpoints.stored_config import parse_settings
 from simclr_mm.errors import CheckpointError, MissingFileError, UserError
 from simclr_mm.registry import type_name
 
@@ -47,7 +47,6 @@ _SEEDS = ('randomness.seed', 'train_dataloader.sampler.seed')
 # The precision may follow the device.
 _PRECISION = ('optim_wrapper.type', 'optim_wrapper.dtype', 'optim_wrapper.loss_scale')
 _SHOWN = 5
-_LONGEST_CONFIG = 10**6  # characters; Python takes a thousand times as much to parse it
 
 
 def settings(cfg: dict) -> dict[str, Any]:
@@ -174,24 +173,7 @@ def _some(texts: list[str]) -> str:
 
 def _stored_config(text: Any) -> dict | None:
     """The settings in a config's text, read as data and never run."""
-    if not isinstance(text, str) or len(text) > _LONGEST_CONFIG:
-        return None
     try:
-        return {
-            statement.targets[0].id: ast.literal_eval(_Dicts().visit(statement.value))
-            for statement in ast.parse(text).body
-        }
+        return parse_settings(text)
     except (AttributeError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
         return None
-
-
-class _Dicts(ast.NodeTransformer):
-    """Turns ``dict(a=1)`` into ``{'a': 1}``, which literal_eval takes."""
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        self.generic_visit(node)
-        if getattr(node.func, 'id', '') != 'dict' or node.args:
-            return node
-        keys: list[ast.expr | None] = [ast.Constant(each.arg) for each in node.keywords]
-        values = [keyword.value for keyword in node.keywords]
-        return ast.copy_location(ast.Dict(keys, values), node)

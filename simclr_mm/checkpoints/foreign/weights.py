@@ -117,7 +117,7 @@ def weights_for(expected: Iterable[str], loaded: Any, source: str) -> WeightsFor
     """
     backbone, normalise = _stored_needs(loaded, source)
     if _is_tensorflow(source):
-        layout = 'google-research'
+        layout: str | None = 'google-research'
     else:
         layout = '' if has_keys(loaded, expected) else layout_of(loaded)
         if not layout:
