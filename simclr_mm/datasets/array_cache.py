@@ -18,6 +18,7 @@ from mmengine.logging import print_log
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.walk import CACHE_FOLDER
+from simclr_mm.transforms.to_rgb import READING_RULE
 
 
 class Arrays(NamedTuple):
@@ -35,13 +36,14 @@ class Arrays(NamedTuple):
 
 
 def files_key(root: str | Path, paths: Iterable[str]) -> str:
-    """A name for the content of files: of their names, sizes and times of change.
+    """A name for decoded files: of their names, sizes, times of change, and our rule.
 
     Args:
         root: Folder that the names begin at: a moved dataset keeps its key.
         paths: Files below it.
     """
-    content, below = hashlib.sha256(), len(os.path.join(root, ''))
+    below = len(os.path.join(root, ''))
+    content = hashlib.sha256(f'rule {READING_RULE}\n'.encode())
     for path in paths:
         stat = os.stat(path)
         line = f'{path[below:]}\n{stat.st_size} {stat.st_mtime_ns}\n'
