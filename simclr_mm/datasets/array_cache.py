@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import CACHE_FOLDER
 from simclr_mm.transforms.to_rgb import READING_RULE
 
@@ -43,12 +44,8 @@ def files_key(root: str | Path, paths: Iterable[str]) -> str:
         paths: Files below it.
     """
     below = len(os.path.join(root, ''))
-    content = hashlib.sha256(f'rule {READING_RULE}\n'.encode())
-    for path in paths:
-        stat = os.stat(path)
-        line = f'{path[below:]}\n{stat.st_size} {stat.st_mtime_ns}\n'
-        content.update(line.encode(errors='surrogateescape'))
-    return content.hexdigest()[:16]
+    listing = listing_hash(root, (path[below:] for path in paths))
+    return hashlib.sha256(f'{READING_RULE} {listing}'.encode()).hexdigest()[:16]
 
 
 def cached_arrays(

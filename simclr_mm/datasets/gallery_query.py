@@ -1,7 +1,7 @@
 """The two sets of a nearest-neighbour evaluation as one dataset."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset
 
+from simclr_mm.class_balance import class_balanced_subset
 from simclr_mm.errors import UserError
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
@@ -66,6 +67,8 @@ class GalleryAndQuery(Dataset):
         self.rows = np.arange(len(self.gallery))
         if gallery_per_class is not None:
             self.rows = class_balanced_subset(self.labels, gallery_per_class, seed=0)
+        # KNNAccuracy compares its k with the gallery's size before training begins.
+        self.metainfo = {**self.query.metainfo, 'gallery_images': len(self.rows)}
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.query)
@@ -136,36 +139,3 @@ def _check_same_classes(gallery: BaseDataset, query: BaseDataset) -> None:
             + (f'{", ".join(in_one[:5])} in one of them only' if in_one else 'in another order')
             + ': give both the same class folders.'
         )
-
-
-def class_balanced_subset(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
-    """Draw the same number of examples of every class, without replacement.
-
-    Args:
-        labels: (n,) class of each example.
-        per_class: Examples of each class, >= 1.
-        seed: Seed of the draw.
-
-    Returns:
-        (classes * per_class,) sorted rows.
-
-    Raises:
-        UserError: per_class is below 1, or a class has fewer examples.
-    """
-    if per_class < 1:
-        raise UserError(f'per_class = {per_class}: ask for at least one image of each class.')
-    classes, counts = np.unique(labels, return_counts=True)
-    if counts.min() < per_class:
-        raise UserError(
-            f'class {classes[counts.argmin()]} has {counts.min()} images, {per_class} of each '
-            'class were asked for: ask for fewer.'
-        )
-    return draw_of_each_class(labels, lambda size: per_class, seed)
-
-
-def draw_of_each_class(labels: np.ndarray, how_many: Callable[[int], int], seed: int) -> np.ndarray:
-    """Sorted rows, so many of each class as ``how_many`` says of its size."""
-    rng = np.random.default_rng(seed)
-    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    drawn = [rng.choice(each, how_many(len(each)), replace=False) for each in members]
-    return np.sort(np.concatenate(drawn))

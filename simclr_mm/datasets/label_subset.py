@@ -9,10 +9,11 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 
+from simclr_mm.class_balance import class_balanced_subset, draw_of_each_class
 from simclr_mm.errors import UserError
 from simclr_mm.registry import DATASETS
 
-from .gallery_query import class_balanced_subset, draw_of_each_class, labels_of
+from .gallery_query import labels_of
 
 _PUBLISHED = 'https://raw.githubusercontent.com/google-research/simclr/master/imagenet_subsets/'
 

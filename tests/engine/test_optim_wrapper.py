@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from helpers.training import runner
+from digits_run import runner
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn

@@ -10,7 +10,7 @@ from torch import Tensor
 from simclr_mm.apis.encoder import Encoder, encoder_of_checkpoint, open_checkpoint
 from simclr_mm.apis.inference import inference_model
 from simclr_mm.apis.preprocessing import Preprocessing
-from simclr_mm.checkpoints.foreign.resnet_keys import left_out
+from simclr_mm.checkpoints.state_dict import left_out
 from simclr_mm.commands.command_line import merge_cfg_options
 from simclr_mm.errors import CheckpointError
 
@@ -22,11 +22,6 @@ def read_backbone(
     checkpoint: str, config: str | None = None, options: dict | None = None
 ) -> tuple[Encoder, dict[str, str]]:
     """Read the backbone of a checkpoint, strictly.
-
-    Args:
-        checkpoint: A path or URL.
-        config: A config file or a model name. None: the config in the file.
-        options: Settings to override, as ``--cfg-options`` gives them.
 
     Returns:
         The encoder, without neck and head; and what an export leaves behind, by name.

@@ -3,9 +3,9 @@
 m images, K classes, S side in pixels.
 """
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from mmengine.registry import DefaultScope
@@ -173,7 +173,8 @@ def _features(
     return cached_features(encoder, loader, part, cache, description, target)
 
 
-class _Targets(NamedTuple):
+@dataclass(frozen=True)
+class _Targets:
     """From an image of VOC to (K,) targets of ``one_vs_rest``.
 
     Args:

@@ -9,7 +9,9 @@ import torch
 from helpers import DIGITS
 from matplotlib.image import imread
 from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
 
+from simclr_mm.commands import train as train_command
 from simclr_mm.commands.runs import RunFailed
 from simclr_mm.commands.sweep import runs
 from simclr_mm.commands.sweep.studies import STUDIES, values_of
@@ -97,6 +99,38 @@ def test_value_is_that_of_the_last_epoch(cfg, tmp_path):
             b'weight torch.float32 (3,)' + state['weight'].numpy().tobytes()
         ).hexdigest()
     )
+
+
+def test_a_run_killed_inside_its_validation_goes_on(cfg, tmp_path, monkeypatch):
+    """Its last checkpoint is saved; the same command makes up the validation."""
+    small = copy.deepcopy(cfg)
+    small.merge_from_dict(
+        {
+            'train_cfg.max_epochs': 1,
+            'param_scheduler': [],
+            'train_dataloader.dataset.indices': 64,
+            'val_dataloader.dataset.gallery_per_class': 4,
+        }
+    )
+
+    def train(self, run, device):
+        monkeypatch.setattr('sys.argv', ['train.py', *run.arguments])
+        with pytest.MonkeyPatch.context() as patch:
+            if not list(run.folder.glob('*.pth')):
+                patch.setattr('mmengine.runner.ValLoop.run', killed)
+            train_command.main()
+        return find_latest_checkpoint(str(run.folder))
+
+    def killed(self):
+        raise RunFailed('killed')
+
+    monkeypatch.setattr(runs.TrainAndScore, 'train', train)
+    trainer = runs.TrainAndScore(tmp_path, threads=1)
+    run = plan(small, tmp_path)[0]
+    with pytest.raises(RunFailed, match='killed'):
+        trainer(run, '')
+    assert (run.folder / 'epoch_1.pth').is_file()
+    assert trainer(run, '').results[0].value > 10
 
 
 @pytest.mark.parametrize(

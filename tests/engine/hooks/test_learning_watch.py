@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers.training import BY_ITERATION, runner
+from digits_run import BY_ITERATION, runner
 from mmengine.hooks import LoggerHook
 from mmengine.logging import MessageHub
 

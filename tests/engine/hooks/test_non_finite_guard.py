@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from helpers.training import EVERY_EPOCH, runner
+from digits_run import EVERY_EPOCH, runner
 from mmengine.hooks import LoggerHook
 from mmengine.model import BaseModel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper

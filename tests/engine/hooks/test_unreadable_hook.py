@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from helpers.training import runner
+from digits_run import runner
 
 from simclr_mm.engine.hooks import UnreadableImageHook
 from simclr_mm.errors import UserError
