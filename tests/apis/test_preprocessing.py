@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmpretrain.datasets import CenterCrop, ResizeEdge
 from torchvision.transforms import v2
 
@@ -10,19 +9,12 @@ from simclr_mm.apis.preprocessing import Preprocessing
 from simclr_mm.errors import UserError
 
 
-class Model:
-    """What is read of a model."""
-
-    def __init__(self, *steps):
-        self._config = Config(dict(test_dataloader=dict(dataset=dict(pipeline=list(steps)))))
-        self.data_preprocessor = torch.nn.Identity()
-        self.data_preprocessor.to_rgb = True
-
-
 def of(resize=None, crop=None) -> Preprocessing:
     resize = {'type': 'ResizeEdge', 'scale': 64, **(resize or {})}
     crop = {'type': 'CenterCrop', 'crop_size': 56, **(crop or {})}
-    return Preprocessing.of(Model(resize, crop), 'a.pth')
+    preprocessor = torch.nn.Identity()
+    preprocessor.to_rgb = True
+    return Preprocessing.of(preprocessor, [resize, crop], 'a.pth')
 
 
 @pytest.mark.parametrize(

@@ -51,12 +51,12 @@ def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledF
     """Some rows of an embedded folder; the folder an image lies in is its class.
 
     Raises:
-        UserError: a pack was embedded, whose images lie in no folders; or no row is finite.
+        UserError: the images are those of a pack, not of folders; or no row is finite.
     """
     index = FeatureIndex(directory)
     if index.record.get('pack'):
         raise UserError(
-            f'{directory} holds the features of a pack, {index.folder}, whose keys do not name '
+            f'{directory} holds the features of a pack, {index.folder}, and its keys do not name '
             'the classes: give a config with this pack as its test data, and a checkpoint'
         )
     rows = _some(len(index.features), most, seed)

@@ -56,7 +56,7 @@ def put_entry(path: Path, entry: dict[str, Any]) -> bool:
 
     Args:
         path: The metafile.
-        entry: Replaces the one of its name, whose other keys it keeps, or comes last.
+        entry: Replaces the entry of its name and keeps that one's other keys, or comes last.
 
     Returns:
         Whether there was one of its name.
