@@ -193,5 +193,9 @@ def _statistics(preprocessor: BaseDataPreprocessor, source: str) -> tuple[tuple,
         torch.as_tensor(getattr(preprocessor, name, default)).double().flatten()
         for name, default in (('mean', [0.0] * 3), ('std', [1.0] * 3))
     )
-    # 123.675 / 255 is 0.485 but for what float32 loses: seven digits.
-    return tuple(tuple(float(f'{v / 255:.7g}') for v in values.tolist()) for values in (mean, std))
+    return _shares(mean), _shares(std)
+
+
+def _shares(values: torch.Tensor) -> tuple[float, ...]:
+    """Numbers in [0, 255] as shares of 255, to the seven digits that float32 keeps."""
+    return tuple(float(f'{value / 255:.7g}') for value in values.tolist())
