@@ -163,7 +163,7 @@ def _is_side(value: Any) -> bool:
 
 def _unknown(source: str, reason: str) -> UserError:
     return UserError(
-        f'{source}: how to prepare a picture is not known ({reason}); give a config '
+        f'{source}: how to prepare a picture is not known ({reason:.300}); give a config '
         'whose test pipeline is Resize, or ResizeEdge and CenterCrop, with --config'
     )
 

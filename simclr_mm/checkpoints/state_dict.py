@@ -208,6 +208,5 @@ def left_out(checkpoint: Any, source: str, prefix: str = 'backbone.') -> dict[st
 
 def _listed(keys: list[str]) -> str:
     more = len(keys) - _MAX_LISTED
-    return ', '.join(str(key)[:_LONGEST] for key in keys[:_MAX_LISTED]) + (
-        f' and {more} more' if more > 0 else ''
-    )
+    listed = ', '.join(str(key)[:_LONGEST] for key in keys[:_MAX_LISTED])
+    return f'{listed} and {more} more' if more > 0 else listed

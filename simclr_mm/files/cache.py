@@ -9,7 +9,6 @@ import torch
 def cache_home() -> Path:
     """The folder of everything that is kept between runs.
 
-    ``SIMCLR_MM_HOME`` names it; without it PyTorch's is used, so that what is there
-    already serves.
+    ``SIMCLR_MM_HOME`` names it. Without it, it is PyTorch's cache.
     """
     return Path(os.environ.get('SIMCLR_MM_HOME') or torch.hub.get_dir()).expanduser()
