@@ -83,17 +83,25 @@ class RandomStreams:
 
     def __init__(self, blocks: np.ndarray) -> None:
         self._blocks = blocks
-        self._words = iter(blocks.T)
+        self._used = 0  # words of each
 
     def __len__(self) -> int:
         return len(self._blocks)
 
     def next_word(self) -> np.ndarray:
-        for words in self._words:
-            return words.astype(np.int64)
-        self._blocks = _words(_hash(block.tobytes(), 1) for block in self._blocks)[:, 0]
-        self._words = iter(self._blocks.T)
-        return self.next_word()
+        if self._used == self._blocks.shape[1]:
+            self._blocks = _words(_hash(block.tobytes(), 1) for block in self._blocks)[:, 0]
+            self._used = 0
+        self._used += 1
+        return self._blocks[:, self._used - 1].astype(np.int64)
+
+    def singly(self) -> list[RandomStream]:
+        """A stream for each view, which goes on where these are."""
+        streams = [RandomStream(block.tobytes()) for block in self._blocks]
+        for stream in streams:
+            for _ in range(self._used):
+                stream.next_word()
+        return streams
 
     def random(self) -> np.ndarray:
         return self.next_word() * 2.0**-32
