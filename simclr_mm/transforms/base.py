@@ -50,13 +50,7 @@ def check_range(
 ) -> None:
     """Raise unless ``value`` is a pair 0 < value[0] <= value[1] <= highest.
 
-    Args:
-        value: What a config says.
-        owner: Class name for the message.
-        key: Argument name for the message.
-        example: A good value for the message.
-        highest: Bound of the pair.
-        zero: Whether value[0] may be 0.
+    ``zero`` allows value[0] to be 0. Class, argument and a good value are for the message.
     """
     pair = isinstance(value, (tuple, list)) and len(value) == 2
     if not (pair and 0 <= value[0] <= value[1] <= highest and (zero or value[0] > 0)):

@@ -121,12 +121,8 @@ class RandomStreams:
 def view_streams(seed: int, epoch: int, image: int, view: int, count: int) -> list[RandomStream]:
     """The streams of one view: of its crop, and of each step after it.
 
-    Args:
-        seed: Of the run. Of a number beyond 64 bits the low ones count.
-        epoch: In [0, 2^64), as the next two.
-        image: Place in the dataset.
-        view: Which view of the image.
-        count: How many streams. More leave the first ones what they are.
+    Of a seed beyond 64 bits the low ones count. Epoch, image (its place in the dataset) and
+    view are in [0, 2^64). More streams leave the first ones what they are.
     """
     blocks = _blocks_of(seed, epoch, image, view, count)
     starts = range(0, len(blocks), _BLOCK)
