@@ -50,13 +50,7 @@ def check_range(
 ) -> None:
     """Raise unless ``value`` is a pair 0 < value[0] <= value[1] <= highest.
 
-    Args:
-        value: What a config says.
-        owner: Class name for the message.
-        key: Argument name for the message.
-        example: A good value for the message.
-        highest: Bound of the pair.
-        zero: Whether value[0] may be 0.
+    ``zero`` allows value[0] to be 0. Class, argument and a good value are for the message.
     """
     pair = isinstance(value, (tuple, list)) and len(value) == 2
     if not (pair and 0 <= value[0] <= value[1] <= highest and (zero or value[0] > 0)):
@@ -154,19 +148,21 @@ class DeviceTransform(RandomTransform):
         """Parameters for an image of this height and width in pixels."""
         raise NotImplementedError
 
-    def draw_batch(self, height: int, width: int, streams: RandomStreams) -> dict:
-        """The parameters that ``draw`` gives, for n images: arrays (n,), or one for all.
+    def draw_batch(self, height: int, width: int, streams: RandomStreams) -> Sequence[Any]:
+        """What ``draw`` and ``encode`` give for n images: (n,) or one number a column."""
+        drawn = [self.draw(height, width, rng) for rng in streams.singly()]
+        return np.array([self.encode(params) for params in drawn]).reshape(len(drawn), -1).T
 
-        By default it is ``draw`` itself: its arithmetic works on arrays too.
-        """
-        return self.draw(height, width, streams)  # type: ignore[arg-type]  # see above
+    def draw_arrays(self, height: int, width: int, streams: RandomStreams) -> Sequence[Any]:
+        """``draw_batch`` for a ``draw`` whose arithmetic works on arrays too."""
+        return self.encode(self.draw(height, width, streams))  # type: ignore[arg-type]  # as said
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         """Apply drawn parameters to an image, (H, W, 3) uint8 BGR, not written to."""
         raise NotImplementedError
 
     def encode(self, params: dict) -> Sequence[Any]:
-        """Parameters as a number for each column; for a batch, an array (n,) for each."""
+        """Parameters as a number for each column."""
         return [params[name] for name in self.columns]
 
     def decode(self, numbers: Sequence[float]) -> dict:

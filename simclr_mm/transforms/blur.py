@@ -47,6 +47,7 @@ class RandomGaussianBlur(DeviceTransform):
 
     columns = dict(sigma=float, kernel=int)
     paint_batch = staticmethod(batched.gaussian_blur)
+    draw_batch = DeviceTransform.draw_arrays
 
     def __init__(
         self, prob: float = 0.5, sigma: tuple[float, float] = (0.1, 2.0), kernel: int | None = None

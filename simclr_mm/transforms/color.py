@@ -5,7 +5,7 @@ the fraction off where OpenCV rounds. ``_FLOOR`` is added to turn one into the o
 a little above -0.5 so that whole numbers stay what they are.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -108,13 +108,10 @@ class ColorJitter(DeviceTransform):
         ]
         return dict(params[k] for k in order)
 
-    def draw_batch(self, height: int, width: int, streams: RandomStreams) -> dict:
-        """The factors by name, (n,) each, and ``order``, (n, 4) places of the names."""
-        order = streams.permutation(4)
-        params = {
-            name: streams.uniform(low, high) for name, (_, low, high) in self.operations.items()
-        }
-        return dict(params, order=order)
+    def draw_batch(self, height: int, width: int, streams: RandomStreams) -> list[np.ndarray]:
+        order = streams.permutation(4)  # (n, 4)
+        factors = [streams.uniform(low, high) for _, low, high in self.operations.values()]
+        return [*factors, *order.T]
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         for name, factor in params.items():
@@ -123,11 +120,10 @@ class ColorJitter(DeviceTransform):
                 img = function(img, factor)
         return img
 
-    def encode(self, params: dict) -> list[Any]:
-        order = params['order'].T if 'order' in params else map(_NAMES.index, params)
-        return [*(params[name] for name in _NAMES), *order]
+    def encode(self, params: dict) -> list[float]:
+        return [*(params[name] for name in _NAMES), *map(_NAMES.index, params)]
 
-    def decode(self, numbers) -> dict:
+    def decode(self, numbers: Sequence[float]) -> dict:
         return {_NAMES[int(k)]: numbers[int(k)] for k in numbers[4:8]}
 
     @staticmethod
@@ -154,6 +150,7 @@ class RandomGrayscale(DeviceTransform):
     """
 
     paint_batch = staticmethod(grayscale)
+    draw_batch = DeviceTransform.draw_arrays
 
     def __init__(self, prob: float = 0.2) -> None:
         super().__init__(prob)

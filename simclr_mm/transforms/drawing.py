@@ -9,8 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from simclr_mm.errors import UserError
-
 from .base import DeviceTransform
 from .batched import CROP_WIDTH, INTERPOLATIONS, STEP_WIDTH
 from .random_crop import RandomCropAndFlip
@@ -55,17 +53,11 @@ def draw_batch(
     crops, steps = no_numbers(views, len(addresses[0]))
     for v, pipeline in enumerate(views.pipelines):
         crop, *others = batch_streams(*addresses, v, 1 + len(pipeline))
-        _fill(crops[:, v], views.crop.encode(views.crop.draw_batch(height, width, crop)))
+        _fill(crops[:, v], views.crop.draw_batch(height, width, crop))
         for t, (step, streams) in enumerate(zip(pipeline, others)):
             applied = streams.random() < step.prob
-            try:
-                params = step.draw_batch(views.size, views.size, streams)
-            except (AttributeError, TypeError, ValueError) as error:
-                raise UserError(
-                    f'{type(step).__name__}.draw cannot draw for a whole batch ({error}): write '
-                    f'draw_batch, or batched=False in the dataset.'
-                ) from error
-            _fill(steps[:, v, t], [step.code, *step.encode(params)])
+            numbers = step.draw_batch(views.size, views.size, streams)
+            _fill(steps[:, v, t], [step.code, *numbers])
             steps[~applied, v, t] = 0
     return crops, steps
 

@@ -70,6 +70,7 @@ class RandomRotation(DeviceTransform):
 
     columns = dict(degrees=float)
     paint_batch = staticmethod(batched.rotate)
+    draw_batch = DeviceTransform.draw_arrays
 
     def __init__(self, degrees: float | None = None, prob: float = 1.0) -> None:
         super().__init__(prob)
@@ -109,6 +110,7 @@ class RandomCutout(DeviceTransform):
 
     columns = dict(top=int, left=int, side=int)
     paint_batch = staticmethod(batched.cutout)
+    draw_batch = DeviceTransform.draw_arrays
 
     def __init__(self, ratio: float = 0.5, prob: float = 1.0) -> None:
         super().__init__(prob)
@@ -141,6 +143,7 @@ class RandomSobel(DeviceTransform):
     """
 
     paint_batch = staticmethod(batched.sobel)
+    draw_batch = DeviceTransform.draw_arrays
 
     def __init__(self, prob: float = 1.0) -> None:
         super().__init__(prob)
@@ -166,6 +169,7 @@ class RandomGaussianNoise(DeviceTransform):
 
     columns = dict(std=float, seed=int)
     paint_batch = staticmethod(batched.gaussian_noise)
+    draw_batch = DeviceTransform.draw_arrays
 
     def __init__(self, std: tuple[float, float] = (0.0, 25.0), prob: float = 1.0) -> None:
         super().__init__(prob)

@@ -65,10 +65,10 @@ class RandomCropAndFlip(DeviceTransform):
         box = sample_crop(height, width, self.scale, self.ratio, rng)
         return dict(zip(BOX, box), flip=flip)
 
-    def draw_batch(self, height: int, width: int, streams: RandomStreams) -> dict:
+    def draw_batch(self, height: int, width: int, streams: RandomStreams) -> list[np.ndarray]:
         flip = streams.random() < self.flip_prob
         boxes = sample_crops(height, width, self.scale, self.ratio, streams)  # (n, 4)
-        return dict(zip(BOX, boxes.T), flip=flip)
+        return [*boxes.T, flip]
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         box = params['top'], params['left'], params['height'], params['width']

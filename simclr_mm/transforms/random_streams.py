@@ -83,17 +83,25 @@ class RandomStreams:
 
     def __init__(self, blocks: np.ndarray) -> None:
         self._blocks = blocks
-        self._words = iter(blocks.T)
+        self._used = 0  # words of each
 
     def __len__(self) -> int:
         return len(self._blocks)
 
     def next_word(self) -> np.ndarray:
-        for words in self._words:
-            return words.astype(np.int64)
-        self._blocks = _words(_hash(block.tobytes(), 1) for block in self._blocks)[:, 0]
-        self._words = iter(self._blocks.T)
-        return self.next_word()
+        if self._used == self._blocks.shape[1]:
+            self._blocks = _words(_hash(block.tobytes(), 1) for block in self._blocks)[:, 0]
+            self._used = 0
+        self._used += 1
+        return self._blocks[:, self._used - 1].astype(np.int64)
+
+    def singly(self) -> list[RandomStream]:
+        """A stream for each view, which goes on where these are."""
+        streams = [RandomStream(block.tobytes()) for block in self._blocks]
+        for stream in streams:
+            for _ in range(self._used):
+                stream.next_word()
+        return streams
 
     def random(self) -> np.ndarray:
         return self.next_word() * 2.0**-32
@@ -113,12 +121,8 @@ class RandomStreams:
 def view_streams(seed: int, epoch: int, image: int, view: int, count: int) -> list[RandomStream]:
     """The streams of one view: of its crop, and of each step after it.
 
-    Args:
-        seed: Of the run. Of a number beyond 64 bits the low ones count.
-        epoch: In [0, 2^64), as the next two.
-        image: Place in the dataset.
-        view: Which view of the image.
-        count: How many streams. More leave the first ones what they are.
+    Of a seed beyond 64 bits the low ones count. Epoch, image (its place in the dataset) and
+    view are in [0, 2^64). More streams leave the first ones what they are.
     """
     blocks = _blocks_of(seed, epoch, image, view, count)
     starts = range(0, len(blocks), _BLOCK)

@@ -179,14 +179,9 @@ class TwoViews(Transform):
         return results
 
     def _make_all(self, results: dict, out: np.ndarray) -> list[dict] | None:
-        """Draw and make the views of one image.
+        """Draw and make the views of one image, (V, 3, S, S), and say what was drawn.
 
-        Args:
-            results: Of the image.
-            out: (V, 3, S, S) for its views.
-
-        Returns:
-            What was drawn for each view. None if a transform gave the image up.
+        None if a transform gave the image up.
         """
         height, width = results['img'].shape[:2]
         params = []
@@ -250,8 +245,8 @@ class TwoViews(Transform):
     def _shown(self, v: int, drawn: Sequence) -> dict:
         """A view's entry in ``view_params``."""
         names = (type(transform).__name__ for transform in self.pipelines[v])
-        box = tuple(drawn[0][side] for side in BOX)
-        return dict(crop=box, flip=drawn[0]['flip'], **dict(zip(names, drawn[1:])))
+        crop = tuple(drawn[0][side] for side in BOX)
+        return dict(crop=crop, flip=drawn[0]['flip'], **dict(zip(names, drawn[1:])))
 
     def _streams(self, index: Any, v: int) -> list[RandomStream]:
         """A stream for the crop, one for each step, one for others' transforms."""

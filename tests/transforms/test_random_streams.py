@@ -55,6 +55,7 @@ def test_a_batch_draws_what_each_view_draws(addresses, view, data):
     assert len(batch) == len(addresses)
     for draw in draws:
         assert np.array_equal(draw(batch), [draw(stream) for stream in single])
+    assert [rng.next_word() for rng in batch.singly()] == [rng.next_word() for rng in single]
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)

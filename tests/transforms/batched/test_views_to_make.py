@@ -151,7 +151,7 @@ def test_numbers_say_what_was_drawn(cfg, seed, image, side):
         k: int for k, kind in transform.columns.items() if kind is int
     }
     (streams,) = batch_streams([seed] * 2, [0] * 2, [image + 1, image], 0, 1)
-    together = transform.encode(transform.draw_batch(side, side, streams))
+    together = transform.draw_batch(side, side, streams)
     assert [np.broadcast_to(column, 2)[1] for column in together] == numbers.tolist()
 
 
@@ -214,10 +214,17 @@ def test_a_subclass_that_paints_in_another_way_stays_in_the_worker(photos):
             TwoViews(8, transforms=[dict(type=cls)], augment='device')
 
 
-def test_a_draw_that_is_not_for_batches_is_named():
-    views = TwoViews(8, transforms=[dict(type=Lighter)])
-    with pytest.raises(ValueError, match='Lighter.draw cannot .* write draw_batch, or batched=F'):
-        views.batch(np.zeros((2, 9, 9, 3), np.uint8), [SampleIndex(0), SampleIndex(1)])
+def test_a_draw_with_branches_gives_a_batch_the_numbers_of_its_images(photos):
+    images = np.stack([cv2.resize(photo, (40, 40)) for photo in photos])
+    indices = [SampleIndex(i, 1, 2) for i in range(12)]
+    views = TwoViews(32, transforms=[dict(type=Lighter, prob=0.7), COLOR])
+    made = views.batch(images, indices)
+    drawn = []
+    for img, index, expected in zip(images, indices, made):
+        single = views(dict(img=img, sample_idx=index))
+        assert np.array_equal(single['img'], expected)
+        drawn += [view['Lighter'] for view in single['view_params']]
+    assert len({tuple(params.values()) for params in drawn if params}) > 5
 
 
 def test_numbers_are_distributed_as_torchvisions():
