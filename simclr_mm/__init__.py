@@ -1,8 +1,9 @@
 """SimCLR for OpenMMLab: pretraining, evaluation and features from one config."""
 
-from .requirements_check import check_openmmlab
+from .requirements_check import check_openmmlab, import_quietly
 
 check_openmmlab()
+import_quietly()
 
 from .apis import get_model, inference_model, list_models  # noqa: E402
 from .apis.model_zoo import register  # noqa: E402

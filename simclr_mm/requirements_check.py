@@ -1,6 +1,8 @@
 """Is there exactly one OpenMMLab stack? pip cannot tell, so the import does."""
 
-from importlib import metadata, util
+import contextlib
+import io
+from importlib import import_module, metadata, util
 
 _IMPORTS = ('mmengine', 'mmcv', 'mmpretrain')
 _OPENMMLAB = {
@@ -34,6 +36,17 @@ def check_openmmlab() -> None:
                 f'{" ".join(installed)}, then install simclr_mm[onedl] or '
                 'simclr_mm[openmmlab] in a fresh environment.'
             )
+
+
+def import_quietly() -> None:
+    """Import mmpretrain's datasets without the line that onedl-mmpretrain prints.
+
+    "Could not import OneDL" is meant for a log of level DEBUG, but print_log without a
+    logger prints. What else the import prints is printed.
+    """
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        import_module('mmpretrain.datasets')
+    print(printed.getvalue().replace('Could not import OneDL\n', ''), end='')
 
 
 def _is_installed(distribution: str) -> bool:

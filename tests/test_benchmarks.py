@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from simclr_mm.apis.model_zoo import get_model
+from simclr_mm.apis import get_model
 
 BENCHMARKS = Path(__file__).parents[1] / 'tools' / 'benchmarks'
 CONFIGS = Path(__file__).parents[1] / 'configs'
@@ -128,26 +128,12 @@ def test_bench_input(tmp_path, monkeypatch, capsys):
     script['main']()
     out = capsys.readouterr().out
     assert 'lightly: not importable (No module' in out
-    assert '│ the whole path ' in out
+    assert '│ read and decode ' in out
     written = json.loads((tmp_path / 'out' / 'bench_input_data.json').read_text())
     names = ['simclr_mm, worker', 'mmpretrain', 'torchvision v2']
-    assert list(written['stages']) == names
     assert {'simclr_mm, for the device', 'decode alone', *names} == set(written['rates'])
     assert all(len(values) == 2 for values in written['rates'].values())
-    stages = {
-        'read',
-        'decode',
-        'crop',
-        'brightness',
-        'contrast',
-        'saturation',
-        'hue',
-        'grayscale',
-        'blur',
-        'to tensor',
-        'collate',
-    }
-    assert all(stages <= set(times) for times in written['stages'].values())
+    assert {'read', 'crop', 'hue', 'blur', 'collate'} <= set(written['stages'])
     assert cv2.imread(str(tmp_path / 'out' / 'bench_input_data.png')).std() > 20
 
 

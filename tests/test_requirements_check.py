@@ -3,7 +3,7 @@ import sys
 from importlib import metadata, util
 
 import pytest
-from processes import run_ranks
+from helpers.processes import run_ranks
 
 from simclr_mm import requirements_check
 
@@ -51,3 +51,10 @@ def test_version_is_the_installed_one():
     import simclr_mm
 
     assert metadata.version('simclr_mm') == simclr_mm.__version__
+
+
+def test_a_missing_package_of_onedl_is_not_announced(monkeypatch, capsys):
+    said = 'before\nCould not import OneDL\nafter\n'
+    monkeypatch.setattr(requirements_check, 'import_module', lambda name: print(said, end=''))
+    requirements_check.import_quietly()
+    assert capsys.readouterr().out == 'before\nafter\n'

@@ -15,10 +15,10 @@ import mmengine.runner.runner
 import numpy as np
 import pytest
 import torch
+from helpers.processes import free_port, launched, run_ranks
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
-from processes import free_port, launched, run_ranks
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line import data_folder

@@ -1,9 +1,8 @@
-"""Hashes of what features depend on: weights, transform, images."""
+"""Hashes of weights, and settings as plain data."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,46 +20,15 @@ def state_hash(state: Mapping[str, torch.Tensor]) -> str:
     for key, value in state.items():
         digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
         flat = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy())
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def transform_of(model: BaseModel) -> dict[str, Any]:
-    """From a decoded uint8 BGR image to the network's input, as plain data."""
-    preprocessor = model.data_preprocessor
-    numbers = {
-        key: value.flatten().tolist()
-        for key, value in preprocessor.named_buffers()
-        if key in ('mean', 'std')
-    }
-    settings = dict(model._config.model.get('data_preprocessor') or {})
-    dataset = model._config.test_dataloader.dataset
-    while 'pipeline' not in dataset:  # a LabelSubset
-        dataset = dataset.dataset
-    transform = dict(
-        pipeline=dataset.pipeline,
-        data_preprocessor={**settings, 'type': type(preprocessor).__name__, **numbers},
-    )
-    return json.loads(json.dumps(transform, default=str))
+def plain_data(settings: Any) -> Any:
+    """Settings of a config as JSON has them; a class becomes its name, with its module."""
 
+    def text(value: Any) -> str:
+        is_class = isinstance(value, type)
+        return f'{value.__module__}.{value.__qualname__}' if is_class else str(value)
 
-def transform_hash(model: BaseModel) -> str:
-    """SHA-256 of :func:`transform_of`."""
-    text = json.dumps(transform_of(model), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def files_hash(folder: Path, paths: Iterable[str]) -> str:
-    """SHA-256 of names, sizes and times of change of files; contents are not read.
-
-    Args:
-        folder: The folder.
-        paths: Files, relative to it.
-    """
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.encode(errors='surrogateescape'))
-        if (folder / path).exists():  # a link may lead nowhere
-            status = (folder / path).stat()
-            digest.update(f'\0{status.st_size}\0{status.st_mtime_ns}\0'.encode())
-    return digest.hexdigest()
+    return json.loads(json.dumps(settings, default=text))

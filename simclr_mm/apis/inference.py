@@ -9,30 +9,30 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.model import BaseModel
-from mmengine.registry import DefaultScope
 from mmpretrain.apis.base import BaseInferencer
-from mmpretrain.registry import TRANSFORMS
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from simclr_mm.datasets import ImageFolder
 from simclr_mm.errors import UserError
+from simclr_mm.files.walk import image_paths
 from simclr_mm.models import pooled
 from simclr_mm.transforms.loading import LoadImageFromFile
+from simclr_mm.transforms.to_rgb import to_rgb
 
-from .model_zoo import get_model, put_on
+from .encoder import Encoder, build_encoder, encoder_of
 
 Picture = str | Path | np.ndarray | Image.Image
 PRECISIONS = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 
 
 def inference_model(
-    model: BaseModel | str, image: Picture, device: str | torch.device | None = None
+    model: Encoder | BaseModel | str, image: Picture, device: str | torch.device | None = None
 ) -> dict[str, Any]:
     """Run a model on one picture, with the test pipeline of its config.
 
     Args:
-        model: From :func:`simclr_mm.get_model`, or a name with published weights.
+        model: From :func:`simclr_mm.get_model` or :func:`load_encoder`, or a name with
+            published weights.
         image: A file, an array (height, width, 3) uint8 in BGR as OpenCV and mmcv give
             it, or a PIL image. The same picture gives the same result.
         device: Moves the model there first. None: it stays where it is.
@@ -43,23 +43,21 @@ def inference_model(
         and, where the classes have names, ``pred_class``, as mmpretrain gives them.
 
     Raises:
-        ValueError: the model was not built by ``get_model``, the array is no image, or
+        UserError: the model was not built by ``get_model``, the array is no image, or
             there is no such device.
         UnreadableImage: the file is not.
     """
-    if not isinstance(model, BaseModel):
-        model = get_model(model, pretrained=True)
-    if device is not None:
-        put_on(model, device)
-    batch = default_collate([transforms_of(model)(read_picture(image))])
+    encoder = _encoder(model, True).on(device)
+    batch = default_collate([encoder.transforms(read_picture(image))])
+    network = encoder.model.eval()
     with torch.no_grad():
-        if getattr(model, 'head', None) is None:
-            inputs = model.eval().data_preprocessor(batch, False)['inputs']
-            return dict(feature=pooled(model.extract_feat(inputs), model)[0].cpu().numpy())
-        sample = model.eval().test_step(batch)[0]
+        if getattr(network, 'head', None) is None:
+            inputs = network.data_preprocessor(batch, False)['inputs']
+            return dict(feature=encoder.features(inputs)[0].cpu().numpy())
+        sample = network.test_step(batch)[0]
     if 'feature' in sample:
         return dict(feature=sample.feature.cpu().numpy())
-    return _prediction(sample.pred_score.cpu(), getattr(model, '_dataset_meta', {}))
+    return _prediction(sample.pred_score.cpu(), encoder.classes)
 
 
 class FeatureInferencer(BaseInferencer):
@@ -78,7 +76,7 @@ class FeatureInferencer(BaseInferencer):
         **kwargs: As for ``get_model``.
 
     Raises:
-        ValueError: an unknown precision or device, 'fp16' on a CPU, or a model without
+        UserError: an unknown precision or device, 'fp16' on a CPU, or a model without
             a config.
 
     Differs: mmpretrain's FeatureExtractor loads weights that do not fit without an
@@ -87,19 +85,18 @@ class FeatureInferencer(BaseInferencer):
 
     def __init__(
         self,
-        model: BaseModel | str | Path | Config,
+        model: Encoder | BaseModel | str | Path | Config,
         pretrained: bool | str | Path = True,
         device: str | torch.device | None = None,
         precision: str = 'fp32',
         compile: bool = False,
         **kwargs,
     ) -> None:
-        if not isinstance(model, BaseModel):
-            model = get_model(model, pretrained, **kwargs)
-        self.transforms = transforms_of(model)
-        super().__init__(model if device is None else put_on(model, device))
+        self.encoder = _encoder(model, pretrained, **kwargs).on(device)
+        self.transforms = self.encoder.transforms
+        super().__init__(self.encoder.model)
         self.precision = precision
-        self.device = next(model.parameters()).device
+        self.device = next(self.model.parameters()).device
         _check_precision(precision, self.device)
         extract = self.model.extract_feat
         self.extract = torch.compile(extract) if compile else extract
@@ -118,7 +115,7 @@ class FeatureInferencer(BaseInferencer):
 
         Raises:
             UnreadableImage: a file is no image. ``embed_folder`` goes on instead.
-            ValueError: an array is no image, or there is none; batch_size is below 1.
+            UserError: an array is no image, or there is none; batch_size is below 1.
         """
         if batch_size < 1:
             raise UserError(f'batch_size is {batch_size}: give at least 1')
@@ -150,38 +147,13 @@ class FeatureInferencer(BaseInferencer):
         return Compose([read_picture, self.transforms])
 
 
-def image_paths(folder: str | Path) -> list[str]:
-    """Every image below a folder, at any depth, sorted by path."""
-    dataset = ImageFolder(str(folder), lazy_init=True)
-    return [info['img_path'] for info in dataset.load_data_list()]
-
-
-def transforms_of(model: BaseModel) -> Compose:
-    """The transforms of the model's test set, but for the one that reads a file."""
-    config: Config | None = getattr(model, '_config', None)
-    if config is None or not config.get('test_dataloader'):
-        raise UserError(
-            'the model has no config with a test_dataloader, so it is not '
-            'known how to prepare a picture: build it with get_model'
-        )
-    transforms = config.test_dataloader.dataset.pipeline
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return Compose(
-            [
-                TRANSFORMS.build(transform)
-                for transform in transforms
-                if not transform['type'].endswith('LoadImageFromFile')
-            ]
-        )
-
-
 def read_picture(image: Picture) -> dict[str, Any]:
     """A picture in the form in which LoadImageFromFile gives it, uint8 BGR."""
     if isinstance(image, (str, Path)):
         return LoadImageFromFile()(dict(img_path=str(image)))
     if isinstance(image, Image.Image):
-        # Turned as its EXIF entry says, like every file that OpenCV reads.
-        image = np.array(ImageOps.exif_transpose(image).convert('RGB'))[..., ::-1]
+        name = str(getattr(image, 'filename', '') or 'the PIL image')
+        image = to_rgb(image, name)[..., ::-1]  # by the rule for files
     if not (
         isinstance(image, np.ndarray)
         and image.dtype == np.uint8
@@ -201,6 +173,14 @@ def read_picture(image: Picture) -> dict[str, Any]:
     return dict(img=np.ascontiguousarray(image), img_shape=shape, ori_shape=shape)
 
 
+def _encoder(
+    model: Encoder | BaseModel | str | Path | Config, pretrained: bool | str | Path, **kwargs
+) -> Encoder:
+    if isinstance(model, (Encoder, BaseModel)):
+        return encoder_of(model)
+    return build_encoder(model, pretrained, **kwargs)
+
+
 def _check_precision(precision: str, device: torch.device) -> None:
     if precision not in PRECISIONS:
         raise UserError(f'precision is {precision!r}: choose one of {", ".join(PRECISIONS)}')
@@ -208,10 +188,9 @@ def _check_precision(precision: str, device: torch.device) -> None:
         raise UserError('precision fp16 needs a GPU: on a CPU take bf16')
 
 
-def _prediction(scores: Tensor, dataset_meta: dict) -> dict[str, Any]:
+def _prediction(scores: Tensor, classes: Sequence[str] | None) -> dict[str, Any]:
     label = int(scores.argmax())
     result = dict(pred_scores=scores.numpy(), pred_label=label, pred_score=float(scores[label]))
-    classes = dataset_meta.get('classes')
     if classes is not None:
         result['pred_class'] = classes[label]
     return result

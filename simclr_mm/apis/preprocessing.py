@@ -1,15 +1,21 @@
 """How a picture is prepared for an encoder, as data that travels with its weights."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from mmengine.config import Config
-from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.model import BaseDataPreprocessor
 
 from simclr_mm.errors import UserError
+from simclr_mm.registry import type_name
 
+Triple = tuple[float, float, float]  # of red, green and blue
 _LOADING = ('LoadImageFromFile', 'PackInputs')
+# What a config may say; it comes with a file, and these values enter code that is run.
+_INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'area', 'lanczos', 'box', 'hamming')
+_BACKENDS = ('cv2', 'pillow')
+_LARGEST = 4096  # pixels
 
 
 @dataclass(frozen=True)
@@ -26,8 +32,8 @@ class Preprocessing:
         backend: 'pillow', which smooths what it shrinks, or 'cv2', which does not.
     """
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Triple
+    std: Triple
     resize: int
     edge: str
     size: int
@@ -35,33 +41,46 @@ class Preprocessing:
     backend: str
 
     @classmethod
-    def of(cls, model: BaseModel, source: str) -> 'Preprocessing':
-        """Read it off a model and its config.
+    def of(
+        cls,
+        preprocessor: BaseDataPreprocessor,
+        pipeline: Sequence[Mapping[str, Any]] | None,
+        source: str,
+    ) -> 'Preprocessing':
+        """Read it off a model's preprocessor and the transforms of a test image.
 
         Args:
-            model: From ``get_model``; its config has a ``test_dataloader``.
-            source: Name of the file, for errors.
+            preprocessor: Of the model.
+            pipeline: Settings of the transforms; None: they are not known.
+            source: Name of the checkpoint, for errors.
 
         Raises:
-            ValueError: they do not say all of it, or say what this cannot express.
+            UserError: they do not say all of it, or say what this cannot express.
         """
-        steps = _steps(model._config, source)
+        steps = _steps(pipeline, source)
         resizing, crop = steps[0], steps[1] if len(steps) > 1 else None
         scale = resizing['scale']
         both = resizing['type'] == 'Resize'
         if isinstance(scale, (tuple, list)) and len(set(scale)) == 1:
             scale = scale[0]
         size = crop['crop_size'] if crop else scale
-        squares = isinstance(scale, int) and isinstance(size, int)
-        if not squares or (not both and crop is None) or size > scale:
+        if not (_is_side(scale) and _is_side(size) and size <= scale) or (not both and not crop):
             raise _unknown(source, f'{[dict(step) for step in steps]} gives no square')
+        interpolation = resizing.get('interpolation', 'bilinear')
+        backend = resizing.get('backend', 'cv2')
+        for key, value, known in (
+            ('interpolation', interpolation, _INTERPOLATIONS),
+            ('backend', backend, _BACKENDS),
+        ):
+            if value not in known:
+                raise _unknown(source, f'{key} is {value!r}, not one of {", ".join(known)}')
         return cls(
-            *_statistics(model.data_preprocessor, source),
+            *_statistics(preprocessor, source),
             resize=scale,
             edge='both' if both else 'short',
             size=size,
-            interpolation=resizing.get('interpolation', 'bilinear'),
-            backend=resizing.get('backend', 'cv2'),
+            interpolation=interpolation,
+            backend=backend,
         )
 
     def record(self) -> dict[str, Any]:
@@ -137,6 +156,11 @@ class Preprocessing:
         )
 
 
+def _is_side(value: Any) -> bool:
+    """Whether a value is a length in pixels."""
+    return type(value) is int and 0 < value <= _LARGEST
+
+
 def _unknown(source: str, reason: str) -> UserError:
     return UserError(
         f'{source}: how to prepare a picture is not known ({reason}); give a config '
@@ -144,15 +168,11 @@ def _unknown(source: str, reason: str) -> UserError:
     )
 
 
-def _steps(cfg: Config, source: str) -> list:
+def _steps(pipeline: Sequence[Mapping[str, Any]] | None, source: str) -> list[dict[str, Any]]:
     """One resizing step, and perhaps a centre crop; types without their scope."""
-    loader = cfg.get('test_dataloader')
-    if not loader:
+    if pipeline is None:
         raise _unknown(source, 'the config has no test_dataloader')
-    steps = [
-        dict(step, type=step['type'].split('.')[-1])
-        for step in loader['dataset'].get('pipeline', [])
-    ]
+    steps = [dict(step, type=type_name(step)) for step in pipeline]
     steps = [step for step in steps if step['type'] not in _LOADING]
     names = [step['type'] for step in steps]
     if (
@@ -165,7 +185,7 @@ def _steps(cfg: Config, source: str) -> list:
     return steps
 
 
-def _statistics(preprocessor: BaseDataPreprocessor, source: str) -> tuple[tuple, tuple]:
+def _statistics(preprocessor: BaseDataPreprocessor, source: str) -> tuple[Triple, Triple]:
     """Mean and std of RGB in [0, 1]."""
     to_rgb = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))
     if not to_rgb:
@@ -179,5 +199,10 @@ def _statistics(preprocessor: BaseDataPreprocessor, source: str) -> tuple[tuple,
         torch.as_tensor(getattr(preprocessor, name, default)).double().flatten()
         for name, default in (('mean', [0.0] * 3), ('std', [1.0] * 3))
     )
+    return _rgb(mean), _rgb(std)
+
+
+def _rgb(values: torch.Tensor) -> Triple:
     # 123.675 / 255 is 0.485 but for what float32 loses: seven digits.
-    return tuple(tuple(float(f'{v / 255:.7g}') for v in values.tolist()) for values in (mean, std))
+    red, green, blue = (float(f'{value / 255:.7g}') for value in values.tolist())
+    return red, green, blue

@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 
-import simclr_mm
 from simclr_mm.commands import command_line
-from simclr_mm.commands.evaluate.feature_table import as_run, feature_rows, print_rows
+from simclr_mm.commands.evaluate.feature_table import evaluate_features, print_table
 from simclr_mm.datasets import SampleIndex
+from simclr_mm.files.installed import MIM
 from simclr_mm.visualization import plot_report, read_scalars
 
-CONFIG = Path(simclr_mm.__file__).parent.joinpath(
-    '.mim', 'configs', 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
-)
+CONFIG = MIM / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 PAIRS = 8  # images whose views the report shows
 
 
@@ -34,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     runner.train()
     checkpoint = Path(runner.work_dir, 'last_checkpoint').read_text()
 
-    rows, (features, labels) = feature_rows(cfg, checkpoint)
+    run, (features, labels) = evaluate_features(cfg, str(CONFIG), checkpoint)
     dataset = runner.train_dataloader.dataset
     views = np.stack(
         [
@@ -53,15 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         f'SimCLR on {len(dataset)} unlabelled digits',
     )
 
-    as_run(rows, cfg, str(CONFIG), checkpoint, time.time() - started).write(
-        Path(args.work_dir, 'evaluation', 'demo.json')
-    )
-    print_rows(rows)
+    run.seconds = time.time() - started
+    run.write(Path(args.work_dir, 'evaluation', 'demo.json'))
+    print_table(run)
     print(
         f'{report} shows the loss, the views and the test embeddings. '
         f'{time.time() - started:.0f} s in all.'
     )
-
-
-if __name__ == '__main__':
-    main()

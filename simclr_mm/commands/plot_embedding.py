@@ -8,13 +8,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config
 from mmengine.device import get_device
 
-from simclr_mm.apis import get_model
+from simclr_mm.apis import load_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import test_on_folder
-from simclr_mm.commands.evaluate.labelled import from_config, from_embedding
+from simclr_mm.commands.evaluate.image_features import from_config, from_embedding
 from simclr_mm.errors import UserError
 from simclr_mm.visualization.scatter import METHODS, plot_scatter, project
 
@@ -23,7 +22,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('source', help='folder of tools/embed.py, or a config (.py)')
+    parser.add_argument('source', help='folder that tools/embed.py wrote, or a config (.py)')
     parser.add_argument('checkpoint', nargs='?', help='with a config: its weights')
     parser.add_argument(
         '--data',
@@ -32,9 +31,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--method', choices=METHODS, default='tsne')
     parser.add_argument(
-        '--max-images', type=int, default=2000, help='more are drawn from at random'
+        '--max-images',
+        type=command_line.at_least(1),
+        default=2000,
+        help='more are drawn from at random',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the draw and the map')
+    parser.add_argument(
+        '--seed', type=command_line.at_least(0), default=0, help='of the draw and the map'
+    )
     parser.add_argument('--out', metavar='PNG', default='work_dirs/plots/embedding.png')
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
@@ -52,12 +56,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             'tools/embed.py wrote, or a config and a checkpoint'
         )
     else:
-        cfg = Config.fromfile(args.source)
+        cfg = command_line.read_config(args.source)
         if args.data is not None:
             test_on_folder(cfg, args.data)
         command_line.merge_cfg_options(cfg, args.cfg_options)
-        model = get_model(cfg, args.checkpoint, get_device())
-        data = from_config(cfg, model, args.max_images, args.seed)
+        encoder = load_encoder(args.checkpoint, cfg, get_device())
+        data = from_config(encoder, args.max_images, args.seed)
     points = project(data.features, args.method, args.seed)
     plot_scatter(
         args.out,

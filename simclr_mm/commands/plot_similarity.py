@@ -7,13 +7,12 @@ features, which are used afterwards.
 import argparse
 from collections.abc import Sequence
 
-from mmengine.config import Config
 from mmengine.device import get_device
 
-from simclr_mm.apis import get_model
+from simclr_mm.apis import load_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import train_on_folder
-from simclr_mm.commands.evaluate.labelled import embed_views, training_set
+from simclr_mm.commands.evaluate.image_features import embed_views, training_set
 from simclr_mm.errors import UserError
 from simclr_mm.visualization.similarity import pair_similarities, plot_similarities
 
@@ -28,7 +27,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--data', metavar='DIR', help="images of this folder instead of the config's"
     )
     parser.add_argument('--count', type=int, default=500, help='images, drawn at random')
-    parser.add_argument('--seed', type=int, default=0, help='of the draw and the views')
+    parser.add_argument(
+        '--seed', type=command_line.at_least(0), default=0, help='of the draw and the views'
+    )
     parser.add_argument('--out', metavar='PNG', default='work_dirs/plots/similarity.png')
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
@@ -43,12 +44,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             f'--count is {args.count}: take 2 to 5000 images, because the '
             'number of pairs grows with the square'
         )
-    cfg = Config.fromfile(args.config)
+    cfg = command_line.read_config(args.config)
     if args.data is not None:
         train_on_folder(cfg, args.data)
     command_line.merge_cfg_options(cfg, args.cfg_options)
-    model = get_model(cfg, args.checkpoint, get_device())
-    features, projections = embed_views(model, training_set(cfg), args.count, args.seed)
+    encoder = load_encoder(args.checkpoint, cfg, get_device())
+    features, projections = embed_views(encoder, training_set(cfg), args.count, args.seed)
     panels = [('features', *pair_similarities(features))]
     if projections is not None:
         panels.insert(0, ('projections', *pair_similarities(projections)))

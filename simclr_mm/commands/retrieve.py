@@ -8,11 +8,16 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from simclr_mm.apis.inference import FeatureInferencer
+from simclr_mm.checkpoints.stored_config import stored_config
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.encoder_flags import add_encoder_flags, inferencer_of
+from simclr_mm.commands.embed.embedding_record import RECORD
 from simclr_mm.commands.embed.retrieval import FeatureIndex, retrieve
 from simclr_mm.errors import UserError
+from simclr_mm.files.walk import printable
 from simclr_mm.visualization.gallery import plot_gallery
 
 
@@ -35,27 +40,49 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     index = FeatureIndex(args.index)
-    origin = index.record['origin']
+    found = retrieve(_inferencer(args, index), index, args.query, args.k)
+    queries = [printable(query) for query in args.query]
+    names = [[printable(hit.name) for hit in hits] for hits in found]
+    for query, row, hits in zip(queries, names, found):
+        table = Table('rank', 'cosine', 'image', title=Text(f'nearest to {query}'))
+        for rank, (name, hit) in enumerate(zip(row, hits), start=1):
+            table.add_row(str(rank), f'{hit.similarity:.4f}', Text(name))
+        Console(soft_wrap=True).print(table)
+    plot_gallery(
+        args.out,
+        args.query,
+        names,
+        [[index.picture(hit.row) for hit in hits] for hits in found],
+        [[hit.similarity for hit in hits] for hits in found],
+        f'The {args.k} nearest of {index.record["images"]} images in '
+        f'{printable(index.folder.name)}, by cosine similarity',
+    )
+    print(f'{printable(args.out)} shows them.')
+
+
+def _inferencer(args: argparse.Namespace, index: FeatureIndex) -> FeatureInferencer:
+    """The encoder of the index, unless flags name another checkpoint or config.
+
+    A config file that the index names is Python code and not the user's choice: it is not
+    run. The settings in the index are read as data instead.
+    """
+    origin, settings = index.record['origin'], index.record.get('config')
     args.checkpoint = args.checkpoint or origin.get('checkpoint')
-    args.config = args.config or origin.get('config')
     if args.checkpoint is None:
         raise UserError(
             f'{args.index} does not say which checkpoint it was made with: '
             'give it with --checkpoint'
         )
-    found = retrieve(inferencer_of(args), index, args.query, args.k)
-    for query, hits in zip(args.query, found):
-        table = Table('rank', 'cosine', 'image', title=f'nearest to {query}')
-        for rank, hit in enumerate(hits, start=1):
-            table.add_row(str(rank), f'{hit.similarity:.4f}', hit.name)
-        Console(soft_wrap=True).print(table)
-    plot_gallery(
-        args.out,
-        args.query,
-        [[hit.name for hit in hits] for hits in found],
-        [[hit.path for hit in hits] for hits in found],
-        [[hit.similarity for hit in hits] for hits in found],
-        f'The {args.k} nearest of {index.record["images"]} images in '
-        f'{index.folder.name}, by cosine similarity',
-    )
-    print(f'{args.out} shows them.')
+    named = origin.get('config')
+    if args.config is None and named is not None:
+        if not named.endswith('.py'):
+            args.config = named  # the name of a model
+        elif settings is None:
+            raise UserError(
+                f'{args.index} was made with {named}, which is not run unless you name it: '
+                f'add --config {named}'
+            )
+        else:
+            text = '\n'.join(f'{key} = {value!r}' for key, value in settings.items())
+            args.config = stored_config(text, str(index.directory / RECORD))
+    return inferencer_of(args)

@@ -5,6 +5,7 @@ from .arrays import CIFAR10, CIFAR100, STL10, Digits, InMemoryFolder, TinyImageN
 from .gallery_query import GalleryAndQuery
 from .hugging_face import HuggingFaceImages
 from .image_folder import ImageFolder
+from .image_list import ImageList
 from .label_subset import label_subset, stratified_subset
 from .lmdb_images import LMDBImages
 from .pack_index import class_names, shard_dataset
@@ -24,6 +25,7 @@ __all__ = [
     'GalleryAndQuery',
     'HuggingFaceImages',
     'ImageFolder',
+    'ImageList',
     'LMDBImages',
     'ReplaceUnreadable',
     'ResumableSampler',

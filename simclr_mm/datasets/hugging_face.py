@@ -37,7 +37,7 @@ class HuggingFaceImages(StoredImages):
     Raises:
         ImportError: datasets is not installed.
         FileNotFoundError: Nothing of that kind is there.
-        ValueError: There is no such column or split.
+        UserError: There is no such column or split, or ``datasets`` cannot read the files.
     """
 
     def __init__(
@@ -56,7 +56,13 @@ class HuggingFaceImages(StoredImages):
 
     def find(self) -> tuple[np.ndarray | None, list[str] | None, int]:
         datasets = optional_package('datasets', 'parquet', type(self).__name__)
-        table = self._load(datasets)
+        try:
+            table = self._load(datasets)
+        except UserError:
+            raise
+        except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+            reason = error.__cause__ or error
+            raise UserError(f'{self.data_root} is no table of images: {reason}') from error
         if self.image_column not in table.column_names:
             raise UserError(
                 f'{self.data_root} has no column {self.image_column!r}, only '

@@ -1,40 +1,74 @@
-"""Any folder of images, without labels."""
+"""Any folder of images, with the names of its folders as labels or without labels."""
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import NamedTuple
 
+from mmengine.logging import print_log
 from mmpretrain.datasets import BaseDataset
 
-from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.errors import UserError
+from simclr_mm.files.walk import EXTENSIONS, image_paths
 from simclr_mm.registry import DATASETS
 
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
+
+class LabelledFiles(NamedTuple):
+    """Image files, their labels (-1 for none), and the names of the classes."""
+
+    paths: list[str]
+    labels: list[int]
+    classes: list[str]
 
 
-def image_paths(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> list[str]:
-    """Files with these endings below a folder, at any depth, sorted; links followed."""
-    return sorted(
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(tuple(extensions))
-    )
+def class_names_of(folder: str) -> list[str]:
+    """The folders right in a folder, sorted. Hidden names are no classes."""
+    names = (name for name in os.listdir(folder) if not name.startswith('.'))
+    return sorted(name for name in names if os.path.isdir(os.path.join(folder, name)))
+
+
+def class_folders(folders: Sequence[str], extensions: Sequence[str] = EXTENSIONS) -> LabelledFiles:
+    """Images in ``folder/<class>/``, at any depth, and without a label ``folder/*``.
+
+    Raises:
+        UserError: A folder is missing or holds no image.
+    """
+    paths, parts = [], []
+    for folder in folders:
+        files = image_paths(folder, extensions)
+        below = len(os.path.join(folder, ''))
+        paths += files
+        parts += [path[below:].split(os.sep) for path in files]
+    classes = sorted({name for folder in folders for name in class_names_of(folder)})
+    label_of = {name: label for label, name in enumerate(classes)}
+    # The image files right in a folder have no class.
+    labels = [label_of[part[0]] if len(part) > 1 else -1 for part in parts]
+    empty = sorted(set(range(len(classes))) - set(labels))
+    if empty:
+        print_log(
+            f'{", ".join(folders)}: {len(empty)} of {len(classes)} classes have no image: '
+            f'{", ".join(classes[label] for label in empty[:10])}',
+            logger='current',
+        )
+    return LabelledFiles(paths, labels, classes)
 
 
 @DATASETS.register_module()
 class ImageFolder(BaseDataset):
-    """Every image below a folder, at any depth, sorted by path; no labels.
+    """Every image below a folder, at any depth, sorted by path.
 
     Args:
-        data_root: The folder. Links to folders are followed.
+        data_root: The folder. Links are followed, hidden names left out, and one line of
+            the log counts what else was passed over.
         pipeline: Transforms of one sample.
         extensions: File-name endings that count as images, in lower case.
+        with_label: The folders right in ``data_root`` are the classes, sorted by name. The
+            images beside these folders have no class and are left out, with a line in the
+            log.
         **kwargs: As mmpretrain's BaseDataset, for example ``indices``.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: The folder holds no image.
+        MissingFileError: There is no such folder.
+        UserError: The folder holds no image.
     """
 
     def __init__(
@@ -42,24 +76,32 @@ class ImageFolder(BaseDataset):
         data_root: str,
         pipeline: Sequence[dict | Callable] = (),
         extensions: Sequence[str] = EXTENSIONS,
+        with_label: bool = False,
         **kwargs,
     ) -> None:
         self.extensions = tuple(extensions)
+        self.with_label = with_label
         super().__init__(ann_file='', data_root=data_root, pipeline=list(pipeline), **kwargs)
 
     def load_data_list(self) -> list:
-        root = Path(self.data_root)
-        if not root.is_dir():
-            raise MissingFileError(
-                f'there is no folder {root.absolute()}: give the folder of your images '
-                'with --data DIR or train_dataloader.dataset.data_root.'
+        if not self.with_label:
+            return [dict(img_path=path) for path in image_paths(self.data_root, self.extensions)]
+        paths, labels, classes = class_folders([self.data_root], self.extensions)
+        images = [
+            dict(img_path=path, gt_label=label) for path, label in zip(paths, labels) if label >= 0
+        ]
+        if not images:
+            raise UserError(f'{self.data_root} holds no <class>/<image> files.')
+        if len(images) < len(paths):
+            print_log(
+                f'{self.data_root}: left out {len(paths) - len(images)} images that lie in no '
+                f'folder of a class, the first {paths[labels.index(-1)]}',
+                logger='current',
             )
-        paths = image_paths(root, self.extensions)
-        if not paths:
+        named = self._metainfo.setdefault('classes', tuple(classes))
+        if len(named) != len(classes):
             raise UserError(
-                f'{root.absolute()} holds no image, at any depth: looked for '
-                f'{", ".join(self.extensions)}. Give another folder (of a '
-                'config: with --data DIR), or your endings as extensions of the '
-                "config's dataset."
+                f'{self.data_root} has {len(classes)} class folders, but metainfo.classes of its '
+                f'dataset names {len(named)}: name as many, in the order of the sorted folders.'
             )
-        return [dict(img_path=path) for path in paths]
+        return images

@@ -1,14 +1,16 @@
 """Images in one LMDB database, through MMEngine's backend."""
 
 import functools
+import importlib
 import os
 from pathlib import Path
 
 import numpy as np
 from mmengine.fileio import LmdbBackend
 
-from simclr_mm.errors import MissingFileError
+from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.registry import DATASETS
+from simclr_mm.transforms import UnreadableImage
 
 from .pack_index import read_index
 from .stored_images import StoredImages, optional_package
@@ -29,6 +31,7 @@ class LMDBImages(StoredImages):
     Raises:
         ImportError: lmdb is not installed.
         FileNotFoundError: One of the two is missing.
+        UserError: One of the two is cut short.
     """
 
     def find(self) -> tuple[np.ndarray | None, list[str] | None, int]:
@@ -40,27 +43,53 @@ class LMDBImages(StoredImages):
                     f'there is no {(folder / name).absolute()}: give the folder of a '
                     'database by tools/pack.py --format lmdb as data_root.'
                 )
+        _backend(os.path.realpath(folder))
         pack = read_index(folder)
-        lines = (folder / LIST).read_text().splitlines()
+        text = (folder / LIST).read_text('ascii', errors='replace')
+        lines = text.splitlines()
+        if pack is not None and (len(lines) != pack['images'] or not text.endswith('\n')):
+            raise UserError(
+                f'{folder / LIST} has {len(lines)} whole lines, index.json says '
+                f'{pack["images"]} images: copy it again, or pack anew with --restart.'
+            )
         labels = None
         if pack is not None and pack['labels']:
-            pairs = [line.rsplit(' ', 1) for line in lines]
-            lines = [key for key, _ in pairs]
-            labels = np.array([int(label) for _, label in pairs])
+            labels = np.array([int(line.rpartition(' ')[2]) for line in lines])
+            lines = [line.rpartition(' ')[0] for line in lines]
         self.keys = np.array(lines, np.bytes_)
-        return labels, pack and pack['classes'], len(lines)
+        return labels, pack['classes'] if pack else None, len(lines)
 
     def name(self, row: int) -> str:
         return f'{self.data_root}/{self.keys[row].decode()}'
 
     def read(self, row: int) -> bytes:
-        database = _backend(os.path.realpath(self.data_root))
-        return database.get(self.keys[row].decode())
+        content = _backend(os.path.realpath(self.data_root)).get(self.keys[row].decode())
+        if content is None:
+            raise UnreadableImage(
+                f'{self.name(row)}: the database has no such key.', self.name(row)
+            )
+        return content
 
 
 @functools.cache
 def _backend(path: str) -> LmdbBackend:
-    """A database, open once in this process: a training set and a gallery share it."""
+    """A database, open once in this process: a training set and a gallery share it.
+
+    A file that ends before its last page is refused: to read behind the end of a file that
+    is mapped into memory ends the process by a signal.
+    """
+    lmdb = importlib.import_module('lmdb')
+    size = os.path.getsize(os.path.join(path, 'data.mdb'))
+    try:
+        with lmdb.open(path, readonly=True, lock=False) as database:
+            needed = (database.info()['last_pgno'] + 1) * database.stat()['psize']
+    except lmdb.Error as error:
+        raise UserError(f'{path}/data.mdb: {error}: copy it again, or pack anew.') from error
+    if size < needed:
+        raise UserError(
+            f'{path}/data.mdb has {size} bytes of {needed}: copy it again, or pack anew '
+            'with --restart.'
+        )
     return LmdbBackend(path)
 
 

@@ -1,11 +1,13 @@
 """What ``tools/pack.py`` writes beside its shards, and how to recognise shards."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 from simclr_mm.errors import UserError
+from simclr_mm.files.walk import EXTENSIONS
 
-from .image_folder import EXTENSIONS
 from .shard_cache import is_url
 
 INDEX = 'index.json'
@@ -13,16 +15,17 @@ TAR_INDEX = 'index.npz'  # a TarIndex, beside tar shards
 UNREADABLE = 'unreadable.jsonl'  # path and reason of images left out
 WORK = '.packing'  # folder of what tools/pack.py needs until INDEX is written
 FORMATS = ('tar', 'parquet', 'lmdb')
+_TYPES = dict(
+    tar='simclr_mm.TarShards', parquet='simclr_mm.HuggingFaceImages', lmdb='simclr_mm.LMDBImages'
+)
+# A shard lies beside its index: no slash, no %2F, no leading dot.
+_SHARD_NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]*')
 
 
-def read_index(folder: Path) -> dict | None:
-    """The ``index.json`` of a pack, None where there is none.
+def read_index(folder: Path) -> dict[str, Any] | None:
+    """The ``index.json`` of a pack, as :func:`parse_index`; None where there is none.
 
-    Returns:
-        See :func:`parse_index`.
-
-    Raises:
-        ValueError: As there, or packing was stopped before its end.
+    A pack that is not finished is refused.
     """
     path = Path(folder, INDEX)
     if path.is_file():
@@ -35,39 +38,40 @@ def read_index(folder: Path) -> dict | None:
     return None
 
 
-def parse_index(content: bytes, source: str) -> dict:
-    """Read ``index.json``.
-
-    Args:
-        content: Of the file.
-        source: Where it comes from, for messages.
+def parse_index(content: bytes, source: str) -> dict[str, Any]:
+    """Read ``index.json``, which comes from ``source``.
 
     Returns:
-        ``format``, one of FORMATS; ``images``; ``classes``, names in the order of the
-        labels, or None; ``shards``, a list of ``name``, ``images`` and ``bytes``;
-        ``settings`` of tools/pack.py and ``unreadable``, how many images were left out.
+        ``format``, one of FORMATS; ``images``; ``labels``, whether there are any;
+        ``classes``, names in the order of the labels, or None; ``shards``, a list of
+        ``name``, ``images`` and ``bytes``; ``settings`` of tools/pack.py and
+        ``unreadable``, how many images were left out.
 
     Raises:
-        ValueError: It is of a version that this code does not know, or is none.
+        UserError: It is of an unknown version, no index, or names a shard elsewhere.
     """
     try:
         index = json.loads(content)
-    except ValueError:  # a server may answer with a page of HTML
-        index = None
-    if not isinstance(index, dict) or index.get('pack_version') != 1:
+        known = index['pack_version'] == 1 and index['format'] in FORMATS
+        names = [str(shard['name']) for shard in index['shards'] if shard['bytes'] >= 0]
+    except (ValueError, TypeError, KeyError, RecursionError):  # a page of HTML, perhaps
+        known = False
+    if not known:
         raise UserError(
             f'{source} is no index of tools/pack.py that this version of '
             'simclr_mm knows: pack anew, or update simclr_mm.'
         )
+    for name in names:
+        if not _SHARD_NAME.fullmatch(name):
+            raise UserError(
+                f'{source} names the shard {name!r}, which would not lie beside it. '
+                'tools/pack.py writes no such names: do not use this pack.'
+            )
     return index
 
 
-def require_whole(folder: Path, index: dict) -> None:
-    """Raise if a shard is missing or has another size than its index says.
-
-    Raises:
-        ValueError: The message names the shard.
-    """
+def require_whole(folder: Path, index: dict[str, Any]) -> None:
+    """Raise a UserError if a shard is missing or has another size than its index says."""
     for shard in index['shards']:
         path = Path(folder, shard['name'])
         size = path.stat().st_size if path.is_file() else None
@@ -79,7 +83,7 @@ def require_whole(folder: Path, index: dict) -> None:
             )
 
 
-def shard_dataset(location: str) -> dict | None:
+def shard_dataset(location: str) -> dict[str, Any] | None:
     """The config of a dataset for what lies at a place, None for a plain folder.
 
     Args:
@@ -88,23 +92,18 @@ def shard_dataset(location: str) -> dict | None:
             recognised where nothing else lies beside them.
     """
     if is_url(location):
-        tables = location.startswith('hf://') or location.endswith('.parquet')
-        kind = 'HuggingFaceImages' if tables else 'TarShards'
-        return dict(type=f'simclr_mm.{kind}', data_root=location)
-    types = dict(
-        tar='simclr_mm.TarShards',
-        parquet='simclr_mm.HuggingFaceImages',
-        lmdb='simclr_mm.LMDBImages',
-    )
-    index = read_index(Path(location))
-    kind = index['format'] if index else _kind_of_files(Path(location))
-    return dict(type=types[kind], data_root=location) if kind else None
+        is_table = location.startswith('hf://') or location.endswith('.parquet')
+        kind: str | None = 'parquet' if is_table else 'tar'
+    else:
+        index = read_index(Path(location))
+        kind = index['format'] if index else _kind_of_files(Path(location))
+    return dict(type=_TYPES[kind], data_root=location) if kind else None
 
 
 def class_names(location: str) -> list[str] | None:
     """The classes of a pack by ``tools/pack.py``, None if they are not known."""
     index = read_index(Path(location))
-    return index and index['classes']
+    return index['classes'] if index else None
 
 
 def _kind_of_files(folder: Path) -> str | None:

@@ -6,16 +6,21 @@ import shutil
 from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from simclr_mm.errors import UserError
 from simclr_mm.files import atomic_file, cache_home
 from simclr_mm.files.http import transfer
 
 from .stored_images import optional_package
 
 _ATTEMPTS = 5  # another process may make room between fetching and opening
+
+
+class FetchError(UserError, OSError):
+    """A file on the web that cannot be fetched."""
 
 
 def is_url(location: str) -> bool:
@@ -41,9 +46,13 @@ class ShardCache:
 
     def path(self, url: str) -> Path:
         """Where the file of a URL stands once it is there."""
-        place, _, name = url.split('?')[0].rpartition('/')
-        origin = hashlib.sha256(f'{place} {self.version}'.encode()).hexdigest()
-        return self.folder / origin[:16] / unquote(name)
+        place, query = url.partition('?')[::2]
+        place, _, name = place.rpartition('/')
+        if name in ('', '.', '..'):
+            raise UserError(f'{url} does not end in the name of a file: give the URL of one.')
+        # What is quoted in a name stays so: %2F is no step into another folder.
+        origin = hashlib.sha256(f'{place} {query} {self.version}'.encode()).hexdigest()
+        return self.folder / origin[:16] / name
 
     def open(self, url: str, size: int | None = None) -> BinaryIO:
         """Open a shard, fetched before if it is not there.
@@ -51,9 +60,6 @@ class ShardCache:
         Args:
             url: http, https, or any scheme that fsspec knows.
             size: Its bytes, if known. A file of another size is fetched again.
-
-        Raises:
-            OSError: It cannot be fetched.
         """
         for _ in range(_ATTEMPTS):
             path = self.fetch(url, size)
@@ -63,7 +69,7 @@ class ShardCache:
                 continue
             os.utime(file.fileno())  # used now; the path may be gone already
             return file
-        raise OSError(
+        raise FetchError(
             f'{path} vanished {_ATTEMPTS} times: the cache of '
             f'{self.limit / 2**30:g} GiB is too small for what the processes '
             'of this machine read at a time. Raise cache_gib.'
@@ -82,7 +88,7 @@ class ShardCache:
                 except (OSError, HTTPException, ValueError) as error:
                     reason = getattr(error, 'reason', None) or error
                     advice = '' if anew else f', or put a copy at {path}'
-                    raise OSError(
+                    raise FetchError(
                         f'cannot fetch {url} ({reason}): look whether it is there{advice}.'
                     ) from error
                 self._make_room(path)

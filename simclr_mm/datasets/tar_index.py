@@ -3,60 +3,63 @@
 import hashlib
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+import zlib
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock
+from numpy.typing import ArrayLike
 from rich.progress import track
 
 from simclr_mm.errors import UserError
 from simclr_mm.files import atomic_file, cache_home
-
-from .image_folder import EXTENSIONS
+from simclr_mm.files.walk import EXTENSIONS
 
 # webdataset's rule: the key of a sample ends at the first dot of the file's name.
-_KEY = re.compile(r'^((?:.*/|)[^.]+)[.]([^/]*)$')
+_KEY = re.compile(r'((?:.*/|)[^.]+)([.][^/]*)', re.DOTALL)
+_NAME_BYTES = 1024  # of a member, for messages; all names take as much as the longest
+_COLUMNS: dict[str, type] = dict(
+    shard=np.int32, offset=np.int64, size=np.int64, label=np.int32, name=np.bytes_
+)
+_Member = tuple[tarfile.TarInfo, str, str]  # with its key, and its ending in lower case
+# What NumPy raises for a damaged .npz file.
+_DAMAGED = (AttributeError, EOFError, KeyError, TypeError, ValueError, BadZipFile, zlib.error)
 
 
-@dataclass
-class TarIndex:
-    """One row for each image.
-
-    Attributes:
-        shard: (N,) int32 place of the shard in a list.
-        offset: (N,) int64 first byte of the image in its shard.
-        size: (N,) int64 bytes.
-        label: (N,) int32, -1 without.
-        name: (N,) bytes, name of the member, in UTF-8 or what the tar file has.
-    """
-
-    shard: np.ndarray
-    offset: np.ndarray
-    size: np.ndarray
-    label: np.ndarray
-    name: np.ndarray
-
-    def write(self, path: Path) -> None:
-        """Write the rows to an .npz file."""
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        with atomic_file(path) as file:
-            np.savez_compressed(file, **columns)
-
-    @classmethod
-    def read(cls, source: Path) -> 'TarIndex':
-        """Read what ``write`` wrote."""
+def read_rows(source: Path) -> np.ndarray:
+    """Rows of :func:`index_tars` out of an .npz file; a UserError if it is damaged."""
+    try:
         with np.load(source) as columns:
-            return cls(**{field.name: columns[field.name] for field in fields(cls)})
+            return _rows([columns[name] for name in _COLUMNS])
+    except _DAMAGED as error:
+        raise UserError(
+            f'{source} is no list of images, or a damaged one ({error}): remove it if it '
+            'lies in a cache, else fetch it again or pack anew.'
+        ) from error
 
-    def sorted_by_name(self) -> 'TarIndex':
-        """The same rows in the order of their names."""
-        order = np.argsort(self.name, kind='stable')
-        return TarIndex(**{field.name: getattr(self, field.name)[order] for field in fields(self)})
+
+def write_rows(path: Path, rows: np.ndarray) -> None:
+    """Write rows to an .npz file, an array for each column."""
+    with atomic_file(path) as file:
+        columns: dict[str, Any] = {name: rows[name] for name in _COLUMNS}
+        np.savez_compressed(file, **columns)
 
 
-def index_tars(paths: Iterable[Path], total: int) -> TarIndex:
+def lie_within(rows: np.ndarray, sizes: Sequence[int]) -> bool:
+    """Whether each image lies inside its shard, of these sizes in bytes."""
+    shard, offset, size = rows['shard'], rows['offset'], rows['size']
+    if not ((shard >= 0) & (shard < len(sizes))).all():
+        return False
+    room = np.array(sizes, np.int64)[shard] - offset
+    return bool(((offset >= 0) & (size >= 0) & (size <= room)).all())
+
+
+def index_tars(paths: Iterable[Path], total: int) -> np.ndarray:
     """Read all headers of tar files; the images stay unread.
 
     Args:
@@ -65,47 +68,56 @@ def index_tars(paths: Iterable[Path], total: int) -> TarIndex:
             digits.
         total: How many they are.
 
+    Returns:
+        (N,) rows with ``shard``, its place among the paths; ``offset`` of the first byte
+        in it; ``size`` in bytes; ``label``, -1 without; and ``name``, the bytes of the
+        member's name.
+
     Raises:
-        ValueError: One of them is compressed, damaged or no tar file.
+        UserError: One of them is compressed, damaged or no tar file.
     """
-    rows = []
+    images: list[tuple[int, int, int, int, bytes]] = []
     for shard, path in enumerate(track(paths, 'indexing shards', total, transient=True)):
-        rows += [(shard, *image) for image in _images_of(Path(path))]
-    shard, offset, size, label, name = zip(*rows) if rows else ((),) * 5
-    return TarIndex(
-        np.array(shard, np.int32),
-        np.array(offset, np.int64),
-        np.array(size, np.int64),
-        np.array(label, np.int32),
-        np.array(name, np.bytes_),
-    )
+        images += [(shard, *image) for image in _images_of(Path(path))]
+    return _rows(list(zip(*images)) or [()] * len(_COLUMNS))
 
 
-def remembered_index(states: Sequence[str], paths: Iterable[Path]) -> TarIndex:
-    """The index of foreign tar files, made once on each machine.
+def _rows(columns: Sequence[ArrayLike]) -> np.ndarray:
+    typed = zip(columns, _COLUMNS.values())
+    arrays: list[np.ndarray] = [np.array(column, dtype) for column, dtype in typed]
+    formats = [array.dtype for array in arrays]
+    return np.rec.fromarrays(arrays, names=list(_COLUMNS), formats=formats).view(np.ndarray)
 
-    It is kept in ``SIMCLR_MM_HOME``, or PyTorch's cache without it.
+
+def remembered_index(states: Sequence[str], paths: Iterable[Path]) -> np.ndarray:
+    """Rows of foreign tar files, found once on each machine and kept in its cache.
 
     Args:
         states: What changes when a file does, one for each file.
-        paths: The files. Looked at only if the index has to be made.
+        paths: The files. Looked at only if the rows are not known.
     """
-    digest = hashlib.sha256('\n'.join(states).encode()).hexdigest()[:16]
+    text = '\n'.join(states).encode(errors='surrogateescape')
+    digest = hashlib.sha256(text).hexdigest()[:16]
     target = cache_home() / 'shards' / f'index-{digest}.npz'
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{target}.lock'):  # one of this machine's ranks reads the headers
         if not target.is_file():
-            index_tars(paths, len(states)).write(target)
-    return TarIndex.read(target)
+            write_rows(target, index_tars(paths, len(states)))
+    return read_rows(target)
 
 
 def _images_of(path: Path) -> list[tuple[int, int, int, bytes]]:
     """(offset, size, label, name) of the images in one tar file."""
     try:
         with tarfile.open(path, 'r:') as tar:
-            images = list(filter(None, map(_image_of, _samples(tar))))
+            members = [
+                (member, match[1], match[2].lower())
+                for member in tar
+                if member.isreg() and (match := _KEY.fullmatch(member.name))
+            ]
             _require_end(tar)
-            return images
+            samples = (list(sample) for _, sample in groupby(members, itemgetter(1)))
+            return [image for sample in samples for image in _image_of(tar, sample)]
     except tarfile.TarError as error:
         raise UserError(
             f'{path}: {error}: not a whole, uncompressed tar file. Images are read at '
@@ -118,41 +130,29 @@ def _require_end(tar: tarfile.TarFile) -> None:
     """Raise if a tar file stops without its mark, where tarfile stops in silence."""
     last = tar.getmembers()[-1:]
     end = last[0].offset_data + -(-last[0].size // 512) * 512 if last else 0
+    assert tar.fileobj is not None  # it is open
     tar.fileobj.seek(end)
     if tar.fileobj.read(512) != bytes(512):
         raise tarfile.ReadError('it is cut short')
 
 
-def _samples(tar: tarfile.TarFile) -> Iterator[dict]:
-    """Neighbouring members of one key: extension to (member, label)."""
-    last, sample = None, {}
-    for member in tar:
-        match = _KEY.match(member.name)
-        if not member.isreg() or match is None:
-            continue
-        key, extension = match.group(1), match.group(2).lower()
-        if key != last:
-            yield sample
-            last, sample = key, {}
-        label = _label(tar, member) if extension == 'cls' else -1
-        sample[extension] = (member, label)
-    yield sample
+def _image_of(tar: tarfile.TarFile, sample: list[_Member]) -> list[tuple[int, int, int, bytes]]:
+    """The first image among the members of one sample, with the label beside it."""
+    labels = [_label(tar, member) for member, _, ending in sample if ending == '.cls']
+    for member, _, ending in sample:
+        if ending in EXTENSIONS:
+            name = member.name.encode(errors='surrogateescape')  # as it is in the tar
+            label = labels[-1] if labels else -1
+            return [(member.offset_data, member.size, label, name[:_NAME_BYTES])]
+    return []
 
 
 def _label(tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
-    text = tar.extractfile(member).read()
-    if not text.strip().isdigit():
+    file = tar.extractfile(member)
+    text = file.read(20) if file else b''
+    if not re.fullmatch(rb'\s*\d{1,9}\s*', text):
         raise UserError(
-            f'{tar.name}: {member.name} holds {text[:20]!r}, which is no '
+            f'{tar.name!r}: {member.name} holds {text!r}, which is no '
             'label: write the number of a class, from 0.'
         )
     return int(text)
-
-
-def _image_of(sample: dict):
-    label = sample['cls'][1] if 'cls' in sample else -1
-    for extension, (member, _) in sample.items():
-        if f'.{extension}' in EXTENSIONS:
-            name = member.name.encode(errors='surrogateescape')  # as it is in the tar
-            return member.offset_data, member.size, label, name
-    return None

@@ -24,12 +24,13 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(_M_TRIM_THRESHOLD, -1) and libc.mallopt(_M_MMAP_MAX, 0))
 
 
-def start_worker(then: Callable[[int], None], worker: int) -> None:
+def start_worker(then: Callable[[int], None] | None, worker: int) -> None:
     """Prepare a DataLoader's worker: its ``worker_init_fn``, with ``then`` bound.
 
     Args:
-        then: The loader's own ``worker_init_fn``.
+        then: The loader's own ``worker_init_fn``, if it has one.
         worker: Its number.
     """
     keep_freed_memory()
-    then(worker)
+    if then is not None:
+        then(worker)

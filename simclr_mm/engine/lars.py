@@ -1,5 +1,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,8 @@ class LARS(Optimizer):
             is 1. A group may also set None: trust 1 and no decay.
         include_1d: Also adapt and decay parameters of at most one dimension (norms,
             biases). By default these take trust 1 and no decay, as in the reference
-            code, which finds them by name.
+            code, which finds them by name. A group may set mmpretrain's
+            ``lars_exclude=True``: trust 1, with the group's decay.
 
     Raises:
         ValueError: An argument is out of range.
@@ -78,7 +80,7 @@ class LARS(Optimizer):
         )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
 
         Args:
@@ -102,14 +104,18 @@ class LARS(Optimizer):
 
         Over all groups: paramwise_cfg makes a group of every parameter.
         """
-        alike = defaultdict(list)
+        alike: dict[tuple, list[Tensor]] = defaultdict(list)
         for group in self.param_groups:
             numbers = tuple(group[key] for key in _NUMBERS)
+            excluded = group.get('lars_exclude', False)
             for p in group['params']:
-                if p.grad is not None:
-                    adapted = group['include_1d'] or p.ndim > 1
-                    form = group['trust_denominator'] if adapted else None
-                    alike[(p.device, p.dtype, form, *numbers)].append(p)
+                if p.grad is None:
+                    continue
+                form = group['trust_denominator'] if group['include_1d'] or p.ndim > 1 else None
+                if form is not None and excluded:
+                    form = 'one'
+                key = (p.device, p.dtype, form, *numbers)
+                alike[key].append(p)
         return [(dict(zip(('form', *_NUMBERS), key[2:])), params) for key, params in alike.items()]
 
     def _velocity(self, p: Tensor) -> Tensor:
@@ -127,7 +133,8 @@ def _in_cache(params: list[Tensor]) -> list[list[Tensor]]:
     """
     if params[0].device.type != 'cpu':
         return [params]
-    batches, free = [], 0
+    batches: list[list[Tensor]] = []
+    free = 0
     for p in params:
         if not batches or p.numel() > free:
             batches.append([])
@@ -146,18 +153,23 @@ def _update(
     weight_decay: float,
     eta: float,
 ) -> None:
-    """One step of k parameters. ``form`` None: trust 1 and no decay."""
-    updates = [p.grad for p in params]
-    if form is None:
-        torch._foreach_mul_(velocities, momentum)
+    """One step of k parameters. ``form`` None: trust 1 and no decay; 'one': trust 1."""
+    updates = _gradients(params)
+    if weight_decay and form is not None:
+        updates = list(torch._foreach_add(updates, params, alpha=weight_decay))
+    rates = None
+    if form not in (None, 'one'):
+        rates = lr * _trust(params, updates, form, weight_decay, eta)  # (k)
+    torch._foreach_mul_(velocities, momentum)
+    if rates is None:
         torch._foreach_add_(velocities, updates, alpha=lr)
     else:
-        if weight_decay:
-            updates = torch._foreach_add(updates, params, alpha=weight_decay)
-        rates = lr * _trust(params, updates, form, weight_decay, eta)  # (k)
-        torch._foreach_mul_(velocities, momentum)
         torch._foreach_addcmul_(velocities, updates, rates.unbind())
     torch._foreach_sub_(params, velocities)
+
+
+def _gradients(params: list[Tensor]) -> list[Tensor]:
+    return [p.grad for p in params if p.grad is not None]  # each has one
 
 
 def _trust(
@@ -168,7 +180,7 @@ def _trust(
     if form == 'sum':
         norms = denominators = torch.stack(torch._foreach_norm(updates))
     else:
-        norms = torch.stack(torch._foreach_norm([p.grad for p in params]))
+        norms = torch.stack(torch._foreach_norm(_gradients(params)))
         denominators = norms + weight_decay * weights + 1e-8  # as in mmpretrain
     numerators = eta * weights
     usable = (numerators > 0) & (norms > 0)

@@ -1,21 +1,33 @@
 """Training loops that continue from any iteration as if they had never stopped."""
 
 import functools
+from collections.abc import Sized
+from typing import cast
 
 from mmengine.dataset import default_collate, pseudo_collate
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
 from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
-from mmengine.runner import Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
 from simclr_mm.datasets import ResumableSampler
 from simclr_mm.errors import UserError
-from simclr_mm.registry import LOOPS
+from simclr_mm.models import SimCLR
+from simclr_mm.registry import LOOPS, type_name
 
 from .allocator import start_worker
+from .ranks import require_same
 
 # Keys in the message hub, and so in checkpoints.
 DATA_LAYOUT, SAMPLER_SEED = 'data_layout', 'sampler_seed'
+EARLY_STOPPING, VALIDATED = 'early_stopping', 'validated_iter'
+
+
+def plain_model(runner: Runner) -> nn.Module:
+    """The model without the wrapper of distributed training."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def data_layout(runner: Runner) -> str:
@@ -30,70 +42,102 @@ def data_layout(runner: Runner) -> str:
     )
 
 
-def _remember_data(runner: Runner) -> None:
-    runner.message_hub.update_info(DATA_LAYOUT, data_layout(runner))
-    runner.message_hub.update_info(SAMPLER_SEED, runner.train_dataloader.sampler.seed)
-
-
-def build_train_dataloader(runner: Runner, dataloader: dict) -> DataLoader:
+def build_train_dataloader(runner: Runner, dataloader: DataLoader | dict) -> DataLoader:
     """Build ``train_dataloader`` and refuse one that could not train or resume.
 
     Args:
         runner: The runner whose seed and processes are used.
-        dataloader: The config's ``train_dataloader``.
+        dataloader: The config's ``train_dataloader``, or a DataLoader that is built.
 
     Returns:
-        A dataloader with a :class:`~simclr_mm.datasets.ResumableSampler` whose dataset
-        replaces unreadable images.
+        A dataloader with a :class:`~simclr_mm.datasets.ResumableSampler`. A dataset built
+        here replaces unreadable images.
 
     Raises:
-        ValueError: Another sampler, a collate function that cannot take a whole batch,
-            a dataset smaller than one global batch, or ``diff_rank_seed``, with which
-            ranks would not share one permutation.
+        UserError: Another sampler, a collate function that cannot take a whole batch,
+            a dataset smaller than one global batch, a batch of one image for a
+            contrastive loss, another number of images on another rank, or
+            ``diff_rank_seed``, with which ranks would not share one permutation.
     """
     if runner._randomness_cfg.get('diff_rank_seed', False):
         raise UserError(
             'randomness.diff_rank_seed = True: the ranks could not share one '
             'permutation of the images. Views differ by image anyway; leave it out.'
         )
-    dataset = dict(type='simclr_mm.ReplaceUnreadable', dataset=dataloader['dataset'])
-    loader = runner.build_dataloader({**dataloader, 'dataset': dataset}, seed=runner.seed)
-    loader.worker_init_fn = functools.partial(start_worker, loader.worker_init_fn)
-    if not isinstance(loader.sampler, ResumableSampler):
+    if isinstance(dataloader, dict):
+        dataset = dict(type='simclr_mm.ReplaceUnreadable', dataset=dataloader['dataset'])
+        dataloader = runner.build_dataloader({**dataloader, 'dataset': dataset}, seed=runner.seed)
+    sampler = getattr(dataloader, 'sampler', dataloader)
+    if not isinstance(dataloader, DataLoader) or not isinstance(sampler, ResumableSampler):
         raise UserError(
-            f'train_dataloader.sampler is {type(loader.sampler).__name__}: the loops '
-            "of simclr_mm need dict(type='simclr_mm.ResumableSampler')."
+            f'train_dataloader.sampler is {type_name(type(sampler))}: the loops of simclr_mm '
+            "need dict(type='simclr_mm.ResumableSampler') in a config or a DataLoader."
         )
-    collate = getattr(loader.collate_fn, 'func', loader.collate_fn)
-    if loader.dataset.batched and collate in (default_collate, pseudo_collate):
+    dataloader.worker_init_fn = functools.partial(start_worker, dataloader.worker_init_fn)
+    collate = getattr(dataloader.collate_fn, 'func', dataloader.collate_fn)
+    batched = getattr(dataloader.dataset, 'batched', False)
+    if batched and collate in (default_collate, pseudo_collate):
         raise UserError(
             f'train_dataloader.collate_fn is {collate.__name__}, which puts single '
             "samples together: write dict(type='simclr_mm.collate') for a dataset with "
             'batched=True.'
         )
-    images = len(loader.dataset)
-    global_batch = loader.batch_size * runner.world_size
+    _check_sizes(runner, dataloader)
+    return dataloader
+
+
+def _check_sizes(runner: Runner, loader: DataLoader) -> None:
+    """Compare images and batch before the first step, and log what an epoch is."""
+    images, ranks = len(cast(Sized, loader.dataset)), runner.world_size
+    batch, mine = cast(int, loader.batch_size), len(cast(Sized, loader.sampler))
+    require_same(
+        {'images in train_dataloader.dataset': images}, 'every rank needs the same training data.'
+    )
+    key = f'train_dataloader.batch_size = {batch} on {ranks} process(es)'
     if len(loader) == 0:
         raise UserError(
-            f'the training dataset has {images} images, fewer than one batch: '
-            f'train_dataloader.batch_size = {loader.batch_size} on '
-            f'{runner.world_size} process(es) takes {global_batch}. Lower '
-            'train_dataloader.batch_size or add images.'
+            f'the training dataset has {images} images, fewer than one batch: {key} takes '
+            f'{batch * ranks}. Lower train_dataloader.batch_size or add images.'
         )
-    used = (
-        len(loader) * global_batch
-        if loader.drop_last
-        else (len(loader.sampler) * runner.world_size)
-    )
+    last = batch if loader.drop_last else mine - (len(loader) - 1) * batch
+    if last * ranks == 1 and isinstance(plain_model(runner), SimCLR):
+        raise UserError(
+            f'{images} images with {key} and train_dataloader.drop_last = {loader.drop_last} '
+            'leave a batch of one image, which has nothing to be compared with. Set '
+            'train_dataloader.drop_last=True or another batch_size.'
+        )
+    used = (len(loader) - 1) * batch * ranks + last * ranks
     runner.logger.info(
-        f'{images} images: {len(loader)} steps an epoch of {runner.world_size} x '
-        f'{loader.batch_size} images, {images - used} others left out in each epoch.'
+        f'{images} images: {len(loader)} steps an epoch of {ranks} x {batch} images, '
+        f'{images - used} others left out in each epoch.'
     )
-    return loader
+
+
+class _Resumable(BaseLoop):
+    """What both loops share: their data, and validations that a kill has prevented."""
+
+    makes_up_validation = True  # a checkpoint is saved before the validation of its step
+
+    def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:
+        super().__init__(runner, build_train_dataloader(runner, dataloader), **kwargs)
+
+    def _begin(self) -> None:
+        info = self.runner.message_hub
+        info.update_info(DATA_LAYOUT, data_layout(self.runner))
+        info.update_info(SAMPLER_SEED, self.dataloader.sampler.seed)
+        self.runner.call_hook('before_train')
+
+    def _validate_if_due(self, done: int, length: int) -> None:
+        """Validate after so many epochs or iterations, unless the checkpoint says it was done."""
+        self._decide_current_val_interval()
+        due = done >= self.val_begin and (done == length or done % self.val_interval == 0)
+        validated = self.runner.message_hub.runtime_info.get(VALIDATED) == self.runner.iter
+        if due and not validated and self.runner.val_loop is not None:
+            self.runner.val_loop.run()
 
 
 @LOOPS.register_module()
-class EpochBasedTrainLoop(_EpochBasedTrainLoop):
+class EpochBasedTrainLoop(_Resumable, _EpochBasedTrainLoop):
     """MMEngine's loop over epochs, which also resumes inside an epoch.
 
     Args:
@@ -103,15 +147,18 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
             ``dynamic_intervals`` of MMEngine's loop.
 
     Raises:
-        ValueError: See :func:`build_train_dataloader`.
+        UserError: See :func:`build_train_dataloader`.
     """
 
-    def __init__(self, runner: Runner, dataloader: dict, **kwargs) -> None:
-        super().__init__(runner, build_train_dataloader(runner, dataloader), **kwargs)
-
-    def run(self):
-        _remember_data(self.runner)
-        return super().run()
+    def run(self) -> nn.Module:
+        self._begin()
+        if self._epoch > 0 and self._iter == self._epoch * len(self.dataloader):
+            self._validate_if_due(self._epoch, self._max_epochs)
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._validate_if_due(self._epoch, self._max_epochs)
+        self.runner.call_hook('after_train')
+        return self.runner.model
 
     def run_epoch(self) -> None:
         self.runner.call_hook('before_train_epoch')
@@ -126,7 +173,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
 
 
 @LOOPS.register_module()
-class IterBasedTrainLoop(_IterBasedTrainLoop):
+class IterBasedTrainLoop(_Resumable, _IterBasedTrainLoop):
     """MMEngine's loop over iterations, in whole epochs of the dataset.
 
     Args:
@@ -136,18 +183,19 @@ class IterBasedTrainLoop(_IterBasedTrainLoop):
             ``dynamic_intervals`` of MMEngine's loop.
 
     Raises:
-        ValueError: See :func:`build_train_dataloader`.
+        UserError: See :func:`build_train_dataloader`.
     """
 
-    def __init__(self, runner: Runner, dataloader: dict, **kwargs) -> None:
-        super().__init__(runner, build_train_dataloader(runner, dataloader), **kwargs)
+    def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:
+        super().__init__(runner, dataloader, **kwargs)
         # It would go on from the first image; in mmengine 0.10 it has begun already.
         del self.dataloader_iterator
 
-    def run(self):
-        _remember_data(self.runner)
-        self.runner.call_hook('before_train')
+    def run(self) -> nn.Module:
+        self._begin()
         self.runner.call_hook('before_train_epoch')
+        if self._iter > 0:
+            self._validate_if_due(self._iter, self._max_iters)
         while self._iter < self._max_iters and not self.stop_training:
             self._run_rest_of_epoch()
         self.runner.call_hook('after_train_epoch')
@@ -160,13 +208,6 @@ class IterBasedTrainLoop(_IterBasedTrainLoop):
         for batch in self.dataloader:
             self.runner.model.train()
             self.run_iter(batch)
-            self._decide_current_val_interval()
-            last = self._iter == self._max_iters
-            if (
-                self.runner.val_loop is not None
-                and self._iter >= self.val_begin
-                and (last or self._iter % self.val_interval == 0)
-            ):
-                self.runner.val_loop.run()
-            if last or self.stop_training:
+            self._validate_if_due(self._iter, self._max_iters)
+            if self._iter == self._max_iters or self.stop_training:
                 return

@@ -4,8 +4,9 @@ import os
 from collections.abc import Callable
 
 import torch
-from mmengine.dist import is_distributed
-from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.dist import all_gather_object, is_distributed
+from mmengine.hooks import EarlyStoppingHook, Hook
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as _Runner
@@ -15,11 +16,20 @@ from torch.utils.data import DataLoader
 
 from simclr_mm.checkpoints import install_safe_loading
 from simclr_mm.errors import CheckpointError, MissingFileError, UserError
+from simclr_mm.evaluation.gather import install_gathering
 from simclr_mm.models import SimCLR
 from simclr_mm.registry import RUNNERS
 
 from .allocator import keep_freed_memory
-from .loops import DATA_LAYOUT, SAMPLER_SEED, data_layout
+from .loops import DATA_LAYOUT, EARLY_STOPPING, SAMPLER_SEED, data_layout, plain_model
+from .ranks import on_first_rank, require_same, weights_digest
+from .resume import check_resumable, latest_checkpoint, shared_settings
+from .work_dir_lock import WorkDirLock
+
+_MMENGINE_HOOKS = (
+    *('runtime_info', 'timer', 'sampler_seed'),
+    *('logger', 'param_scheduler', 'checkpoint'),
+)
 
 
 @RUNNERS.register_module()
@@ -31,9 +41,10 @@ class Runner(_Runner):
         **kwargs: As MMEngine's Runner.
 
     Raises:
-        ValueError: A schedule longer than the run; a resumed run with another
-            dataset size, batch size or number of processes.
-        CheckpointError: A checkpoint whose keys or shapes differ from the model's.
+        UserError: A schedule longer than the run; settings that a resumed run cannot
+            change or that differ between ranks; a work dir in which another run trains.
+        CheckpointError: A checkpoint whose keys or shapes differ from the model's, that
+            cannot be resumed, or that is another file on another rank.
 
     Differs: from MMEngine's, where
         - distributed training needs GPUs: here ranks without one use gloo, and BN stays
@@ -47,12 +58,18 @@ class Runner(_Runner):
           negatives;
         - ``compile`` compiles the training step of SimCLR with its data and its loss:
           here it is an error that names ``model.compile_backbone``;
+        - each rank resumes from what it finds: here rank 0 decides, and all ranks compare
+          what they have read;
+        - metrics are gathered through files: here through the process group;
+        - ``default_hooks`` switches off MMEngine's six hooks only: here every one;
         - convolutions on a GPU keep their weights in another order than the
           channels-last images they meet: here weights are channels-last too.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         install_safe_loading()
+        install_gathering()
+        self._resumed_from: str | None = None
         if not torch.cuda.is_available():
             keep_freed_memory()
         super().__init__(*args, **kwargs)
@@ -68,14 +85,27 @@ class Runner(_Runner):
                 'gloo', rank=int(os.environ['RANK']), world_size=int(os.environ['WORLD_SIZE'])
             )
         super().setup_env(env_cfg)
+        require_same(shared_settings(self.cfg), 'give every rank the same config.')
+
+    def register_default_hooks(self, hooks: dict[str, Hook | dict | None] | None = None) -> None:
+        hooks = dict(hooks or {})
+        off = [name for name, hook in hooks.items() if hook is None]
+        if off:
+            self.logger.info(f'Switched off: default_hooks.{", default_hooks.".join(off)}.')
+        for name in off:
+            if name not in _MMENGINE_HOOKS:  # MMEngine knows how to leave out its own
+                del hooks[name]
+        super().register_default_hooks(hooks)
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
-        if isinstance(dataloader, dict) and not torch.cuda.is_available():
-            dataloader = {**dataloader, 'pin_memory': False}  # it would only warn
+        if isinstance(dataloader, dict):
+            dataloader = _fitting(dataloader)
         try:
             return _Runner.build_dataloader(dataloader, *args, **kwargs)
         except FileNotFoundError as error:
+            if not isinstance(dataloader, dict):
+                raise
             options = ' '.join(_data_roots(dataloader['dataset']))
             raise MissingFileError(
                 f'{error}. Put the data there, or name their place: --data DIR, or '
@@ -104,8 +134,7 @@ class Runner(_Runner):
         )
 
     def _maybe_compile(self, target: str) -> None:
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        if self.cfg.get('compile') and isinstance(model, SimCLR):
+        if self.cfg.get('compile') and isinstance(plain_model(self), SimCLR):
             raise UserError(
                 f'compile = {self.cfg.compile} compiles {target} with its data and its '
                 'loss, which is slow or fails. Leave it out and compile the backbone: '
@@ -144,8 +173,7 @@ class Runner(_Runner):
     ) -> OptimWrapper | OptimWrapperDict:
         wrapper = super().build_optim_wrapper(optim_wrapper)
         count = getattr(wrapper, '_accumulative_counts', 1)
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        if count > 1 and isinstance(model, SimCLR):
+        if count > 1 and isinstance(plain_model(self), SimCLR):
             batch = self.train_dataloader.batch_size
             self.logger.warning(
                 f'optim_wrapper.accumulative_counts = {count} adds no negatives: the '
@@ -169,15 +197,47 @@ class Runner(_Runner):
                 '--auto-scale-lr to apply it.'
             )
 
+    def train(self) -> nn.Module:
+        with WorkDirLock(self.work_dir, self.logger):
+            return super().train()
+
+    def load_or_resume(self) -> None:
+        if self._has_loaded:
+            return
+        source = self._load_from
+        if self._resume and source is None:
+            source = on_first_rank(lambda: latest_checkpoint(self.work_dir))
+            self.logger.info(f'The latest checkpoint of {self.work_dir}: {source}.')
+        if source is None:
+            return
+        load = self.resume if self._resume else self.load_checkpoint
+        if self.world_size == 1:
+            load(source)
+            return
+        problem: Exception | None = None
+        try:
+            load(source)
+        except (UserError, OSError) as error:
+            problem = error
+        told = None if problem is None else f'{source}: {problem}'
+        for rank, text in enumerate(all_gather_object(told)):
+            if text is not None:
+                raise CheckpointError(f'rank {rank} cannot load {text}') from problem
+        weights = weights_digest(plain_model(self).state_dict())
+        require_same(
+            dict(epoch=self.epoch, iter=self.iter, weights=weights),
+            f'{source} has to be the same file on every rank.',
+        )
+
     def load_checkpoint(
         self,
         filename: str,
         map_location: str | Callable = 'cpu',
         strict: bool = True,
         revise_keys: list = [(r'^module.', '')],
-    ):
+    ) -> dict:
         try:
-            return super().load_checkpoint(filename, map_location, strict, revise_keys)
+            checkpoint = super().load_checkpoint(filename, map_location, strict, revise_keys)
         except CheckpointError:
             raise
         except RuntimeError as error:  # lists missing, unexpected and misshaped keys
@@ -186,21 +246,50 @@ class Runner(_Runner):
                 f'{filename} does not fit: {problems}; take the config that the '
                 'checkpoint was made with'
             ) from error
+        if self._resumed_from is not None:
+            check_resumable(checkpoint, self.cfg, filename, self.logger)
+            checkpoint['meta'].pop('config', None)  # MMEngine would run it as Python
+        return checkpoint
 
     def resume(self, filename: str, *args, **kwargs) -> None:
+        self._resumed_from = filename
         super().resume(filename, *args, **kwargs)
         # The sampler was built before the checkpoint's seed was known.
-        self.train_dataloader.sampler.seed = self.message_hub.runtime_info.get(
-            SAMPLER_SEED, self.seed
-        )
+        info = self.message_hub.runtime_info
+        self.train_dataloader.sampler.seed = info.get(SAMPLER_SEED, self.seed)
         layout = data_layout(self)
-        saved = self.message_hub.runtime_info.get(DATA_LAYOUT, layout)
+        saved = info.get(DATA_LAYOUT, layout)
         if saved != layout:
             raise UserError(
                 f'{filename} was saved by a run of {saved}, this one has {layout}: '
                 'resume with the same dataset, train_dataloader.batch_size and number '
                 'of processes, or start anew from it with load_from.'
             )
+        for hook in self._stopping_hooks():
+            state = info.get(EARLY_STOPPING, {}).get(hook.monitor)
+            if state is not None:
+                hook.wait_count, hook.best_score = state
+
+    def save_checkpoint(self, *args, **kwargs) -> None:
+        # MMEngine's early stopping saves nothing itself.
+        state = {
+            each.monitor: [each.wait_count, each.best_score] for each in self._stopping_hooks()
+        }
+        self.message_hub.update_info(EARLY_STOPPING, state)
+        super().save_checkpoint(*args, **kwargs)
+
+    def _stopping_hooks(self) -> list[EarlyStoppingHook]:
+        return [hook for hook in self.hooks if isinstance(hook, EarlyStoppingHook)]
+
+
+def _fitting(dataloader: dict) -> dict:
+    """A dataloader's config without what PyTorch refuses where there are no workers."""
+    if not torch.cuda.is_available():
+        dataloader = {**dataloader, 'pin_memory': False}  # it would only warn
+    if dataloader.get('num_workers', 0) > 0:
+        return dataloader
+    of_workers = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
+    return {key: value for key, value in dataloader.items() if key not in of_workers}
 
 
 def _data_roots(dataset: dict, key: str = '{val,test}_dataloader.dataset') -> list[str]:

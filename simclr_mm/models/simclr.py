@@ -183,6 +183,13 @@ class SimCLR(BaseModel):
                 'this SimCLR has no neck or no head, so it has no loss: '
                 'set model.neck and model.head'
             )
+        if isinstance(inputs, (list, tuple)):  # V of (n, 3, S, S), by SelfSupDataPreprocessor
+            if len({view.shape for view in inputs}) > 1:
+                raise UserError(
+                    'the views differ in size: give all of them one size, or write '
+                    "data_preprocessor.type='simclr_mm.ViewsPreprocessor'"
+                )
+            inputs = torch.stack(list(inputs), dim=1)  # (n, V, 3, S, S)
         if inputs.ndim != 5:
             raise UserError(
                 'the loss needs views, (n, V, 3, S, S), got '

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from .style import COLOURS, new_figure, save, style
+from .style import COLOURS, picture
 
 HIGHEST = 25  # percent; a dark or a bright crop has half its values in one bin
 
@@ -29,9 +29,7 @@ def plot_crop_histograms(
         kinds: Names of without and with.
         title: Title of the picture.
     """
-    with style():
-        figure = new_figure(11, 1.4 + 2.6 * len(histograms))
-        figure.suptitle(title)
+    with picture(path, 11, 1.4 + 2.6 * len(histograms), title) as figure:
         grid = figure.subplots(len(histograms), 2, sharex=True, sharey=True, squeeze=False)
         for row, name in enumerate(images):
             for column, kind in enumerate(kinds):
@@ -46,7 +44,6 @@ def plot_crop_histograms(
             figure.supxlabel(f'Bins above {HIGHEST} % are cut off.', fontsize=10)
         for axes in grid[-1]:
             axes.set_xlabel('intensity, all channels [0, 255]')
-        save(figure, path)
 
 
 def _plot_crops(axes: Axes, histograms: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """Query images and what was found for them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,7 +9,7 @@ from PIL import Image
 
 from simclr_mm.transforms import LoadImageFromFile
 
-from .style import COLOURS, new_figure, save, style
+from .style import COLOURS, picture, plain
 
 _SIDE = 160  # pixels of a thumbnail
 _NAME = 22  # characters that fit under one
@@ -18,7 +19,7 @@ def plot_gallery(
     path: str,
     queries: Sequence[str],
     names: Sequence[Sequence[str]],
-    paths: Sequence[Sequence[str]],
+    images: Sequence[Sequence[str | np.ndarray]],
     similarities: Sequence[Sequence[float]],
     title: str,
 ) -> None:
@@ -28,22 +29,19 @@ def plot_gallery(
         path: The file to write.
         queries: q image files.
         names: For each query the names of the k images, the nearest first.
-        paths: For each query their files.
+        images: For each query their files, or (H, W, 3) uint8 RGB.
         similarities: For each query their cosine similarities.
         title: Title of the picture.
     """
     rows, columns = len(queries), 1 + len(names[0])
-    with style():
-        figure = new_figure(1.75 * columns, 2.15 * rows + 0.9)
-        figure.suptitle(title)
-        figure.get_layout_engine().set(h_pad=0.1)  # inches between rows
+    with picture(path, 1.75 * columns, 2.15 * rows + 0.9, plain(title)) as figure:
+        figure.set_layout_engine('constrained', h_pad=0.1)  # inches between rows
         grid = figure.subplots(rows, columns, squeeze=False)
-        for axes, query, *found in zip(grid, queries, names, paths, similarities):
+        for axes, query, *found in zip(grid, queries, names, images, similarities):
             _show(axes[0], query, 'query', query)
             _frame(axes[0])
             for rank, (place, name, file, value) in enumerate(zip(axes[1:], *found), start=1):
                 _show(place, file, f'{rank}.  cos {value:.3f}', name)
-        save(figure, path)
 
 
 def thumbnail(image: str | np.ndarray, side: int = _SIDE) -> np.ndarray:
@@ -54,15 +52,17 @@ def thumbnail(image: str | np.ndarray, side: int = _SIDE) -> np.ndarray:
         side: In pixels. Small images are enlarged without smoothing.
     """
     if isinstance(image, str):
-        image = LoadImageFromFile()(dict(img_path=image))['img'][..., ::-1]
-    height, width = image.shape[:2]
+        pixels = LoadImageFromFile()(dict(img_path=image))['img'][..., ::-1]
+    else:
+        pixels = image
+    height, width = pixels.shape[:2]
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, how))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, how))
 
 
-def _show(axes: Axes, file: str, label: str, name: str) -> None:
+def _show(axes: Axes, file: str | np.ndarray, label: str, name: str) -> None:
     axes.imshow(thumbnail(file))
     axes.set_title(label, fontsize=11)
     axes.set_xlabel(_shortened(name), fontsize=8)
@@ -76,7 +76,7 @@ def _frame(axes: Axes) -> None:
 
 def _shortened(name: str) -> str:
     """Folder and file, each on its line, cut in the middle where they are long."""
-    parts = name.replace('\\', '/').split('/')[-2:]
+    parts = [plain(part) for part in Path(name).parts[-2:]]
     half = _NAME // 2 - 1
     return '\n'.join(
         part if len(part) <= _NAME else f'{part[:half]}...{part[-half:]}' for part in parts

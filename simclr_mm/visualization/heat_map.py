@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from .style import COLOURS, new_figure, save, style
+from .style import COLOURS, picture
 
 
 def plot_heat_map(
@@ -34,19 +34,19 @@ def plot_heat_map(
         masked = np.ma.masked_invalid(values)
         values = np.column_stack([values, masked.mean(axis=1).filled(np.nan)])
         columns.append('mean')
-    with style():
-        cell = max(0.85, 0.1 * max(map(len, columns)))  # inches
-        figure = new_figure(3.4 + cell * len(columns), 1.8 + 0.6 * len(rows))
-        figure.suptitle(title)
+    cell = max(0.85, 0.1 * max(map(len, columns)))  # inches
+    size = 3.4 + cell * len(columns), 1.8 + 0.6 * len(rows)
+    with picture(path, *size, title) as figure:
         axes = figure.subplots()
         image = axes.imshow(values, cmap='cividis', aspect='auto')
         figure.colorbar(image, label=labels[2])
+        middle = np.mean(image.get_clim())
         axes.set_xticks(range(len(columns)), columns)
         axes.set_yticks(range(len(rows)), rows)
         axes.set(ylabel=labels[0], xlabel=labels[1])
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
-                dark = image.norm(value) < 0.5
+                dark = float(value) <= middle
                 axes.text(
                     column,
                     row,
@@ -59,4 +59,3 @@ def plot_heat_map(
             axes.axvline(len(columns) - 1.5, color='white', linewidth=5)
         corner = highest[1] - 0.46, highest[0] - 0.46
         axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=COLOURS[5], lw=3))
-        save(figure, path)

@@ -20,14 +20,14 @@ def read_log(path: str | Path) -> list[dict]:
             entry = json.loads(line)
         except ValueError:
             continue
-        if isinstance(entry, dict) and 'step' in entry:
+        if isinstance(entry, dict) and isinstance(entry.get('step'), int):
             entries.append(entry)
     return entries
 
 
 def read_scalars(path: str | Path) -> list[dict]:
     """:func:`read_log` without validations."""
-    return [entry for entry in read_log(path) if 'loss' in entry]
+    return [entry for entry in read_log(path) if isinstance(entry.get('loss'), (int, float))]
 
 
 def plot_loss(axes: Axes, scalars: Sequence[dict]) -> None:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from .loss import plot_loss
 from .scatter import plot_map, project
-from .style import new_figure, save, style
+from .style import picture
 
 
 def plot_report(
@@ -31,16 +31,13 @@ def plot_report(
         classes: Class names.
         title: Title of the picture.
     """
-    with style():
-        figure = new_figure(15, 5.2)
-        figure.suptitle(title)
+    with picture(path, 15, 5.2, title) as figure:
         loss, pairs, embedding = figure.subplots(1, 3, width_ratios=[1, 0.4, 1.2])
         plot_loss(loss, scalars)
         loss.set_title('training loss')
         _plot_views(pairs, views)
         plot_map(embedding, project(features, 'tsne'), labels, classes, 'tsne')
         embedding.set_title('features of test images, by class')
-        save(figure, path)
 
 
 def _plot_views(axes: Axes, views: np.ndarray) -> None:

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
-from sklearn.preprocessing import normalize
 
-from simclr_mm.errors import UserError
+from simclr_mm.errors import MissingPackageError, UserError
 
-from .style import mark, new_figure, save, style
+from .style import mark, picture, plain
+from .unit_rows import unit_rows
 
 METHODS = ('tsne', 'umap', 'pca')
 _NAMES = dict(tsne='t-SNE', umap='UMAP', pca='PCA')
@@ -30,13 +31,14 @@ def project(features: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
         (n, 2).
 
     Raises:
-        ValueError: an unknown method, fewer than four features, or no umap-learn.
+        UserError: An unknown method, fewer than four features, features that are not
+            finite or all alike, or no umap-learn.
     """
     if method not in METHODS:
         raise UserError(f'method is {method!r}: choose one of {", ".join(METHODS)}')
     if len(features) < 4:
         raise UserError(f'a map needs at least 4 images, got {len(features)}')
-    features = normalize(features)
+    features = unit_rows(features)
     if method == 'pca':
         return PCA(2, random_state=seed).fit_transform(features)
     if method == 'tsne':
@@ -45,7 +47,7 @@ def project(features: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
     try:
         from umap import UMAP
     except ImportError as error:
-        raise UserError(
+        raise MissingPackageError(
             "UMAP needs umap-learn: pip install 'simclr_mm[plots]' or pip "
             'install umap-learn, or take t-SNE'
         ) from error
@@ -72,12 +74,10 @@ def plot_scatter(
         method: What :func:`project` was given.
         title: Title of the picture.
     """
-    with style():
-        figure = new_figure(9.5, 7)
+    with picture(path, 9.5, 7) as figure:
         axes = figure.subplots()
         plot_map(axes, points, labels, classes, method)
-        axes.set_title(title)
-        save(figure, path)
+        axes.set_title(plain(title))
 
 
 def plot_map(
@@ -96,7 +96,7 @@ def plot_map(
             f'{len(np.unique(labels[rest]))} more classes ({rest.sum()})',
         )
     for place, label in enumerate(sorted(largest)):
-        name = classes[label] if len(classes) > 1 else 'images'
+        name = plain(classes[label]) if len(classes) > 1 else 'images'
         if counts[label]:
             _points(axes, points[labels == label], *mark(place), f'{name} ({counts[label]})')
     name = _NAMES[method]
@@ -104,13 +104,15 @@ def plot_map(
     if len(classes) > 1:
         legend = axes.legend(title='class (images)', loc='center left', bbox_to_anchor=(1, 0.5))
         for handle in legend.legend_handles:
-            handle.set_sizes([_IN_LEGEND])
+            if isinstance(handle, PathCollection):
+                handle.set_sizes([_IN_LEGEND])
 
 
 def _points(axes: Axes, points: np.ndarray, colour: str, marker: str, label: str) -> None:
     size = float(np.clip(20000 / max(1, len(points)), 9, 36))
     axes.scatter(
-        *points.T,
+        points[:, 0],
+        points[:, 1],
         s=size,
         color=colour,
         marker=marker,

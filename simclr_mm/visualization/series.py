@@ -5,15 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from .style import COLOURS, MARKERS, new_figure, save, style
+from .style import COLOURS, MARKERS, picture
 
+Place = int | float | str | None
 # What one line, or one colour of bars, stands for, and its numbers: by place on x, or
 # by None for one that belongs to no place.
-Series = dict[str, dict[object, float]]
+Series = dict[str, dict[Place, float]]
 
 
 def plot_lines(
-    path: str, series: Series, places: Sequence, labels: Sequence[str], title: str
+    path: str, series: Series, places: Sequence[Place], labels: Sequence[str], title: str
 ) -> None:
     """Write a line for each series, over places an equal step apart.
 
@@ -24,8 +25,7 @@ def plot_lines(
         labels: Of x, of the numbers with their unit, and of the legend.
         title: Title of the picture.
     """
-    with style():
-        figure = new_figure(7.5, 4.8)
+    with picture(path, 7.5, 4.8, title) as figure:
         axes = figure.subplots()
         for k, (name, numbers) in enumerate(series.items()):
             there = [k for k, place in enumerate(places) if place in numbers]
@@ -37,12 +37,10 @@ def plot_lines(
                 label=name,
             )
         _finish(axes, places, labels, len(series))
-        figure.suptitle(title)
-        save(figure, path)
 
 
 def plot_bars(
-    path: str, series: Series, places: Sequence, labels: Sequence[str], title: str
+    path: str, series: Series, places: Sequence[Place], labels: Sequence[str], title: str
 ) -> None:
     """Write groups of bars, a colour for each series; they do not start at zero.
 
@@ -54,8 +52,7 @@ def plot_bars(
         title: Title of the picture.
     """
     count = sum(None not in numbers for numbers in series.values())
-    with style():
-        figure = new_figure(max(7.5, 2 + 0.3 * len(places) * (count + 1)), 4.8)
+    with picture(path, max(7.5, 2 + 0.3 * len(places) * (count + 1)), 4.8, title) as figure:
         axes = figure.subplots()
         colours = {name: COLOURS[k % len(COLOURS)] for k, name in enumerate(series)}
         for name, numbers in series.items():
@@ -72,11 +69,9 @@ def plot_bars(
         _finish(axes, places, labels, len(series) + len(axes.get_lines()))
         if lowest > 0:
             axes.set_ylabel(f'{labels[1]}, from {lowest:.0f} on')
-        figure.suptitle(title)
-        save(figure, path)
 
 
-def _draw_bars(axes: Axes, bars: Series, places: Sequence, colours: dict[str, str]) -> None:
+def _draw_bars(axes: Axes, bars: Series, places: Sequence[Place], colours: dict[str, str]) -> None:
     """Bars of a place stand side by side, without gaps for numbers that miss."""
     named = set()
     for x, place in enumerate(places):
@@ -102,7 +97,7 @@ def _draw_bars(axes: Axes, bars: Series, places: Sequence, colours: dict[str, st
             )
 
 
-def _finish(axes: Axes, places: Sequence, labels: Sequence[str], count: int) -> None:
+def _finish(axes: Axes, places: Sequence[Place], labels: Sequence[str], count: int) -> None:
     axes.set_xticks(np.arange(len(places)), [str(place) for place in places])
     axes.set(xlabel=labels[0], ylabel=labels[1])
     axes.grid(axis='y', alpha=0.3)

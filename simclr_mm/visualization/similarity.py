@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from sklearn.metrics import roc_auc_score
 
-from .style import COLOURS, new_figure, save, style
+from .style import COLOURS, picture
+from .unit_rows import unit_rows
 
 
 def pair_similarities(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -21,10 +22,12 @@ def pair_similarities(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Positives, (n V (V - 1) / 2) pairs of one image, and negatives, all other pairs,
         each pair once.
+
+    Raises:
+        UserError: The features are not finite or all alike.
     """
     n, views, width = features.shape
-    flat = features.reshape(n * views, width).astype(np.float64)  # (nV, d)
-    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    flat = unit_rows(features.reshape(n * views, width).astype(np.float64))  # (nV, d)
     rows, columns = np.triu_indices(n * views, k=1)
     cosines = (flat @ flat.T)[rows, columns]
     same = rows // views == columns // views
@@ -41,12 +44,9 @@ def plot_similarities(
         panels: Title, positives and negatives of each panel.
         title: Title of the picture.
     """
-    with style():
-        figure = new_figure(6.2 * len(panels), 4.8)
-        figure.suptitle(title)
+    with picture(path, 6.2 * len(panels), 4.8, title) as figure:
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
             _histogram(axes, *panel)
-        save(figure, path)
 
 
 def separation(positives: np.ndarray, negatives: np.ndarray) -> float:
@@ -66,7 +66,7 @@ def _histogram(axes: Axes, name: str, positives: np.ndarray, negatives: np.ndarr
         mean = round(float(values.mean()), 2) + 0.0  # no "-0.00"
         axes.hist(
             values,
-            bins,
+            bins.tolist(),
             weights=np.full(len(values), 100 / len(values)),
             color=colour,
             alpha=0.6,

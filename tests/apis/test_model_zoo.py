@@ -12,7 +12,8 @@ from mmengine.config import Config
 from mmpretrain.apis.model import ModelHub
 
 import simclr_mm
-from simclr_mm.apis.model_zoo import get_model, list_models, register
+from simclr_mm.apis import get_model
+from simclr_mm.apis.model_zoo import list_models, register
 from simclr_mm.errors import CheckpointError
 
 pytestmark = pytest.mark.portable

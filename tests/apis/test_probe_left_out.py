@@ -11,7 +11,7 @@ from simclr_mm.apis.encoder import load_encoder
 from simclr_mm.checkpoints import load_file
 from simclr_mm.commands.command_line.data_folder import test_on_folder as data_of_test
 from simclr_mm.commands.command_line.data_folder import train_on_folder
-from simclr_mm.commands.export.source import read_source
+from simclr_mm.commands.export.backbone import read_backbone, tensors_of
 from simclr_mm.commands.publish.checkpoint import publish
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -34,7 +34,7 @@ def probed(tmp_path_factory):
 def test_models_without_a_probe_take_its_checkpoint(probed):
     model, path = probed
     with_probe = load_encoder(path)
-    assert with_probe.probe is not None
+    assert with_probe.model.probe is not None
     bare = get_model(DIGITS, pretrained=path)
     removed = get_model(
         Config.fromstring(load_file(path)['meta']['cfg'], '.py'), pretrained=path, online_probe=None
@@ -52,13 +52,13 @@ def test_published_files_have_no_probe(probed, tmp_path):
     assert {key.split('.')[0] for key in published['state_dict']} == {'backbone', 'neck'}
     assert 'online_probe' not in published['meta']['cfg']
     assert done.left_out == ['probe.fc.weight', 'probe.fc.bias']
-    assert done.model.probe is None
+    assert done.encoder.model.probe is None
 
 
 def test_exports_have_no_probe(probed):
-    source = read_source(str(probed[1]))
-    assert not any('probe' in key for key in source.state)
-    assert source.left_out['probe'] == '2 tensors, 1,290 numbers'
+    encoder, left_out = read_backbone(str(probed[1]))
+    assert not any('probe' in key for key in tensors_of(encoder))
+    assert left_out['probe'] == '2 tensors, 1,290 numbers'
 
 
 def test_folders_of_the_user_have_other_classes(tmp_path):

@@ -1,22 +1,16 @@
 """The README's first command, and what it promises."""
 
-import runpy
-import sys
-from pathlib import Path
-
 import cv2
 import pytest
+from helpers.tools import tool
 
 from simclr_mm.evaluation import PIXELS, PRETRAINED, UNTRAINED, read_run
-
-DEMO = Path(__file__).parents[2] / 'tools' / 'demo.py'
 
 
 @pytest.mark.slow
 def test_demo_beats_the_untrained_encoder_and_raw_pixels(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, 'argv', [str(DEMO)])
-    runpy.run_path(str(DEMO), run_name='__main__')
+    tool('demo.py')
     folder = tmp_path / 'work_dirs' / 'demo'
     found = {
         (result.features, result.protocol): result.value

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import pickle
-import runpy
 import signal
 import subprocess
 import sys
@@ -16,35 +15,22 @@ import mmpretrain
 import numpy as np
 import pytest
 import torch
+from helpers import CONFIGS, DIGITS, ROOT
+from helpers.processes import free_port, launched, start
+from helpers.tools import tool
 from mmengine.config import Config
 from mmengine.registry import OPTIM_WRAPPERS
 from mmpretrain import FeatureExtractor
-from processes import free_port, launched, start
 
 from simclr_mm import get_model, inference_model
 from simclr_mm.commands import train
 from simclr_mm.evaluation import read_run
 
-ROOT = Path(__file__).parents[2]
-CONFIGS = ROOT / 'configs'
 RECIPE = CONFIGS / 'simclr_r50_16xb256-coslr-200e_in1k.py'
-DIGITS = CONFIGS / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 LINEAR_DIGITS = CONFIGS / 'benchmarks' / 'r18-w16_1xb256-linear-adam-100e_digits.py'
 FEW_DIGITS = CONFIGS / 'benchmarks' / 'r18-w16_1xb25-finetune-coslr-60e_digits-5perclass.py'
 IN1K_128 = CONFIGS / 'simclr_r18_1xb256-adam-100e_in1k-128px.py'
 SHORT = ('train_cfg.max_epochs=2', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1')
-
-
-def run(tool, *args):
-    """Run a tool in this process; an error that ends it in one line is raised."""
-    argv, sys.argv = sys.argv, [str(tool), *map(str, args)]
-    try:
-        runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
-    except SystemExit as end:
-        if end.__cause__ is not None:
-            raise end.__cause__ from end
-    finally:
-        sys.argv = argv
 
 
 def run_script(script, *args):
@@ -149,7 +135,7 @@ def train_rank(output, environment, *args):
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ.update(environment)
-    run('train.py', *args)
+    tool('train.py', *args)
 
 
 @pytest.mark.slow
@@ -181,7 +167,7 @@ def test_recipe_is_killed_and_resumed_as_if_unbroken(imagenet_sample, tmp_path, 
 def encoder(tmp_path_factory):
     """A digits checkpoint of two epochs."""
     work_dir = tmp_path_factory.mktemp('digits')
-    run(
+    tool(
         'train.py',
         DIGITS,
         '--work-dir',
@@ -201,7 +187,7 @@ def test_tensorboard_and_validation_are_on(encoder):
 
 
 def test_test_py_gives_knn(encoder, tmp_path):
-    run(
+    tool(
         'test.py',
         DIGITS,
         encoder,
@@ -219,7 +205,7 @@ def test_test_py_gives_knn(encoder, tmp_path):
 @pytest.mark.slow
 def test_two_processes_give_the_same_knn(encoder, tmp_path, monkeypatch):
     """1797 images: the last batch of the second process is filled up with one."""
-    run('test.py', DIGITS, encoder, '--work-dir', tmp_path / '1')
+    tool('test.py', DIGITS, encoder, '--work-dir', tmp_path / '1')
     monkeypatch.chdir(tmp_path)
     run_script('dist_test.sh', DIGITS, encoder, 2, '--work-dir', tmp_path / '2')
     results = []
@@ -231,9 +217,9 @@ def test_two_processes_give_the_same_knn(encoder, tmp_path, monkeypatch):
 
 
 def test_mmpretrains_own_tool_trains_our_config(tmp_path):
-    tool = Path(mmpretrain.__file__).parent / '.mim' / 'tools' / 'train.py'
-    run(
-        tool,
+    theirs = Path(mmpretrain.__file__).parent / '.mim' / 'tools' / 'train.py'
+    tool(
+        theirs,
         DIGITS,
         '--work-dir',
         tmp_path,
@@ -250,13 +236,13 @@ def test_mmpretrains_own_tool_trains_our_config(tmp_path):
 
 
 def test_a_prediction_is_pickled_without_its_batch(encoder, tmp_path):
-    run('test.py', DIGITS, encoder, '--work-dir', tmp_path, '--out', tmp_path / 'p.pkl')
+    tool('test.py', DIGITS, encoder, '--work-dir', tmp_path, '--out', tmp_path / 'p.pkl')
     size = (tmp_path / 'p.pkl').stat().st_size
     assert size < 1797 * 2000  # 128 floats are 512 bytes, a batch of them 256,000
 
 
 def test_linear_evaluation_from_pretraining_to_top1_and_top5(encoder, tmp_path):
-    run(
+    tool(
         'train.py',
         LINEAR_DIGITS,
         '--pretrained',
@@ -274,7 +260,7 @@ def test_linear_evaluation_from_pretraining_to_top1_and_top5(encoder, tmp_path):
         if key.startswith('backbone.'):
             assert torch.equal(value, before[key]), key
 
-    run(
+    tool(
         'test.py',
         LINEAR_DIGITS,
         tmp_path / 'epoch_3.pth',
@@ -296,7 +282,7 @@ def test_linear_evaluation_from_pretraining_to_top1_and_top5(encoder, tmp_path):
 
 
 def test_fine_tuning_on_five_labels_a_class(encoder, tmp_path):
-    run(
+    tool(
         'train.py',
         FEW_DIGITS,
         '--pretrained',
@@ -318,7 +304,7 @@ def test_fine_tuning_on_five_labels_a_class(encoder, tmp_path):
 
 
 def test_evaluate_features_compares_three_encoders(encoder, tmp_path, capsys):
-    run('evaluate_features.py', DIGITS, encoder, '--draws', 2, '--out', tmp_path / 'rows.json')
+    tool('evaluate_features.py', DIGITS, encoder, '--draws', 2, '--out', tmp_path / 'rows.json')
     record = read_run(tmp_path / 'rows.json')
     values = {(r.features, r.protocol): r.value for r in record.results}
     names = ['pretrained encoder', 'untrained encoder', 'raw pixels']
@@ -331,7 +317,7 @@ def test_evaluate_features_compares_three_encoders(encoder, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert all(name in printed for name in names)
 
-    run('report.py', tmp_path)
+    tool('report.py', tmp_path)
     table = (tmp_path / 'report.md').read_text()
     assert table.count('\n') == 2 + len(values)
     assert '| raw pixels | linear | top1 |' in table and table in capsys.readouterr().out
@@ -339,8 +325,8 @@ def test_evaluate_features_compares_three_encoders(encoder, tmp_path, capsys):
 
 
 def test_report_without_results(tmp_path):
-    with pytest.raises(ValueError, match='no evaluation below'):
-        run('report.py', tmp_path)
+    with pytest.raises(SystemExit, match='no evaluation below'):
+        tool('report.py', tmp_path)
 
 
 # --- --data ---------------------------------------------------------------------------
@@ -362,7 +348,7 @@ def folders(tmp_path_factory):
 
 
 def test_any_folder_is_pretrained_on(folders, tmp_path):
-    run(
+    tool(
         'train.py',
         DIGITS,
         '--data',
@@ -378,7 +364,7 @@ def test_any_folder_is_pretrained_on(folders, tmp_path):
 
 
 def test_labelled_folders_are_evaluated_on(folders, encoder, tmp_path):
-    run(
+    tool(
         'train.py',
         LINEAR_DIGITS,
         '--data',
@@ -393,7 +379,7 @@ def test_labelled_folders_are_evaluated_on(folders, encoder, tmp_path):
     )
     checkpoint = tmp_path / 'epoch_1.pth'
     for data in (folders, folders / 'val'):
-        run(
+        tool(
             'test.py',
             LINEAR_DIGITS,
             checkpoint,
@@ -408,7 +394,7 @@ def test_labelled_folders_are_evaluated_on(folders, encoder, tmp_path):
         )
         metrics = json.loads((tmp_path / 'metrics.json').read_text())
         assert list(metrics) == ['accuracy/top1']  # three classes have no top-5
-    run(
+    tool(
         'test.py',
         DIGITS,
         encoder,
@@ -440,7 +426,7 @@ def test_a_red_picture_has_one_feature_by_every_way_in(tmp_path):
     torch.save(dict(state_dict=get_model(str(IN1K_128)).state_dict()), checkpoint)
     model = get_model(str(IN1K_128), pretrained=checkpoint)
 
-    run(
+    tool(
         'test.py',
         IN1K_128,
         checkpoint,
@@ -496,8 +482,8 @@ def test_a_red_picture_has_one_feature_by_every_way_in(tmp_path):
 )
 def test_errors_of_train_py(args, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Exception, match=message):
-        run('train.py', *args, '--work-dir', tmp_path / 'work')
+    with pytest.raises(SystemExit, match=message):
+        tool('train.py', *args, '--work-dir', tmp_path / 'work')
 
 
 def test_amp_is_fp16_with_a_scaler_on_gpus_alone(monkeypatch):
@@ -521,15 +507,15 @@ def test_folders_with_different_classes(folders, encoder, tmp_path):
     (tmp_path / 'train').symlink_to(folders / 'train')
     for name in ('ant', 'bee', 'dog'):
         (tmp_path / 'val' / name).mkdir(parents=True)
-    for tool, config in (('train.py', LINEAR_DIGITS), ('test.py', DIGITS)):
-        extra = [encoder] if tool == 'test.py' else ['--pretrained', encoder]
-        with pytest.raises(ValueError, match='different classes: cat, dog'):
-            run(tool, config, *extra, '--data', tmp_path, '--work-dir', tmp_path / 'w')
+    for name, config in (('train.py', LINEAR_DIGITS), ('test.py', DIGITS)):
+        extra = [encoder] if name == 'test.py' else ['--pretrained', encoder]
+        with pytest.raises(SystemExit, match='different classes: cat, dog'):
+            tool(name, config, *extra, '--data', tmp_path, '--work-dir', tmp_path / 'w')
     (tmp_path / 'val').rename(tmp_path / 'other')
-    with pytest.raises(FileNotFoundError, match='neither .*/val/<class>/ nor'):
-        run('train.py', LINEAR_DIGITS, '--pretrained', encoder, '--data', tmp_path)
+    with pytest.raises(SystemExit, match='neither .*/val/<class>/ nor'):
+        tool('train.py', LINEAR_DIGITS, '--pretrained', encoder, '--data', tmp_path)
 
 
 def test_an_empty_folder(tmp_path):
-    with pytest.raises(ValueError, match='holds no image, at any depth'):
-        run('train.py', DIGITS, '--data', tmp_path, '--work-dir', tmp_path / 'work')
+    with pytest.raises(SystemExit, match='holds no image, at any depth'):
+        tool('train.py', DIGITS, '--data', tmp_path, '--work-dir', tmp_path / 'work')

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simclr_mm.datasets.array_cache import FOLDER, Arrays, cached_arrays, files_key
+from simclr_mm.datasets.array_cache import Arrays, cached_arrays, files_key
+from simclr_mm.files.walk import CACHE_FOLDER
 
 
 class Maker:
@@ -24,7 +25,7 @@ class Maker:
 
 
 def kept(root):
-    return sorted(path.name for path in (root / FOLDER).iterdir())
+    return sorted(path.name for path in (root / CACHE_FOLDER).iterdir())
 
 
 def test_decoded_once_and_mapped(tmp_path):
@@ -59,7 +60,7 @@ def test_what_is_fetched_while_made_has_its_own_key(tmp_path):
 @pytest.mark.parametrize('ending', ['npy', 'npz'])
 def test_damaged_files_are_made_again(tmp_path, ending):
     cached_arrays(tmp_path, 'set', lambda: 'a' * 16, Maker())
-    (file,) = (tmp_path / FOLDER).glob(f'*.{ending}')
+    (file,) = (tmp_path / CACHE_FOLDER).glob(f'*.{ending}')
     for content in (b'', b'rubbish', file.read_bytes()[:-20]):
         file.write_bytes(content)
         make = Maker()
@@ -72,7 +73,7 @@ def test_without_a_place_to_write_they_stay_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(
         'simclr_mm.datasets.array_cache.print_log', lambda line, **kwargs: lines.append(line)
     )
-    (tmp_path / FOLDER).write_text('not a folder')
+    (tmp_path / CACHE_FOLDER).write_text('not a folder')
     arrays = cached_arrays(tmp_path, 'set', lambda: 'a' * 16, Maker())
     assert arrays.images[1, 2, 3].tolist() == [3, 2, 1]
     assert len(lines) == 1 and 'cannot be written' in lines[0]

@@ -4,9 +4,9 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from digits_run import runner
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
-from test_runner import runner
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 

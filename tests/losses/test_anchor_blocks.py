@@ -5,10 +5,10 @@ from functools import partial
 import pytest
 import torch
 import torch.distributed as dist
-from processes import run_ranks
+from helpers.processes import run_ranks
+from helpers.triples import projections
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from triples import projections
 
 from simclr_mm.losses import (
     anchor_blocks,

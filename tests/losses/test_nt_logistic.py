@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from triples import naive, naive_gradient, projections
+from helpers.triples import naive, naive_gradient, projections
 
 from simclr_mm.losses import nt_logistic, nt_logistic_with_stats
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-from processes import run_ranks
+from helpers.processes import run_ranks
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 

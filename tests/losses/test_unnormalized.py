@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from triples import projections
+from helpers.triples import projections
 
 from simclr_mm.losses import nt_xent, unnormalized, unnormalized_xent, unnormalized_xent_with_stats
 

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
+from helpers.models import build
 from mmengine.model import ExponentialMovingAverage
-from test_simclr import build
 
 # One stage: tracing is what takes time.
 BACKBONE = dict(

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_simclr import THIN, build, freeze_norms
+from helpers.models import THIN, build, freeze_norms
 from torch import nn
 
 from simclr_mm.models.micro_batches import in_micro_batches

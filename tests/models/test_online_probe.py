@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
+from helpers.models import build, pixels
+from helpers.processes import run_ranks
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.structures import DataSample
-from processes import run_ranks
-from test_simclr import build, pixels
 
 from simclr_mm.checkpoints import load_state
 from simclr_mm.errors import CheckpointError
@@ -188,7 +188,7 @@ def wrapped_way(model, state):
 def test_a_checkpoint_may_have_or_lack_the_probe(monkeypatch, load):
     said = []
     monkeypatch.setattr(
-        'simclr_mm.checkpoints.probe_keys.print_log', lambda text, **_: said.append(text)
+        'simclr_mm.checkpoints.state_dict.print_log', lambda text, **_: said.append(text)
     )
     bare, probed = build(), build(**PROBE)
     for model in (bare, probed):

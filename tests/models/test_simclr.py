@@ -4,12 +4,13 @@ import mmpretrain
 import pytest
 import torch
 import torch.distributed as dist
+from helpers.models import THIN, build, freeze_norms, pixels
+from helpers.processes import run_ranks
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
-from processes import run_ranks
 from torch import nn
 
 from simclr_mm.models import pooled
@@ -17,18 +18,7 @@ from simclr_mm.registry import MODELS
 
 pytestmark = pytest.mark.portable
 
-THIN = dict(type='ResNet_CIFAR', depth=18, base_channels=8, stem_channels=8)
 VIT = dict(type='VisionTransformer', arch='deit-tiny', img_size=32, patch_size=8)
-
-
-def build(backbone=THIN, **kwargs):
-    torch.manual_seed(0)
-    return MODELS.build(dict(type='simclr_mm.SimCLR', backbone=backbone, **kwargs))
-
-
-def pixels(*shape):
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
 
 
 def randomize_statistics(model):
@@ -45,14 +35,6 @@ def randomize_statistics(model):
 def normal(n):
     generator = torch.Generator().manual_seed(0)
     return torch.randn(n, 2, 3, 16, 16, generator=generator, dtype=torch.float64)
-
-
-def freeze_norms(model):
-    """BN as it is in evaluation, so that no row depends on another."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
-    return model
 
 
 def test_interchange_with_mmpretrain():

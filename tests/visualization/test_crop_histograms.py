@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from simclr_mm.visualization import crop_histograms
 from simclr_mm.visualization.crop_histograms import HIGHEST, plot_crop_histograms
 
 
 @pytest.mark.parametrize('highest, cut', [(0.2, False), (0.6, True)])
 def test_panels(highest, cut, monkeypatch):
     figures = []
-    monkeypatch.setattr(crop_histograms, 'save', lambda figure, _: figures.append(figure))
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, *_, **__: figures.append(figure))
     histograms = np.full((2, 2, 3, 4), 0.1)
     histograms[1, 1, 2, 3] = highest
     plot_crop_histograms(

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from simclr_mm.visualization import heat_map
 from simclr_mm.visualization.heat_map import plot_heat_map
 
 
@@ -12,12 +12,10 @@ from simclr_mm.visualization.heat_map import plot_heat_map
 def figures(monkeypatch):
     """The figures that were saved."""
     saved = []
-
-    def save(figure, path):
-        saved.append(figure)
-        figure.savefig(path)
-
-    monkeypatch.setattr(heat_map, 'save', save)
+    savefig = Figure.savefig
+    monkeypatch.setattr(
+        Figure, 'savefig', lambda self, *a, **k: (saved.append(self), savefig(self, *a, **k))
+    )
     return saved
 
 

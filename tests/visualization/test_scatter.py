@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from simclr_mm.errors import UserError
 from simclr_mm.visualization.scatter import plot_scatter, project
 from simclr_mm.visualization.style import mark
 
@@ -55,6 +56,25 @@ def test_few_images_and_wrong_arguments(clusters, monkeypatch):
     monkeypatch.setitem(sys.modules, 'umap', None)
     with pytest.raises(ValueError, match='UMAP needs umap-learn'):
         project(features, 'umap')
+
+
+@pytest.mark.parametrize('method', ['tsne', 'pca'])
+@pytest.mark.parametrize('value', [0, 3])
+def test_features_that_are_all_alike(method, value):
+    """Those of a dead encoder; rounding may tell them apart."""
+    features = np.full((48, 128), value, np.float32)
+    rounding = value * 1e-7 * np.random.default_rng(0).normal(size=features.shape)
+    with pytest.raises(UserError, match='the 48 features are all alike'):
+        project((features + rounding).astype(np.float32), method)
+    features[0, 0] += 1  # one image differs
+    assert np.isfinite(project(features, method)).all()
+
+
+def test_features_that_are_not_finite(clusters):
+    features = clusters[0].copy()
+    features[3:5, 2] = np.nan
+    with pytest.raises(UserError, match='2 of 60 features are not finite'):
+        project(features, 'pca')
 
 
 def test_the_legend_counts(tmp_path, monkeypatch):

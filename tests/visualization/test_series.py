@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from simclr_mm.visualization import series
 from simclr_mm.visualization.series import plot_bars, plot_lines
 
 LABELS = ['width', 'kNN [%]', 'head']
@@ -14,11 +14,11 @@ def axes(monkeypatch):
     """The axes of figures that were drawn."""
     drawn = []
 
-    def save(figure, path):
+    def save(figure, path, dpi):
         figure.canvas.draw()
         drawn.append(figure.axes[0])
 
-    monkeypatch.setattr(series, 'save', save)
+    monkeypatch.setattr(Figure, 'savefig', save)
     return drawn
 
 

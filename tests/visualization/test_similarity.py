@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from simclr_mm.errors import UserError
 from simclr_mm.visualization.similarity import pair_similarities, plot_similarities, separation
 
 
@@ -21,6 +22,15 @@ def test_pairs_one_by_one(views):
                         (positives if i == j else negatives).append(cosine)
     for ours, expected in zip(pair_similarities(features), (positives, negatives)):
         np.testing.assert_allclose(np.sort(ours), np.sort(expected), atol=1e-6)
+
+
+def test_features_that_say_nothing():
+    alike = np.ones((4, 2, 5), np.float32)
+    with pytest.raises(UserError, match='the 8 features are all alike'):
+        pair_similarities(alike)
+    alike[0, 0] = np.inf
+    with pytest.raises(UserError, match='1 of 8 features are not finite'):
+        pair_similarities(alike)
 
 
 def test_separation_by_hand():

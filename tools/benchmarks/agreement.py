@@ -23,10 +23,10 @@ from sklearn.preprocessing import StandardScaler, normalize
 from torch import Tensor, nn
 
 import simclr_mm.engine  # noqa: F401  registers LARS
-from simclr_mm.apis.model_zoo import get_model
+from simclr_mm.apis import load_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.evaluate.cache import default_cache
-from simclr_mm.commands.evaluate.labelled import gallery_and_queries
+from simclr_mm.commands.evaluate.image_features import gallery_and_queries
 from simclr_mm.evaluation import Labelled, knn_predict, swept_linear_probe
 from simclr_mm.evaluation.logistic_regression import LogisticRegression
 
@@ -131,8 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     cfg = Config.fromfile(args.config)
     command_line.merge_cfg_options(cfg, args.cfg_options)
-    model = get_model(cfg, pretrained=args.checkpoint, device=get_device())
-    train, test = gallery_and_queries(model, cfg.test_dataloader, args.cache)
+    encoder = load_encoder(args.checkpoint, cfg, get_device())
+    train, test = gallery_and_queries(encoder, cfg.test_dataloader, args.cache)
 
     def top1(predicted: np.ndarray) -> str:
         return f'{100 * (predicted == test[1]).mean():.2f} %'

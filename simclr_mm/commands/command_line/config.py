@@ -11,24 +11,18 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from simclr_mm.errors import UserError
+from simclr_mm.files.installed import MIM
+from simclr_mm.registry import type_name
 
-# The scripts, which a wheel carries too.
-TOOLS = Path(__file__).resolve().parents[2] / '.mim' / 'tools'
+from .values import read_config
+
+TOOLS = MIM / 'tools'
 
 # Keys that MMEngine's runner reads though our configs do not set them.
 _RUNNER_KEYS = {
-    'activation_checkpointing',
-    'compile',
-    'custom_hooks',
-    'custom_imports',
-    'efficient_conv_bn_eval',
-    'experiment_name',
-    'find_unused_parameters',
-    'log_processor',
-    'model_wrapper_cfg',
-    'param_scheduler',
-    'sync_bn',
-    'work_dir',
+    *('activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'sync_bn'),
+    *('custom_hooks', 'custom_imports', 'experiment_name', 'work_dir'),
+    *('find_unused_parameters', 'log_processor', 'model_wrapper_cfg', 'param_scheduler'),
 }
 # All that it reads of dicts in which it passes over other keys without a word.
 _PARTS_READ = dict(
@@ -43,7 +37,9 @@ def load_config(args: argparse.Namespace) -> Config:
     ``--cfg-options`` are left to :func:`merge_cfg_options`, which comes last.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
+    if args.work_dir == '':
+        raise UserError('--work-dir is empty: name a folder')
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -76,6 +72,11 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
             raise UserError(
                 f'--cfg-options {key}: the runner reads of {first} only {", ".join(sorted(read))}.'
             )
+        place = cfg.get(first)
+        for part in parts:
+            place = place.get(part) if isinstance(place, dict) else None
+        if isinstance(place, dict) and isinstance(value, str | int | float):
+            raise UserError(f'--cfg-options {key}={value}: {key} is a dict, name a key in it')
         try:
             cfg.merge_from_dict({key: value})
         except (KeyError, TypeError) as error:
@@ -103,7 +104,7 @@ def build_runner(cfg: Config) -> Runner:
 
 def is_classifier(cfg: Config) -> bool:
     """Whether the config trains a classifier on labels (linear evaluation)."""
-    return cfg.model.type.split('.')[-1] == 'ImageClassifier'
+    return type_name(cfg.get('model')) == 'ImageClassifier'
 
 
 def remove_validation(cfg: Config) -> None:

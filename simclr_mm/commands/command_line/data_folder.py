@@ -1,47 +1,61 @@
-"""A folder or shards of the user's in place of a config's data: ``--data``."""
+"""Folders, lists or shards of the user's in place of a config's data: ``--data``."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from simclr_mm.datasets import class_names, is_url, shard_dataset
+from simclr_mm.datasets.image_folder import class_names_of
+from simclr_mm.datasets.image_list import is_list
 from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.registry import type_name
 
 from .config import is_classifier, remove_validation
 
 _HELD_OUT = ('val', 'test')
+_LOADING = 'simclr_mm.LoadImageFromFile'
+_SHARDS = ('.tar', '.parquet', '.arrow', '.mdb')  # files of which the folder is given
 
 
-def train_on_folder(cfg: Config, folder: str) -> None:
+def train_on_folder(cfg: Config, *places: str) -> None:
     """Let ``--data`` replace the training data of a config.
 
     Args:
-        cfg: A config. Pretraining takes every image below the folder, at any depth, and
-            has neither validation nor online probe, for want of labels. A classifier
-            takes ``folder/train/<class>/`` and ``folder/{val,test}/<class>/``, and as
-            many classes as there are.
-        folder: The folder; what ``simclr_mm.datasets.shard_dataset`` recognises may
-            stand for it or for its parts.
+        cfg: A config. Pretraining takes every image of the places and has neither
+            validation nor online probe, for want of labels. A classifier takes
+            ``folder/train/<class>/`` and ``folder/{val,test}/<class>/`` of one folder,
+            and as many classes as there are.
+        *places: Folders, with images at any depth, and ``.txt`` or ``.csv`` lists of
+            paths. What ``simclr_mm.datasets.shard_dataset`` recognises may stand for a
+            folder or, of a classifier, for its parts.
 
     Raises:
-        FileNotFoundError: The folder or a part of it is missing.
-        ValueError: The parts have different classes.
+        MissingFileError: A folder or a part of it is missing.
+        UserError: A place is of no kind that is read, or the parts have different
+            classes.
     """
-    root = Path(folder)
     if not is_classifier(cfg):
-        dataset = _unlabelled(folder)
-        _read_files_from(cfg.train_dataloader, dataset)
-        if is_url(folder) and dataset['type'] == 'simclr_mm.TarShards':
-            cfg.train_dataloader.sampler.setdefault('shards_at_once', 16)
+        dataset = _unlabelled(places)
+        loader = _part(cfg, 'train_dataloader')
+        _read_files_from(loader, dataset)
+        if is_url(places[0]) and dataset['type'] == 'simclr_mm.TarShards':
+            loader.sampler.setdefault('shards_at_once', 16)
         remove_validation(cfg)
         if cfg.model.pop('online_probe', None):
             print_log('--data: no online probe, for want of labels')
         return
-    train, held_out = _existing(_existing(root) / 'train'), _held_out(root)
+    if len(places) > 1:
+        raise UserError(
+            f'--data {" ".join(places)}: a classifier takes one folder, with '
+            'train/<class>/ and val/<class>/ in it.'
+        )
+    root = _folder(places[0])
+    train, held_out = _folder(root / 'train'), _held_out(root)
     _check_same_classes(train, held_out)
-    _read_files_from(cfg.train_dataloader, _class_folders(train))
+    _read_files_from(_part(cfg, 'train_dataloader'), _class_folders(train))
     _test_classifier_on(cfg, held_out, 'val')
     _test_classifier_on(cfg, held_out, 'test')
 
@@ -56,33 +70,46 @@ def test_on_folder(cfg: Config, folder: str) -> None:
         folder: The folder.
 
     Raises:
-        FileNotFoundError: The folder or a part of it is missing.
-        ValueError: Gallery and queries have different classes.
+        MissingFileError: The folder or a part of it is missing.
+        UserError: Gallery and queries have different classes.
     """
-    root = _existing(Path(folder))
+    root = _folder(folder)
     if is_classifier(cfg):
         parts = [root / name for name in _HELD_OUT if (root / name).is_dir()]
         _test_classifier_on(cfg, parts[0] if parts else root, 'test')
         return
-    gallery, queries = _existing(root / 'train'), _held_out(root)
+    gallery, queries = _folder(root / 'train'), _held_out(root)
     _check_same_classes(gallery, queries)
-    dataset = cfg.test_dataloader.dataset
+    dataset = _part(cfg, 'test_dataloader').dataset
+    if 'query' not in dataset:
+        raise UserError(
+            f'--data: test_dataloader.dataset is {type_name(dataset)}. kNN needs a '
+            'simclr_mm.GalleryAndQuery there, as in the configs of simclr_mm.'
+        )
     dataset.pop('gallery_per_class', None)
     dataset.gallery = ConfigDict(_class_folders(gallery))
     dataset.query = ConfigDict(_class_folders(queries))
-    dataset.pipeline = _with_loading(dataset.pipeline, 'LoadImageFromFile')
+    dataset.pipeline = _with_loading(dataset.pipeline)
     if isinstance(cfg.test_evaluator, list):  # the probe knows its own classes only
         cfg.test_evaluator = [
-            metric for metric in cfg.test_evaluator if not metric.type.endswith('ProbeAccuracy')
+            metric for metric in cfg.test_evaluator if type_name(metric) != 'ProbeAccuracy'
         ]
 
 
+def _part(cfg: Config, key: str) -> ConfigDict:
+    if not cfg.get(key):
+        raise UserError(f'--data: the config has no {key} whose images it could replace.')
+    return cfg[key]
+
+
 def _test_classifier_on(cfg: Config, folder: Path, phase: str) -> None:
-    _read_files_from(cfg[f'{phase}_dataloader'], _class_folders(folder))
+    _read_files_from(_part(cfg, f'{phase}_dataloader'), _class_folders(folder))
     classes = len(_class_names(folder))
     cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = classes
     evaluator = cfg[f'{phase}_evaluator']
-    evaluator.topk = [k for k in evaluator.topk if k <= classes]
+    for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
+        if 'topk' in metric:
+            metric.topk = [k for k in metric.topk if k <= classes]
 
 
 def _held_out(root: Path) -> Path:
@@ -95,46 +122,59 @@ def _held_out(root: Path) -> Path:
     )
 
 
-def _class_names(folder: Path) -> list:
-    if shard_dataset(str(folder)):
-        names = class_names(str(folder))
-        if names is None:
-            raise UserError(
-                f'--data: {folder} does not say the names of its classes. Pack it with '
-                'tools/pack.py, or enter it into a config of your own.'
-            )
-        return names
-    return sorted(path.name for path in folder.iterdir() if path.is_dir())
+def _class_names(folder: Path) -> list[str]:
+    if not shard_dataset(str(folder)):
+        return class_names_of(str(folder))
+    names = class_names(str(folder))
+    if names is None:
+        raise UserError(
+            f'--data: {folder} does not say the names of its classes. Pack it with '
+            'tools/pack.py, or enter it into a config of your own.'
+        )
+    return names
 
 
 def _check_same_classes(train: Path, held_out: Path) -> None:
     """Labels are places in the class names, so these have to be the same."""
-    differing = sorted(set(_class_names(train)) ^ set(_class_names(held_out)))
-    if not differing and _class_names(train) != _class_names(held_out):
-        raise UserError(
-            f'--data: {train} and {held_out} have the same classes in '
-            'another order: pack both with one file of --classes.'
-        )
+    names, others = _class_names(train), _class_names(held_out)
+    differing = sorted(set(names) ^ set(others))
     if differing:
         raise UserError(
             f'--data: {train} and {held_out} have different classes: '
             f'{", ".join(differing[:10])} in one of them only.'
         )
+    if names != others:
+        raise UserError(
+            f'--data: {train} and {held_out} have the same classes in '
+            'another order: pack both with one file of --classes.'
+        )
 
 
-def _class_folders(folder: Path) -> dict:
-    return shard_dataset(str(folder)) or dict(type='CustomDataset', data_root=str(folder))
+def _class_folders(folder: Path) -> dict[str, Any]:
+    return shard_dataset(str(folder)) or dict(
+        type='simclr_mm.ImageFolder', data_root=str(folder), with_label=True
+    )
 
 
-def _unlabelled(folder: str) -> dict:
-    """Shards, or all images below a folder."""
-    shards = shard_dataset(folder)
-    if shards is not None:
-        return dict(shards, with_label=False)
-    return dict(type='simclr_mm.ImageFolder', data_root=str(_existing(Path(folder))))
+def _unlabelled(places: tuple[str, ...]) -> dict[str, Any]:
+    """Shards, or all images of some folders and lists."""
+    for place in places:
+        if not is_url(place) and not (is_list(place) and os.path.isfile(place)):
+            _folder(place)
+    shards = [place for place in places if not is_list(place) and shard_dataset(place)]
+    if shards and len(places) > 1:
+        raise UserError(
+            f'--data {" ".join(places)}: {shards[0]} holds shards, which are read alone. '
+            'Pack all images into one folder with tools/pack.py.'
+        )
+    if shards:
+        return dict(shard_dataset(shards[0]) or {}, with_label=False)
+    if len(places) == 1 and not is_list(places[0]):
+        return dict(type='simclr_mm.ImageFolder', data_root=places[0])
+    return dict(type='simclr_mm.ImageList', places=list(places))
 
 
-def _read_files_from(loader: ConfigDict, dataset: dict) -> None:
+def _read_files_from(loader: ConfigDict, dataset: dict[str, Any]) -> None:
     """Give a dataloader another dataset behind the same pipeline.
 
     What wraps the dataset, such as a LabelSubset, stays.
@@ -142,29 +182,47 @@ def _read_files_from(loader: ConfigDict, dataset: dict) -> None:
     around = loader
     while 'dataset' in around.dataset:
         around = around.dataset
+    if 'pipeline' not in around.dataset:
+        raise UserError(
+            f'--data: a {type_name(around.dataset)} of the config has no pipeline that '
+            'another dataset could take over: enter your folder into the config.'
+        )
     if around.dataset.get('batched'):  # were in memory; files are read by workers
         loader.num_workers = min(4, os.cpu_count() or 1)
         loader.persistent_workers = True
-    loading = 'simclr_mm.LoadImageFromFile'
-    pipeline = _with_loading(around.dataset.pipeline, loading)
-    for step in pipeline:
-        if step['type'] == 'LoadImageFromFile':  # opens files, which shards are not
-            step['type'] = loading
+    pipeline = _with_loading(around.dataset.pipeline)
     around.dataset = ConfigDict(**dataset, pipeline=pipeline)
 
 
-def _with_loading(pipeline: list, loading: str) -> list:
-    """The pipeline with a first step that reads a file, which in-memory data lack."""
-    if any(step['type'].endswith('LoadImageFromFile') for step in pipeline):
-        return pipeline
-    return [ConfigDict(type=loading), *pipeline]
+def _with_loading(pipeline: list[ConfigDict]) -> list[ConfigDict]:
+    """The pipeline with our step that reads an image, from a file or a shard."""
+    for step in pipeline:
+        if type_name(step) == 'LoadImageFromFile':  # mmcv's reads files only
+            step['type'] = _LOADING
+            return pipeline
+    return [ConfigDict(type=_LOADING), *pipeline]  # in-memory data need none
 
 
-def _existing(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise MissingFileError(
-            f'--data: there is no folder {folder.absolute()}. Pretraining reads any '
-            'folder of images; evaluation reads DIR/train/<class>/ and '
-            'DIR/val/<class>/.'
-        )
-    return folder
+def _folder(place: str | Path) -> Path:
+    """A folder that is there; an error that says what to give instead of another place."""
+    path, text = Path(place), str(place)
+    if text and path.is_dir():
+        return path
+    problem = f'--data: there is no folder {path.absolute()}'
+    advice = (
+        'Pretraining reads any folder of images; evaluation reads DIR/train/<class>/ and '
+        'DIR/val/<class>/'
+    )
+    if not text:
+        problem, advice = '--data is empty', 'Name a folder'
+    elif is_url(text):
+        problem, advice = f'--data {text} is a URL', 'Only pretraining reads shards by URL'
+    elif path.is_file():
+        problem = f'--data {text} is a file, which is not supported here'
+        advice = 'Give a folder, unpack an archive first'
+        if path.suffix in _SHARDS:
+            advice = 'Give the folder in which it lies'
+    elif any(sign in text for sign in '*?['):
+        problem = f'--data {text} is a pattern, which is not supported'
+        advice = 'Give folders, or write the paths into a .txt file, one a line, and give that'
+    raise MissingFileError(f'{problem}. {advice}.')

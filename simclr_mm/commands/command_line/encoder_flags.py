@@ -31,10 +31,8 @@ def add_encoder_flags(parser: argparse.ArgumentParser) -> None:
 
 def inferencer_of(args: argparse.Namespace) -> FeatureInferencer:
     """The inferencer that the flags of :func:`add_encoder_flags` ask for."""
-    model = load_encoder(args.checkpoint, args.config)
-    return FeatureInferencer(
-        model, device=args.device or get_device(), precision=args.precision, compile=args.compile
-    )
+    encoder = load_encoder(args.checkpoint, args.config, args.device or get_device())
+    return FeatureInferencer(encoder, precision=args.precision, compile=args.compile)
 
 
 def origin_of(args: argparse.Namespace) -> dict[str, str]:

@@ -2,16 +2,22 @@
 
 import contextvars
 import functools
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from simclr_mm.errors import UserError
 
-Main = Callable[[Sequence[str] | None], None]
+
+class Command(Protocol):
+    """Takes the arguments behind its name; None: those of the process."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> None: ...
 
 
-def command(main: Main) -> Main:
+def command(main: Callable[[Sequence[str] | None], None]) -> Command:
     """Make a ``main(argv)`` a command: a user's mistake ends it in one line.
 
     A mistake is a :class:`simclr_mm.errors.UserError`, or an error of the operating system
@@ -25,6 +31,8 @@ def command(main: Main) -> Main:
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
+            sys.stdout.reconfigure(errors='backslashreplace')
         try:
             contextvars.copy_context().run(main, argv)
         except UserError as error:

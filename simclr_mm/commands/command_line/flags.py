@@ -2,9 +2,9 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
 from simclr_mm.checkpoints import trust_checkpoints
+
+from .values import KeyValues
 
 
 class _Trust(argparse.Action):
@@ -15,7 +15,7 @@ class _Trust(argparse.Action):
 
 
 def add_trust_flag(parser: argparse.ArgumentParser) -> None:
-    """Add ``--trust-checkpoint``, which :func:`.errors.run` ends with the tool."""
+    """Add ``--trust-checkpoint``, which :func:`.errors.command` ends with the tool."""
     parser.add_argument(
         '--trust-checkpoint',
         action=_Trust,
@@ -28,21 +28,15 @@ def add_trust_flag(parser: argparse.ArgumentParser) -> None:
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that train.py and test.py have in common with mmpretrain's."""
-    parser.add_argument('--work-dir', help='folder of logs and checkpoints')
+    add = parser.add_argument
+    add('--work-dir', help='folder of logs and checkpoints')
     add_cfg_options(parser)
     add_trust_flag(parser)
-    parser.add_argument(
-        '--no-pin-memory', action='store_true', help='do not use pinned memory in the dataloaders'
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='how the processes of this job were started',
-    )
-    parser.add_argument(
-        '--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch'
-    )
+    add('--no-pin-memory', action='store_true', help='no pinned memory in the dataloaders')
+    launchers = ('none', 'pytorch', 'slurm', 'mpi')
+    started = 'how the processes of this job were started'
+    add('--launcher', choices=launchers, default='none', help=started)
+    add('--local_rank', '--local-rank', type=int, default=0, help="set by PyTorch's launcher")
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +44,7 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValues,
         help='override settings of the config as key=value, for example '
         'train_cfg.max_epochs=2 param_scheduler.0.end=1; lists as key="[a,b]"',
     )

@@ -6,7 +6,6 @@ says how it was made. Stopped, the same command goes on where it was.
 """
 
 import argparse
-import importlib.util
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ from simclr_mm.commands.command_line.encoder_flags import (
 )
 from simclr_mm.commands.embed.embed_folder import embed_folder
 from simclr_mm.commands.embed.embedding_record import ERRORS
-from simclr_mm.commands.embed.parquet import write_parquet
-from simclr_mm.errors import UserError
+from simclr_mm.commands.embed.parquet import require_pyarrow, write_parquet
+from simclr_mm.files.walk import printable
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -28,7 +27,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('checkpoint', help='a path, a URL or the name of a model with weights')
-    parser.add_argument('folder', help='any folder of images, at any depth')
+    parser.add_argument('folder', help='any folder of images, at any depth, or a pack')
     parser.add_argument(
         '--out', metavar='DIR', help='default: work_dirs/embed/<name of the folder>'
     )
@@ -45,8 +44,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    if args.parquet and importlib.util.find_spec('pyarrow') is None:
-        raise UserError('--parquet needs pyarrow: pip install pyarrow')
+    if args.parquet:
+        require_pyarrow()
     out = Path(args.out or Path('work_dirs', 'embed', Path(args.folder).resolve().name))
     started = time.time()
     record = embed_folder(
@@ -59,18 +58,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         origin_of(args),
     )
     print(
-        f'{out}/features.npy: {record["images"]} images of {args.folder}, '
+        f'{printable(str(out))}/features.npy: {record["images"]} images of '
+        f'{printable(args.folder)}, '
         f'{record["width"]} numbers each; {time.time() - started:.1f} s'
     )
     if record['unreadable']:
         print(
             f'{record["unreadable"]} of them are unreadable: their rows are NaN, '
-            f'reasons in {out / ERRORS}'
-        )
-    if record['passed_over']:
-        print(
-            f'{record["passed_over"]} other files were passed over: their names do '
-            f'not end in {", ".join(record["image_endings"])}'
+            f'reasons in {printable(str(out / ERRORS))}'
         )
     if args.parquet:
-        print(f'{write_parquet(out)}: the same as a table')
+        print(f'{printable(str(write_parquet(out)))}: the same as a table')

@@ -1,18 +1,21 @@
 """The files of an embedded folder, and the note of what was embedded how."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.dataset import default_collate
 
-from simclr_mm.apis.fingerprint import files_hash, transform_hash, transform_of, weights_hash
+from simclr_mm.apis.fingerprint import plain_data
 from simclr_mm.apis.inference import FeatureInferencer
-from simclr_mm.datasets.image_folder import EXTENSIONS
+from simclr_mm.datasets import is_url
 from simclr_mm.errors import UserError
+from simclr_mm.files.hashes import listing_hash
+from simclr_mm.files.walk import EXTENSIONS
 from simclr_mm.version import __version__
+
+from .images import Images
 
 FEATURES = 'features.npy'
 PARTIAL = 'features.partial.npy'  # until the last row is there
@@ -26,67 +29,80 @@ _MEANING = dict(
     transform='the transform',
     precision='the precision',
 )
+_NEEDED = set('folder images rows_done unreadable origin fingerprint simclr_mm'.split())
+_CONFIG = ('model', 'data_preprocessor', 'test_dataloader')  # what an encoder is built from
 
 
 def new_record(
-    inferencer: FeatureInferencer, folder: Path, paths: list[str], origin: dict[str, str] | None
+    inferencer: FeatureInferencer, images: Images, names: list[str], origin: dict[str, str] | None
 ) -> dict[str, Any]:
-    """``embedding.json`` before the first row.
-
-    Args:
-        inferencer: The encoder.
-        folder: What is embedded.
-        paths: Its images, relative to it.
-        origin: Where the weights come from.
-    """
-    files = sum(len(names) for _, _, names in os.walk(folder, followlinks=True))
+    """``embedding.json`` before the first row."""
+    encoder, location = inferencer.encoder, images.location
     black = default_collate([inferencer.pipeline(np.zeros((64, 64, 3), np.uint8))])
+    folder, files = Path(location), names
+    if images.is_pack and folder.is_dir():
+        files = sorted(path.name for path in folder.iterdir())
     return dict(
-        folder=str(folder.absolute()),
-        images=len(paths),
+        folder=location if is_url(location) else str(folder.absolute()),
+        pack=images.is_pack,
+        images=len(names),
         width=inferencer.forward(black).shape[1],
         rows_done=0,
         unreadable=0,
-        passed_over=files - len(paths),
+        passed_over=images.passed_over,
         image_endings=list(EXTENSIONS),
         origin=origin or {},
-        transform=transform_of(inferencer.model),
+        transform=encoder.transform(),
+        config=plain_data({key: encoder.config.get(key) for key in _CONFIG}),
         fingerprint=dict(
-            weights=weights_hash(inferencer.model),
-            files=files_hash(folder, paths),
-            transform=transform_hash(inferencer.model),
-            precision=inferencer.precision,
+            encoder.fingerprint(), files=listing_hash(folder, files), precision=inferencer.precision
         ),
         simclr_mm=__version__,
     )
 
 
 def read_record(out: Path) -> dict[str, Any] | None:
-    """``embedding.json`` of a folder, None where there is none."""
+    """``embedding.json`` of a folder, None where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
     path = out / RECORD
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    if not isinstance(record, dict) or not _NEEDED <= record.keys():
+        raise UserError(f'{path} is not what tools/embed.py writes: embed again with --restart')
+    return record
+
+
+def read_json(path: Path) -> Any:
+    """The content of a file of an embedded folder.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f'{path} is damaged ({error}): embed again with --restart') from error
 
 
 def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:
     """How far an earlier call came.
 
-    Args:
-        out: Folder of the results.
-        fingerprint: What features depend on, as in :func:`new_record`.
-
     Returns:
         ``rows_done`` and ``unreadable``, or nothing where there are no rows.
 
     Raises:
-        ValueError: the rows there are of something else, or nobody knows of what.
+        UserError: the rows there are of something else, or it is not known of what.
     """
     earlier = read_record(out)
     if earlier is None:
         if (out / FEATURES).exists():
             raise UserError(
-                f'{out / FEATURES} exists and {RECORD} does not, so it is '
-                'not known what it holds: give another --out, or '
-                'overwrite it with --restart'
+                f'{out / FEATURES} exists and {RECORD} does not, so it is not known what it '
+                'holds: give another --out, or overwrite it with --restart'
             )
         return {}
     changed = [
@@ -95,10 +111,12 @@ def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:
         if earlier['fingerprint'][key] != fingerprint[key]
     ]
     if changed:
+        version = earlier['simclr_mm']
+        by = '' if version == __version__ else f' They were written by simclr_mm {version}.'
         raise UserError(
             f'{out} holds {earlier["rows_done"]} of {earlier["images"]} rows of '
-            f'something else: {" and ".join(changed)} changed since. Give another '
-            '--out, or embed everything anew with --restart'
+            f'something else: {" and ".join(changed)} changed since.{by} Give another '
+            '--out, or embed everything again with --restart'
         )
     if not (out / FEATURES).exists() and not (out / PARTIAL).exists():
         return {}  # somebody deleted the rows

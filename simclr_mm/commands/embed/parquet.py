@@ -1,9 +1,12 @@
 """An embedded folder as one Parquet table."""
 
+import importlib.util
 import json
 from pathlib import Path
 
+from simclr_mm.errors import MissingPackageError
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.walk import printable
 
 from .embedding_record import ERRORS
 from .retrieval import FeatureIndex
@@ -11,28 +14,30 @@ from .retrieval import FeatureIndex
 _ROWS = 16384  # of a row group
 
 
+def require_pyarrow() -> None:
+    """Raise MissingPackageError where pyarrow, an optional package, is not installed."""
+    if importlib.util.find_spec('pyarrow') is None:
+        raise MissingPackageError('--parquet needs pyarrow: pip install pyarrow')
+
+
 def write_parquet(directory: str | Path) -> Path:
     """Write ``features.parquet`` beside ``features.npy``, block by block.
 
     Columns: ``path``, ``feature`` (a list of C float32, null for an unreadable image)
-    and ``error`` (its reason, null for a readable one). The table's metadata carry
-    ``embedding.json`` under the key ``simclr_mm``.
-
-    Args:
-        directory: What ``embed_folder`` wrote.
-
-    Returns:
-        The file.
+    and ``error`` (its reason, null for a readable one). Parquet stores UTF-8 only: other
+    bytes of a name become ``\\xff``. The table's metadata carry ``embedding.json`` under
+    the key ``simclr_mm``.
 
     Raises:
-        ImportError: pyarrow is not installed, an optional requirement.
+        MissingPackageError: pyarrow is not installed, an optional requirement.
     """
+    require_pyarrow()
     import pyarrow as arrow
     from pyarrow.parquet import ParquetWriter
 
     index = FeatureIndex(directory)
     lines = (index.directory / ERRORS).read_text().splitlines()
-    errors = {entry['row']: entry['reason'] for entry in map(json.loads, lines)}
+    errors = {entry['row']: printable(entry['reason']) for entry in map(json.loads, lines)}
     feature = arrow.list_(arrow.float32(), index.features.shape[1])
     schema = arrow.schema(
         [('path', arrow.string()), ('feature', feature), ('error', arrow.string())],
@@ -47,6 +52,6 @@ def write_parquet(directory: str | Path) -> Path:
             features = arrow.FixedSizeListArray.from_arrays(
                 arrow.array(block.reshape(-1)), block.shape[1], mask=reasons.is_valid()
             )
-            names = arrow.array(index.names[start : start + len(block)])
+            names = arrow.array([printable(index.names[row]) for row in rows])
             writer.write_table(arrow.table([names, features, reasons], schema=schema))
     return path

@@ -3,18 +3,18 @@
 q queries, N images in the index, C feature width, k images asked for.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from simclr_mm.apis.fingerprint import transform_hash, weights_hash
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.errors import MissingFileError, UserError
 
-from .embedding_record import FEATURES, PATHS, RECORD, read_record
+from .embedding_record import FEATURES, PATHS, RECORD, read_json, read_record
+from .images import Images
 
 _ROWS = 65536  # of the index compared at a time: 128 MB of ResNet-50's features, twice
 
@@ -24,11 +24,13 @@ class Hit:
     """An image that was found.
 
     Args:
-        path: The file.
-        name: Its path below the embedded folder.
+        row: Of the index.
+        path: The file, or the place in a pack.
+        name: Its path below the embedded folder, or its key in the pack.
         similarity: Cosine of the two features, in [-1, 1].
     """
 
+    row: int
     path: str
     name: str
     similarity: float
@@ -41,7 +43,7 @@ class FeatureIndex:
         directory: What ``embed_folder`` wrote.
 
     Raises:
-        ValueError: it is no such folder, or not complete.
+        UserError: it is no such folder, or not complete.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -59,8 +61,28 @@ class FeatureIndex:
             )
         self.directory, self.record = directory, record
         self.folder = Path(record['folder'])
-        self.features = np.load(directory / FEATURES, mmap_mode='r')  # (N, C)
-        self.names: list[str] = json.loads((directory / PATHS).read_text())
+        self.names: list[str] = read_json(directory / PATHS)
+        try:
+            self.features = np.load(directory / FEATURES, mmap_mode='r')  # (N, C)
+        except (EOFError, ValueError) as error:
+            raise UserError(
+                f'{directory / FEATURES} is damaged ({error}): embed again with --restart'
+            ) from error
+        if not len(self.names) == len(self.features) == record['images']:
+            raise UserError(
+                f'{directory} holds {len(self.features)} rows and {len(self.names)} names of '
+                f'{record["images"]} images: embed again with --restart'
+            )
+
+    @cached_property
+    def _images(self) -> Images:
+        return Images(self.record['folder'])
+
+    def picture(self, row: int) -> str | np.ndarray:
+        """The file of an image, or, out of a pack, (H, W, 3) uint8 RGB."""
+        if self.record.get('pack'):
+            return self._images.picture(row)
+        return str(self.folder / self.names[row])
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k rows of largest cosine similarity for each query.
@@ -74,7 +96,7 @@ class FeatureIndex:
             row comes first.
 
         Raises:
-            ValueError: k is out of range, or the queries have another width.
+            UserError: k is out of range, or the queries have another width.
         """
         readable = self.record['images'] - self.record['unreadable']
         if not 1 <= k <= readable:
@@ -117,9 +139,9 @@ def retrieve(
         For each query k hits, the nearest first.
 
     Raises:
-        ValueError: the index was made with other weights or another transform, or k is
+        UserError: the index was made with other weights or another transform, or k is
             out of range.
-        FileNotFoundError: there is no such query.
+        MissingFileError: there is no such query.
         UnreadableImage: a query is no image.
     """
     if k < 1:
@@ -133,10 +155,11 @@ def retrieve(
     found = []
     for query, values, places in zip(queries, similarities, rows):
         hits = [
-            Hit(str(index.folder / index.names[row]), index.names[row], float(value))
-            for value, row in zip(values, places)
+            Hit(row, str(index.folder / index.names[row]), index.names[row], float(value))
+            for value, row in zip(values, places.tolist())
         ]
-        others = [hit for hit in hits if Path(hit.path).resolve() != Path(query).resolve()]
+        itself = Path(query).resolve()
+        others = [hit for hit in hits if Path(hit.path).resolve() != itself]
         if len(others) < k:
             raise UserError(
                 f'{k} nearest images of {query} were asked for: '
@@ -147,14 +170,13 @@ def retrieve(
 
 
 def _check_same_encoder(inferencer: FeatureInferencer, index: FeatureIndex) -> None:
-    fingerprint = index.record['fingerprint']
-    now = dict(weights=weights_hash(inferencer.model), transform=transform_hash(inferencer.model))
-    changed = [key for key, value in now.items() if fingerprint[key] != value]
+    before, now = index.record['fingerprint'], inferencer.encoder.fingerprint()
+    changed = [key for key, value in now.items() if before[key] != value]
     if changed:
         raise UserError(
             f'{index.directory} was embedded with other {" and ".join(changed)}, so '
             'its features mean something else: take the checkpoint and the config that '
-            'its embedding.json names, or embed the folder anew'
+            'its embedding.json names, or embed the folder again'
         )
 
 

@@ -1,26 +1,27 @@
-"""Features of a config's test dataset, kept on disk for the next evaluation."""
+"""Features of a test dataset, kept on disk for the next evaluation."""
 
 import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
 from mmengine.logging import print_log
-from mmengine.model import BaseModel
+from mmpretrain.datasets import BaseDataset
 from mmpretrain.structures import DataSample
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from simclr_mm.apis.fingerprint import files_hash, transform_hash, weights_hash
-from simclr_mm.apis.inference import pooled
+from simclr_mm.apis.encoder import Encoder
+from simclr_mm.apis.fingerprint import plain_data
 from simclr_mm.datasets import ArrayDataset, GalleryAndQuery
 from simclr_mm.evaluation import Labelled, extract_features
 from simclr_mm.evaluation.features import Target, class_of
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.hashes import listing_hash
 from simclr_mm.version import __version__
 
 
@@ -34,8 +35,9 @@ def default_cache() -> Path | None:
 
 
 def cached_features(
-    model: BaseModel,
+    encoder: Encoder,
     loader: DataLoader,
+    settings: Mapping[str, Any],
     cache: str | Path | None,
     description: str,
     target: Callable[[DataSample], Target] = class_of,
@@ -47,8 +49,9 @@ def cached_features(
     are never removed: delete the folder when you like.
 
     Args:
-        model: From ``get_model``.
-        loader: Of the model's config's test dataset.
+        encoder: On its device.
+        loader: The images.
+        settings: Config of the loader's dataset.
         cache: Folder of the files; None: compute, keep nothing.
         description: Text of the progress bar.
         target: What is known of an image, as for ``extract_features``. A function is
@@ -59,13 +62,11 @@ def cached_features(
     """
 
     def compute() -> Labelled:
-        return extract_features(
-            model, loader, lambda images: pooled(model.extract_feat(images)), description, target
-        )
+        return extract_features(encoder.model, loader, encoder.features, description, target)
 
     if cache is None:
         return compute()
-    key = json.dumps(feature_key(model, loader.dataset, target), sort_keys=True)
+    key = json.dumps(feature_key(encoder, loader.dataset, settings, target), sort_keys=True)
     path = Path(cache, f'{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz')
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{path}.lock'):
@@ -79,22 +80,23 @@ def cached_features(
 
 
 def feature_key(
-    model: BaseModel, dataset: Dataset, target: Callable[[DataSample], Target] = class_of
+    encoder: Encoder,
+    dataset: BaseDataset | GalleryAndQuery,
+    settings: Mapping[str, Any],
+    target: Callable[[DataSample], Target] = class_of,
 ) -> dict[str, Any]:
     """Everything that features and labels depend on, as hashes and plain data."""
-    config = model._config
     return dict(
-        weights=weights_hash(model),
-        model=json.loads(json.dumps(config.model, default=str)),
-        transform=transform_hash(model),
-        dataset=json.loads(json.dumps(config.test_dataloader.dataset, default=str)),
+        encoder.fingerprint(),
+        model=plain_data(encoder.config.model),
+        dataset=plain_data(settings),
         images=images_hash(dataset),
         target=getattr(target, '__qualname__', repr(target)),
         simclr_mm=__version__,
     )
 
 
-def images_hash(dataset: Dataset) -> str:
+def images_hash(dataset: BaseDataset | GalleryAndQuery) -> str:
     """SHA-256 of a dataset's images, in order.
 
     Of images in memory the content counts; of files names, sizes and times of change.
@@ -104,22 +106,22 @@ def images_hash(dataset: Dataset) -> str:
         return _sha256(*map(str.encode, parts), dataset.rows.tobytes())
     if isinstance(dataset, ArrayDataset):
         images = np.ascontiguousarray(dataset.images)
-        labels = np.asarray(dataset.get_gt_labels(), dtype=np.int64)
-        return _sha256(str(images.shape).encode(), images, labels.tobytes())
+        classes = np.asarray(dataset.get_gt_labels(), dtype=np.int64)
+        return _sha256(str(images.shape).encode(), images.data, classes.tobytes())
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
-    files = files_hash(Path(), [os.path.abspath(info['img_path']) for info in infos])
+    files = listing_hash('', [os.path.abspath(info['img_path']) for info in infos])
     labels = [[info['gt_label'], info.get('gt_label_difficult')] for info in infos]
     return _sha256(files.encode(), json.dumps(labels, default=int).encode())
 
 
-def _sha256(*parts: bytes | np.ndarray) -> str:
+def _sha256(*parts: bytes | memoryview) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
 
 
-def _read(path: Path, key: str) -> tuple[np.ndarray, np.ndarray] | None:
+def _read(path: Path, key: str) -> Labelled | None:
     """What a file of the cache holds, None if it is absent, broken or another's."""
     if not path.is_file():
         return None

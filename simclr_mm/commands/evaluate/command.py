@@ -6,15 +6,12 @@ as JSON, for tools/report.py.
 """
 
 import argparse
-import time
 from collections.abc import Sequence
-
-from mmengine.config import Config
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import test_on_folder
 from simclr_mm.commands.evaluate.cache import default_cache
-from simclr_mm.commands.evaluate.feature_table import as_run, feature_rows, print_rows
+from simclr_mm.commands.evaluate.feature_table import evaluate_features, print_table
 
 
 @command_line.command
@@ -31,9 +28,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "the config's data",
     )
     parser.add_argument(
-        '--per-class', type=int, default=5, help='labels a class of the few-label probe'
+        '--per-class',
+        type=command_line.at_least(1),
+        default=5,
+        help='labels a class of the few-label probe',
     )
-    parser.add_argument('--draws', type=int, default=20, help='draws of the few-label probe')
+    parser.add_argument(
+        '--draws', type=command_line.at_least(1), default=20, help='draws of the few-label probe'
+    )
     parser.add_argument(
         '--sweep',
         action='store_true',
@@ -56,17 +58,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
     args = parser.parse_args(argv)
-    started = time.time()
 
-    cfg = Config.fromfile(args.config)
+    cfg = command_line.read_config(args.config)
     if args.data is not None:
         test_on_folder(cfg, args.data)
     command_line.merge_cfg_options(cfg, args.cfg_options)
-    rows, _ = feature_rows(cfg, args.checkpoint, args.per_class, args.draws, args.sweep, args.cache)
-    print_rows(rows, args.per_class, args.draws)
-    run = as_run(
-        rows, cfg, args.config, args.checkpoint, time.time() - started, args.per_class, args.draws
+    run, _ = evaluate_features(
+        cfg, args.config, args.checkpoint, args.per_class, args.draws, args.sweep, args.cache
     )
+    print_table(run)
     out = args.out or command_line.result_path(args)
     run.write(out)
     print(f'results: {out}')

@@ -1,10 +1,10 @@
 """How good features are, beside those of an untrained encoder and raw pixels."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -13,8 +13,8 @@ from mmengine.runner import set_random_seed
 from rich.console import Console
 from rich.table import Table
 
+from simclr_mm.apis.encoder import Encoder, build_encoder, load_encoder
 from simclr_mm.apis.fingerprint import weights_hash
-from simclr_mm.apis.model_zoo import get_model
 from simclr_mm.engine import Runner
 from simclr_mm.evaluation import (
     PIXELS,
@@ -29,27 +29,30 @@ from simclr_mm.evaluation import (
     linear_probe,
     swept_linear_probe,
 )
+from simclr_mm.evaluation.result import Value
 
 from .cache import cached_features
-from .evaluation_run import knn_settings, scored_dataset
-from .labelled import gallery_size
+from .image_features import gallery_size
+from .loop_results import knn_settings, scored_dataset
 
-Row = dict[str, object]
+PENALTY = 1.0  # of the weights, 1 / C of scikit-learn
 
 
-def feature_rows(
+def evaluate_features(
     cfg: Config,
+    config: str,
     checkpoint: str,
     per_class: int = 5,
     draws: int = 20,
     sweep: bool = False,
     cache: str | Path | None = None,
-) -> tuple[list[Row], Labelled]:
+) -> tuple[EvaluationRun, Labelled]:
     """Evaluate three sets of features by kNN and linear probes.
 
     Args:
         cfg: A pretraining config, whose test dataset is a GalleryAndQuery: probes are
             fitted on the gallery and scored on the queries.
+        config: Its path, for the record.
         checkpoint: Weights of the config's model, a path or a URL.
         per_class: Labels of each class of the few-label probe.
         draws: Draws of the few-label probe.
@@ -58,111 +61,81 @@ def feature_rows(
         cache: Folder that keeps the encoders' features. None: they are not kept.
 
     Returns:
-        A row for the pretrained encoder, the same encoder before training (seed 0) and
-        raw pixels, each with shares in [0, 1] under ``knn``, ``linear`` and
-        ``few_labels``, for an encoder also the ``weights_sha256`` and, with ``sweep``,
-        ``linear_swept`` and its ``penalty``; and the pretrained features and labels of
-        the queries.
+        Top-1 accuracies of the pretrained encoder, of the same encoder before training
+        (seed 0) and of raw pixels, by each protocol; and the pretrained features and
+        labels of the queries.
     """
-    pretrained = get_model(cfg, pretrained=checkpoint, device=get_device())
-    untrained = get_model(cfg, device=get_device())
-    set_random_seed(0)
-    with _quiet():
-        untrained.init_weights()  # reports every parameter
+    started = time.time()
+    pretrained = load_encoder(checkpoint, cfg, get_device())
+    untrained = _untrained(cfg)
     loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
-    in_gallery = np.arange(len(loader.dataset)) < gallery_size(loader.dataset)
-
-    rows, queries = [], None
-    for name, model in ((PRETRAINED, pretrained), (UNTRAINED, untrained), (PIXELS, None)):
-        if model is None:
+    settings = cfg.test_dataloader.dataset
+    size = gallery_size(loader.dataset)
+    knn = knn_settings(cfg.test_evaluator, settings)
+    dataset, split = scored_dataset(settings)
+    results, queries_of = [], {}
+    for name, encoder in ((PRETRAINED, pretrained), (UNTRAINED, untrained), (PIXELS, None)):
+        if encoder is None:
             features, labels = extract_features(
-                pretrained, loader, lambda images: images.flatten(1), description=name
+                pretrained.model, loader, lambda images: images.flatten(1), description=name
             )
         else:
-            features, labels = cached_features(model, loader, cache, description=name)
-        gallery = features[in_gallery], labels[in_gallery]
-        queried = features[~in_gallery], labels[~in_gallery]
-        queries = queries or queried
+            features, labels = cached_features(encoder, loader, settings, cache, name)
+        gallery, queries = (features[:size], labels[:size]), (features[size:], labels[size:])
+        queries_of[name] = queries
+        few: dict[str, Value] = dict(per_class=per_class, draws=draws, penalty=PENALTY)
         with Console().status(f'{name}: kNN and linear probes'):
-            row = dict(
-                features=name,
-                knn=_knn(gallery, queried, _knn_settings(cfg)),
-                linear=linear_probe(gallery, queried),
-                few_labels=few_label_probe(gallery, queried, per_class, draws),
+            found: list[tuple[str, float, dict[str, Value]]] = [
+                ('knn', _knn(gallery, queries, knn), knn),
+                ('linear', linear_probe(gallery, queries), dict(penalty=PENALTY)),
+                (
+                    f'linear-{per_class}-labels',
+                    few_label_probe(gallery, queries, per_class, draws),
+                    few,
+                ),
+            ]
+            if encoder is not None and sweep:
+                swept = swept_linear_probe(gallery, queries)
+                found.append(('linear-swept', swept.accuracy, dict(penalty=swept.penalty)))
+        for protocol, share, how in found:
+            value = 100 * share
+            results.append(
+                Result('classification', dataset, split, name, protocol, 'top1', value, how)
             )
-            if model is not None:
-                row['weights_sha256'] = weights_hash(model)
-            if model is not None and sweep:
-                found = swept_linear_probe(gallery, queried)
-                row.update(linear_swept=found.accuracy, penalty=found.penalty)
-        rows.append(row)
-    return rows, queries
+    weights = weights_hash(pretrained.model)
+    run = EvaluationRun(config, checkpoint, weights, 0, time.time() - started, results)
+    return run, queries_of[PRETRAINED]
 
 
-def print_rows(rows: list[Row], per_class: int = 5, draws: int = 20) -> None:
-    """Print the table of :func:`feature_rows`."""
-    columns = dict(
-        knn='kNN',
-        linear='linear, all labels',
-        few_labels=f'linear, {per_class} labels a class (mean of {draws} draws)',
-    )
-    if 'linear_swept' in rows[0]:
-        columns['linear_swept'] = 'linear, all labels, chosen penalty'
-    table = Table('features', *columns.values())
-    for row in rows:
-        table.add_row(
-            row['features'], *(f'{row[key]:.3f}' if key in row else '-' for key in columns)
-        )
+def print_table(run: EvaluationRun) -> None:
+    """Print what :func:`evaluate_features` found, a row for each set of features."""
+    titles = {
+        'knn': 'kNN',
+        'linear': 'linear, all labels',
+        'linear-swept': 'linear, all labels, chosen penalty',
+    }
+    values: dict[str, dict[str, float]] = {}
+    for result in run.results:
+        values.setdefault(result.features, {})[result.protocol] = result.value / 100
+        if result.protocol not in titles:
+            titles[result.protocol] = (
+                f'linear, {result.settings["per_class"]} labels a class '
+                f'(mean of {result.settings["draws"]} draws)'
+            )
+    protocols = [each for each in titles if each in values[PRETRAINED]]
+    table = Table('features', *(titles[each] for each in protocols))
+    for features, row in values.items():
+        table.add_row(features, *(f'{row[each]:.3f}' if each in row else '-' for each in protocols))
     Console().print(table)
 
 
-def as_run(
-    rows: list[Row],
-    cfg: Config,
-    config: str,
-    checkpoint: str,
-    seconds: float,
-    per_class: int = 5,
-    draws: int = 20,
-) -> EvaluationRun:
-    """The rows of :func:`feature_rows` in the form of every evaluation.
-
-    Args:
-        rows: The rows.
-        cfg: The config as it was evaluated.
-        config: Its path.
-        checkpoint: As for :func:`feature_rows`.
-        seconds: That the evaluation took.
-        per_class: As for :func:`feature_rows`.
-        draws: As for :func:`feature_rows`.
-    """
-    dataset, split = scored_dataset(cfg.test_dataloader.dataset)
-    results = []
-    for row in rows:
-        protocols = {
-            'knn': ('knn', _knn_settings(cfg)),
-            'linear': ('linear', dict(penalty=1.0)),
-            'few_labels': (
-                f'linear-{per_class}-labels',
-                dict(per_class=per_class, draws=draws, penalty=1.0),
-            ),
-            'linear_swept': ('linear-swept', dict(penalty=row.get('penalty'))),
-        }
-        for key, (protocol, settings) in protocols.items():
-            if key in row:
-                results.append(
-                    Result(
-                        'classification',
-                        dataset,
-                        split,
-                        row['features'],
-                        protocol,
-                        'top1',
-                        100 * row[key],
-                        settings,
-                    )
-                )
-    return EvaluationRun(config, checkpoint, rows[0]['weights_sha256'], 0, seconds, results)
+def _untrained(cfg: Config) -> Encoder:
+    """The encoder before training, of seed 0."""
+    encoder = build_encoder(cfg, device=get_device())
+    set_random_seed(0)
+    with _quiet():
+        encoder.model.init_weights()  # reports every parameter
+    return encoder
 
 
 @contextmanager
@@ -176,17 +149,14 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _knn(gallery: Labelled, queries: Labelled, settings: dict[str, float]) -> float:
+def _knn(gallery: Labelled, queries: Labelled, settings: dict[str, Value]) -> float:
     """Accuracy with k and temperature of the config's KNNAccuracy."""
     predicted = knn_predict(
         torch.from_numpy(queries[0]),
-        *map(torch.from_numpy, gallery),
-        settings['k'],
-        settings['temperature'],
+        torch.from_numpy(gallery[0]),
+        torch.from_numpy(gallery[1]),
+        int(settings['k']),
+        float(settings['temperature']),
         get_device(),
     )
     return float((predicted.numpy() == queries[1]).mean())
-
-
-def _knn_settings(cfg: Config) -> dict[str, float]:
-    return knn_settings(cfg.test_evaluator, cfg.test_dataloader.dataset)

@@ -9,12 +9,17 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands import command_line
-from simclr_mm.commands.export.source import read_source
+from simclr_mm.commands.export.backbone import read_backbone
 from simclr_mm.commands.export.targets import TARGETS
-from simclr_mm.commands.export.verified import export
-from simclr_mm.commands.publish.model_card import export_card
+from simclr_mm.commands.export.verified import Proof, export
+from simclr_mm.commands.model_card import model_card, results
 from simclr_mm.errors import UserError
+from simclr_mm.files.hashes import content_hash
+from simclr_mm.version import __version__
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -38,20 +43,41 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    source = read_source(args.checkpoint, args.config, args.cfg_options)
+    encoder, left_out = read_backbone(args.checkpoint, args.config, args.cfg_options)
     suffix = TARGETS[args.to].suffix
-    beside = Path(args.checkpoint).parent if '://' not in args.checkpoint else Path()
-    default = beside / f'{Path(source.file).stem}_{args.to}{suffix}'
-    path = Path(args.out) if args.out else default
+    file = Path(encoder.source)
+    beside = file.parent if '://' not in encoder.source else Path()
+    path = Path(args.out) if args.out else beside / f'{file.stem}_{args.to}{suffix}'
     if path.suffix != suffix:
         raise UserError(f'{path}: --to {args.to} writes {suffix} files')
-    code, proof = export(source, args.to, path)
+    code, proof = export(encoder, args.to, path)
     card = path.with_suffix('.md')
-    card.write_text(export_card(source, args.to, path, code, proof))
+    card.write_text(_card(encoder, args.to, code, proof, left_out))
 
     print(f'{path} holds the encoder of {args.checkpoint} for {args.to}; {card} describes it')
     print(f'verified: {proof}')
-    if source.left_out:
-        print('left out: ' + '; '.join(f'{k} ({v})' for k, v in source.left_out.items()))
-    print(f'pictures: {source.preprocessing.sentence()}; in the file, too')
+    if left_out:
+        print('left out: ' + '; '.join(f'{k} ({v})' for k, v in left_out.items()))
+    print(f'pictures: {encoder.preprocessing.sentence()}; in the file, too')
     print('use:\n' + textwrap.indent(code, '    '))
+
+
+def _card(encoder: Encoder, target: str, code: str, proof: Proof, left_out: dict[str, str]) -> str:
+    file = Path(encoder.source).expanduser()
+    origin = f'`{file.name}`'
+    if file.is_file():  # not from the web
+        origin += f', SHA-256 `{content_hash(file)}`'
+    verified = (
+        f'Loaded by {target} on this machine: {proof}. PyTorch {torch.__version__}, '
+        f'simclr_mm {__version__}.'
+    )
+    lost = '\n'.join(f'- {name}: {count}' for name, count in left_out.items())
+    return model_card(
+        encoder,
+        encoder.name,
+        f'The encoder of {origin}, for {target}.',
+        code,
+        results(encoder),
+        target,
+        {'Verified': verified, 'Left out': lost or 'Nothing.'},
+    )

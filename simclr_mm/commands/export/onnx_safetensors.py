@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from simclr_mm.apis.inference import pooled
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.errors import UserError
+from simclr_mm.models import pooled
 
-from .source import Source
+from .backbone import cropped, tensors_of
+from .target import Target, code
 
 _PREFIX = 'encoder.backbone.'
 
@@ -20,99 +22,99 @@ class PixelEncoder(nn.Module):
     """Features of pixels: normalises inside, so that no caller can do it wrong.
 
     Args:
-        source: The encoder.
+        encoder: The encoder.
     """
 
-    def __init__(self, source: Source) -> None:
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.encoder = source.model
+        self.encoder = encoder.model
         for name in ('mean', 'std'):
-            values = torch.tensor(getattr(source.preprocessing, name)).mul(255)
+            values = torch.tensor(getattr(encoder.preprocessing, name)).mul(255)
             self.register_buffer(f'pixel_{name}', values.view(3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 RGB (n, 3, S, S) -> (n, C)."""
         images = (images.float() - self.pixel_mean) / self.pixel_std
-        return self.encoder.extract_feat(images)
+        return pooled(self.encoder.extract_feat(images), self.encoder)
 
 
-def onnx_bytes(source: Source, metadata: dict[str, Any]) -> bytes:
-    """An ONNX model from uint8 RGB (n, 3, S, S) to features (n, C), any n.
+class Onnx(Target):
+    """A model from uint8 RGB (n, 3, S, S) to features (n, C), any n.
 
     Every weight stays an initialiser under its name behind ``encoder.backbone.``.
     """
-    import onnxscript.optimizer
 
-    size = source.preprocessing.size
-    program = torch.onnx.export(
-        PixelEncoder(source).eval(),
-        (torch.zeros(2, 3, size, size, dtype=torch.uint8),),
-        input_names=['images'],
-        output_names=['features'],
-        dynamic_shapes={'images': {0: torch.export.Dim('n')}},
-        dynamo=True,
-        # Optimised, batch norm would be multiplied into the convolutions.
-        optimize=False,
-        verbose=False,
-    )
-    onnxscript.optimizer.fold_constants(program.model, should_fold=_needs_no_weight)
-    onnxscript.optimizer.remove_unused_nodes(program.model)
-    program.model.metadata_props.update(_texts(metadata))
-    return program.model_proto.SerializeToString()
+    suffix = '.onnx'
+    packages = ('onnx', 'onnxruntime', 'onnxscript')
+    tolerance = 1e-4  # other kernels than PyTorch's
+    use = 'features, = session.run(None, {"images": crop(picture)[None].numpy()})'
 
+    def write(self, encoder: Encoder, metadata: dict[str, Any]) -> bytes:
+        import onnxscript.optimizer
 
-def _needs_no_weight(node: Any) -> bool | None:
-    """False to keep a node: folded, its weights would be stored transposed."""
-    names = (value.name for value in node.inputs if value is not None)
-    return False if any(name.startswith(_PREFIX) for name in names) else None
+        size = encoder.preprocessing.size
+        program = torch.onnx.export(
+            PixelEncoder(encoder).eval(),
+            (torch.zeros(2, 3, size, size, dtype=torch.uint8),),
+            input_names=['images'],
+            output_names=['features'],
+            dynamic_shapes={'images': {0: torch.export.Dim('n')}},
+            dynamo=True,
+            # Optimised, batch norm would be multiplied into the convolutions.
+            optimize=False,
+            verbose=False,
+        )
+        assert program is not None  # without a file to write to, it is returned
+        onnxscript.optimizer.fold_constants(program.model, should_fold=_needs_no_weight)
+        onnxscript.optimizer.remove_unused_nodes(program.model)
+        program.model.metadata_props.update(_texts(metadata))
+        return program.model_proto.SerializeToString()
 
-
-def onnx_setup(source: Source, path: str) -> str:
-    """Code that makes ``session`` and ``crop``."""
-    pixels = source.preprocessing.torchvision(normalise=False)
-    return '\n'.join(
-        [
+    def setup(self, encoder: Encoder, path: str) -> str:
+        return code(
             'import onnxruntime',
             'from torchvision.transforms import v2',
             f'session = onnxruntime.InferenceSession({path!r})',
-            f'crop = {pixels}',
-        ]
-    )
+            f'crop = {encoder.preprocessing.torchvision(normalise=False)}',
+        )
+
+    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
+        """All pictures at once, after the first one alone gave the same."""
+        session, images = names['session'], cropped(encoder.preprocessing, pictures).numpy()
+        (features,) = session.run(None, {'images': images})
+        (first,) = session.run(None, {'images': images[:1]})
+        if not np.allclose(first, features[:1], rtol=0, atol=1e-4 * np.abs(features).max()):
+            raise UserError('a batch of 1 gives other features than a batch of 3')
+        return torch.from_numpy(features)
+
+    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+        """The initialisers; a counter of batches has no place in a graph."""
+        from onnx import load, numpy_helper
+
+        return {
+            entry.name.removeprefix(_PREFIX): torch.from_numpy(numpy_helper.to_array(entry).copy())
+            for entry in load(names['path']).graph.initializer
+            if entry.name.startswith(_PREFIX)
+        }
 
 
-def onnx_run(source: Source, namespace: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
-    """(n, C), all pictures at once, after the first one alone gave the same."""
-    session, images = namespace['session'], source.cropped(pictures).numpy()
-    (features,) = session.run(None, {'images': images})
-    (first,) = session.run(None, {'images': images[:1]})
-    if not np.allclose(first, features[:1], rtol=0, atol=1e-4 * np.abs(features).max()):
-        raise UserError('a batch of 1 gives other features than a batch of 3')
-    return torch.from_numpy(features)
+class Safetensors(Target):
+    """The backbone's tensors, with the metadata as JSON texts."""
 
+    suffix = '.safetensors'
+    packages = ('safetensors',)
+    use = 'features = backbone(preprocess(picture)[None])[-1]  # of the last stage'
 
-def onnx_weights(source: Source, namespace: dict[str, Any]) -> dict[str, Tensor]:
-    """The initialisers; a counter of batches has no place in a graph."""
-    from onnx import load, numpy_helper
+    def write(self, encoder: Encoder, metadata: dict[str, Any]) -> bytes:
+        from safetensors.torch import save
 
-    initialisers = load(namespace['path']).graph.initializer
-    return {
-        entry.name.removeprefix(_PREFIX): torch.from_numpy(numpy_helper.to_array(entry).copy())
-        for entry in initialisers
-        if entry.name.startswith(_PREFIX)
-    }
+        return save(tensors_of(encoder), _texts(metadata))
 
-
-def safetensors_bytes(source: Source, metadata: dict[str, Any]) -> bytes:
-    """The backbone's tensors with the metadata as JSON texts."""
-    from safetensors.torch import save
-
-    return save(dict(source.state), _texts(metadata))
-
-
-def safetensors_setup(source: Source, path: str) -> str:
-    """Code that makes ``backbone`` and ``preprocess``."""
-    return '\n'.join(
-        [
+    def setup(self, encoder: Encoder, path: str) -> str:
+        return code(
             'import json, safetensors, torch',
             'from mmpretrain.registry import MODELS',
             'from torchvision.transforms import v2',
@@ -120,23 +122,22 @@ def safetensors_setup(source: Source, path: str) -> str:
             'backbone = MODELS.build(json.loads(file.metadata()["backbone"]))',
             'backbone.load_state_dict({key: file.get_tensor(key) for key in file.keys()})',
             'backbone.eval()',
-            f'preprocess = {source.preprocessing.torchvision()}',
-        ]
-    )
+            f'preprocess = {encoder.preprocessing.torchvision()}',
+        )
+
+    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
+        images = [names['preprocess'](Image.fromarray(rgb)) for rgb in pictures]
+        with torch.no_grad():
+            return pooled(names['backbone'](torch.stack(images)), names['backbone'])
+
+    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+        return names['backbone'].state_dict()
 
 
-def safetensors_run(
-    source: Source, namespace: dict[str, Any], pictures: list[np.ndarray]
-) -> Tensor:
-    """(n, C) of the backbone."""
-    images = [namespace['preprocess'](Image.fromarray(rgb)) for rgb in pictures]
-    with torch.no_grad():
-        return pooled(namespace['backbone'](torch.stack(images)))
-
-
-def safetensors_weights(source: Source, namespace: dict[str, Any]) -> dict[str, Tensor]:
-    """What the backbone holds."""
-    return namespace['backbone'].state_dict()
+def _needs_no_weight(node: Any) -> bool | None:
+    """False to keep a node: folded, its weights would be stored transposed."""
+    names = (value.name for value in node.inputs if value is not None)
+    return False if any(name.startswith(_PREFIX) for name in names) else None
 
 
 def _texts(metadata: dict[str, Any]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Backbones as mmpretrain, mmdet and mmseg take them.
 
-mmdet and mmseg need not be installed to verify: they read ``init_cfg`` by MMEngine's
+mmdet and mmseg need not be installed to verify. They read ``init_cfg`` by MMEngine's
 loader, as mmpretrain does, and their ResNet has the keys of mmpretrain's. Every other
 backbone they take from mmpretrain itself, by its scope.
 """
@@ -13,119 +13,98 @@ from mmengine.model import ImgDataPreprocessor, initialize
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor
 
-from simclr_mm.apis.inference import pooled
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.errors import UserError
+from simclr_mm.models import pooled
 
-from .source import Source
+from .backbone import cropped, is_map, settings_of, tensors_of
+from .target import Target, code, literal
 
 # Arguments that the ResNet of mmdet and mmseg shares with mmpretrain's.
-_SHARED = {
-    'type',
-    'depth',
-    'stem_channels',
-    'base_channels',
-    'num_stages',
-    'strides',
-    'dilations',
-    'style',
-    'avg_down',
-    'norm_cfg',
-    'zero_init_residual',
-}
+_SHARED = set(
+    'type depth stem_channels base_channels num_stages strides dilations style avg_down '
+    'norm_cfg zero_init_residual'.split()
+)
 
 
-def mmpretrain_tensors(source: Source) -> dict[str, Tensor]:
+class MMPretrain(Target):
     """The tensors as in every checkpoint of mmpretrain."""
-    return {f'backbone.{key}': value for key, value in source.state.items()}
 
+    use = 'features = FeatureExtractor(model)(bgr)[0]  # a path, or a uint8 BGR array'
 
-def plain_tensors(source: Source) -> dict[str, Tensor]:
-    """The tensors of a bare backbone."""
-    return dict(source.state)
+    def tensors(self, encoder: Encoder) -> dict[str, Tensor]:
+        return {f'backbone.{key}': value for key, value in tensors_of(encoder).items()}
 
-
-def mmpretrain_setup(source: Source, path: str) -> str:
-    """Code that makes ``model``, and a config that trains on."""
-    backbone = dict(source.backbone)
-    backbone['type'] = backbone['type'].removeprefix('mmpretrain.')
-    neck = ', neck=dict(type="GlobalAveragePooling")' if _is_map(source) else ''
-    return '\n'.join(
-        [
+    def setup(self, encoder: Encoder, path: str) -> str:
+        """Code that makes ``model``, and a config that trains on."""
+        backbone, preprocessing = settings_of(encoder), encoder.preprocessing
+        backbone['type'] = backbone['type'].removeprefix('mmpretrain.')
+        neck = ', neck=dict(type="GlobalAveragePooling")' if is_map(encoder) else ''
+        return code(
             'from mmengine.config import Config',
             'from mmpretrain import FeatureExtractor, get_model',
-            f'backbone = {call(backbone)}',
+            f'backbone = {literal(backbone)}',
             'config = dict(',
             f'    model=dict(type="ImageClassifier", backbone=backbone{neck}),',
-            f'    data_preprocessor=dict({source.preprocessing.openmmlab("to_rgb")}),',
+            f'    data_preprocessor=dict({preprocessing.openmmlab("to_rgb")}),',
             '    test_dataloader=dict(dataset=dict(type="CustomDataset", pipeline=[',
-            *(f'        {call(step)},' for step in source.preprocessing.pipeline()),
+            *(f'        {literal(step)},' for step in preprocessing.pipeline()),
             '    ])))',
             f'model = get_model(Config(config), pretrained={path!r})',
             '# In a config that trains on it, backbone gets',
             f'init_cfg = dict(\n    type="Pretrained", checkpoint={path!r}, prefix="backbone.")',
-        ]
-    )
+        )
+
+    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
+        """By the model, after the config was seen to give the same weights."""
+        model = names['model']
+        again = _initialised(dict(names['backbone'], init_cfg=names['init_cfg'])).state_dict()
+        if not all(torch.equal(again[k], v) for k, v in model.backbone.state_dict().items()):
+            raise UserError('init_cfg and get_model load different weights')
+        batch = model.data_preprocessor(dict(inputs=_bgr(encoder, pictures)))
+        with torch.no_grad():
+            return pooled(model.extract_feat(batch['inputs']), model)
+
+    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+        return names['model'].backbone.state_dict()
 
 
-def mmpretrain_run(source: Source, namespace: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
-    """(n, C) of the model, after the config was seen to give the same weights."""
-    model, init_cfg = namespace['model'], namespace['init_cfg']
-    again = _initialised(dict(namespace['backbone'], init_cfg=init_cfg)).state_dict()
-    if not all(torch.equal(again[k], v) for k, v in model.backbone.state_dict().items()):
-        raise UserError('init_cfg and get_model load different weights')
-    batch = model.data_preprocessor(dict(inputs=_bgr(source, pictures)))
-    with torch.no_grad():
-        return pooled(model.extract_feat(batch['inputs']))
+class Detection(Target):
+    """The tensors of a bare backbone, for a config of mmdet or mmseg."""
 
+    def tensors(self, encoder: Encoder) -> dict[str, Tensor]:
+        return tensors_of(encoder)
 
-def mmpretrain_weights(source: Source, namespace: dict[str, Any]) -> dict[str, Tensor]:
-    """What the backbone holds."""
-    return namespace['model'].backbone.state_dict()
-
-
-def config_setup(source: Source, path: str) -> str:
-    """A config of mmdet or mmseg with this backbone, in ``model``."""
-    settings, lines = dict(source.backbone), []
-    if settings['type'] == 'mmpretrain.ResNet' and set(settings) <= _SHARED:
-        settings['type'] = 'ResNet'
-        if 'base_channels' in settings:  # theirs makes the stem as wide
-            settings.setdefault('stem_channels', 64)
-    else:
-        package = settings['type'].split('.')[0]
-        lines.append(f'custom_imports = dict(imports=["{package}.models"])')
-    settings['init_cfg'] = dict(type='Pretrained', checkpoint=path)
-    return '\n'.join(
-        [
+    def setup(self, encoder: Encoder, path: str) -> str:
+        """A config with this backbone, in ``model``."""
+        settings, lines = settings_of(encoder), []
+        if settings['type'] == 'mmpretrain.ResNet' and set(settings) <= _SHARED:
+            settings['type'] = 'ResNet'
+            if 'base_channels' in settings:  # theirs makes the stem as wide
+                settings.setdefault('stem_channels', 64)
+        else:
+            package = settings['type'].split('.')[0]
+            lines.append(f'custom_imports = dict(imports=[{package + ".models"!r}])')
+        settings['init_cfg'] = dict(type='Pretrained', checkpoint=path)
+        return code(
             *lines,
             'model = dict(',
-            f'    data_preprocessor=dict({source.preprocessing.openmmlab("bgr_to_rgb")}),',
-            f'    backbone={call(settings)})',
-        ]
-    )
+            f'    data_preprocessor=dict({encoder.preprocessing.openmmlab("bgr_to_rgb")}),',
+            f'    backbone={literal(settings)})',
+        )
 
+    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
+        """By the backbone that the config describes."""
+        settings = names['model']
+        names['built'] = _initialised(settings['backbone'])
+        # The class that mmdet's and mmseg's preprocessors derive from.
+        preprocessor = ImgDataPreprocessor(**settings['data_preprocessor'])
+        images = preprocessor(dict(inputs=list(_bgr(encoder, pictures))))['inputs']
+        with torch.no_grad():
+            return pooled(names['built'](images), names['built'])
 
-def config_run(source: Source, namespace: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
-    """(n, C) of the backbone that the config describes."""
-    settings = namespace['model']
-    namespace['built'] = _initialised(settings['backbone'])
-    # The class that mmdet's and mmseg's preprocessors derive from.
-    preprocessor = ImgDataPreprocessor(**settings['data_preprocessor'])
-    images = preprocessor(dict(inputs=list(_bgr(source, pictures))))['inputs']
-    with torch.no_grad():
-        return pooled(namespace['built'](images))
-
-
-def config_weights(source: Source, namespace: dict[str, Any]) -> dict[str, Tensor]:
-    """What the backbone holds."""
-    return namespace['built'].state_dict()
-
-
-def call(settings: Any) -> str:
-    """Settings as code: ``dict(type='ResNet', depth=50)``."""
-    if isinstance(settings, dict) and all(str(key).isidentifier() for key in settings):
-        ordered = sorted(settings.items(), key=lambda item: item[0] != 'type')
-        return f'dict({", ".join(f"{k}={call(v)}" for k, v in ordered)})'
-    return repr(settings)
+    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+        return names['built'].state_dict()
 
 
 def _initialised(settings: dict[str, Any]) -> torch.nn.Module:
@@ -136,12 +115,5 @@ def _initialised(settings: dict[str, Any]) -> torch.nn.Module:
     return backbone
 
 
-def _bgr(source: Source, pictures: list[np.ndarray]) -> Tensor:
-    return source.cropped(pictures).flip(1)
-
-
-def _is_map(source: Source) -> bool:
-    size = source.preprocessing.size
-    with torch.no_grad():
-        features = source.model.backbone(torch.zeros(1, 3, size, size))
-    return (features[-1] if isinstance(features, (tuple, list)) else features).ndim == 4
+def _bgr(encoder: Encoder, pictures: list[np.ndarray]) -> Tensor:
+    return cropped(encoder.preprocessing, pictures).flip(1)

@@ -1,4 +1,4 @@
-"""ResNets as torchvision and timm have them."""
+"""ResNets as torchvision and timm have them, and every model that timm built itself."""
 
 from typing import Any
 
@@ -7,77 +7,126 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from simclr_mm.checkpoints.foreign.resnet_keys import ResNetShape, renamed, resnet_shape, timm_keys
+from simclr_mm.apis.encoder import Encoder
+from simclr_mm.checkpoints.foreign.resnet_shape import ResNetShape, renamed, resnet_shape, timm_keys
 from simclr_mm.errors import CheckpointError
 
-from .source import Source
+from .backbone import file_of, settings_of, tensors_of
+from .target import Target, code, literal
 
-_DEPTHS = {
-    (False, (2, 2, 2, 2)): 18,
-    (False, (3, 4, 6, 3)): 34,
-    (True, (3, 4, 6, 3)): 50,
-    (True, (3, 4, 23, 3)): 101,
-    (True, (3, 8, 36, 3)): 152,
-}
 _TYPES = ('ResNet', 'ResNet_CIFAR', 'ResNeXt', 'ResNetV1c', 'ResNetV1d')
 # What their constructors fix and no tensor tells.
 _FIXED = dict(style='pytorch', strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1))
+# TIMMBackbone of mmpretrain: where the model is in it, and arguments that are not timm's.
+_INSIDE = 'timm_model.'
+_NOT_TIMMS = ('type', 'model_name', 'pretrained', 'checkpoint_path', 'in_channels', 'init_cfg')
 
 
-def torchvision_tensors(source: Source) -> dict[str, Tensor]:
-    """The tensors under torchvision's names, which are ours."""
-    shape = _shape(source, 'torchvision')
-    if shape.deep_stem or shape.avg_down:
-        raise CheckpointError(
-            f'{source.file}: torchvision has no ResNet with a stem of three '
-            'convolutions or an average pool in its shortcuts; export it to timm'
-        )
-    return dict(source.state)
+class Torchvision(Target):
+    """A ResNet under torchvision's names, which are ours."""
 
+    packages: tuple[str, ...] = ('torchvision',)
+    use = 'features = model(preprocess(picture)[None])  # (1, C)'
 
-def timm_tensors(source: Source) -> dict[str, Tensor]:
-    """The tensors under timm's names."""
-    _shape(source, 'timm')
-    return renamed(source.state, timm_keys(source.state))
+    def tensors(self, encoder: Encoder) -> dict[str, Tensor]:
+        shape = _shape(encoder, 'torchvision')
+        if shape.deep_stem or shape.avg_down:
+            raise CheckpointError(
+                f'{file_of(encoder)}: torchvision has no ResNet with a stem of three '
+                'convolutions or an average pool in its shortcuts; export it to timm'
+            )
+        return tensors_of(encoder)
 
-
-def torchvision_setup(source: Source, path: str) -> str:
-    """Code that makes ``model`` and ``preprocess``."""
-    shape = _shape(source, 'torchvision')
-    options = _options(groups=(shape.groups, 1), width_per_group=(shape.group_width, 64))
-    lines = [
-        'import torch, torchvision',
-        'from torchvision.transforms import v2',
-        f'model = torchvision.models.resnet{_depth(shape)}({", ".join(options)})',
-        'model.fc = torch.nn.Identity()',
-    ]
-    stem = _stem(source, shape)
-    if (shape.stem, shape.planes) != (64, 64):  # widths that the constructor fixes
-        block = 'Bottleneck' if shape.bottleneck else 'BasicBlock'
-        stem.insert(0, f'model.inplanes = {shape.stem}')
-        stem += [
-            f'model.bn1 = torch.nn.BatchNorm2d({shape.stem})',
-            f'for stage, blocks in enumerate({list(shape.blocks)}):\n'
-            '    layer = model._make_layer(\n'
-            f'        torchvision.models.resnet.{block}, {shape.planes} * 2**stage,'
-            ' blocks,\n'
-            '        stride=2 if stage else 1)\n'
-            "    setattr(model, f'layer{stage + 1}', layer)",
-        ]
-    return '\n'.join(
-        [
-            *lines,
+    def setup(self, encoder: Encoder, path: str) -> str:
+        """Code that makes ``model`` and ``preprocess``."""
+        shape = _shape(encoder, 'torchvision')
+        options = _options(groups=(shape.groups, 1), width_per_group=(shape.group_width, 64))
+        stem = _stem(encoder, shape)
+        if (shape.stem, shape.planes) != (64, 64):  # widths that the constructor fixes
+            block = 'Bottleneck' if shape.bottleneck else 'BasicBlock'
+            stem.insert(0, f'model.inplanes = {shape.stem}')
+            stem += [
+                f'model.bn1 = torch.nn.BatchNorm2d({shape.stem})',
+                f'for stage, blocks in enumerate({list(shape.blocks)}):',
+                '    layer = model._make_layer(',
+                f'        torchvision.models.resnet.{block}, {shape.planes} * 2**stage, blocks,',
+                '        stride=2 if stage else 1)',
+                "    setattr(model, f'layer{stage + 1}', layer)",
+            ]
+        return code(
+            'import torch, torchvision',
+            'from torchvision.transforms import v2',
+            f'model = torchvision.models.resnet{shape.depth}({", ".join(options)})',
+            'model.fc = torch.nn.Identity()',
             *stem,
             f'model.load_state_dict(torch.load({path!r})["state_dict"])',
             'model.eval()',
-            f'preprocess = {source.preprocessing.torchvision()}',
-        ]
-    )
+            f'preprocess = {encoder.preprocessing.torchvision()}',
+        )
+
+    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
+        images = [names['preprocess'](Image.fromarray(rgb)) for rgb in pictures]
+        with torch.no_grad():
+            return names['model'](torch.stack(images))
+
+    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+        return names['model'].state_dict()
 
 
-def timm_setup(source: Source, path: str) -> str:
-    """Code that makes ``model`` and ``preprocess``."""
-    shape = _shape(source, 'timm')
+class Timm(Torchvision):
+    """A ResNet under timm's names, or the timm model inside a TIMMBackbone."""
+
+    packages = ('timm',)
+
+    def tensors(self, encoder: Encoder) -> dict[str, Tensor]:
+        state = tensors_of(encoder)
+        return renamed(state, _timm_names(encoder, state))
+
+    def setup(self, encoder: Encoder, path: str) -> str:
+        """Code that makes ``model`` and ``preprocess``."""
+        settings = ', '.join(f'{k}={v!r}' for k, v in encoder.preprocessing.timm().items())
+        name, options, stem = _timm_model(encoder)
+        return code(
+            'import timm, torch',
+            f'model = timm.create_model({name!r}, {", ".join(["num_classes=0", *options])},',
+            f'    pretrained_cfg_overlay=dict({settings}))',
+            *stem,
+            f'timm.models.load_checkpoint(model, {path!r})',
+            'model.eval()',
+            'preprocess = timm.data.create_transform(**timm.data.resolve_model_data_config(model))',
+        )
+
+    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+        theirs = _timm_names(encoder, tensors_of(encoder))
+        ours = {name: key for key, name in theirs.items()}
+        return renamed(names['model'].state_dict(), ours)
+
+
+def _is_timms(encoder: Encoder) -> bool:
+    return settings_of(encoder)['type'] == 'mmpretrain.TIMMBackbone'
+
+
+def _timm_names(encoder: Encoder, state: dict[str, Tensor]) -> dict[str, str]:
+    """timm's names by ours."""
+    if _is_timms(encoder):
+        return {key: key.removeprefix(_INSIDE) for key in state}
+    _shape(encoder, 'timm')
+    return timm_keys(state)
+
+
+def _timm_model(encoder: Encoder) -> tuple[str, list[str], list[str]]:
+    """Name and arguments of a timm model, and code that changes it."""
+    if _is_timms(encoder):
+        settings = settings_of(encoder)
+        arguments = {key: v for key, v in settings.items() if key not in _NOT_TIMMS}
+        if arguments.pop('features_only', False):
+            raise CheckpointError(
+                f'{file_of(encoder)}: features_only=True of its TIMMBackbone takes the last '
+                'layers off, and the features differ from those of the timm model; export it '
+                'to onnx, mmpretrain or safetensors'
+            )
+        return settings['model_name'], [f'{k}={literal(v)}' for k, v in arguments.items()], []
+    shape = _shape(encoder, 'timm')
     widths = tuple(shape.planes * 2**stage for stage in range(4))
     deep = shape.deep_stem or shape.stem != 64  # sets the stem's width, too
     options = _options(
@@ -88,59 +137,30 @@ def timm_setup(source: Source, path: str) -> str:
         stem_type=('deep' if deep else '', ''),
         stem_width=(shape.stem // 2 if deep else 64, 64),
     )
-    settings = ', '.join(f'{k}={v!r}' for k, v in source.preprocessing.timm().items())
-    return '\n'.join(
-        [
-            'import timm, torch',
-            f'model = timm.create_model("resnet{_depth(shape)}", '
-            f'{", ".join(["num_classes=0", *options])},\n'
-            f'    pretrained_cfg_overlay=dict({settings}))',
-            *_stem(source, shape),
-            f'timm.models.load_checkpoint(model, {path!r})',
-            'model.eval()',
-            'preprocess = timm.data.create_transform(**timm.data.resolve_model_data_config(model))',
-        ]
-    )
+    return f'resnet{shape.depth}', options, _stem(encoder, shape)
 
 
-def run(source: Source, namespace: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
-    """(n, C) of the model that the code made."""
-    images = [namespace['preprocess'](Image.fromarray(rgb)) for rgb in pictures]
-    with torch.no_grad():
-        return namespace['model'](torch.stack(images))
-
-
-def torchvision_weights(source: Source, namespace: dict[str, Any]) -> dict[str, Tensor]:
-    """What the model holds, under our names."""
-    return namespace['model'].state_dict()
-
-
-def timm_weights(source: Source, namespace: dict[str, Any]) -> dict[str, Tensor]:
-    """What the model holds, under our names."""
-    ours = {theirs: key for key, theirs in timm_keys(source.state).items()}
-    return renamed(namespace['model'].state_dict(), ours)
-
-
-def _shape(source: Source, target: str) -> ResNetShape:
-    settings = source.backbone
-    name = settings['type'].split('.')[-1]
-    differing = [
-        key
-        for key, value in _FIXED.items()
-        if key in settings and type(value)(settings[key]) != value
-    ]
-    if name not in _TYPES or differing:
-        reason = f'{differing[0]}={settings[differing[0]]}' if differing else name
+def _shape(encoder: Encoder, target: str) -> ResNetShape:
+    settings = settings_of(encoder)
+    name = settings['type'].rpartition('.')[2]
+    reason = '' if name in _TYPES else name
+    for key, usual in _FIXED.items():
+        value = settings.get(key, usual)
+        if (tuple(value) if isinstance(value, list) else value) != usual:
+            reason = reason or f'{key}={value}'
+    if reason:
         raise CheckpointError(
-            f'{source.file}: {target} has no place for this backbone ({reason}), only '
+            f'{file_of(encoder)}: {target} has no place for this backbone ({reason}), only '
             f'for {", ".join(_TYPES)} with the usual strides; export it to mmpretrain, '
             'onnx or safetensors'
         )
-    return resnet_shape(source.state, source.file)
-
-
-def _depth(shape: ResNetShape) -> int:
-    return _DEPTHS[shape.bottleneck, shape.blocks]
+    shape = resnet_shape(tensors_of(encoder), file_of(encoder))
+    if shape.depth is None:
+        raise CheckpointError(
+            f'{file_of(encoder)}: {target} has no ResNet with stages of {shape.blocks} blocks; '
+            'export it to mmpretrain, onnx or safetensors'
+        )
+    return shape
 
 
 def _options(**values: tuple) -> list[str]:
@@ -148,7 +168,7 @@ def _options(**values: tuple) -> list[str]:
     return [f'{key}={value!r}' for key, (value, default) in values.items() if value != default]
 
 
-def _stem(source: Source, shape: ResNetShape) -> list[str]:
+def _stem(encoder: Encoder, shape: ResNetShape) -> list[str]:
     """Code for a stem of one convolution that the constructor does not make."""
     lines = []
     if not shape.deep_stem and (shape.stem, shape.stem_kernel) != (64, 7):
@@ -158,6 +178,6 @@ def _stem(source: Source, shape: ResNetShape) -> list[str]:
             f'{shape.stem_kernel}{stride}, padding={shape.stem_kernel // 2}, '
             'bias=False)'
         )
-    if source.backbone['type'].endswith('ResNet_CIFAR'):
+    if settings_of(encoder)['type'].rpartition('.')[2] == 'ResNet_CIFAR':
         lines.append('model.maxpool = torch.nn.Identity()')
     return lines

@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from simclr_mm.apis.inference import pooled
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.errors import CheckpointError
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.models import pooled
 from simclr_mm.version import __version__
 
-from .source import Source
+from .backbone import features_of, file_of, pictures, settings_of, tensors_of
 from .targets import TARGETS, require
 
 _COUNTER = 'num_batches_tracked'  # of batch norm; no number that features depend on
@@ -45,15 +46,10 @@ class Proof:
         )
 
 
-def export(source: Source, target: str, path: Path) -> tuple[str, Proof]:
+def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
     """Write an encoder for another library.
 
     The code that loads it is run on the file before the file gets its name.
-
-    Args:
-        source: The encoder.
-        target: A key of ``TARGETS``.
-        path: Where the file shall stand.
 
     Returns:
         The code that uses it, and what the verification found.
@@ -61,68 +57,62 @@ def export(source: Source, target: str, path: Path) -> tuple[str, Proof]:
     Raises:
         CheckpointError: the target cannot hold this backbone, or the verification
             failed; there is no file then.
-        ValueError: a package is missing.
+        MissingPackageError: a package is missing.
     """
     entry = TARGETS[target]
     require(entry.packages, f'--to {target}')
-    content = entry.write(source, metadata_of(source, target))
+    content = entry.write(encoder, metadata_of(encoder, target))
     with atomic_file(path) as file:
         file.write(content)
         file.flush()
-        proof = verify(source, target, file.name)
-    return f'{entry.setup(source, str(path))}\n{entry.use}'.strip(), proof
+        proof = verify(encoder, target, file.name)
+    return f'{entry.setup(encoder, str(path))}\n{entry.use}'.strip(), proof
 
 
-def verify(source: Source, target: str, path: str) -> Proof:
+def verify(encoder: Encoder, target: str, path: str) -> Proof:
     """Load an exported file as its users do, and compare.
-
-    Args:
-        source: The encoder.
-        target: A key of ``TARGETS``.
-        path: The file.
-
-    Returns:
-        What was found.
 
     Raises:
         CheckpointError: it does not load, a weight differs in a bit, or a feature by
             more than the tolerance.
     """
-    entry, pictures = TARGETS[target], source.pictures()
+    entry, shown = TARGETS[target], pictures(encoder.preprocessing)
     namespace: dict[str, Any] = dict(path=path)
     try:
-        exec(entry.setup(source, path), namespace)  # the code that is printed
-        found = entry.run(source, namespace, pictures)
-        namespace.update(picture=Image.fromarray(pictures[0]))
-        namespace.update(bgr=np.ascontiguousarray(pictures[0][..., ::-1]))
+        exec(entry.setup(encoder, path), namespace)  # the code that is printed
+        found = entry.run(encoder, namespace, shown)
+        namespace.update(picture=Image.fromarray(shown[0]))
+        namespace.update(bgr=np.ascontiguousarray(shown[0][..., ::-1]))
         exec(entry.use, namespace)
-        weights = entry.weights(source, namespace)
+        weights = entry.weights(encoder, namespace)
     except Exception as error:  # whatever another library says
         raise CheckpointError(
-            f'{target} does not take the export of {source.file} ({type(error).__name__}: {error})'
+            f'{target} does not take the export of {file_of(encoder)} '
+            f'({type(error).__name__}: {error})'
         ) from error
-    absent = [key for key in source.state if key not in weights]
+    state = tensors_of(encoder)
+    absent = [key for key in state if key not in weights]
     differing = [
         key
-        for key, value in source.state.items()
+        for key, value in state.items()
         if key in weights and not torch.equal(weights[key], value)
     ] + [key for key in absent if not key.endswith(_COUNTER)]
     if differing:
         raise CheckpointError(
-            f'the export of {source.file} to {target} failed: '
+            f'the export of {file_of(encoder)} to {target} failed: '
             f'{len(differing)} weights differ, {differing[0]} first'
         )
-    expected = source.features(pictures)
+    expected = features_of(encoder, shown)
     if entry.use:
         found = torch.cat([found, _row(namespace['features'])])
         expected = torch.cat([expected, expected[:1]])
     difference = float((found - expected).abs().max() / expected.abs().max())
     if not difference <= entry.tolerance:
         raise CheckpointError(
-            f'the export of {source.file} to {target} failed: features differ by '
+            f'the export of {file_of(encoder)} to {target} failed: features differ by '
             f'{difference:.1e} of the largest, tolerance {entry.tolerance:.0e}'
         )
-    return Proof(difference, entry.tolerance, len(source.state) - len(absent), len(absent))
+    return Proof(difference, entry.tolerance, len(state) - len(absent), len(absent))
 
 
 def _row(features: Any) -> Tensor:
@@ -132,13 +122,13 @@ def _row(features: Any) -> Tensor:
     return pooled(torch.as_tensor(features).detach()).reshape(1, -1)
 
 
-def metadata_of(source: Source, target: str) -> dict[str, Any]:
+def metadata_of(encoder: Encoder, target: str) -> dict[str, Any]:
     """What travels inside the file, plain data only."""
     return dict(
-        preprocessing=source.preprocessing.record(),
-        backbone=source.backbone,
+        preprocessing=encoder.preprocessing.record(),
+        backbone=settings_of(encoder),
         target=target,
-        config=source.name,
-        source=source.file,
+        config=encoder.name,
+        source=file_of(encoder),
         simclr_mm_version=__version__,
     )

@@ -1,70 +1,52 @@
 """Which image goes into which shard, fixed before the first is written."""
 
-import hashlib
 import json
 import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from simclr_mm.datasets import ImageFolder
 from simclr_mm.datasets.lmdb_images import LIST
 from simclr_mm.datasets.pack_index import INDEX, TAR_INDEX, UNREADABLE, WORK
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import PARTIAL, atomic_file
+from simclr_mm.files.hashes import listing_hash
+from simclr_mm.files.walk import BROKEN, EXTENSIONS, images_below
 
 PLAN = 'plan.json'
 # Globs of all that tools/pack.py writes, in any format.
 _WRITTEN = (
-    WORK,
-    INDEX,
-    TAR_INDEX,
-    LIST,
-    UNREADABLE,
-    'shard-[0-9]*',
-    'data.mdb',
-    'lock.mdb',
-    PARTIAL,
+    *(WORK, INDEX, TAR_INDEX, LIST, UNREADABLE, PARTIAL),
+    *('shard-[0-9]*', 'data.mdb', 'lock.mdb'),
 )
 
 
 @dataclass(frozen=True)
 class PackSettings:
-    """What decides the bytes of a pack, besides its images.
+    """What decides the bytes of a pack, besides its images."""
 
-    Attributes:
-        format: One of ``pack_index.FORMATS``.
-        short_side: Pixels to which the shorter side of a longer image is reduced, or
-            None: files go in as they are.
-        quality: JPEG quality of reduced images, 1 to 100.
-        shard_images: Images in a shard.
-    """
-
-    format: str
-    short_side: int | None = None
-    quality: int = 90
-    shard_images: int = 2000
+    format: str  # one of pack_index.FORMATS
+    short_side: int | None = None  # pixels, of larger images; None: files go in as they are
+    quality: int = 90  # of JPEG, 1 to 100, for reduced images
+    shard_images: int = 2000  # images in a shard
 
 
 @dataclass
 class PackPlan:
-    """The files of a folder, their labels and their shards.
-
-    Attributes:
-        root: The folder.
-        paths: Relative to it, sorted.
-        labels: One for each, or None.
-        classes: Their names, or None.
-        settings: As the user gave them.
-    """
+    """The files of a folder, their labels and their shards."""
 
     root: Path
-    paths: list[str]
-    labels: list[int] | None
-    classes: list[str] | None
+    paths: list[str]  # relative to the root, sorted
+    broken: list[str]  # links to images that are not there, likewise
     settings: PackSettings
+    labels: list[int] | None = None  # of the paths
+    classes: list[str] | None = None
+
+    def label(self, row: int) -> int | None:
+        return None if self.labels is None else self.labels[row]
 
     def shards(self, shuffled: bool) -> list[list[int]]:
         """Rows of each shard, sorted; dealt at random, always the same, or in order."""
@@ -74,19 +56,13 @@ class PackPlan:
         cuts = range(self.settings.shard_images, len(rows), self.settings.shard_images)
         return [sorted(part.tolist()) for part in np.split(rows, cuts)]
 
-    def record(self) -> dict:
+    def record(self) -> dict[str, Any]:
         """What has to be the same to go on with a pack."""
-        digest = hashlib.sha256()
-        for path in self.paths:
-            stat = (self.root / path).stat()
-            digest.update(
-                f'{path}\n{stat.st_size} {stat.st_mtime_ns}\n'.encode(errors='surrogateescape')
-            )
         return dict(
             settings=asdict(self.settings),
             classes=self.classes,
             labels=self.labels is not None,
-            files=digest.hexdigest(),
+            files=listing_hash(self.root, self.paths),
         )
 
 
@@ -100,51 +76,49 @@ def plan_pack(
             if no image lies beside them.
         settings: As the user gave them.
         classes_file: Class names, one a line, in the order of their labels; None: all
-            folders, sorted.
+            folders that hold images, sorted.
         labelled: Whether to look for classes.
-
-    Raises:
-        FileNotFoundError: There is no such folder or file.
-        ValueError: There is no image, or a class that the file does not name.
     """
-    found = ImageFolder(folder, lazy_init=True).load_data_list()
-    paths = [os.path.relpath(info['img_path'], folder) for info in found]
-    plan = PackPlan(Path(folder), paths, None, None, settings)
-    folders = [path.split(os.sep)[0] if os.sep in path else None for path in paths]
-    if not labelled or None in folders:
+    found = images_below(folder)
+    broken = [
+        path for path in found.passed_over.get(BROKEN, []) if path.lower().endswith(EXTENSIONS)
+    ]
+    paths = [os.path.relpath(path, folder) for path in found.paths]
+    links = sorted(os.path.relpath(path, folder) for path in broken)
+    plan = PackPlan(Path(folder), paths, links, settings)
+    folders = [path.split(os.sep)[0] for path in paths if os.sep in path]
+    if not labelled or len(folders) < len(paths):
         if classes_file is not None:
             raise UserError(
                 f'--classes {classes_file}: there are images outside of class folders in {folder}.'
             )
         return plan
-    plan.classes = sorted(set(folders))
-    if classes_file is not None:
-        plan.classes = Path(classes_file).read_text().split('\n')
-        plan.classes = [name.strip() for name in plan.classes if name.strip()]
-        unknown = sorted(set(folders) - set(plan.classes))
-        if unknown:
-            raise UserError(
-                f'--classes {classes_file} does not name '
-                f'{", ".join(unknown[:10])}, folders of {folder}.'
-            )
+    plan.classes = _class_names(classes_file, sorted(set(folders)), folder)
     label_of = {name: label for label, name in enumerate(plan.classes)}
     plan.labels = [label_of[name] for name in folders]
     return plan
 
 
-def open_work(out: Path, record: dict, restart: bool) -> Path:
+def _class_names(file: str | None, folders: list[str], root: str) -> list[str]:
+    if file is None:
+        return folders
+    lines = Path(file).read_text('utf-8', errors='surrogateescape').split('\n')
+    names = [line.strip() for line in lines if line.strip()]
+    unknown = [name for name in folders if name not in names]
+    if unknown:
+        raise UserError(
+            f'--classes {file} does not name {", ".join(unknown[:10])}, folders of {root}.'
+        )
+    if len(set(names)) < len(names):
+        raise UserError(f'--classes {file} names a class twice: write each name once.')
+    return names
+
+
+def open_work(out: Path, record: dict[str, Any], restart: bool) -> Path:
     """The folder of a pack's state, of this plan and no other.
 
-    Args:
-        out: Folder of the pack.
-        record: ``PackPlan.record()``.
-        restart: Remove the pack that is there.
-
-    Returns:
-        The folder. It does not exist where the pack is finished.
-
-    Raises:
-        ValueError: It holds something else.
+    It does not exist where the pack is finished. A folder that holds something else is
+    refused.
     """
     work = out / WORK
     if restart and (work.is_dir() or (out / INDEX).is_file()):
@@ -154,17 +128,9 @@ def open_work(out: Path, record: dict, restart: bool) -> Path:
         state = out / INDEX
         shutil.rmtree(work, ignore_errors=True)
     if state.is_file():
-        before = json.loads(state.read_text())['plan']
-        different = [key for key in record if before.get(key) != record[key]]
-        if different:
-            raise UserError(
-                f'{out} holds a pack of other {" and ".join(different)}: '
-                f'{_difference(before, record)}name a new folder, or replace it with '
-                '--restart.'
-            )
+        _require_same(out, json.loads(state.read_text())['plan'], record)
         return work
-    others = [path for path in out.iterdir() if path != work] if out.is_dir() else []
-    if others:
+    if out.is_dir() and any(path != work for path in out.iterdir()):
         raise UserError(f'{out} is not empty and holds no pack: name a new folder.')
     work.mkdir(parents=True, exist_ok=True)
     with atomic_file(work / PLAN) as file:
@@ -184,10 +150,16 @@ def _remove_pack(out: Path) -> None:
     shutil.rmtree(out)
 
 
-def _difference(before: dict, record: dict) -> str:
-    changed = [
-        f'{key} was {before["settings"].get(key)}, is {value}'
+def _require_same(out: Path, before: dict[str, Any], record: dict[str, Any]) -> None:
+    different = [key for key in record if before.get(key) != record[key]]
+    if not different:
+        return
+    changes = ''.join(
+        f'{key} was {before["settings"].get(key)}, is {value}; '
         for key, value in record['settings'].items()
         if before['settings'].get(key) != value
-    ]
-    return f'{", ".join(changed)}; ' if changed else ''
+    )
+    raise UserError(
+        f'{out} holds a pack of other {" and ".join(different)}: {changes}'
+        'name a new folder, or replace it with --restart.'
+    )

@@ -5,12 +5,15 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
+
+import numpy as np
 
 from simclr_mm.datasets.lmdb_images import LIST
 from simclr_mm.datasets.pack_index import TAR_INDEX
 from simclr_mm.datasets.stored_images import optional_package
-from simclr_mm.datasets.tar_index import index_tars
+from simclr_mm.datasets.tar_index import index_tars, write_rows
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 
@@ -21,21 +24,13 @@ _PRINTABLE = ''.join(map(chr, range(0x20, 0x7F))).replace('%', '')
 
 @dataclass
 class PackedImage:
-    """One image on its way into a shard.
+    """One image on its way into a shard."""
 
-    Attributes:
-        row: Its place in the sorted list of files.
-        path: Its file, relative to the folder.
-        label: Number of its class, or None.
-        content: The encoded image.
-        extension: Of its format, without a dot.
-    """
-
-    row: int
-    path: str
-    label: int | None
-    content: bytes
-    extension: str
+    row: int  # in the sorted list of files
+    path: str  # of its file, from the folder
+    label: int | None  # number of its class
+    content: bytes  # encoded
+    extension: str  # of its format, without a dot
 
 
 def lmdb_key(path: str) -> str:
@@ -43,100 +38,98 @@ def lmdb_key(path: str) -> str:
     return quote(os.fsencode(path), safe=_PRINTABLE)
 
 
-class TarWriter:
-    """``shard-00000.tar`` in WebDataset's layout, and the places of all images.
+class Writer:
+    """Writes the shards of one format.
 
     Args:
         out: Folder of the pack.
         classes: Names of the classes, or None.
     """
 
-    suffix = '.tar'
-    shuffled = True  # images that are read together should not be of one class
+    suffix = ''  # of a shard's file; none where all shards are one file
+    shuffled = False  # whether images are dealt to the shards at random
 
     def __init__(self, out: Path, classes: list[str] | None) -> None:
         self.out = out
         self.classes = classes
+
+    def write(self, path: Path, images: Iterable[PackedImage]) -> None:
+        """Write one shard, the whole of it or nothing."""
+        raise NotImplementedError
+
+    def finish(self, shards: list[Path], images: list[tuple[str, int | None]]) -> None:
+        """Write what lies beside the shards, from the path and the label of each image."""
+
+
+class TarWriter(Writer):
+    """``shard-00000.tar`` in WebDataset's layout, and the places of all images."""
+
+    suffix = '.tar'
+    shuffled = True  # images that are read together should not be of one class
+
+    def __init__(self, out: Path, classes: list[str] | None) -> None:
+        super().__init__(out, classes)
         self.webdataset = optional_package('webdataset', 'webdataset', '--format tar')
 
     def write(self, path: Path, images: Iterable[PackedImage]) -> None:
-        """Write one shard; it takes its name when it is whole."""
         with atomic_file(path) as file:
             # The time is fixed: the same images give the same file.
             with self.webdataset.TarWriter(file, encoder=False, mtime=0) as tar:
                 for image in images:
                     tar.write(self._sample(image))
 
-    def _sample(self, image: PackedImage) -> dict:
+    def _sample(self, image: PackedImage) -> dict[str, Any]:
         about = dict(path=image.path)
         sample = {'__key__': f'{image.row:09d}', image.extension: image.content}
-        if image.label is not None:
+        if image.label is not None and self.classes is not None:
             about['class'] = self.classes[image.label]
             sample['cls'] = str(image.label).encode()
         sample['json'] = json.dumps(about).encode()
         return sample
 
-    def finish(self, paths: list[Path], images: list[tuple]) -> None:
-        """Write what is read before the first image."""
-        index_tars(paths, len(paths)).sorted_by_name().write(self.out / TAR_INDEX)
+    def finish(self, shards: list[Path], images: list[tuple[str, int | None]]) -> None:
+        rows = index_tars(shards, len(shards))
+        order = np.argsort(rows['name'], kind='stable')  # that of the folder
+        write_rows(self.out / TAR_INDEX, rows[order])
 
 
-class ParquetWriter:
-    """``shard-00000.parquet`` with the columns ``image``, ``label`` and ``path``.
-
-    Args:
-        out: Folder of the pack.
-        classes: Names of the classes, or None.
-    """
+class ParquetWriter(Writer):
+    """``shard-00000.parquet`` with the columns ``image``, ``label`` and ``path``."""
 
     suffix = '.parquet'
-    shuffled = False
 
     def __init__(self, out: Path, classes: list[str] | None) -> None:
+        super().__init__(out, classes)
         self.arrow = optional_package('pyarrow', 'parquet', '--format parquet')
         optional_package('pyarrow.parquet', 'parquet', '--format parquet')
         datasets = optional_package('datasets', 'parquet', '--format parquet')
         features = dict(image=datasets.Image(), path=datasets.Value('string'))
         if classes is not None:
             features['label'] = datasets.ClassLabel(names=classes)
-        self.features = datasets.Features(features)
+        # The schema tells datasets which columns are images and classes.
+        self.schema = datasets.Features(features).arrow_schema
 
     def write(self, path: Path, images: Iterable[PackedImage]) -> None:
-        """Write one shard; it takes its name when it is whole."""
-        columns = {name: [] for name in self.features}
+        columns: dict[str, list[Any]] = {name: [] for name in self.schema.names}
         for image in images:
             name = os.fsencode(image.path).decode(errors='replace')  # not all are UTF-8
             columns['image'].append(dict(bytes=image.content, path=name))
             columns['path'].append(name)
-            if 'label' in columns:
+            if self.classes is not None:
                 columns['label'].append(image.label)
         with atomic_file(path) as file:
-            # The schema tells datasets which columns are images and classes.
-            schema = self.features.arrow_schema
-            table = self.arrow.Table.from_pydict(columns, schema=schema)
+            table = self.arrow.Table.from_pydict(columns, schema=self.schema)
             self.arrow.parquet.write_table(table, file, row_group_size=_GROUP_IMAGES)
 
-    def finish(self, paths: list[Path], images: list[tuple]) -> None:
-        """Nothing: a Parquet file says what is in it."""
 
-
-class LMDBWriter:
-    """``data.mdb``, one transaction for each shard, and ``list.txt``.
-
-    Args:
-        out: Folder of the pack.
-        classes: Unused: ``index.json`` has them.
-    """
-
-    suffix = ''
-    shuffled = False
+class LMDBWriter(Writer):
+    """``data.mdb``, one transaction for each shard, and ``list.txt``."""
 
     def __init__(self, out: Path, classes: list[str] | None) -> None:
-        self.out = out
+        super().__init__(out, classes)
         self.lmdb = optional_package('lmdb', 'lmdb', '--format lmdb')
 
     def write(self, path: Path, images: Iterable[PackedImage]) -> None:
-        """Enter one shard, the whole of it or nothing."""
         entries = [(lmdb_key(image.path).encode(), image.content) for image in images]
         for key, _ in entries:
             if len(key) > _KEY_BYTES:
@@ -153,11 +146,10 @@ class LMDBWriter:
                 for key, content in entries:
                     transaction.put(key, content)
 
-    def finish(self, paths: list[Path], images: list[tuple]) -> None:
-        """Write the list of keys and labels, in the order of the files."""
+    def finish(self, shards: list[Path], images: list[tuple[str, int | None]]) -> None:
         lines = [lmdb_key(path) + ('' if label is None else f' {label}') for path, label in images]
         with atomic_file(self.out / LIST) as file:
             file.write('\n'.join(lines).encode() + b'\n')
 
 
-WRITERS = dict(tar=TarWriter, parquet=ParquetWriter, lmdb=LMDBWriter)
+WRITERS: dict[str, type[Writer]] = dict(tar=TarWriter, parquet=ParquetWriter, lmdb=LMDBWriter)

@@ -2,33 +2,25 @@
 
 import hashlib
 import io
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.model import BaseModel
 
-from simclr_mm.apis.model_zoo import get_model
-from simclr_mm.apis.preprocessing import Preprocessing
+from simclr_mm.apis.encoder import Encoder, encoder_of_checkpoint, load_encoder, open_checkpoint
 from simclr_mm.checkpoints import PROBE, model_state
-from simclr_mm.checkpoints.stored_config import build_stored
-from simclr_mm.commands.export.source import read_with_config
+from simclr_mm.commands.model_card import model_card, results
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.version import __version__
-
-from .model_card import published_card
-from .training_facts import results
 
 # Settings of one run on one machine.
 _OF_THE_RUN = ('work_dir', 'load_from', 'resume', 'launcher')
 _KEPT = ('dataset_meta', 'epoch', 'iter', 'seed', 'mmengine_version')
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """A published checkpoint.
 
     Args:
@@ -36,9 +28,7 @@ class Published:
         trained_as: Name of the config.
         path: The file.
         card: The page beside it.
-        model: With the weights of the file.
-        cfg: The config in it.
-        preprocessing: How a picture becomes its input.
+        encoder: Read from the file.
         rows: Results, in the form of a model index.
         left_out: Keys of the training's checkpoint that are gone.
     """
@@ -47,9 +37,7 @@ class Published:
     trained_as: str
     path: Path
     card: Path
-    model: BaseModel
-    cfg: Config
-    preprocessing: Preprocessing
+    encoder: Encoder
     rows: list[dict[str, Any]]
     left_out: list[str]
 
@@ -63,34 +51,26 @@ def publish(
     long it was trained; no online probe, no optimizer, no log, no folder of the machine
     it was made on.
 
-    Args:
-        checkpoint: A path or URL.
-        folder: Gets the files.
-        config: A config file or a model name. None: the config in the checkpoint.
-        name: Of the model. None: the config's.
-
-    Returns:
-        What was written; the weights were loaded from it, every key in its place.
-
     Raises:
         CheckpointError: the checkpoint cannot be read, or does not fit its config.
-        ValueError: how to prepare a picture is not known.
+        UserError: how to prepare a picture is not known.
     """
-    loaded, cfg, trained_as = read_with_config(checkpoint, config)
-    name = name or trained_as
-    rows = results(Path(checkpoint).name, loaded, cfg)
-    cfg = Config({k: v for k, v in cfg.to_dict().items() if k not in _OF_THE_RUN})
+    opened = open_checkpoint(checkpoint, config)
+    loaded, name = opened.content, name or opened.name
+    settings = opened.config.to_dict()
+    cfg = Config({key: value for key, value in settings.items() if key not in _OF_THE_RUN})
     cfg.model.pop('online_probe', None)  # it has served
-    preprocessing = Preprocessing.of(build_stored(cfg, checkpoint), checkpoint)
+    trained = encoder_of_checkpoint(opened._replace(config=cfg))
+    rows = results(trained)
     meta = {k: v for k, v in (loaded.get('meta') or {}).items() if k in _KEPT}
     meta.update(
         cfg=cfg.pretty_text,
         experiment_name=name,
-        preprocessing=preprocessing.record(),
+        preprocessing=trained.preprocessing.record(),
         simclr_mm_version=__version__,
     )
-    trained = model_state(loaded, checkpoint)
-    state = {k: v.clone() for k, v in trained.items() if not k.startswith(PROBE)}
+    weights = model_state(loaded, checkpoint)
+    state = {key: value.clone() for key, value in weights.items() if not key.startswith(PROBE)}
     buffer = io.BytesIO()
     torch.save(dict(meta=meta, state_dict=state), buffer)
     content = buffer.getvalue()
@@ -99,9 +79,18 @@ def publish(
     with atomic_file(path) as file:
         file.write(content)
         file.flush()
-        model = get_model(cfg, pretrained=file.name)  # strictly
+        encoder = load_encoder(file.name, cfg)  # strictly
     card = path.with_suffix('.md')
-    card.write_text(published_card(name, path, loaded, cfg, preprocessing, rows))
+    card.write_text(
+        model_card(
+            trained,
+            name,
+            f'Weights of `{name}`, backbone and head, with the config inside.',
+            f'from simclr_mm.apis.encoder import load_encoder\n'
+            f'encoder = load_encoder({path.name!r})',
+            rows,
+        )
+    )
     left_out = [key for key in loaded if key not in ('meta', 'state_dict')]
-    left_out += [key for key in trained if key not in state]
-    return Published(name, trained_as, path, card, model, cfg, preprocessing, rows, left_out)
+    left_out += [key for key in weights if key not in state]
+    return Published(name, opened.name, path, card, encoder, rows, left_out)

@@ -67,9 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.weights_url:
         weights = f'{args.weights_url.rstrip("/")}/{done.path.name}'
     config = config_path(args.config or done.trained_as, root)
-    entry = entry_of(
-        done.name, done.model, done.cfg, done.preprocessing.size, config, weights, done.rows
-    )
+    entry = entry_of(done, config, weights)
     if args.metafile is None:
         print(entry_text(entry), end='')
         return

@@ -6,57 +6,39 @@ from typing import Any
 
 import yaml
 from mmengine.analysis import get_model_complexity_info
-from mmengine.config import Config
-from mmengine.model import BaseModel
 from modelindex.models.ModelIndex import ModelIndex
 
+from simclr_mm.commands.model_card import batch_size, training_data
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.registry import type_name
 
-from .training_facts import batch_size, training_data
+from .checkpoint import Published
 
 _COLLECTION = 'SimCLR'
 
 
-def entry_of(
-    name: str,
-    model: BaseModel,
-    cfg: Config,
-    size: int,
-    config: str,
-    weights: str | None,
-    rows: list,
-) -> dict[str, Any]:
-    """The entry of a model.
-
-    Args:
-        name: What ``get_model`` shall know it by.
-        model: With its weights, in eval mode.
-        cfg: The training's config.
-        size: Side of its test images in pixels, for the FLOPs.
-        config: Path of the config from the root of the index.
-        weights: Where the file can be downloaded, if anywhere.
-        rows: Results, each with ``Source``.
-
-    Returns:
-        The entry, keys in the order of a metafile.
-    """
+def entry_of(published: Published, config: str, weights: str | None) -> dict[str, Any]:
+    """The entry of a model."""
+    cfg, model = published.encoder.config, published.encoder.model
+    size = published.encoder.preprocessing.size
     length = cfg.train_cfg.get('max_epochs')
     count = dict(Epochs=length) if length else dict(Iterations=cfg.train_cfg.max_iters)
-    flops = get_model_complexity_info(model, (3, size, size), show_table=False, show_arch=False)[
-        'flops'
-    ]
+    complexity = get_model_complexity_info(
+        model, (3, size, size), show_table=False, show_arch=False
+    )
     entry = {
-        'Name': name,
+        'Name': published.name,
         'Metadata': {
             **count,
             'Batch Size': batch_size(cfg),
-            'FLOPs': int(flops),
+            'FLOPs': int(complexity['flops']),
             'Parameters': sum(p.numel() for p in model.parameters()),
             'Training Data': training_data(cfg),
+            'Training Techniques': type_name(cfg.optim_wrapper.optimizer),
         },
         'In Collection': _COLLECTION,
-        'Results': rows or None,
+        'Results': published.rows or None,
     }
     if weights:
         entry['Weights'] = weights
@@ -80,7 +62,7 @@ def put_entry(path: Path, entry: dict[str, Any]) -> bool:
         Whether there was one of its name.
 
     Raises:
-        ValueError: the file is no metafile, or would not be a valid one.
+        UserError: the file is no metafile, or would not be a valid one.
     """
     text = path.read_text()
     models = (yaml.safe_load(text) or {}).get('Models')

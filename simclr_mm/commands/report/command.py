@@ -1,8 +1,8 @@
 """Results of many evaluations as a Markdown table and an HTML page.
 
 Looks at any depth below the folders for what tools/evaluate_features.py, tools/test.py,
-tools/transfer.py, tools/sweep.py and tools/demo.py wrote, and for the last validation
-and the loss curve of every training run.
+tools/transfer.py, tools/sweep.py and tools/demo.py wrote, and for the loss curve, the last
+step and the last validation of every training run.
 """
 
 import argparse
@@ -34,15 +34,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     table = markdown(found)
     if not table:
         raise UserError(
-            f'there is no evaluation below {", ".join(args.work_dirs)} and '
-            'no training run with a validation: '
-            'tools/evaluate_features.py and tools/test.py write one.'
+            f'there is no evaluation below {", ".join(args.work_dirs)} and no training run: '
+            'tools/train.py, tools/test.py and tools/evaluate_features.py write them'
         )
     print(table, end='')
     out = Path(args.out or args.work_dirs[0])
     for name, text in (('report.md', table), ('report.html', page(found))):
         with atomic_file(out / name) as file:
-            file.write(text.encode())
+            file.write(text.encode(errors='backslashreplace'))
     print(
         f'{len(found.runs)} evaluations, {len(found.logs)} training logs: '
         f'{out / "report.md"}, {out / "report.html"}'

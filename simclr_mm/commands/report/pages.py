@@ -12,7 +12,7 @@ from simclr_mm.errors import MissingFileError
 from simclr_mm.evaluation import PIXELS, UNTRAINED, EvaluationRun, Result, read_run
 from simclr_mm.evaluation.result import Value
 from simclr_mm.visualization.loss import plot_loss, read_log, read_scalars
-from simclr_mm.visualization.style import new_figure, style
+from simclr_mm.visualization.style import picture
 
 COLUMNS = (
     'dataset',
@@ -32,15 +32,19 @@ COLUMNS = (
 )
 VALIDATIONS = 'Last validation of each training run'
 VALIDATION_COLUMNS = ('training run', 'epoch or step', 'metric', 'value')
+TRAININGS = 'End of each training run, without labels'
+# The loss and what it is compared with; of a classifier only the loss.
+MEASURES = ('loss', 'chance', 'top1', 'pos_sim', 'neg_sim')
 # Prefixes of the metrics that are logged in percent, mmpretrain's among them.
 _PERCENT = {'knn', 'probe', 'accuracy', 'single-label', 'multi-label', 'voc07'}
+_RIGHT = {'value', 'step', *MEASURES}
 
 _SCRIPT = """
 for (const head of document.querySelectorAll('th')) head.onclick = () => {
   const body = head.closest('table').tBodies[0], column = head.cellIndex;
   const up = head.dataset.up = head.dataset.up === '1' ? '0' : '1';
   const text = row => row.cells[column].textContent;
-  const order = head.textContent === 'value'
+  const order = body.rows[0].cells[column].className === 'number'
     ? (a, b) => parseFloat(text(a)) - parseFloat(text(b))
     : (a, b) => text(a).localeCompare(text(b), 'en', {numeric: true});
   const rows = [...body.rows].sort((a, b) => up === '1' ? order(a, b) : order(b, a));
@@ -51,8 +55,8 @@ _LOOK = """
 body { font: 15px sans-serif; margin: 2em; color: #222; }
 table { border-collapse: collapse; } th { cursor: pointer; background: #eee; }
 th, td { padding: .3em .7em; border: 1px solid #ccc; text-align: left; }
-td.value { text-align: right; font-variant-numeric: tabular-nums; }
-td.value, td.time { white-space: nowrap; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number, td.time { white-space: nowrap; }
 img { display: block; max-width: 100%; }
 """
 
@@ -108,7 +112,7 @@ def last_validations(logs: Sequence[Path]) -> list[tuple[str, ...]]:
 
     "epoch or step" is what the run's log counts validations by.
     """
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for path in logs:
         # Metrics have a prefix, unlike the times beside them.
         validations = [
@@ -125,6 +129,16 @@ def last_validations(logs: Sequence[Path]) -> list[tuple[str, ...]]:
                 (str(path.parent.parent), str(validations[-1]['step']), name, _number(value, unit))
             )
     return rows
+
+
+def last_steps(logs: Sequence[Path]) -> list[tuple[str, ...]]:
+    """A head, and one row for each log: its last step and the measures of it."""
+    rows: list[tuple[str, ...]] = [('training run', 'step', *MEASURES)]
+    for path in logs:
+        for entry in read_scalars(path)[-1:]:
+            measured = (_number(entry[name], '') if name in entry else '' for name in MEASURES)
+            rows.append((str(path.parent.parent), str(entry['step']), *measured))
+    return _without_empty_columns(rows)
 
 
 def _number(value: float, unit: str) -> str:
@@ -162,28 +176,32 @@ def _pairs(settings: dict[str, Value]) -> str:
     )
 
 
-def _table(runs: Sequence[EvaluationRun]) -> list[tuple[str, ...]]:
-    """A head and the rows, without columns that are empty in all of them."""
-    rows = rows_of(runs)
-    kept = [any(cells) for cells in zip(*rows)]
-    return [tuple(compress(row, kept)) for row in (COLUMNS, *rows)]
+def _without_empty_columns(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """A head and rows, without the columns that are empty in all rows."""
+    kept = [any(cells) for cells in zip(*rows[1:])]
+    return [tuple(compress(row, kept)) for row in rows]
+
+
+def _tables(found: Found) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """Title, head and rows of each table that has rows."""
+    tables = [
+        ('', _without_empty_columns([COLUMNS, *rows_of(found.runs)])),
+        (VALIDATIONS, [VALIDATION_COLUMNS, *last_validations(found.logs)]),
+        (TRAININGS, last_steps(found.logs)),
+    ]
+    return [(title, rows) for title, rows in tables if len(rows) > 1]
 
 
 def markdown(found: Found) -> str:
-    """Evaluations and last validations as tables in GitHub's Markdown."""
-    text = _markdown_table(*_table(found.runs)) if found.runs else ''
-    validations = last_validations(found.logs)
-    if validations:
-        text += f'\n{VALIDATIONS}\n\n'
-        text += _markdown_table(VALIDATION_COLUMNS, *validations)
-    return text
-
-
-def _markdown_table(head: Sequence[str], *rows: Sequence[str]) -> str:
-    lines = [head, ['--:' if name == 'value' else ':--' for name in head]]
-    for row in rows:
-        lines.append([cell.replace('|', '\\|').replace('\n', ' ') for cell in row])
-    return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+    """Evaluations, last validations and last steps as tables in GitHub's Markdown."""
+    parts = []
+    for title, (head, *rows) in _tables(found):
+        lines = [head, tuple('--:' if name in _RIGHT else ':--' for name in head)]
+        for row in rows:
+            lines.append(tuple(cell.replace('|', '\\|').replace('\n', ' ') for cell in row))
+        table = ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+        parts.append(f'{title}\n\n{table}' if title else table)
+    return '\n'.join(parts)
 
 
 def page(found: Found) -> str:
@@ -191,11 +209,10 @@ def page(found: Found) -> str:
 
     A click on a column's head sorts by it.
     """
-    tables = _html_table(*_table(found.runs)) if found.runs else ''
-    validations = last_validations(found.logs)
-    if validations:
-        tables += f'<h2>{VALIDATIONS}</h2>\n'
-        tables += _html_table(VALIDATION_COLUMNS, *validations)
+    tables = ''
+    for title, (head, *rows) in _tables(found):
+        tables += f'<h2>{title}</h2>\n' if title else ''
+        tables += _html_table(head, rows)
     curves = ''.join(_figure(path) for path in found.logs)
     return (
         f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8">'
@@ -205,14 +222,15 @@ def page(found: Found) -> str:
     )
 
 
-def _html_table(names: Sequence[str], *rows: Sequence[str]) -> str:
+def _html_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = ''.join(f'<th>{name}</th>' for name in names)
     body = ''.join(f'<tr>{_cells(names, row)}</tr>\n' for row in rows)
     return f'<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>\n'
 
 
 def _cells(names: Sequence[str], row: Sequence[str]) -> str:
-    return ''.join(f'<td class="{name}">{html.escape(cell)}</td>' for name, cell in zip(names, row))
+    kinds = ('number' if name in _RIGHT else name for name in names)
+    return ''.join(f'<td class="{kind}">{html.escape(cell)}</td>' for kind, cell in zip(kinds, row))
 
 
 def _figure(path: Path) -> str:
@@ -226,9 +244,7 @@ def _figure(path: Path) -> str:
 
 
 def _loss_png(scalars: list[dict]) -> bytes:
-    with style():
-        figure = new_figure(7, 3)
+    target = io.BytesIO()
+    with picture(target, 7, 3, dpi=90) as figure:
         plot_loss(figure.subplots(), scalars)
-        target = io.BytesIO()
-        figure.savefig(target, format='png', dpi=90)
     return target.getvalue()

@@ -3,23 +3,23 @@
 Source: SimCLR, arXiv:2002.05709.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 
 from mmengine.config import Config, ConfigDict
 
 from simclr_mm.errors import UserError
+from simclr_mm.evaluation.result import Value
+from simclr_mm.registry import type_name
 
-Value = str | float
 Options = dict[str, object]  # as in --cfg-options, but with any value
 Cell = tuple[tuple[Value, ...], Options]  # a value of each axis, and what they set
 
 PIPELINE = 'train_dataloader.dataset.pipeline'
 
-# By the names of Fig. 5. Each acts on every image, so that cells differ in what is
-# done, not in how often; colour keeps the probabilities that are part of it.
-TRANSFORMATIONS = dict(
+# By the names of Fig. 5. Each acts on every image, so cells differ in what is done and
+# not in how often. Colour keeps the probabilities that are part of it.
+TRANSFORMATIONS: dict[str, Options] = dict(
     crop=dict(type='simclr_mm.RandomCropAndFlip'),
     cutout=dict(type='simclr_mm.RandomCutout'),
     color=dict(type='simclr_mm.ColorDistortion', strength=1.0),
@@ -34,7 +34,7 @@ STRENGTHS = {'1/8': 1 / 8, '1/4': 1 / 4, '1/2': 1 / 2, '1': 1.0, '1+blur': 1.0}
 # Head and argument of each objective, and the values of the argument in Sec. B.10.
 TEMPERATURES = tuple(f'tau={number}' for number in (0.1, 0.2, 0.5, 1))
 MARGINS = tuple(f'm={number}' for number in (0, 0.4, 0.8, 1.6))
-OBJECTIVES = {
+OBJECTIVES: dict[str, tuple[str, Options, tuple[str, ...]]] = {
     'nt-xent': ('NTXentHead', {}, TEMPERATURES),
     'nt-logistic': ('NTLogisticHead', {}, TEMPERATURES),
     'nt-logistic-semi-hard': ('NTLogisticHead', dict(semi_hard=True), TEMPERATURES),
@@ -69,7 +69,7 @@ def color_strength(cfg: Config, strengths: Sequence[str]) -> Iterator[Cell]:
     place, views = two_views(cfg)
     before = list(cfg.train_dataloader.dataset.pipeline[:place])
     for name in strengths:
-        transforms = [dict(TRANSFORMATIONS['color'], strength=STRENGTHS[name])]
+        transforms = [{**TRANSFORMATIONS['color'], 'strength': STRENGTHS[name]}]
         if name == '1+blur':
             _check_blur(views.size)
             transforms.append(dict(type='simclr_mm.RandomGaussianBlur'))
@@ -77,46 +77,39 @@ def color_strength(cfg: Config, strengths: Sequence[str]) -> Iterator[Cell]:
         yield (name,), {PIPELINE: with_views(cfg, place, step, before)}
 
 
-def head(cfg: Config, kinds: Sequence[str], widths: Sequence[float]) -> Iterator[Cell]:
+def head(cfg: Config, kinds: Sequence[str], widths: Sequence[int]) -> Iterator[Cell]:
     """No head, whose projections are the features, in one run; others in each width."""
-    layers = dict(none=0, linear=1, nonlinear=2)
+    layers = {'none': 0, 'linear': 1, 'nonlinear': 2}
     for kind in kinds:
-        for width in widths if kind != 'none' else ['']:
-            options = {'model.neck.num_layers': layers[kind]}
+        for width in [''] if kind == 'none' else widths:
+            options: Options = {'model.neck.num_layers': layers[kind]}
             if width:
                 options['model.neck.out_channels'] = width
             yield (kind, width), options
 
 
-def depth_width(cfg: Config, widths: Sequence[float], depths: Sequence[float]) -> Iterator[Cell]:
+def depth_width(cfg: Config, widths: Sequence[float], depths: Sequence[int]) -> Iterator[Cell]:
     """ResNets of other depths, and with more channels than the config's."""
-    backbone = cfg.model.backbone
-    if 'depth' not in backbone:
-        raise UserError(
-            f'model.backbone is a {backbone.type} without a depth: this '
-            'study needs the config of a ResNet'
-        )
+    _setting(cfg, 'model.backbone.depth')
     for width, depth in product(widths, depths):
-        options = {'model.backbone.depth': depth}
+        options: Options = {'model.backbone.depth': depth}
         for key in ('stem_channels', 'base_channels'):
-            channels = backbone.get(key, 64)  # mmpretrain's default
+            channels = cfg.model.backbone.get(key, 64)  # mmpretrain's default
             options[f'model.backbone.{key}'] = round(channels * width)
         yield (width, depth), options
 
 
-def batch_epochs(cfg: Config, batches: Sequence[float], epochs: Sequence[float]) -> Iterator[Cell]:
+def batch_epochs(cfg: Config, batches: Sequence[int], epochs: Sequence[int]) -> Iterator[Cell]:
     """Longer and larger, the learning rate in proportion to the batch."""
-    if 'max_epochs' not in cfg.train_cfg:
-        raise UserError('train_cfg has no max_epochs: this study needs a config that counts epochs')
+    _setting(cfg, 'train_cfg.max_epochs')
     for batch, epoch in product(batches, epochs):
-        options = dict(_batch(cfg, batch, 1), **{'train_cfg.max_epochs': epoch})
-        yield (batch, epoch), options
+        yield (batch, epoch), {**_batch(cfg, batch, 1), 'train_cfg.max_epochs': epoch}
 
 
 def temperature(cfg: Config, norms: Sequence[str], temperatures: Sequence[float]) -> Iterator[Cell]:
-    """Cosines with temperatures up to 1, products of lengths beyond with those above.
+    """Cosines with temperatures up to 1, dot products with temperatures above 1.
 
-    Cosines end at 1; products of projections of width 128 behind a norm are about 128.
+    Cosines end at 1; dot products of projections of width 128 behind a norm are about 128.
     """
     heads = {'l2-norm': 'NTXentHead', 'no-norm': 'UnnormalizedXentHead'}
     for norm, tau in product(norms, temperatures):
@@ -137,7 +130,7 @@ def objective(cfg: Config, names: Sequence[str], settings: Sequence[str]) -> Ite
             yield (name, setting), _head(kind, **{argument: number}, **extra)
 
 
-def lr_scaling(cfg: Config, rules: Sequence[str], batches: Sequence[float]) -> Iterator[Cell]:
+def lr_scaling(cfg: Config, rules: Sequence[str], batches: Sequence[int]) -> Iterator[Cell]:
     """Rates that agree at the config's batch, as the paper's two do at 4096."""
     powers = {'linear': 1, 'square-root': 1 / 2}
     for rule, batch in product(rules, batches):
@@ -148,12 +141,17 @@ def two_views(cfg: Config) -> tuple[int, ConfigDict]:
     """Place and settings of TwoViews in the training pipeline.
 
     Raises:
-        ValueError: There is none.
+        UserError: There is none.
     """
     for place, step in enumerate(cfg.train_dataloader.dataset.get('pipeline', [])):
-        if step.type == 'simclr_mm.TwoViews':
+        if type_name(step) == 'TwoViews':
             return place, step
     raise UserError(f'{PIPELINE} has no simclr_mm.TwoViews: take a pretraining config')
+
+
+def with_views(cfg: Config, place: int, step: dict, before: Sequence[dict]) -> list[dict]:
+    """The training pipeline with another TwoViews and other steps before it."""
+    return [*before, step, *cfg.train_dataloader.dataset.pipeline[place + 1 :]]
 
 
 def _check_blur(size: int) -> None:
@@ -164,21 +162,32 @@ def _check_blur(size: int) -> None:
         )
 
 
-def with_views(cfg: Config, place: int, step: dict, before: Sequence[dict]) -> list[dict]:
-    """The training pipeline with another TwoViews and other steps before it."""
-    return [*before, step, *cfg.train_dataloader.dataset.pipeline[place + 1 :]]
-
-
-def _head(kind: str, **arguments) -> Options:
+def _head(kind: str, **arguments: object) -> Options:
     return {'model.head': dict(_delete_=True, type=f'simclr_mm.{kind}', **arguments)}
 
 
-def _batch(cfg: Config, batch: float, power: float) -> Options:
+def _batch(cfg: Config, batch: int, power: float) -> Options:
     """A batch, and the rate that a power law makes of the config's."""
-    base = cfg.auto_scale_lr.base_batch_size
-    rate = cfg.optim_wrapper.optimizer.lr * math.pow(batch / base, power)
+    base = _setting(cfg, 'auto_scale_lr.base_batch_size')
+    rate = _setting(cfg, 'optim_wrapper.optimizer.lr') * (batch / base) ** power
     return {
         'train_dataloader.batch_size': batch,
         'optim_wrapper.optimizer.lr': rate,
         'auto_scale_lr.base_batch_size': batch,
     }
+
+
+def _setting(cfg: Config, key: str) -> float:
+    """A number of the config that a study starts from.
+
+    Raises:
+        UserError: The config does not set it.
+    """
+    value = cfg
+    for part in key.split('.'):
+        value = (value or {}).get(part)
+    if value is None:
+        raise UserError(
+            f'this study varies {key}, and {cfg.filename} does not set it: take a config that does'
+        )
+    return value

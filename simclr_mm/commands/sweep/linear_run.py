@@ -11,8 +11,8 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from simclr_mm.apis.model_zoo import get_model
-from simclr_mm.commands.evaluate.labelled import gallery_and_queries
+from simclr_mm.apis import load_encoder
+from simclr_mm.commands.evaluate.image_features import gallery_and_queries
 from simclr_mm.evaluation import linear_probe
 from simclr_mm.files.atomic import atomic_file
 
@@ -31,8 +31,8 @@ def linear_accuracy(cfg: Config, checkpoint: str) -> float:
     Returns:
         Top-1 accuracy in percent.
     """
-    model = get_model(cfg, pretrained=checkpoint, device=get_device())
-    gallery, queries = gallery_and_queries(model, cfg.val_dataloader)
+    encoder = load_encoder(checkpoint, cfg, get_device())
+    gallery, queries = gallery_and_queries(encoder, cfg.val_dataloader)
     return 100 * linear_probe(gallery, queries, 1 / PENALTY)
 
 

@@ -3,10 +3,12 @@
 Source: SimCLR, arXiv:2002.05709. Each study names its figure or table there.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from simclr_mm.errors import UserError
+from simclr_mm.evaluation.result import Value
 
 from .cells import (
     MARGINS,
@@ -15,7 +17,6 @@ from .cells import (
     TEMPERATURES,
     TRANSFORMATIONS,
     Cell,
-    Value,
     augmentations,
     batch_epochs,
     color_strength,
@@ -33,12 +34,14 @@ class Axis(NamedTuple):
     Args:
         name: For command lines, file names and tables.
         label: For figures, with the unit.
-        values: The paper's. Names are all there are; for numbers others may be asked.
+        values: The paper's. Of names these are all; other numbers may be asked for.
+        whole: Numbers have to be whole ones.
     """
 
     name: str
     label: str
     values: tuple[Value, ...]
+    whole: bool = True
 
 
 class Study(NamedTuple):
@@ -47,8 +50,8 @@ class Study(NamedTuple):
     Args:
         title: What is studied, and where the paper shows it.
         axes: What is varied, one or two.
-        cells: Takes the config and the values of each axis, gives the cells. Of the
-            product of the axes it leaves out what makes no sense.
+        cells: Takes the config and the values of each axis, and gives the cells. It
+            leaves out the combinations that make no sense.
         figure: 'heat map', 'lines' or 'bars'.
     """
 
@@ -85,7 +88,7 @@ STUDIES = {
     'depth-width': Study(
         'Depth and width (Fig. 7)',
         (
-            Axis('width', "times the config's channels", (1, 2, 4)),
+            Axis('width', "times the config's channels", (1, 2, 4), whole=False),
             Axis('depth', 'depth of the ResNet', (18, 34, 50, 101, 152)),
         ),
         depth_width,
@@ -101,7 +104,7 @@ STUDIES = {
         'Temperature with and without L2 norm (Table 5)',
         (
             Axis('norm', 'projections', ('l2-norm', 'no-norm')),
-            Axis('temperature', 'temperature', (0.05, 0.1, 0.5, 1, 10, 100)),
+            Axis('temperature', 'temperature', (0.05, 0.1, 0.5, 1, 10, 100), whole=False),
         ),
         temperature,
         'bars',
@@ -124,32 +127,34 @@ STUDIES = {
 }
 
 
-def values_of(study: Study, asked: dict[str, object]) -> list[list[Value]]:
-    """The values of each axis: what was asked for, or else the paper's.
+def values_of(study: Study, asked: Mapping[str, object]) -> list[list[Value]]:
+    """The values of each axis, each once: what was asked for, or else the paper's.
 
     Args:
         study: From :data:`STUDIES`.
         asked: A value or a list of values by the axis' name.
 
     Raises:
-        ValueError: An axis or a value that the study does not have.
+        UserError: An axis or a value that the study does not have.
     """
     names = [axis.name for axis in study.axes]
     for name in set(asked) - set(names):
         raise UserError(f'--values {name}: the axes of this study are {" and ".join(names)}')
     values = []
     for axis in study.axes:
-        some = asked.get(axis.name, list(axis.values))
+        some = asked.get(axis.name, axis.values)
         some = some if isinstance(some, (list, tuple)) else [some]
-        values.append([_value(axis, value) for value in some])
+        values.append(list(dict.fromkeys(_value(axis, value) for value in some)))
     return values
 
 
-def _value(axis: Axis, value: Value) -> Value:
+def _value(axis: Axis, value: object) -> Value:
+    named = f'--values {axis.name}={value}'
     if isinstance(axis.values[0], str):
         if str(value) in axis.values:
             return str(value)
-        raise UserError(f'--values {axis.name}={value}: choose from {", ".join(axis.values)}')
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+        raise UserError(f'{named}: choose from {", ".join(map(str, axis.values))}')
+    allowed = int if axis.whole else (int, float)
+    if isinstance(value, allowed) and not isinstance(value, bool) and 0 < value < math.inf:
         return value
-    raise UserError(f'--values {axis.name}={value}: give numbers above 0')
+    raise UserError(f'{named}: give {"whole numbers" if axis.whole else "numbers"} above 0')

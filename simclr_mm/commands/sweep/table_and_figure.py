@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from simclr_mm.commands.runs.run import Row
+from simclr_mm.evaluation.result import Value
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.visualization.heat_map import plot_heat_map
-from simclr_mm.visualization.series import plot_bars, plot_lines
+from simclr_mm.visualization.series import Series, plot_bars, plot_lines
+from simclr_mm.visualization.style import plain
 
-from .cells import Value
-from .runs import Row
 from .studies import Study
 
 METRIC_LABELS = dict(knn='kNN top-1 [%]', linear='linear probe, top-1 [%]')
@@ -47,17 +48,17 @@ def draw(
         metric: 'knn' or 'linear'.
         note: Second line of the title.
     """
-    title, label = f'{study.title}\n{note}', METRIC_LABELS[metric]
+    title, label = f'{study.title}\n{plain(note)}', METRIC_LABELS[metric]
     if study.figure == 'heat map':
         names = [[str(value) for value in some] for some in values]
         labels = [axis.label for axis in study.axes] + [label]
         square = study.axes[0].values == study.axes[1].values
         table = _matrix(study, values, rows)
-        plot_heat_map(str(path), table, *names, labels, title, with_mean=square)
+        plot_heat_map(str(path), table, names[0], names[1], labels, title, with_mean=square)
         return
-    plot = dict(lines=plot_lines, bars=plot_bars)[study.figure]
+    plot = plot_lines if study.figure == 'lines' else plot_bars
     labels = [study.axes[-1].label, label, study.axes[0].label]
-    plot(str(path), _series(study, values, rows), values[-1], labels, title)
+    plot(str(path), _series(study, rows), values[-1], labels, title)
 
 
 def _matrix(study: Study, values: Sequence[Sequence[Value]], rows: Sequence[Row]) -> np.ndarray:
@@ -69,14 +70,12 @@ def _matrix(study: Study, values: Sequence[Sequence[Value]], rows: Sequence[Row]
     return table
 
 
-def _series(
-    study: Study, values: Sequence[Sequence[Value]], rows: Sequence[Row]
-) -> dict[str, dict[Value, float]]:
+def _series(study: Study, rows: Sequence[Row]) -> Series:
     """By the first axis, then by the last; one series where there is one axis."""
-    by_name: dict[str, dict[Value, float]] = {}
+    by_name: Series = {}
     for row in rows:
         first = str(row[study.axes[0].name]) if len(study.axes) > 1 else ''
         # A run that has no value on the last axis, such as one without a head.
         place = row[study.axes[-1].name]
-        by_name.setdefault(first, {})[None if place == '' else place] = row['value']
+        by_name.setdefault(first, {})[None if place == '' else place] = float(row['value'])
     return by_name

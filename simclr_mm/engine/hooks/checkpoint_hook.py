@@ -1,12 +1,15 @@
 """Save checkpoints so that a kill at any instant leaves a loadable one."""
 
+import re
+from collections import deque
 from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.runner import Runner
 
-from simclr_mm.files.atomic import PARTIAL, atomic_file
+from simclr_mm.files.atomic import atomic_file, remove_stale
 from simclr_mm.registry import HOOKS
 
 _BACKEND = 'simclr_mm_atomic'
@@ -35,17 +38,49 @@ class CheckpointHook(MMEngineCheckpointHook):
         **kwargs: Those of MMEngine's hook.
     """
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         folders = {str(self.out_dir or runner.work_dir), str(runner.work_dir)}
         local = not any('://' in folder for folder in folders)
         if local and self.backend_args is None and self.file_client_args is None:
-            self.backend_args = dict(backend=_BACKEND)
+            self.backend_args: dict | None = dict(backend=_BACKEND)
+        info = runner.message_hub.runtime_info
+        kept = info.pop('keep_ckpt_ids', [])  # MMEngine would remove some before they are checked
         super().before_train(runner)
+        self._forget_other_runs(runner, kept)
         if local and is_main_process():
             for folder in {Path(self.out_dir), Path(runner.work_dir)}:
-                for partial in folder.glob(PARTIAL):
-                    partial.unlink()
+                for partial in remove_stale(folder):
                     runner.logger.info(f'Removed {partial}, left by a killed run.')
+
+    def _forget_other_runs(self, runner: Runner, kept: list[int]) -> None:
+        """Keep only files of this run and folder among those that may be removed.
+
+        A resumed checkpoint names files. They are this run's where the checkpoint itself
+        lies in this run's folder; the folder may have been moved since.
+        """
+        own = _is_in(getattr(runner, '_resumed_from', runner._load_from), self.out_dir)
+        if self.max_keep_ckpts > 0:
+            steps = [step for step in kept if own and isinstance(step, int)]
+            self.keep_ckpt_ids = deque(steps)
+            while len(self.keep_ckpt_ids) > self.max_keep_ckpts:
+                self._remove_step(self.keep_ckpt_ids.popleft())
+        paths = self._best_paths()
+        for key, path in paths.items():
+            if path is None:
+                continue
+            name = Path(path).name
+            if own and self._is_best(name):
+                paths[key] = self.file_backend.join_path(self.out_dir, name)
+            else:
+                runner.logger.info(f'{path}, the best until now, is of another run and stays.')
+                paths[key] = None
+            runner.message_hub.update_info(f'best_ckpt_{key}' if key else 'best_ckpt', paths[key])
+        self._set_best_paths(paths)
+
+    def _is_best(self, name: str) -> bool:
+        """Whether a file has a name that ``save_best`` of this hook gives."""
+        before, _, after = self.filename_tmpl.partition('{}')
+        return bool(re.fullmatch(f'best_.+_{re.escape(before)}[0-9]+{re.escape(after)}', name))
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         outdated = self._make_room(step)
@@ -70,8 +105,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         with atomic_file(Path(runner.work_dir) / 'last_checkpoint') as file:
             file.write(self.last_ckpt.encode())
         if outdated is not None:
-            name = self.filename_tmpl.format(outdated)
-            self._remove(self.file_backend.join_path(self.out_dir, name))
+            self._remove_step(outdated)
 
     def _make_room(self, step: int) -> int | None:
         """Enter a step into those kept; return the one that has to go, if any."""
@@ -82,32 +116,49 @@ class CheckpointHook(MMEngineCheckpointHook):
         self.keep_ckpt_ids.append(step)
         return outdated
 
-    def _save_best_checkpoint(self, runner, metrics: dict) -> None:
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best:
             return
         before = self._best_paths()
         self._set_best_paths(dict.fromkeys(before))  # hidden from the early removal
+        last = self.last_ckpt
+        if getattr(runner.train_loop, 'makes_up_validation', False):
+            self.last_ckpt = None  # else MMEngine saves it again with what is best now
         super()._save_best_checkpoint(runner, metrics)
+        self.last_ckpt = last
         improved = {key: path for key, path in self._best_paths().items() if path}
         self._set_best_paths({**before, **improved})
         for key in improved:
-            if before[key] not in (None, improved[key]) and is_main_process():
-                self._remove(before[key])
+            outdated = before.get(key)
+            if outdated and outdated != improved[key]:
+                self._remove(outdated)
 
     def _best_paths(self) -> dict[str, str | None]:
         """Path of the best checkpoint by metric; '' is the only metric there is."""
         if hasattr(self, 'best_ckpt_path'):
             return {'': self.best_ckpt_path}
-        return dict(self.best_ckpt_path_dict)
+        return dict(getattr(self, 'best_ckpt_path_dict', {}))
 
     def _set_best_paths(self, paths: dict[str, str | None]) -> None:
         if hasattr(self, 'best_ckpt_path'):
             self.best_ckpt_path = paths['']
-        else:
+        elif paths:
             self.best_ckpt_path_dict = paths
 
+    def _remove_step(self, step: int) -> None:
+        self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step)))
+
     def _remove(self, path: str) -> None:
+        if not is_main_process():
+            return
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
         elif self.file_backend.isdir(path):  # DeepSpeed saves folders
             self.file_backend.rmtree(path)
+
+
+def _is_in(source: str | None, folder: str) -> bool:
+    """Whether a checkpoint lies in a folder. None: the newest of the work dir."""
+    if source is None or '://' in source:
+        return source is None
+    return Path(source).resolve().parent == Path(folder).resolve()

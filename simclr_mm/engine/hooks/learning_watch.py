@@ -1,9 +1,11 @@
 """Say in one sentence when the logged numbers mean that nothing is learned."""
 
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from simclr_mm.registry import HOOKS
+
+from .log_interval import log_interval
 
 _TRAINING = ('train/loss', 'train/chance', 'train/neg_sim')
 _RANK, _STD, _ISOTROPIC = (
@@ -57,8 +59,7 @@ class LearningWatchHook(Hook):
         self.min_std = min_std
 
     def before_train(self, runner: Runner) -> None:
-        loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
-        self._interval = loggers[0].interval if loggers else -1  # -1: epochs only
+        self._interval = log_interval(runner)
         self._read = self._well = runner.iter  # steps done at the last look, when well
         self._told: set[str] = set()  # of 'training' and 'validation'
 
@@ -111,6 +112,7 @@ class LearningWatchHook(Hook):
         return None
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        metrics = metrics or {}
         if not hasattr(self, '_told') or not {_RANK, _STD, _ISOTROPIC} <= set(metrics):
             return  # validation alone, or without LabelFreeMetrics
         rank, share = metrics[_RANK], metrics[_STD] / metrics[_ISOTROPIC]

@@ -2,7 +2,7 @@
 
 import torch
 from mmengine import dist
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from simclr_mm.registry import HOOKS
 
 from .keep_where import flat_copy, keep_where
+from .log_interval import log_interval
 from .non_finite_report import FirstBadStep, image_names, stop
 
 # fairseq's --min-loss-scale: halving has not helped, the gradient itself is not finite.
@@ -57,12 +58,12 @@ class NonFiniteGuardHook(Hook):
         self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self._norm_buffers = _norm_buffers(self._model)
         self._good_norms = flat_copy(self._norm_buffers)
-        loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
-        self._interval = loggers[0].interval if loggers else -1  # -1: epochs only
+        self._interval = log_interval(runner)
         self._device = self._params[0].device
         self._on_cpu = _is_cpu(self._device)
         self._bad_loss = torch.zeros((), dtype=torch.bool, device=self._device)
-        self._bad: Tensor | None = None  # this step, from when it is decided
+        self._bad = torch.zeros_like(self._bad_loss)  # this step, where it is decided
+        self._decided = False
         self._images: list[str] = []  # of this step
         self._first_bad = FirstBadStep(self._device)
         self._handles = [
@@ -141,12 +142,12 @@ class NonFiniteGuardHook(Hook):
         """Agree with all ranks whether this step is bad, and put BN back if it is."""
         flag = bad.float()
         dist.all_reduce(flag, op='max')
-        self._bad = flag > 0
+        self._bad, self._decided = flag > 0, True
         keep_where(self._bad, self._good_norms, self._norm_buffers)
         self._good_norms = flat_copy(self._norm_buffers)
 
     def _end_step(self, runner: Runner) -> None:
-        if self._bad is None:  # the loss scaler has skipped the step
+        if not self._decided:  # the loss scaler has skipped the step
             self._decide(self._bad_loss)
         bad = self._bad
         if self._scaler is not None:
@@ -158,7 +159,7 @@ class NonFiniteGuardHook(Hook):
             self._images,
             getattr(self._model, 'projections', None),
         )
-        self._images, self._bad = [], None
+        self._images, self._decided = [], False
         self._bad_loss = torch.zeros_like(self._bad_loss)
 
     def _read(self, runner: Runner, by_epoch: bool) -> None:

@@ -51,7 +51,7 @@ class FirstBadStep:
         step = int(self._step)
         if step < 0:
             return None
-        rank = dict(images=self._images[step])
+        rank: dict[str, object] = dict(images=self._images[step])
         if self._range is not None:
             keys = ('lowest', 'highest', 'not_finite')
             rank['projections'] = dict(zip(keys, self._range.tolist()))
@@ -69,8 +69,9 @@ def _range(projections: Tensor) -> Tensor:
     return torch.stack([z.min(), z.max(), (~finite).sum()])  # (3)
 
 
-def image_names(data_batch: dict) -> list[str]:
+def image_names(data_batch: dict | None) -> list[str]:
     """Paths of a batch's images, or their numbers where they come from an array."""
+    data_batch = data_batch or {}
     if 'sample_idx' in data_batch:  # made as a whole
         return [f'image {index}' for index in data_batch['sample_idx']]
     return [

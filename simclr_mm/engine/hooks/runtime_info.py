@@ -1,12 +1,14 @@
 """The log's numbers, read from the device once per line of the log."""
 
 import torch
-from mmengine.hooks import LoggerHook
 from mmengine.hooks import RuntimeInfoHook as _RuntimeInfoHook
 from mmengine.runner import Runner
 from torch import Tensor
 
 from simclr_mm.registry import HOOKS
+
+from ..loops import VALIDATED
+from .log_interval import log_interval
 
 
 @HOOKS.register_module()
@@ -26,8 +28,7 @@ class RuntimeInfoHook(_RuntimeInfoHook):
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
-        loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
-        self._interval = loggers[0].interval if loggers else -1  # -1: epochs only
+        self._interval = log_interval(runner)
 
     def after_train_iter(
         self,
@@ -54,6 +55,10 @@ class RuntimeInfoHook(_RuntimeInfoHook):
     def before_val(self, runner: Runner) -> None:
         self._read(runner)
         super().before_val(runner)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        super().after_val_epoch(runner, metrics)
+        runner.message_hub.update_info(VALIDATED, runner.iter)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         self._read(runner)

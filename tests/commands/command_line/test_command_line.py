@@ -11,6 +11,7 @@ from mmengine.config import Config
 from simclr_mm.checkpoints.safe_load import _TRUSTED
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line import data_folder
+from simclr_mm.errors import UserError
 
 pytestmark = pytest.mark.portable
 CONFIGS = Path(__file__).parents[3] / 'configs'
@@ -59,6 +60,51 @@ def test_a_mistake_is_one_line(main, message, monkeypatch):
     assert said.startswith('x.py: error: ') and message in said and '\n' not in said
 
 
+@pytest.mark.parametrize(
+    'name, content, message',
+    [
+        ('absent.py', None, "there is no config file '.*absent.py'"),
+        ('.', None, 'there is no config file'),
+        ('a.txt', 'model = dict()', 'cannot be read as a config: OSError: Only py'),
+        ('broken.py', 'model = = 3', 'cannot be read as a config: SyntaxError'),
+        ('child.py', "_base_ = 'absent.py'", 'cannot be read as a config: .*absent.py'),
+        ('list.json', '[1]', 'cannot be read as a config'),
+        ('empty.py', '', 'has no model = dict'),
+        ('number.py', 'model = 3', 'has no model = dict'),
+    ],
+)
+def test_what_is_no_config(name, content, message, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        command_line.read_config(str(tmp_path / name))
+
+
+def test_values_of_flags(capsys):
+    parser = argparse.ArgumentParser()
+    command_line.add_cfg_options(parser)
+    parser.add_argument('--count', type=command_line.at_least(1))
+    args = parser.parse_args(['--count', '1', '--cfg-options', 'a.b=[1,2]', 'c='])
+    assert (args.count, args.cfg_options) == (1, {'a.b': [1, 2], 'c': ''})
+    for flags, message in (
+        (['--count', '0'], '--count: 0 is less than 1'),
+        (['--cfg-options', 'model'], '--cfg-options model: write key=value'),
+        (['--cfg-options', '=3'], '--cfg-options =3: write key=value'),
+    ):
+        with pytest.raises(SystemExit):
+            parser.parse_args(flags)
+        assert message in capsys.readouterr().err
+
+
+def test_a_dict_is_not_replaced_by_a_value():
+    cfg = Config(dict(model=dict(head=dict(type='A')), val_cfg=dict()))
+    for key in ('model', 'model.head'):
+        with pytest.raises(UserError, match=f'--cfg-options {key}=3: {key} is a dict'):
+            command_line.merge_cfg_options(cfg, {key: 3})
+    command_line.merge_cfg_options(cfg, {'val_cfg': None})
+    assert cfg.val_cfg is None
+
+
 def test_a_fault_keeps_its_traceback(capsys):
     """A ValueError that nobody raised for the user, such as NumPy's."""
     with pytest.raises(ValueError, match='broadcast'):
@@ -70,6 +116,11 @@ def test_the_system_names_the_file(tmp_path):
     with pytest.raises(SystemExit) as end:
         command_line.command(lambda _: (tmp_path / 'absent').read_text())([])
     assert end.value.code.endswith(f'error: {tmp_path / "absent"}: No such file or directory')
+
+
+def test_a_name_that_is_not_utf_8_is_printed(capsys):
+    command_line.command(lambda _: print('wrote bad\udcff.png'))([])
+    assert capsys.readouterr().out == 'wrote bad\\udcff.png\n'
 
 
 def test_results_of_one_second_are_two_files():
@@ -101,7 +152,8 @@ def test_a_folder_takes_the_place_of_the_images_inside_a_subset(tmp_path):
     subset = cfg.train_dataloader.dataset
     assert (subset.type, subset.share) == ('simclr_mm.LabelSubset', 0.01)
     images = subset.dataset
-    assert (images.type, images.data_root) == ('CustomDataset', str(tmp_path / 'train'))
+    assert (images.type, images.data_root) == ('simclr_mm.ImageFolder', str(tmp_path / 'train'))
+    assert images.with_label
     assert images.pipeline[0].type == 'simclr_mm.LoadImageFromFile'
     assert images.pipeline[1:] == before
     assert cfg.val_dataloader.dataset.data_root == str(tmp_path / 'val')

@@ -1,12 +1,11 @@
 """Each library's layout, on a thin ResNet-18 of random weights and BN statistics."""
 
-import runpy
-import sys
 from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.tools import tool
 from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -281,7 +280,7 @@ def compare_package(module, tmp_path, features):
 @pytest.mark.parametrize(
     'state, reason',
     [
-        ({'blocks.0.attn.weight': torch.ones(2)}, "nobody's keys"),
+        ({'blocks.0.attn.weight': torch.ones(2)}, 'keys of no known library'),
         (dict(epoch=3), 'holds no weights'),
         (
             {
@@ -317,20 +316,15 @@ def test_missing_and_spoilt_weights(encoder, tmp_path):
         convert(tmp_path / 'theirs.pth')
 
 
-def test_the_tool(encoder, tmp_path, monkeypatch, capsys):
+def test_the_tool(encoder, tmp_path, capsys):
     theirs, ours_path = tmp_path / 'theirs.pth', tmp_path / 'ours.pth'
     torch.save(torchvision(encoder, None), theirs)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, 'argv', ['convert.py', *map(str, arguments)])
-        runpy.run_path(str(ROOT / 'tools' / 'convert.py'), run_name='__main__')
-
-    run(theirs, ours_path)
+    tool('convert.py', theirs, ours_path)
     out = capsys.readouterr().out
     assert 'used 126 keys, 126 of them renamed' in out
     assert 'left 2: fc.weight (a classifier' in out
     assert f"get_model('{tmp_path}/ours.py', pretrained='{ours_path}')" in out
     with pytest.raises(SystemExit, match='error: OUT must end in .pth'):
-        run(theirs, tmp_path / 'ours')
+        tool('convert.py', theirs, tmp_path / 'ours')
     with pytest.raises(SystemExit, match='none.pth'):
-        run(tmp_path / 'none.pth', ours_path)
+        tool('convert.py', tmp_path / 'none.pth', ours_path)

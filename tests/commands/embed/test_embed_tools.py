@@ -1,27 +1,14 @@
 """tools/embed.py, retrieve.py, plot_*.py and browse_views.py, as a user runs them."""
 
-import runpy
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from helpers import DIGITS
+from helpers.tools import tool
 from matplotlib.image import imread
 from PIL import Image
 
 from simclr_mm import get_model
-
-ROOT = Path(__file__).parents[3]
-DIGITS = ROOT / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
-
-
-def run(tool, *args):
-    argv, sys.argv = sys.argv, [str(tool), *map(str, args)]
-    try:
-        runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
-    finally:
-        sys.argv = argv
 
 
 @pytest.fixture(scope='module')
@@ -42,12 +29,12 @@ def made(tmp_path_factory):
 def test_embed_retrieve_and_plot(made, tmp_path, capsys):
     checkpoint, images = made
     index = tmp_path / 'index'
-    run('embed.py', checkpoint, images, '--out', index, '--workers', 0, '--device', 'cpu')
+    tool('embed.py', checkpoint, images, '--out', index, '--workers', 0, '--device', 'cpu')
     said = capsys.readouterr().out
     assert '7 images of' in said and '1 of them are unreadable' in said
     assert np.load(index / 'features.npy').shape == (7, 128)
 
-    run(
+    tool(
         'retrieve.py',
         images / 'a' / '0.png',
         '--index',
@@ -61,16 +48,16 @@ def test_embed_retrieve_and_plot(made, tmp_path, capsys):
     assert 'a/2.png' in said and 'a/0.png' in said
     assert imread(tmp_path / 'found.png').shape[1] == pytest.approx(770, abs=2)
 
-    run('plot_embedding.py', index, '--method', 'pca', '--out', tmp_path / 'map.png')
+    tool('plot_embedding.py', index, '--method', 'pca', '--out', tmp_path / 'map.png')
     assert '6 images of 2 classes' in capsys.readouterr().out
 
     with pytest.raises(SystemExit, match='embed.py: error: .*the precision changed'):
-        run('embed.py', checkpoint, images, '--out', index, '--precision', 'bf16')
+        tool('embed.py', checkpoint, images, '--out', index, '--precision', 'bf16')
 
 
 def test_pictures_of_a_config(made, tmp_path, capsys):
     checkpoint, _ = made
-    run(
+    tool(
         'plot_embedding.py',
         DIGITS,
         checkpoint,
@@ -82,10 +69,10 @@ def test_pictures_of_a_config(made, tmp_path, capsys):
         tmp_path / 'map.png',
     )
     assert '20 images of 10 classes' in capsys.readouterr().out
-    run(
+    tool(
         'plot_similarity.py', DIGITS, checkpoint, '--count', 5, '--out', tmp_path / 'similarity.png'
     )
-    run(
+    tool(
         'browse_views.py',
         DIGITS,
         '--index',
@@ -112,6 +99,6 @@ def test_pictures_of_a_config(made, tmp_path, capsys):
 )
 def test_mistakes_end_in_one_line(command, message):
     with pytest.raises(SystemExit) as end:
-        run(*command)
+        tool(*command)
     assert str(end.value).startswith(f'{command[0]}: error: ')
     assert message in str(end.value) and '\n' not in str(end.value)

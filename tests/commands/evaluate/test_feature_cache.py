@@ -1,5 +1,6 @@
 """What is kept is used again, and only for the very same features."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from simclr_mm import get_model
+from simclr_mm.apis.encoder import build_encoder, pipeline_of
 from simclr_mm.commands.evaluate import cache
 from simclr_mm.commands.evaluate.cache import cached_features, default_cache
 from simclr_mm.commands.transfer.linear import _Targets
@@ -33,26 +34,26 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def built():
-    return get_model(Config.fromfile(CONFIG))
+    return build_encoder(Config.fromfile(CONFIG))
 
 
 @pytest.fixture
-def model(built):
+def encoder(built):
     """The same weights in every test."""
     torch.manual_seed(0)
-    built.init_weights()
+    built.model.init_weights()
     return built
 
 
-def setting(model, folder, size=16):
+def setting(encoder, folder, size=16):
     cfg = Config.fromfile(CONFIG)
     dataset = cfg.test_dataloader.dataset
     pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=size)]
     dataset.pipeline = [*pipeline, dict(type='PackInputs')]
     dataset.gallery = dict(type='CustomDataset', data_root=str(folder / 'train'))
     dataset.query = dict(type='CustomDataset', data_root=str(folder / 'val'))
-    model._config = cfg
-    return model, Runner.build_dataloader(cfg.test_dataloader, seed=0)
+    loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
+    return replace(encoder, pipeline=pipeline_of(cfg)), loader, dataset
 
 
 @pytest.fixture
@@ -66,62 +67,61 @@ def computed(monkeypatch):
     return calls
 
 
-def test_used_again_for_the_same_alone(model, folder, tmp_path, computed):
-    first = cached_features(*setting(model, folder), tmp_path, '')
-    again = cached_features(*setting(model, folder), tmp_path, '')
+def test_used_again_for_the_same_alone(encoder, folder, tmp_path, computed):
+    first = cached_features(*setting(encoder, folder), tmp_path, '')
+    again = cached_features(*setting(encoder, folder), tmp_path, '')
     assert len(computed) == 1
     for one, other in zip(first, again):
         np.testing.assert_array_equal(one, other)
 
-    weight = model.backbone.conv1.weight.data
+    weight = encoder.model.backbone.conv1.weight.data
     weight[0, 0, 0, 0] += 0.5  # other weights
-    changed = cached_features(*setting(model, folder), tmp_path, '')
+    changed = cached_features(*setting(encoder, folder), tmp_path, '')
     weight[0, 0, 0, 0] -= 0.5
     assert len(computed) == 2 and not np.array_equal(changed[0], first[0])
 
-    smaller = cached_features(*setting(model, folder, size=8), tmp_path, '')  # other transform
+    smaller = cached_features(*setting(encoder, folder, size=8), tmp_path, '')  # other transform
     assert len(computed) == 3 and not np.array_equal(smaller[0], first[0])
 
     image = folder / 'val' / 'bee' / '1.png'
     cv2.imwrite(str(image), np.zeros((16, 16, 3), np.uint8))  # another picture
-    assert not np.array_equal(cached_features(*setting(model, folder), tmp_path, '')[0], first[0])
+    assert not np.array_equal(cached_features(*setting(encoder, folder), tmp_path, '')[0], first[0])
     image.rename(image.with_name('2.png'))  # another list of files
-    cached_features(*setting(model, folder), tmp_path, '')
+    cached_features(*setting(encoder, folder), tmp_path, '')
     assert len(computed) == 5
 
 
 @pytest.mark.parametrize('damage', ['cut short', 'another key'])
-def test_a_broken_or_foreign_file_is_computed_anew(model, folder, tmp_path, computed, damage):
-    model, loader = setting(model, folder)
-    first = cached_features(model, loader, tmp_path, '')
+def test_a_broken_or_foreign_file_is_computed_anew(encoder, folder, tmp_path, computed, damage):
+    encoder, *data = setting(encoder, folder)
+    first = cached_features(encoder, *data, tmp_path, '')
     (file,) = tmp_path.glob('*.npz')
     if damage == 'cut short':
         file.write_bytes(file.read_bytes()[:-200])
     else:
         np.savez(file, features=first[0] + 1, labels=first[1], key='{}')
-    again = cached_features(model, loader, tmp_path, '')
+    again = cached_features(encoder, *data, tmp_path, '')
     np.testing.assert_array_equal(again[0], first[0])
     assert len(computed) == 2
 
 
-def test_images_in_memory_are_told_apart_by_content(model):
+def test_images_in_memory_are_told_apart_by_content(encoder):
     cfg = Config.fromfile(CONFIG)
-    model._config = cfg
     loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
-    key = cache.feature_key(model, loader.dataset)
+    key = cache.feature_key(encoder, loader.dataset, {})
     loader.dataset.query.images[3, 2, 2, 0] ^= 1
-    other = cache.feature_key(model, loader.dataset)
+    other = cache.feature_key(encoder, loader.dataset, {})
     assert {name for name in key if key[name] != other[name]} == {'images'}
     keys = [
-        cache.feature_key(model, loader.dataset, target)
+        cache.feature_key(encoder, loader.dataset, {}, target)
         for target in (class_of, _Targets(3), _Targets(4))
     ]
     assert keys[0] == other and len({each['target'] for each in keys}) == 3
 
 
-def test_nothing_is_kept_unless_a_place_is_named(model, folder, computed, monkeypatch):
+def test_nothing_is_kept_unless_a_place_is_named(encoder, folder, computed, monkeypatch):
     for _ in range(2):
-        cached_features(*setting(model, folder), None, '')
+        cached_features(*setting(encoder, folder), None, '')
     assert len(computed) == 2
     monkeypatch.delenv('SIMCLR_MM_HOME', raising=False)
     assert default_cache() is None

@@ -1,8 +1,6 @@
 """Exports: the encoder elsewhere, bit by bit, and what may keep it from leaving."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +8,17 @@ import pytest
 import torch
 import torchvision
 import yaml
+from helpers.models import shaken
+from helpers.tools import tool
 from mmengine.config import Config
 from PIL import Image
 
 from simclr_mm import get_model
 from simclr_mm.checkpoints import load_file
 from simclr_mm.checkpoints.foreign.renaming import to_our_keys
-from simclr_mm.commands.export import targets, torchvision_timm
-from simclr_mm.commands.export.source import read_source
-from simclr_mm.commands.export.targets import TARGETS
+from simclr_mm.commands.export.backbone import features_of, read_backbone
+from simclr_mm.commands.export.targets import TARGETS, require
+from simclr_mm.commands.export.torchvision_timm import Torchvision
 from simclr_mm.commands.export.verified import export
 from simclr_mm.errors import CheckpointError
 
@@ -38,18 +38,6 @@ BACKBONES = dict(
 PACKAGES = dict(
     timm=['timm'], onnx=['onnx', 'onnxruntime', 'onnxscript'], safetensors=['safetensors']
 )
-
-
-def shaken(module):
-    """No two weights and no two BN statistics alike."""
-    for norm in module.modules():
-        if isinstance(norm, torch.nn.BatchNorm2d):
-            norm.running_mean.normal_(0, 0.1)
-            norm.running_var.uniform_(0.8, 1.2)
-            norm.num_batches_tracked.random_(100)
-            torch.nn.init.uniform_(norm.weight, 0.5, 1)
-            torch.nn.init.normal_(norm.bias, 0, 0.1)
-    return module
 
 
 def save(folder, name):
@@ -80,7 +68,7 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def sources(checkpoints):
-    return {name: read_source(path) for name, path in checkpoints.items()}
+    return {name: read_backbone(path)[0] for name, path in checkpoints.items()}
 
 
 def exported(source, target, folder):
@@ -196,7 +184,8 @@ def test_torchvision_by_hand(sources, tmp_path):
     pixels = (pixels - torch.tensor(how['mean'])) / torch.tensor(how['std'])
     with torch.no_grad():
         expected = model.eval()(pixels.permute(2, 0, 1)[None])
-    torch.testing.assert_close(sources['resnet18'].features([picture]), expected, rtol=0, atol=1e-5)
+    found = features_of(sources['resnet18'], [picture])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     names = {}
     exec(code.rpartition('\n')[0], names)
     with torch.no_grad():
@@ -216,7 +205,7 @@ def test_onnx_takes_any_number_of_images(sources, onnx_file):
         (found,) = session.run(None, {'images': images[:n].numpy()})
         batch = model.data_preprocessor(dict(inputs=images[:n].flip(1)))
         with torch.no_grad():
-            expected = model.extract_feat(batch['inputs'])
+            expected = sources['thin'].features(batch['inputs'])
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
@@ -249,25 +238,15 @@ def test_a_failed_verification_leaves_what_was_there(
     fault, message, sources, tmp_path, monkeypatch
 ):
 
-    def faulty(source):
-        state = {key: value.clone() for key, value in source.state.items()}
-        fault(state)
-        return state
+    class Faulty(Torchvision):
+        use = ''
 
-    monkeypatch.setitem(
-        TARGETS,
-        'torchvision',
-        targets.Target(
-            '.pth',
-            (),
-            1e-5,
-            targets._pth(faulty),
-            torchvision_timm.torchvision_setup,
-            '',
-            torchvision_timm.run,
-            torchvision_timm.torchvision_weights,
-        ),
-    )
+        def tensors(self, encoder):
+            state = super().tensors(encoder)
+            fault(state)
+            return state
+
+    monkeypatch.setitem(TARGETS, 'torchvision', Faulty())
     path = tmp_path / 'x.pth'
     with pytest.raises(CheckpointError, match=message):
         export(sources['thin'], 'torchvision', path)
@@ -276,40 +255,23 @@ def test_a_failed_verification_leaves_what_was_there(
 
 def test_wrong_preprocessing_is_noticed(sources, tmp_path, monkeypatch):
     """Same weights, other pixels: only the features tell."""
-    setup = torchvision_timm.torchvision_setup
-    entry = TARGETS['torchvision']
-    monkeypatch.setitem(
-        TARGETS,
-        'torchvision',
-        targets.Target(
-            '.pth',
-            (),
-            entry.tolerance,
-            entry.write,
-            lambda source, path: setup(source, path).replace('0.485', '0.475'),
-            '',
-            entry.run,
-            entry.weights,
-        ),
-    )
+
+    class Wrong(Torchvision):
+        use = ''
+
+        def setup(self, encoder, path):
+            return super().setup(encoder, path).replace('0.485', '0.475')
+
+    monkeypatch.setitem(TARGETS, 'torchvision', Wrong())
     with pytest.raises(CheckpointError, match='features differ by'):
         export(sources['thin'], 'torchvision', tmp_path / 'x.pth')
     assert list(tmp_path.iterdir()) == []
 
 
-def run(*args):
-    """The tool, in this process."""
-    argv, sys.argv = sys.argv, ['export.py', *map(str, args)]
-    try:
-        runpy.run_path(str(ROOT / 'tools' / 'export.py'), run_name='__main__')
-    finally:
-        sys.argv = argv
-
-
 @pytest.mark.portable
 def test_tool_writes_file_and_card(checkpoints, tmp_path, capsys):
     out = tmp_path / 'encoder.pth'
-    run(checkpoints['thin'], '--to', 'mmdet', out)
+    tool('export.py', checkpoints['thin'], '--to', 'mmdet', out)
     printed = capsys.readouterr().out
     assert 'tolerance 1e-05' in printed and '120 tensors are bit-identical' in printed
     state = load_file(checkpoints['thin'])['state_dict']
@@ -362,11 +324,11 @@ def test_tool_ends_in_one_line(change, message, checkpoints, tmp_path):
     path = tmp_path / 'x.pth'
     torch.save(file, path)
     with pytest.raises(SystemExit, match=message) as error:
-        run(path, '--to', 'torchvision')
+        tool('export.py', path, '--to', 'torchvision')
     assert '\n' not in str(error.value)
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_missing_package_ends_in_the_command_that_installs_it():
     with pytest.raises(ValueError, match='pip install no_such_package$'):
-        targets.require(('torch', 'no_such_package'), '--to x')
+        require(('torch', 'no_such_package'), '--to x')

@@ -3,7 +3,6 @@
 import gc
 import json
 import os
-import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.tools import tool as run_tool
 from PIL import Image, ImageOps
 
 from simclr_mm.commands.pack.folder import encode, pack_folder
@@ -26,11 +26,7 @@ TYPES = dict(tar=TarShards, parquet=HuggingFaceImages, lmdb=LMDBImages)
 
 
 def tool(*args):
-    argv, sys.argv = sys.argv, ['tools/pack.py', *map(str, args), '--processes', '1']
-    try:
-        runpy.run_path(str(TOOL), run_name='__main__')
-    finally:
-        sys.argv = argv
+    run_tool('pack.py', *args, '--processes', 1)
 
 
 @pytest.fixture(autouse=True)
@@ -267,3 +263,38 @@ def test_names_that_are_no_ascii(folder, tmp_path):
     (folder / 'a' / ('ä' * 100 + '.png')).write_bytes(data.read(row))
     with pytest.raises(ValueError, match='names of 511 bytes at most'):
         pack_folder(folder, tmp_path / 'long', PackSettings('lmdb'))
+
+
+def test_broken_links_are_left_out_and_named(folder, tmp_path, capsys):
+    (folder / 'a' / '01.png').symlink_to(tmp_path / 'nowhere.png')
+    (folder / 'c').symlink_to(tmp_path / 'no folder')
+    tool(folder, tmp_path / 'out')
+    assert '3 images cannot be read and are left out: ' in capsys.readouterr().out
+    lines = (tmp_path / 'out' / 'unreadable.jsonl').read_text().splitlines()
+    entries = {entry['path']: entry['reason'] for entry in map(json.loads, lines)}
+    assert sorted(entries) == ['a/01.png', 'a/04.png', 'b/07.png']
+    assert 'broken link' in entries['a/01.png']
+    index = json.loads((tmp_path / 'out' / 'index.json').read_text())
+    assert (index['images'], index['unreadable'], index['classes']) == (18, 3, ['a', 'b'])
+
+
+@pytest.mark.parametrize('kind', ['tar', 'parquet', 'lmdb'])
+def test_every_name_that_the_file_system_holds(tmp_path, kind):
+    content = cv2.imencode('.png', np.zeros((4, 4, 3), np.uint8))[1].tobytes()
+    names = [b'$\\alpha', b'K\xe4se', b'two\nlines', b' 100% {a,b}', 'Käse'.encode()]
+    for number, name in enumerate(sorted(names)):
+        path = os.fsdecode(os.path.join(os.fsencode(tmp_path / 'in'), name, name + b'.png'))
+        os.makedirs(os.path.dirname(path))
+        Path(path).write_bytes(content + bytes([number]))
+    tool(tmp_path / 'in', tmp_path / 'out', '--format', kind)
+    data = TYPES[kind](str(tmp_path / 'out'))
+    assert [data.read(row)[-1] for row in range(5)] == [0, 1, 2, 3, 4]
+    assert data.get_gt_labels().tolist() == [0, 1, 2, 3, 4]
+    assert data.metainfo['classes'] == tuple(sorted(map(os.fsdecode, names)))
+    assert all(data.name(row).encode() for row in range(5))  # the log can show it
+
+
+def test_a_class_is_named_once(folder, tmp_path):
+    (tmp_path / 'names').write_text('a\nb\na\n')
+    with pytest.raises(SystemExit, match='names a class twice'):
+        tool(folder, tmp_path / 'out', '--classes', tmp_path / 'names')

@@ -2,15 +2,15 @@
 
 import hashlib
 import re
-import runpy
 import shutil
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.tools import tool
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
@@ -22,16 +22,8 @@ from simclr_mm.commands.publish.metafile import put_entry
 ROOT = Path(__file__).parents[3]
 NAME = 'simclr_r18-w16_1xb64-coslr-30e_digits'
 CONFIG = ROOT / 'configs' / f'{NAME}.py'
+run = partial(tool, 'publish_model.py')
 URL = 'https://example.org/weights'
-
-
-def run(*args):
-    """The tool, in this process."""
-    argv, sys.argv = sys.argv, ['publish_model.py', *map(str, args)]
-    try:
-        runpy.run_path(str(ROOT / 'tools' / 'publish_model.py'), run_name='__main__')
-    finally:
-        sys.argv = argv
 
 
 @pytest.fixture(scope='module')
@@ -128,7 +120,7 @@ def test_a_new_entry_comes_last(checkpoint, metafile, tmp_path):
 def test_weights_of_another_architecture(checkpoint, tmp_path):
     with pytest.raises(SystemExit, match='does not fit SimCLR'):
         run(checkpoint, tmp_path / 'out', '--config', 'simclr_r18-w16_1xb256-coslr-10e_cifar10')
-    assert list((tmp_path / 'out').iterdir()) == []
+    assert not (tmp_path / 'out').exists()
 
 
 def test_no_metafile(checkpoint, tmp_path):

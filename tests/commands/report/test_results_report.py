@@ -7,6 +7,7 @@ import re
 import cv2
 import numpy as np
 import pytest
+from helpers.tools import tool
 
 from simclr_mm.commands.report.pages import COLUMNS, collect, markdown, page, rows_of
 from simclr_mm.evaluation import PIXELS, PRETRAINED, UNTRAINED, EvaluationRun, Result
@@ -60,6 +61,12 @@ def test_markdown_table(work_dirs):
     assert lines[9:] == [
         f'| {name} | 8 | knn/top1 | 61.23 % |',
         f'| {name} | 8 | label_free/uniformity | -3.142 |',
+        '',
+        'End of each training run, without labels',
+        '',
+        '| training run | step | loss |',
+        '| :-- | --: | --: |',
+        f'| {name} | 9 | 1 |',
     ]
 
 
@@ -68,6 +75,20 @@ def test_validations_without_an_evaluation(work_dirs):
     assert not found.runs
     for text in (markdown(found), page(found)):
         assert '61.23 %' in text and '3.00' not in text
+
+
+def test_a_run_without_labels(tmp_path):
+    """As train.py --data leaves it; its name is not UTF-8."""
+    logs = tmp_path / 'run \udcff<i>' / 'vis_data'
+    logs.mkdir(parents=True)
+    line = '{"step": %d, "loss": %f, "chance": 3.434, "pos_sim": 0.2873, "lr": 0.1}\n'
+    (logs / 'scalars.json').write_text(line % (3, 4) + line % (6, 3.2969) + '{"step": "x"}')
+    tool('report.py', tmp_path)
+    table = (tmp_path / 'report.md').read_text()
+    assert '| training run | step | loss | chance | pos_sim |' in table
+    assert '/run \\udcff<i> | 6 | 3.297 | 3.434 | 0.2873 |\n' in table
+    html = (tmp_path / 'report.html').read_text()
+    assert html.count('data:image/png') == 1 and '<i>' not in html
 
 
 def test_only_rows_of_the_checkpoint_bear_its_name():
@@ -100,7 +121,7 @@ def test_page_stands_alone(work_dirs):
     text = page(collect(work_dirs))
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert '<b>' not in text and '&lt;b&gt;' in text
-    assert text.count('<tr>') == 6 and '<script>' in text
+    assert text.count('<tr>') == 8 and '<script>' in text
     (png,) = re.findall(r'base64,([^"]+)', text)
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), 1)
     assert picture.std() > 10

@@ -164,6 +164,7 @@ def test_temperatures_and_objectives(recipe):
 def test_values_that_were_asked_for():
     study = STUDIES['batch-epochs']
     assert values_of(study, dict(batch=64, epochs=[2, 4])) == [[64], [2, 4]]
+    assert values_of(study, dict(batch=[64, 64], epochs=2)) == [[64], [2]]  # no run twice
     assert values_of(STUDIES['color-strength'], dict(strength=['1/8', 1])) == [['1/8', '1']]
 
 
@@ -172,8 +173,10 @@ def test_values_that_were_asked_for():
     [
         ('head', dict(depth=18), 'axes of this study are head and width'),
         ('head', dict(head='deep'), 'choose from none, linear, nonlinear'),
-        ('head', dict(width='wide'), 'width=wide: give numbers above 0'),
-        ('temperature', dict(temperature=[0.1, -1]), 'temperature=-1'),
+        ('head', dict(width='wide'), 'width=wide: give whole numbers above 0'),
+        ('head', dict(width=[8, 8.5]), 'width=8.5: give whole numbers above 0'),
+        ('temperature', dict(temperature=[0.1, -1]), 'temperature=-1: give numbers above 0'),
+        ('temperature', dict(temperature=float('inf')), 'temperature=inf: give numbers above 0'),
     ],
 )
 def test_values_that_are_not_there(name, asked, message):
@@ -192,8 +195,8 @@ def test_configs_that_do_not_fit(digits):
     with pytest.raises(ValueError, match='no simclr_mm.TwoViews'):
         cells('augmentations', bare)
     bare.model.backbone = dict(type='VisionTransformer')
-    with pytest.raises(ValueError, match='VisionTransformer without a depth'):
+    with pytest.raises(ValueError, match='varies model.backbone.depth, and'):
         cells('depth-width', bare)
     bare.train_cfg = dict(max_iters=10)
-    with pytest.raises(ValueError, match='counts epochs'):
+    with pytest.raises(ValueError, match='varies train_cfg.max_epochs, and'):
         cells('batch-epochs', bare)

@@ -1,29 +1,16 @@
 """tools/transfer.py: what is there is evaluated once, what is not is told."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import DIGITS
+from helpers.tools import tool
 from mmengine.config import Config
 
 from simclr_mm import get_model
 from simclr_mm.commands.transfer import finetune, linear
 from simclr_mm.evaluation import Result, read_run
-
-ROOT = Path(__file__).parents[3]
-CONFIG = ROOT / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
-
-
-@pytest.fixture(scope='module')
-def tool():
-    spec = importlib.util.spec_from_file_location('transfer', ROOT / 'tools/transfer.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope='module')
@@ -47,32 +34,17 @@ def data(tmp_path_factory):
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp('weights') / 'encoder.pth'
-    torch.save(dict(state_dict=get_model(Config.fromfile(CONFIG)).state_dict()), path)
+    torch.save(dict(state_dict=get_model(Config.fromfile(DIGITS)).state_dict()), path)
     return path
 
 
 @pytest.fixture
-def call(tool, data, checkpoint, tmp_path, monkeypatch, capsys):
+def call(data, checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('gc.collect', lambda: 0)  # MMEngine's, half a second each
 
     def run(*arguments):
-        monkeypatch.setattr(
-            sys,
-            'argv',
-            [
-                'transfer.py',
-                str(checkpoint),
-                str(data),
-                '--config',
-                str(CONFIG),
-                '--work-dir',
-                str(tmp_path),
-                '--workers',
-                '0',
-                *arguments,
-            ],
-        )
-        tool.main()
+        where = '--config', DIGITS, '--work-dir', tmp_path
+        tool('transfer.py', checkpoint, data, *where, '--workers', 0, *arguments)
         return capsys.readouterr().out
 
     return run
@@ -114,19 +86,19 @@ def test_a_border_before_the_crop_of_fine_tuning_alone(call, data, tmp_path, mon
     """Sec. B.8.1: 256 and 224 pixels; here 16 and 14."""
     seen = {}
 
-    def evaluate(name, place):
+    def evaluate(name):
 
-        def fake(*args):
-            seen[name] = args[place]
+        def fake(encoder, *_):
+            seen[name] = encoder.preprocessing
             return [Result('transfer', 'good', 'val', 'x', name, 'top1', 1.0)]
 
         return fake
 
-    monkeypatch.setattr(linear, 'linear_transfer', evaluate('linear', 3))
-    monkeypatch.setattr(finetune, 'finetune_transfer', evaluate('tuned', 0))
+    monkeypatch.setattr(linear, 'linear_transfer', evaluate('linear'))
+    monkeypatch.setattr(finetune, 'finetune_transfer', evaluate('tuned'))
     call('--datasets', '--folder', f'good={data / "good"}', '--size', '14', '--protocol', 'both')
     assert (seen['linear'].size, seen['linear'].resize) == (14, 14)
-    tuned = seen['tuned'].preprocessing
+    tuned = seen['tuned']
     assert (tuned.size, tuned.resize) == (14, 16)
 
 
@@ -137,7 +109,7 @@ def test_a_folder_beside_the_root_and_annotations_that_nobody_expects(
     monkeypatch.chdir(data.parent)
     asked = []
 
-    def evaluate(model, dataset, parts, *_):
+    def evaluate(encoder, dataset, parts, *_):
         asked.append(parts.test['data_root'])
         raise KeyError('name')
 

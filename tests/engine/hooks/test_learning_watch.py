@@ -5,9 +5,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from digits_run import BY_ITERATION, runner
 from mmengine.hooks import LoggerHook
 from mmengine.logging import MessageHub
-from test_runner import BY_ITERATION, runner
 
 from simclr_mm.engine import LearningWatchHook
 from simclr_mm.models import NTXentHead

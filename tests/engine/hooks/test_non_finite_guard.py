@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
+from digits_run import EVERY_EPOCH, runner
 from mmengine.hooks import LoggerHook
 from mmengine.model import BaseModel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmpretrain.structures import DataSample
-from test_runner import EVERY_EPOCH, runner
 from torch import nn
 
 from simclr_mm.engine import LARS

@@ -1,0 +1,138 @@
+"""The metrics of a test loop in the form of every evaluation."""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.model import BaseModel, is_model_wrapper
+
+from simclr_mm.apis.fingerprint import weights_hash
+from simclr_mm.commands.command_line import is_classifier
+from simclr_mm.evaluation import EvaluationRun, Result, knn_predict
+from simclr_mm.evaluation.result import Value
+from simclr_mm.registry import type_name
+
+
+class Kind(NamedTuple):
+    """What a metric says: task, protocol and unit as in a Result."""
+
+    task: str
+    protocol: str
+    unit: str
+
+
+# By the prefix of a metric's name.
+_KINDS = dict(
+    knn=Kind('classification', 'knn', '%'),
+    probe=Kind('classification', 'online-probe', '%'),
+    label_free=Kind('representation', 'label-free', ''),
+)
+
+
+def run_of_metrics(
+    metrics: dict[str, float],
+    cfg: Config,
+    config: str,
+    checkpoint: str,
+    model: BaseModel,
+    seconds: float,
+) -> EvaluationRun:
+    """Results of a test loop; metrics that are not one number are named and left out."""
+    dataset, split = scored_dataset(cfg.test_dataloader.dataset)
+    results = []
+    for name, value in metrics.items():
+        if np.ndim(value) > 0:  # such as a confusion matrix
+            print_log(f'{name} is more than one number and not among the results', 'current')
+            continue
+        prefix, _, metric = name.rpartition('/')
+        kind, settings = _kind(prefix, cfg)
+        unit = '' if metric == 'support' else kind.unit  # images of a class
+        results.append(
+            Result(
+                kind.task,
+                dataset,
+                split,
+                'checkpoint',
+                kind.protocol,
+                metric,
+                float(value),
+                settings,
+                unit,
+            )
+        )
+    model = model.module if is_model_wrapper(model) else model
+    return EvaluationRun(config, checkpoint, weights_hash(model), None, seconds, results)
+
+
+def _kind(prefix: str, cfg: Config) -> tuple[Kind, dict[str, Value]]:
+    """What the metrics of a prefix say, and the settings that belong to it."""
+    if prefix == 'knn':
+        return _KINDS[prefix], knn_settings(cfg.test_evaluator, cfg.test_dataloader.dataset)
+    if prefix in _KINDS:
+        return _KINDS[prefix], {}
+    if is_classifier(cfg):  # all of mmpretrain's are in percent
+        protocol, settings = classifier_protocol(cfg)
+        return Kind('classification', protocol, '%'), settings
+    return Kind(prefix, prefix, ''), {}
+
+
+def classifier_protocol(cfg: Config) -> tuple[str, dict[str, Value]]:
+    """How a config trains a classifier.
+
+    Returns:
+        'linear-published' or 'fine-tuned', as PretrainedBackboneHook freezes the
+        encoder or not, or 'classifier' without one, and for a LabelSubset the part of
+        the labels behind it, such as 'fine-tuned-1%'; and the settings of that part.
+    """
+    name = 'classifier'
+    for hook in cfg.get('custom_hooks') or []:
+        if type_name(hook) == 'PretrainedBackboneHook':
+            name = 'linear-published' if hook.get('frozen', True) else 'fine-tuned'
+    subset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    if type_name(subset) != 'LabelSubset':
+        return name, {}
+    settings = {
+        key: subset[key]
+        for key in ('share', 'per_class', 'list_file', 'seed')
+        if subset.get(key) is not None
+    }
+    if 'share' in settings:
+        return f'{name}-{100 * settings["share"]:g}%', settings
+    if 'per_class' in settings:
+        return f'{name}-{settings["per_class"]}-labels', settings
+    return f'{name}-{Path(settings["list_file"]).stem}', settings
+
+
+def knn_settings(evaluator: dict | Sequence[dict], dataset: dict) -> dict[str, Value]:
+    """k and temperature of a config's KNNAccuracy, or their defaults.
+
+    Args:
+        evaluator: Of a val or test loop, one metric or several.
+        dataset: Of the same loop; its ``gallery_per_class`` is told if it is set.
+    """
+    metrics = [evaluator] if isinstance(evaluator, dict) else evaluator
+    knn = next((metric for metric in metrics if type_name(metric) == 'KNNAccuracy'), {})
+    defaults = inspect.signature(knn_predict).parameters
+    settings = {key: knn.get(key, defaults[key].default) for key in ('k', 'temperature')}
+    if dataset.get('gallery_per_class') is not None:
+        settings['gallery_per_class'] = dataset['gallery_per_class']
+    return settings
+
+
+def scored_dataset(dataset: dict) -> tuple[str, str]:
+    """Name and split of the images that a val or test dataset scores.
+
+    Of class folders the last two names of the path, of a GalleryAndQuery the queries,
+    of a dataset within another, such as a LabelSubset, the inner one.
+    """
+    dataset = dataset.get('query', dataset)
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    if 'split' in dataset or not dataset.get('data_root'):
+        return type_name(dataset), dataset.get('split', '')
+    folder = Path(dataset['data_root']).absolute()
+    return folder.parent.name, folder.name

@@ -1,0 +1,137 @@
+"""What a config and a checkpoint say about how an encoder was trained."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+
+from simclr_mm.apis.encoder import Encoder, pipeline_of
+from simclr_mm.files.installed import MIM
+from simclr_mm.registry import type_name
+
+_DATA = dict(
+    ImageNet='ImageNet-1k',
+    CIFAR10='CIFAR-10',
+    STL10='STL-10',
+    Digits='scikit-learn digits',
+    ImageFolder='a folder of images',
+)
+# Logged names of validation metrics: task and metric as model indexes name them.
+_METRICS = {
+    'val/knn/top1': ('kNN Classification', 'Top 1 Accuracy'),
+    'val/accuracy/top1': ('Image Classification', 'Top 1 Accuracy'),
+    'val/accuracy/top5': ('Image Classification', 'Top 5 Accuracy'),
+}
+MEASURED = 'measured here'
+
+
+def training_data(cfg: Config, phase: str = 'train') -> str:
+    """Name of the data that a phase reads."""
+    dataset = cfg[f'{phase}_dataloader'].dataset
+    name = type_name(dataset.get('query', dataset))  # of kNN the queries
+    return _DATA.get(name, name)
+
+
+def batch_size(cfg: Config) -> int:
+    """Images a step over all processes, which the learning rate is made for."""
+    base = cfg.get('auto_scale_lr', {}).get('base_batch_size')
+    return base or cfg.train_dataloader.batch_size
+
+
+def results(encoder: Encoder) -> list[dict[str, Any]]:
+    """Metrics of an encoder, in the form of a model index.
+
+    They are those of the published model whose weights have the name of this file, and
+    the last validation in the log of the training, if the checkpoint has the log.
+
+    Returns:
+        Dicts with ``Task``, ``Dataset``, ``Metrics`` and ``Source``, who measured it.
+    """
+    file = Path(encoder.source).name
+    entries = yaml.safe_load((MIM / 'configs' / 'metafile.yml').read_text())['Models']
+    found = [entry for entry in entries if Path(entry.get('Weights', '')).name == file]
+    downstream = {name for entry in found for name in entry.get('Downstream', [])}
+    found += [entry for entry in entries if entry['Name'] in downstream]
+    # Two entries may name the same weights, and so the same results.
+    known = {str(row): row for entry in found for row in entry['Results'] or []}
+    return [*known.values(), *_logged(encoder)]
+
+
+def facts(encoder: Encoder) -> dict[str, str]:
+    """How an encoder was trained, by label, as far as it is known."""
+    cfg = encoder.config
+    if not cfg.get('train_dataloader') or not cfg.get('optim_wrapper'):
+        return {}
+    head = cfg.model.get('head') or dict(type='none')
+    arguments = {key: value for key, value in head.items() if key != 'type'}
+    optimizer = cfg.optim_wrapper.optimizer
+    schedule = cfg.get('train_cfg') or {}
+    unit = 'epochs' if 'max_epochs' in schedule else 'iterations'
+    length = schedule.get('max_epochs') or schedule.get('max_iters')
+    meta = _part(encoder.training, 'meta')
+    done = meta.get('epoch' if unit == 'epochs' else 'iter')
+    layout = _part(encoder.training, 'message_hub', 'runtime_info').get('data_layout')
+    rows = {
+        'Method': type_name(cfg.model),
+        'Backbone': _settings(cfg.model.backbone),
+        'Head': f'{type_name(head)}: {_settings(arguments)}',
+        'Data': training_data(cfg),
+        'Transforms': ', '.join(_transforms(pipeline_of(cfg, 'train') or [])),
+        'Length': f'{done} of {length} {unit}' if done else f'{length} {unit}',
+        'Batch size': f'{batch_size(cfg)} images',
+        'Steps': layout or '',
+        'Optimizer': _settings(optimizer),
+    }
+    return {label: value for label, value in rows.items() if value}
+
+
+def _logged(encoder: Encoder) -> list[dict[str, Any]]:
+    """The last validation in the log."""
+    scalars = _part(encoder.training, 'message_hub', 'log_scalars')
+    tasks: dict[str, dict[str, float]] = {}
+    for key, (task, metric) in _METRICS.items():
+        if isinstance(scalars.get(key), HistoryBuffer) and len(scalars[key].data[0]):
+            value = float(scalars[key].data[0][-1])
+            tasks.setdefault(task, {})[metric] = round(value, 2)
+    if not tasks:
+        return []
+    data = training_data(encoder.config, 'val')
+    return [
+        dict(Task=task, Dataset=data, Metrics=metrics, Source=MEASURED)
+        for task, metrics in tasks.items()
+    ]
+
+
+def _part(content: Any, *keys: str) -> dict[str, Any]:
+    """A dict inside dicts; empty where a file has none there."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    texts = []
+    for key, value in settings.items():
+        if key not in ('init_cfg', 'loss'):
+            texts.append(f'{key}={type_name(value) if isinstance(value, type) else value}')
+    return ', '.join(texts)
+
+
+def _transforms(pipeline: list[dict[str, Any]]) -> list[str]:
+    """Types of all transforms, those inside others after them."""
+    names = []
+    for step in pipeline:
+        arguments = {
+            key: value
+            for key, value in step.items()
+            if key not in ('type', 'transforms') and not isinstance(value, dict)
+        }
+        inside = f'({_settings(arguments)})' if arguments else ''
+        names.append(type_name(step) + inside)
+        nested = step.get('transforms') or []
+        if nested and isinstance(nested[0], dict):
+            names += _transforms(nested)
+    return names

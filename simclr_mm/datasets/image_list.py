@@ -1,0 +1,82 @@
+"""Images of several folders and of lists of paths, without labels."""
+
+import csv
+import os
+from collections.abc import Callable, Sequence
+
+from mmengine.logging import print_log
+from mmpretrain.datasets import BaseDataset
+
+from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.files.walk import image_paths
+from simclr_mm.registry import DATASETS
+
+LISTS = ('.txt', '.csv')  # endings of files that list paths
+
+
+@DATASETS.register_module()
+class ImageList(BaseDataset):
+    """Every image of some places, in their order, each file once; no labels.
+
+    Args:
+        places: Folders, whose images are taken at any depth, and lists of paths: ``.txt``
+            with one path a line, or ``.csv`` with a column ``path``, else in the first
+            column. A relative path begins at the folder of its list.
+        pipeline: Transforms of one sample.
+        **kwargs: As mmpretrain's BaseDataset, for example ``indices``.
+
+    Raises:
+        MissingFileError: A place is missing, or the first file of a list.
+        UserError: A folder or a list holds no image.
+    """
+
+    def __init__(
+        self, places: Sequence[str], pipeline: Sequence[dict | Callable] = (), **kwargs
+    ) -> None:
+        self.places = list(places)
+        super().__init__(ann_file='', pipeline=list(pipeline), **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        paths = [
+            path
+            for place in self.places
+            for path in (_listed(place) if is_list(place) else image_paths(place))
+        ]
+        once = {os.path.abspath(path): path for path in paths}
+        if len(once) < len(paths):
+            print_log(
+                f'{", ".join(self.places)}: {len(paths) - len(once)} images are named again '
+                'and used once',
+                logger='current',
+            )
+        return [dict(img_path=path) for path in once.values()]
+
+
+def is_list(place: str) -> bool:
+    """Whether a place is read as a list of paths."""
+    return place.lower().endswith(LISTS) and not os.path.isdir(place)
+
+
+def _listed(file: str) -> list[str]:
+    """The paths that a list names."""
+    if not os.path.isfile(file):
+        raise MissingFileError(f'there is no list {os.path.abspath(file)}: name another file.')
+    # Names are whatever bytes the file system holds; some programs begin with a mark.
+    with open(file, encoding='utf-8-sig', errors='surrogateescape', newline='') as lines:
+        if file.lower().endswith('.csv'):
+            rows = [row for row in csv.reader(lines) if row]
+            column = rows[0].index('path') if rows and 'path' in rows[0] else None
+            rows = rows if column is None else rows[1:]
+            names = [row[column or 0] for row in rows if len(row) > (column or 0)]
+        else:
+            names = [line.rstrip('\r\n') for line in lines]
+    names = [name for name in names if name.strip()]
+    if not names:
+        raise UserError(f'{file} names no image: write one path a line.')
+    paths = [os.path.join(os.path.dirname(file), name) for name in names]
+    if not os.path.isfile(paths[0]):
+        raise MissingFileError(
+            f'{file}: the first path in it is no file: {paths[0]!r}. Write whole paths or '
+            'paths from the folder of the list; in a .csv file name their column path.'
+        )
+    return paths

@@ -1,0 +1,10 @@
+"""How often a line of the log is written."""
+
+from mmengine.hooks import LoggerHook
+from mmengine.runner import Runner
+
+
+def log_interval(runner: Runner) -> int:
+    """Steps between two lines of the training log; -1 where only epochs end one."""
+    loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
+    return loggers[0].interval if loggers else -1

@@ -1,0 +1,53 @@
+"""What the ranks of a job agree on before they train together."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from mmengine import dist
+
+from simclr_mm.errors import UserError
+
+
+def on_first_rank(function: Callable[[], Any]) -> Any:
+    """Call a function on rank 0; every rank gets its result, or raises its UserError."""
+    answer: list[Any] = [None, None]  # a result, an error
+    if dist.is_main_process():
+        try:
+            answer[0] = function()
+        except UserError as error:
+            answer[1] = error
+    dist.broadcast_object_list(answer)
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]
+
+
+def require_same(mine: Mapping[str, Any], advice: str) -> None:
+    """Compare what each rank has with what rank 0 has.
+
+    Args:
+        mine: Of this rank, by the name that the error shows.
+        advice: The end of the error: what to do.
+
+    Raises:
+        UserError: On all ranks, where two differ. It names the rank and the key.
+    """
+    first, *others = dist.all_gather_object(dict(mine))
+    for rank, other in enumerate(others, start=1):
+        for key in sorted(first.keys() | other.keys()):
+            if first.get(key) != other.get(key):
+                raise UserError(
+                    f'rank {rank} has {key} = {other.get(key)!r}, rank 0 has '
+                    f'{first.get(key)!r}: {advice}'
+                )
+
+
+def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
+    """A short hash of all weights and buffers, to compare them between ranks."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        values = state[name].detach().cpu().contiguous().view(-1)
+        digest.update(name.encode() + values.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]

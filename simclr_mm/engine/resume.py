@@ -1,0 +1,197 @@
+"""What a resumed run may change, and what all ranks must share: one definition.
+
+A run's result is a function of its settings. :func:`settings` lists those that count.
+docs/concepts.md states the rule for users.
+"""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import MMLogger
+
+from simclr_mm.errors import CheckpointError, MissingFileError, UserError
+from simclr_mm.registry import type_name
+
+_PARTS = (
+    'auto_scale_lr',
+    'data_preprocessor',
+    'model',
+    'optim_wrapper',
+    'param_scheduler',
+    'randomness',
+    'train_cfg',
+    'train_dataloader',
+)
+# Ranks take the same steps together: validation, log and what else waits for the others.
+_STEPS = ('custom_hooks', 'default_hooks', 'log_processor', 'resume', 'val_cfg', 'val_evaluator')
+_PLACES = {'data_root', 'data_prefix', 'ann_file', 'cache_dir', 'metainfo', 'out_dir', 'init_cfg'}
+# Wherever they stand, these change speed, places or what is logged, and no loss.
+_FREE = _PLACES | {
+    *('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'worker_init_fn'),
+    *('val_begin', 'val_interval', 'dynamic_intervals'),
+    *('compile_backbone', 'with_cp', 'foreach', 'fused', 'deterministic'),
+}
+# A resumed run takes these from the checkpoint: another value would have no effect.
+_FIXED = (
+    'auto_scale_lr',
+    'optim_wrapper',
+    'param_scheduler',
+    'randomness',
+    'train_cfg',
+    'train_dataloader.drop_last',
+    'train_dataloader.sampler',
+)
+_LENGTH = ('train_cfg.max_epochs', 'train_cfg.max_iters')
+_SEEDS = ('randomness.seed', 'train_dataloader.sampler.seed')
+# The precision may follow the device.
+_PRECISION = ('optim_wrapper.type', 'optim_wrapper.dtype', 'optim_wrapper.loss_scale')
+_SHOWN = 5
+_LONGEST_CONFIG = 10**6  # characters; Python takes a thousand times as much to parse it
+
+
+def settings(cfg: dict) -> dict[str, Any]:
+    """The settings of a config on which the losses depend, by their dotted keys."""
+    found = _flatten({part: cfg.get(part) for part in _PARTS}, _FREE)
+    if not found.get('auto_scale_lr.enable'):
+        found = {key: found[key] for key in found if not key.startswith('auto_scale_lr')}
+    return found
+
+
+def shared_settings(cfg: dict) -> dict[str, Any]:
+    """The settings that all ranks must share: all but places, by their dotted keys."""
+    found = _flatten({part: cfg.get(part) for part in (*_PARTS, *_STEPS)}, _PLACES)
+    return {**found, 'load_from': 'a file' if cfg.get('load_from') else None}
+
+
+def _flatten(value: Any, free: set[str], key: str = '') -> dict[str, Any]:
+    if isinstance(value, dict):
+        items = [(name, value[name]) for name in value if name not in free]
+    elif isinstance(value, (list, tuple)) and any(isinstance(each, dict) for each in value):
+        items = [(str(place), each) for place, each in enumerate(value)]
+    elif value is None or value == []:
+        return {}
+    elif isinstance(value, (str, int, float, list, tuple)) and not key.endswith('.type'):
+        return {key: _as_list(value)}
+    else:
+        named = isinstance(value, str) or hasattr(value, '__name__')
+        return {key: type_name(value if named else type(value))}
+    flat: dict[str, Any] = {}
+    for name, part in items:
+        flat.update(_flatten(part, free, f'{key}.{name}' if key else name))
+    return flat
+
+
+def _as_list(value: Any) -> Any:
+    """Lists for tuples, which are the same thing in a config."""
+    return [_as_list(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def latest_checkpoint(work_dir: str) -> str | None:
+    """The newest checkpoint of a work dir, which may have been moved since it was saved."""
+    name = Path(work_dir, 'last_checkpoint')
+    if not name.is_file():
+        return None
+    saved = name.read_text().strip()
+    here = Path(work_dir, Path(saved).name)
+    if here.exists():
+        return str(here)
+    if '://' not in saved and not Path(saved).exists():
+        raise MissingFileError(
+            f'--resume: {name} names {saved}, which is not there: put it back, name another '
+            'checkpoint with --resume PATH, or remove last_checkpoint to start anew.'
+        )
+    return saved
+
+
+def check_resumable(checkpoint: dict, cfg: dict, source: str, logger: MMLogger) -> None:
+    """Refuse to resume where the checkpoint does not hold a run, or holds another one.
+
+    Settings that a resumed run would pass over are an error. Others that count are used,
+    and named in the log.
+
+    Args:
+        checkpoint: What the file holds.
+        cfg: The config of this run.
+        source: The file's name.
+        logger: For what has changed.
+
+    Raises:
+        CheckpointError: It holds weights alone.
+        UserError: The schedule, the optimizer, the order of images or the seed differ.
+    """
+    anew = f'start anew from its weights: --cfg-options load_from={source}, without --resume'
+    meta = checkpoint.get('meta') or {}
+    if not {'epoch', 'iter'} <= set(meta) or not {'optimizer', 'message_hub'} <= set(checkpoint):
+        raise CheckpointError(
+            f'--resume: {source} holds weights and no state of the optimizer, as a best or '
+            f'published checkpoint does: take an epoch_*.pth or iter_*.pth, or {anew}.'
+        )
+    stored = _stored_config(meta.get('cfg'))
+    if stored is None:
+        logger.warning(
+            f'{source} holds no config that can be read: whether this run has the same '
+            'schedule is not checked.'
+        )
+        return
+    before, now = settings(stored), settings(cfg)
+    if meta.get('seed') is not None:
+        before['randomness.seed'] = meta['seed']
+    keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    keys = [key for key in keys if key not in _SEEDS or now.get(key) is not None]
+    if not _depends_on_length(now):
+        keys = [key for key in keys if key not in _LENGTH]
+    changes = {key: f'{key} = {now.get(key)!r} (was {before.get(key)!r})' for key in keys}
+    fixed = [text for key, text in changes.items() if _is_fixed(key)]
+    if fixed:
+        raise UserError(
+            f'--resume: {source} was saved with other settings, and a resumed run cannot '
+            f'change {_some(fixed)}: take the old value, or {anew}.'
+        )
+    used = [text for key, text in changes.items() if key != 'train_dataloader.batch_size']
+    if used:
+        logger.warning(
+            f'{source} was saved with other settings. From here on the run uses {_some(used)}.'
+        )
+
+
+def _is_fixed(key: str) -> bool:
+    return key.startswith(_FIXED) and key not in _PRECISION
+
+
+def _depends_on_length(now: dict[str, Any]) -> bool:
+    """Whether a schedule ends with the run because it does not say where it ends."""
+    schedules = {key.split('.')[1] for key in now if key.startswith('param_scheduler.')}
+    one = 'param_scheduler.type' in now  # not in a list
+    ends = ['param_scheduler.end'] if one else [f'param_scheduler.{i}.end' for i in schedules]
+    return any(end not in now for end in ends)
+
+
+def _some(texts: list[str]) -> str:
+    more = f' and {len(texts) - _SHOWN} more' if len(texts) > _SHOWN else ''
+    return ', '.join(texts[:_SHOWN]) + more
+
+
+def _stored_config(text: Any) -> dict | None:
+    """The settings in a config's text, read as data and never run."""
+    if not isinstance(text, str) or len(text) > _LONGEST_CONFIG:
+        return None
+    try:
+        return {
+            statement.targets[0].id: ast.literal_eval(_Dicts().visit(statement.value))
+            for statement in ast.parse(text).body
+        }
+    except (AttributeError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
+        return None
+
+
+class _Dicts(ast.NodeTransformer):
+    """Turns ``dict(a=1)`` into ``{'a': 1}``, which literal_eval takes."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if getattr(node.func, 'id', '') != 'dict' or node.args:
+            return node
+        keys: list[ast.expr | None] = [ast.Constant(each.arg) for each in node.keywords]
+        values = [keyword.value for keyword in node.keywords]
+        return ast.copy_location(ast.Dict(keys, values), node)

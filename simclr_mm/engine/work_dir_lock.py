@@ -1,0 +1,65 @@
+"""One training run at a time in a work dir."""
+
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+from typing import TextIO
+
+from mmengine.logging import MMLogger
+
+from simclr_mm.errors import UserError
+
+from .ranks import on_first_rank
+
+
+class WorkDirLock:
+    """Hold a work dir, as a context, or fail with the name of the run that holds it.
+
+    Rank 0 holds it for its job. The system gives it back when that process ends, however
+    it ends. Where files cannot be locked, a warning says so and the run goes on.
+
+    Args:
+        work_dir: Exists.
+        logger: For the warning.
+
+    Raises:
+        UserError: On entering, on all ranks: another process trains in this work dir.
+    """
+
+    def __init__(self, work_dir: str, logger: MMLogger) -> None:
+        self._path = Path(work_dir, '.lock')
+        self._logger = logger
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> None:
+        on_first_rank(self._take)
+
+    def __exit__(self, *error) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _take(self) -> None:
+        try:
+            self._file = open(self._path, 'a+')
+            # lockf, not flock: loader workers that outlive this process do not keep it.
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if self._file is None or not isinstance(error, (BlockingIOError, PermissionError)):
+                self._logger.warning(
+                    f'{self._path} cannot be locked ({error}): nothing keeps a second run from '
+                    'writing to this work dir.'
+                )
+                return
+            self._file.seek(0)
+            holder = self._file.read().strip() or 'another process'
+            self._file.close()
+            raise UserError(
+                f'{self._path.parent} is in use by {holder}: wait for it, end it, or '
+                'choose another --work-dir.'
+            ) from error
+        self._file.truncate(0)
+        since = time.strftime('%Y-%m-%d %H:%M:%S')
+        self._file.write(f'process {os.getpid()} on {socket.gethostname()} since {since}\n')
+        self._file.flush()

@@ -1,0 +1,146 @@
+"""Which files below a folder are images: one list of endings and one walk."""
+
+import logging
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.logging import print_log
+
+from simclr_mm.errors import MissingFileError, UserError
+
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
+CACHE_FOLDER = '.simclr_mm_cache'  # what this project keeps beside images
+
+BROKEN = 'broken link(s)'
+_LISTED = 'link(s) to a folder that is listed already'
+_UNREADABLE = 'folder(s) that cannot be read'
+_SPECIAL = 'neither file nor folder'
+_NAMED = (BROKEN, _LISTED, _UNREADABLE, _SPECIAL)  # the others are only counted
+
+
+class Walk(NamedTuple):
+    """What lies below a folder.
+
+    Args:
+        paths: The image files, sorted. Each begins with the folder as it was given.
+        passed_over: All other files by the reason, which is their ending (``.heic``) or
+            says more. Folders that were not entered are among them.
+    """
+
+    paths: list[str]
+    passed_over: dict[str, list[str]]
+
+    def others(self) -> str:
+        """How many files were passed over and why, as ``30 .heic, 2 .txt``."""
+        by_count = sorted(self.passed_over.items(), key=lambda item: (-len(item[1]), item[0]))
+        parts = []
+        for reason, names in by_count:
+            shown = ', '.join(map(printable, sorted(names)[:3]))
+            more = ', ...' if len(names) > 3 else ''
+            parts.append(f'{len(names)} {reason}' + f' ({shown}{more})' * (reason in _NAMED))
+        return ', '.join(parts)
+
+
+def printable(path: str) -> str:
+    """A path that any terminal and log can show, whatever bytes its name has."""
+    return os.fsencode(path).decode(errors='backslashreplace')
+
+
+def image_paths(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> list[str]:
+    """The paths of :func:`images_below`."""
+    return images_below(folder, extensions).paths
+
+
+def images_below(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> Walk:
+    """List the images below a folder as :func:`walk_images`; log what was passed over.
+
+    Raises:
+        MissingFileError: There is no such folder.
+        UserError: It cannot be read, or holds no image.
+    """
+    if not os.path.isdir(folder):
+        raise MissingFileError(
+            f'there is no folder {os.path.abspath(folder)}: give the folder of your images '
+            '(to a tool: --data DIR; in a config: data_root of the dataset).'
+        )
+    walk = walk_images(folder, extensions)
+    others = walk.others() or 'nothing else is there'
+    if not walk.paths:
+        raise UserError(
+            f'{os.path.abspath(folder)} holds no image, at any depth: looked for '
+            f'{" ".join(extensions)}, passed over: {others}. Give another folder (to a tool: '
+            "--data DIR), or your endings as extensions of the config's dataset."
+        )
+    if walk.passed_over:
+        print_log(
+            f'{folder}: {len(walk.paths)} images; passed over: {others}',
+            logger='current',
+            level=logging.WARNING if walk.passed_over.keys() & set(_NAMED) else logging.INFO,
+        )
+    return walk
+
+
+def walk_images(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> Walk:
+    """List the images below a folder, at any depth.
+
+    Links to files and to folders are followed. A folder is entered once, by its own name
+    where it has one below ``folder``, so loops end. Names that begin with a dot are passed
+    over.
+
+    Args:
+        folder: An existing folder.
+        extensions: The endings of images, in lower case; a file may have them in capitals.
+
+    Raises:
+        UserError: The folder itself cannot be read.
+    """
+    root, endings = os.fspath(folder), tuple(extensions)
+    walk = Walk([], {})
+    entered: set[tuple[int, int]] = set()
+    folders, linked = [root], list[str]()
+    while folders or linked:
+        if not folders:
+            linked.sort(reverse=True)
+        parent = folders.pop() if folders else linked.pop()
+        try:
+            status = os.stat(parent)
+            if (status.st_dev, status.st_ino) in entered:
+                walk.passed_over.setdefault(_LISTED, []).append(parent)
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(parent) as entries:
+                for entry in entries:
+                    reason = _reason(entry, endings)
+                    if reason is None:
+                        walk.paths.append(entry.path)
+                    elif reason == 'folder':
+                        (linked if entry.is_symlink() else folders).append(entry.path)
+                    elif entry.name != CACHE_FOLDER:
+                        walk.passed_over.setdefault(reason, []).append(entry.path)
+        except OSError as error:
+            if parent == root:
+                raise UserError(f'the folder {root} cannot be read: {error.strerror}') from error
+            walk.passed_over.setdefault(_UNREADABLE, []).append(parent)
+    walk.paths.sort()
+    return walk
+
+
+def _reason(entry: os.DirEntry, endings: tuple[str, ...]) -> str | None:
+    """None for an image, 'folder' for what to enter, else why it is passed over."""
+    if entry.name.startswith('.'):
+        return 'hidden'
+    is_folder, is_file = entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False)
+    if entry.is_symlink():
+        try:
+            mode = os.stat(entry.path).st_mode
+        except OSError:  # its target is missing, is the link itself, or is locked away
+            return BROKEN
+        is_folder, is_file = stat.S_ISDIR(mode), stat.S_ISREG(mode)
+    if is_folder:
+        return 'folder'
+    if not entry.name.lower().endswith(endings):
+        return os.path.splitext(entry.name)[1].lower() or 'without an ending'
+    return None if is_file else _SPECIAL

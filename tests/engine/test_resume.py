@@ -1,0 +1,331 @@
+"""What a resumed run does and may change, against runs that were never stopped."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from digits_run import BY_ITERATION, EVERY_EPOCH, losses, runner
+from mmengine.config import Config
+from mmengine.hooks import Hook
+
+from simclr_mm.engine.resume import check_resumable, latest_checkpoint, settings
+from simclr_mm.errors import CheckpointError, MissingFileError, UserError
+
+VALIDATED = {
+    **EVERY_EPOCH,
+    'train_cfg.max_epochs': 5,
+    'train_cfg.val_interval': 1,
+    'val_dataloader.dataset.gallery.indices': 60,
+    'val_dataloader.dataset.query.indices': 40,
+    'default_hooks.checkpoint.save_best': 'knn/top1',
+}
+KNN = dict(monitor='knn/top1', rule='greater')
+# A threshold that no score reaches: each validation after the first counts as bad.
+PLATEAU = {'param_scheduler': [dict(type='ReduceOnPlateauLR', **KNN, patience=0, threshold=50)]}
+STOPPING = {
+    'custom_hooks': [dict(type='EarlyStoppingHook', **KNN, min_delta=50, patience=2)],
+    'param_scheduler': [],
+}
+
+
+class Kill(Hook):
+    """Ends the run at the start of a validation, as a kill there would."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def before_val(self, runner):
+        if runner.epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+def entries(run):
+    file = Path(run.log_dir) / 'vis_data' / 'scalars.json'
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def rates(run):
+    return {entry['step']: entry['lr'] for entry in entries(run) if 'loss' in entry}
+
+
+def best(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).glob('best_*')}.keys()
+
+
+def scores(run):
+    return [entry['knn/top1'] for entry in entries(run) if 'knn/top1' in entry]
+
+
+@pytest.mark.parametrize('epoch', [1, 3, 4])
+def test_a_plateau_schedule_goes_on(tmp_path, epoch):
+    whole = runner(tmp_path / 'whole', validate=True, **VALIDATED, **PLATEAU)
+    whole.train()
+    assert len(set(rates(whole).values())) == 4  # 0.002, 0.0002, ...
+    rest = runner(
+        tmp_path / 'rest',
+        validate=True,
+        **VALIDATED,
+        **PLATEAU,
+        resume=True,
+        load_from=str(tmp_path / 'whole' / f'epoch_{epoch}.pth'),
+    )
+    rest.train()
+    assert rates(rest) == {step: rate for step, rate in rates(whole).items() if step > 4 * epoch}
+    assert losses(rest) == {step: x for step, x in losses(whole).items() if step > 4 * epoch}
+    assert scores(rest) == scores(whole)[epoch - 1 :]  # the one that was due, and the others
+
+
+@pytest.mark.parametrize('epoch', [1, 2, 3])
+def test_early_stopping_stops_at_the_same_epoch(tmp_path, epoch):
+    whole = runner(tmp_path / 'whole', validate=True, **VALIDATED, **STOPPING)
+    whole.train()
+    assert whole.epoch == 3
+    rest = runner(
+        tmp_path / 'rest',
+        validate=True,
+        **VALIDATED,
+        **STOPPING,
+        resume=True,
+        load_from=str(tmp_path / 'whole' / f'epoch_{epoch}.pth'),
+    )
+    rest.train()
+    assert rest.epoch == 3
+
+
+@pytest.mark.parametrize('epoch', [1, 2, 5])
+def test_a_kill_between_a_save_and_its_validation(tmp_path, epoch):
+    options = {**VALIDATED, 'param_scheduler': []}
+    whole = runner(tmp_path / 'whole', validate=True, **options)
+    whole.train()
+    killed = runner(tmp_path / 'killed', validate=True, **options)
+    killed.register_hook(Kill(epoch))
+    with pytest.raises(KeyboardInterrupt):
+        killed.train()
+    rest = runner(tmp_path / 'killed', validate=True, **options, resume=True)
+    rest.train()
+    assert best(tmp_path / 'killed') == best(tmp_path / 'whole')
+    key = 'best_score'
+    assert rest.message_hub.get_info(key) == whole.message_hub.get_info(key)
+    assert scores(rest)[-1] == scores(whole)[-1]
+
+
+def test_a_kill_before_a_validation_by_iteration(tmp_path):
+    options = {
+        **VALIDATED,
+        **BY_ITERATION,
+        'train_cfg.max_epochs': None,
+        'train_cfg.val_interval': 5,
+        'default_hooks.checkpoint.by_epoch': False,
+        'default_hooks.checkpoint.interval': 5,
+    }
+    options['train_cfg'] = {**BY_ITERATION['train_cfg'], 'val_interval': 5}
+    del options['train_cfg.max_epochs'], options['train_cfg.val_interval']
+    whole = runner(tmp_path / 'whole', validate=True, **options)
+    whole.train()
+    rest = runner(
+        tmp_path / 'rest',
+        validate=True,
+        **options,
+        resume=True,
+        load_from=str(tmp_path / 'whole' / 'iter_5.pth'),
+    )
+    rest.train()
+    assert scores(rest) == scores(whole) and len(scores(whole)) == 3  # after 5, 10 and 12
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+    """The folder of a run of three epochs with its checkpoints and its best one."""
+    folder = tmp_path_factory.mktemp('saved')
+    options = {**VALIDATED, 'train_cfg.max_epochs': 3}
+    runner(folder, validate=True, **options).train()
+    return folder
+
+
+@pytest.mark.parametrize(
+    'options, named',
+    [
+        ({'train_cfg.max_epochs': 8}, 'train_cfg.max_epochs = 8 (was 3)'),
+        ({'train_cfg.max_epochs': 2}, 'train_cfg.max_epochs = 2 (was 3)'),
+        ({'optim_wrapper.optimizer.lr': 0.1}, 'optim_wrapper.optimizer.lr = 0.1 (was 0.002)'),
+        ({'optim_wrapper.optimizer.type': 'SGD'}, "optimizer.type = 'SGD' (was 'Adam')"),
+        ({'optim_wrapper.accumulative_counts': 2}, 'accumulative_counts = 2 (was None)'),
+        ({'param_scheduler.1.eta_min': 0.001}, 'param_scheduler.1.eta_min = 0.001 (was 0.0)'),
+        ({'param_scheduler': []}, 'param_scheduler.0.begin = None (was 0)'),
+        (
+            {'auto_scale_lr': dict(enable=True, base_batch_size=16)},
+            'auto_scale_lr.base_batch_size = 16 (was None)',
+        ),
+        ({'randomness.seed': 6}, 'randomness.seed = 6 (was 5)'),
+        ({'train_dataloader.sampler.seed': 6}, 'sampler.seed = 6 (was None)'),
+        ({'train_dataloader.sampler.shuffle': False}, 'sampler.shuffle = False (was None)'),
+    ],
+)
+def test_what_cannot_change_is_named(saved, tmp_path, options, named):
+    file = str(saved / 'epoch_1.pth')
+    run = runner(tmp_path, **options, resume=True, load_from=file)
+    with pytest.raises(UserError) as error:
+        run.train()
+    message = str(error.value)
+    assert named in message and f'load_from={file}' in message and '\n' not in message
+
+
+def test_what_may_change_changes_nothing(saved, tmp_path):
+    options = {
+        'train_dataloader.num_workers': 1,
+        'train_dataloader.persistent_workers': True,
+        'train_cfg.val_interval': 2,
+        'default_hooks.checkpoint.interval': 2,
+        'default_hooks.data_wait': None,
+        'model.backbone.with_cp': False,
+        'optim_wrapper.type': 'simclr_mm.AutocastOptimWrapper',
+        'optim_wrapper.dtype': 'float32',
+        'randomness.seed': None,
+    }
+    rest = runner(tmp_path, **options, resume=True, load_from=str(saved / 'epoch_1.pth'))
+    rest.train()
+    whole = runner(tmp_path / 'whole')
+    whole.train()
+    assert losses(rest) == {step: loss for step, loss in losses(whole).items() if step > 4}
+    log = next(Path(rest.log_dir).glob('*.log')).read_text()
+    assert "optim_wrapper.type = 'AutocastOptimWrapper' (was 'OptimWrapper')" in log
+
+
+def test_another_loss_is_used_and_said(saved, tmp_path):
+    rest = runner(
+        tmp_path,
+        **{'model.head.temperature': 0.5},
+        resume=True,
+        load_from=str(saved / 'epoch_1.pth'),
+    )
+    rest.train()
+    log = next(Path(rest.log_dir).glob('*.log')).read_text()
+    assert 'From here on the run uses model.head.temperature = 0.5 (was 0.2).' in log
+
+
+def test_a_longer_run_where_no_schedule_ends_with_it(tmp_path):
+    """Warm-up alone: the rate of an epoch does not depend on how many there are."""
+    schedule = {'param_scheduler': [dict(type='LinearLR', start_factor=0.1, by_epoch=True, end=2)]}
+    runner(tmp_path / 'short', **EVERY_EPOCH, **schedule).train()
+    options = {'train_cfg.max_epochs': 5, **schedule}
+    whole = runner(tmp_path / 'whole', **options)
+    whole.train()
+    file = str(tmp_path / 'short' / 'epoch_3.pth')
+    rest = runner(tmp_path / 'rest', **options, resume=True, load_from=file)
+    rest.train()
+    assert losses(rest) == {step: loss for step, loss in losses(whole).items() if step > 12}
+
+
+def test_names_and_types_are_one_setting():
+    from simclr_mm.engine import LARS
+
+    by_name = Config(dict(optim_wrapper=dict(optimizer=dict(type='simclr_mm.LARS', betas=(1, 2)))))
+    by_type = Config(dict(optim_wrapper=dict(optimizer=dict(type=LARS, betas=[1, 2]))))
+    assert settings(by_name) == settings(by_type) != {}
+
+
+def test_a_checkpoint_of_weights_is_no_run(saved, tmp_path):
+    file = next(saved.glob('best_*.pth'))
+    run = runner(tmp_path, resume=True, load_from=str(file))
+    with pytest.raises(CheckpointError, match='holds weights and no state of the optimizer'):
+        run.train()
+
+
+def test_a_config_that_cannot_be_read_is_said(caplog):
+    logged = []
+    checkpoint = dict(meta=dict(epoch=1, iter=2, cfg='import os'), optimizer={}, message_hub={})
+    logger = type('Logger', (), dict(warning=lambda self, text: logged.append(text)))()
+    check_resumable(checkpoint, Config(), 'a.pth', logger)
+    assert 'a.pth holds no config that can be read' in logged[0]
+
+
+def test_a_best_checkpoint_of_another_run_stays(saved, tmp_path):
+    other = tmp_path / 'other'
+    shutil.copytree(saved, tmp_path / 'a')
+    before = best(tmp_path / 'a')
+    assert len(before) == 1
+    checkpoint = torch.load(tmp_path / 'a' / 'epoch_2.pth', weights_only=False)
+    info = checkpoint['message_hub']['runtime_info']
+    info['best_ckpt'] = str(tmp_path / 'a' / next(iter(before)))
+    info['best_score'] = -1.0  # so that the first validation is better
+    info['keep_ckpt_ids'] = [1, 2, 7]
+    torch.save(checkpoint, tmp_path / 'a' / 'epoch_2.pth')
+    other.mkdir()
+    (other / 'epoch_7.pth').write_text('of an earlier run')
+    options = {**VALIDATED, 'train_cfg.max_epochs': 3, 'default_hooks.checkpoint.max_keep_ckpts': 1}
+    runner(
+        other, validate=True, **options, resume=True, load_from=str(tmp_path / 'a' / 'epoch_2.pth')
+    ).train()
+    assert best(tmp_path / 'a') == before
+    assert len(best(other)) == 1
+    assert {'epoch_3.pth', 'epoch_7.pth'} == {path.name for path in other.glob('epoch_*')}
+
+
+def test_nothing_in_a_checkpoint_is_run(saved, tmp_path):
+    """MMEngine runs ``meta['config']`` as Python when it resumes."""
+    checkpoint = torch.load(saved / 'epoch_2.pth', weights_only=False)
+    checkpoint['meta']['config'] = f'open({str(tmp_path / "written")!r}, "w").close()'
+    torch.save(checkpoint, tmp_path / 'hostile.pth')
+    runner(tmp_path, resume=True, load_from=str(tmp_path / 'hostile.pth')).train()
+    assert not (tmp_path / 'written').exists()
+
+
+def test_a_config_too_long_to_parse_is_not_read():
+    logged = []
+    meta = dict(epoch=1, iter=2, cfg=f'model = {[0] * 10**6}')
+    logger = type('Logger', (), dict(warning=lambda self, text: logged.append(text)))()
+    checkpoint = dict(meta=meta, optimizer={}, message_hub={})
+    check_resumable(checkpoint, Config(), 'a.pth', logger)
+    assert 'holds no config that can be read' in logged[0]
+
+
+@pytest.mark.parametrize('name', ['../secret.txt', 'notes.txt', 'best_of.txt'])
+def test_a_checkpoint_cannot_name_a_file_to_delete(saved, tmp_path, name):
+    work_dir = tmp_path / 'run'
+    shutil.copytree(saved, work_dir)
+    victim = work_dir / name
+    victim.write_text('keep me')
+    checkpoint = torch.load(work_dir / 'epoch_2.pth', weights_only=False)
+    checkpoint['message_hub']['runtime_info'].update(best_ckpt=str(victim), best_score=-1.0)
+    torch.save(checkpoint, work_dir / 'epoch_2.pth')
+    runner(
+        work_dir,
+        validate=True,
+        **{**VALIDATED, 'train_cfg.max_epochs': 3},
+        resume=True,
+        load_from=str(work_dir / 'epoch_2.pth'),
+    ).train()
+    assert victim.read_text() == 'keep me'
+
+
+def test_the_latest_checkpoint_of_a_folder_that_was_moved(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / 'moved')
+    assert latest_checkpoint(str(tmp_path / 'moved')) == str(tmp_path / 'moved' / 'epoch_3.pth')
+    (tmp_path / 'moved' / 'epoch_3.pth').unlink()
+    assert latest_checkpoint(str(tmp_path / 'moved')) == str(saved / 'epoch_3.pth')
+    (tmp_path / 'moved' / 'last_checkpoint').write_text('/nowhere/epoch_9.pth')
+    with pytest.raises(MissingFileError, match='names /nowhere/epoch_9.pth'):
+        latest_checkpoint(str(tmp_path / 'moved'))
+    assert latest_checkpoint(str(tmp_path)) is None
+
+
+def test_a_checkpoint_without_the_new_state_resumes(saved, tmp_path):
+    """As saved before hooks and validations left traces in the message hub."""
+    checkpoint = torch.load(saved / 'epoch_2.pth', weights_only=False)
+    info = checkpoint['message_hub']
+    for key in ('early_stopping', 'validated_iter'):
+        info['runtime_info'].pop(key, None)
+        info['resumed_keys'].pop(key, None)
+    torch.save(checkpoint, tmp_path / 'old.pth')
+    options = {**VALIDATED, 'train_cfg.max_epochs': 3}
+    rest = runner(
+        tmp_path / 'rest',
+        validate=True,
+        **options,
+        resume=True,
+        load_from=str(tmp_path / 'old.pth'),
+    )
+    rest.train()
+    assert sorted(losses(rest)) == [9, 10, 11, 12]

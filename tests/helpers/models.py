@@ -1,0 +1,38 @@
+"""Small models and their inputs."""
+
+import torch
+from torch import nn
+
+from simclr_mm.registry import MODELS
+
+THIN = dict(type='ResNet_CIFAR', depth=18, base_channels=8, stem_channels=8)
+
+
+def build(backbone=THIN, **kwargs):
+    torch.manual_seed(0)
+    return MODELS.build(dict(type='simclr_mm.SimCLR', backbone=backbone, **kwargs))
+
+
+def pixels(*shape):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+
+
+def freeze_norms(model):
+    """BN as it is in evaluation, so that no row depends on another."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    return model
+
+
+def shaken(module):
+    """No two weights and no two BN statistics alike."""
+    for norm in module.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.running_mean.normal_(0, 0.1)
+            norm.running_var.uniform_(0.8, 1.2)
+            norm.num_batches_tracked.random_(100)
+            torch.nn.init.uniform_(norm.weight, 0.5, 1)
+            torch.nn.init.normal_(norm.bias, 0, 0.1)
+    return module
