@@ -43,7 +43,7 @@ def check_temperature(temperature: float | Tensor, papers: str, lowest: float = 
     """
     value = math.nan
     if not isinstance(temperature, Tensor):
-        value = temperature
+        value = float(temperature)
     elif temperature.numel() == 1:
         value = temperature.item()
     if not (value > 0 and lowest <= value < math.inf):

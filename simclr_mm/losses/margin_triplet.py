@@ -33,19 +33,14 @@ def margin_triplet(z: Tensor, margin: float, semi_hard: bool = False) -> Tensor:
     sign), Sec. 5.1 and B.10.
 
     Args:
-        z: (n, V, d) projections, the V views of one image along axis 1, the same n on
-            every rank. Any float dtype and any strides, not normalised; computed in
-            float32 (float64 stays float64), under autocast too. A row of zeros has cosine
-            0 with every other row and the gradient 0.
+        z: (n, V, d) projections, as for :func:`~simclr_mm.losses.nt_xent`.
         margin: m >= 0 in cosine similarity, > 0 with ``semi_hard``. From 2 on no
             triplet is far enough apart. The paper tries 0, 0.4, 0.8 and 1.6 (B.10).
         semi_hard: Mine negatives, see above.
 
     Returns:
-        Scalar in cosine similarity, the mean over this rank's V*n anchors. With the
-        gradient average of DistributedDataParallel it is the loss over all V*N anchors:
-        the keys are gathered from all ranks and carry gradients back to them. It can be
-        differentiated once.
+        Scalar in cosine similarity, the mean over this rank's V*n anchors. On several
+        ranks and when it is differentiated it behaves as ``nt_xent`` does.
 
     Raises:
         UserError: z is not (n, V, d) with V >= 2, the margin is negative, not finite,

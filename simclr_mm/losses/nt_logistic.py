@@ -32,19 +32,14 @@ def nt_logistic(z: Tensor, temperature: float | Tensor, semi_hard: bool = False)
     sign), Sec. 5.1 and B.10.
 
     Args:
-        z: (n, V, d) projections, the V views of one image along axis 1, the same n on
-            every rank. Any float dtype and any strides, not normalised; computed in
-            float32 (float64 stays float64), under autocast too. A row of zeros has cosine
-            0 with every other row and the gradient 0.
+        z: (n, V, d) projections, as for :func:`~simclr_mm.losses.nt_xent`.
         temperature: tau > 0, no unit. The paper tries 0.1, 0.2, 0.5 and 1 (B.10). A tensor
             gets its gradient; its value is read from the device.
         semi_hard: Mine negatives, see above.
 
     Returns:
-        Scalar in nats, the mean over this rank's V*n anchors. With the gradient average
-        of DistributedDataParallel it is the loss over all V*N anchors: the keys are
-        gathered from all ranks and carry gradients back to them. It can be
-        differentiated once.
+        Scalar in nats, the mean over this rank's V*n anchors. On several ranks and when
+        it is differentiated it behaves as ``nt_xent`` does.
 
     Raises:
         UserError: z is not (n, V, d) with V >= 2, temperature <= 0, the job holds a

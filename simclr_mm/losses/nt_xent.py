@@ -40,11 +40,10 @@ def nt_xent(z: Tensor, temperature: float | Tensor, pairs: str = 'all') -> Tenso
     computed in tiles of their upper triangle, summed, dropped, and computed again in
     the backward pass. Up to about a thousand rows they are one tile, which is kept.
 
-    Each similarity of the job is computed by one process: m^2 / 2 among its own rows
-    and (M - m) m / 2 with others', so M^2 / (2W), again in the backward pass. A process
-    moves, in bytes of float32, 4 Md for all rows, 8 Md for their gradients (an
-    all_reduce moves everything twice) and 20 M for sums, maxima and weights: 13 MB at
-    M = 8192 and d = 128, beside 224 MB for the gradients of a ResNet-50.
+    Each similarity of the job is computed by one process, and again in the backward pass:
+    M^2 / (2W) of them each. A process moves, in bytes of float32, 4 Md for all rows, 8 Md
+    for their gradients (an all_reduce moves everything twice) and 20 M for sums, maxima
+    and weights.
 
     Source: SimCLR, arXiv:2002.05709, Sec. 2.1, eq. (1) and Algorithm 1.
 

@@ -22,15 +22,14 @@ def unnormalized_xent(z: Tensor, temperature: float | Tensor) -> Tensor:
     Source: SimCLR, arXiv:2002.05709, Sec. 5.1 and Table 5, rows without L2 norm.
 
     Args:
-        z: (n, V, d) projections, the V views of one image along axis 1, the same n on
-            every rank. Any float dtype; computed in float32 (float64 stays float64).
+        z: (n, V, d) projections, as for :func:`~simclr_mm.losses.nt_xent`; their lengths
+            count here.
         temperature: tau > 0, in the unit of the dot products; the paper tries 10 and
             100. A tensor gets its gradient.
 
     Returns:
-        Scalar in nats, the mean over this rank's V*n anchors and their positives. With
-        the gradient average of DistributedDataParallel it is the loss over all V*N
-        anchors.
+        Scalar in nats, the mean over this rank's V*n anchors and their positives. On
+        several ranks it behaves as ``nt_xent`` does.
 
     Raises:
         UserError: z is not (n, V, d) with V >= 2, temperature <= 0, the job holds a

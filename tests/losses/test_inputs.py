@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from dense import dense
-from triples import projections
+from helpers.dense import dense
+from helpers.triples import projections
 
 from simclr_mm import losses
 

@@ -8,7 +8,7 @@ import torch
 from mmpretrain.engine import LARS as MMPretrainLARS
 from rich.console import Console
 from rich.table import Table
-from timing import interleaved
+from timing import interleaved, spread
 from torch import nn
 from torchvision.models import resnet50
 
@@ -57,12 +57,10 @@ def main() -> None:
     times = {name: [1000 * s for s in each[args.warm_up :]] for name, each in seconds.items()}
     base = statistics.median(times['mmpretrain'])
     table = Table(title='One LARS step on the 161 tensors of ResNet-50, 25.6 M numbers')
-    for column in ('', 'median, ms', 'lowest', 'highest', 'of mmpretrain'):
+    for column in ('', 'median, ms (lowest-highest)', 'of mmpretrain'):
         table.add_column(column, justify='right' if column else 'left')
     for name, values in times.items():
-        median = statistics.median(values)
-        row = (median, min(values), max(values))
-        table.add_row(name, *(f'{value:.1f}' for value in row), f'{median / base:.2f}')
+        table.add_row(name, spread(values, 1), f'{statistics.median(values) / base:.2f}')
     console = Console()
     console.print(table)
     console.print(
