@@ -186,12 +186,14 @@ def _stored_config(text: Any) -> dict | None:
 
 
 class _Dicts(ast.NodeTransformer):
-    """Turns ``dict(a=1)`` into ``{'a': 1}``, which literal_eval takes."""
+    """Turns ``dict(a=1)`` and ``dict({'a.b': 1})`` into dicts that literal_eval takes."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        if getattr(node.func, 'id', '') != 'dict' or node.args:
+        if getattr(node.func, 'id', '') != 'dict':
             return node
+        if len(node.args) == 1 and isinstance(node.args[0], ast.Dict) and not node.keywords:
+            return node.args[0]
         keys: list[ast.expr | None] = [ast.Constant(each.arg) for each in node.keywords]
         values = [keyword.value for keyword in node.keywords]
-        return ast.copy_location(ast.Dict(keys, values), node)
+        return node if node.args else ast.copy_location(ast.Dict(keys, values), node)
