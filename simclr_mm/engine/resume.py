@@ -176,13 +176,16 @@ def _stored_config(text: Any) -> dict | None:
     """The settings in a config's text, read as data and never run."""
     if not isinstance(text, str) or len(text) > _LONGEST_CONFIG:
         return None
+    stored = {}
     try:
-        return {
-            statement.targets[0].id: ast.literal_eval(_Dicts().visit(statement.value))
-            for statement in ast.parse(text).body
-        }
-    except (AttributeError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
+        for statement in ast.parse(text).body:
+            if not isinstance(statement, ast.Assign):
+                return None
+            name = ast.unparse(statement.targets[0])
+            stored[name] = ast.literal_eval(_Dicts().visit(statement.value))
+    except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
         return None
+    return stored
 
 
 class _Dicts(ast.NodeTransformer):
