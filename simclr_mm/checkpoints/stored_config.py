@@ -120,9 +120,13 @@ def _has_shape(settings: dict[str, Any]) -> bool:
 
 
 class _Dicts(ast.NodeTransformer):
-    """Turns ``dict(a=1)`` into ``{'a': 1}``, which literal_eval takes."""
+    """Turns ``dict(a=1)`` and ``dict({'a.b': 1})`` into dicts that literal_eval takes."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
+        if getattr(node.func, 'id', None) == 'dict' and not node.keywords:
+            match node.args:
+                case [ast.Dict() as inner]:
+                    return self.visit(inner)
         positional = node.args or any(each.arg is None for each in node.keywords)
         if getattr(node.func, 'id', None) != 'dict' or positional:
             return node

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from digits_run import BY_ITERATION, EVERY_EPOCH, losses, runner
+from digits_run import BY_ITERATION, CONFIGS, EVERY_EPOCH, losses, runner
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from simclr_mm.engine.resume import check_resumable, latest_checkpoint, settings
+from simclr_mm.engine.resume import _stored_config, check_resumable, latest_checkpoint, settings
 from simclr_mm.errors import CheckpointError, MissingFileError, UserError
 
 VALIDATED = {
@@ -233,7 +233,21 @@ def test_a_checkpoint_of_weights_is_no_run(saved, tmp_path):
         run.train()
 
 
-def test_a_config_that_cannot_be_read_is_said(caplog):
+@pytest.mark.parametrize('file', sorted(CONFIGS.glob('*.py'))[::5], ids=lambda file: file.stem)
+def test_every_config_is_read_back(file):
+    config = Config.fromfile(file)
+    assert settings(_stored_config(config.pretty_text)) == settings(config) != {}
+
+
+def test_keys_with_dots_are_read_back():
+    keys = {'bn.bias': dict(decay_mult=0), 'x': dict(lars_exclude=True)}
+    config = Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=keys))))
+    stored = settings(_stored_config(config.pretty_text))
+    assert stored['optim_wrapper.paramwise_cfg.custom_keys.bn.bias.decay_mult'] == 0
+    assert stored == settings(config)
+
+
+def test_a_config_that_cannot_be_read_is_said():
     logged = []
     checkpoint = dict(meta=dict(epoch=1, iter=2, cfg='import os'), optimizer={}, message_hub={})
     logger = type('Logger', (), dict(warning=lambda self, text: logged.append(text)))()

@@ -28,10 +28,11 @@ class AtomicLocalBackend(LocalBackend):
 class CheckpointHook(MMEngineCheckpointHook):
     """MMEngine's CheckpointHook, safe against being killed while it saves.
 
-    Differs: a checkpoint, and the file ``last_checkpoint`` that names it, replace what
-    was there in one step; what ``max_keep_ckpts`` and ``save_best`` give up is removed
-    only when the new checkpoint is complete and named. MMEngine writes in place and
-    removes first. Object stores (``out_dir='s3://...'``, ``backend_args``) write whole
+    Differs: A checkpoint and the file ``last_checkpoint`` replace what was there in one
+    step. What ``max_keep_ckpts`` and ``save_best`` give up is removed after the new
+    checkpoint is complete and named; MMEngine writes in place and removes first. Only
+    files of this run in its own folder are removed; MMEngine removes what a resumed
+    checkpoint names. Object stores (``out_dir='s3://...'``, ``backend_args``) write whole
     objects by themselves.
 
     Args:

@@ -17,26 +17,22 @@ _RANK, _STD, _ISOTROPIC = (
 class LearningWatchHook(Hook):
     """Warn when the encoder does not learn or its outputs have collapsed.
 
-    Looks at what is logged anyway, with each line of the log and after each validation,
-    and reads nothing from the device. It warns once, and again only if the numbers were
-    well in between. It says nothing of models without a contrastive loss.
+    It looks at the numbers of each line of the log and of each validation and reads nothing
+    from the device. It warns once, and again only after the numbers were well in between.
+    It says nothing about models without a contrastive loss.
 
     Args:
-        loss_margin: An encoder that learns has a loss below chance by more than this
-            share of chance. 0.01: more than the noise of a line of the log, and
-            passed within some hundred steps; an untrained encoder is at chance or a few
-            percent above. Not asked with semi-hard mining, which picks pairs of high
-            loss.
-        max_neg_sim: Cosine similarity of projections of different images, averaged,
-            from which on they count as one point; about 0 when all is well.
-        epochs: For how long either has to last. 3: loss and similarity may stand still
-            in the warm-up.
+        loss_margin: The loss has to be below chance by this share of chance. 0.01 is more
+            than the noise of a line of the log and is passed within some hundred steps.
+            Not asked with semi-hard mining, which picks pairs of high loss.
+        max_neg_sim: Mean cosine similarity of projections of different images from which
+            on they count as one point. It is about 0 when all is well.
+        epochs: For how long either has to last. 3: both may stand still in the warm-up.
         min_steps: And for how many steps, where epochs are short.
         min_rank: Lowest effective rank of the validation features. Below 2 they are
             multiples of one vector and a little noise.
         min_std: Lowest standard deviation of the normalised validation features, as a
-            share of 1/sqrt(C). Below 0.02 the angle between two images is about a
-            degree.
+            share of 1/sqrt(C). At 0.02 two images differ by an angle of a degree.
     """
 
     # After mmengine's hooks have entered the numbers, before a checkpoint is saved.

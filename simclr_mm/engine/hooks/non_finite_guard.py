@@ -24,25 +24,23 @@ _MIN_LOSS_SCALE = 1e-4
 class NonFiniteGuardHook(Hook):
     """Leave the model as it is when a loss or a gradient is not finite, then stop.
 
-    A step with a NaN or an infinity in its loss or gradients, on any rank, changes
+    A bad step has a NaN or an infinity in its loss or gradients on any rank. It changes
     neither parameters nor momentum nor BN's running statistics, on all ranks. Training
-    goes on, without asking the device, until the next line of the log or the end of the
-    epoch. There the run stops with a FloatingPointError that describes the first such
-    step. ``non_finite_step_K.pth`` in the checkpoints' folder holds a model that only
-    good steps have made, a JSON file of the same name the report with the names of all
-    images of the bad batch.
+    goes on without asking the device until the next line of the log or the end of the
+    epoch. There the run stops with a FloatingPointError that describes the first bad step.
+    ``non_finite_step_K.pth`` in the checkpoints' folder holds a model made by good steps
+    only. A JSON file of the same name holds the names of all images of the bad batch.
 
-    On a CPU the gradients of a bad step are dropped before the optimizer sees them. On
-    other devices parameters and optimizer state are copied before each step and chosen
-    after it, by a flag that stays there: for ResNet-50 with momentum 0.2 GB, at a time
-    when there are no activations, and 2 GB of traffic a step.
+    On a CPU the optimizer does not see the gradients of a bad step. On other devices
+    parameters and optimizer state are copied before each step and chosen after it by a
+    flag on the device. For ResNet-50 with momentum that takes 0.2 GB, while there are no
+    activations, and 2 GB of traffic a step.
 
-    With a loss scaler (fp16) gradients that overflow are its business: it skips such
-    steps itself, and they are no error. A loss that is not finite is one, and so is a
-    scale below 1e-4, with which no overflow is left to avoid.
+    A loss scaler (fp16) skips steps whose gradients overflow, and they are no error. A
+    loss that is not finite is one, and so is a scale below 1e-4, which avoids nothing.
 
-    Differs: from an exact skip in one number. On a GPU, Adam without ``fused=True``
-    keeps its count of steps on the host, which also counts the skipped ones.
+    Differs: On a GPU, Adam without ``fused=True`` counts its steps on the host. It counts
+    skipped ones too.
     """
 
     # After logger (60) and scheduler (70), for a checkpoint to go on from; before
