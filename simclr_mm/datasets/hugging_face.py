@@ -107,7 +107,8 @@ class HuggingFaceImages(StoredImages):
                 splits = datasets.load_from_disk(str(folder))
                 if self.split not in splits:
                     raise UserError(
-                        f'{folder} has no split {self.split!r}, only {", ".join(splits)}: give split.'
+                        f'{folder} has no split {self.split!r}, only {", ".join(splits)}: '
+                        'give split.'
                     )
                 return splits[self.split]
             if (folder / 'state.json').is_file():
