@@ -163,11 +163,11 @@ def get_model(
         model: A name out of :func:`list_models` or mmpretrain's, the path of a config
             (``.py``), or a Config.
         pretrained: True for the published weights of the entry; a path or URL for other
-            weights, those of another library included, whose mean and std the model's
-            preprocessing then gets; False for random ones.
+            weights; False for random ones. With weights of another library the model's
+            preprocessing gets the mean and std of that library.
         device: Where to put it. None: the CPU.
-        trust_checkpoint: Let the file run code, in this call only; for files whose
-            author you trust as you trust a program.
+        trust_checkpoint: Let the file run code, in this call only. Trust its author as
+            you trust the author of a program.
         **kwargs: Override keys of the config's ``model`` dict. A dict with another
             ``type`` takes the place of the config's: ``backbone=dict(type=
             'VisionTransformer', arch='small')``. ``head=None`` or ``neck=None`` removes

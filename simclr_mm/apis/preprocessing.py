@@ -24,7 +24,7 @@ class Preprocessing:
 
     Args:
         mean: Three means of RGB in [0, 1].
-        std: Three standard deviations, likewise.
+        std: Three standard deviations of RGB in [0, 1].
         resize: Pixels of the shorter edge, or of both.
         edge: 'short' or 'both', the latter without keeping the ratio.
         size: Side of the centre crop in pixels.

@@ -94,13 +94,15 @@ def _check_zip(file: BinaryIO, size: int) -> None:
         raise UserError('its zip archive has two entries of one name')
     if len({entry.filename.partition('/')[0] for entry in entries}) > 1:
         raise UserError('its zip archive has two folders')
-    sizes = {entry.filename.partition('/')[2]: entry.file_size for entry in entries}
-    for entry in entries:
-        if entry.filename.partition('/')[2] == 'data.pkl':
-            for key, claimed in _storages(BytesIO(_stored(file, entry)), size):
-                held = sizes.get(f'data/{key}', 0)
-                if claimed > held:
-                    raise UserError(f'storage {key[:100]} claims {claimed} bytes and has {held}')
+    # PyTorch looks names up without regard to case.
+    by_name = {entry.filename.lower().partition('/')[2]: entry for entry in entries}
+    sizes = {name: entry.file_size for name, entry in by_name.items()}
+    if 'data.pkl' not in by_name:
+        raise UserError('its zip archive has no data.pkl')
+    for key, claimed in _storages(BytesIO(_stored(file, by_name['data.pkl'])), size):
+        held = sizes.get(f'data/{key}'.lower(), 0)
+        if claimed > held:
+            raise UserError(f'storage {key[:100]} claims {claimed} bytes and has {held}')
 
 
 def _check_directory(file: BinaryIO, size: int) -> None:
@@ -161,18 +163,13 @@ class _Value:
 
 
 def _storages(pickled: BinaryIO, size: int) -> Iterator[tuple[str, int]]:
-    """Follow a pickle; yield key and claimed bytes of every storage that it refers to.
+    """Follow a pickle to its end; yield key and claimed bytes of every storage in it.
 
-    Args:
-        pickled: The pickle. It is read to its end.
-        size: Of the file, in bytes.
-
-    Raises:
-        ValueError: as :func:`check_claims`.
+    ``size`` is the file's, in bytes.
     """
     stack: list[_Value] = []
     marks: list[int] = []
-    memo: dict[int, _Value] = {}
+    memo: dict[Any, _Value] = {}
     allowed = _COPIES * size + _COPIES_FREE
     try:
         for count, (opcode, arg, _) in enumerate(pickletools.genops(pickled)):
@@ -191,8 +188,10 @@ def _storages(pickled: BinaryIO, size: int) -> Iterator[tuple[str, int]]:
                 allowed -= _copied(opcode.name, taken)
                 if opcode.stack_after:
                     stack.append(_result(opcode.name, arg, taken))
-            if allowed < 0 or count > _OPCODES:
+            if allowed < 0:
                 raise UserError('its pickle would make more than the file could hold')
+            if count > _OPCODES:
+                raise UserError(f'its pickle has more than {_OPCODES} opcodes')
     except (IndexError, KeyError) as error:
         raise UserError('its pickle is broken') from error
 

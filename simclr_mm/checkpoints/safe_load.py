@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
-from zipfile import is_zipfile
+from zipfile import BadZipFile, is_zipfile
 
 import torch
 
@@ -67,7 +67,7 @@ def file_problem(path: Path, expected_hash: str | None) -> str | None:
             return 'is empty: save or download it again'
         if start.startswith(b'<'):
             return 'is a web page, no checkpoint: download the file itself'
-        if start.startswith(b'PK\3\4') and not is_zipfile(file):
+        if start.startswith(b'PK\3\4') and not _has_directory(file):
             return 'is truncated: save or download it again'
     if expected_hash is None:
         return None
@@ -78,6 +78,13 @@ def file_problem(path: Path, expected_hash: str | None) -> str | None:
         f'is damaged: its SHA-256 begins with {found[:8]}, its name says {expected_hash}; '
         'delete it and download it again'
     )
+
+
+def _has_directory(file: BinaryIO) -> bool:
+    try:
+        return is_zipfile(file)
+    except BadZipFile:  # what looks like the end of a zip says what cannot be
+        return False
 
 
 def load_file(

@@ -146,7 +146,7 @@ def stand_ins() -> Iterator[None]:
         before = get_safe_globals()
         clear_safe_globals()
         add_safe_globals([entry for entry in before if not _is_replaced(entry)])
-        add_safe_globals(_STAND_INS)
+        add_safe_globals([*_STAND_INS])
         try:
             yield
         finally:

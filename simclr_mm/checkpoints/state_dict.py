@@ -11,6 +11,7 @@ from simclr_mm.errors import CheckpointError
 
 PROBE = 'probe.'  # what the online probe's keys begin with
 _MAX_LISTED = 20  # keys of each kind in an error, about what a terminal shows
+_LONGEST = 200  # letters of a key in an error
 
 
 def model_state(checkpoint: Any, source: str) -> Mapping[str, Tensor]:
@@ -207,4 +208,6 @@ def left_out(checkpoint: Any, source: str, prefix: str = 'backbone.') -> dict[st
 
 def _listed(keys: list[str]) -> str:
     more = len(keys) - _MAX_LISTED
-    return ', '.join(keys[:_MAX_LISTED]) + (f' and {more} more' if more > 0 else '')
+    return ', '.join(str(key)[:_LONGEST] for key in keys[:_MAX_LISTED]) + (
+        f' and {more} more' if more > 0 else ''
+    )

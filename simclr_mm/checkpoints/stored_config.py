@@ -17,13 +17,12 @@ from mmpretrain import registry as mmpretrain_registry
 
 from simclr_mm import registry
 from simclr_mm.errors import CheckpointError, UserError
-from simclr_mm.registry import type_name
 
 _LONGEST = 1 << 20  # letters; parsing takes about 200 bytes for each
 _LARGE_NUMBER = 2**60  # from here on numbers can be chosen so that sets are slow
 _SCOPES = ('simclr_mm', 'mmpretrain', 'mmcv', 'mmengine')
 _PACKAGES = (*_SCOPES, 'torch', 'torchvision')
-# Other libraries' models by name, whose arguments may load and run other files.
+# Models of other libraries, whose arguments may load and run further files.
 _WRAPPERS = {'HuggingFaceClassifier', 'TIMMBackbone', 'TimmClassifier'}
 _ADVICE = 'name the config with --config, or pass it to get_model'
 
@@ -119,7 +118,7 @@ class _Dicts(ast.NodeTransformer):
         positional = node.args or any(each.arg is None for each in node.keywords)
         if getattr(node.func, 'id', None) != 'dict' or positional:
             return node
-        keys = [ast.Constant(keyword.arg) for keyword in node.keywords]
+        keys: list[ast.expr | None] = [ast.Constant(keyword.arg) for keyword in node.keywords]
         values = [self.visit(keyword.value) for keyword in node.keywords]
         return ast.copy_location(ast.Dict(keys, values), node)
 
@@ -140,23 +139,21 @@ def _parts(value: Any) -> Iterator[dict]:
 
 
 def _check_names(settings: dict[str, Any]) -> None:
-    """Check ``type`` and ``_scope_`` of a part; give the type its registered name.
-
-    Raises:
-        ValueError: one of them is not allowed.
-    """
+    """Check ``type`` and ``_scope_`` of a part; give the type its registered name."""
     scope = settings.get('_scope_', 'mmpretrain')
     if scope not in _SCOPES:
-        raise UserError(f'_scope_={scope!r}, which is no scope of OpenMMLab or simclr_mm')
-    if 'type' in settings:
-        if type_name(settings) in _WRAPPERS:
-            raise UserError(f'type={settings["type"]!r}, which builds a model of another library')
-        name = _registered_name(settings['type'])
-        if name is None:
-            raise UserError(
-                f'type={settings["type"]!r}, which is no class of OpenMMLab or simclr_mm'
-            )
-        settings['type'] = name
+        raise UserError(f'_scope_={scope!r:.100}, which is no scope of OpenMMLab or simclr_mm')
+    if 'type' not in settings:
+        return
+    shown = f'type={settings["type"]!r:.100}'
+    if registry.type_name(settings) in _WRAPPERS:
+        raise UserError(
+            f'{shown}, a model of another library, whose arguments may load further files'
+        )
+    name = _registered_name(settings['type'])
+    if name is None:
+        raise UserError(f'{shown}, which is no class of OpenMMLab or simclr_mm')
+    settings['type'] = name
 
 
 def _registered_name(of: Any) -> str | None:
@@ -169,7 +166,7 @@ def _registered_name(of: Any) -> str | None:
     for registry_ in _registries():
         for known, entry in registry_.module_dict.items():
             is_meant = known == name if place in ('', *_SCOPES) else entry is named
-            if is_meant and known not in _WRAPPERS and entry.__module__.split('.')[0] in _PACKAGES:
+            if is_meant and entry.__module__.split('.')[0] in _PACKAGES:
                 if place in ('', *_SCOPES):
                     return of
                 return known if registry_.parent is None else f'{registry_.scope}.{known}'

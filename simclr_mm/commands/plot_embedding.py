@@ -8,7 +8,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config
 from mmengine.device import get_device
 
 from simclr_mm.apis import load_encoder
@@ -32,9 +31,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--method', choices=METHODS, default='tsne')
     parser.add_argument(
-        '--max-images', type=int, default=2000, help='more are drawn from at random'
+        '--max-images',
+        type=command_line.at_least(1),
+        default=2000,
+        help='more are drawn from at random',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the draw and the map')
+    parser.add_argument(
+        '--seed', type=command_line.at_least(0), default=0, help='of the draw and the map'
+    )
     parser.add_argument('--out', metavar='PNG', default='work_dirs/plots/embedding.png')
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
@@ -52,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             'tools/embed.py wrote, or a config and a checkpoint'
         )
     else:
-        cfg = Config.fromfile(args.source)
+        cfg = command_line.read_config(args.source)
         if args.data is not None:
             test_on_folder(cfg, args.data)
         command_line.merge_cfg_options(cfg, args.cfg_options)

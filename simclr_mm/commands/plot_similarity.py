@@ -7,7 +7,6 @@ features, which are used afterwards.
 import argparse
 from collections.abc import Sequence
 
-from mmengine.config import Config
 from mmengine.device import get_device
 
 from simclr_mm.apis import load_encoder
@@ -28,7 +27,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--data', metavar='DIR', help="images of this folder instead of the config's"
     )
     parser.add_argument('--count', type=int, default=500, help='images, drawn at random')
-    parser.add_argument('--seed', type=int, default=0, help='of the draw and the views')
+    parser.add_argument(
+        '--seed', type=command_line.at_least(0), default=0, help='of the draw and the views'
+    )
     parser.add_argument('--out', metavar='PNG', default='work_dirs/plots/similarity.png')
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f'--count is {args.count}: take 2 to 5000 images, because the '
             'number of pairs grows with the square'
         )
-    cfg = Config.fromfile(args.config)
+    cfg = command_line.read_config(args.config)
     if args.data is not None:
         train_on_folder(cfg, args.data)
     command_line.merge_cfg_options(cfg, args.cfg_options)

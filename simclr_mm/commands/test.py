@@ -14,6 +14,7 @@ from mmengine.evaluator import DumpResults
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import test_on_folder
 from simclr_mm.commands.evaluate.loop_results import run_of_metrics
+from simclr_mm.errors import UserError
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -40,6 +41,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    predictions = args.out if args.out_item == 'pred' else None
+    if predictions is not None and not predictions.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out {predictions}: predictions are written as .pkl')
     cfg = command_line.load_config(args)
     cfg.load_from = args.checkpoint
     if args.data is not None:
@@ -48,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.test_cfg.fp16 = True
     command_line.merge_cfg_options(cfg, args.cfg_options)
     runner = command_line.build_runner(cfg)
-    if args.out is not None and args.out_item == 'pred':
-        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+    if predictions is not None:
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=predictions))
     started = time.time()
     metrics = runner.test()
     if not is_main_process():

@@ -4,6 +4,7 @@ Two files hold a dataset: the images, which every process maps into its memory a
 share, and the labels.
 """
 
+import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,7 @@ from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import CACHE_FOLDER
+from simclr_mm.transforms.to_rgb import READING_RULE
 
 
 class Arrays(NamedTuple):
@@ -35,14 +37,15 @@ class Arrays(NamedTuple):
 
 
 def files_key(root: str | Path, paths: Iterable[str]) -> str:
-    """A name for the content of files: of their names, sizes and times of change.
+    """A name for decoded files: of their names, sizes, times of change, and our rule.
 
     Args:
         root: Folder that the names begin at: a moved dataset keeps its key.
         paths: Files below it.
     """
     below = len(os.path.join(root, ''))
-    return listing_hash(root, (path[below:] for path in paths))[:16]
+    listing = listing_hash(root, (path[below:] for path in paths))
+    return hashlib.sha256(f'{READING_RULE} {listing}'.encode()).hexdigest()[:16]
 
 
 def cached_arrays(

@@ -67,10 +67,7 @@ class _CachedDataset(ArrayDataset):
 
 
 class _FolderOrTorchvision(_CachedDataset):
-    """A dataset kept as class folders or, failing these, fetched by torchvision.
-
-    torchvision downloads the archive and checks its MD5 sum.
-    """
+    """A dataset kept as class folders or, failing these, fetched by torchvision."""
 
     UNPACKED = ''  # torchvision's folder in data_root
 
@@ -124,9 +121,7 @@ class STL10(_FolderOrTorchvision):
     """STL-10, 96 x 96 pixels: folders, or the archive from its home.
 
     The folders are ``data_root/{train,test}/<class>/*`` and ``data_root/unlabeled/*``.
-
-    ``train+unlabeled`` are the 105,000 images for pretraining; the 100,000 of
-    ``unlabeled`` carry no label.
+    ``train+unlabeled`` are the 105,000 images for pretraining; 100,000 carry no label.
     """
 
     SPLITS = ('train', 'test', 'unlabeled', 'train+unlabeled')

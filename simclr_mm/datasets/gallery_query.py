@@ -1,7 +1,7 @@
 """The two sets of a nearest-neighbour evaluation as one dataset."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset
 
+from simclr_mm.class_balance import class_balanced_subset
 from simclr_mm.errors import UserError
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
@@ -51,7 +52,8 @@ class GalleryAndQuery(Dataset):
         self.gallery = MMPRETRAIN_DATASETS.build({**gallery, 'pipeline': pipeline})
         self.query = MMPRETRAIN_DATASETS.build({**query, 'pipeline': pipeline})
         self.metainfo = self.query.metainfo
-        if reads_with_mmcv(self.query.pipeline.transforms):
+        transforms = getattr(getattr(self.query, 'pipeline', None), 'transforms', ())
+        if reads_with_mmcv(transforms):
             print_log(
                 "GalleryAndQuery.pipeline has mmcv's LoadImageFromFile, which gives half of an "
                 "image that is cut short: write dict(type='simclr_mm.LoadImageFromFile').",
@@ -60,9 +62,13 @@ class GalleryAndQuery(Dataset):
             )
         _check_same_classes(self.gallery, self.query)
         self.labels = labels_of(self.gallery, 'GalleryAndQuery.gallery')
+        if hasattr(self.query, 'get_gt_labels'):
+            labels_of(self.query, 'GalleryAndQuery.query')
         self.rows = np.arange(len(self.gallery))
         if gallery_per_class is not None:
             self.rows = class_balanced_subset(self.labels, gallery_per_class, seed=0)
+        # KNNAccuracy compares its k with the gallery's size before training begins.
+        self.metainfo = {**self.query.metainfo, 'gallery_images': len(self.rows)}
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.query)
@@ -77,25 +83,26 @@ class GalleryAndQuery(Dataset):
         return sample
 
     def _gallery_sample(self, row: int) -> dict:
-        try:
-            return self.gallery[row]
-        except UnreadableImage as error:
-            reason = error
-        others = np.flatnonzero(self.labels == self.labels[row])
-        np.random.default_rng(row).shuffle(others)
-        for other in others.tolist():
+        for stand_in in self._of_its_class(row):
+            try:
+                return self.gallery[stand_in]
+            except UnreadableImage as error:
+                reason = error
             print_log(
                 f'gallery image replaced by another of its class: {reason}',
                 logger='current',
                 level=logging.WARNING,
             )
-            try:
-                return self.gallery[other]
-            except UnreadableImage as error:
-                reason = error
         raise UnreadableImage(
             f'no image of class {self.labels[row]} can be read; the last: {reason}'
         )
+
+    def _of_its_class(self, row: int) -> Iterator[int]:
+        """The image itself, then all of its class in an order of its own."""
+        yield row
+        others = np.flatnonzero(self.labels == self.labels[row])
+        np.random.default_rng(row).shuffle(others)
+        yield from others.tolist()
 
 
 def labels_of(dataset: BaseDataset, key: str) -> np.ndarray:
@@ -132,32 +139,3 @@ def _check_same_classes(gallery: BaseDataset, query: BaseDataset) -> None:
             + (f'{", ".join(in_one[:5])} in one of them only' if in_one else 'in another order')
             + ': give both the same class folders.'
         )
-
-
-def class_balanced_subset(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
-    """Draw the same number of examples of every class, without replacement.
-
-    Args:
-        labels: (n,) class of each example.
-        per_class: Examples of each class, >= 1.
-        seed: Seed of the draw.
-
-    Returns:
-        (classes * per_class,) sorted rows.
-
-    Raises:
-        UserError: per_class is below 1, or a class has fewer examples.
-    """
-    if per_class < 1:
-        raise UserError(f'per_class = {per_class}: ask for at least one image of each class.')
-    rng = np.random.default_rng(seed)
-    rows = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        if len(members) < per_class:
-            raise UserError(
-                f'class {label} has {len(members)} images, {per_class} of '
-                'each class were asked for: ask for fewer.'
-            )
-        rows.append(rng.choice(members, per_class, replace=False))
-    return np.sort(np.concatenate(rows))

@@ -66,11 +66,9 @@ def margin_triplet_with_stats(
     """:func:`margin_triplet`, and what a training log wants to know.
 
     Returns:
-        The loss, and detached scalars over this rank's anchors: ``top1``, the share whose
-        nearest other row is one of its positives; ``pos_sim`` and ``neg_sim``, mean cosine
-        similarities to the positives and to the other images; ``mined`` with
-        ``semi_hard``, the share of pairs (i, p) that have a semi-hard negative;
-        ``chance``, the loss when all these similarities are 0, m.
+        The loss, and detached scalars as :func:`~simclr_mm.losses.nt_xent_with_stats`
+        gives them; ``mined`` with ``semi_hard``, the share of pairs (i, p) that have a
+        semi-hard negative. ``chance`` is m, the loss of similarities of 0.
     """
     if isinstance(margin, Tensor) and margin.requires_grad:
         raise TypeError('margin_triplet does not learn its margin: give a number')

@@ -65,11 +65,9 @@ def nt_logistic_with_stats(
     """:func:`nt_logistic`, and what a training log wants to know.
 
     Returns:
-        The loss, and detached scalars over this rank's anchors: ``top1``, the share whose
-        nearest other row is one of its positives; ``pos_sim`` and ``neg_sim``, mean cosine
-        similarities to the positives and to the other images; ``mined`` with
-        ``semi_hard``, the share of pairs (i, p) that have a semi-hard negative;
-        ``chance``, the loss when all these similarities are 0, 2 ln 2.
+        The loss, and detached scalars as :func:`~simclr_mm.losses.nt_xent_with_stats`
+        gives them; ``mined`` with ``semi_hard``, the share of pairs (i, p) that have a
+        semi-hard negative. ``chance`` is 2 ln 2, the loss of similarities of 0.
     """
     tau = check_temperature(temperature, 'tries 0.1, 0.2, 0.5 and 1')
 

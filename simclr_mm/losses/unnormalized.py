@@ -45,10 +45,8 @@ def unnormalized_xent_with_stats(
     """:func:`unnormalized_xent`, and what a training log wants to know.
 
     Returns:
-        The loss, and detached scalars over this rank's anchors: ``top1``, the share that
-        is closer to one of its positives than to any negative; ``pos_sim`` and
-        ``neg_sim``, mean dot products with the positives and with the other images, not
-        cosines; ``chance``, the loss when all rows are alike, ln(VN - 1).
+        The loss, and detached scalars as :func:`~simclr_mm.losses.nt_xent_with_stats`
+        gives them, but dot products instead of cosines.
     """
     check_projections(z)
     check_temperature(temperature, 'tries 10 and 100')
@@ -60,7 +58,7 @@ def unnormalized_xent_with_stats(
         key = torch.arange(dots.shape[1], device=z.device)
         anchor = key.narrow(0, first * num_views, n * num_views)[:, None]  # (Vn, 1)
         same = anchor // num_views == key // num_views  # (Vn, VN)
-        # Their numbers are known, so that nothing waits for the device.
+        # Places that are known, not found, so that nothing waits for the device.
         steps = torch.arange(1, num_views, device=z.device)
         partner = anchor // num_views * num_views + (anchor + steps) % num_views  # (Vn, V-1)
         pos = dots.gather(1, partner)  # (Vn, V-1)

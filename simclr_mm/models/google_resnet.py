@@ -14,11 +14,11 @@ _SK_RATIO, _SK_MIN = 0.0625, 32  # SimCLR v2's --sk_ratio, and sk_conv2d's min_d
 
 @MODELS.register_module()
 class GoogleResNet(ResNet):
-    """mmpretrain's ResNet with what TensorFlow and google-research/simclr do otherwise.
+    """mmpretrain's ResNet, changed to what TensorFlow and google-research/simclr do.
 
-    - The max-pool pads SAME: nothing at the top and left where the side is even.
-    - Every stage begins with a convolution in the shortcut, ResNet-18's first too.
-    - With selective kernels also ResNet-D's stem and shortcuts.
+    - The max-pool pads SAME: an even side gets nothing at the top and left.
+    - Every stage begins with a convolution in the shortcut, the first of ResNet-18 too.
+    - Selective kernels come with the stem and the shortcuts of ResNet-D.
 
     Strided convolutions pad as PyTorch's do: the reference code pads them itself.
 
@@ -33,7 +33,7 @@ class GoogleResNet(ResNet):
         **kwargs: As for mmpretrain's ResNet, such as ``frozen_stages``.
 
     Raises:
-        ValueError: selective kernels with depth 18 or 34.
+        UserError: selective kernels with depth 18 or 34.
     """
 
     arch_settings = {**ResNet.arch_settings, 200: (Bottleneck, (3, 24, 36, 3))}
@@ -75,7 +75,7 @@ class GoogleResNet(ResNet):
 
 
 class SelectiveKernel(nn.Module):
-    """Two 3x3 convolutions, mixed channel by channel as their sum's mean tells.
+    """Two 3x3 convolutions. Weights from the mean of their sum mix them by channel.
 
     Args:
         channels: Of input and output.
@@ -113,8 +113,8 @@ class _SamePool(nn.Module):
 class _ShortcutPool(nn.Module):
     """Average pool 2x2 of ResNet-D's shortcut.
 
-    With stride 2 an odd side gets a row of zeros, which count; with stride 1 the last
-    row and column average what is there.
+    With stride 2 an odd side gets a row of zeros, which count in the average. With
+    stride 1 the last row and column are repeated.
     """
 
     def __init__(self, stride: int) -> None:

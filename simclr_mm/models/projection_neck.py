@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from simclr_mm.errors import UserError
 from simclr_mm.registry import MODELS
 
-# Linear as PyTorch's own, U(+-1/sqrt(fan_in)), which mmpretrain's neck keeps too.
+# Linear layers as PyTorch initialises them, U(+-1/sqrt(fan_in)); mmpretrain's neck too.
 _INIT: list[dict] = [
     dict(
         type='Kaiming',
@@ -33,7 +33,7 @@ class ProjectionNeck(BaseModule):
         hid_channels: Width of every layer but the last; C by default, as in the
             paper (2048 for ResNet-50).
         out_channels: d, width of the projection, on which the features hardly depend
-            (Fig. 8); 128 as in Sec. 2.2. Not used by 0 layers, where d is C.
+            (Fig. 8); 128 as in Sec. 2.2. With 0 layers it is not used, and d is C.
         num_layers: 0 (no head), 1 (linear), 2 (the paper) or more (3 in SimCLR v2).
         norm_cfg: Norm after every fc layer, the last included. 'BN1d' runs on a CPU
             and is turned into SyncBN with the backbone's. None: no norms, and fc layers

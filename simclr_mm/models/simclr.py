@@ -127,18 +127,9 @@ class SimCLR(BaseModel):
     def forward(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
     ) -> Tensor | dict[str, Tensor] | list[DataSample]:
-        """What MMEngine calls, with what a ``ViewsPreprocessor`` returns.
+        """What MMEngine calls: :meth:`extract_feat`, :meth:`loss` or :meth:`predict`.
 
-        Args:
-            inputs: (n, V, 3, S, S) for mode 'loss', (n, 3, S, S) for the others,
-                normalised RGB.
-            data_samples: One for each image, or None; 'predict' and the online probe
-                use them.
-            mode: 'tensor', 'loss' or 'predict'.
-
-        Returns:
-            'tensor': (n, C) features. 'loss': the head's and the probe's scalars.
-            'predict': the data samples with a field ``feature``, (C).
+        ``mode`` is 'tensor', 'loss' or 'predict'.
         """
         if mode == 'tensor':
             return self.extract_feat(inputs)
@@ -149,29 +140,16 @@ class SimCLR(BaseModel):
         raise UserError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
 
     def extract_feat(self, images: Tensor) -> Tensor:
-        """Features of the backbone's last stage, averaged over positions.
-
-        Args:
-            images: (n, 3, S, S), normalised RGB.
-
-        Returns:
-            (n, C), see :func:`~simclr_mm.models.pooled.pooled`.
-        """
+        """Features (n, C) of (n, 3, S, S) normalised RGB, see :func:`pooled`."""
         # Convolutions on a CPU run about twice as fast on channels-last memory.
         narrow = self._narrow and images.device.type == 'cpu'
         order = torch.contiguous_format if narrow else torch.channels_last
         return pooled(self.backbone(images.contiguous(memory_format=order)), self.backbone)
 
     def get_layer_depth(self, param_name: str) -> tuple[int, int]:
-        """The depth of a parameter's layer and the greatest depth.
+        """The depth of a parameter's layer, and the number of depths.
 
         mmpretrain's LearningRateDecayOptimWrapperConstructor asks for it.
-
-        Args:
-            param_name: Its name in this model.
-
-        Raises:
-            UserError: The backbone does not know its depths.
         """
         depth_of = getattr(self.backbone, 'get_layer_depth', None)
         try:
@@ -194,8 +172,7 @@ class SimCLR(BaseModel):
             data_samples: n, with labels if there is a probe.
 
         Returns:
-            The head's scalars, ``loss`` and what is logged beside it, and the probe's,
-            ``probe_loss`` and ``probe_top1``. mmengine minimises the sum of those with
+            The head's scalars and the probe's. MMEngine minimises the sum of those with
             'loss' in their name and logs each by itself.
 
         Raises:
@@ -206,6 +183,13 @@ class SimCLR(BaseModel):
                 'this SimCLR has no neck or no head, so it has no loss: '
                 'set model.neck and model.head'
             )
+        if isinstance(inputs, (list, tuple)):  # V of (n, 3, S, S), by SelfSupDataPreprocessor
+            if len({view.shape for view in inputs}) > 1:
+                raise UserError(
+                    'the views differ in size: give all of them one size, or write '
+                    "data_preprocessor.type='simclr_mm.ViewsPreprocessor'"
+                )
+            inputs = torch.stack(list(inputs), dim=1)  # (n, V, 3, S, S)
         if inputs.ndim != 5:
             raise UserError(
                 'the loss needs views, (n, V, 3, S, S), got '
@@ -257,8 +241,9 @@ class SimCLR(BaseModel):
             sample.set_field(feature.clone(), 'feature')
         if self.probe is not None and inputs.ndim == 4:
             scores = self.probe(features).softmax(dim=1)  # (n, K)
-            for sample, score in zip(data_samples, scores):
-                sample.set_pred_score(score.clone()).set_pred_label(score.argmax())
+            labels = scores.argmax(dim=1, keepdim=True)  # (n, 1): of (n) each would be read
+            for sample, score, label in zip(data_samples, scores, labels):
+                sample.set_pred_score(score.clone()).set_pred_label(label.clone())
         return data_samples
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:

@@ -1,6 +1,5 @@
 """Reading an image file, or saying which file cannot be read and why."""
 
-import io
 import os
 import struct
 from collections.abc import Iterable
@@ -10,7 +9,6 @@ import cv2
 import mmcv
 import mmengine.fileio as fileio
 import numpy as np
-from PIL import Image
 
 from simclr_mm.errors import UnreadableImage
 from simclr_mm.registry import TRANSFORMS
@@ -30,14 +28,7 @@ _PNG_TEXTS_FOR_PILLOW = (b'Raw profile type exif', b'XML:com.adobe.xmp')  # orie
 
 
 class Header(NamedTuple):
-    """What the first bytes of a JPEG or PNG say.
-
-    Args:
-        width: In pixels.
-        height: In pixels.
-        bits: Of a value.
-        plain: OpenCV reads it as our rule wants, and faster than Pillow.
-    """
+    """Width and height in pixels, bits of a value; plain if OpenCV keeps our rule."""
 
     width: int
     height: int
@@ -85,19 +76,10 @@ def _png_header(content: bytes) -> Header:
     return Header(width, height, bits, plain)
 
 
-def check_complete(content: bytes) -> None:
-    """Raise if a JPEG or PNG ends too early.
-
-    A file that ends as its format demands is complete. One that does not may still be,
-    with something appended, so PIL, which is strict, decodes it.
-
-    Raises:
-        OSError: from PIL, the file is truncated.
-    """
-    for start, end in _ENDINGS.items():
-        if content.startswith(start) and not content.endswith(end):
-            with Image.open(io.BytesIO(content)) as image:
-                image.load()
+def is_complete(content: bytes) -> bool:
+    """Whether a JPEG or PNG ends as its format demands; True for other files."""
+    ends = [end for start, end in _ENDINGS.items() if content.startswith(start)]
+    return not ends or content.endswith(ends[0])
 
 
 @TRANSFORMS.register_module()
@@ -178,12 +160,15 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         if header:
             check_pixels(header.width, header.height, path, self.max_pixels)
         ours = self.color_type == 'color' and self.imdecode_backend in ('cv2', 'pillow')
-        if ours and not (header and header.plain and self.imdecode_backend == 'cv2'):
+        plain = header is not None and header.plain and self.imdecode_backend == 'cv2'
+        if not is_complete(content) or (ours and not plain):
             if header and header.bits > 8 and content.startswith(b'\xff\xd8'):
                 raise unreadable(path, f'a JPEG of {header.bits} bits. Save it with 8 bits.')
-            return cv2.cvtColor(decode(content, path, self.max_pixels), cv2.COLOR_RGB2BGR)
+            # Pillow is strict: what is appended to an image does no harm, what lacks does.
+            rgb = decode(content, path, self.max_pixels)
+            if ours:
+                return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
         try:
-            check_complete(content)
             img = mmcv.imfrombytes(content, self.color_type, backend=self.imdecode_backend)
         except Exception as error:  # decoders raise whatever they like
             raise unreadable(path, f'a damaged image: {error}') from error

@@ -19,8 +19,8 @@ from simclr_mm.files.walk import printable
 
 # Pillow knows more formats. Some of them start other programs (EPS), some have no signature
 # and take any file for an image (TGA).
-FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'PPM', 'TIFF', 'GIF', 'JPEG2000', 'AVIF')
-_SAME_READERS = ('DIB', 'MPO')  # a BMP without file header, a JPEG of several pictures
+FORMATS = 'JPEG MPO PNG WEBP BMP DIB PPM TIFF GIF JPEG2000 AVIF'.split()
+READING_RULE = 2  # raise it when files give other values: decoded images are kept by it
 MAX_PIXELS = 178_956_970  # above it Pillow refuses to open a file
 BACKGROUND = (255, 255, 255, 255)  # behind transparent pixels: white, as paper is
 _DARK = 64  # of 256: values of 14 bits and fewer that are stored in 16 stay below it
@@ -52,7 +52,7 @@ def decode(content: bytes, path: str, max_pixels: int = MAX_PIXELS) -> np.ndarra
     else:  # a JPEG of several pictures (MPO) has previews and depth maps beside the first
         several = image.format != 'MPO' and getattr(image, 'is_animated', False)
     if several:
-        notice(path, 'has several pages or frames. The first is read')
+        notice(path, 'has several pages or frames, of which the first is read')
     return to_rgb(image, path)
 
 
@@ -89,9 +89,9 @@ def to_rgb(image: Image.Image, path: str) -> np.ndarray:
     if bits > 8 and rgb.max() < _DARK:
         notice(
             path,
-            f'has {bits} bits, of whose range its values fill less than a quarter, so few of '
-            '256 levels are left. Stretch the values of all files in the same way, or save '
-            'them with 8 bits',
+            f'has {bits} bits, but its values fill less than a quarter of that range, so few of '
+            '256 levels are left. Stretch the values of all files by one factor, or save them '
+            'with 8 bits',
         )
     return rgb
 
@@ -119,14 +119,14 @@ def notice(path: str, what: str) -> None:
     _noticed[what] += 1
     times = str(_noticed[what])
     if times.rstrip('0') == '1':
-        message = f'{printable(path)} {what} ({times} such image(s) read so far).'
+        message = f'{printable(path)} {what} (such image {times} of this process).'
         print_log(message, logger='current', level=logging.WARNING)
 
 
 @functools.cache
 def _formats() -> list[str]:
     Image.init()
-    return [name for name in FORMATS + _SAME_READERS if name in Image.OPEN]
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _open(content: bytes, path: str) -> Image.Image:
@@ -160,10 +160,8 @@ def _why_not(content: bytes) -> str:
             )
         except Exception as error:
             return f'a damaged TIFF: {error}'
-    return (
-        f'not an image, or in a format that is not read ({len(content)} bytes). Read are '
-        f'{", ".join(FORMATS)}.'
-    )
+    size = f'{len(content)} bytes'
+    return f'not an image, or in a format that is not read ({size}). Read are {", ".join(FORMATS)}.'
 
 
 def _bits(image: Image.Image, path: str) -> int:
@@ -177,13 +175,13 @@ def _bits(image: Image.Image, path: str) -> int:
         if problem:
             raise unreadable(path, problem)
         if _spare_bands(image.tag_v2):
-            notice(path, 'has a fourth band of no stated meaning. It is left out')
+            notice(path, 'has a fourth band of no stated meaning, which is left out')
         return max(image.tag_v2.get(_BITS, (1,)))
     if image.mode == 'F' or (image.mode == 'I' and image.format not in ('PNG', 'PPM')):
         kind = 'floating-point' if image.mode == 'F' else '32-bit'
         raise unreadable(path, f'its values are {kind} numbers. {_REMEDY}')
-    raw_modes = [str(tile.args) for tile in getattr(image, 'tile', ())]
-    return 16 if image.mode[0] == 'I' or any(';16' in mode for mode in raw_modes) else 8
+    # A mode of the file, such as 'RGB;16B', is in what Pillow has still to decode.
+    return 16 if image.mode[0] == 'I' or ';16' in str(getattr(image, 'tile', '')) else 8
 
 
 def _tiff_problem(tags: Mapping[int, Any]) -> str | None:

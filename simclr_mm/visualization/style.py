@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import matplotlib
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
+
+from simclr_mm.errors import UserError
 
 # Okabe and Ito, "Color Universal Design", 2008: told apart with any colour vision. Two
 # more make ten: wine, of Paul Tol's "muted" scheme, and a grey.
@@ -45,19 +48,27 @@ def plain(name: str) -> str:
 
 @contextmanager
 def picture(
-    file: str | Path | BinaryIO, width: float, height: float, title: str = '', dpi: int = 110
+    file: str | Path | BytesIO, width: float, height: float, title: str = '', dpi: int = 110
 ) -> Iterator[Figure]:
     """A figure to draw in, which is written when the block ends, by default as PNG.
 
     A dollar sign is a dollar sign: no text is read as a formula.
 
     Args:
-        file: Its folder is made.
+        file: Its folder is made. Its ending says the format.
         width: In inches.
         height: In inches.
         title: Of the whole figure.
         dpi: Pixels an inch.
+
+    Raises:
+        UserError: The file is a folder, or its ending is that of no format.
     """
+    ending = '' if isinstance(file, BytesIO) else Path(file).suffix[1:].lower()
+    if ending not in {'', *FigureCanvasBase.get_supported_filetypes()}:
+        raise UserError(f'{file}: no picture is written as .{ending}: take .png, .svg or .pdf')
+    if not isinstance(file, BytesIO) and Path(file).is_dir():
+        raise UserError(f'{file} is a folder: name a file in it, such as {file}/picture.png')
     with matplotlib.rc_context(
         {
             'font.size': 11,
@@ -71,6 +82,6 @@ def picture(
         figure = Figure(figsize=(width, height), layout='constrained')
         figure.suptitle(title)
         yield figure
-        if isinstance(file, (str, Path)):
+        if not isinstance(file, BytesIO):
             Path(file).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=dpi)
+        figure.savefig(file, dpi=dpi, format=ending or 'png')

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
 from simclr_mm.checkpoints import read_checkpoint
 from simclr_mm.checkpoints.foreign.weights import foreign_weights, read_weights, weights_for
@@ -19,7 +20,8 @@ from simclr_mm.errors import CheckpointError
 
 HERE = Path(__file__).parent
 GOOGLE = HERE / 'foreign' / 'google'
-CONFIG = (HERE.parents[1] / 'configs' / '_base_' / 'datasets' / 'digits_simclr.py').read_text()
+ROOT = HERE.parents[1]
+CONFIG = ROOT / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 TRIES = 300
 SECONDS, MEBIBYTES = 60, 300  # for all tries of one kind
 
@@ -76,7 +78,7 @@ KINDS = {
     'zip': (lambda: next(HERE.glob('training_checkpoints/*2.ckpt')).read_bytes(), read_pytorch),
     'legacy': (legacy, read_pytorch),
     'index': ((GOOGLE / 'types.index').read_bytes, read_tensorflow),
-    'config': (lambda: b"model = dict(type='SimCLR', neck=None)\n" + CONFIG.encode(), read_config),
+    'config': (lambda: Config.fromfile(CONFIG).pretty_text.encode(), read_config),
 }
 
 
@@ -113,7 +115,11 @@ def test_wrong_bytes():
         resource.setrlimit(resource.RLIMIT_CPU, (len(KINDS) * SECONDS, len(KINDS) * SECONDS))
 
     ended = subprocess.run(
-        [sys.executable, __file__], capture_output=True, text=True, preexec_fn=limited
+        [sys.executable, __file__],
+        capture_output=True,
+        text=True,
+        preexec_fn=limited,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert ended.stdout.count(' ok\n') == len(KINDS)

@@ -154,6 +154,12 @@ def short_storage() -> bytes:
     )
 
 
+def in_capitals() -> bytes:
+    """PyTorch finds entries in any case."""
+    parts = entries(short_storage())
+    return zipped({name.replace('data', 'DATA'): data for name, data in parts.items()})
+
+
 def compressed() -> bytes:
     parts = entries(saved(dict(a=torch.zeros(1))))
     parts = {
@@ -263,6 +269,7 @@ BOMBS = {
         'cannot be read',
     ),
     'a storage shorter than its tensor': (short_storage, 'storage 0 claims 4000 bytes and has 40'),
+    'the same in capitals': (in_capitals, 'storage 0 claims 4000 bytes and has 40'),
     'a compressed entry': (compressed, 'is compressed'),
     'overlapping entries': (overlapping, 'entries overlap'),
     'tuples in tuples': (lambda: nested(b'\x85', 2**20), 'is nested'),
@@ -292,7 +299,7 @@ BOMBS = {
     'one list copied a thousand times': (copied, 'would make more'),
     'one long key': (deep_keys, 'would make more'),
     'keys of one hash': (colliding_keys, 'would make more'),
-    'a million empty lists': (lambda: pickled(b'](' + b']' * 1_100_000 + b'e'), 'would make more'),
+    'a million empty lists': (lambda: pickled(b'](' + b']' * 1_100_000 + b'e'), 'opcodes'),
     'a call of nested lists, which PyTorch prints': (
         lambda: pickled(pickle.dumps(lists(12), 2)[2:-1] + b')R'),
         'calls what is no function',

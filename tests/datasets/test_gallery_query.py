@@ -30,6 +30,7 @@ def test_gallery_comes_first_and_says_so():
 def test_subset_is_balanced_and_fixed():
     data = digits(per_class=7)
     assert len(data) == 70 + 500
+    assert data.metainfo['gallery_images'] == 70  # for KNNAccuracy to compare with its k
     labels = [int(data[i]['data_samples'].gt_label) for i in range(70)]
     assert np.bincount(labels).tolist() == [7] * 10
     assert np.array_equal(data.rows, digits(per_class=7).rows)

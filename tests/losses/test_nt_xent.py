@@ -9,7 +9,13 @@ from helpers.processes import run_ranks
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from simclr_mm.losses import nt_xent, nt_xent_with_stats, similarities
+from simclr_mm.losses import (
+    nt_logistic,
+    nt_xent,
+    nt_xent_with_stats,
+    similarities,
+    unnormalized_xent,
+)
 
 
 def loops(z, temperature, pairs='all'):
@@ -374,10 +380,22 @@ def _process(rank, most, folder):
             loss.backward()
             results[world_size, case] = (loss.item(), [p.grad for p in network.parameters()])
         results[world_size] = _count(projections(IMAGES, 2, 7).chunk(world_size)[rank])
+        for loss in LEARNT:
+            share = projections(IMAGES, 3, 7).chunk(world_size)[rank]
+            results[world_size, loss.__name__] = _of_temperature(loss, share)
         if world_size > 1:
             _refuses_unequal_shapes(rank)
         dist.destroy_process_group()
     torch.save(results, folder / f'rank{rank}.pth')
+
+
+LEARNT = [nt_xent, nt_logistic, unnormalized_xent]
+
+
+def _of_temperature(loss, z):
+    temperature = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+    loss(z, temperature).backward()
+    return temperature.grad.item()
 
 
 def _count(z):
@@ -411,6 +429,14 @@ def test_processes_equal_one(world_size, case, ranks):
     for _, gradients in results:
         for gradient, p in zip(gradients, network.parameters()):
             assert (gradient - p.grad).norm() <= 1e-10 * p.grad.norm()
+
+
+@pytest.mark.parametrize('loss', LEARNT)
+@pytest.mark.parametrize('world_size', [2, 3, 4])
+def test_gradients_of_a_temperature_average_to_that_of_one_process(world_size, loss, ranks):
+    one = _of_temperature(loss, projections(IMAGES, 3, 7))
+    each = [rank[world_size, loss.__name__] for rank in ranks[:world_size]]
+    assert sum(each) / world_size == pytest.approx(one, rel=1e-10)
 
 
 @pytest.mark.parametrize('world_size', [2, 3, 4])

@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from PIL import Image
 
+from simclr_mm.errors import UserError
 from simclr_mm.visualization.gallery import plot_gallery
 from simclr_mm.visualization.scatter import plot_scatter
-from simclr_mm.visualization.style import plain
+from simclr_mm.visualization.style import picture, plain
 
 NAMES = ['a $x_{ b', 'half $ price $', r'\frac{$1$', 'two\nlines', 'bell\a', '_hidden', 'bad\udcff']
 
@@ -23,6 +24,21 @@ def test_what_cannot_be_drawn_becomes_its_escape():
         r'bad\udcff',
     ]
     assert plain('Möwe 鷗 $5') == 'Möwe 鷗 $5'
+
+
+@pytest.mark.parametrize(
+    'name, message', [('a.nosuch', r'no picture is written as \.nosuch'), ('.', 'is a folder')]
+)
+def test_a_file_that_cannot_be_written(name, message, tmp_path):
+    with pytest.raises(UserError, match=message), picture(tmp_path / name, 2, 2):
+        raise AssertionError('nothing is drawn')
+
+
+def test_the_format_is_that_of_the_name(tmp_path):
+    for name, begin in (('plain', b'\x89PNG'), ('a.PDF', b'%PDF'), ('b.svg', b'<?xml')):
+        with picture(tmp_path / 'new' / name, 2, 2):
+            pass
+        assert (tmp_path / 'new' / name).read_bytes().startswith(begin)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ TIMM_STEM = {
     'stem.2.bn': 'bn1',
 }
 # Depths by whether blocks are bottlenecks, and how many a stage has.
-DEPTHS = {
+DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
     (False, (2, 2, 2, 2)): 18,
     (False, (3, 4, 6, 3)): 34,
     (True, (3, 4, 6, 3)): 50,
@@ -71,9 +71,6 @@ def resnet_shape(state: Mapping[str, Tensor], source: str) -> ResNetShape:
     Args:
         state: Tensors of the backbone, keys without prefix.
         source: Name of the file, for the error.
-
-    Returns:
-        The shape.
 
     Raises:
         CheckpointError: the tensors are not those of a ResNet with batch norm and four

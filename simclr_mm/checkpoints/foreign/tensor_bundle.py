@@ -168,6 +168,7 @@ def _fields(message: bytes) -> dict[int, list[Any]]:
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
+        value: Any
         if tag & 7 == 0:
             value, at = _varint(message, at)
         else:

@@ -7,7 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simclr_mm.checkpoints import has_keys, model_state, read_checkpoint, require_finite
+from simclr_mm.checkpoints import (
+    backbone_state,
+    has_keys,
+    model_state,
+    read_checkpoint,
+    require_finite,
+)
 from simclr_mm.errors import CheckpointError
 
 from .layouts import layout_of
@@ -136,41 +142,24 @@ def _stored_needs(loaded: Any, source: str) -> tuple[dict | None, dict | None]:
     meta = loaded.get('meta') if isinstance(loaded, dict) else None
     if not isinstance(meta, dict) or 'normalise' not in meta:
         return None, None
-    backbone, normalise = meta.get('backbone'), meta['normalise']
-    numbers = normalise.values() if isinstance(normalise, dict) else [None]
-    if (
-        not isinstance(backbone, dict)
-        or not isinstance(backbone.get('type'), str)
-        or not set(normalise) <= {'mean', 'std'}
-        or not all(_are_numbers(value) for value in numbers)
-    ):
+    try:
+        backbone = dict(meta['backbone'], type=str(meta['backbone']['type']))
+        normalise = {}
+        for key in ('mean', 'std'):
+            red, green, blue = meta['normalise'][key]
+            normalise[key] = [float(red), float(green), float(blue)]
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f'{source}: its meta is not what tools/convert.py writes: convert it again'
-        )
+        ) from error
     return backbone, normalise
-
-
-def _are_numbers(values: Any) -> bool:
-    return (
-        isinstance(values, (list, tuple))
-        and len(values) == 3
-        and all(isinstance(value, (int, float)) for value in values)
-    )
 
 
 def _backbone(conversion: Conversion, source: str) -> dict[str, Any]:
     """The backbone's config, as names and shapes of its tensors tell it."""
     if conversion.google:
         return dict(type='simclr_mm.GoogleResNet', **conversion.google)
-    prefix = 'backbone.'
-    shape = resnet_shape(
-        {
-            key[len(prefix) :]: tensor
-            for key, tensor in conversion.state.items()
-            if key.startswith(prefix)
-        },
-        source,
-    )
+    shape = resnet_shape(backbone_state(conversion.state, source=source), source)
     if shape.depth is None or shape.groups > 1:
         raise CheckpointError(
             f'{source}: its encoder has stages of {shape.blocks} blocks and '
@@ -182,20 +171,13 @@ def _backbone(conversion: Conversion, source: str) -> dict[str, Any]:
     middle = shape.planes * shape.group_width // 64
     last = shape.planes * (4 if shape.bottleneck else 1)
     settings = dict(
-        stem_channels=shape.stem,
-        base_channels=middle,
-        expansion=last // middle,
-        deep_stem=shape.deep_stem,
-        avg_down=shape.avg_down,
+        stem_channels=(shape.stem, 64),
+        base_channels=(middle, 64),
+        expansion=(last // middle, 4 if shape.bottleneck else 1),
+        deep_stem=(shape.deep_stem, False),
+        avg_down=(shape.avg_down, False),
     )
-    usual = dict(
-        stem_channels=64,
-        base_channels=64,
-        expansion=4 if shape.bottleneck else 1,
-        deep_stem=False,
-        avg_down=False,
-    )
-    unusual = {key: value for key, value in settings.items() if value != usual[key]}
+    unusual = {key: value for key, (value, usual) in settings.items() if value != usual}
     return dict(type=name, depth=shape.depth, **unusual)
 
 

@@ -14,6 +14,8 @@ from simclr_mm.errors import UserError
 from simclr_mm.files.installed import MIM
 from simclr_mm.registry import type_name
 
+from .values import read_config
+
 TOOLS = MIM / 'tools'
 
 # Keys that MMEngine's runner reads though our configs do not set them.
@@ -35,7 +37,9 @@ def load_config(args: argparse.Namespace) -> Config:
     ``--cfg-options`` are left to :func:`merge_cfg_options`, which comes last.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
+    if args.work_dir == '':
+        raise UserError('--work-dir is empty: name a folder')
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -68,6 +72,11 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
             raise UserError(
                 f'--cfg-options {key}: the runner reads of {first} only {", ".join(sorted(read))}.'
             )
+        place = cfg.get(first)
+        for part in parts:
+            place = place.get(part) if isinstance(place, dict) else None
+        if isinstance(place, dict) and isinstance(value, str | int | float):
+            raise UserError(f'--cfg-options {key}={value}: {key} is a dict, name a key in it')
         try:
             cfg.merge_from_dict({key: value})
         except (KeyError, TypeError) as error:

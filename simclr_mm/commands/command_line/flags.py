@@ -2,9 +2,9 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
 from simclr_mm.checkpoints import trust_checkpoints
+
+from .values import KeyValues
 
 
 class _Trust(argparse.Action):
@@ -44,7 +44,7 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValues,
         help='override settings of the config as key=value, for example '
         'train_cfg.max_epochs=2 param_scheduler.0.end=1; lists as key="[a,b]"',
     )

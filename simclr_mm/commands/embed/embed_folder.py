@@ -39,7 +39,7 @@ def embed_folder(
 
     Writes ``features.npy``, (N, C) float32; ``paths.json``, N paths relative to the
     folder, or keys in the pack, row by row; ``errors.jsonl``, row, path and reason of
-    each unreadable image, whose row of features is NaN; and ``embedding.json``, what was
+    each unreadable image (its row of features is NaN); and ``embedding.json``, what was
     embedded how. Images and features pass through memory batch by batch. Called again
     after it was stopped, it goes on; called again after it ended, it does nothing.
 
@@ -49,7 +49,7 @@ def embed_folder(
         out: Folder of the results.
         batch_size: Images at a time.
         workers: Processes that read images; 0: this one.
-        restart: Begin anew, whatever is in ``out``.
+        restart: Begin again, whatever is in ``out``.
         origin: Where the weights come from, noted in ``embedding.json``.
 
     Returns:

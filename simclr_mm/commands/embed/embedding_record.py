@@ -29,20 +29,14 @@ _MEANING = dict(
     transform='the transform',
     precision='the precision',
 )
+_NEEDED = set('folder images rows_done unreadable origin fingerprint simclr_mm'.split())
 _CONFIG = ('model', 'data_preprocessor', 'test_dataloader')  # what an encoder is built from
 
 
 def new_record(
     inferencer: FeatureInferencer, images: Images, names: list[str], origin: dict[str, str] | None
 ) -> dict[str, Any]:
-    """``embedding.json`` before the first row.
-
-    Args:
-        inferencer: The encoder.
-        images: What is embedded.
-        names: Of the images.
-        origin: Where the weights come from.
-    """
+    """``embedding.json`` before the first row."""
     encoder, location = inferencer.encoder, images.location
     black = default_collate([inferencer.pipeline(np.zeros((64, 64, 3), np.uint8))])
     folder, files = Path(location), names
@@ -55,7 +49,7 @@ def new_record(
         width=inferencer.forward(black).shape[1],
         rows_done=0,
         unreadable=0,
-        passed_over=images.passed_over(),
+        passed_over=images.passed_over,
         image_endings=list(EXTENSIONS),
         origin=origin or {},
         transform=encoder.transform(),
@@ -68,17 +62,34 @@ def new_record(
 
 
 def read_record(out: Path) -> dict[str, Any] | None:
-    """``embedding.json`` of a folder, None where there is none."""
+    """``embedding.json`` of a folder, None where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
     path = out / RECORD
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    if not isinstance(record, dict) or not _NEEDED <= record.keys():
+        raise UserError(f'{path} is not what tools/embed.py writes: embed again with --restart')
+    return record
+
+
+def read_json(path: Path) -> Any:
+    """The content of a file of an embedded folder.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f'{path} is damaged ({error}): embed again with --restart') from error
 
 
 def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:
     """How far an earlier call came.
-
-    Args:
-        out: Folder of the results.
-        fingerprint: What features depend on, as in :func:`new_record`.
 
     Returns:
         ``rows_done`` and ``unreadable``, or nothing where there are no rows.

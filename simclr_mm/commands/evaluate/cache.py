@@ -132,5 +132,5 @@ def _read(path: Path, key: str) -> Labelled | None:
         reason = 'it belongs to another key'
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = f'it cannot be read ({error})'
-    print_log(f'{path} is computed anew: {reason}', 'current')
+    print_log(f'{path} is computed again: {reason}', 'current')
     return None

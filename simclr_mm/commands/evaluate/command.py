@@ -8,8 +8,6 @@ as JSON, for tools/report.py.
 import argparse
 from collections.abc import Sequence
 
-from mmengine.config import Config
-
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import test_on_folder
 from simclr_mm.commands.evaluate.cache import default_cache
@@ -30,9 +28,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "the config's data",
     )
     parser.add_argument(
-        '--per-class', type=int, default=5, help='labels a class of the few-label probe'
+        '--per-class',
+        type=command_line.at_least(1),
+        default=5,
+        help='labels a class of the few-label probe',
     )
-    parser.add_argument('--draws', type=int, default=20, help='draws of the few-label probe')
+    parser.add_argument(
+        '--draws', type=command_line.at_least(1), default=20, help='draws of the few-label probe'
+    )
     parser.add_argument(
         '--sweep',
         action='store_true',
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command_line.add_trust_flag(parser)
     args = parser.parse_args(argv)
 
-    cfg = Config.fromfile(args.config)
+    cfg = command_line.read_config(args.config)
     if args.data is not None:
         test_on_folder(cfg, args.data)
     command_line.merge_cfg_options(cfg, args.cfg_options)

@@ -50,7 +50,7 @@ def evaluate_features(
     """Evaluate three sets of features by kNN and linear probes.
 
     Args:
-        cfg: A pretraining config, whose test dataset is a GalleryAndQuery: probes are
+        cfg: A pretraining config. Its test dataset is a GalleryAndQuery: probes are
             fitted on the gallery and scored on the queries.
         config: Its path, for the record.
         checkpoint: Weights of the config's model, a path or a URL.

@@ -23,11 +23,6 @@ def read_backbone(
 ) -> tuple[Encoder, dict[str, str]]:
     """Read the backbone of a checkpoint, strictly.
 
-    Args:
-        checkpoint: A path or URL.
-        config: A config file or a model name. None: the config in the file.
-        options: Settings to override, as ``--cfg-options`` gives them.
-
     Returns:
         The encoder, without neck and head; and what an export leaves behind, by name.
 

@@ -30,13 +30,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         'out', nargs='?', help='file to write; default: {checkpoint}_{target} beside the checkpoint'
     )
-    parser.add_argument('--to', required=True, choices=sorted(TARGETS), help='what shall load it')
+    parser.add_argument(
+        '--to', required=True, choices=sorted(TARGETS), help='the library that loads it'
+    )
     parser.add_argument(
         '--config', help='config file or model name; default: the config stored in the checkpoint'
     )
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
-    # OUT may stand behind --to, as it reads best.
+    # OUT may also stand behind --to.
     return parser.parse_intermixed_args(argv)
 
 

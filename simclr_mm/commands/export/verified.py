@@ -51,11 +51,6 @@ def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
 
     The code that loads it is run on the file before the file gets its name.
 
-    Args:
-        encoder: The encoder.
-        target: A key of ``TARGETS``.
-        path: Where the file shall stand.
-
     Returns:
         The code that uses it, and what the verification found.
 
@@ -76,14 +71,6 @@ def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
 
 def verify(encoder: Encoder, target: str, path: str) -> Proof:
     """Load an exported file as its users do, and compare.
-
-    Args:
-        encoder: The encoder.
-        target: A key of ``TARGETS``.
-        path: The file.
-
-    Returns:
-        What was found.
 
     Raises:
         CheckpointError: it does not load, a weight differs in a bit, or a feature by

@@ -29,7 +29,7 @@ def model_card(
         about: One sentence about the file.
         code: What loads it.
         rows: Results, in the form of a model index.
-        library: What shall load the file.
+        library: The library that loads the file.
         sections: More sections, by their titles, in front of the config.
 
     Returns:

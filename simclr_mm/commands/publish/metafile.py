@@ -19,16 +19,7 @@ _COLLECTION = 'SimCLR'
 
 
 def entry_of(published: Published, config: str, weights: str | None) -> dict[str, Any]:
-    """The entry of a model.
-
-    Args:
-        published: The model.
-        config: Path of the config from the root of the index.
-        weights: Where the file can be downloaded, if anywhere.
-
-    Returns:
-        The entry, keys in the order of a metafile.
-    """
+    """The entry of a model."""
     cfg, model = published.encoder.config, published.encoder.model
     size = published.encoder.preprocessing.size
     length = cfg.train_cfg.get('max_epochs')
@@ -65,7 +56,7 @@ def put_entry(path: Path, entry: dict[str, Any]) -> bool:
 
     Args:
         path: The metafile.
-        entry: Replaces the one of its name, whose other keys it keeps, or comes last.
+        entry: Replaces the entry of its name and keeps that one's other keys, or comes last.
 
     Returns:
         Whether there was one of its name.

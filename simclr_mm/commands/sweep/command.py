@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -51,11 +51,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--values',
         nargs='+',
-        action=DictAction,
+        action=command_line.KeyValues,
         metavar='AXIS=V,V',
         help="these values of an axis instead of all the paper's; a wrong name lists the axes",
     )
-    parser.add_argument('--processes', type=int, default=1, help='runs at a time')
+    parser.add_argument(
+        '--processes', type=command_line.at_least(1), default=1, help='runs at a time'
+    )
     parser.add_argument(
         '--evaluate',
         choices=METRICS,
@@ -123,7 +125,10 @@ def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
         raise UserError(f'--values {name}: this study takes image and crops')
     images = asked.get('image', [0, 1])
     images = images if isinstance(images, list) else [images]
-    histograms = crop_histograms(cfg, images, asked.get('crops', 6))
+    crops = asked.get('crops', 6)
+    if not images or not all(isinstance(number, int) for number in [*images, crops]):
+        raise UserError(f'--values image={images} crops={crops}: give whole numbers')
+    histograms = crop_histograms(cfg, images, crops)
     within = np.array([[overlap_within(some) for some in row] for row in histograms])
     names = [f'image {image}' for image in images]
     title = 'Intensities of random crops (Fig. 6): a line for each crop'
@@ -143,9 +148,7 @@ def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    if args.processes < 1:
-        raise UserError(f'--processes is {args.processes}: give 1 or more')
-    cfg = Config.fromfile(args.config)
+    cfg = command_line.read_config(args.config)
     command_line.merge_cfg_options(cfg, args.cfg_options)
     work_dir = Path(args.work_dir or Path('work_dirs', args.study))
     if args.study == HISTOGRAMS:
@@ -157,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Console().print(f'{study.title}: {len(runs)} runs in {work_dir}')
     try:
         with FileLock(work_dir / '.lock', timeout=0):
-            failed = do_runs(runs, args.processes)
+            failed = do_runs(runs, min(args.processes, len(runs)))
     except Timeout as error:
         raise UserError(f'another sweep is at work in {work_dir}') from error
     write_results(study, values, runs, work_dir, cfg)

@@ -174,7 +174,6 @@ def plan(args: argparse.Namespace, encoder: Encoder, work_dir: Path) -> list[Job
                     grid,
                     training,
                     work_dir / stem,
-                    command_line.TOOLS,
                     args.processes,
                 )
             file = work_dir / f'{stem}.json'
@@ -245,8 +244,8 @@ def print_table(jobs: list[Job], outcomes: list[EvaluationRun | str | None], roo
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    for name in ('steps', 'batch', 'processes'):
-        if getattr(args, name) < 1:
+    for name in ('steps', 'batch', 'processes', 'size'):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f'--{name} is {getattr(args, name)}: give 1 or more')
     if not args.root.is_dir():
         raise MissingFileError(f'there is no folder {args.root.absolute()}')

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from rich.progress import track
 
 from simclr_mm.apis.encoder import Encoder
+from simclr_mm.commands.command_line import TOOLS
 from simclr_mm.commands.runs import Run, RunFailed, TrainAndEvaluate, outcomes_of, write_config
 from simclr_mm.evaluation import PRETRAINED, Result
 from simclr_mm.evaluation.result import Value
@@ -50,14 +51,7 @@ def plan(
 
 
 class FineTune(TrainAndEvaluate):
-    """Trains a cell; its result is the last validation's.
-
-    Args:
-        dataset: Title of the dataset.
-        split: The images that the validation scores.
-        tools: As for TrainAndEvaluate.
-        threads: As for TrainAndEvaluate.
-    """
+    """Trains a cell; its result is the last validation's."""
 
     def __init__(self, dataset: str, split: str, tools: Path, threads: int) -> None:
         super().__init__(tools, threads)
@@ -89,7 +83,6 @@ def finetune_transfer(
     grid: Grid,
     training: Training,
     work_dir: Path,
-    tools: Path,
     processes: int,
 ) -> list[Result]:
     """Choose rate and decay on the validation part, retrain on all, score the test.
@@ -103,7 +96,6 @@ def finetune_transfer(
         training: Steps, batch, seed.
         work_dir: Of this dataset: ``validation/`` gets the grid, ``test/`` the last
             run. What is done there is not done again.
-        tools: Folder of train.py.
         processes: Runs at a time.
 
     Raises:
@@ -116,7 +108,7 @@ def finetune_transfer(
     threads = max(1, (os.cpu_count() or 1) // processes)
     _do(
         runs,
-        FineTune(dataset.title, 'validation', tools, threads),
+        FineTune(dataset.title, 'validation', TOOLS, threads),
         processes,
         f'{dataset.title}: fine-tuning',
     )
@@ -124,7 +116,7 @@ def finetune_transfer(
     lr, decay = cells[int(np.argmax(scores))]
     cfg = finetune_config(encoder, weights, dataset, parts.train, parts.test, training)
     last = plan(cfg, [(lr, decay)], work_dir / 'test', metric)
-    trainer = FineTune(dataset.title, dataset.test, tools, os.cpu_count() or 1)
+    trainer = FineTune(dataset.title, dataset.test, TOOLS, os.cpu_count() or 1)
     _do(last, trainer, 1, f'{dataset.title}: the chosen one on all images')
     settings: dict[str, Value] = dict(
         finetune_settings(encoder, grid, training), lr=lr, decay=decay, validation=max(scores)

@@ -67,14 +67,6 @@ def finetune_config(
 ) -> Config:
     """The config that trains on one part of a dataset and is scored on another.
 
-    Args:
-        encoder: From ``linear.prepared_for``; the training crops have its size.
-        weights: From :func:`save_backbone`.
-        dataset: How it is scored.
-        train: The part to train on.
-        scored: The part that the last validation scores.
-        training: Steps, batch, seed.
-
     Raises:
         UserError: the backbone gives neither a map nor a vector.
     """

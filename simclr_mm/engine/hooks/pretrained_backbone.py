@@ -120,7 +120,8 @@ def _check_loaded(runner) -> None:
         raise CheckpointError(
             f'the backbone is not the encoder in {path}: {problems}; check that '
             'model.backbone is what was pretrained, that init_cfg.prefix is what its '
-            "keys begin with ('backbone.'), and that nothing overwrites it"
+            "keys begin with ('backbone.'), that its type is the text 'Pretrained', without "
+            'which ResNets make some weights zero, and that nothing else overwrites it'
         )
     if is_main_process():
         runner.logger.info(

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from simclr_mm.checkpoints.safe_load import _TRUSTED
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line import data_folder
+from simclr_mm.errors import UserError
 
 pytestmark = pytest.mark.portable
 CONFIGS = Path(__file__).parents[3] / 'configs'
@@ -57,6 +58,51 @@ def test_a_mistake_is_one_line(main, message, monkeypatch):
         command_line.command(lambda _: main())([])
     said = end.value.code
     assert said.startswith('x.py: error: ') and message in said and '\n' not in said
+
+
+@pytest.mark.parametrize(
+    'name, content, message',
+    [
+        ('absent.py', None, "there is no config file '.*absent.py'"),
+        ('.', None, 'there is no config file'),
+        ('a.txt', 'model = dict()', 'cannot be read as a config: OSError: Only py'),
+        ('broken.py', 'model = = 3', 'cannot be read as a config: SyntaxError'),
+        ('child.py', "_base_ = 'absent.py'", 'cannot be read as a config: .*absent.py'),
+        ('list.json', '[1]', 'cannot be read as a config'),
+        ('empty.py', '', 'has no model = dict'),
+        ('number.py', 'model = 3', 'has no model = dict'),
+    ],
+)
+def test_what_is_no_config(name, content, message, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        command_line.read_config(str(tmp_path / name))
+
+
+def test_values_of_flags(capsys):
+    parser = argparse.ArgumentParser()
+    command_line.add_cfg_options(parser)
+    parser.add_argument('--count', type=command_line.at_least(1))
+    args = parser.parse_args(['--count', '1', '--cfg-options', 'a.b=[1,2]', 'c='])
+    assert (args.count, args.cfg_options) == (1, {'a.b': [1, 2], 'c': ''})
+    for flags, message in (
+        (['--count', '0'], '--count: 0 is less than 1'),
+        (['--cfg-options', 'model'], '--cfg-options model: write key=value'),
+        (['--cfg-options', '=3'], '--cfg-options =3: write key=value'),
+    ):
+        with pytest.raises(SystemExit):
+            parser.parse_args(flags)
+        assert message in capsys.readouterr().err
+
+
+def test_a_dict_is_not_replaced_by_a_value():
+    cfg = Config(dict(model=dict(head=dict(type='A')), val_cfg=dict()))
+    for key in ('model', 'model.head'):
+        with pytest.raises(UserError, match=f'--cfg-options {key}=3: {key} is a dict'):
+            command_line.merge_cfg_options(cfg, {key: 3})
+    command_line.merge_cfg_options(cfg, {'val_cfg': None})
+    assert cfg.val_cfg is None
 
 
 def test_a_fault_keeps_its_traceback(capsys):

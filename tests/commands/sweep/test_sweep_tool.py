@@ -70,9 +70,11 @@ def test_histograms(tmp_path):
 @pytest.mark.parametrize(
     'args, message',
     [
-        (['head', '--processes', 0], '--processes is 0'),
+        (['head', '--values', 'width=0'], 'width=0: give whole numbers above 0'),
         (['head', '--values', 'depth=3'], 'axes of this study are head and width'),
         (['color-histograms', '--values', 'strength=3'], 'takes image and crops'),
+        (['color-histograms', '--values', 'image=[]'], 'give whole numbers'),
+        (['color-histograms', '--values', 'crops=x'], 'give whole numbers'),
     ],
 )
 def test_mistakes_end_in_one_line(args, message, tmp_path):

@@ -144,9 +144,7 @@ def test_voc_is_tuned_chosen_and_scored(encoder, weights, voc, tmp_path, trained
     training = Training(steps=4, batch=4, workers=0)
 
     def tune():
-        return finetune_transfer(
-            encoder, weights, dataset, parts, grid, training, tmp_path, Path('tools'), 1
-        )
+        return finetune_transfer(encoder, weights, dataset, parts, grid, training, tmp_path, 1)
 
     (result,) = tune()
     cells = ['validation/lr=0.001,decay=0', 'validation/lr=0.1,decay=0']
@@ -186,7 +184,6 @@ def test_a_failed_run_is_told(encoder, weights, voc, tmp_path, monkeypatch):
             ([0.1], [0.0]),
             Training(steps=1, batch=4, workers=0),
             tmp_path,
-            Path('tools'),
             1,
         )
 

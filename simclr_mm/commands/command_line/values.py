@@ -1,0 +1,57 @@
+"""What a user types: config files, key=value pairs and numbers, checked where they enter."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+from simclr_mm.errors import MissingFileError, UserError
+
+
+def read_config(path: str) -> Config:
+    """Read a config file of a model.
+
+    Raises:
+        MissingFileError: There is no such file.
+        UserError: It is no config, or has no model.
+    """
+    if not Path(path).is_file():
+        raise MissingFileError(f'there is no config file {path!r}')
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # a config is a program
+        reason = f'{type(error).__name__}: {error}'
+        raise UserError(f'{path} cannot be read as a config: {reason}') from error
+    if not isinstance(cfg.get('model'), dict):
+        raise UserError(f'{path} has no model = dict(...): name the config of a training')
+    return cfg
+
+
+class KeyValues(DictAction):
+    """``key=value`` pairs, as a dict."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        for pair in values or ():
+            if not pair.partition('=')[0] or '=' not in pair:
+                parser.error(f'{option_string} {pair}: write key=value')
+        super().__call__(parser, namespace, values, option_string)
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """For ``type`` of a flag: a whole number that is not below another."""
+
+    def whole_number(text: str) -> int:
+        number = int(text)
+        if number < lowest:
+            raise argparse.ArgumentTypeError(f'{number} is less than {lowest}')
+        return number
+
+    return whole_number
