@@ -21,23 +21,19 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint, a path or a URL')
-    parser.add_argument(
+    add = parser.add_argument
+    add('config', help='config file')
+    add('checkpoint', help='checkpoint, a path or a URL')
+    add(
         '--data',
         metavar='DIR',
-        help="evaluate on this folder instead of the config's data: DIR/val/<class>/ "
-        'or DIR/<class>/ for a classifier, DIR/train/<class>/ and DIR/val/<class>/ for '
-        'kNN',
+        help="evaluate on this folder instead of the config's data: DIR/val/<class>/ or "
+        'DIR/<class>/ for a classifier, DIR/train/<class>/ and DIR/val/<class>/ for kNN',
     )
-    parser.add_argument('--out', metavar='FILE', help='write results to this file')
-    parser.add_argument(
-        '--out-item',
-        choices=['metrics', 'pred'],
-        default='pred',
-        help='what --out writes: the metrics (.json) or every prediction (.pkl)',
-    )
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
+    add('--out', metavar='FILE', help='write results to this file')
+    written = 'what --out writes: the metrics (.json) or every prediction (.pkl)'
+    add('--out-item', choices=('metrics', 'pred'), default='pred', help=written)
+    add('--amp', action='store_true', help='automatic mixed precision (GPU)')
     command_line.add_common_flags(parser)
     return parser.parse_args(argv)
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +20,10 @@ _HUB = 'hf://'
 
 @DATASETS.register_module()
 class HuggingFaceImages(StoredImages):
-    """A column of images that ``datasets`` maps into memory, read at any row.
+    """Images in a column of a table that ``datasets`` maps into memory.
 
-    Parquet files are turned into Arrow once, in the cache of ``datasets`` (``HF_HOME``
-    names it), which takes their size again.
+    ``datasets`` turns Parquet files into Arrow once, in its cache (``HF_HOME``), which takes
+    their size again.
 
     Args:
         data_root: A folder of ``*.parquet`` or ``*.arrow``, or one that
@@ -93,7 +95,7 @@ class HuggingFaceImages(StoredImages):
             raise UnreadableImage(f'{self.name(row)}: there is no image.', self.name(row))
         return content
 
-    def _load(self, datasets):
+    def _load(self, datasets: ModuleType) -> Any:
         """One table of ``datasets``, whatever kind of place data_root is."""
         if self.data_root.startswith(_HUB):
             return datasets.load_dataset(self.data_root[len(_HUB) :], split=self.split)
@@ -102,15 +104,20 @@ class HuggingFaceImages(StoredImages):
         else:
             folder = Path(self.data_root)
             if (folder / 'dataset_dict.json').is_file():
-                return self._split_of(datasets.load_from_disk(str(folder)))
+                splits = datasets.load_from_disk(str(folder))
+                if self.split not in splits:
+                    raise UserError(
+                        f'{folder} has no split {self.split!r}, only {", ".join(splits)}: '
+                        'give split.'
+                    )
+                return splits[self.split]
             if (folder / 'state.json').is_file():
                 return datasets.load_from_disk(str(folder))
             pack = read_index(folder)
             if pack is not None:
                 require_whole(folder, pack)
-            files = sorted(map(str, folder.glob('*.parquet'))) or sorted(
-                map(str, folder.glob('*.arrow'))
-            )
+            parquet, arrow = (sorted(folder.glob(f'*.{kind}')) for kind in ('parquet', 'arrow'))
+            files = list(map(str, parquet or arrow))
         if not files:
             raise MissingFileError(
                 f'{Path(self.data_root).absolute()} holds neither *.parquet nor '
@@ -118,11 +125,3 @@ class HuggingFaceImages(StoredImages):
             )
         kind = 'arrow' if files[0].endswith('.arrow') else 'parquet'
         return datasets.load_dataset(kind, data_files=files, split='train')
-
-    def _split_of(self, splits):
-        if self.split not in splits:
-            raise UserError(
-                f'{self.data_root} has no split {self.split!r}, only '
-                f'{", ".join(splits)}: give split.'
-            )
-        return splits[self.split]

@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from mmpretrain.datasets import BaseDataset
 
 from simclr_mm.errors import MissingFileError, UserError
-from simclr_mm.files.walk import image_paths
+from simclr_mm.files.walk import image_paths, printable
 from simclr_mm.registry import DATASETS
 
 LISTS = ('.txt', '.csv')  # endings of files that list paths
@@ -45,8 +45,8 @@ class ImageList(BaseDataset):
         once = {os.path.abspath(path): path for path in paths}
         if len(once) < len(paths):
             print_log(
-                f'{", ".join(self.places)}: {len(paths) - len(once)} images are named again '
-                'and used once',
+                f'{", ".join(map(printable, self.places))}: {len(paths) - len(once)} images '
+                'are named again and used once',
                 logger='current',
             )
         return [dict(img_path=path) for path in once.values()]

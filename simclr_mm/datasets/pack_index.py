@@ -1,4 +1,4 @@
-"""What ``tools/pack.py`` writes beside its shards, and how to recognise shards."""
+"""The index that ``tools/pack.py`` writes beside its shards, and how shards are recognised."""
 
 import json
 import re
@@ -84,7 +84,7 @@ def require_whole(folder: Path, index: dict[str, Any]) -> None:
 
 
 def shard_dataset(location: str) -> dict[str, Any] | None:
-    """The config of a dataset for what lies at a place, None for a plain folder.
+    """The config of the dataset that reads the shards at a place, None for a plain folder.
 
     Args:
         location: A folder, a URL below which ``index.json`` lies, the URL of a Parquet

@@ -16,7 +16,7 @@ from simclr_mm.files.http import transfer
 
 from .stored_images import optional_package
 
-_ATTEMPTS = 5  # another process may make room between fetching and opening
+_ATTEMPTS = 5  # another process may remove a shard between fetching and opening
 
 
 class FetchError(UserError, OSError):
@@ -34,9 +34,9 @@ class ShardCache:
     They are kept in ``shards`` below ``SIMCLR_MM_HOME``, or PyTorch's cache without it.
 
     Args:
-        limit_gib: Room that all shards together may take, in GiB. What was used least
-            recently goes first. One shard more is there for a moment.
-        version: Of the content, where one URL may have had another before.
+        limit_gib: Room for all shards together, in GiB. The least recently used go first.
+            For a moment one more shard is there.
+        version: Tells one content of a URL from an earlier one.
     """
 
     def __init__(self, limit_gib: float, version: str = '') -> None:
@@ -114,7 +114,7 @@ class ShardCache:
                 raise OSError(f'{file.tell()} bytes came, its index says {size}')
 
     def _make_room(self, newest: Path) -> None:
-        """Remove what was used least recently. Whoever reads it has it open."""
+        """Remove the least recently used shards. Their readers have them open."""
         with FileLock(self.folder / 'room.lock'):
             shards = [(path.stat(), path) for path in self.folder.glob('*/*.tar')]
             room = self.limit

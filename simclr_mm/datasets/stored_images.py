@@ -1,4 +1,4 @@
-"""What datasets have in common whose images lie in a few large files."""
+"""The base of datasets whose images lie in a few large files."""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -25,8 +25,7 @@ class StoredImages(BaseDataset):
         **kwargs: As mmpretrain's BaseDataset, for example ``indices`` and ``classes``.
 
     Raises:
-        ValueError: Labels are asked for and there are none, or the pipeline would look
-            for files.
+        UserError: There are no labels, or a step of the pipeline opens files.
     """
 
     def __init__(
@@ -49,11 +48,7 @@ class StoredImages(BaseDataset):
         """Nothing is below data_root that MMEngine would open, which may be a URL."""
 
     def find(self) -> tuple[np.ndarray | None, Sequence[str] | None, int]:
-        """Find the images.
-
-        Returns:
-            (N,) labels, or None; class names, or None; N.
-        """
+        """Find the images: (N,) labels or None, class names or None, and N."""
         raise NotImplementedError
 
     def name(self, row: int) -> str:
@@ -61,11 +56,7 @@ class StoredImages(BaseDataset):
         raise NotImplementedError
 
     def read(self, row: int) -> bytes:
-        """The encoded image.
-
-        Raises:
-            UnreadableImage: It cannot be read, and others may.
-        """
+        """The encoded image; an UnreadableImage if this one cannot be read."""
         raise NotImplementedError
 
     def load_data_list(self) -> list:
@@ -96,16 +87,7 @@ class StoredImages(BaseDataset):
 
 
 def optional_package(name: str, extra: str, use: str) -> ModuleType:
-    """Import a package that not everybody needs.
-
-    Args:
-        name: Of the package.
-        extra: The extra of this project that installs it.
-        use: What it is needed for.
-
-    Raises:
-        ImportError: It is not installed; the message says how to get it.
-    """
+    """Import a package that only some ``use`` needs; an ``extra`` of ours installs it."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Where each image begins in which tar shard, so that any can be read at any time."""
+"""The places of images in tar shards, so that any image can be read at any time."""
 
 import hashlib
 import re

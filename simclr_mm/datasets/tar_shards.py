@@ -25,32 +25,31 @@ _OPEN_FILES = 32  # of a process: more than are read at a time in the shards' or
 
 @DATASETS.register_module()
 class TarShards(StoredImages):
-    """Tar files of ``key.jpg``, ``key.cls`` and what else there is, read at any place.
+    """Images in tar files of ``key.jpg``, ``key.cls`` and others, any of which can be read.
 
-    What ``tools/pack.py`` wrote has the order of the folder that it was made from, so
-    training on it is training on the folder. Other files are in their own order; their
-    headers are read once on each machine.
+    A pack of ``tools/pack.py`` has the order of its folder, so training on it is training
+    on the folder. The images of other tar files keep the order in which they lie there;
+    the headers are read once on each machine.
 
-    Shards by URL are fetched whole when their first image is needed, once for all
-    processes of a machine, and kept in a cache: no file system need be shared. The
-    sampler's ``shards_at_once`` gives an order that reads few of them at a time.
+    A shard by URL is fetched whole when its first image is needed, once for all processes
+    of a machine, and kept in a cache. The sampler's ``shards_at_once`` gives an order that
+    reads few shards at a time.
 
     Args:
         data_root: Folder of the shards, or its URL: http, https, or what fsspec knows.
-        shards: Which files, as a glob (a folder without ``index.json``) or in braces,
-            ``train-{000000..000146}.tar`` (needs webdataset). A URL without
-            ``index.json`` needs the latter, and every shard is fetched once before the
-            first image, to find the images in it.
-        cache_gib: Room in GiB for what is fetched. 64: some 300 shards of 200 MB,
-            ImageNet re-encoded at 256 px, and no surprise for a disk of today.
+        shards: Names of the files where there is no ``index.json``: a glob, or braces as in
+            ``train-{000000..000146}.tar``, which need webdataset. A URL takes braces only,
+            and every shard is fetched before the first image, to find the images in it.
+        cache_gib: Room in GiB for fetched shards. 64 hold some 300 shards of 200 MB, which
+            is ImageNet re-encoded at 256 px.
         **kwargs: As :class:`StoredImages`.
 
     Raises:
         FileNotFoundError: No shard is there.
         UserError: A shard is damaged, or is not what its index says.
 
-    Differs: webdataset reads streams, whose order depends on buffers and workers and
-        cannot be resumed at a sample.
+    Differs: webdataset reads streams. Their order depends on buffers and workers, and
+        they cannot be resumed at a sample.
     """
 
     def __init__(
@@ -107,7 +106,7 @@ class TarShards(StoredImages):
         return super().prepare_data(idx)
 
     def _fetch(self, shard: int) -> None:
-        """Bring a shard here that will be needed soon."""
+        """Fetch a shard that will be needed soon."""
         with contextlib.suppress(OSError, UserError):  # the read that needs it says so
             self.cache.fetch(self.paths[shard], self.sizes[shard])
 
@@ -144,7 +143,7 @@ class TarShards(StoredImages):
         return rows, pack['classes']
 
     def _fetch_index(self, url: str) -> dict[str, Any]:
-        """What index.json says now. The cache is from here on that of this pack."""
+        """The index as it is now. It names the pack whose shards the cache holds from here on."""
         content = self.cache.fetch(f'{url}/{INDEX}', anew=True).read_bytes()
         self.cache.version = hashlib.sha256(content).hexdigest()
         return parse_index(content, f'{url}/{INDEX}')

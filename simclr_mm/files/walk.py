@@ -76,7 +76,7 @@ def images_below(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> 
         )
     if walk.passed_over:
         print_log(
-            f'{folder}: {len(walk.paths)} images; passed over: {others}',
+            f'{printable(str(folder))}: {len(walk.paths)} images; passed over: {others}',
             logger='current',
             level=logging.WARNING if walk.passed_over.keys() & set(_NAMED) else logging.INFO,
         )

@@ -1,9 +1,9 @@
 """Pack a folder of images into shards: few large files instead of many small ones.
 
-OUT/shard-*.tar are tar files in WebDataset's layout (or Parquet files, or one LMDB
-database), OUT/index.json says what they hold, OUT/unreadable.jsonl lists images that
+OUT/shard-*.tar are tar files in WebDataset's layout, or Parquet files, or one LMDB
+database. OUT/index.json says what they hold. OUT/unreadable.jsonl lists the images that
 are left out because they cannot be read. Train on them with tools/train.py --data OUT.
-Stopped, the same command goes on where it was.
+If packing was stopped, the same command goes on.
 """
 
 import argparse
@@ -21,47 +21,23 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        'folder',
-        help='images at any depth; the folders directly below it are classes if no '
-        'image lies beside them',
-    )
-    parser.add_argument('out', help='new folder of the shards')
-    parser.add_argument('--format', choices=FORMATS, default='tar', help='default: tar')
-    parser.add_argument(
-        '--short-side',
-        type=int,
-        metavar='PIXELS',
-        help='reduce larger images to this shorter side, as JPEG; 256 suits crops of '
-        '224 pixels. Default: files go in as they are',
-    )
-    parser.add_argument(
-        '--quality',
-        type=int,
-        default=PackSettings.quality,
-        help='JPEG quality of reduced images, default: %(default)s',
-    )
-    parser.add_argument(
-        '--shard-size',
-        type=int,
-        metavar='IMAGES',
-        default=PackSettings.shard_images,
-        help='images in a shard, default: %(default)s',
-    )
-    parser.add_argument(
-        '--classes',
-        metavar='FILE',
-        help='class names, one a line, in the order of their labels; default: all '
-        'class folders, sorted',
-    )
-    parser.add_argument('--no-labels', action='store_true', help='write no labels')
-    parser.add_argument(
-        '--processes',
-        type=int,
-        default=os.cpu_count(),
-        help='that read and encode images, default: one for each core',
-    )
-    parser.add_argument('--restart', action='store_true', help='replace another pack in OUT')
+    add = parser.add_argument
+    classes = 'the folders directly below it are classes if no image lies beside them'
+    add('folder', help=f'images at any depth; {classes}')
+    add('out', help='new folder of the shards')
+    add('--format', choices=FORMATS, default='tar', help='default: tar')
+    reduced = 'reduce larger images to this shorter side, as JPEG; 256 suits crops of 224 pixels'
+    add('--short-side', type=int, metavar='PIXELS', help=f'{reduced}. Default: keep the files')
+    quality = 'JPEG quality of reduced images, default: %(default)s'
+    add('--quality', type=int, default=PackSettings.quality, help=quality)
+    size, images = PackSettings.shard_images, 'images in a shard, default: %(default)s'
+    add('--shard-size', type=int, metavar='IMAGES', default=size, help=images)
+    names = 'class names, one a line, in the order of their labels; default: all, sorted'
+    add('--classes', metavar='FILE', help=names)
+    add('--no-labels', action='store_true', help='write no labels')
+    processes = 'processes that read and encode images, default: one for each core'
+    add('--processes', type=int, default=os.cpu_count(), help=processes)
+    add('--restart', action='store_true', help='replace another pack in OUT')
     return parser.parse_args(argv)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 from filelock import FileLock, Timeout
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track
 
 from simclr_mm.datasets.pack_index import INDEX, UNREADABLE, parse_index
 from simclr_mm.errors import UserError
@@ -24,7 +24,7 @@ from .plan import PackPlan, PackSettings, open_work, plan_pack
 from .writers import WRITERS, PackedImage, Writer
 
 _BROKEN = 'a broken link: the file that it names is not there.'
-# An image as it leaves a process that encodes: its row; content and extension, or the reason.
+# An encoded image: its row; its content and extension, or the reason why it has none.
 _Encoded = tuple[int, tuple[bytes, str] | str]
 
 
@@ -39,9 +39,9 @@ def pack_folder(
 ) -> dict[str, Any]:
     """Write the shards of a folder that are not there yet.
 
-    Which image lies in which shard depends on the folder and the settings alone, and a
-    shard is there whole or not at all: stopped anywhere and called again, the result is
-    the same.
+    The shard of an image depends on the folder and the settings alone, and a shard is
+    there whole or not at all. So a pack that was stopped and is called again is the same
+    as an unbroken one.
 
     Args:
         folder: As ``classes_file`` and ``labelled``, see :func:`.plan.plan_pack`.
@@ -114,21 +114,16 @@ def _encode_row(task: tuple[int, str], settings: PackSettings) -> _Encoded:
 def _write_shards(
     plan: PackPlan, writer: Writer, work: Path, processes: int
 ) -> list[dict[str, Any]]:
-    """Write the missing shards; what is known of each."""
-    columns = (TextColumn('packing'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    """Write the missing shards; name, images and unreadable rows of each."""
     states = []
-    with _encoding(plan.settings, processes) as encoded, Progress(*columns) as progress:
-        task = progress.add_task('', total=len(plan.paths))
-        for number, rows in enumerate(plan.shards(writer.shuffled)):
+    with _encoding(plan.settings, processes) as encoded:
+        for number, rows in enumerate(track(plan.shards(writer.shuffled), 'packing shards')):
             file = work / f'{number:05d}.json'
-            if file.is_file():
-                progress.advance(task, len(rows))
-            else:
+            if not file.is_file():
                 path = writer.out / f'shard-{number:05d}{writer.suffix}'
                 unreadable: dict[int, str] = {}
                 results = encoded((row, str(plan.root / plan.paths[row])) for row in rows)
-                advance = partial(progress.advance, task)
-                writer.write(path, _readable(plan, results, unreadable, advance))
+                writer.write(path, _readable(plan, results, unreadable))
                 with atomic_file(file) as handle:
                     state = dict(name=path.name, unreadable=unreadable)
                     handle.write(json.dumps(state).encode())
@@ -154,14 +149,10 @@ def _encoding(
 
 
 def _readable(
-    plan: PackPlan,
-    results: Iterable[_Encoded],
-    unreadable: dict[int, str],
-    advance: Callable[[], None],
+    plan: PackPlan, results: Iterable[_Encoded], unreadable: dict[int, str]
 ) -> Iterator[PackedImage]:
     """Pass readable images on, remember the reasons of the others."""
     for row, image in results:
-        advance()
         if isinstance(image, str):
             unreadable[row] = image
         else:

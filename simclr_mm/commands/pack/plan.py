@@ -1,4 +1,4 @@
-"""Which image goes into which shard, fixed before the first is written."""
+"""The plan of a pack: which image goes into which shard."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import BROKEN, EXTENSIONS, images_below
 
 PLAN = 'plan.json'
-# Globs of all that tools/pack.py writes, in any format.
+# Globs of everything that tools/pack.py writes, in any format.
 _WRITTEN = (
     *(WORK, INDEX, TAR_INDEX, LIST, UNREADABLE, PARTIAL),
     *('shard-[0-9]*', 'data.mdb', 'lock.mdb'),
@@ -57,7 +57,7 @@ class PackPlan:
         return [sorted(part.tolist()) for part in np.split(rows, cuts)]
 
     def record(self) -> dict[str, Any]:
-        """What has to be the same to go on with a pack."""
+        """The settings and files that a resumed pack shares with its beginning."""
         return dict(
             settings=asdict(self.settings),
             classes=self.classes,
