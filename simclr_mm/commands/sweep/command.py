@@ -150,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = command_line.read_config(args.config)
     command_line.merge_cfg_options(cfg, args.cfg_options)
+    cfg = Config(cfg.to_dict(), filename=cfg.filename)  # names for classes: cells are files
     work_dir = Path(args.work_dir or Path('work_dirs', args.study))
     if args.study == HISTOGRAMS:
         draw_color_histograms(cfg, args.values or {}, work_dir)
