@@ -14,7 +14,7 @@ def axes(monkeypatch):
     """The axes of figures that were drawn."""
     drawn = []
 
-    def save(figure, path, dpi):
+    def save(figure, path, **_):
         figure.canvas.draw()
         drawn.append(figure.axes[0])
 
