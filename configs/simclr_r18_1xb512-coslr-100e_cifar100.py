@@ -1,13 +1,9 @@
-_base_ = [
-    '_base_/datasets/cifar100_simclr.py',
-    '_base_/schedules/lars_coslr_100e_b512.py',
-    '_base_/default_runtime.py',
-]
-
-# Sec. B.9: a 3x3 stem of stride 1 without max-pooling, temperature 0.5.
-model = dict(
-    type='simclr_mm.SimCLR',
-    backbone=dict(type='ResNet_CIFAR', depth=18),
-    neck=dict(type='simclr_mm.ProjectionNeck', num_layers=2, out_channels=128),
-    head=dict(type='simclr_mm.NTXentHead', temperature=0.5),
+_base_ = 'simclr_r18_1xb512-coslr-100e_cifar10.py'
+train_dataloader = dict(dataset=dict(type='simclr_mm.CIFAR100', data_root='data/cifar100'))
+val_dataloader = dict(
+    dataset=dict(
+        gallery=dict(type='simclr_mm.CIFAR100', data_root='data/cifar100'),
+        query=dict(type='simclr_mm.CIFAR100', data_root='data/cifar100'),
+    )
 )
+test_dataloader = val_dataloader

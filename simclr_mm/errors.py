@@ -18,3 +18,19 @@ class MissingFileError(UserError, FileNotFoundError):
 
 class MissingPackageError(UserError, ImportError):
     """An optional package that the user asked for is not installed."""
+
+
+class UnreadableImage(UserError, OSError):
+    """A file that is no image, or none that can be read as 8-bit colours.
+
+    Args:
+        message: What is wrong, naming the file.
+        path: The file. Empty where a DataLoader raised the error of its worker again:
+            it carries over the message only, at the end of a traceback.
+    """
+
+    def __init__(self, message: str, path: str = '') -> None:
+        if message.startswith('Caught '):  # the worker's traceback, which ends in the message
+            message = message.rpartition(f'{type(self).__name__}: ')[2].strip()
+        super().__init__(message)
+        self.path = path

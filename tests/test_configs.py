@@ -14,7 +14,7 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 
 import simclr_mm
 import simclr_mm.engine
-from simclr_mm.registry import OPTIM_WRAPPERS, OPTIMIZERS
+from simclr_mm.registry import OPTIM_WRAPPERS, OPTIMIZERS, type_name
 
 ROOT = Path(__file__).parents[1] / 'configs'
 PRETRAINING = sorted(ROOT.glob('*.py'))
@@ -100,6 +100,8 @@ def test_config_is_built_and_metafile_is_true(path, parameters):
         metadata = entry['Metadata']
         assert metadata['Parameters'] == count_
         assert metadata['FLOPs'] == flops(cfg, path, parameters)
+        # mim search finds models by it.
+        assert metadata['Training Techniques'] == type_name(cfg.optim_wrapper.optimizer)
         assert metadata['Training Data'] == TRAINING_DATA[NAME.fullmatch(path.stem)['data']]
         length = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
         assert metadata.get('Epochs', metadata.get('Iterations')) == length
@@ -322,6 +324,9 @@ def test_the_index_is_valid():
         if 'README' not in error  # modelindex looks beside the file; checked below
     ]
     assert problems == []
-    (paper,) = [c['Paper'] for c in METAFILE['Collections']]
+    (collection,) = METAFILE['Collections']
+    # What a collection says, it says of every model in it.
+    assert set(collection['Metadata']) == {'Architecture'}
+    paper = collection['Paper']
     assert re.fullmatch(r'https://arxiv\.org/abs/\d{4}\.\d{5}', paper['URL'])
     assert all((ROOT.parent / c['README']).is_file() for c in METAFILE['Collections'])

@@ -9,8 +9,8 @@ checkpoint=$2
 processes=$3
 here=$(cd "$(dirname "$0")" && pwd)
 
-PYTHONPATH="$here/..:${PYTHONPATH:-}" \
-"${PYTHON:-python}" -m torch.distributed.run \
+export PYTHONPATH="$here/..:${PYTHONPATH:-}"
+exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

@@ -8,8 +8,8 @@ config=$1
 processes=$2
 here=$(cd "$(dirname "$0")" && pwd)
 
-PYTHONPATH="$here/..:${PYTHONPATH:-}" \
-"${PYTHON:-python}" -m torch.distributed.run \
+export PYTHONPATH="$here/..:${PYTHONPATH:-}"
+exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

@@ -1,8 +1,16 @@
 _base_ = [
-    '../_base_/datasets/in1k-128px_linear.py',
+    '../_base_/datasets/in1k_linear.py',
     '../_base_/schedules/finetune_adam_100e.py',
     '../_base_/default_runtime.py',
 ]
+
+# 128 pixels instead of 224; for evaluation the shorter side in the same relation.
+_base_.train_dataloader.batch_size = 256
+_base_.train_dataloader.dataset.pipeline[1].scale = 128
+_base_.val_dataloader.batch_size = 256
+_base_.val_dataloader.dataset.pipeline[1].scale = 146
+_base_.val_dataloader.dataset.pipeline[2].crop_size = 128
+test_dataloader = _base_.val_dataloader
 
 model = dict(
     type='ImageClassifier',

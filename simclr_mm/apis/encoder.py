@@ -19,12 +19,20 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS, TRANSFORMS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
-from simclr_mm.checkpoints import backbone_state, load_state, trusting
-from simclr_mm.checkpoints.foreign.weights import read_weights, state_for
+from simclr_mm.checkpoints import (
+    backbone_state,
+    has_keys,
+    load_state,
+    model_state,
+    read_checkpoint,
+    trusting,
+)
+from simclr_mm.checkpoints.foreign.weights import WeightsFor, read_weights, weights_for
 from simclr_mm.checkpoints.stored_config import config_of
 from simclr_mm.errors import CheckpointError, UserError
+from simclr_mm.models import pooled
 from simclr_mm.registry import type_name
 
 from .fingerprint import plain_data, weights_hash
@@ -33,6 +41,7 @@ from .preprocessing import Preprocessing
 
 _TIME = re.compile(r'_\d{8}_\d{6}$')  # MMEngine's name of a run: config_date_time
 
+_TENSORFLOW = re.compile(r'\.index|\.data-')  # in the names of a checkpoint's files
 _TRAINED_ON = ('neck', 'head', 'online_probe')  # parts of a model that its features do not need
 
 
@@ -85,7 +94,7 @@ class Encoder:
 
     def features(self, images: Tensor) -> Tensor:
         """Features (n, C) of images (n, 3, S, S) out of the model's preprocessor."""
-        return pooled(self.model.extract_feat(images))
+        return pooled(self.model.extract_feat(images), self.model)
 
     def transform(self) -> dict[str, Any]:
         """From a decoded uint8 BGR image to the network's input, as plain data."""
@@ -95,7 +104,9 @@ class Encoder:
         for key, value in preprocessor.named_buffers():
             if key in ('mean', 'std'):
                 settings[key] = value.flatten().tolist()
-        return plain_data(dict(pipeline=self.pipeline, data_preprocessor=settings))
+        return dict(
+            pipeline=_named(plain_data(self.pipeline)), data_preprocessor=plain_data(settings)
+        )
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the weights and of the transform: features depend on nothing else."""
@@ -190,7 +201,7 @@ def build_encoder(
     source = str(pretrained or '')
     name = entry.name if entry else Path(config.filename or '').stem
     with trusting(trust_checkpoint):
-        content = read_weights(source) if source else None
+        content = _read(source) if source else None
     return _build(Checkpoint(content, config, name, source, entry), kwargs).on(device)
 
 
@@ -233,7 +244,7 @@ def open_checkpoint(checkpoint: str, config: str | Path | Config | None = None) 
     if config is None and checkpoint.lower() in list_models():
         config = checkpoint
         source = published_weights(checkpoint, *find_config(checkpoint))
-    content = read_weights(source)
+    content = _read(source)
     if config is not None:
         found, entry = find_config(config)
         name = found.filename if isinstance(config, Config) else config
@@ -280,8 +291,7 @@ def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool 
         model = MMPRETRAIN_MODELS.build(settings)
         dataset_meta = _dataset_meta(config)
     if only_backbone:
-        state = backbone_state(state_for(model, content, source), source=source)
-        load_state(model.backbone, state, source)
+        _load_backbone(model, content, source)
     elif source:
         _load(model, content, source, removed)
         dataset_meta = _classes_in(content) or dataset_meta
@@ -325,14 +335,19 @@ def pipeline_of(config: Config, phase: str = 'test') -> list[dict[str, Any]] | N
     return None if dataset is None else dataset['pipeline']
 
 
-def pooled(features: Tensor | Sequence[Tensor]) -> Tensor:
-    """What an ``extract_feat`` gives, the last of several stages, as (n, C)."""
-    last = features if isinstance(features, Tensor) else features[-1]
-    if last.ndim == 4:
-        return last.mean((2, 3))  # (n, C, H, W) -> (n, C)
-    if last.ndim == 3:
-        return last.mean(1)  # (n, tokens, C) -> (n, C)
-    return last
+def _named(settings: Any) -> Any:
+    """The same settings with the types of OpenMMLab by their names alone.
+
+    A config may name a class by itself, by its name, its scope or its module.
+    """
+    if isinstance(settings, list):
+        return [_named(entry) for entry in settings]
+    if not isinstance(settings, dict):
+        return settings
+    named = {key: _named(entry) for key, entry in settings.items()}
+    if str(named.get('type')).split('.')[0] in ('mmcv', 'mmengine', 'mmpretrain', 'simclr_mm'):
+        named['type'] = type_name(named)
+    return named
 
 
 def _override(config: Config, changes: dict[str, Any]) -> list[str]:
@@ -364,9 +379,26 @@ def _dataset_meta(config: Config) -> dict[str, Any]:
     return getattr(dataset, 'METAINFO', {})
 
 
+def _read(source: str) -> Any:
+    """Load a checkpoint; TensorFlow's lie in several files, which their reader finds."""
+    path = Path(source).expanduser()
+    is_one_file = '://' in source or (path.is_file() and not _TENSORFLOW.search(path.name))
+    return read_checkpoint(source) if is_one_file else read_weights(source)
+
+
+def _weights(model: BaseModel, content: Any, source: str) -> WeightsFor:
+    """What a checkpoint gives to a model. With the model's own keys it needs no conversion."""
+    meta = content.get('meta') if isinstance(content, dict) else None
+    converted = isinstance(meta, dict) and 'normalise' in meta  # by tools/convert.py
+    if not converted and has_keys(content, model.state_dict()):
+        return WeightsFor(model_state(content, source))
+    return weights_for(model.state_dict(), content, source)
+
+
 def _load(model: BaseModel, content: Any, source: str, removed: list[str]) -> None:
     """Load weights strictly. Those of removed parts are left out, with a line in the log."""
-    state = state_for(model, content, source)
+    weights = _weights(model, content, source)
+    state = weights.state
     left_out = [key for key in state if key.split('.')[0] in removed]
     if left_out:
         print_log(f'{source}: left out {len(left_out)} weights of {", ".join(removed)}')
@@ -379,7 +411,41 @@ def _load(model: BaseModel, content: Any, source: str, removed: list[str]) -> No
             f'the head with tools/train.py CONFIG --pretrained {source}, or load it into '
             'the SimCLR model it was made with'
         )
-    load_state(model, state, source)
+    _load_into(model, model, weights._replace(state=state), source)
+
+
+def _load_backbone(model: BaseModel, content: Any, source: str) -> None:
+    """Load the weights of the backbone strictly, whatever else the file holds."""
+    weights = _weights(model, content, source)
+    state = backbone_state(weights.state, source=source)
+    _load_into(model, model.backbone, weights._replace(state=state), source)
+
+
+def _load_into(model: BaseModel, part: nn.Module, weights: WeightsFor, source: str) -> None:
+    """Load weights into a part of a model, and the pixels that they need into the model.
+
+    Raises:
+        CheckpointError: a weight does not fit, or the model computes something else than
+            the weights were trained in.
+    """
+    scope, _, name = ((weights.backbone or {}).get('type') or '').rpartition('.')
+    if scope and type(model.backbone).__name__ != name:
+        raise CheckpointError(
+            f'{source} needs a backbone that pads as its own did: pass '
+            f'backbone={weights.backbone} to get_model'
+        )
+    for key, value in (weights.normalise or {}).items():
+        if getattr(model.data_preprocessor, key, None) is None:
+            raise CheckpointError(
+                f'{source} needs data_preprocessor.{key}={value}, and the model does not '
+                'normalise: set it in the config'
+            )
+    load_state(part, weights.state, source)
+    for key, value in (weights.normalise or {}).items():
+        buffer = getattr(model.data_preprocessor, key)
+        buffer.copy_(torch.tensor(value).view_as(buffer))
+    if weights.note:
+        print_log(weights.note)
 
 
 def _classes_in(content: Any) -> dict[str, Any]:

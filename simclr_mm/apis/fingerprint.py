@@ -1,9 +1,8 @@
-"""Hashes of weights and files, and settings as plain data."""
+"""Hashes of weights, and settings as plain data."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,23 +20,7 @@ def state_hash(state: Mapping[str, torch.Tensor]) -> str:
     for key, value in state.items():
         digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
         flat = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(memoryview(flat.view(torch.uint8).numpy()))
-    return digest.hexdigest()
-
-
-def files_hash(folder: Path, paths: Iterable[str]) -> str:
-    """SHA-256 of names, sizes and times of change of files; contents are not read.
-
-    Args:
-        folder: The folder.
-        paths: Files, relative to it.
-    """
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.encode(errors='surrogateescape'))
-        if (folder / path).exists():  # a link may lead nowhere
-            status = (folder / path).stat()
-            digest.update(f'\0{status.st_size}\0{status.st_mtime_ns}\0'.encode())
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -10,14 +10,16 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.model import BaseModel
 from mmpretrain.apis.base import BaseInferencer
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from simclr_mm.errors import UserError
 from simclr_mm.files.walk import image_paths
+from simclr_mm.models import pooled
 from simclr_mm.transforms.loading import LoadImageFromFile
+from simclr_mm.transforms.to_rgb import to_rgb
 
-from .encoder import Encoder, build_encoder, encoder_of, pooled
+from .encoder import Encoder, build_encoder, encoder_of
 
 Picture = str | Path | np.ndarray | Image.Image
 PRECISIONS = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
@@ -126,7 +128,7 @@ class FeatureInferencer(BaseInferencer):
         dtype = PRECISIONS[self.precision]
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32):
             features = self.extract(images)
-        return pooled(features).float().cpu().numpy()
+        return pooled(features, self.model).float().cpu().numpy()
 
     def postprocess(
         self, preds: list[np.ndarray], visualization: None = None, return_datasamples: bool = False
@@ -150,8 +152,8 @@ def read_picture(image: Picture) -> dict[str, Any]:
     if isinstance(image, (str, Path)):
         return LoadImageFromFile()(dict(img_path=str(image)))
     if isinstance(image, Image.Image):
-        # Turned as its EXIF entry says, like every file that OpenCV reads.
-        image = np.array(ImageOps.exif_transpose(image).convert('RGB'))[..., ::-1]
+        name = str(getattr(image, 'filename', '') or 'the PIL image')
+        image = to_rgb(image, name)[..., ::-1]  # by the rule for files
     if not (
         isinstance(image, np.ndarray)
         and image.dtype == np.uint8

@@ -12,6 +12,10 @@ from simclr_mm.registry import type_name
 
 Triple = tuple[float, float, float]  # of red, green and blue
 _LOADING = ('LoadImageFromFile', 'PackInputs')
+# What a config may say; it comes with a file, and these values enter code that is run.
+_INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'area', 'lanczos', 'box', 'hamming')
+_BACKENDS = ('cv2', 'pillow')
+_LARGEST = 4096  # pixels
 
 
 @dataclass(frozen=True)
@@ -60,16 +64,23 @@ class Preprocessing:
         if isinstance(scale, (tuple, list)) and len(set(scale)) == 1:
             scale = scale[0]
         size = crop['crop_size'] if crop else scale
-        squares = isinstance(scale, int) and isinstance(size, int)
-        if not squares or (not both and crop is None) or size > scale:
+        if not (_is_side(scale) and _is_side(size) and size <= scale) or (not both and not crop):
             raise _unknown(source, f'{[dict(step) for step in steps]} gives no square')
+        interpolation = resizing.get('interpolation', 'bilinear')
+        backend = resizing.get('backend', 'cv2')
+        for key, value, known in (
+            ('interpolation', interpolation, _INTERPOLATIONS),
+            ('backend', backend, _BACKENDS),
+        ):
+            if value not in known:
+                raise _unknown(source, f'{key} is {value!r}, not one of {", ".join(known)}')
         return cls(
             *_statistics(preprocessor, source),
             resize=scale,
             edge='both' if both else 'short',
             size=size,
-            interpolation=resizing.get('interpolation', 'bilinear'),
-            backend=resizing.get('backend', 'cv2'),
+            interpolation=interpolation,
+            backend=backend,
         )
 
     def record(self) -> dict[str, Any]:
@@ -143,6 +154,11 @@ class Preprocessing:
             mean=self.mean,
             std=self.std,
         )
+
+
+def _is_side(value: Any) -> bool:
+    """Whether a value is a length in pixels."""
+    return type(value) is int and 0 < value <= _LARGEST
 
 
 def _unknown(source: str, reason: str) -> UserError:

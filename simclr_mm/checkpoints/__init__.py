@@ -3,10 +3,18 @@
 from simclr_mm.errors import CheckpointError
 
 from .download import download
-from .probe_keys import PROBE, fit_probe
 from .safe_load import load_file, trust_checkpoints, trusting
 from .schemes import install_safe_loading, read_checkpoint
-from .state_dict import backbone_state, load_state, model_state, require_finite, state_problems
+from .state_dict import (
+    PROBE,
+    backbone_state,
+    fit_probe,
+    has_keys,
+    load_state,
+    model_state,
+    require_finite,
+    state_problems,
+)
 
 __all__ = [
     'CheckpointError',
@@ -14,6 +22,7 @@ __all__ = [
     'backbone_state',
     'download',
     'fit_probe',
+    'has_keys',
     'install_safe_loading',
     'load_file',
     'load_state',

@@ -1,26 +1,32 @@
-"""What a checkpoint file claims, checked against its bytes before PyTorch believes it.
+"""Compare what a checkpoint file claims with its bytes before PyTorch believes it.
 
-A zip may say that an entry of 1 kB unpacks to 1 TB, and a pickle that a storage of 40
-bytes holds a million numbers, which older PyTorch then reads from other memory. Nothing
-is built here: the opcodes of the pickle are followed, not carried out.
+A zip entry of 1 kB may claim to unpack to 1 TB. A pickle may claim a million numbers for
+a storage of 40 bytes, or copy one long list a million times. Nothing is built here: the
+opcodes of the pickle are followed, but not carried out.
 """
 
 import os
 import pickletools
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from simclr_mm.errors import UserError
 
 _ZIP = b'PK\3\4'
-# Tuples in one another: hash() of very deep ones overflows the C stack, and never ends
-# for those that hold the same one twice on every level.
-_DEEPEST = 100
-_LARGEST = 10**6  # elements, those of inner tuples included
+_END, _LOCATOR, _END64 = b'PK\5\6', b'PK\6\7', b'PK\6\6'  # end a zip, in its last 98 bytes
 _LEGACY_PICKLES = 5  # magic number, version, system, content, keys of the storages
+_OPCODES = 1_000_000  # a training checkpoint has some ten thousand; each costs about 300 bytes
+_DEEPEST = 100  # tuples inside tuples: hash() of deep ones overflows the C stack
+# What calls and dict keys may read or copy: so many bytes for each byte of the file, and
+# this many more.
+_COPIES, _COPIES_FREE = 8, 1_000_000
+# Numbers from 2**60 on can be chosen so that dicts slow down with each further key.
+_LARGE_NUMBER, _COST_OF_LARGE = 2**60, 10_000
+_LONGEST_NAME = 200  # letters of a module and a class
 # Bytes of an element. PyTorch has no further typed storages; newer types are untyped.
 _ITEM_SIZE = dict(
     ComplexDoubleStorage=16,
@@ -34,7 +40,14 @@ _ITEM_SIZE = dict(
     BFloat16Storage=2,
     ShortStorage=2,
 )
-_UPDATES = ('APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'ADDITEMS', 'BUILD')
+# PyTorch lets a pickle call these, and they take a size and allocate it.
+_ALLOCATE = (
+    'bytearray',
+    '_rebuild_qtensor',
+    '_rebuild_nested_tensor',
+    '_rebuild_wrapper_subclass',
+    '_rebuild_device_tensor_from_numpy',
+)
 
 
 def check_claims(file: BinaryIO) -> None:
@@ -44,8 +57,9 @@ def check_claims(file: BinaryIO) -> None:
         file: Open at the start of the checkpoint; left there.
 
     Raises:
-        ValueError: entries that unpack or overlap, storages that are shorter than
-            claimed, nesting that would overflow the stack, an unreadable pickle.
+        ValueError: the zip can be read in two ways, an entry is compressed, a storage is
+            shorter than claimed, or the pickle is broken, too long, nested too deeply, or
+            makes more than its file could hold.
     """
     start = file.tell()
     size = file.seek(0, os.SEEK_END) - start
@@ -62,38 +76,58 @@ def check_claims(file: BinaryIO) -> None:
 
 
 def _check_zip(file: BinaryIO, size: int) -> None:
+    _check_directory(file, size)
     try:
         with ZipFile(file) as archive:
             entries = archive.infolist()
     except BadZipFile as error:
         raise UserError('the end of its zip archive is missing') from error
-    packed = [
-        entry.filename
-        for entry in entries
-        if entry.compress_type != ZIP_STORED or entry.file_size != entry.compress_size
-    ]
-    if packed:
-        raise UserError(
-            f'its entry {packed[0]} is compressed, which PyTorch never '
-            'does and which could unpack to any size'
-        )
+    for entry in entries:
+        if entry.compress_type != ZIP_STORED or entry.file_size != entry.compress_size:
+            raise UserError(
+                f'its entry {entry.filename[:100]} is compressed, which PyTorch never does and '
+                'which could unpack to any size'
+            )
     if sum(entry.file_size for entry in entries) > size:
         raise UserError('its zip entries overlap')
     if len({entry.filename.lower() for entry in entries}) < len(entries):
         raise UserError('its zip archive has two entries of one name')
-    sizes = {entry.filename.partition('/')[2]: entry.file_size for entry in entries}
-    for entry in entries:
-        if entry.filename.partition('/')[2] == 'data.pkl':
-            for key, claimed in _storages(BytesIO(_stored(file, entry))):
-                if claimed > sizes.get(f'data/{key}', 0):
-                    raise UserError(
-                        f'storage {key} claims {claimed} bytes and has '
-                        f'{sizes.get(f"data/{key}", 0)}'
-                    )
+    if len({entry.filename.partition('/')[0] for entry in entries}) > 1:
+        raise UserError('its zip archive has two folders')
+    # PyTorch looks names up without regard to case.
+    by_name = {entry.filename.lower().partition('/')[2]: entry for entry in entries}
+    sizes = {name: entry.file_size for name, entry in by_name.items()}
+    if 'data.pkl' not in by_name:
+        raise UserError('its zip archive has no data.pkl')
+    for key, claimed in _storages(BytesIO(_stored(file, by_name['data.pkl'])), size):
+        held = sizes.get(f'data/{key}'.lower(), 0)
+        if claimed > held:
+            raise UserError(f'storage {key[:100]} claims {claimed} bytes and has {held}')
+
+
+def _check_directory(file: BinaryIO, size: int) -> None:
+    """Refuse a zip in which Python and PyTorch would find different directories.
+
+    Both read the end of a zip, each in its own way. They agree where the directory, the
+    optional 64-bit record with its locator, and the end stand one behind the other.
+    """
+    file.seek(max(0, size - 98))
+    tail = file.read(98).rjust(98, b'\0')
+    end, locator, end64 = tail[76:], tail[56:76], tail[:56]
+    length, offset, comment = struct.unpack('<12xIIH', end)
+    stands_at = size - 22
+    agree = end.startswith(_END) and comment == 0
+    if locator.startswith(_LOCATOR):
+        stands_at = size - 98
+        length, offset = struct.unpack('<40xQQ', end64)
+        agree &= end64.startswith(_END64) and struct.unpack('<8xQ4x', locator)[0] == stands_at
+    if not agree or offset + length != stands_at:
+        raise UserError('its zip archive does not end as PyTorch ends one')
+    file.seek(0)
 
 
 def _stored(file: BinaryIO, entry: ZipInfo) -> bytes:
-    """The bytes of an entry; PyTorch may write a wrong CRC, which zipfile refuses."""
+    """Read an entry. zipfile would refuse the wrong checksum that PyTorch may write."""
     file.seek(entry.header_offset + 26)
     name, extra = struct.unpack('<HH', file.read(4))
     file.seek(name + extra, os.SEEK_CUR)
@@ -101,37 +135,44 @@ def _stored(file: BinaryIO, entry: ZipInfo) -> bytes:
 
 
 def _check_legacy(file: BinaryIO, size: int) -> None:
-    """PyTorch's format before 1.6: pickles, then the storages one after the other."""
+    """Check PyTorch's format before 1.6: pickles, then the storages one after the other."""
     end = file.tell() + size
     storages: dict[str, int] = {}
     for _ in range(_LEGACY_PICKLES):
         if file.tell() < end:
-            storages.update(_storages(file))
+            for key, claimed in _storages(file, size):
+                storages[key] = max(claimed, storages.get(key, 0))
     claimed = sum(storages.values())
     if claimed > size:
         raise UserError(f'its storages claim {claimed} bytes, the file has {size}')
 
 
-class _Value(NamedTuple):
-    """What is known of an object on the stack of a pickle."""
+@dataclass
+class _Value:
+    """What is known of an object on the stack of a pickle.
 
-    value: Any = None  # numbers, strings, tuples of them and names of globals
-    depth: int = 0
+    Args:
+        value: A number, a text, 'module name' of a global, the _Values in a tuple; or None.
+        size: Bytes that a copy of it takes, about; a tuple counts what is in it.
+        depth: Tuples inside one another.
+    """
+
+    value: Any = None
     size: int = 1
+    depth: int = 0
 
 
-def _storages(pickled: BinaryIO) -> Iterator[tuple[str, int]]:
-    """Key and claimed bytes of every storage that a pickle refers to.
+def _storages(pickled: BinaryIO, size: int) -> Iterator[tuple[str, int]]:
+    """Follow a pickle to its end; yield key and claimed bytes of every storage in it.
 
-    Raises:
-        ValueError: the pickle is broken or nested too deeply, asks for a bytearray
-            (which takes a length and fills it), or hides what it claims.
+    ``size`` is the file's, in bytes.
     """
     stack: list[_Value] = []
     marks: list[int] = []
-    memo: dict[int, _Value] = {}
+    memo: dict[Any, _Value] = {}
+    allowed = _COPIES * size + _COPIES_FREE
     try:
-        for opcode, arg, _ in pickletools.genops(pickled):
+        for count, (opcode, arg, _) in enumerate(pickletools.genops(pickled)):
             if opcode.name == 'MARK':
                 marks.append(len(stack))
             elif opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT', 'MEMOIZE'):
@@ -143,9 +184,14 @@ def _storages(pickled: BinaryIO) -> Iterator[tuple[str, int]]:
             else:
                 taken = _take(stack, marks, opcode)
                 if opcode.name in ('BINPERSID', 'PERSID'):
-                    yield _claim(taken[0].value if taken else arg)
+                    yield _claim(taken)
+                allowed -= _copied(opcode.name, taken)
                 if opcode.stack_after:
-                    stack.append(_result(opcode, arg, taken))
+                    stack.append(_result(opcode.name, arg, taken))
+            if allowed < 0:
+                raise UserError('its pickle would make more than the file could hold')
+            if count > _OPCODES:
+                raise UserError(f'its pickle has more than {_OPCODES} opcodes')
     except (IndexError, KeyError) as error:
         raise UserError('its pickle is broken') from error
 
@@ -164,29 +210,67 @@ def _take(stack: list[_Value], marks: list[int], opcode: pickletools.OpcodeInfo)
     return taken
 
 
-def _result(opcode: pickletools.OpcodeInfo, arg: Any, taken: list[_Value]) -> _Value:
-    if opcode.name == 'GLOBAL' and arg.endswith(' bytearray'):
-        raise UserError('it asks for builtins.bytearray, which could take any size')
-    if not taken:
-        return _Value(arg)
-    depth = 1 + max(item.depth for item in taken)
-    if opcode.name in _UPDATES:
-        inner = 1 + max((item.depth for item in taken[1:]), default=0)
-        result = _Value(None, max(taken[0].depth, inner))
-    elif opcode.name.startswith('TUPLE'):
-        values = tuple([item.value for item in taken])
-        result = _Value(values, depth, 1 + sum(item.size for item in taken))
-    else:
-        result = _Value(None, depth)
-    if result.depth > _DEEPEST or result.size > _LARGEST:
-        raise UserError(f'it is nested {result.depth} levels deep')
-    return result
+def _copied(opcode: str, taken: list[_Value]) -> int:
+    """Bytes that an opcode reads or copies: what a call gets, what a dict hashes."""
+    if opcode in ('REDUCE', 'NEWOBJ'):
+        _check_call(*taken)
+        return sum(_size_now(value) for value in taken[1].value)
+    if opcode == 'BUILD':
+        return _size_now(taken[1])
+    if opcode in ('SETITEM', 'SETITEMS'):
+        return sum(value.size for value in taken[1::2])
+    return 0
 
 
-def _claim(reference: Any) -> tuple[str, int]:
+def _size_now(value: _Value) -> int:
+    """The size of a value. A list in a tuple may have grown since the tuple was made."""
+    return sum(part.size for part in value.value) if isinstance(value.value, list) else value.size
+
+
+def _result(opcode: str, arg: Any, taken: list[_Value]) -> _Value:
+    """What an opcode leaves on the stack."""
+    size = sum(value.size for value in taken)
+    if opcode in ('APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'ADDITEMS', 'BUILD'):
+        taken[0].size = size
+        return taken[0]
+    if opcode == 'GLOBAL' and len(arg) > _LONGEST_NAME:
+        raise UserError(f'it asks for a name of {len(arg)} letters')
+    if 'TUPLE' in opcode:
+        depth = 1 + max((value.depth for value in taken), default=0)
+        if depth > _DEEPEST:
+            raise UserError(f'it is nested more than {_DEEPEST} levels deep')
+        return _Value(taken, 1 + size, depth)
+    if isinstance(arg, (str, bytes)):
+        return _Value(arg, 1 + len(arg))
+    large = isinstance(arg, int) and abs(arg) >= _LARGE_NUMBER
+    return _Value(arg, _COST_OF_LARGE if large else 1 + size)
+
+
+def _check_call(function: _Value, args: _Value) -> None:
+    """Refuse calls of what makes large things out of small arguments."""
+    if not isinstance(function.value, str):
+        if function.size > _LONGEST_NAME:  # PyTorch would print it, with all that is in it
+            raise UserError('it calls what is no function')
+        return
+    module, _, name = function.value.rpartition(' ')
+    made = module.startswith('torch') and name.endswith(('Tensor', 'Storage'))
+    if name in _ALLOCATE or made:
+        raise UserError(f'it asks for {module}.{name}, which could take any size')
+    values = args.value
+    if not isinstance(values, list):
+        raise UserError(f'it calls {name} without arguments')
+    if name == 'encode' and [each.value for each in values[1:]] != ['latin1']:
+        raise UserError('it asks for _codecs.encode, which could take any size')
+    if name == '_rebuild_from_type_v2' and len(values) > 2:
+        _check_call(values[0], values[2])  # calls its first argument
+
+
+def _claim(taken: list[_Value]) -> tuple[str, int]:
     """Key and bytes out of ('storage', type, key, location, number of elements)."""
     try:
-        _, kind, key, _, elements = reference[:5]
-        return str(key), _ITEM_SIZE.get(kind.split(' ')[1], 1) * int(elements)
+        _, kind, key, _, elements = (value.value for value in taken[0].value[:5])
+        if not isinstance(key, str) or not isinstance(elements, int) or elements < 0:
+            raise TypeError('no key, or no number of elements')
+        return key, _ITEM_SIZE.get(kind.split(' ')[1], 1) * elements
     except (TypeError, ValueError, AttributeError, IndexError) as error:
         raise UserError('it refers to a storage in an unknown way') from error

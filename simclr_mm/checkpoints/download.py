@@ -14,20 +14,17 @@ from simclr_mm.files.http import transfer
 
 from .safe_load import file_problem
 
-_UNIQUE = re.compile(r'-[0-9a-f]{8,}\.')  # a hash in the name: one name, one content
+# PyTorch's and OpenMMLab's servers put the start of the SHA-256 there. A date is none,
+# nor is what MMEngine's `published_keys` appends to `epoch_1`: the hash of a pickle.
+_HASH = re.compile(r'(?!(?:epoch|iter)_\d+-).*-(?!(?:19|20)\d{6}\.)([0-9a-f]{8})\.pth')
 
 
 def cache_path(url: str) -> Path:
-    """Where the file of a URL stands once it is downloaded.
-
-    A name without a hash says little (``epoch_200.pth``): such a file gets a folder
-    named after its URL.
-    """
-    home = cache_home()
-    name = Path(unquote(urlsplit(url).path)).name or 'index'
-    if _UNIQUE.search(name):
-        return home / 'checkpoints' / name
-    return home / 'checkpoints' / hashlib.sha256(url.encode()).hexdigest()[:8] / name
+    """Where the file of a URL stands once it is downloaded: one folder for each URL."""
+    name = Path(unquote(urlsplit(url).path)).name
+    if name in ('', '..'):
+        name = 'index'
+    return cache_home() / 'checkpoints' / hashlib.sha256(url.encode()).hexdigest()[:16] / name
 
 
 def download(url: str) -> Path:
@@ -62,6 +59,7 @@ def _fetch(url: str, target: Path) -> None:
     with atomic_file(target) as file:
         transfer(url, file, target.name)
         file.flush()
-        problem = file_problem(Path(file.name), target.name)
+        expected = _HASH.fullmatch(target.name)
+        problem = file_problem(Path(file.name), expected[1] if expected else None)
         if problem:
             raise OSError(f'what came {problem}')

@@ -1,6 +1,5 @@
 """Read checkpoints without running code that they carry."""
 
-import hashlib
 import os
 import pickle
 import re
@@ -9,15 +8,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
-from zipfile import is_zipfile
+from zipfile import BadZipFile, is_zipfile
 
 import torch
 
 from simclr_mm.errors import CheckpointError
+from simclr_mm.files.hashes import content_hash
 
-from .allow_list import allow_list
 from .claims import check_claims
-from .content import finished
+from .stand_ins import finished, stand_ins
 
 # OpenMMLab publishes `{config}_{date}-{first 8 digits of the SHA-256}.pth`. Digits
 # elsewhere, as in MMEngine's `epoch_1-{hash of the pickle}.pth`, are no file hash.
@@ -48,12 +47,12 @@ def trusting(trust: bool = True) -> Iterator[None]:
         _TRUSTED.reset(token)
 
 
-def file_problem(path: Path, name: str) -> str | None:
+def file_problem(path: Path, expected_hash: str | None) -> str | None:
     """What is wrong with a checkpoint file, as far as it shows without unpickling.
 
     Args:
         path: The file.
-        name: The name it has or shall get, which may hold a hash.
+        expected_hash: What its SHA-256 has to begin with; None: anything.
 
     Returns:
         The end of a sentence that begins with the path; None if nothing is wrong.
@@ -68,21 +67,24 @@ def file_problem(path: Path, name: str) -> str | None:
             return 'is empty: save or download it again'
         if start.startswith(b'<'):
             return 'is a web page, no checkpoint: download the file itself'
-        if start.startswith(b'PK\3\4') and not is_zipfile(file):
+        if start.startswith(b'PK\3\4') and not _has_directory(file):
             return 'is truncated: save or download it again'
-        expected = _NAME_HASH.search(name)
-        if expected is None:
-            return None
-        file.seek(0)
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest().startswith(expected[1]):
+    if expected_hash is None:
+        return None
+    found = content_hash(path)
+    if found.startswith(expected_hash):
         return None
     return (
-        f'is damaged: its SHA-256 begins with {digest.hexdigest()[:8]}, its name says '
-        f'{expected[1]}; delete it and download it again'
+        f'is damaged: its SHA-256 begins with {found[:8]}, its name says {expected_hash}; '
+        'delete it and download it again'
     )
+
+
+def _has_directory(file: BinaryIO) -> bool:
+    try:
+        return is_zipfile(file)
+    except BadZipFile:  # what looks like the end of a zip says what cannot be
+        return False
 
 
 def load_file(
@@ -117,7 +119,8 @@ def load_file(
     path = Path(file).expanduser()
     name = name or str(path)
     try:
-        problem = file_problem(path, path.name)
+        expected = _NAME_HASH.search(path.name)
+        problem = file_problem(path, expected[1] if expected else None)
         if problem:
             raise CheckpointError(f'{name} {problem}')
         with open(path, 'rb') as opened:
@@ -131,7 +134,7 @@ def _load(file: BinaryIO, map_location: Any, name: str, trust: bool) -> Any:
         if trust or _TRUSTED.get():
             return torch.load(file, map_location=map_location, weights_only=False)
         check_claims(file)
-        with allow_list():
+        with stand_ins():
             content = torch.load(file, map_location=map_location, weights_only=True)
         return finished(content, file.seek(0, os.SEEK_END))
     except Exception as error:  # a broken pickle can raise anything

@@ -1,25 +1,25 @@
-"""Every way MMEngine reads a checkpoint, led through :mod:`.safe_load`."""
+"""Every way in which MMEngine reads a checkpoint, led through :mod:`.safe_load`."""
 
-import io
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from mmengine.fileio import get_file_backend
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from simclr_mm.checkpoints.download import download
 from simclr_mm.errors import CheckpointError
 
+from .download import download
 from .safe_load import load_file
 from .state_dict import require_finite
+
+# Keys under which libraries keep a model's weights.
+_WEIGHTS = ('state_dict', 'ema_state_dict', 'model_state_dict', 'model')
 
 # MMEngine logs the name of a loader without its first ten letters, `load_from_`.
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
-    return _load(filename, map_location, filename)
+    return _load(filename, map_location)
 
 
 def load_from_http(filename: str, map_location: Any = None) -> Any:
@@ -48,33 +48,23 @@ def load_from_mmcls(filename: str, map_location: Any = None) -> Any:
     return mmengine_checkpoint._process_mmcls_checkpoint(checkpoint)
 
 
-def load_from_ceph(filename: str, map_location: Any = None) -> Any:
-    backend = get_file_backend(filename, backend_args=dict(backend='petrel'))
-    return _load(io.BytesIO(backend.get(filename)), map_location, filename)
+def load_from_elsewhere(filename: str, map_location: Any = None) -> Any:
+    raise CheckpointError(
+        f'{filename}: {filename.partition("://")[0]} is not read, only files, http and https, '
+        'torchvision, open-mmlab and mmcls: download the file and give its path'
+    )
 
 
-def load_from_pavi(filename: str, map_location: Any = None) -> Any:
-    from pavi import modelcloud
-
-    model = modelcloud.get(filename.partition('://')[2])
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / model.name
-        model.download(str(file))
-        return _load(file, map_location, filename)
-
-
-def _load(file: Any, map_location: Any, name: str | None = None) -> Any:
+def _load(file: str | Path, map_location: Any) -> Any:
     """Read a checkpoint whose weights are going to be used."""
-    checkpoint = load_file(file, map_location, name)
+    checkpoint = load_file(file, map_location)
     if isinstance(checkpoint, dict):
-        keys = [key for key in ('state_dict', 'ema_state_dict') if key in checkpoint]
-        for weights in [checkpoint[key] for key in keys] or [checkpoint]:
-            if isinstance(weights, dict):
-                require_finite(weights, name or str(file))
+        weights = {key: checkpoint[key] for key in _WEIGHTS if key in checkpoint}
+        require_finite(weights or checkpoint, str(file))
     return checkpoint
 
 
-def _look_up(urls: dict, filename: str) -> str:
+def _look_up(urls: dict[str, str], filename: str) -> str:
     scheme, _, name = filename.partition('://')
     if name not in urls:
         raise CheckpointError(
@@ -93,9 +83,6 @@ _LOADERS = {
     'open-mmlab://': load_from_openmmlab,
     'openmmlab://': load_from_openmmlab,
     'mmcls://': load_from_mmcls,
-    r'(\S+\:)?s3://': load_from_ceph,
-    r'(\S+\:)?petrel://': load_from_ceph,
-    'pavi://': load_from_pavi,
 }
 
 
@@ -103,19 +90,25 @@ def install_safe_loading() -> None:
     """Make MMEngine read every checkpoint with the allow-list; may be called again.
 
     Covers ``load_from``, ``resume``, ``init_cfg=dict(type='Pretrained')`` and the
-    ``load_checkpoint`` that mmpretrain uses, for every scheme that MMEngine itself
-    registers. MMEngine 0.10.7 cannot read its own checkpoints under torch >= 2.6, and
-    onedl-mmengine reads what is refused once more without protection.
+    ``load_checkpoint`` that mmpretrain uses. Schemes of MMEngine that this module does not read,
+    such as ``s3://``, end in an error: their loaders may run code. MMEngine 0.10.7 cannot
+    read its own checkpoints under torch >= 2.6, and onedl-mmengine reads what is refused
+    once more without protection.
     """
-    for prefix, loader in _LOADERS.items():
+    loaders = {
+        prefix: load_from_elsewhere
+        for prefix, loader in CheckpointLoader._schemes.items()
+        if loader.__module__.startswith('mmengine.')  # a user's own stay
+    }
+    for prefix, loader in {**loaders, **_LOADERS}.items():
         CheckpointLoader.register_scheme(prefix, loader, force=True)
 
 
 def read_checkpoint(source: str) -> Any:
-    """Read a checkpoint onto the CPU from wherever MMEngine can, with the allow-list.
+    """Read a checkpoint onto the CPU from a path or URL, with the allow-list.
 
     Args:
-        source: A path or URL.
+        source: A path, or a URL of a scheme that this module reads.
 
     Returns:
         What was saved, usually a dict with ``state_dict`` and ``meta``.

@@ -1,16 +1,17 @@
 """Take weights out of a loaded checkpoint and put them into a model, all or none."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from simclr_mm.errors import CheckpointError
 
-from .probe_keys import fit_probe
-
+PROBE = 'probe.'  # what the online probe's keys begin with
 _MAX_LISTED = 20  # keys of each kind in an error, about what a terminal shows
+_LONGEST = 200  # letters of a key in an error
 
 
 def model_state(checkpoint: Any, source: str) -> Mapping[str, Tensor]:
@@ -24,46 +25,59 @@ def model_state(checkpoint: Any, source: str) -> Mapping[str, Tensor]:
         Tensors by key.
 
     Raises:
-        CheckpointError: there is none, or it holds numbers that are not finite.
+        CheckpointError: there is none.
     """
-    if isinstance(checkpoint, Mapping):
-        state = checkpoint.get('state_dict', checkpoint)
-        if (
-            isinstance(state, Mapping)
-            and state
-            and all(
-                isinstance(value, Tensor) and value.layout == torch.strided
-                for value in state.values()
-            )
-        ):
-            require_finite(state, source)
-            return state
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
+    if isinstance(state, Mapping) and state and all(map(_is_weight, state.items())):
+        return state
     raise CheckpointError(
         f'{source} holds no weights: expected a dict of tensors, or one under the key "state_dict"'
     )
 
 
-def require_finite(state_dict: Mapping[str, Tensor], source: str) -> None:
+def has_keys(checkpoint: Any, expected: Iterable[str]) -> bool:
+    """Whether a file has a model's own keys. Each side may have an online probe or not."""
+    try:
+        found = model_state(checkpoint, '')
+    except CheckpointError:
+        return False
+    return all(key.startswith(PROBE) for key in set(expected) ^ found.keys())
+
+
+def _is_weight(item: tuple[Any, Any]) -> bool:
+    key, value = item
+    return isinstance(key, str) and isinstance(value, Tensor) and value.layout == torch.strided
+
+
+def require_finite(weights: Mapping[str, Any], source: str) -> None:
     """Refuse weights with which every result would be NaN.
 
     Args:
-        state_dict: Tensors by key; other values are passed over.
+        weights: Tensors by key, or dicts of these; other values are passed over.
         source: Name of the file, for the error.
 
     Raises:
         CheckpointError: a weight is NaN or infinite; the keys are listed.
     """
-    spoilt = [
-        str(key)
-        for key, value in state_dict.items()
-        if isinstance(value, Tensor) and not _is_finite(value)
-    ]
+    tensors = list(_tensors(weights, set()))
+    spoilt = [key for key, value in tensors if not _is_finite(value)]
     if spoilt:
         raise CheckpointError(
-            f'{source} holds NaN or infinite weights in {len(spoilt)} of '
-            f'{len(state_dict)} keys: {_listed(spoilt)}; its training diverged: take '
-            'an earlier checkpoint'
+            f'{source} holds NaN or infinite weights in {len(spoilt)} of {len(tensors)} keys: '
+            f'{_listed(spoilt)}; its training diverged: take an earlier checkpoint'
         )
+
+
+def _tensors(weights: Mapping[str, Any], seen: set[int]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors in dicts of dicts, by their innermost key. Each dict is seen once."""
+    if id(weights) in seen:
+        return
+    seen.add(id(weights))
+    for key, value in weights.items():
+        if isinstance(value, Tensor):
+            yield str(key), value
+        elif isinstance(value, Mapping):
+            yield from _tensors(value, seen)
 
 
 def _is_finite(value: Tensor) -> bool:
@@ -89,7 +103,7 @@ def backbone_state(
         Tensors by key, without the prefix.
 
     Raises:
-        CheckpointError: no key begins with the prefix, or a weight is not finite.
+        CheckpointError: no key begins with the prefix.
     """
     state = model_state(checkpoint, source)
     found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
@@ -107,14 +121,13 @@ def load_state(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) 
 
     Args:
         model: Gets the weights.
-        state_dict: Tensors by key.
+        state_dict: Tensors by key, from a file that was read with ``read_checkpoint``.
         source: Name of the file, for the error.
 
     Raises:
         CheckpointError: keys are missing, unexpected or of another shape; all kinds are
-            listed, and the model is as it was. Or weights are not finite.
+            listed, and the model is as it was.
     """
-    require_finite(state_dict, source)
     state_dict, own = dict(state_dict), model.state_dict()
     fit_probe(state_dict, own)
     problems = state_problems(own, state_dict)
@@ -124,6 +137,34 @@ def load_state(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) 
             'config that the checkpoint was made with'
         )
     model.load_state_dict(state_dict, strict=True)
+
+
+def fit_probe(state: dict[str, Tensor], expected: Mapping[str, Tensor], prefix: str = '') -> None:
+    """Let an encoder be loaded where only one side has an online probe; log a line.
+
+    Where both sides have a probe, or neither, nothing is done. Its keys then have to fit
+    like all others.
+
+    Args:
+        state: What is to be loaded, changed in place: a probe that the model lacks is
+            taken out, and one that only the model has is copied from it.
+        expected: The model's own state_dict.
+        prefix: What stands before the probe's own prefix in all keys.
+    """
+    found = [key for key in state if key.startswith(prefix + PROBE)]
+    wanted = [key for key in expected if key.startswith(prefix + PROBE)]
+    if bool(found) == bool(wanted):
+        return
+    if found:
+        line = f'the model has no online probe: left out {", ".join(found)} of the checkpoint'
+    else:
+        line = (
+            f'the checkpoint has no online probe: {", ".join(wanted)} of the model stay as they are'
+        )
+    print_log(line, logger='current')
+    for key in found:
+        del state[key]
+    state.update({key: expected[key] for key in wanted})
 
 
 def state_problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
@@ -139,6 +180,34 @@ def state_problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) 
     return '; '.join(f'{len(keys)} {kind}: {_listed(keys)}' for kind, keys in kinds.items() if keys)
 
 
+def left_out(checkpoint: Any, source: str, prefix: str = 'backbone.') -> dict[str, str]:
+    """What an export of the backbone leaves behind, and how much it is.
+
+    Args:
+        checkpoint: A loaded checkpoint.
+        source: Name of the file, for errors.
+        prefix: What the keys that are exported begin with.
+
+    Returns:
+        By name: ``neck``, ``head`` and other parts of the model with their counts of
+        tensors and numbers; ``optimizer`` and the rest of the file.
+    """
+    state = model_state(checkpoint, source)
+    parts: dict[str, list] = {}
+    for key, value in state.items():
+        if not key.startswith(prefix):
+            parts.setdefault(key.split('.')[0], []).append(value.numel())
+    counts = {
+        part: f'{len(sizes)} tensors, {sum(sizes):,} numbers' for part, sizes in parts.items()
+    }
+    if 'state_dict' in checkpoint:
+        others = [key for key in checkpoint if key not in ('state_dict', 'meta')]
+        counts.update({key: 'state of the training run' for key in others})
+    return counts
+
+
 def _listed(keys: list[str]) -> str:
     more = len(keys) - _MAX_LISTED
-    return ', '.join(keys[:_MAX_LISTED]) + (f' and {more} more' if more > 0 else '')
+    return ', '.join(str(key)[:_LONGEST] for key in keys[:_MAX_LISTED]) + (
+        f' and {more} more' if more > 0 else ''
+    )

@@ -5,13 +5,16 @@ The views are those of a run with this seed (randomness.seed) in this epoch.
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import train_on_folder
 from simclr_mm.commands.evaluate.image_features import training_set
-from simclr_mm.visualization.views import make_views, plot_views
+from simclr_mm.errors import UserError
+from simclr_mm.transforms import UnreadableImage
+from simclr_mm.visualization.views import Views, make_views, plot_views
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -48,14 +51,33 @@ def main(argv: Sequence[str] | None = None) -> None:
         train_on_folder(cfg, args.data)
     command_line.merge_cfg_options(cfg, args.cfg_options)
     dataset = training_set(cfg)
-    rng = np.random.default_rng(args.seed)
-    count = min(args.count, len(dataset))
-    chosen = args.index or sorted(rng.choice(len(dataset), count, False).tolist())
-    samples = [make_views(dataset, place, args.seed, args.epoch) for place in chosen]
+    samples = chosen_samples(dataset, args)
     plot_views(
         args.out,
         samples,
         f'Views for pretraining, seed {args.seed}, epoch {args.epoch}: each image '
         'with the boxes of its crops',
     )
-    print(f'{args.out} shows the views of images {", ".join(map(str, chosen))}.')
+    shown = ', '.join(str(sample.index) for sample in samples)
+    print(f'{args.out} shows the views of images {shown}.')
+
+
+def chosen_samples(dataset: Any, args: argparse.Namespace) -> list[Views]:
+    """Of --index, or drawn at random: then a file that cannot be read is named, not shown."""
+    if args.index:
+        return [make_views(dataset, place, args.seed, args.epoch) for place in args.index]
+    rng = np.random.default_rng(args.seed)
+    count = min(args.count, len(dataset))
+    chosen = rng.choice(len(dataset), count, False).tolist()
+    others = [place for place in rng.permutation(len(dataset)).tolist() if place not in chosen]
+    samples: list[Views] = []
+    for place in sorted(chosen) + others:
+        if len(samples) == count:
+            break
+        try:
+            samples.append(make_views(dataset, place, args.seed, args.epoch))
+        except UnreadableImage as error:
+            print(f'Image {place} is left out: {error}')
+    if not samples:
+        raise UserError(f'none of the {len(dataset)} images can be read')
+    return samples

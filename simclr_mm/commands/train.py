@@ -13,8 +13,9 @@ from simclr_mm.errors import UserError
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', nargs='?', help='config file')
-    parser.add_argument(
+    add = parser.add_argument
+    add('config', nargs='?', help='config file')
+    add(
         '--data',
         nargs='+',
         metavar='DIR',
@@ -22,41 +23,26 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'at any depth, .txt or .csv lists of paths, or one pack; a classifier: a folder with '
         'train/<class>/ and val/<class>/',
     )
-    parser.add_argument(
+    add(
         '--pretrained',
         metavar='PATH',
-        help='checkpoint of the encoder that a linear evaluation or a fine-tuning starts from',
+        help='checkpoint of the encoder that a classifier starts from',
     )
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CHECKPOINT',
-        help='continue from this checkpoint, or from the latest one in the work dir',
-    )
-    parser.add_argument(
-        '--amp',
-        action='store_true',
-        help='fp16 with a loss scaler, for GPUs without bf16, which pretraining uses '
-        'by itself where there is one',
-    )
-    parser.add_argument('--no-validate', action='store_true', help='skip validation')
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help='scale the learning rate by actual batch / auto_scale_lr.base_batch_size',
-    )
-    parser.add_argument(
-        '--no-persistent-workers',
-        action='store_true',
-        help='start the loader workers anew in each epoch',
-    )
+    resumed = 'continue from this checkpoint, or from the latest one in the work dir'
+    add('--resume', nargs='?', const='auto', metavar='CHECKPOINT', help=resumed)
+    fp16 = 'fp16 with a loss scaler, for GPUs without bf16, which pretraining uses by itself'
+    add('--amp', action='store_true', help=fp16)
+    add('--no-validate', action='store_true', help='skip validation')
+    scaled = 'scale the learning rate by actual batch / auto_scale_lr.base_batch_size'
+    add('--auto-scale-lr', action='store_true', help=scaled)
+    anew = 'start the loader workers anew in each epoch'
+    add('--no-persistent-workers', action='store_true', help=anew)
     command_line.add_common_flags(parser)
     args = parser.parse_args(argv)
     if args.config is None and args.data and args.data[-1].endswith('.py'):
         args.config = args.data.pop()  # it may stand behind --data DIR
-    if args.config is None:
-        parser.error('the following arguments are required: config')
+    if args.config is None or args.data == []:
+        parser.error('name a config file, and a place behind --data')
     return args
 
 

@@ -1,6 +1,8 @@
+from simclr_mm.class_balance import class_balanced_subset
+
 from .array_dataset import ArrayDataset, collate
 from .arrays import CIFAR10, CIFAR100, STL10, Digits, InMemoryFolder, TinyImageNet
-from .gallery_query import GalleryAndQuery, class_balanced_subset
+from .gallery_query import GalleryAndQuery
 from .hugging_face import HuggingFaceImages
 from .image_folder import ImageFolder
 from .image_list import ImageList

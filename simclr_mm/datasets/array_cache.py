@@ -4,7 +4,6 @@ Two files hold a dataset: the images, which every process maps into its memory a
 share, and the labels.
 """
 
-import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +16,7 @@ from mmengine.logging import print_log
 
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import CACHE_FOLDER
 
 
@@ -41,12 +41,8 @@ def files_key(root: str | Path, paths: Iterable[str]) -> str:
         root: Folder that the names begin at: a moved dataset keeps its key.
         paths: Files below it.
     """
-    content, below = hashlib.sha256(), len(os.path.join(root, ''))
-    for path in paths:
-        stat = os.stat(path)
-        line = f'{path[below:]}\n{stat.st_size} {stat.st_mtime_ns}\n'
-        content.update(line.encode(errors='surrogateescape'))
-    return content.hexdigest()[:16]
+    below = len(os.path.join(root, ''))
+    return listing_hash(root, (path[below:] for path in paths))[:16]
 
 
 def cached_arrays(
@@ -71,10 +67,10 @@ def cached_arrays(
     lock = FileLock(folder / f'{name}.lock')
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        acquired = lock.acquire()
     except OSError as error:
         return _kept_in_memory(make(), name, folder, error)
-    with lock:
+    with acquired:
         found = _open(folder / f'{name}-{key()}')  # made while this process waited
         if found is not None:
             return found
@@ -85,7 +81,7 @@ def cached_arrays(
         except OSError as error:  # such as a full disk
             return _kept_in_memory(arrays, name, folder, error)
         _remove_others(folder, name, stem)
-        return _open(stem)
+        return _open(stem) or arrays
 
 
 def _kept_in_memory(arrays: Arrays, name: str, folder: Path, error: OSError) -> Arrays:

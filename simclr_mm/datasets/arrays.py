@@ -50,6 +50,7 @@ class _CachedDataset(ArrayDataset):
             files: Below data_root.
             size: As in :func:`read_images`.
         """
+        self.paths = files.paths  # of the rows, for messages
         name = f'{type(self).__name__.lower()}-{self.split}'
         labels = np.array(files.labels)
         arrays = cached_arrays(
@@ -200,9 +201,4 @@ class InMemoryFolder(_CachedDataset):
         super().__init__(data_root, 'all', with_label, **kwargs)
 
     def load_arrays(self) -> Arrays:
-        if not os.path.isdir(self.data_root):
-            raise MissingFileError(
-                f'there is no folder {os.path.abspath(self.data_root)}: give the '
-                'folder of your images as data_root of the dataset.'
-            )
         return self._decode(class_folders([self.data_root]), self.size)

@@ -31,7 +31,7 @@ def read_images(paths: Sequence[str], size: int | None = None) -> np.ndarray:
         ValueError: Images that cannot be read or are of different sizes, or more than
             fit into the free memory.
     """
-    shape = (size, size, 3) if size else _read(paths[0], None).shape
+    shape = (size, size, 3) if size else _shape_of_first(paths)
     _check_memory(len(paths), shape)
     images = np.empty((len(paths), *shape), np.uint8)
 
@@ -49,13 +49,14 @@ def read_images(paths: Sequence[str], size: int | None = None) -> np.ndarray:
         return ''
 
     with ThreadPool(os.cpu_count()) as threads:
-        problems = threads.imap(enter, range(len(paths)), chunksize=64)
-        shown = track(problems, f'reading {os.path.dirname(paths[0])}', len(paths), transient=True)
+        results = threads.imap(enter, range(len(paths)), chunksize=64)
+        shown = track(results, f'reading {os.path.dirname(paths[0])}', len(paths), transient=True)
         problems = [problem for problem in shown if problem]
     if problems:
+        more = f' ... and {len(problems) - 5} more.' if len(problems) > 5 else ''
         raise UserError(
             f'{len(problems)} of {len(paths)} images cannot be held in one array: '
-            f'{"; ".join(problems[:3])} Remove or mend them; for images of mixed '
+            f'{" ".join(problems[:5])}{more} Remove or mend them; for images of mixed '
             "sizes use type='simclr_mm.InMemoryFolder' with size=, or "
             "type='simclr_mm.ImageFolder', which reads them while it trains."
         )
@@ -73,6 +74,16 @@ def _read(path: str, size: int | None) -> np.ndarray:
     side = min(height, width)
     box = (height - side) // 2, (width - side) // 2, side, side
     return resized_crop(image, box, size)
+
+
+def _shape_of_first(paths: Sequence[str]) -> tuple[int, ...]:
+    """(H, W, 3) of the first image that can be read."""
+    for path in paths:
+        try:
+            return _read(path, None).shape
+        except UnreadableImage as error:
+            reason = error
+    raise UserError(f'none of {len(paths)} images can be read; the last: {reason}')
 
 
 def _check_memory(number: int, shape: tuple[int, ...]) -> None:

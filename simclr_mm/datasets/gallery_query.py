@@ -1,16 +1,19 @@
 """The two sets of a nearest-neighbour evaluation as one dataset."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset
 
+from simclr_mm.class_balance import class_balanced_subset
 from simclr_mm.errors import UserError
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
+from simclr_mm.transforms.loading import reads_with_mmcv
 
 
 @DATASETS.register_module()
@@ -21,20 +24,21 @@ class GalleryAndQuery(Dataset):
     :class:`~simclr_mm.evaluation.KNNAccuracy` tells them apart by the metainfo
     ``gallery`` of each sample.
 
-    Files are read by our LoadImageFromFile, which refuses half an image. An unreadable
-    gallery image is replaced by another of its class, with a warning: the gallery is
-    training data, whose broken files training survives too. An unreadable query is an
-    error.
+    An unreadable gallery image is replaced by another of its class, with a warning: the
+    gallery is training data, whose broken files training survives too. An unreadable query
+    is an error.
 
     Args:
         gallery: Config of a labelled dataset, without a pipeline.
         query: Config of a labelled dataset with the same classes, without a pipeline.
-        pipeline: Transforms for both.
+        pipeline: Transforms for both. Files are read by ``simclr_mm.LoadImageFromFile``,
+            which refuses half an image; another one is used with a warning.
         gallery_per_class: Images of each class that are used, drawn once from a fixed
             seed; None: all. ImageNet's 1.28 million take as long to embed as an epoch.
 
     Raises:
-        ValueError: A class has fewer images than gallery_per_class.
+        UserError: Gallery and query have different classes, a gallery image has no label,
+            or a class has fewer images than gallery_per_class.
         UnreadableImage: From a query, or from every image of a class.
     """
 
@@ -45,21 +49,26 @@ class GalleryAndQuery(Dataset):
         pipeline: Sequence[dict],
         gallery_per_class: int | None = None,
     ) -> None:
-        # mmpretrain's FeatureExtractor finds the loading step by the name that our
-        # configs give it, so it is exchanged here.
-        pipeline = [
-            {**transform, 'type': 'simclr_mm.LoadImageFromFile'}
-            if transform['type'] == 'LoadImageFromFile'
-            else transform
-            for transform in pipeline
-        ]
         self.gallery = MMPRETRAIN_DATASETS.build({**gallery, 'pipeline': pipeline})
         self.query = MMPRETRAIN_DATASETS.build({**query, 'pipeline': pipeline})
         self.metainfo = self.query.metainfo
-        self.labels = np.asarray(self.gallery.get_gt_labels())
+        transforms = getattr(getattr(self.query, 'pipeline', None), 'transforms', ())
+        if reads_with_mmcv(transforms):
+            print_log(
+                "GalleryAndQuery.pipeline has mmcv's LoadImageFromFile, which gives half of an "
+                "image that is cut short: write dict(type='simclr_mm.LoadImageFromFile').",
+                logger='current',
+                level=logging.WARNING,
+            )
+        _check_same_classes(self.gallery, self.query)
+        self.labels = labels_of(self.gallery, 'GalleryAndQuery.gallery')
+        if hasattr(self.query, 'get_gt_labels'):
+            labels_of(self.query, 'GalleryAndQuery.query')
         self.rows = np.arange(len(self.gallery))
         if gallery_per_class is not None:
             self.rows = class_balanced_subset(self.labels, gallery_per_class, seed=0)
+        # KNNAccuracy compares its k with the gallery's size before training begins.
+        self.metainfo = {**self.query.metainfo, 'gallery_images': len(self.rows)}
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.query)
@@ -74,49 +83,59 @@ class GalleryAndQuery(Dataset):
         return sample
 
     def _gallery_sample(self, row: int) -> dict:
-        try:
-            return self.gallery[row]
-        except UnreadableImage as error:
-            reason = error
-        others = np.flatnonzero(self.labels == self.labels[row])
-        np.random.default_rng(row).shuffle(others)
-        for other in others.tolist():
+        for stand_in in self._of_its_class(row):
+            try:
+                return self.gallery[stand_in]
+            except UnreadableImage as error:
+                reason = error
             print_log(
                 f'gallery image replaced by another of its class: {reason}',
                 logger='current',
                 level=logging.WARNING,
             )
-            try:
-                return self.gallery[other]
-            except UnreadableImage as error:
-                reason = error
         raise UnreadableImage(
             f'no image of class {self.labels[row]} can be read; the last: {reason}'
         )
 
+    def _of_its_class(self, row: int) -> Iterator[int]:
+        """The image itself, then all of its class in an order of its own."""
+        yield row
+        others = np.flatnonzero(self.labels == self.labels[row])
+        np.random.default_rng(row).shuffle(others)
+        yield from others.tolist()
 
-def class_balanced_subset(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
-    """Draw the same number of examples of every class, without replacement.
+
+def labels_of(dataset: BaseDataset, key: str) -> np.ndarray:
+    """(n,) labels of a dataset.
 
     Args:
-        labels: (n,) class of each example.
-        per_class: Examples of each class, >= 1.
-        seed: Seed of the draw.
-
-    Returns:
-        (classes * per_class,) sorted rows.
+        dataset: One of MMEngine's.
+        key: What names it in a config, for the error.
 
     Raises:
-        ValueError: A class has fewer examples.
+        UserError: An image has none. Names the first.
     """
-    rng = np.random.default_rng(seed)
-    rows = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        if len(members) < per_class:
-            raise UserError(
-                f'class {label} has {len(members)} images, {per_class} of '
-                'each class were asked for: ask for fewer.'
-            )
-        rows.append(rng.choice(members, per_class, replace=False))
-    return np.sort(np.concatenate(rows))
+    try:
+        return np.asarray(dataset.get_gt_labels())
+    except KeyError as error:
+        row = next(i for i in range(len(dataset)) if 'gt_label' not in dataset.get_data_info(i))
+        name = dataset.get_data_info(row).get('img_path', f'image {row}')
+        if hasattr(dataset, 'paths'):  # held in memory
+            name = dataset.paths[dataset.data_list[row]['row']]
+        raise UserError(
+            f'{key} is {type(dataset).__name__} with images that have no label, the first '
+            f'{name}: put every image into the folder of its class, set with_label=True, or '
+            'choose a split whose images all have a label.'
+        ) from error
+
+
+def _check_same_classes(gallery: BaseDataset, query: BaseDataset) -> None:
+    """Labels are places among the class names, so these have to be the same."""
+    names, others = (list(each.metainfo.get('classes') or ()) for each in (gallery, query))
+    if names and others and names != others:
+        in_one = sorted(set(names) ^ set(others))
+        raise UserError(
+            f'GalleryAndQuery: gallery has {len(names)} classes and query {len(others)}, '
+            + (f'{", ".join(in_one[:5])} in one of them only' if in_one else 'in another order')
+            + ': give both the same class folders.'
+        )

@@ -1,7 +1,7 @@
 """A few labelled images of a dataset, for semi-supervised fine-tuning."""
 
 import posixpath
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,11 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 
+from simclr_mm.class_balance import class_balanced_subset, draw_of_each_class
 from simclr_mm.errors import UserError
 from simclr_mm.registry import DATASETS
 
-from .gallery_query import class_balanced_subset
+from .gallery_query import labels_of
 
 _PUBLISHED = 'https://raw.githubusercontent.com/google-research/simclr/master/imagenet_subsets/'
 
@@ -50,39 +51,35 @@ def label_subset(
         The dataset, reduced, in its own order.
 
     Raises:
-        ValueError: Not exactly one of share, per_class and list_file, or one out of
-            range; a class with fewer images; a list that does not exist or whose names
-            are absent, ambiguous or listed twice; a dataset without what is needed.
+        UserError: Not exactly one of share, per_class and list_file, or one that does not
+            fit the dataset; a dataset without labels or, for a list, without files.
     """
     given = dict(share=share, per_class=per_class, list_file=list_file)
     if sum(value is not None for value in given.values()) != 1:
         raise UserError(
             f'LabelSubset takes exactly one of share, per_class and list_file, not {given}.'
         )
-    names = None if list_file is None else _read_list(list_file)
+    names = _read_list(list_file) if list_file is not None else []
     built = MMPRETRAIN_DATASETS.build(dataset)
     if not isinstance(built, BaseDataset):
         raise UserError(
-            f'LabelSubset.dataset is {dataset["type"]}: it has to be one '
-            "of MMEngine's BaseDatasets, which know their images."
+            f"LabelSubset.dataset is {dataset['type']}: it has to be one of MMEngine's "
+            'BaseDatasets, which know their images.'
         )
-    size = len(built)
-    if names is not None:
+    size, labels = len(built), labels_of(built, 'LabelSubset.dataset')
+    if list_file is not None:
         rows = _rows_of_names(built, names, list_file)
     elif share is not None:
-        rows = stratified_subset(_labels(built), share, seed)
-    elif per_class >= 1:
-        rows = class_balanced_subset(_labels(built), per_class, seed)
+        rows = stratified_subset(labels, share, seed)
     else:
-        raise UserError(f'LabelSubset.per_class = {per_class}: give at least 1.')
+        rows = class_balanced_subset(labels, per_class or 0, seed)
     if rest:
         rows = np.setdiff1d(np.arange(size), rows)
     built.get_subset_(rows.tolist())
-    counts = np.bincount(_labels(built))
+    counts = np.unique(labels[rows], return_counts=True)[1]
     print_log(
         f'{len(built)} of the {size} images of {dataset["type"]} have labels: '
-        f'{counts[counts > 0].min()} to {counts.max()} in each of '
-        f'{(counts > 0).sum()} classes',
+        f'{counts.min()} to {counts.max()} in each of {len(counts)} classes',
         logger='current',
     )
     return built
@@ -101,7 +98,7 @@ def stratified_subset(labels: np.ndarray, share: float, seed: int) -> np.ndarray
         Sorted rows.
 
     Raises:
-        ValueError: share is out of range.
+        UserError: share is out of range.
 
     Differs: scikit-learn's ``train_test_split(stratify=...)`` refuses a subset smaller
         than the number of classes and may leave a small class out.
@@ -110,23 +107,7 @@ def stratified_subset(labels: np.ndarray, share: float, seed: int) -> np.ndarray
         raise UserError(
             f'LabelSubset.share = {share}: give a number above 0 and up to 1, 0.01 for 1 %.'
         )
-    rng = np.random.default_rng(seed)
-    rows = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        count = max(1, int(share * len(members) + 0.5))
-        rows.append(rng.choice(members, count, replace=False))
-    return np.sort(np.concatenate(rows))
-
-
-def _labels(dataset: BaseDataset) -> np.ndarray:
-    try:
-        return dataset.get_gt_labels()  # (n,)
-    except KeyError as error:
-        raise UserError(
-            f'LabelSubset.dataset is {type(dataset).__name__} with images that have no '
-            f'{error}: choose a split whose images all have a label.'
-        ) from error
+    return draw_of_each_class(labels, lambda size: max(1, int(share * size + 0.5)), seed)
 
 
 def _read_list(list_file: str) -> list[str]:
@@ -140,27 +121,22 @@ def _read_list(list_file: str) -> list[str]:
             'images set list_file=None and share or per_class instead.'
         )
     names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    repeated = [name for name, times in Counter(names).items() if times > 1]
-    if repeated:
-        raise UserError(
-            f'{path} lists images more than once ({len(repeated)}): '
-            f'{_first(repeated)}. Remove the repetitions.'
-        )
     if not names:
         raise UserError(f'{path} lists no image.')
+    _refuse(
+        [name for name, times in Counter(names).items() if times > 1],
+        f'{path} lists images more than once',
+        'Remove the repetitions.',
+    )
     return names
 
 
 def _rows_of_names(dataset: BaseDataset, names: list[str], list_file: str) -> np.ndarray:
-    """Sorted rows of the listed images.
-
-    Raises:
-        ValueError: the images have no path; a name is that of none, or of several.
-    """
-    found: dict[str, list[int]] = {name: [] for name in names}
-    by_file: dict[str, list[str]] = {}
+    """Sorted rows of the listed images, each of which is one image of the dataset."""
+    ends: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        by_file.setdefault(posixpath.basename(name), []).append(name)
+        ends[posixpath.basename(name)].append(name)
+    found: dict[str, list[int]] = {name: [] for name in names}
     for row in range(len(dataset)):
         path = dataset.get_data_info(row).get('img_path')
         if path is None:
@@ -168,30 +144,31 @@ def _rows_of_names(dataset: BaseDataset, names: list[str], list_file: str) -> np
                 f'LabelSubset.list_file: the images of {type(dataset).__name__} are no '
                 'files and have no names; set share or per_class instead.'
             )
-        for name in by_file.get(posixpath.basename(path), ()):
+        for name in ends.get(posixpath.basename(path), ()):
             if f'/{path}'.endswith(f'/{name}'):
                 found[name].append(row)
-    missing = [name for name, rows in found.items() if not rows]
-    if missing:
-        raise UserError(
-            f'{list_file} lists {len(names)} images, {len(missing)} of which are not '
-            f'among the {len(dataset)} of {type(dataset).__name__}: {_first(missing)}. '
-            'Is it the list of this dataset, and is the dataset complete?'
-        )
-    several = [name for name, rows in found.items() if len(rows) > 1]
-    if several:
-        raise UserError(
-            f'{list_file} has names that belong to several images ({len(several)}): '
-            f'{_first(several)}. Write <class>/<file>.'
-        )
-    chosen = np.sort([row for rows in found.values() for row in rows])
-    if len(np.unique(chosen)) < len(chosen):
-        raise UserError(
-            f'{list_file} lists an image by two names, with and without '
-            'its folder. Remove one of them.'
-        )
-    return chosen
+    _refuse(
+        [name for name, rows in found.items() if not rows],
+        f'{list_file} lists images that are not among the {len(dataset)} of '
+        f'{type(dataset).__name__}',
+        'Is it the list of this dataset, and is the dataset complete?',
+    )
+    _refuse(
+        [name for name, rows in found.items() if len(rows) > 1],
+        f'{list_file} has names that belong to several images',
+        'Write <class>/<file>.',
+    )
+    times = Counter(row for rows in found.values() for row in rows)
+    _refuse(
+        [name for name, (row,) in found.items() if times[row] > 1],
+        f'{list_file} lists an image by two names, with and without its folder',
+        'Remove one of them.',
+    )
+    return np.sort(list(times))
 
 
-def _first(names: list[str]) -> str:
-    return ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
+def _refuse(names: list[str], problem: str, remedy: str) -> None:
+    """Raise if there are names with a problem."""
+    if names:
+        shown = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
+        raise UserError(f'{problem} ({len(names)}): {shown}. {remedy}')

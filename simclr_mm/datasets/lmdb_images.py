@@ -73,11 +73,10 @@ class LMDBImages(StoredImages):
 
 @functools.cache
 def _backend(path: str) -> LmdbBackend:
-    """A whole database, open once in this process: a training set and a gallery share it.
+    """A database, open once in this process: a training set and a gallery share it.
 
-    Raises:
-        UserError: The file is no database, or ends before its last page, which reading
-            would answer with a signal that ends the process.
+    A file that ends before its last page is refused: to read behind the end of a file that
+    is mapped into memory ends the process by a signal.
     """
     lmdb = importlib.import_module('lmdb')
     size = os.path.getsize(os.path.join(path, 'data.mdb'))

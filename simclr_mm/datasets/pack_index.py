@@ -23,13 +23,9 @@ _SHARD_NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]*')
 
 
 def read_index(folder: Path) -> dict[str, Any] | None:
-    """The ``index.json`` of a pack, None where there is none.
+    """The ``index.json`` of a pack, as :func:`parse_index`; None where there is none.
 
-    Returns:
-        See :func:`parse_index`.
-
-    Raises:
-        UserError: As there, or packing was stopped before its end.
+    A pack that is not finished is refused.
     """
     path = Path(folder, INDEX)
     if path.is_file():
@@ -43,11 +39,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
 
 
 def parse_index(content: bytes, source: str) -> dict[str, Any]:
-    """Read ``index.json``.
-
-    Args:
-        content: Of the file.
-        source: Where it comes from, for messages.
+    """Read ``index.json``, which comes from ``source``.
 
     Returns:
         ``format``, one of FORMATS; ``images``; ``labels``, whether there are any;
@@ -56,8 +48,7 @@ def parse_index(content: bytes, source: str) -> dict[str, Any]:
         ``unreadable``, how many images were left out.
 
     Raises:
-        UserError: It is of a version that this code does not know, it is no index, or it
-            names a shard that would lie in another folder.
+        UserError: It is of an unknown version, no index, or names a shard elsewhere.
     """
     try:
         index = json.loads(content)

@@ -1,12 +1,12 @@
 """A sampler whose position is a number, so that a run can stop and resume anywhere."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 
 import numpy as np
 import torch
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
 from simclr_mm.errors import UserError
 from simclr_mm.registry import DATA_SAMPLERS
@@ -97,7 +97,7 @@ class ResumableSampler(Sampler):
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Sized,
         shuffle: bool = True,
         seed: int | None = None,
         shards_at_once: int | None = None,
@@ -115,19 +115,21 @@ class ResumableSampler(Sampler):
             )
         self.shards_at_once = shards_at_once
         self.is_remote = getattr(dataset, 'is_remote', False)
-        self.shards = None if shards_at_once is None else self._shards_of(dataset)
+        self.shards: Tensor | None = None
+        if shards_at_once is not None:
+            self.shards = self._shards_of(dataset, shards_at_once)
         if self.is_remote and shuffle and self.shards is None:
             raise UserError(
                 'train_dataloader.dataset fetches shards, one for nearly every image '
                 'in this order: write train_dataloader.sampler.shards_at_once=16.'
             )
 
-    def _shards_of(self, dataset: Dataset) -> Tensor:
+    def _shards_of(self, dataset: Sized, shards_at_once: int) -> Tensor:
         """(N,) the shard of each image, numbered from 0 without gaps."""
         key = 'train_dataloader.sampler.shards_at_once'
-        if self.shards_at_once < 1 or not self.shuffle:
+        if shards_at_once < 1 or not self.shuffle:
             raise UserError(
-                f'{key} = {self.shards_at_once}: give a number from 1, '
+                f'{key} = {shards_at_once}: give a number from 1, '
                 'with shuffle=True, or leave it out.'
             )
         shards_of_images = getattr(dataset, 'shards_of_images', None)
@@ -165,7 +167,7 @@ class ResumableSampler(Sampler):
             return torch.arange(self.num_images)
         generator = torch.Generator()
         generator.manual_seed(self.seed + self.epoch)
-        if self.shards is None:
+        if self.shards is None or self.shards_at_once is None:
             return torch.randperm(self.num_images, generator=generator)
         count = len(self.shard_ids)
         places = torch.randperm(count, generator=generator)[self.shards]  # (N,)

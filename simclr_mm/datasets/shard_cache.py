@@ -45,11 +45,7 @@ class ShardCache:
         self.folder = cache_home() / 'shards'
 
     def path(self, url: str) -> Path:
-        """Where the file of a URL stands once it is there.
-
-        Raises:
-            UserError: The URL does not end in the name of a file.
-        """
+        """Where the file of a URL stands once it is there."""
         place, query = url.partition('?')[::2]
         place, _, name = place.rpartition('/')
         if name in ('', '.', '..'):
@@ -64,9 +60,6 @@ class ShardCache:
         Args:
             url: http, https, or any scheme that fsspec knows.
             size: Its bytes, if known. A file of another size is fetched again.
-
-        Raises:
-            FetchError: It cannot be fetched.
         """
         for _ in range(_ATTEMPTS):
             path = self.fetch(url, size)

@@ -5,12 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-import mmcv
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
 from simclr_mm.errors import MissingPackageError, UserError
-from simclr_mm.transforms import LoadImageFromFile
+from simclr_mm.transforms.loading import reads_with_mmcv
 
 
 class StoredImages(BaseDataset):
@@ -38,16 +37,13 @@ class StoredImages(BaseDataset):
         **kwargs,
     ) -> None:
         self.with_label = with_label
+        self.labels: np.ndarray | None = None
         super().__init__(ann_file='', data_root=str(data_root), pipeline=list(pipeline), **kwargs)
-        for step in self.pipeline.transforms:
-            if isinstance(step, mmcv.transforms.LoadImageFromFile) and not isinstance(
-                step, LoadImageFromFile
-            ):
-                raise UserError(
-                    f"{type(self).__name__}: mmcv's LoadImageFromFile opens files, and "
-                    "here are none: write dict(type='simclr_mm.LoadImageFromFile') in "
-                    'the pipeline.'
-                )
+        if reads_with_mmcv(self.pipeline.transforms):
+            raise UserError(
+                f"{type(self).__name__}: mmcv's LoadImageFromFile opens files, and here are "
+                "none: write dict(type='simclr_mm.LoadImageFromFile') in the pipeline."
+            )
 
     def _join_prefix(self) -> None:
         """Nothing is below data_root that MMEngine would open, which may be a URL."""

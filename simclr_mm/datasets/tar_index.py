@@ -5,14 +5,15 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock
+from numpy.typing import ArrayLike
 from rich.progress import track
 
 from simclr_mm.errors import UserError
@@ -22,63 +23,43 @@ from simclr_mm.files.walk import EXTENSIONS
 # webdataset's rule: the key of a sample ends at the first dot of the file's name.
 _KEY = re.compile(r'((?:.*/|)[^.]+)([.][^/]*)', re.DOTALL)
 _NAME_BYTES = 1024  # of a member, for messages; all names take as much as the longest
+_COLUMNS: dict[str, type] = dict(
+    shard=np.int32, offset=np.int64, size=np.int64, label=np.int32, name=np.bytes_
+)
 _Member = tuple[tarfile.TarInfo, str, str]  # with its key, and its ending in lower case
 # What NumPy raises for a damaged .npz file.
 _DAMAGED = (AttributeError, EOFError, KeyError, TypeError, ValueError, BadZipFile, zlib.error)
 
 
-@dataclass
-class TarIndex:
-    """One row for each image.
-
-    Attributes:
-        shard: (N,) int32 place of the shard in a list.
-        offset: (N,) int64 first byte of the image in its shard.
-        size: (N,) int64 bytes.
-        label: (N,) int32, -1 without.
-        name: (N,) bytes, name of the member, in UTF-8 or what the tar file has.
-    """
-
-    shard: np.ndarray
-    offset: np.ndarray
-    size: np.ndarray
-    label: np.ndarray
-    name: np.ndarray
-
-    def write(self, path: Path) -> None:
-        """Write the rows to an .npz file."""
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        with atomic_file(path) as file:
-            np.savez_compressed(file, **columns)
-
-    @classmethod
-    def read(cls, source: Path) -> 'TarIndex':
-        """Read what ``write`` wrote; a UserError if it is damaged."""
-        try:
-            with np.load(source) as columns:
-                return cls(**{field.name: columns[field.name] for field in fields(cls)})
-        except _DAMAGED as error:
-            raise UserError(
-                f'{source} is no list of images, or a damaged one ({error}): remove it if it '
-                'lies in a cache, else fetch it again or pack anew.'
-            ) from error
-
-    def lies_within(self, sizes: Sequence[int]) -> bool:
-        """Whether each image lies inside its shard, of these sizes in bytes."""
-        if {len(getattr(self, field.name)) for field in fields(self)} != {len(self.shard)}:
-            return False
-        if not ((self.shard >= 0) & (self.shard < len(sizes))).all():
-            return False
-        room = np.array(sizes, np.int64)[self.shard] - self.offset
-        return bool(((self.offset >= 0) & (self.size >= 0) & (self.size <= room)).all())
-
-    def sorted_by_name(self) -> 'TarIndex':
-        """The same rows in the order of their names."""
-        order = np.argsort(self.name, kind='stable')
-        return TarIndex(**{field.name: getattr(self, field.name)[order] for field in fields(self)})
+def read_rows(source: Path) -> np.ndarray:
+    """Rows of :func:`index_tars` out of an .npz file; a UserError if it is damaged."""
+    try:
+        with np.load(source) as columns:
+            return _rows([columns[name] for name in _COLUMNS])
+    except _DAMAGED as error:
+        raise UserError(
+            f'{source} is no list of images, or a damaged one ({error}): remove it if it '
+            'lies in a cache, else fetch it again or pack anew.'
+        ) from error
 
 
-def index_tars(paths: Iterable[Path], total: int) -> TarIndex:
+def write_rows(path: Path, rows: np.ndarray) -> None:
+    """Write rows to an .npz file, an array for each column."""
+    with atomic_file(path) as file:
+        columns: dict[str, Any] = {name: rows[name] for name in _COLUMNS}
+        np.savez_compressed(file, **columns)
+
+
+def lie_within(rows: np.ndarray, sizes: Sequence[int]) -> bool:
+    """Whether each image lies inside its shard, of these sizes in bytes."""
+    shard, offset, size = rows['shard'], rows['offset'], rows['size']
+    if not ((shard >= 0) & (shard < len(sizes))).all():
+        return False
+    room = np.array(sizes, np.int64)[shard] - offset
+    return bool(((offset >= 0) & (size >= 0) & (size <= room)).all())
+
+
+def index_tars(paths: Iterable[Path], total: int) -> np.ndarray:
     """Read all headers of tar files; the images stay unread.
 
     Args:
@@ -87,25 +68,33 @@ def index_tars(paths: Iterable[Path], total: int) -> TarIndex:
             digits.
         total: How many they are.
 
+    Returns:
+        (N,) rows with ``shard``, its place among the paths; ``offset`` of the first byte
+        in it; ``size`` in bytes; ``label``, -1 without; and ``name``, the bytes of the
+        member's name.
+
     Raises:
         UserError: One of them is compressed, damaged or no tar file.
     """
     images: list[tuple[int, int, int, int, bytes]] = []
     for shard, path in enumerate(track(paths, 'indexing shards', total, transient=True)):
         images += [(shard, *image) for image in _images_of(Path(path))]
-    dtypes = (np.int32, np.int64, np.int64, np.int32, np.bytes_)
-    columns = list(zip(*images)) or [()] * len(dtypes)
-    return TarIndex(*(np.array(column, dtype) for column, dtype in zip(columns, dtypes)))
+    return _rows(list(zip(*images)) or [()] * len(_COLUMNS))
 
 
-def remembered_index(states: Sequence[str], paths: Iterable[Path]) -> TarIndex:
-    """The index of foreign tar files, made once on each machine.
+def _rows(columns: Sequence[ArrayLike]) -> np.ndarray:
+    typed = zip(columns, _COLUMNS.values())
+    arrays: list[np.ndarray] = [np.array(column, dtype) for column, dtype in typed]
+    formats = [array.dtype for array in arrays]
+    return np.rec.fromarrays(arrays, names=list(_COLUMNS), formats=formats).view(np.ndarray)
 
-    It is kept in ``SIMCLR_MM_HOME``, or PyTorch's cache without it.
+
+def remembered_index(states: Sequence[str], paths: Iterable[Path]) -> np.ndarray:
+    """Rows of foreign tar files, found once on each machine and kept in its cache.
 
     Args:
         states: What changes when a file does, one for each file.
-        paths: The files. Looked at only if the index has to be made.
+        paths: The files. Looked at only if the rows are not known.
     """
     text = '\n'.join(states).encode(errors='surrogateescape')
     digest = hashlib.sha256(text).hexdigest()[:16]
@@ -113,8 +102,8 @@ def remembered_index(states: Sequence[str], paths: Iterable[Path]) -> TarIndex:
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{target}.lock'):  # one of this machine's ranks reads the headers
         if not target.is_file():
-            index_tars(paths, len(states)).write(target)
-    return TarIndex.read(target)
+            write_rows(target, index_tars(paths, len(states)))
+    return read_rows(target)
 
 
 def _images_of(path: Path) -> list[tuple[int, int, int, bytes]]:

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from simclr_mm.transforms import UnreadableImage
 from .pack_index import INDEX, TAR_INDEX, parse_index, read_index, require_whole
 from .shard_cache import ShardCache, is_url
 from .stored_images import StoredImages, optional_package
-from .tar_index import TarIndex, remembered_index
+from .tar_index import lie_within, read_rows, remembered_index
 
 _OPEN_FILES = 32  # of a process: more than are read at a time in the shards' order
 
@@ -70,21 +70,20 @@ class TarShards(StoredImages):
         self.files = _OpenFiles()
         self.sizes: list[int | None] = []  # bytes of each shard, where known
         self.index, classes = self._read_pack() or self._read_foreign()
-        return self.index.label, classes, len(self.index.name)
+        return self.index['label'].copy(), classes, len(self.index)
 
     def name(self, row: int) -> str:
-        member = self.index.name[row].decode(errors='replace')
-        return f'{self.paths[self.index.shard[row]]}/{member}'
+        member = self.index['name'][row].decode(errors='replace')
+        return f'{self.paths[self.index["shard"][row]]}/{member}'
 
     def read(self, row: int) -> bytes:
-        shard = int(self.index.shard[row])
+        shard, offset, size = (int(self.index[key][row]) for key in ('shard', 'offset', 'size'))
         file = self.files.pop(shard, None) or self._open_shard(shard)
         self.files[shard] = file
         if len(self.files) > _OPEN_FILES:
             self.files.popitem(last=False)[1].close()
-        size = int(self.index.size[row])
         try:
-            content = os.pread(file.fileno(), size, int(self.index.offset[row]))
+            content = os.pread(file.fileno(), size, offset)
         except OSError as error:
             raise UnreadableImage(
                 f'{self.name(row)}: cannot be read: {error}', self.name(row)
@@ -97,10 +96,9 @@ class TarShards(StoredImages):
 
     def shards_of_images(self) -> np.ndarray:
         """(N,) the shard of each image, for the sampler."""
-        if len(self) == len(self.index.shard):
-            return self.index.shard
-        rows = [self.get_data_info(i)['row'] for i in range(len(self))]
-        return self.index.shard[rows]
+        if len(self) == len(self.index):
+            return self.index['shard'].copy()  # contiguous, as PyTorch needs it
+        return self.index['shard'][[self.get_data_info(i)['row'] for i in range(len(self))]]
 
     def prepare_data(self, idx: int) -> dict | None:
         shard = getattr(idx, 'ahead', None)
@@ -118,8 +116,8 @@ class TarShards(StoredImages):
             return self.cache.open(self.paths[shard], self.sizes[shard])
         return open(self.paths[shard], 'rb')
 
-    def _read_pack(self) -> tuple[TarIndex, list[str] | None] | None:
-        """Index and classes of what tools/pack.py wrote."""
+    def _read_pack(self) -> tuple[np.ndarray, list[str] | None] | None:
+        """Rows and classes of what tools/pack.py wrote; None where it wrote nothing."""
         root = self.data_root.rstrip('/')
         if self.is_remote and '{' in self.shards:
             return None
@@ -131,33 +129,31 @@ class TarShards(StoredImages):
                 f'{self.data_root} is a pack of format {pack["format"]}, TarShards reads tar.'
             )
         if self.is_remote:
-            rows = self.cache.fetch(f'{root}/{TAR_INDEX}')
+            rows = read_rows(self.cache.fetch(f'{root}/{TAR_INDEX}'))
         else:
             require_whole(Path(root), pack)
-            rows = Path(root, TAR_INDEX)
+            rows = read_rows(Path(root, TAR_INDEX))
         sizes = [shard['bytes'] for shard in pack['shards']]
-        self.sizes = list(sizes)
-        self.paths = [f'{root}/{shard["name"]}' for shard in pack['shards']]
-        index = TarIndex.read(rows)
-        if len(index.name) != pack['images'] or not index.lies_within(sizes):
+        if len(rows) != pack['images'] or not lie_within(rows, sizes):
             raise UserError(
                 f'{root}/{TAR_INDEX} does not belong to the {INDEX} beside it: copy both '
                 'again, or pack anew with --restart.'
             )
-        return index, pack['classes']
+        self.sizes = list(sizes)
+        self.paths = [f'{root}/{shard["name"]}' for shard in pack['shards']]
+        return rows, pack['classes']
 
-    def _fetch_index(self, url: str) -> dict:
+    def _fetch_index(self, url: str) -> dict[str, Any]:
         """What index.json says now. The cache is from here on that of this pack."""
         content = self.cache.fetch(f'{url}/{INDEX}', anew=True).read_bytes()
         self.cache.version = hashlib.sha256(content).hexdigest()
         return parse_index(content, f'{url}/{INDEX}')
 
-    def _read_foreign(self) -> tuple[TarIndex, None]:
+    def _read_foreign(self) -> tuple[np.ndarray, None]:
         root = self.data_root.rstrip('/')
         if '{' in self.shards:
-            lists = optional_package(
-                'webdataset.shardlists', 'webdataset', f'shards={self.shards!r}'
-            )
+            use = f'shards={self.shards!r}'
+            lists = optional_package('webdataset.shardlists', 'webdataset', use)
             self.paths = [f'{root}/{name}' for name in lists.expand_urls(self.shards)]
         else:
             self.paths = sorted(map(str, Path(root).glob(self.shards)))
@@ -168,13 +164,12 @@ class TarShards(StoredImages):
             )
         self.sizes = [None] * len(self.paths)
         if self.is_remote:
-            local = (self.cache.fetch(path) for path in self.paths)
-            return remembered_index(self.paths, local), None
-        stats = [os.stat(path) for path in self.paths]
-        states = [
-            f'{os.path.abspath(path)} {stat.st_size} {stat.st_mtime_ns}'
-            for path, stat in zip(self.paths, stats)
-        ]
+            fetched = (self.cache.fetch(path) for path in self.paths)
+            return remembered_index(self.paths, fetched), None
+        states = []
+        for path in self.paths:
+            stat = os.stat(path)
+            states.append(f'{os.path.abspath(path)} {stat.st_size} {stat.st_mtime_ns}')
         return remembered_index(states, map(Path, self.paths)), None
 
 

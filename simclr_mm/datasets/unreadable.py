@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
@@ -41,14 +42,12 @@ class ReplaceUnreadable(Dataset):
         UnreadableImage: A hundred images in a row could not be read.
     """
 
+    dataset: Any
+
     def __init__(self, dataset: dict | Dataset) -> None:
         if isinstance(dataset, dict):
             dataset = MMPRETRAIN_DATASETS.build(dataset)
-        self.dataset = dataset
-        transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
-        self.seeds_itself = any(isinstance(each, TwoViews) for each in transforms)
-        # Images in memory have been read, so a whole batch has nothing to replace.
-        self.batched = getattr(dataset, 'batched', False)
+        object.__setattr__(self, 'dataset', dataset)
         members = getattr(dataset, 'datasets', [getattr(dataset, 'dataset', None)])
         if not self.batched and any(getattr(each, 'batched', 0) for each in members):
             print_log(
@@ -58,13 +57,22 @@ class ReplaceUnreadable(Dataset):
                 level=logging.WARNING,
             )
 
+    @property
+    def batched(self) -> bool:
+        """Images in memory have been read, so a whole batch has nothing to replace."""
+        return getattr(self.dataset, 'batched', False)
+
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         if name == 'dataset':  # not yet set: a copy is being unpickled
             raise AttributeError(name)
         return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What is set here, such as a pipeline that a hook exchanges, is the dataset's."""
+        setattr(self.dataset, name, value)
 
     def __getitems__(self, indices: Sequence[SampleIndex]) -> dict | list[dict]:
         """A whole batch from a dataset that makes batches, else a list of samples."""
@@ -91,7 +99,8 @@ class ReplaceUnreadable(Dataset):
         )
 
     def _read(self, index: SampleIndex) -> dict:
-        if self.seeds_itself:
+        transforms = getattr(getattr(self.dataset, 'pipeline', None), 'transforms', ())
+        if any(isinstance(each, TwoViews) for each in transforms):
             return self.dataset[index]
         with seeded_globals(_stream(index, _WHOLE_PIPELINE)):
             return self.dataset[index]

@@ -5,9 +5,10 @@ from collections.abc import Sized
 from typing import cast
 
 from mmengine.dataset import default_collate, pseudo_collate
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
 from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
-from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -22,6 +23,11 @@ from .ranks import require_same
 # Keys in the message hub, and so in checkpoints.
 DATA_LAYOUT, SAMPLER_SEED = 'data_layout', 'sampler_seed'
 EARLY_STOPPING, VALIDATED = 'early_stopping', 'validated_iter'
+
+
+def plain_model(runner: Runner) -> nn.Module:
+    """The model without the wrapper of distributed training."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def data_layout(runner: Runner) -> str:
@@ -94,7 +100,7 @@ def _check_sizes(runner: Runner, loader: DataLoader) -> None:
             f'{batch * ranks}. Lower train_dataloader.batch_size or add images.'
         )
     last = batch if loader.drop_last else mine - (len(loader) - 1) * batch
-    if last * ranks == 1 and isinstance(runner._plain_model(), SimCLR):
+    if last * ranks == 1 and isinstance(plain_model(runner), SimCLR):
         raise UserError(
             f'{images} images with {key} and train_dataloader.drop_last = {loader.drop_last} '
             'leave a batch of one image, which has nothing to be compared with. Set '
@@ -107,20 +113,31 @@ def _check_sizes(runner: Runner, loader: DataLoader) -> None:
     )
 
 
-def _begin(runner: Runner) -> None:
-    """Enter what a resumed run needs, and do what comes before the first step."""
-    runner.message_hub.update_info(DATA_LAYOUT, data_layout(runner))
-    runner.message_hub.update_info(SAMPLER_SEED, runner.train_dataloader.sampler.seed)
-    runner.call_hook('before_train')
+class _Resumable(BaseLoop):
+    """What both loops share: their data, and validations that a kill has prevented."""
 
+    makes_up_validation = True  # a checkpoint is saved before the validation of its step
 
-def _validated(runner: Runner) -> bool:
-    """Whether the checkpoint that was resumed was saved after its validation."""
-    return runner.message_hub.runtime_info.get(VALIDATED) == runner.iter
+    def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:
+        super().__init__(runner, build_train_dataloader(runner, dataloader), **kwargs)
+
+    def _begin(self) -> None:
+        info = self.runner.message_hub
+        info.update_info(DATA_LAYOUT, data_layout(self.runner))
+        info.update_info(SAMPLER_SEED, self.dataloader.sampler.seed)
+        self.runner.call_hook('before_train')
+
+    def _validate_if_due(self, done: int, length: int) -> None:
+        """Validate after so many epochs or iterations, unless the checkpoint says it was done."""
+        self._decide_current_val_interval()
+        due = done >= self.val_begin and (done == length or done % self.val_interval == 0)
+        validated = self.runner.message_hub.runtime_info.get(VALIDATED) == self.runner.iter
+        if due and not validated and self.runner.val_loop is not None:
+            self.runner.val_loop.run()
 
 
 @LOOPS.register_module()
-class EpochBasedTrainLoop(_EpochBasedTrainLoop):
+class EpochBasedTrainLoop(_Resumable, _EpochBasedTrainLoop):
     """MMEngine's loop over epochs, which also resumes inside an epoch.
 
     Args:
@@ -130,30 +147,18 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
             ``dynamic_intervals`` of MMEngine's loop.
 
     Raises:
-        ValueError: See :func:`build_train_dataloader`.
+        UserError: See :func:`build_train_dataloader`.
     """
 
-    makes_up_validation = True  # a checkpoint is saved before the validation of its step
-
-    def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:
-        super().__init__(runner, build_train_dataloader(runner, dataloader), **kwargs)
-
     def run(self) -> nn.Module:
-        _begin(self.runner)
+        self._begin()
         if self._epoch > 0 and self._iter == self._epoch * len(self.dataloader):
-            self._validate_if_due()
+            self._validate_if_due(self._epoch, self._max_epochs)
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
-            self._validate_if_due()
+            self._validate_if_due(self._epoch, self._max_epochs)
         self.runner.call_hook('after_train')
         return self.runner.model
-
-    def _validate_if_due(self) -> None:
-        self._decide_current_val_interval()
-        last = self._epoch == self._max_epochs
-        due = self._epoch >= self.val_begin and (last or self._epoch % self.val_interval == 0)
-        if due and self.runner.val_loop is not None and not _validated(self.runner):
-            self.runner.val_loop.run()
 
     def run_epoch(self) -> None:
         self.runner.call_hook('before_train_epoch')
@@ -168,7 +173,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
 
 
 @LOOPS.register_module()
-class IterBasedTrainLoop(_IterBasedTrainLoop):
+class IterBasedTrainLoop(_Resumable, _IterBasedTrainLoop):
     """MMEngine's loop over iterations, in whole epochs of the dataset.
 
     Args:
@@ -178,21 +183,19 @@ class IterBasedTrainLoop(_IterBasedTrainLoop):
             ``dynamic_intervals`` of MMEngine's loop.
 
     Raises:
-        ValueError: See :func:`build_train_dataloader`.
+        UserError: See :func:`build_train_dataloader`.
     """
 
-    makes_up_validation = True  # a checkpoint is saved before the validation of its step
-
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:
-        super().__init__(runner, build_train_dataloader(runner, dataloader), **kwargs)
+        super().__init__(runner, dataloader, **kwargs)
         # It would go on from the first image; in mmengine 0.10 it has begun already.
         del self.dataloader_iterator
 
     def run(self) -> nn.Module:
-        _begin(self.runner)
+        self._begin()
         self.runner.call_hook('before_train_epoch')
         if self._iter > 0:
-            self._validate_if_due()
+            self._validate_if_due(self._iter, self._max_iters)
         while self._iter < self._max_iters and not self.stop_training:
             self._run_rest_of_epoch()
         self.runner.call_hook('after_train_epoch')
@@ -205,13 +208,6 @@ class IterBasedTrainLoop(_IterBasedTrainLoop):
         for batch in self.dataloader:
             self.runner.model.train()
             self.run_iter(batch)
-            self._validate_if_due()
+            self._validate_if_due(self._iter, self._max_iters)
             if self._iter == self._max_iters or self.stop_training:
                 return
-
-    def _validate_if_due(self) -> None:
-        self._decide_current_val_interval()
-        last = self._iter == self._max_iters
-        due = self._iter >= self.val_begin and (last or self._iter % self.val_interval == 0)
-        if due and self.runner.val_loop is not None and not _validated(self.runner):
-            self.runner.val_loop.run()

@@ -23,13 +23,14 @@ _PARTS = (
     'train_cfg',
     'train_dataloader',
 )
+# Ranks take the same steps together: validation, log and what else waits for the others.
+_STEPS = ('custom_hooks', 'default_hooks', 'log_processor', 'resume', 'val_cfg', 'val_evaluator')
+_PLACES = {'data_root', 'data_prefix', 'ann_file', 'cache_dir', 'metainfo', 'out_dir', 'init_cfg'}
 # Wherever they stand, these change speed, places or what is logged, and no loss.
-_FREE = {
+_FREE = _PLACES | {
     *('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'worker_init_fn'),
-    *('data_root', 'data_prefix', 'ann_file', 'cache_dir', 'metainfo'),
     *('val_begin', 'val_interval', 'dynamic_intervals'),
     *('compile_backbone', 'with_cp', 'foreach', 'fused', 'deterministic'),
-    'init_cfg',  # the weights before the first step
 }
 # A resumed run takes these from the checkpoint: another value would have no effect.
 _FIXED = (
@@ -46,31 +47,38 @@ _SEEDS = ('randomness.seed', 'train_dataloader.sampler.seed')
 # The precision may follow the device.
 _PRECISION = ('optim_wrapper.type', 'optim_wrapper.dtype', 'optim_wrapper.loss_scale')
 _SHOWN = 5
+_LONGEST_CONFIG = 10**6  # characters; Python takes a thousand times as much to parse it
 
 
 def settings(cfg: dict) -> dict[str, Any]:
     """The settings of a config on which the losses depend, by their dotted keys."""
-    found = _flatten({part: cfg.get(part) for part in _PARTS})
+    found = _flatten({part: cfg.get(part) for part in _PARTS}, _FREE)
     if not found.get('auto_scale_lr.enable'):
         found = {key: found[key] for key in found if not key.startswith('auto_scale_lr')}
     return found
 
 
-def _flatten(value: Any, key: str = '') -> dict[str, Any]:
+def shared_settings(cfg: dict) -> dict[str, Any]:
+    """The settings that all ranks must share: all but places, by their dotted keys."""
+    found = _flatten({part: cfg.get(part) for part in (*_PARTS, *_STEPS)}, _PLACES)
+    return {**found, 'load_from': 'a file' if cfg.get('load_from') else None}
+
+
+def _flatten(value: Any, free: set[str], key: str = '') -> dict[str, Any]:
     if isinstance(value, dict):
-        items = [(name, value[name]) for name in value if name not in _FREE]
+        items = [(name, value[name]) for name in value if name not in free]
     elif isinstance(value, (list, tuple)) and any(isinstance(each, dict) for each in value):
         items = [(str(place), each) for place, each in enumerate(value)]
-    elif value is None:
+    elif value is None or value == []:
         return {}
+    elif isinstance(value, (str, int, float, list, tuple)) and not key.endswith('.type'):
+        return {key: _as_list(value)}
     else:
-        if isinstance(value, (str, int, float, list, tuple)) and not key.endswith('.type'):
-            return {key: _as_list(value)}
         named = isinstance(value, str) or hasattr(value, '__name__')
         return {key: type_name(value if named else type(value))}
     flat: dict[str, Any] = {}
     for name, part in items:
-        flat.update(_flatten(part, f'{key}.{name}' if key else name))
+        flat.update(_flatten(part, free, f'{key}.{name}' if key else name))
     return flat
 
 
@@ -166,6 +174,8 @@ def _some(texts: list[str]) -> str:
 
 def _stored_config(text: Any) -> dict | None:
     """The settings in a config's text, read as data and never run."""
+    if not isinstance(text, str) or len(text) > _LONGEST_CONFIG:
+        return None
     try:
         return {
             statement.targets[0].id: ast.literal_eval(_Dicts().visit(statement.value))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from mmengine.dist import all_gather_object, is_distributed
 from mmengine.hooks import EarlyStoppingHook, Hook
-from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as _Runner
@@ -21,9 +21,9 @@ from simclr_mm.models import SimCLR
 from simclr_mm.registry import RUNNERS
 
 from .allocator import keep_freed_memory
-from .loops import DATA_LAYOUT, EARLY_STOPPING, SAMPLER_SEED, data_layout
+from .loops import DATA_LAYOUT, EARLY_STOPPING, SAMPLER_SEED, data_layout, plain_model
 from .ranks import on_first_rank, require_same, weights_digest
-from .resume import check_resumable, latest_checkpoint, settings
+from .resume import check_resumable, latest_checkpoint, shared_settings
 from .work_dir_lock import WorkDirLock
 
 _MMENGINE_HOOKS = (
@@ -85,7 +85,7 @@ class Runner(_Runner):
                 'gloo', rank=int(os.environ['RANK']), world_size=int(os.environ['WORLD_SIZE'])
             )
         super().setup_env(env_cfg)
-        require_same(settings(self.cfg), 'give every rank the same config.')
+        require_same(shared_settings(self.cfg), 'give every rank the same config.')
 
     def register_default_hooks(self, hooks: dict[str, Hook | dict | None] | None = None) -> None:
         hooks = dict(hooks or {})
@@ -134,7 +134,7 @@ class Runner(_Runner):
         )
 
     def _maybe_compile(self, target: str) -> None:
-        if self.cfg.get('compile') and isinstance(self._plain_model(), SimCLR):
+        if self.cfg.get('compile') and isinstance(plain_model(self), SimCLR):
             raise UserError(
                 f'compile = {self.cfg.compile} compiles {target} with its data and its '
                 'loss, which is slow or fails. Leave it out and compile the backbone: '
@@ -173,7 +173,7 @@ class Runner(_Runner):
     ) -> OptimWrapper | OptimWrapperDict:
         wrapper = super().build_optim_wrapper(optim_wrapper)
         count = getattr(wrapper, '_accumulative_counts', 1)
-        if count > 1 and isinstance(self._plain_model(), SimCLR):
+        if count > 1 and isinstance(plain_model(self), SimCLR):
             batch = self.train_dataloader.batch_size
             self.logger.warning(
                 f'optim_wrapper.accumulative_counts = {count} adds no negatives: the '
@@ -219,17 +219,14 @@ class Runner(_Runner):
             load(source)
         except (UserError, OSError) as error:
             problem = error
-        for rank, text in enumerate(all_gather_object(problem and str(problem))):
+        told = None if problem is None else f'{source}: {problem}'
+        for rank, text in enumerate(all_gather_object(told)):
             if text is not None:
-                raise CheckpointError(f'rank {rank} cannot load {source}: {text}') from problem
-        read = dict(
-            epoch=self.epoch,
-            iter=self.iter,
-            weights=weights_digest(self._plain_model().state_dict()),
-        )
+                raise CheckpointError(f'rank {rank} cannot load {text}') from problem
+        weights = weights_digest(plain_model(self).state_dict())
         require_same(
-            {f'{key} in {source}': value for key, value in read.items()},
-            'every rank needs the same file at this path.',
+            dict(epoch=self.epoch, iter=self.iter, weights=weights),
+            f'{source} has to be the same file on every rank.',
         )
 
     def load_checkpoint(
@@ -251,6 +248,7 @@ class Runner(_Runner):
             ) from error
         if self._resumed_from is not None:
             check_resumable(checkpoint, self.cfg, filename, self.logger)
+            checkpoint['meta'].pop('config', None)  # MMEngine would run it as Python
         return checkpoint
 
     def resume(self, filename: str, *args, **kwargs) -> None:
@@ -282,9 +280,6 @@ class Runner(_Runner):
 
     def _stopping_hooks(self) -> list[EarlyStoppingHook]:
         return [hook for hook in self.hooks if isinstance(hook, EarlyStoppingHook)]
-
-    def _plain_model(self) -> nn.Module:
-        return self.model.module if is_model_wrapper(self.model) else self.model
 
 
 def _fitting(dataloader: dict) -> dict:

@@ -1,5 +1,6 @@
 """One training run at a time in a work dir."""
 
+import fcntl
 import os
 import socket
 import time
@@ -11,11 +12,6 @@ from mmengine.logging import MMLogger
 from simclr_mm.errors import UserError
 
 from .ranks import on_first_rank
-
-try:
-    import fcntl
-except ImportError:  # not on this system
-    fcntl = None  # type: ignore[assignment]  # asked for before each use
 
 
 class WorkDirLock:
@@ -46,16 +42,16 @@ class WorkDirLock:
 
     def _take(self) -> None:
         try:
-            if fcntl is None:
-                raise OSError('this system has no fcntl')
             self._file = open(self._path, 'a+')
-        except OSError as error:
-            self._warn(error)
-            return
-        try:
             # lockf, not flock: loader workers that outlive this process do not keep it.
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
+        except OSError as error:
+            if self._file is None or not isinstance(error, (BlockingIOError, PermissionError)):
+                self._logger.warning(
+                    f'{self._path} cannot be locked ({error}): nothing keeps a second run from '
+                    'writing to this work dir.'
+                )
+                return
             self._file.seek(0)
             holder = self._file.read().strip() or 'another process'
             self._file.close()
@@ -63,16 +59,7 @@ class WorkDirLock:
                 f'{self._path.parent} is in use by {holder}: wait for it, end it, or '
                 'choose another --work-dir.'
             ) from error
-        except OSError as error:
-            self._warn(error)
-            return
         self._file.truncate(0)
         since = time.strftime('%Y-%m-%d %H:%M:%S')
         self._file.write(f'process {os.getpid()} on {socket.gethostname()} since {since}\n')
         self._file.flush()
-
-    def _warn(self, error: OSError) -> None:
-        self._logger.warning(
-            f'{self._path} cannot be locked ({error}): nothing keeps a second run from '
-            'writing to this work dir.'
-        )

@@ -34,13 +34,13 @@ def voc07_map(scores: np.ndarray, targets: np.ndarray) -> float:
     Args:
         scores: (m, K), greater where the class is more likely.
         targets: (m, K), 1 for the classes of an image, 0 for others, -1 for what is not
-            scored, as are classes of which an image shows difficult objects only.
+            scored: classes of which an image shows difficult objects only.
 
     Returns:
         Mean over the classes that some image has, in [0, 1].
 
     Raises:
-        ValueError: no image has any class.
+        UserError: No image has any class.
     """
     values = [
         _eleven_points(scores[:, k], targets[:, k])
@@ -62,8 +62,8 @@ def _eleven_points(scores: np.ndarray, targets: np.ndarray) -> float:
     return float(np.mean([precision[10 * found >= k * found[-1]].max() for k in range(11)]))
 
 
-# By name. Each takes predicted classes (m,), or for several classes an image scores
-# (m, K), and the truth; each gives a share.
+# By name. Each takes predicted classes (m,), or scores (m, K) where an image has several
+# classes, and the truth. Each returns a share.
 CLASS_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = dict(
     top1=top1, mean_per_class=mean_per_class, voc07_map=voc07_map
 )

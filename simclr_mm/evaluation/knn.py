@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.device import get_device
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from simclr_mm.errors import UserError
 from simclr_mm.registry import METRICS
+
+from .finite import check_finite, finite_rows
 
 CHUNK = 256  # queries at a time: 256 x 1.28 million similarities are 1.3 GB
 
@@ -20,7 +23,7 @@ def knn_predict(
     labels: Tensor,
     k: int = 200,
     temperature: float = 0.07,
-    device: str | None = None,
+    device: str | torch.device | None = None,
 ) -> Tensor:
     """Classify by the k most similar gallery features, each weighted by exp(cos / t).
 
@@ -28,8 +31,9 @@ def knn_predict(
         discrimination, arXiv:1805.01978, Sec. 3.4.
 
     Args:
-        query: (q, C) features.
-        gallery: (g, C) features.
+        query: (q, C) features, all finite.
+        gallery: (g, C) features. Rows that are not finite are left out; a log line counts
+            them.
         labels: (g,) int64 classes of the gallery, >= 0.
         k: Neighbours, in [1, g].
         temperature: t > 0.
@@ -40,44 +44,64 @@ def knn_predict(
         (q,) int64 predicted classes, where the query lies.
 
     Raises:
-        ValueError: k is not in [1, g], or temperature <= 0.
+        UserError: k is not in [1, g], temperature <= 0, or a query is not finite.
     """
+    return best_classes(query, gallery, labels, k, temperature, device)[:, 0]
+
+
+def best_classes(
+    query: Tensor,
+    gallery: Tensor,
+    labels: Tensor,
+    k: int,
+    temperature: float,
+    device: str | torch.device | None = None,
+) -> Tensor:
+    """As :func:`knn_predict`, (q, 5) classes at most; -1 for a class without a vote.
+
+    The first has most votes.
+    """
+    check_finite(query, 'queries of kNN')
+    finite = finite_rows(gallery, 'gallery features of kNN')
+    gallery, labels = gallery[finite], labels[finite.to(labels.device)]
     if not 1 <= k <= len(gallery):
         raise UserError(
             f'kNN: k = {k}, but the gallery has {len(gallery)} features: choose k from 1 to that.'
         )
-    if temperature <= 0:
+    if not temperature > 0:
         raise UserError(f'kNN: temperature = {temperature}: give a positive number.')
-    device = gallery.device if device is None else device
-    gallery = F.normalize(gallery.to(device, torch.float32), dim=1)
-    labels = labels.to(device)
+    place = gallery.device if device is None else device
+    gallery = F.normalize(gallery.to(place, torch.float32), dim=1)
+    labels = labels.to(place)
     classes = int(labels.max()) + 1
     predictions = []
     for chunk in query.split(CHUNK):
-        chunk = F.normalize(chunk.to(device, torch.float32), dim=1)
+        chunk = F.normalize(chunk.to(place, torch.float32), dim=1)
         similarity = chunk @ gallery.T  # (chunk, g)
         nearest, rows = similarity.topk(k, dim=1)  # (chunk, k)
-        # exp((s - 1) / t) is exp(s / t) but for a factor, and cannot overflow.
-        weights = ((nearest - 1) / temperature).exp()
+        # Beside the nearest, whose vote is 1: at no temperature do all votes vanish.
+        weights = ((nearest - nearest[:, :1]) / temperature).exp()
         # Places in one axis: so the sum is deterministic on a GPU that is asked to be.
-        first = torch.arange(0, len(chunk) * classes, classes, device=device)
+        first = torch.arange(0, len(chunk) * classes, classes, device=place)
         places = (first[:, None] + labels[rows]).flatten()  # (chunk * k)
         votes = (
             similarity.new_zeros(len(chunk) * classes)
             .scatter_add_(0, places, weights.flatten())
             .view(len(chunk), classes)
         )
-        predictions.append(votes.argmax(dim=1).to(query.device))
+        votes, best = votes.sort(dim=1, descending=True, stable=True)  # (chunk, classes)
+        predictions.append(best.where(votes > 0, -1)[:, :5].to(query.device))
     return torch.cat(predictions)
 
 
 @METRICS.register_module()
 class KNNAccuracy(BaseMetric):
-    """Top-1 accuracy in percent of weighted kNN, logged as ``knn/top1``.
+    """Accuracy in percent of weighted kNN, logged as ``knn/top1`` and ``knn/top5``.
 
     For a val or test loop over :class:`~simclr_mm.datasets.GalleryAndQuery` and a model
     whose ``predict`` gives features. They are kept in main memory and compared on the
-    GPU, if there is one.
+    GPU, if there is one. Top-5 counts a query whose class is among the five with most
+    votes; a class without a vote is not.
 
     Args:
         k: Neighbours. 200 as Wu et al. for ImageNet; small datasets want 20 or so.
@@ -85,8 +109,8 @@ class KNNAccuracy(BaseMetric):
         collect_device: Where features of several ranks are gathered.
 
     Raises:
-        ValueError: The val dataset is not a GalleryAndQuery or makes views, or k
-            exceeds the gallery.
+        UserError: The val dataset is not a GalleryAndQuery or makes views, or k
+            exceeds the gallery, which is seen before the first step.
     """
 
     default_prefix = 'knn'
@@ -97,6 +121,21 @@ class KNNAccuracy(BaseMetric):
         super().__init__(collect_device=collect_device)
         self.k = k
         self.temperature = temperature
+
+    @property
+    def dataset_meta(self) -> dict | None:
+        """What the loop tells of its dataset, when it is built."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: dict) -> None:
+        self._dataset_meta = meta
+        images = meta.get('gallery_images')
+        if images is not None and not 1 <= self.k <= images:
+            raise UserError(
+                f'KNNAccuracy: k = {self.k}, but the gallery has {images} images: set '
+                f'val_evaluator.k (and test_evaluator.k) from 1 to {images}.'
+            )
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
@@ -112,22 +151,17 @@ class KNNAccuracy(BaseMetric):
                     'query: give the dataloader a '
                     "dict(type='simclr_mm.GalleryAndQuery')."
                 )
-            self.results.append(
-                (sample['feature'].cpu(), int(sample['gt_label']), sample['gallery'])
-            )
+        # A GPU is read once a batch.
+        features = torch.stack([sample['feature'].float() for sample in data_samples])
+        labels = torch.cat([torch.as_tensor(each['gt_label']).view(1) for each in data_samples])
+        in_gallery = [sample['gallery'] for sample in data_samples]
+        self.results += zip(features.cpu().numpy(), labels.cpu().numpy(), in_gallery)
 
-    def compute_metrics(self, results: list[tuple]) -> dict:
-        features, labels, in_gallery = zip(*results)
-        features = torch.stack(features)  # (g + q, C)
-        labels = torch.tensor(labels)
-        in_gallery = torch.tensor(in_gallery)
-        predicted = knn_predict(
-            features[~in_gallery],
-            features[in_gallery],
-            labels[in_gallery],
-            self.k,
-            self.temperature,
-            get_device(),
-        )
-        hits = predicted == labels[~in_gallery]
-        return dict(top1=100 * hits.float().mean().item())
+    def compute_metrics(self, results: list[tuple[np.ndarray, int, bool]]) -> dict[str, float]:
+        features = torch.from_numpy(np.stack([feature for feature, _, _ in results]))
+        labels = torch.tensor([int(label) for _, label, _ in results])
+        gallery = torch.tensor([in_gallery for _, _, in_gallery in results])
+        found = features[~gallery], features[gallery], labels[gallery]
+        best = best_classes(*found, self.k, self.temperature, get_device())
+        hits = (best == labels[~gallery, None]).float()  # (q, 5) or fewer
+        return {f'top{n}': 100 * hits[:, :n].sum(dim=1).mean().item() for n in (1, 5)}

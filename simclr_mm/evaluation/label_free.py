@@ -12,6 +12,8 @@ from torch import Tensor
 from simclr_mm.errors import UserError
 from simclr_mm.registry import METRICS
 
+from .finite import finite_rows
+
 CHUNK = 1024  # rows at a time: 1024 x 10,000 similarities are 40 MB
 
 
@@ -43,10 +45,7 @@ def feature_std(features: Tensor) -> float:
     """Standard deviation of each channel of normalised features, averaged.
 
     Source: SimSiam, arXiv:2011.10566, Sec. 4.1: 0 for collapsed features, 1/sqrt(C) for
-    those that point in all directions alike.
-
-    Args:
-        features: (m, C).
+    those that point in all directions alike. Features: (m, C).
     """
     return float(F.normalize(features.double(), dim=1).std(dim=0, correction=0).mean())
 
@@ -98,18 +97,19 @@ class LabelFreeMetrics(BaseMetric):
     ``effective_rank``; ``feature_std`` beside ``isotropic_std``, 1/sqrt(C);
     ``uniformity``; and, where the val pipeline makes views (``simclr_mm.TwoViews``),
     ``alignment``. They are the functions of this file, of the backbone's features. Of a
-    GalleryAndQuery the queries count.
+    GalleryAndQuery the queries count. Features that are not finite are left out; a log
+    line counts them.
 
-    On any number of ranks they are computed from the same images: those whose number in
-    the dataset has the lowest checksums.
+    Any number of ranks computes them from the same images: those whose numbers in the
+    dataset have the lowest checksums.
 
     Args:
-        max_samples: Images at most. A rank cannot exceed their number, and 10,000 are
-            five times the width of ResNet-50; 82 MB there.
+        max_samples: Images at most. ``effective_rank`` cannot exceed their number; 10,000
+            are five times the width of ResNet-50 and take 82 MB there.
         collect_device: Where features of several ranks are gathered.
 
     Raises:
-        ValueError: max_samples is below 2, fewer than two images came, or samples do
+        UserError: max_samples is below 2, fewer than two images came, or samples do
             not say their number.
     """
 
@@ -129,17 +129,18 @@ class LabelFreeMetrics(BaseMetric):
         if not self.results:
             self.results.append({})
         kept: dict[tuple, np.ndarray] = self.results[0]
-        for sample in data_samples:
-            if sample.get('gallery'):
-                continue
-            if 'sample_idx' not in sample:
-                raise UserError(
-                    'LabelFreeMetrics: samples do not say which they are: '
-                    "leave 'sample_idx' in PackInputs.meta_keys."
-                )
+        queries = [sample for sample in data_samples if not sample.get('gallery')]
+        if not all('sample_idx' in sample for sample in queries):
+            raise UserError(
+                'LabelFreeMetrics: samples do not say which they are: '
+                "leave 'sample_idx' in PackInputs.meta_keys."
+            )
+        if queries:
             # With the path, because datasets joined in one each count from 0.
-            key = int(sample['sample_idx']), sample.get('img_path')
-            kept[key] = sample['feature'].float().cpu().numpy()
+            keys = [(int(each['sample_idx']), each.get('img_path')) for each in queries]
+            # A GPU is read once a batch.
+            features = torch.stack([sample['feature'].float() for sample in queries]).cpu()
+            kept.update(zip(keys, map(np.copy, features.numpy())))
         if len(kept) > 2 * self.max_samples:
             self.results[0] = self._chosen(kept)
 
@@ -154,6 +155,7 @@ class LabelFreeMetrics(BaseMetric):
                 f'LabelFreeMetrics: {len(kept)} image(s) to compare: validate on two or more.'
             )
         x = torch.from_numpy(np.stack(list(kept.values())))  # (m, C) or (m, V, C)
+        x = x[finite_rows(x, 'features of LabelFreeMetrics')]
         views = x if x.ndim == 3 else x[:, None]  # (m, V, C)
         each = views.unbind(dim=1)  # V of (m, C): no measure sees an image twice
         metrics = dict(

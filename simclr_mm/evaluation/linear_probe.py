@@ -5,13 +5,15 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from mmengine.device import get_device
 from sklearn.model_selection import train_test_split
 
-from simclr_mm.datasets import class_balanced_subset
+from simclr_mm.class_balance import class_balanced_subset
 from simclr_mm.errors import UserError
 
 from .class_metrics import top1
+from .finite import check_finite, finite_rows
 from .logistic_regression import LogisticRegression
 from .one_vs_rest import one_vs_rest
 
@@ -46,14 +48,18 @@ def linear_probe(train: Labelled, test: Labelled, c: float = 1.0) -> float:
     Source: linear evaluation, arXiv:2002.05709, Sec. 2.3; L-BFGS as in its B.8.
 
     Args:
-        train: (n, C) features and (n,) labels to fit.
+        train: (n, C) features and (n,) labels to fit. Rows that are not finite are left
+            out; a log line counts them.
         test: (m, C) features and (m,) labels to predict.
         c: Inverse strength of the L2 penalty, > 0.
 
     Returns:
         Share of the test labels predicted, in [0, 1].
+
+    Raises:
+        UserError: A test row is not finite, or no training row is.
     """
-    return top1(_predictions(train, test[0], [1 / c])[0], test[1])
+    return top1(_predictions(_finite(train), test[0], [1 / c])[0], test[1])
 
 
 def swept_linear_probe(
@@ -75,9 +81,10 @@ def swept_linear_probe(
     Source: arXiv:2002.05709, Sec. B.8.1, the linear classifier of transfer learning.
 
     Args:
-        train: (n, C) features and (n,) labels, of each class two at least; or (n, K)
-            targets as for :func:`~simclr_mm.evaluation.one_vs_rest.one_vs_rest`, which
-            need ``held_out`` and the metric ``voc07_map``.
+        train: (n, C) features and (n,) labels, of each class two at least, as for
+            :func:`linear_probe`; or (n, K) targets as for
+            :func:`~simclr_mm.evaluation.one_vs_rest.one_vs_rest`, which need ``held_out``
+            and the metric ``voc07_map``.
         test: (m, C) features and (m,) labels to predict, or (m, K) targets.
         penalties: Values to try, in the order in which they are fitted.
         validation_share: Of the training images, the same of each class. The paper does
@@ -88,10 +95,14 @@ def swept_linear_probe(
         metric: One of ``CLASS_METRICS``, the higher the better.
 
     Raises:
-        ValueError: A class is too small to be split.
+        UserError: A class is too small to be split, or see :func:`linear_probe`.
 
     Differs: features are standardised, which the paper does not mention.
     """
+    if held_out is not None:
+        is_held_out = np.isin(np.arange(len(train[1])), held_out)
+        held_out = np.flatnonzero(_finite((train[0], is_held_out))[1])
+    train = _finite(train)
     if held_out is None:
         held_out = _stratified(train[1], validation_share, seed)
     fitted = np.setdiff1d(np.arange(len(train[1])), held_out)
@@ -131,7 +142,7 @@ def few_label_probe(
     Returns:
         Mean share over the draws, in [0, 1].
     """
-    features, labels = train
+    features, labels = _finite(train)
     accuracies = []
     for seed in range(draws):
         rows = class_balanced_subset(labels, per_class, seed)
@@ -139,10 +150,16 @@ def few_label_probe(
     return float(np.mean(accuracies))
 
 
+def _finite(train: Labelled) -> Labelled:
+    rows = finite_rows(torch.as_tensor(train[0]), 'training features of a linear probe').numpy()
+    return train[0][rows], train[1][rows]
+
+
 def _predictions(
     train: Labelled, features: np.ndarray, penalties: Sequence[float]
 ) -> list[np.ndarray]:
     """For each penalty (m,) classes, or the logits of one_vs_rest."""
+    check_finite(torch.as_tensor(features), 'test features of a linear probe')
     if train[1].ndim == 2:
         predicted, unconverged = one_vs_rest(train, features, penalties, get_device())
         fits = len(penalties) * train[1].shape[1]

@@ -11,9 +11,11 @@ from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-# Where L-BFGS stops: the largest slope in the coordinates below, in which curvature is
-# at most about 1, and the gain of a step in nats. At ten times these, predictions for
-# digits still differ from those of the exact minimum.
+from simclr_mm.errors import UserError
+
+# Where L-BFGS stops: the largest slope, in coordinates in which curvature is at most about
+# 1, and the gain of a step in nats. At ten times these values, predictions for digits still
+# differ from those of the exact minimum.
 SLOPE, GAIN = 1e-5, 1e-11
 
 
@@ -36,8 +38,8 @@ class Fit(NamedTuple):
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(m, C) features -> (m, K)."""
-        features = torch.as_tensor(features).to(self.weight)
-        return (features @ self.weight.T + self.bias).cpu().numpy()
+        x = torch.as_tensor(features).to(self.weight)
+        return (x @ self.weight.T + self.bias).cpu().numpy()
 
 
 class LogisticRegression:
@@ -58,6 +60,9 @@ class LogisticRegression:
         classes: K.
         device: Where to compute. On a CPU, 50,000 features of width 512 take 0.2 GB.
         iterations: Of L-BFGS at most in one fit.
+
+    Raises:
+        UserError: Features are not finite in float32.
     """
 
     def __init__(
@@ -73,6 +78,11 @@ class LogisticRegression:
         x = torch.as_tensor(features, dtype=torch.float32, device=device)
         self.mean = x.mean(dim=0)
         self.std = x.std(dim=0, correction=0)
+        if not self.std.isfinite().all():
+            raise UserError(
+                'logistic regression: features are not finite in float32: leave such rows '
+                'out, or divide the features by a number'
+            )
         self.std[self.std <= 1e-6 * self.mean.abs()] = 1  # a constant feature
         x = (x - self.mean) / self.std
         self.directions, x, self.variance = _principal(x)  # (C, r), (n, r), (r,)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.evaluator import BaseMetric
+from torch import Tensor
 
 from simclr_mm.errors import UserError
 from simclr_mm.registry import METRICS
@@ -21,7 +22,7 @@ class ProbeAccuracy(BaseMetric):
         collect_device: Where the results of several ranks are gathered.
 
     Raises:
-        ValueError: The model has no online probe, or k exceeds its classes.
+        UserError: The model has no online probe, or k exceeds its classes.
     """
 
     default_prefix = 'probe'
@@ -31,10 +32,9 @@ class ProbeAccuracy(BaseMetric):
         self.topk = topk
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        found = []
         for sample in data_samples:
             if sample.get('gallery'):
-                # mmengine puts ranks together by place, so each sample needs an entry.
-                self.results.append(None)
                 continue
             if 'pred_score' not in sample:
                 raise UserError(
@@ -48,10 +48,14 @@ class ProbeAccuracy(BaseMetric):
                     f'ProbeAccuracy: topk = {tuple(self.topk)}, but the '
                     f'probe has {len(scores)} classes.'
                 )
-            hits = scores.topk(max(self.topk)).indices == sample['gt_label']  # (k)
-            self.results.append([bool(hits[:k].any()) for k in self.topk])
+            best = scores.topk(max(self.topk)).indices  # (k)
+            # Scores that are not finite hit nothing.
+            found.append((best == sample['gt_label']) & scores.isfinite().all())
+        # A GPU is read once a batch.
+        hits = iter(torch.stack(found).cpu() if found else ())
+        # mmengine puts ranks together by place, so each sample needs an entry.
+        self.results += [None if each.get('gallery') else next(hits) for each in data_samples]
 
-    def compute_metrics(self, results: list[list]) -> dict[str, float]:
-        hits = torch.tensor([hit for hit in results if hit is not None])  # (n, topk)
-        shares = 100 * hits.float().mean(dim=0)
-        return {f'top{k}': share for k, share in zip(self.topk, shares.tolist())}
+    def compute_metrics(self, results: list[Tensor | None]) -> dict[str, float]:
+        hits = torch.stack([hit for hit in results if hit is not None]).float()  # (n, k)
+        return {f'top{k}': 100 * hits[:, :k].sum(dim=1).mean().item() for k in self.topk}

@@ -108,7 +108,7 @@ def read_run(path: str | Path) -> EvaluationRun | None:
     """Read what :meth:`EvaluationRun.write` wrote; None for any other JSON file.
 
     Raises:
-        ValueError: The file says that it is one and is not.
+        UserError: The file names this schema and lacks a part of it.
     """
     try:
         content = json.loads(Path(path).read_bytes())

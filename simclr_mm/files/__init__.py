@@ -1,4 +1,4 @@
-"""Files as bytes: written whole or not at all, fetched once, kept in a cache."""
+"""Files as bytes: written whole or not at all, fetched once, kept in a cache, hashed."""
 
 from .atomic import atomic_file
 from .cache import cache_home

@@ -11,14 +11,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, build_opener
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 _TIMEOUT = 30  # seconds without a byte before a connection counts as lost
 _WAIT = 1  # seconds before the second attempt, doubled for each further one
@@ -51,15 +44,8 @@ def transfer(url: str, file: BinaryIO, name: str, quiet: bool = False) -> None:
         http.client.HTTPException: the server speaks no HTTP.
     """
     source = _Source(url)
-    columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=quiet) as progress:
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
         task = progress.add_task(name, total=None)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -80,11 +66,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 class _Source:
-    """A URL, and what its server said about the content.
-
-    Args:
-        url: http or https.
-    """
+    """A URL, and what its server said about the content."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -92,11 +74,7 @@ class _Source:
         self._version: str | None = None  # strong ETag or date of the content
 
     def read_into(self, file: BinaryIO) -> Iterator[int]:
-        """One attempt, which goes on after the bytes that are in the file.
-
-        Yields:
-            The size of the file, as it grows.
-        """
+        """Make one attempt, behind the bytes that the file has; yield its growing size."""
         request = Request(self.url, headers=self._headers(file.tell()))
         try:
             response = build_opener().open(request, timeout=_TIMEOUT)  # reads proxies now

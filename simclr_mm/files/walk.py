@@ -14,10 +14,10 @@ from simclr_mm.errors import MissingFileError, UserError
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
 CACHE_FOLDER = '.simclr_mm_cache'  # what this project keeps beside images
 
-BROKEN = 'broken links'
-_LISTED = 'links to a folder that is listed already'
-_UNREADABLE = 'folders that cannot be read'
-_SPECIAL = 'that are neither file nor folder'
+BROKEN = 'broken link(s)'
+_LISTED = 'link(s) to a folder that is listed already'
+_UNREADABLE = 'folder(s) that cannot be read'
+_SPECIAL = 'neither file nor folder'
 _NAMED = (BROKEN, _LISTED, _UNREADABLE, _SPECIAL)  # the others are only counted
 
 
@@ -100,7 +100,7 @@ def walk_images(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> W
     root, endings = os.fspath(folder), tuple(extensions)
     walk = Walk([], {})
     entered: set[tuple[int, int]] = set()
-    folders, linked = [root], []
+    folders, linked = [root], list[str]()
     while folders or linked:
         if not folders:
             linked.sort(reverse=True)

@@ -1,4 +1,4 @@
-"""Means over anchors of what their cosine similarities give, a block at a time.
+"""Losses of triples of an anchor, a positive and a negative, one block of anchors at a time.
 
 Letters: b images in a block, n images on this rank, N images in the job, V views, d
 projection width.
@@ -7,25 +7,27 @@ projection width.
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .gather import check_projections, gather_rows
+from .gather import gather_rows
+from .inputs import check_projections, unit_rows
 from .precision import full_float32
 
-# Anchor-positive pairs in a block, each with a row of NV similarities; on a CPU larger
+# Anchor-positive pairs in a block, each with a row of NV similarities. On a CPU larger
 # blocks are no faster and take more memory.
 _BLOCK = 128
 
-# (b, V, V-1) positives and (b, V, NV) negatives to losses of any shape and flags
+# (b, V, V-1) positives and (b, V, NV) negatives to losses and flags, both of any shape
 Terms = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 
-def mean_over_anchors(z: Tensor, terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
+def mean_over_anchors(
+    z: Tensor, terms: Terms, temperature: float | Tensor = 1.0
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses of pairs of an anchor and a positive, averaged over this rank's pairs.
 
-    The gradient of a block is taken as soon as its losses are there, and its
-    similarities are dropped, so that memory grows linearly with N.
+    The gradient of a block is computed together with its losses. Then its similarities are
+    dropped, so that memory grows linearly with N.
 
     Args:
         z: (n, V, d) projections of this rank, the same n on every rank. Any float
@@ -33,17 +35,19 @@ def mean_over_anchors(z: Tensor, terms: Terms) -> tuple[Tensor, dict[str, Tensor
             autocast too.
         terms: Takes the cosine similarities of a block of anchors, (b, V, V-1) to their
             positives and (b, V, NV) to all rows of the job, where those of the anchor's
-            own image are -inf. Returns (b, V, V-1) losses and, where it mines
-            negatives, (b, V, V-1) booleans: whether the pair has one.
+            own image are -inf. Returns (b, V, V-1) losses and, if it mines negatives,
+            (b, V, V-1) booleans: whether the pair has one.
+        temperature: What ``terms`` divides similarities by. A tensor gets its gradient.
 
     Returns:
         Scalar, with gradients to the rows of all ranks, and a dict of detached scalars:
         ``top1``, the share of anchors whose nearest other row is one of their
         positives; ``pos_sim`` and ``neg_sim``, mean cosine similarities to the
-        positives and to the other images; ``mined``, the mean of the booleans.
+        positives and to the other images; if ``terms`` mines, ``mined``, the mean of the
+        booleans.
 
     Raises:
-        ValueError: z is not (n, V, d) with V >= 2, the job holds a single image, or
+        UserError: z is not (n, V, d) with V >= 2, the job holds a single image, or
             ranks differ in the shape of z.
         RuntimeError: In the backward pass, if a second derivative is asked for.
     """
@@ -51,17 +55,19 @@ def mean_over_anchors(z: Tensor, terms: Terms) -> tuple[Tensor, dict[str, Tensor
     num_views = z.shape[1]
     size = max(1, _BLOCK // (num_views * (num_views - 1)))  # b
     with full_float32(z.device):
-        rows = z if z.dtype == torch.float64 else z.float()
-        rows = F.normalize(rows, dim=-1)  # (n, V, d)
+        rows, _ = unit_rows(z if z.dtype == torch.float64 else z.float())  # (n, V, d)
         keys, first = gather_rows(rows)  # (N, V, d)
-        loss, hits, mined = _SumOverBlocks.apply(rows, keys, first, size, terms)
+        anchors = rows
+        if isinstance(temperature, Tensor):
+            # Times 1. The losses depend on anchor . key / temperature alone, so this
+            # carries the gradient of the temperature.
+            anchors = rows * (temperature.detach() / temperature).reshape(())
+        loss, hits, *mined = _SumOverBlocks.apply(anchors, keys, first, size, terms)
         num_anchors = len(rows) * num_views
         num_pairs = num_anchors * (num_views - 1)
-        stats = dict(
-            top1=hits / num_anchors,
-            **_similarities(rows.detach(), keys.detach()),
-            mined=mined / num_pairs,
-        )
+        stats = dict(top1=hits / num_anchors, **_similarities(rows.detach(), keys.detach()))
+        if mined:
+            stats['mined'] = mined[0] / num_pairs
     return loss / num_pairs, stats
 
 
@@ -69,24 +75,24 @@ class _SumOverBlocks(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx, rows: Tensor, keys: Tensor, first: int, size: int, terms: Terms
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         needs_grad = any(ctx.needs_input_grad)
         keys = keys.detach().requires_grad_(needs_grad)
         keys_grad, rows_grad = torch.zeros_like(keys), torch.empty_like(rows)
-        sums = rows.new_zeros(3)
+        totals = rows.new_zeros(())
         for start in range(0, len(rows), size):
             block = rows[start : start + size].detach().requires_grad_(needs_grad)
             with torch.set_grad_enabled(needs_grad):
-                loss, hits, mined = _block_sums(block, keys, first + start, terms)
-            sums += torch.stack((loss.detach(), hits, mined))
+                loss, *counts = _block_sums(block, keys, first + start, terms)
+            totals = totals + torch.stack((loss.detach(), *counts))
             if needs_grad:
                 grads = torch.autograd.grad(loss, (block, keys))
                 rows_grad[start : start + size] = grads[0]
                 keys_grad += grads[1]
         ctx.save_for_backward(rows_grad, keys_grad)
-        loss, hits, mined = sums.unbind()
-        ctx.mark_non_differentiable(hits, mined)
-        return loss, hits, mined
+        sums = totals.unbind()
+        ctx.mark_non_differentiable(*sums[1:])
+        return sums
 
     @staticmethod
     def backward(ctx, grad: Tensor, *_) -> tuple[Tensor | None, ...]:
@@ -99,7 +105,10 @@ class _SumOverBlocks(torch.autograd.Function):
 
 
 def _block_sums(block: Tensor, keys: Tensor, first: int, terms: Terms) -> tuple[Tensor, ...]:
-    """Sums of losses, hits and mined pairs of images ``first``, ... of the keys."""
+    """Sums of losses, of hits and, if there are any, of mined pairs.
+
+    The block's images are number ``first`` and following of the keys.
+    """
     b, num_views = block.shape[:2]
     sims = block.flatten(0, 1) @ keys.flatten(0, 1).T  # (bV, NV)
     sims = sims.view(b, num_views, len(keys), num_views)
@@ -107,14 +116,14 @@ def _block_sums(block: Tensor, keys: Tensor, first: int, terms: Terms) -> tuple[
     view = torch.arange(num_views, device=block.device)
     others = (view[:, None] + view[1:]) % num_views  # (V, V-1)
     pos = own.permute(2, 0, 1)[:, view[:, None], others]  # (b, V, V-1)
-    own.fill_(-torch.inf)  # leaves only negatives in sims
+    own.fill_(-torch.inf)  # only negatives stay in sims
     neg = sims.flatten(2)  # (b, V, NV)
     losses, mined = terms(pos, neg)
     with torch.no_grad():
         tie = 8 * torch.finfo(pos.dtype).eps  # a collapsed model finds nothing
-        hits = (pos.amax(-1) > neg.amax(-1) + tie).sum()
-        mined = hits.new_zeros(()) if mined is None else mined.sum()
-    return losses.sum(), hits.to(losses), mined.to(losses)
+        hits = pos.amax(-1) > neg.amax(-1) + tie
+    counts = [hits] if mined is None else [hits, mined]
+    return (losses.sum(), *(flags.sum().to(losses.dtype) for flags in counts))
 
 
 def _similarities(rows: Tensor, keys: Tensor) -> dict[str, Tensor]:

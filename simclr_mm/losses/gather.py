@@ -1,6 +1,6 @@
 """Rows of all ranks, with gradients that go back to them.
 
-Letters: n images on this rank, N images in the job, V views, d projection width.
+Letters: n images on this rank, N images in the job, W processes.
 """
 
 import torch
@@ -17,23 +17,6 @@ def world_size() -> int:
     return dist.get_world_size() if ready else 1
 
 
-def check_projections(z: Tensor) -> None:
-    """Refuse what no contrastive loss can be computed of.
-
-    Args:
-        z: (n, V, d).
-
-    Raises:
-        ValueError: z is not (n, V, d) with V >= 2, or the job holds a single image.
-    """
-    if z.ndim != 3 or z.shape[1] < 2:
-        raise UserError(
-            f'z must be (n, V, d) with V >= 2 views of each image, got {tuple(z.shape)}'
-        )
-    if len(z) * world_size() < 2:
-        raise UserError('one image has no negatives: set train_dataloader.batch_size to 2 or more')
-
-
 def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
     """Rows of all ranks in rank order, and the place of this rank's first.
 
@@ -45,7 +28,7 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
         index into its first axis.
 
     Raises:
-        ValueError: Another rank's shape differs.
+        UserError: Another rank's shape differs.
     """
     check_same_shape(rows)
     if world_size() == 1:
@@ -56,34 +39,25 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
 def check_same_shape(rows: Tensor) -> None:
     """Refuse ranks with different shapes, on which a gather would hang or worse.
 
-    The shapes are exchanged in every step. On a GPU they are read in the first one and
-    where this rank's has changed: a read waits for the device, and a step in which no
-    rank's shape has changed is as good as the last.
+    Every rank has to call it. It waits until a GPU has computed what was asked of it.
 
     Args:
         rows: What is about to be gathered.
 
     Raises:
-        ValueError: Another rank's shape differs.
+        UserError: Another rank's shape differs.
     """
-    global _last_shape
     if world_size() == 1:
         return
     shape = torch.tensor(rows.shape, device=rows.device)
-    shapes = all_gather(shape[None])  # (W, dimensions)
-    if rows.is_cuda and rows.shape == _last_shape:
-        return
-    if (shapes != shape).any():
-        each = ', '.join(str(tuple(other)) for other in shapes.tolist())
+    shapes = all_gather(shape[None]).tolist()  # (W, dimensions)
+    if any(other != list(rows.shape) for other in shapes):
+        each = ', '.join(str(tuple(other)) for other in shapes)
         raise UserError(
             f'the ranks hold projections of different shapes, {each}: use one '
             'train_dataloader.batch_size on all ranks, drop_last=True, and as many '
             'views everywhere'
         )
-    _last_shape = rows.shape
-
-
-_last_shape = None
 
 
 def all_gather(rows: Tensor) -> Tensor:

@@ -15,9 +15,7 @@ from .anchor_blocks import mean_over_anchors
 from .semi_hard import closest_semi_hard
 
 
-def margin_triplet(
-    z: Tensor, margin: float, semi_hard: bool = False, return_stats: bool = False
-) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+def margin_triplet(z: Tensor, margin: float, semi_hard: bool = False) -> Tensor:
     """Views of one image are to be nearer, by a margin, than those of other images.
 
     With c the cosine similarity, m the margin, anchor i, p one of the other V - 1 views
@@ -36,34 +34,45 @@ def margin_triplet(
 
     Args:
         z: (n, V, d) projections, the V views of one image along axis 1, the same n on
-            every rank. Any float dtype, not normalised; computed in float32 (float64
-            stays float64), under autocast too.
+            every rank. Any float dtype and any strides, not normalised; computed in
+            float32 (float64 stays float64), under autocast too. A row of zeros has cosine
+            0 with every other row and the gradient 0.
         margin: m >= 0 in cosine similarity, > 0 with ``semi_hard``. From 2 on no
             triplet is far enough apart. The paper tries 0, 0.4, 0.8 and 1.6 (B.10).
         semi_hard: Mine negatives, see above.
-        return_stats: Also return what a training log wants to know.
 
     Returns:
         Scalar in cosine similarity, the mean over this rank's V*n anchors. With the
         gradient average of DistributedDataParallel it is the loss over all V*N anchors:
-        the keys are gathered from all ranks and carry gradients back to them.
-
-        With ``return_stats`` also a dict of detached scalars over this rank's anchors:
-        ``top1``, the share whose nearest other row is one of its positives;
-        ``pos_sim`` and ``neg_sim``, mean cosine similarities to the positives and to
-        the other images; ``mined`` with ``semi_hard``, the share of pairs (i, p) that
-        have a semi-hard negative; ``chance``, the loss when all these similarities are
-        0, m.
+        the keys are gathered from all ranks and carry gradients back to them. It can be
+        differentiated once.
 
     Raises:
-        ValueError: z is not (n, V, d) with V >= 2, the margin is negative, not finite,
+        UserError: z is not (n, V, d) with V >= 2, the margin is negative, not finite,
             or 0 with ``semi_hard``, the job holds a single image, or ranks differ in
             the shape of z.
+        TypeError: The margin asks for a gradient. Learnt, it would only shrink to 0.
 
     Differs: the paper writes the loss of one triplet and does not say how several are
     weighed; here they are averaged. It takes negatives from one of the two views and
     calls that slightly worse (B.10); here they are all rows.
     """
+    return margin_triplet_with_stats(z, margin, semi_hard)[0]
+
+
+def margin_triplet_with_stats(
+    z: Tensor, margin: float, semi_hard: bool = False
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """:func:`margin_triplet`, and what a training log wants to know.
+
+    Returns:
+        The loss, and detached scalars as :func:`~simclr_mm.losses.nt_xent_with_stats`
+        gives them; ``mined`` with ``semi_hard``, the share of pairs (i, p) that have a
+        semi-hard negative. ``chance`` is m, the loss of similarities of 0.
+    """
+    if isinstance(margin, Tensor) and margin.requires_grad:
+        raise TypeError('margin_triplet does not learn its margin: give a number')
+    margin = float(margin)
     if not 0 <= margin < math.inf:
         raise UserError(
             f'margin must be >= 0 and finite, got {margin}: set '
@@ -84,8 +93,4 @@ def margin_triplet(
         return gap.relu().sum(-1) / num_neg, None  # (b, V, V-1)
 
     loss, stats = mean_over_anchors(z, terms)
-    if not return_stats:
-        return loss
-    if not semi_hard:
-        del stats['mined']
     return loss, dict(stats, chance=torch.full_like(loss, margin).detach())

@@ -10,15 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simclr_mm.errors import UserError
-
 from .anchor_blocks import mean_over_anchors
+from .inputs import check_temperature
 from .semi_hard import closest_semi_hard
 
 
-def nt_logistic(
-    z: Tensor, temperature: float, semi_hard: bool = False, return_stats: bool = False
-) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+def nt_logistic(z: Tensor, temperature: float | Tensor, semi_hard: bool = False) -> Tensor:
     """Is this pair of views of one image? Logistic regression on every pair in the job.
 
     With s the cosine similarity over temperature, anchor i, p one of the other V - 1
@@ -36,26 +33,21 @@ def nt_logistic(
 
     Args:
         z: (n, V, d) projections, the V views of one image along axis 1, the same n on
-            every rank. Any float dtype, not normalised; computed in float32 (float64
-            stays float64), under autocast too.
-        temperature: tau > 0, no unit. The paper tries 0.1, 0.2, 0.5 and 1 (B.10).
+            every rank. Any float dtype and any strides, not normalised; computed in
+            float32 (float64 stays float64), under autocast too. A row of zeros has cosine
+            0 with every other row and the gradient 0.
+        temperature: tau > 0, no unit. The paper tries 0.1, 0.2, 0.5 and 1 (B.10). A tensor
+            gets its gradient; its value is read from the device.
         semi_hard: Mine negatives, see above.
-        return_stats: Also return what a training log wants to know.
 
     Returns:
         Scalar in nats, the mean over this rank's V*n anchors. With the gradient average
         of DistributedDataParallel it is the loss over all V*N anchors: the keys are
-        gathered from all ranks and carry gradients back to them.
-
-        With ``return_stats`` also a dict of detached scalars over this rank's anchors:
-        ``top1``, the share whose nearest other row is one of its positives;
-        ``pos_sim`` and ``neg_sim``, mean cosine similarities to the positives and to
-        the other images; ``mined`` with ``semi_hard``, the share of pairs (i, p) that
-        have a semi-hard negative; ``chance``, the loss when all these similarities are
-        0, 2 ln 2.
+        gathered from all ranks and carry gradients back to them. It can be
+        differentiated once.
 
     Raises:
-        ValueError: z is not (n, V, d) with V >= 2, temperature <= 0, the job holds a
+        UserError: z is not (n, V, d) with V >= 2, temperature <= 0, the job holds a
             single image, or ranks differ in the shape of z.
 
     Differs: the paper writes the loss of one negative and does not say how several are
@@ -64,24 +56,29 @@ def nt_logistic(
     from one of the two views and calls that slightly worse (B.10); here they are all
     rows.
     """
-    if not 0 < temperature < math.inf:
-        raise UserError(
-            f'temperature must be > 0, got {temperature}: set '
-            'model.head.temperature (the paper tries 0.1, 0.2, 0.5 and 1)'
-        )
+    return nt_logistic_with_stats(z, temperature, semi_hard)[0]
+
+
+def nt_logistic_with_stats(
+    z: Tensor, temperature: float | Tensor, semi_hard: bool = False
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """:func:`nt_logistic`, and what a training log wants to know.
+
+    Returns:
+        The loss, and detached scalars as :func:`~simclr_mm.losses.nt_xent_with_stats`
+        gives them; ``mined`` with ``semi_hard``, the share of pairs (i, p) that have a
+        semi-hard negative. ``chance`` is 2 ln 2, the loss of similarities of 0.
+    """
+    tau = check_temperature(temperature, 'tries 0.1, 0.2, 0.5 and 1')
 
     def terms(pos: Tensor, neg: Tensor) -> tuple[Tensor, Tensor | None]:
-        pull = F.logsigmoid(pos / temperature)  # (b, V, V-1)
+        pull = F.logsigmoid(pos / tau)  # (b, V, V-1)
         if semi_hard:
             chosen = closest_semi_hard(pos, neg)  # (b, V, V-1)
-            return -pull - F.logsigmoid(chosen / -temperature), chosen.isfinite()
+            return -pull - F.logsigmoid(chosen / -tau), chosen.isfinite()
         num_neg = neg.shape[2] - neg.shape[1]  # K; the anchor's image gives zeros
-        push = F.logsigmoid(neg / -temperature).sum(-1) / num_neg  # (b, V)
+        push = F.logsigmoid(neg / -tau).sum(-1) / num_neg  # (b, V)
         return -pull - push[..., None], None
 
-    loss, stats = mean_over_anchors(z, terms)
-    if not return_stats:
-        return loss
-    if not semi_hard:
-        del stats['mined']
+    loss, stats = mean_over_anchors(z, terms, temperature)
     return loss, dict(stats, chance=torch.full_like(loss, 2 * math.log(2)).detach())

@@ -14,15 +14,16 @@ from torch.nn.functional import logsigmoid
 
 from simclr_mm.errors import UserError
 
-from .gather import all_gather, check_projections, check_same_shape, world_size
+from .gather import all_gather, check_same_shape, world_size
+from .inputs import check_projections, check_temperature, unit_rows
 from .precision import full_float32
 from .similarities import Similarities
 
+# Below, exp(1 / temperature) and sums of it do not fit into float64.
+_LOWEST = 0.002
 
-@torch.compiler.disable
-def nt_xent(
-    z: Tensor, temperature: float, return_stats: bool = False, pairs: str = 'all'
-) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+
+def nt_xent(z: Tensor, temperature: float | Tensor, pairs: str = 'all') -> Tensor:
     """Normalised temperature-scaled cross entropy over every view in the job.
 
     With s the cosine similarity over temperature, anchor i, and p one of the other
@@ -49,11 +50,12 @@ def nt_xent(
 
     Args:
         z: (n, V, d) projections, the V views of one image along axis 1, the same n on
-            every rank. Any float dtype, not normalised; computed in float32 (float64
-            stays float64), under autocast and whatever precision PyTorch's products
-            are set to. Temperatures under about 0.013 are computed in float64.
-        temperature: tau >= 0.002, no unit.
-        return_stats: Also return what a training log wants to know.
+            every rank. Any float dtype and any strides, not normalised; computed in
+            float32 (float64 stays float64), under autocast and whatever precision
+            PyTorch's products are set to. Temperatures under about 0.013 are computed in
+            float64. A row of zeros has cosine 0 with every other row and the gradient 0.
+        temperature: tau >= 0.002, no unit. A tensor gets its gradient; its value is read
+            from the device.
         pairs: 'all' or 'separate', see above.
 
     Returns:
@@ -62,66 +64,81 @@ def nt_xent(
         gathered from all ranks and carry gradients back to them. It can be
         differentiated once.
 
-        With ``return_stats`` also a dict of detached scalars over this rank's anchors:
-        ``top1``, the share that is closer to one of its positives than to any negative
-        (equal is a miss); ``pos_sim`` and ``neg_sim``, mean cosine similarities to the
-        positives and to the other images; ``chance``, the loss in nats when all rows
-        are alike, ln(VN - 1). For 'separate' they are means over the pairs of views,
-        and chance is ln(2N - 1).
-
     Raises:
-        ValueError: z is not (n, V, d) with V >= 2, temperature < 0.002, ``pairs`` is
+        UserError: z is not (n, V, d) with V >= 2, temperature < 0.002, ``pairs`` is
             unknown, the job holds a single image, or ranks differ in the shape of z.
 
     Differs: the reference code returns the sum of both views' terms, twice this value.
     """
-    _check(z, temperature, pairs)
+    return _nt_xent(z, temperature, pairs, with_stats=False)[0]
+
+
+def nt_xent_with_stats(
+    z: Tensor, temperature: float | Tensor, pairs: str = 'all'
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """:func:`nt_xent`, and what a training log wants to know.
+
+    Returns:
+        The loss, and detached scalars over this rank's anchors: ``top1``, the share that
+        is closer to one of its positives than to any negative (equal is a miss);
+        ``pos_sim`` and ``neg_sim``, mean cosine similarities to the positives and to the
+        other images; ``chance``, the loss in nats when all rows are alike, ln(VN - 1).
+        For 'separate' they are means over the pairs of views, and chance is ln(2N - 1).
+    """
+    return _nt_xent(z, temperature, pairs, with_stats=True)
+
+
+@torch.compiler.disable
+def _nt_xent(
+    z: Tensor, temperature: float | Tensor, pairs: str, with_stats: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    check_projections(z)
+    tau = check_temperature(temperature, 'uses 0.1 on ImageNet', _LOWEST)
+    if pairs not in ('all', 'separate'):
+        raise UserError(f"pairs must be 'all' or 'separate', got {pairs!r}: set model.head.pairs")
     views = range(z.shape[1])
-    # Two views of all, or all views at once.
-    parts = list(combinations(views, 2)) if pairs == 'separate' else [views]
-    losses, stats = [], []
+    parts = list(combinations(views, 2)) if pairs == 'separate' else [tuple(views)]
+    results = []
     for part in parts:
         rows = z if len(part) == len(views) else z[:, list(part)]
         with full_float32(z.device):
-            loss, *numbers = _NTXent.apply(rows, temperature, return_stats)
-        losses.append(loss)
-        stats.append(numbers)
-    loss = losses[0] if len(parts) == 1 else torch.stack(losses).mean()
-    if not return_stats:
-        return loss
-    top1, pos_sim, neg_sim = (
-        values[0] if len(parts) == 1 else torch.stack(values).mean() for values in zip(*stats)
+            results.append(_NTXent.apply(rows, temperature, tau, with_stats))
+    # The loss, and with statistics three more numbers.
+    loss, *numbers = (
+        values[0] if len(parts) == 1 else torch.stack(values).mean() for values in zip(*results)
     )
-    num_rows = len(z) * world_size() * len(parts[0])
-    chance = loss.new_full((), math.log(num_rows - 1))
-    return loss, dict(top1=top1, pos_sim=pos_sim, neg_sim=neg_sim, chance=chance)
+    stats = dict(zip(('top1', 'pos_sim', 'neg_sim'), numbers))
+    if with_stats:
+        num_rows = len(z) * world_size() * len(parts[0])
+        stats['chance'] = loss.new_full((), math.log(num_rows - 1))
+    return loss, stats
 
 
 class _NTXent(torch.autograd.Function):
     """The loss and three statistics of one set of views."""
 
     @staticmethod
-    def forward(ctx, z: Tensor, temperature: float, with_stats: bool):
+    def forward(
+        ctx, z: Tensor, temperature: float | Tensor, tau: float, with_stats: bool
+    ) -> tuple[Tensor, ...]:
         check_same_shape(z)
         n, num_views, d = z.shape
-        ctx.dtype = z.dtype
-        z = z.to(_dtype(z, temperature))
-        norms = torch.linalg.vector_norm(z, dim=-1, keepdim=True)  # (n, V, 1)
-        own = z / norms.clamp_min_(1e-12)  # (n, V, d)
-        similarities = Similarities(all_gather(own.view(-1, d)), num_views, temperature)
+        ctx.dtype, ctx.temperature = z.dtype, temperature
+        own, norms = unit_rows(z.to(_dtype(z, tau)).contiguous())  # (n, V, d), (n, V, 1)
+        similarities = Similarities(all_gather(own.view(-1, d)), num_views, tau)
         sums, tops = similarities.sums(maxima=with_stats)  # (M), (M)
         if world_size() > 1:
             dist.all_reduce(sums)
-            if with_stats:
+            if tops is not None:
                 dist.all_reduce(tops, dist.ReduceOp.MAX)
         sums = sums[similarities.own].view(n, num_views)
 
         cosines = _positives(own)  # (n, V, V-1), or (n, 1, 1) for V = 2
-        pos = cosines / temperature
+        pos = cosines / tau
         lse_pos = pos[..., 0] if num_views == 2 else pos.logsumexp(-1)  # (n, V)
         margin = lse_pos - sums.log()  # (n, V)
-        # The first term is logaddexp(negatives, positives) - positives, which is tiny
-        # near convergence and so not formed by subtraction.
+        # The first term is logaddexp(negatives, positives) - positives. It is tiny near
+        # convergence, so it is not formed by subtraction.
         loss = -logsigmoid(margin).mean()
         wrong = margin.neg().sigmoid_()  # (n, V), 1 - P(positives)
         pull = wrong[..., None]  # (n, V, V-1), - d loss / d pos, times nV
@@ -131,27 +148,35 @@ class _NTXent(torch.autograd.Function):
             pull = 1 / (num_views - 1) - share + share * pull
         ctx.save_for_backward(norms, wrong / sums, pull)
         ctx.similarities = similarities
-        ctx.scale = 1 / (n * num_views * temperature)
-        stats = ()
-        if with_stats:
-            tops = tops[similarities.own].view(n, num_views)
-            stats = _statistics(similarities, cosines, tops.log_().mul_(temperature))
+        ctx.scale = 1 / (n * num_views * tau)
+        results = [loss]
+        if tops is not None:
+            nearest = tops[similarities.own].view(n, num_views).log_().mul_(tau)
+            results += _statistics(similarities, cosines, nearest, norms)
         dtype = torch.promote_types(ctx.dtype, torch.float32)
-        results = [value.to(dtype) for value in (loss, *stats)]
+        results = [value.to(dtype) for value in results]
         ctx.mark_non_differentiable(*results[1:])
         return tuple(results)
 
     @staticmethod
-    def backward(ctx, grad: Tensor, *_):
+    def backward(ctx, grad: Tensor, *_) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
                 'nt_xent can be differentiated once: create_graph=True is not supported'
             )
         with full_float32(grad.device):
-            return _NTXent._gradient(ctx, grad), None, None
+            gradient, along = _NTXent._gradient(ctx, grad)
+        of_temperature = None
+        if ctx.needs_input_grad[1]:
+            # The loss depends on the rows u through u_i . u_k / tau alone. Scaling them all
+            # by 1 + e therefore does what dividing tau by 1 + 2e does.
+            of_temperature = along.sum() / (-2 * ctx.temperature.to(along))
+            of_temperature = of_temperature.to(ctx.temperature).view_as(ctx.temperature)
+        return gradient, of_temperature, None, None
 
     @staticmethod
-    def _gradient(ctx, grad: Tensor) -> Tensor:
+    def _gradient(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Of z, and of the length of each unit row, (n, V, 1)."""
         norms, weights, pull = ctx.saved_tensors
         n, num_views = weights.shape
         similarities = ctx.similarities
@@ -169,7 +194,7 @@ class _NTXent(torch.autograd.Function):
         # Through the normalisation: what points along a row changes nothing.
         along = torch.linalg.vecdot(out, own)[..., None]  # (n, V, 1)
         out.addcmul_(along, own, value=-1).div_(norms)
-        return out.to(ctx.dtype)
+        return out.to(ctx.dtype), along
 
 
 def _dtype(z: Tensor, temperature: float) -> torch.dtype:
@@ -192,9 +217,9 @@ def _positives(own: Tensor) -> Tensor:
 
 
 def _statistics(
-    similarities: Similarities, cosines: Tensor, nearest: Tensor
+    similarities: Similarities, cosines: Tensor, nearest: Tensor, norms: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """From the positives' cosines and the highest of the negatives, (n, V)."""
+    """From the positives' cosines, the highest of the negatives, (n, V), and the norms."""
     keys, num_views = similarities.keys, similarities.num_views
     own = keys[similarities.own]  # (m, d)
     # In a collapsed model all are equal but for rounding.
@@ -207,16 +232,6 @@ def _statistics(
     own_sum = all_sum if len(own) == len(keys) else own.sum(0)
     num_neg = len(keys) - num_views
     neg_sim = torch.dot(own_sum, all_sum) / (len(own) * num_neg)
-    neg_sim -= (1 + (num_views - 1) * pos_sim) / num_neg
+    itself = norms.isfinite().mean(dtype=cosines.dtype)  # 0 for a row of zeros, else 1
+    neg_sim -= (itself + (num_views - 1) * pos_sim) / num_neg
     return hit.mean(dtype=cosines.dtype), pos_sim, neg_sim
-
-
-def _check(z: Tensor, temperature: float, pairs: str) -> None:
-    check_projections(z)
-    if not temperature >= 0.002:
-        raise UserError(
-            f'temperature must be >= 0.002, got {temperature}: set '
-            'model.head.temperature (the paper uses 0.1 on ImageNet)'
-        )
-    if pairs not in ('all', 'separate'):
-        raise UserError(f"pairs must be 'all' or 'separate', got {pairs!r}: set model.head.pairs")

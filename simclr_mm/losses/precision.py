@@ -1,21 +1,22 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
-    """No autocast inside, no tf32 or bfloat16 in products, whatever the job has set.
+    """Switch off autocast, and tf32 and bfloat16 in products, whatever the job has set.
 
-    Similarities are divided by a temperature of 0.1 or less and exponentiated: tf32's
-    relative 1e-3 would be 1e-2 and more in the gradient.
+    Similarities are divided by a temperature of 0.1 or less and exponentiated: an error of
+    1e-3 in them, which tf32 makes, would be 1e-2 and more in the gradient.
 
     Args:
         device: Where the products run.
     """
     products = torch.backends.mkldnn if device.type == 'cpu' else torch.backends.cuda
-    matmul = getattr(products, 'matmul', None)  # before torch 2.9 mkldnn has none
+    matmul: Any = getattr(products, 'matmul', None)  # mkldnn has none before torch 2.9
     by_backend = hasattr(matmul, 'fp32_precision')
     autocast = torch.is_autocast_enabled(device.type)
     torch.set_autocast_enabled(device.type, False)

@@ -16,8 +16,8 @@ def closest_semi_hard(pos: Tensor, neg: Tensor, margin: float = torch.inf) -> Te
             infinite where the loss has no margin.
 
     Returns:
-        (b, V, V-1) similarities of the chosen negatives, with gradients to them, -inf
-        for a pair that has none: every negative is at least as near as the positive, or
+        (b, V, V-1) similarities of the chosen negatives, with gradients to them; -inf
+        for a pair without one: every negative is at least as near as the positive, or
         beyond the margin.
     """
     neg, limit = neg[:, :, None], pos[..., None]  # (b, V, 1, K), (b, V, V-1, 1)

@@ -23,9 +23,9 @@ _KEPT = dict(cpu=1448, cuda=4096)
 class Similarities:
     """Sums of exp(similarity) over the other images' rows, and their gradient.
 
-    What the two methods return is to be summed over ranks (the maxima: the maximum
-    taken): every entry of the upper triangle of the (M, M) matrix belongs to one rank,
-    and is computed there for both its rows.
+    Every entry of the upper triangle of the (M, M) matrix belongs to one rank, which
+    computes it for both its rows. The caller adds up over the ranks what the two methods
+    return; of the maxima it takes the maximum.
 
     Args:
         keys: (M, d) unit rows of all ranks in rank order, the V views of an image next
@@ -90,7 +90,7 @@ class Similarities:
         weights_of = weights.split(self.sizes)
         scratch = self._scratch()
         for i, j, exps in self._tiles():
-            both = scratch[exps.shape]
+            both = scratch[self.sizes[i], self.sizes[j]]
             torch.add(weights_of[i][:, None], weights_of[j], out=both).mul_(exps)
             grad_of[i].addmm_(both, keys_of[j])
             if i != j:
@@ -125,10 +125,10 @@ class Similarities:
 def tiles(
     rank: int, ranks: int, m: int, side: int, num_views: int
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """How the M rows are cut into parts, and which tiles of two parts are one rank's.
+    """How the M rows are cut into parts, and which tiles of two parts belong to a rank.
 
-    Of tiles (i, j) and (j, i) exactly one belongs to some rank, which takes all on its
-    diagonal and half of what lies between it and each other rank.
+    Exactly one of the tiles (i, j) and (j, i) belongs to a rank. A rank takes the tiles
+    on its diagonal and half of those between it and each other rank.
 
     Args:
         rank: 0 to W - 1.

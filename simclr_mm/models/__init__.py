@@ -1,9 +1,9 @@
-from .contrastive_head import MarginTripletHead, NTLogisticHead, NTXentHead
+from .contrastive_head import MarginTripletHead, NTLogisticHead, NTXentHead, UnnormalizedXentHead
 from .google_resnet import GoogleResNet
+from .pooled import pooled
 from .projection_neck import ProjectionNeck
 from .simclr import SimCLR
 from .small_resnets import LightlyResNet, SoloResNet
-from .unnormalized_head import UnnormalizedXentHead
 from .views_preprocessor import ViewsPreprocessor
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     'SoloResNet',
     'UnnormalizedXentHead',
     'ViewsPreprocessor',
+    'pooled',
 ]

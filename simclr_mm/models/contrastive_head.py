@@ -1,12 +1,31 @@
+"""The contrastive losses, with the numbers that a config names.
+
+Every head has ``loss``, which takes projections (n, V, d) of this rank, not normalised, and
+returns the scalar ``loss`` and the detached scalars that its function in ``losses`` defines.
+"""
+
 from torch import Tensor, nn
 
-from simclr_mm.losses import margin_triplet, nt_logistic, nt_xent
+from simclr_mm.losses import (
+    margin_triplet_with_stats,
+    nt_logistic_with_stats,
+    nt_xent_with_stats,
+    unnormalized_xent_with_stats,
+)
 from simclr_mm.registry import MODELS
 
 
+class _Head(nn.Module):
+    """Shows its numbers."""
+
+    def extra_repr(self) -> str:
+        numbers = {name: value for name, value in vars(self).items() if name[0] != '_'}
+        return ', '.join(f'{k}={v!r}' for k, v in numbers.items() if k != 'training')
+
+
 @MODELS.register_module()
-class NTXentHead(nn.Module):
-    """The numbers of ``losses.nt_xent`` that a config names.
+class NTXentHead(_Head):
+    """:func:`~simclr_mm.losses.nt_xent`: nats, ``top1``, ``pos_sim``, ``neg_sim``, ``chance``.
 
     Args:
         temperature: tau > 0, no unit. 0.1 is the paper's for ImageNet (Sec. 5.1, Table
@@ -22,22 +41,13 @@ class NTXentHead(nn.Module):
         self.pairs = pairs
 
     def loss(self, z: Tensor) -> dict[str, Tensor]:
-        """The loss and what to log beside it.
-
-        Args:
-            z: (n, V, d) projections of this rank, not normalised.
-
-        Returns:
-            Scalars: ``loss`` in nats, and detached ``top1``, ``pos_sim``, ``neg_sim``,
-            ``chance``, as ``losses.nt_xent`` defines them.
-        """
-        loss, stats = nt_xent(z, self.temperature, return_stats=True, pairs=self.pairs)
+        loss, stats = nt_xent_with_stats(z, self.temperature, self.pairs)
         return dict(loss=loss, **stats)
 
 
 @MODELS.register_module()
-class NTLogisticHead(nn.Module):
-    """The numbers of ``losses.nt_logistic`` that a config names.
+class NTLogisticHead(_Head):
+    """:func:`~simclr_mm.losses.nt_logistic`: nats, and ``mined`` with ``semi_hard``.
 
     Args:
         temperature: tau > 0, no unit. No default: the paper tries 0.1, 0.2, 0.5 and 1
@@ -52,23 +62,13 @@ class NTLogisticHead(nn.Module):
         self.semi_hard = semi_hard
 
     def loss(self, z: Tensor) -> dict[str, Tensor]:
-        """The loss and what to log beside it.
-
-        Args:
-            z: (n, V, d) projections of this rank, not normalised.
-
-        Returns:
-            Scalars: ``loss`` in nats, and detached ``top1``, ``pos_sim``, ``neg_sim``,
-            ``chance`` and, with ``semi_hard``, ``mined``, as ``losses.nt_logistic``
-            defines them.
-        """
-        loss, stats = nt_logistic(z, self.temperature, self.semi_hard, True)
+        loss, stats = nt_logistic_with_stats(z, self.temperature, self.semi_hard)
         return dict(loss=loss, **stats)
 
 
 @MODELS.register_module()
-class MarginTripletHead(nn.Module):
-    """The numbers of ``losses.margin_triplet`` that a config names.
+class MarginTripletHead(_Head):
+    """:func:`~simclr_mm.losses.margin_triplet`: cosines, and ``mined`` with ``semi_hard``.
 
     Args:
         margin: m >= 0 in cosine similarity, > 0 with ``semi_hard``. No default: the
@@ -83,15 +83,23 @@ class MarginTripletHead(nn.Module):
         self.semi_hard = semi_hard
 
     def loss(self, z: Tensor) -> dict[str, Tensor]:
-        """The loss and what to log beside it.
+        loss, stats = margin_triplet_with_stats(z, self.margin, self.semi_hard)
+        return dict(loss=loss, **stats)
 
-        Args:
-            z: (n, V, d) projections of this rank, not normalised.
 
-        Returns:
-            Scalars: ``loss`` in cosine similarity, and detached ``top1``, ``pos_sim``,
-            ``neg_sim``, ``chance`` and, with ``semi_hard``, ``mined``, as
-            ``losses.margin_triplet`` defines them.
-        """
-        loss, stats = margin_triplet(z, self.margin, self.semi_hard, True)
+@MODELS.register_module()
+class UnnormalizedXentHead(_Head):
+    """:func:`~simclr_mm.losses.unnormalized_xent`, for the study of Table 5.
+
+    Args:
+        temperature: tau > 0, in the unit of dot products. No default: the paper tries
+            10 and 100, and neither reaches NT-Xent (Table 5).
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def loss(self, z: Tensor) -> dict[str, Tensor]:
+        loss, stats = unnormalized_xent_with_stats(z, self.temperature)
         return dict(loss=loss, **stats)

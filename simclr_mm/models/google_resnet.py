@@ -14,11 +14,11 @@ _SK_RATIO, _SK_MIN = 0.0625, 32  # SimCLR v2's --sk_ratio, and sk_conv2d's min_d
 
 @MODELS.register_module()
 class GoogleResNet(ResNet):
-    """mmpretrain's ResNet with what TensorFlow and google-research/simclr do otherwise.
+    """mmpretrain's ResNet, changed to what TensorFlow and google-research/simclr do.
 
-    - The max-pool pads SAME: nothing at the top and left where the side is even.
-    - Every stage begins with a convolution in the shortcut, ResNet-18's first too.
-    - With selective kernels also ResNet-D's stem and shortcuts.
+    - The max-pool pads SAME: an even side gets nothing at the top and left.
+    - Every stage begins with a convolution in the shortcut, the first of ResNet-18 too.
+    - Selective kernels come with the stem and the shortcuts of ResNet-D.
 
     Strided convolutions pad as PyTorch's do: the reference code pads them itself.
 
@@ -33,7 +33,7 @@ class GoogleResNet(ResNet):
         **kwargs: As for mmpretrain's ResNet, such as ``frozen_stages``.
 
     Raises:
-        ValueError: selective kernels with depth 18 or 34.
+        UserError: selective kernels with depth 18 or 34.
     """
 
     arch_settings = {**ResNet.arch_settings, 200: (Bottleneck, (3, 24, 36, 3))}
@@ -56,14 +56,15 @@ class GoogleResNet(ResNet):
             deep_stem=selective_kernels and not small_images,
             **kwargs,
         )
-        self.maxpool = _SamePool()
+        self.maxpool = nn.Identity() if small_images else _SamePool()
         if small_images:
             self.conv1 = nn.Conv2d(3, channels, 3, padding=1, bias=False)
-            self.maxpool = nn.Identity()
         in_channels = channels
         for name in self.res_layers:
             stage = getattr(self, name)
-            stage[0].downsample = _shortcut(stage[0], in_channels, selective_kernels)
+            stage[0].downsample = _shortcut(
+                in_channels, stage[0].out_channels, stage[0].stride, selective_kernels
+            )
             in_channels = stage[0].out_channels
             if selective_kernels:
                 for block in stage:
@@ -74,7 +75,7 @@ class GoogleResNet(ResNet):
 
 
 class SelectiveKernel(nn.Module):
-    """Two 3x3 convolutions, mixed channel by channel as their sum's mean tells.
+    """Two 3x3 convolutions. Weights from the mean of their sum mix them by channel.
 
     Args:
         channels: Of input and output.
@@ -112,8 +113,8 @@ class _SamePool(nn.Module):
 class _ShortcutPool(nn.Module):
     """Average pool 2x2 of ResNet-D's shortcut.
 
-    With stride 2 an odd side gets a row of zeros, which count; with stride 1 the last
-    row and column average what is there.
+    With stride 2 an odd side gets a row of zeros, which count in the average. With
+    stride 1 the last row and column are repeated.
     """
 
     def __init__(self, stride: int) -> None:
@@ -126,8 +127,8 @@ class _ShortcutPool(nn.Module):
         return F.avg_pool2d(F.pad(x, (0, 1, 0, 1), mode='replicate'), 2, 1)
 
 
-def _shortcut(block: nn.Module, in_channels: int, pooled: bool) -> nn.Sequential:
-    """A pool if ``pooled``, a 1x1 convolution and a norm."""
-    conv = nn.Conv2d(in_channels, block.out_channels, 1, 1 if pooled else block.stride, bias=False)
-    pool = [_ShortcutPool(block.stride)] if pooled else []
-    return nn.Sequential(*pool, conv, nn.BatchNorm2d(block.out_channels))
+def _shortcut(in_channels: int, channels: int, stride: int, with_pool: bool) -> nn.Sequential:
+    """A pool if ``with_pool``, a 1x1 convolution and a norm."""
+    conv = nn.Conv2d(in_channels, channels, 1, 1 if with_pool else stride, bias=False)
+    pool = [_ShortcutPool(stride)] if with_pool else []
+    return nn.Sequential(*pool, conv, nn.BatchNorm2d(channels))

@@ -15,16 +15,16 @@ def in_micro_batches(
 ) -> tuple[Tensor, ...]:
     """``embed(inputs)`` with the activations of one chunk in memory at a time.
 
-    Each chunk's activations are dropped and computed again in the backward pass, at
-    the cost of a second forward pass. The random state of the first one is restored for
-    it, and so is autocast. Gradients are those of one pass over the whole batch.
+    Each chunk's activations are dropped and computed again in the backward pass, which
+    costs a second forward pass. That pass has the random state and the autocast of the
+    first. Gradients are those of one pass over the whole batch.
 
-    BN takes the statistics of a chunk, not of the batch, in both passes: with it the
-    result is not that of one pass. Its running statistics count each chunk once.
+    Except with BN: it takes the statistics of a chunk, not of the batch, in both passes.
+    Its running statistics count each chunk once.
 
     Args:
-        embed: Rows in, tensors of as many rows out, each row from its own row alone
-            (but for BN).
+        embed: Takes rows and returns tensors of as many rows. Each row depends on its
+            own row only, except through BN.
         inputs: (n, ...). Split into as few chunks as ``size`` allows, equal but for
             one row.
         size: Rows of a chunk at most, >= 1.

@@ -23,10 +23,10 @@ class OnlineProbe(nn.Module):
         num_classes: K >= 2.
 
     Raises:
-        ValueError: num_classes is not a whole number above 1.
+        UserError: num_classes is not a whole number above 1.
 
-    Differs: weights start at 0, there at N(0, 0.01). So nothing is drawn, and the
-    encoder starts as it would alone.
+    Differs: weights start at 0, in the reference code at N(0, 0.01). So nothing is
+    drawn, and the encoder starts with the weights that it has without a probe.
     """
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
@@ -62,8 +62,8 @@ class OnlineProbe(nn.Module):
             and detached ``probe_top1``, a share in [0, 1].
 
         Raises:
-            ValueError: an image has no label, or, seen in the first batch, one that is
-                not below num_classes.
+            UserError: An image has no label, or a label of the first batch is not
+                below num_classes.
         """
         labels = self._labels(data_samples).to(features.device)  # (n)
         labels = labels.repeat_interleave(features.shape[1])  # (nV)

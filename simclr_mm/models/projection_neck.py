@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from simclr_mm.errors import UserError
 from simclr_mm.registry import MODELS
 
-# Linear as PyTorch's own, U(+-1/sqrt(fan_in)), which mmpretrain's neck keeps too.
-_INIT = (
+# Linear layers as PyTorch initialises them, U(+-1/sqrt(fan_in)); mmpretrain's neck too.
+_INIT: list[dict] = [
     dict(
         type='Kaiming',
         layer='Linear',
@@ -19,7 +19,7 @@ _INIT = (
         distribution='uniform',
     ),
     dict(type='Constant', layer=['_BatchNorm', 'GroupNorm', 'LayerNorm'], val=1),
-)
+]
 
 
 @MODELS.register_module()
@@ -33,7 +33,7 @@ class ProjectionNeck(BaseModule):
         hid_channels: Width of every layer but the last; C by default, as in the
             paper (2048 for ResNet-50).
         out_channels: d, width of the projection, on which the features hardly depend
-            (Fig. 8); 128 as in Sec. 2.2. Not used by 0 layers, where d is C.
+            (Fig. 8); 128 as in Sec. 2.2. With 0 layers it is not used, and d is C.
         num_layers: 0 (no head), 1 (linear), 2 (the paper) or more (3 in SimCLR v2).
         norm_cfg: Norm after every fc layer, the last included. 'BN1d' runs on a CPU
             and is turned into SyncBN with the backbone's. None: no norms, and fc layers
@@ -57,7 +57,7 @@ class ProjectionNeck(BaseModule):
     ) -> None:
         if num_layers < 0:
             raise UserError(f'num_layers must be >= 0, got {num_layers}: set model.neck.num_layers')
-        super().__init__(list(init_cfg) if init_cfg is _INIT else init_cfg)
+        super().__init__(init_cfg)
         self.num_layers = num_layers
         self.normed = norm_cfg is not None
         widths = [in_channels] + [hid_channels or in_channels] * (num_layers - 1)

@@ -16,6 +16,15 @@ from simclr_mm.registry import MODELS
 
 from .micro_batches import in_micro_batches
 from .online_probe import OnlineProbe
+from .pooled import pooled
+
+# Parts of mmpretrain's own SimCLR, which pass tuples and pairs, and what to write instead.
+_REPLACEMENTS = dict(
+    neck="dict(type='simclr_mm.ProjectionNeck', num_layers=2, out_channels=128)",
+    head="dict(type='simclr_mm.NTXentHead', temperature=0.1)",
+)
+# oneDNN crashes on channels-last images where an AVX512 CPU meets fewer channels.
+_FEWEST_CHANNELS = 16
 
 # ImageNet statistics, RGB, in [0, 255], as in mmpretrain's configs.
 _PREPROCESSOR = dict(
@@ -30,7 +39,7 @@ class SimCLR(BaseModel):
     Source: SimCLR, arXiv:2002.05709, Algorithm 1.
 
     Args:
-        backbone: Any backbone of mmpretrain; its width is inferred.
+        backbone: Any backbone of mmpretrain for RGB images; its width is inferred.
         neck: ``ProjectionNeck`` without ``in_channels``; None: features only, no loss.
         head: ``NTXentHead``, ``NTLogisticHead`` or ``MarginTripletHead``; None: no
             loss.
@@ -57,7 +66,9 @@ class SimCLR(BaseModel):
             hooks; None before.
 
     Raises:
-        ValueError: ``micro_batch_size`` is not a whole number above 0.
+        UserError: ``micro_batch_size`` is not a whole number above 0, the images are
+            not RGB, the width cannot be inferred, or neck or head is a part of
+            mmpretrain's own SimCLR.
 
     Differs: the reference code feeds [0, 1] without mean and std.
     """
@@ -80,15 +91,32 @@ class SimCLR(BaseModel):
                 'model.micro_batch_size must be a whole number of images above 0, or '
                 f'None for the whole batch, got {micro_batch_size!r}'
             )
+        if backbone.get('in_channels', 3) != 3:
+            raise UserError(
+                f'model.backbone.in_channels = {backbone["in_channels"]}: SimCLR takes RGB '
+                'images only. Leave it out, and give images of three channels'
+            )
         super().__init__({**_PREPROCESSOR, **(data_preprocessor or {})}, init_cfg)
         self.micro_batch_size = micro_batch_size
         self.projections: Tensor | None = None
         # With the scope named, 'ResNet' is found whatever the default scope is.
         self.backbone = MMPRETRAIN_MODELS.build({'_scope_': 'mmpretrain', **backbone})
+        self._narrow = any(
+            module.out_channels < _FEWEST_CHANNELS and max(module.kernel_size) > 1
+            for module in self.backbone.modules()
+            if isinstance(module, nn.Conv2d)
+        )
         if neck is not None and neck.get('in_channels') is None:
             neck = dict(neck, in_channels=self._infer_width())
         self.neck = None if neck is None else MODELS.build(neck)
         self.head = None if head is None else MODELS.build(head)
+        for part, instead in _REPLACEMENTS.items():
+            kind = type(getattr(self, part))
+            if kind.__module__.startswith(f'mmpretrain.models.{part}s.'):
+                raise UserError(
+                    f"model.{part}.type {kind.__name__} is a part of mmpretrain's SimCLR "
+                    f'and does not fit this one: write model.{part}={instead}'
+                )
         self.probe = (
             None if online_probe is None else OnlineProbe(self._infer_width(), **online_probe)
         )
@@ -99,18 +127,9 @@ class SimCLR(BaseModel):
     def forward(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
     ) -> Tensor | dict[str, Tensor] | list[DataSample]:
-        """What MMEngine calls, with what a ``ViewsPreprocessor`` returns.
+        """What MMEngine calls: :meth:`extract_feat`, :meth:`loss` or :meth:`predict`.
 
-        Args:
-            inputs: (n, V, 3, S, S) for mode 'loss', (n, 3, S, S) for the others,
-                normalised RGB.
-            data_samples: One for each image, or None; 'predict' and the online probe
-                use them.
-            mode: 'tensor', 'loss' or 'predict'.
-
-        Returns:
-            'tensor': (n, C) features. 'loss': the head's and the probe's scalars.
-            'predict': the data samples with a field ``feature``, (C).
+        ``mode`` is 'tensor', 'loss' or 'predict'.
         """
         if mode == 'tensor':
             return self.extract_feat(inputs)
@@ -121,27 +140,27 @@ class SimCLR(BaseModel):
         raise UserError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
 
     def extract_feat(self, images: Tensor) -> Tensor:
-        """Features of the backbone's last stage, averaged over positions.
-
-        Args:
-            images: (n, 3, S, S), normalised RGB.
-
-        Returns:
-            (n, C). Tokens are averaged too, the class token included where the
-            backbone returns it among them (``out_type='raw'``).
-        """
+        """Features (n, C) of (n, 3, S, S) normalised RGB, see :func:`pooled`."""
         # Convolutions on a CPU run about twice as fast on channels-last memory.
-        images = images.contiguous(memory_format=torch.channels_last)
-        features = self.backbone(images)
-        if isinstance(features, (tuple, list)):
-            features = features[-1]
-        if features.ndim == 4:
-            return features.mean((2, 3))  # (n, C, H, W) -> (n, C)
-        if features.ndim == 3:
-            # (n, L, C), except for MlpMixer's (n, C, L).
-            width = getattr(self.backbone, 'embed_dims', features.shape[2])
-            return features.mean(1 if features.shape[2] == width else 2)
-        return features
+        narrow = self._narrow and images.device.type == 'cpu'
+        order = torch.contiguous_format if narrow else torch.channels_last
+        return pooled(self.backbone(images.contiguous(memory_format=order)), self.backbone)
+
+    def get_layer_depth(self, param_name: str) -> tuple[int, int]:
+        """The depth of a parameter's layer, and the number of depths.
+
+        mmpretrain's LearningRateDecayOptimWrapperConstructor asks for it.
+        """
+        depth_of = getattr(self.backbone, 'get_layer_depth', None)
+        try:
+            if depth_of is None:
+                raise NotImplementedError
+            return depth_of(param_name, 'backbone.')
+        except NotImplementedError as error:  # also ResNets of less than 50 layers
+            raise UserError(
+                f'layer-wise decay: this {type(self.backbone).__name__} does not know the '
+                'depth of its layers; take VisionTransformer or ResNet-50, for example'
+            ) from error
 
     def loss(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None
@@ -153,18 +172,24 @@ class SimCLR(BaseModel):
             data_samples: n, with labels if there is a probe.
 
         Returns:
-            The head's scalars, ``loss`` and what is logged beside it, and the probe's,
-            ``probe_loss`` and ``probe_top1``. mmengine minimises the sum of those with
+            The head's scalars and the probe's. MMEngine minimises the sum of those with
             'loss' in their name and logs each by itself.
 
         Raises:
-            ValueError: ``inputs`` has no axis of views.
+            UserError: The model has no neck or no head, or ``inputs`` no axis of views.
         """
         if self.neck is None or self.head is None:
             raise UserError(
                 'this SimCLR has no neck or no head, so it has no loss: '
                 'set model.neck and model.head'
             )
+        if isinstance(inputs, (list, tuple)):  # V of (n, 3, S, S), by SelfSupDataPreprocessor
+            if len({view.shape for view in inputs}) > 1:
+                raise UserError(
+                    'the views differ in size: give all of them one size, or write '
+                    "data_preprocessor.type='simclr_mm.ViewsPreprocessor'"
+                )
+            inputs = torch.stack(list(inputs), dim=1)  # (n, V, 3, S, S)
         if inputs.ndim != 5:
             raise UserError(
                 'the loss needs views, (n, V, 3, S, S), got '
@@ -175,11 +200,11 @@ class SimCLR(BaseModel):
             outputs = self._embed(inputs)
         else:
             outputs = in_micro_batches(self._embed, inputs, self.micro_batch_size, self)
-        z, *features = outputs  # (n, V, d), and with a probe [(n, V, C)]
+        z = outputs[0]  # (n, V, d)
         self.projections = z.detach()
         losses = self.head.loss(z)
         if self.probe is not None:
-            losses.update(self.probe.loss(*features, data_samples))
+            losses.update(self.probe.loss(outputs[1], data_samples))  # (n, V, C)
         return losses
 
     def _embed(self, inputs: Tensor) -> tuple[Tensor, ...]:
@@ -187,6 +212,7 @@ class SimCLR(BaseModel):
 
         The features, (n, V, C), carry no gradient.
         """
+        assert self.neck is not None  # as loss has checked
         # One pass, because all views must share the statistics of BN.
         features = self.extract_feat(inputs.flatten(0, 1))  # (nV, C)
         z = self.neck(features)  # (nV, d)
@@ -215,8 +241,9 @@ class SimCLR(BaseModel):
             sample.set_field(feature.clone(), 'feature')
         if self.probe is not None and inputs.ndim == 4:
             scores = self.probe(features).softmax(dim=1)  # (n, K)
-            for sample, score in zip(data_samples, scores):
-                sample.set_pred_score(score.clone()).set_pred_label(score.argmax())
+            labels = scores.argmax(dim=1, keepdim=True)  # (n, 1): of (n) each would be read
+            for sample, score, label in zip(data_samples, scores, labels):
+                sample.set_pred_score(score.clone()).set_pred_label(label.clone())
         return data_samples
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:

@@ -1,6 +1,6 @@
-"""Peers' ResNets for small images, for weights converted from there.
+"""ResNets of other libraries for small images, for weights converted from there.
 
-Their stems differ from mmpretrain's ResNet_CIFAR in what no key of a checkpoint tells.
+Their stems differ from that of mmpretrain's ResNet_CIFAR. No key of a checkpoint shows it.
 """
 
 from mmpretrain.models.backbones import ResNet_CIFAR
@@ -11,7 +11,7 @@ from simclr_mm.registry import MODELS
 
 @MODELS.register_module()
 class SoloResNet(ResNet_CIFAR):
-    """solo-learn's: the 3x3 stem pads two pixels, so that 32 pixels become 34.
+    """As in solo-learn: the 3x3 stem pads two pixels, so that 32 pixels become 34.
 
     Source: github.com/vturrisi/solo-learn, ``solo/methods/base.py``.
 
@@ -26,10 +26,10 @@ class SoloResNet(ResNet_CIFAR):
 
 @MODELS.register_module()
 class LightlyResNet(ResNet_CIFAR):
-    """lightly's as its examples use it: no ReLU behind the stem's norm.
+    """As in lightly's examples: no ReLU behind the norm of the stem.
 
-    They put the children of ``ResNetGenerator`` into an ``nn.Sequential``, and the ReLU
-    is no child but a call in ``forward``.
+    The examples put the children of ``ResNetGenerator`` into an ``nn.Sequential``. Its ReLU
+    is not a child but a call in ``forward``.
 
     Source: github.com/lightly-ai/lightly, ``lightly/models/resnet.py``.
 

@@ -1,6 +1,6 @@
 """The boundary between data and model: one normalised RGB tensor on the device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,20 +9,18 @@ from torch import Tensor
 
 from simclr_mm.errors import UserError
 from simclr_mm.registry import MODELS
-from simclr_mm.transforms.batched import STEP_WIDTH, ViewsToMake, augment
+from simclr_mm.transforms.batched import ViewsToMake
 
 
 @MODELS.register_module()
 class ViewsPreprocessor(BaseDataPreprocessor):
-    """Copies a batch to the device, augments what is not yet, and normalises RGB.
+    """Copies a batch to the device, makes what is not yet made, and normalises RGB.
 
     n images, V views, S side in pixels. A batch's ``inputs`` are uint8 and one of
 
     - (n, V, 3, S, S), from TwoViews,
-    - [(n, V, S, S, 3), (n, V, T, 9)], from TwoViews that leaves the augmentation to the
-      device: crops, and float64 numbers that say what was drawn for each,
-    - :class:`~simclr_mm.augment.ViewsToMake`, from a dataset in memory that leaves
-      crops and augmentation to the device,
+    - :class:`~simclr_mm.transforms.batched.ViewsToMake`, from TwoViews that leaves views to
+      the device, or the list that mmpretrain's PackInputs makes of it,
     - a list of V tensors (n, 3, S, S), from mmpretrain's MultiView and default_collate,
     - (n, 3, S, S), images without views,
     - a list of n tensors (3, S, S), the same by pseudo_collate.
@@ -56,8 +54,8 @@ class ViewsPreprocessor(BaseDataPreprocessor):
             raise UserError(f'ViewsPreprocessor: std must be above 0, got {std}.')
         # Not persistent: the checkpoint's keys are mmpretrain's.
         for key, value in (('mean', mean), ('std', std)):
-            value = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
-            self.register_buffer(key, value, persistent=False)
+            buffer = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
+            self.register_buffer(key, buffer, persistent=False)
         self.to_rgb = to_rgb
 
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -72,19 +70,10 @@ class ViewsPreprocessor(BaseDataPreprocessor):
             image channels-last in memory, and ``data_samples``, None where the batch
             has none.
         """
-        inputs = data['inputs']
+        inputs = ViewsToMake.restored(data['inputs'])
         samples = self.cast_data(data.get('data_samples'))
         if isinstance(inputs, ViewsToMake):
-            views = self._make_views(inputs.images, inputs.make, inputs.flips.shape)
-            return dict(inputs=views, data_samples=samples)
-        if _is_left_to_us(inputs):
-            crops, steps = inputs
-            views = self._make_views(
-                crops.flatten(0, 1),
-                lambda crops: augment(crops, steps.flatten(0, 1)),
-                crops.shape[:2],
-            )
-            return dict(inputs=views, data_samples=samples)
+            return dict(inputs=self._make_views(inputs), data_samples=samples)
         images = _as_one_tensor(self.cast_data(inputs))
         if self.to_rgb:
             images = images.flip(-3)
@@ -95,50 +84,26 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         return dict(inputs=images.unflatten(0, shape[:-3]), data_samples=samples)
 
     @torch.no_grad()
-    def _make_views(
-        self, images: Tensor, make: Callable[[Tensor], Tensor], shape: Sequence[int]
-    ) -> Tensor:
+    def _make_views(self, drawn: ViewsToMake) -> Tensor:
         """Do on the device what was drawn on the host, and normalise.
 
         Drawn numbers stay on the host, where they decide which kernels to start.
 
-        Args:
-            images: (m, H, W, 3) uint8 BGR.
-            make: Makes (nV, 3, S, S) uint8 RGB of (m, 3, H, W) uint8 RGB.
-            shape: (n, V).
-
         Returns:
             (n, V, 3, S, S) float32.
         """
+        images = drawn.images.flatten(0, -4)  # (m, H, W, 3)
         images = images.to(self.device, non_blocking=self._non_blocking)
         rgb = images.unbind(-1)[::-1]
         images = torch.stack(rgb, dim=1)  # (m, 3, H, W), whole planes
         with torch.autocast(self.device.type, enabled=False):
-            views = make(images)  # (nV, 3, S, S)
+            views = drawn.make(images)  # (nV, 3, S, S)
         if not self.to_rgb:
             views = views.flip(1)
         views = views.contiguous(memory_format=torch.channels_last)
         # One pass from bytes to normalised floats.
         views = torch.addcmul(-self.mean / self.std, views, 1 / self.std)
-        return views.unflatten(0, shape)
-
-
-def _is_left_to_us(inputs: Any) -> bool:
-    """Whether TwoViews left the augmentation to the device."""
-    if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
-        return False
-    crops, steps = inputs
-    return (
-        isinstance(crops, Tensor)
-        and isinstance(steps, Tensor)
-        and crops.dtype == torch.uint8
-        and steps.dtype == torch.float64
-        and crops.ndim == 5
-        and crops.shape[4] == 3
-        and steps.ndim == 4
-        and crops.shape[:2] == steps.shape[:2]
-        and steps.shape[3] == STEP_WIDTH
-    )
+        return views.unflatten(0, drawn.steps.shape[:2])
 
 
 def _as_one_tensor(inputs: Any) -> Tensor:

@@ -1,7 +1,9 @@
+from simclr_mm.errors import UnreadableImage
+
 from .blur import RandomGaussianBlur
 from .color import ColorDistortion, ColorJitter, RandomGrayscale
 from .geometric import RandomCutout, RandomGaussianNoise, RandomRotation, RandomSobel
-from .loading import LoadImageFromFile, UnreadableImage
+from .loading import LoadImageFromFile
 from .random_crop import RandomCropAndFlip
 from .views import TwoViews
 

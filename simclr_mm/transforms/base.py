@@ -1,24 +1,25 @@
 """What the random transforms of one view have in common."""
 
+import inspect
 import math
-from typing import Any
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from mmcv.transforms import BaseTransform
+from torch import Tensor
 
 from simclr_mm.errors import UserError
 
+from .batched import TWINS, on_rows
 from .random_streams import RandomStream, RandomStreams
 
 _UINT8 = np.dtype(np.uint8)  # compared in a third of the time of the type
 
 
 def check_image(img: Any, owner: str) -> None:
-    """Raise unless ``img`` is what every transform here works on.
-
-    Raises:
-        ValueError: img is not a uint8 array of shape (H, W, 3).
-    """
+    """Raise unless ``img`` is a uint8 array of shape (H, W, 3)."""
     if (
         isinstance(img, np.ndarray)
         and img.dtype == _UINT8
@@ -30,8 +31,8 @@ def check_image(img: Any, owner: str) -> None:
     got = f'{img.dtype} of shape {img.shape}' if isinstance(img, np.ndarray) else type(img).__name__
     raise UserError(
         f"{owner}: results['img'] must be uint8 BGR in [0, 255] of shape (H, W, 3), "
-        f"got {got}. Files: type='simclr_mm.LoadImageFromFile' without to_float32 "
-        f'gives that. Arrays: cv2.cvtColor(img, cv2.COLOR_GRAY2BGR) for a grey one, '
+        f"got {got}. For files, write type='simclr_mm.LoadImageFromFile' without to_float32. "
+        f'For arrays, write cv2.cvtColor(img, cv2.COLOR_GRAY2BGR) for a grey one, '
         f"(255 * img).round().astype('uint8') for floats in [0, 1]."
     )
 
@@ -65,14 +66,22 @@ def check_range(
         )
 
 
-class RandomTransform(BaseTransform):
+class Transform(BaseTransform):
+    """A transform that shows its parameters where it is printed."""
+
+    def __repr__(self) -> str:
+        names = inspect.signature(type(self)).parameters
+        shown = (f'{name}={getattr(self, name)!r}' for name in names if hasattr(self, name))
+        return f'{type(self).__name__}({", ".join(shown)})'
+
+
+class RandomTransform(Transform):
     """Applies itself to ``results['img']`` with a probability.
 
-    Draws only from ``results['rng']``, the stream that TwoViews gives to each step of a
-    view, so that a view depends on nothing but (seed, epoch, image, view). Used without
-    TwoViews it draws from fresh entropy. Where ``results['view_params_one']`` is a
-    dict, what was drawn is kept there under the class name: a dict, or None if not
-    applied.
+    It draws only from ``results['rng']``, the stream that TwoViews gives to each step of a
+    view. So a view depends on nothing but (seed, epoch, image, view). Without TwoViews it
+    draws from fresh entropy. Where ``results['view_params_one']`` is a dict, the drawn
+    parameters are kept there under the class name; None if the transform was not applied.
 
     Args:
         prob: Probability in [0, 1] of being applied to an image.
@@ -90,7 +99,7 @@ class RandomTransform(BaseTransform):
             rng: The only source of randomness.
 
         Returns:
-            The new image and what was drawn.
+            The new image and the drawn parameters.
         """
         raise NotImplementedError
 
@@ -110,40 +119,82 @@ class RandomTransform(BaseTransform):
 
 
 class DeviceTransform(RandomTransform):
-    """A random transform that can leave its work to the device.
+    """A random transform that the device can apply to a whole batch.
 
-    It draws and applies apart, and :mod:`simclr_mm.augment` has an operation of its
-    name for batches, which gives the same picture for the same parameters.
+    It draws and applies apart. ``draw`` and ``paint`` are for one image on the host,
+    ``paint_batch`` for images on the device. Between them the drawn parameters travel as
+    numbers, one for each of ``columns``. A subclass that changes ``paint`` and not
+    ``paint_batch`` stays on the host.
+
+    Attributes:
+        columns: Name and type (float, int or bool) of each parameter that ``draw`` gives.
+        paint_batch: A static method: (m, 3, S, S) uint8 RGB images on the device and, in
+            the order of ``columns``, (m,) float64 parameters on the host, to images of
+            the same kind. It gives the picture that ``paint`` gives.
     """
+
+    columns: ClassVar[Mapping[str, type]] = {}
+    paint_batch: ClassVar[Callable[..., Tensor] | None] = None
+    code: ClassVar[int]  # what stands for the class in a row of numbers
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = vars(cls)
+        # The parent's version for batches does not know of the child's for one image.
+        if 'draw' in own and 'draw_batch' not in own:
+            cls.draw_batch = DeviceTransform.draw_batch  # type: ignore[method-assign]  # as above
+        if 'paint_batch' not in own and {'paint', 'apply', 'transform'} & own.keys():
+            cls.paint_batch = None
+        # The same in every process. A script's workers call its module __mp_main__.
+        module = cls.__module__.replace('__mp_main__', '__main__')
+        cls.code = zlib.crc32(f'{module}.{cls.__qualname__}'.encode())
+        TWINS[cls.code] = cls.apply_batch
 
     def draw(self, height: int, width: int, rng: RandomStream) -> dict:
         """Parameters for an image of this height and width in pixels."""
         raise NotImplementedError
 
     def draw_batch(self, height: int, width: int, streams: RandomStreams) -> dict:
-        """What ``draw`` gives, for n images at once: arrays (n,), or one for all.
+        """The parameters that ``draw`` gives, for n images: arrays (n,), or one for all.
 
-        By default it is ``draw`` itself, whose arithmetic streams pass through.
+        By default it is ``draw`` itself: its arithmetic works on arrays too.
         """
-        return self.draw(height, width, streams)
+        return self.draw(height, width, streams)  # type: ignore[arg-type]  # see above
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
-        """Apply drawn parameters.
-
-        Args:
-            img: (H, W, 3) uint8 BGR, not written to.
-            params: From ``draw``.
-        """
+        """Apply drawn parameters to an image, (H, W, 3) uint8 BGR, not written to."""
         raise NotImplementedError
 
+    def encode(self, params: dict) -> Sequence[Any]:
+        """Parameters as a number for each column; for a batch, an array (n,) for each."""
+        return [params[name] for name in self.columns]
+
+    def decode(self, numbers: Sequence[float]) -> dict:
+        """The parameters that ``encode`` made into numbers."""
+        return {name: kind(number) for (name, kind), number in zip(self.columns.items(), numbers)}
+
+    @classmethod
+    def apply_batch(cls, images: Tensor, chosen: Tensor, numbers: Tensor) -> Tensor:
+        """Apply drawn parameters to some images of a batch.
+
+        Args:
+            images: (n, 3, S, S) uint8 RGB, on any device.
+            chosen: (n,) bool: the images that the transform was drawn for.
+            numbers: (n, columns and more) float64, on the host.
+
+        Returns:
+            (n, 3, S, S) uint8 RGB.
+        """
+        assert cls.paint_batch is not None  # TwoViews sends no others here
+        paint, rows = cls.paint_batch, chosen.nonzero()[:, 0]
+        params = numbers[rows, : len(cls.columns)].unbind(1)
+        return on_rows(images, rows, lambda some: paint(some, *params))
+
     def apply(self, img: np.ndarray, rng: RandomStream) -> tuple[np.ndarray, dict]:
-        params = self.draw(*img.shape[:2], rng)
+        height, width = img.shape[:2]
+        params = self.draw(height, width, rng)
         return self.paint(img, params), params
 
     def record(self, size: int, rng: RandomStream) -> dict | None:
-        """Draw what ``transform`` would draw, for an image of this side in pixels.
-
-        Returns:
-            The parameters, None where the transform would not be applied.
-        """
+        """Draw for an image of this side in pixels; None: not to be applied."""
         return self.draw(size, size, rng) if rng.random() < self.prob else None

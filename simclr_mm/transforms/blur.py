@@ -8,6 +8,7 @@ import numpy as np
 from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
+from . import batched
 from .base import DeviceTransform, check_range
 from .random_streams import RandomStream
 
@@ -40,12 +41,12 @@ class RandomGaussianBlur(DeviceTransform):
         prob: Probability.
         sigma: Lowest and highest standard deviation in pixels.
         kernel: Side of the kernel in pixels, odd. None: a tenth of the image's height,
-            an even number plus one (23 at 224 pixels), as the reference code has it.
+            an even number plus one (23 at 224 pixels), as in the reference code.
             Below 20 pixels that is 1, no blur.
-
-    Raises:
-        ValueError: a value outside its range.
     """
+
+    columns = dict(sigma=float, kernel=int)
+    paint_batch = staticmethod(batched.gaussian_blur)
 
     def __init__(
         self, prob: float = 0.5, sigma: tuple[float, float] = (0.1, 2.0), kernel: int | None = None

@@ -1,86 +1,56 @@
 """Colour operations on uint8 BGR with the semantics of torchvision on PIL images.
 
-PIL cuts the fraction off where OpenCV rounds. ``_FLOOR`` is added to turn one into the
-other; it is a little above -0.5 so that whole numbers stay what they are.
+Every function takes an image, (H, W, 3) uint8, and returns a new one, clipped. PIL cuts
+the fraction off where OpenCV rounds. ``_FLOOR`` is added to turn one into the other. It is
+a little above -0.5 so that whole numbers stay what they are.
 """
+
+from typing import Any
 
 import cv2
 import numpy as np
-from mmcv.transforms import BaseTransform
+import torch
+from torch import Tensor
 
 from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
-from .base import DeviceTransform, check_prob
+from .base import DeviceTransform, Transform, check_prob
+from .batched import color_jitter, grayscale
+from .batched.color import NOTHING
 from .random_streams import RandomStream, RandomStreams
 
 _FLOOR = -0.499
+_NAMES = ('brightness', 'contrast', 'saturation', 'hue')
+# Only a range of zero width, which switches an operation off, gives exactly these factors.
+_UNCHANGED = (1.0, 1.0, 1.0, 0.0)
 
 
 def to_gray(img: np.ndarray) -> np.ndarray:
-    """Luma (ITU-R 601) in all three channels.
-
-    Args:
-        img: (H, W, 3) uint8 BGR.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
+    """Luma (ITU-R 601) in all three channels."""
     gray = cv2.cvtColor(img, cv2.COLOR_BGR2GRAY)  # (H, W)
     return cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
 
 
 def adjust_brightness(img: np.ndarray, factor: float) -> np.ndarray:
-    """Blend with black: factor 0 is black, 1 the image.
-
-    Args:
-        img: (H, W, 3) uint8 BGR.
-        factor: >= 0.
-
-    Returns:
-        (H, W, 3) uint8, clipped.
-    """
+    """Blend with black: factor 0 is black, 1 the image."""
     return cv2.convertScaleAbs(img, alpha=factor, beta=_FLOOR)
 
 
 def adjust_contrast(img: np.ndarray, factor: float) -> np.ndarray:
-    """Blend with the mean luma of the image: factor 0 is flat grey, 1 the image.
-
-    Args:
-        img: (H, W, 3) uint8 BGR.
-        factor: >= 0.
-
-    Returns:
-        (H, W, 3) uint8, clipped.
-    """
+    """Blend with the mean luma of the image: factor 0 is flat grey, 1 the image."""
     blue, green, red, _ = cv2.mean(img)
     mean = int(0.114 * blue + 0.587 * green + 0.299 * red + 0.5)
     return cv2.addWeighted(img, factor, img, 0, mean * (1 - factor) + _FLOOR)
 
 
 def adjust_saturation(img: np.ndarray, factor: float) -> np.ndarray:
-    """Blend with the grey image: factor 0 is grey, 1 the image.
-
-    Args:
-        img: (H, W, 3) uint8 BGR.
-        factor: >= 0.
-
-    Returns:
-        (H, W, 3) uint8, clipped.
-    """
+    """Blend with the grey image: factor 0 is grey, 1 the image."""
     return cv2.addWeighted(img, factor, to_gray(img), 1 - factor, _FLOOR)
 
 
 def adjust_hue(img: np.ndarray, factor: float) -> np.ndarray:
-    """Turn the colour circle.
-
-    Args:
-        img: (H, W, 3) uint8 BGR.
-        factor: Share of a full turn, in [-0.5, 0.5].
-
-    Returns:
-        (H, W, 3) uint8.
-    """
+    """Turn the colour circle by a share of a full turn, in [-0.5, 0.5]."""
     hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV_FULL)  # hue in 256 steps
     # 255, not 256, and cut towards zero: what torchvision does. uint8 wraps around.
     # A row of (h, 0, 0) has no stride, a third of the time of hsv[..., 0] += h.
@@ -100,10 +70,10 @@ class ColorJitter(DeviceTransform):
         saturation: As brightness.
         hue: h in [0, 0.5]; the shift is uniform in [-h, h] turns of the circle.
         prob: Probability of applying all of them, else none.
-
-    Raises:
-        ValueError: a value outside its range.
     """
+
+    # Places of the names in the order of application follow the factors.
+    columns = dict.fromkeys((*_NAMES, 'first', 'second', 'third', 'fourth'), float)
 
     def __init__(
         self, brightness: float, contrast: float, saturation: float, hue: float, prob: float = 1.0
@@ -127,6 +97,8 @@ class ColorJitter(DeviceTransform):
                 f'for up to a fifth of a turn of the colour circle either way.'
             )
         self.operations['hue'] = adjust_hue, -hue, hue
+        self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
+        self.hue = hue
 
     def draw(self, height: int, width: int, rng: RandomStream) -> dict:
         """The drawn factors by name, in the order of their application."""
@@ -151,6 +123,27 @@ class ColorJitter(DeviceTransform):
                 img = function(img, factor)
         return img
 
+    def encode(self, params: dict) -> list[Any]:
+        order = params['order'].T if 'order' in params else map(_NAMES.index, params)
+        return [*(params[name] for name in _NAMES), *order]
+
+    def decode(self, numbers) -> dict:
+        return {_NAMES[int(k)]: numbers[int(k)] for k in numbers[4:8]}
+
+    @staticmethod
+    def paint_batch(images: Tensor, *numbers: Tensor) -> Tensor:
+        factors, order = torch.stack(numbers, dim=1).split(4, dim=1)  # (n, 4) each
+        order = order.long()
+        idle = (factors == factors.new_tensor(_UNCHANGED)).gather(1, order)
+        return color_jitter(images, factors, order.masked_fill(idle, NOTHING))
+
+    @classmethod
+    def apply_batch(cls, images: Tensor, chosen: Tensor, numbers: Tensor) -> Tensor:
+        # Images left out take part with no operation: cheaper than a copy of the others.
+        nothing = numbers.new_tensor((*_UNCHANGED, 0, 1, 2, 3))
+        numbers = torch.where(chosen[:, None], numbers[:, :8], nothing)
+        return cls.paint_batch(images, *numbers.unbind(1))
+
 
 @TRANSFORMS.register_module()
 class RandomGrayscale(DeviceTransform):
@@ -159,6 +152,8 @@ class RandomGrayscale(DeviceTransform):
     Args:
         prob: Probability; 0.2 in the paper, Appendix A.
     """
+
+    paint_batch = staticmethod(grayscale)
 
     def __init__(self, prob: float = 0.2) -> None:
         super().__init__(prob)
@@ -171,7 +166,7 @@ class RandomGrayscale(DeviceTransform):
 
 
 @TRANSFORMS.register_module()
-class ColorDistortion(BaseTransform):
+class ColorDistortion(Transform):
     """The colour part of SimCLR's augmentation with its one strength.
 
     Source: SimCLR, arXiv:2002.05709, Appendix A, "Color distortion": jitter of
@@ -182,9 +177,6 @@ class ColorDistortion(BaseTransform):
             2.5 the hue would turn more than half the circle.
         jitter_prob: Probability of the jitter.
         gray_prob: Probability of the grayscale.
-
-    Raises:
-        ValueError: a value outside its range.
     """
 
     def __init__(
@@ -197,6 +189,7 @@ class ColorDistortion(BaseTransform):
             )
         check_prob(jitter_prob, 'ColorDistortion', 'jitter_prob')
         check_prob(gray_prob, 'ColorDistortion', 'gray_prob')
+        self.strength, self.jitter_prob, self.gray_prob = strength, jitter_prob, gray_prob
         width = 0.8 * strength
         self.jitter = ColorJitter(width, width, width, 0.2 * strength, jitter_prob)
         self.gray = RandomGrayscale(gray_prob)

@@ -8,7 +8,7 @@ import torch
 
 from .random_streams import RandomStream, RandomStreams
 
-INTERPOLATIONS = ('bilinear', 'bicubic')
+Box = tuple[int, int, int, int]  # top, left, height and width in pixels
 
 
 def sample_crop(
@@ -17,7 +17,7 @@ def sample_crop(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     rng: RandomStream,
-) -> tuple[int, int, int, int]:
+) -> Box:
     """Draw the box of a random resized crop, by torchvision's algorithm.
 
     Args:
@@ -55,13 +55,8 @@ def sample_crops(
 ) -> np.ndarray:
     """As :func:`sample_crop`, for all images of a batch, which are of one size.
 
-    Args:
-        height: Of the images, in pixels.
-        width: Of the images, in pixels.
-        scale: As there.
-        ratio: As there.
-        streams: One for each image. All take as many tries as the last image needs:
-            draw nothing after this that must be a function of the image.
+    All streams take as many tries as the last image needs: draw nothing after this that
+    must be a function of the image.
 
     Returns:
         (n, 4) whole numbers, top, left, height and width in pixels.
@@ -85,7 +80,7 @@ def sample_crops(
     return boxes
 
 
-def _largest_crop(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+def _largest_crop(height: int, width: int, ratio: tuple[float, float]) -> Box:
     """The largest central box whose width / height is in a range."""
     h, w = height, width
     if width / height < ratio[0]:
@@ -96,11 +91,7 @@ def _largest_crop(height: int, width: int, ratio: tuple[float, float]) -> tuple[
 
 
 def resized_crop(
-    img: np.ndarray,
-    box: tuple[int, int, int, int],
-    size: int,
-    interpolation: str = 'bilinear',
-    flip: bool = False,
+    img: np.ndarray, box: Box, size: int, interpolation: str = 'bilinear', flip: bool = False
 ) -> np.ndarray:
     """Cut a box out and resize it as PIL does, antialiased where it shrinks.
 

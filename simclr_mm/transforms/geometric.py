@@ -1,8 +1,8 @@
 """The other augmentations of the paper's composition study.
 
 Source: SimCLR, arXiv:2002.05709, Sec. 3 and Fig. 4 (rotation, cutout, Gaussian noise,
-Sobel filtering). The paper gives no parameters for them but the three rotations; what
-is chosen here says why. Colour distortion and blur have files of their own.
+Sobel filtering). Of their parameters the paper gives the three rotations alone. The reason
+for each other one is written beside it.
 """
 
 import cv2
@@ -11,6 +11,7 @@ import numpy as np
 from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
+from . import batched
 from .base import DeviceTransform, check_range
 from .random_streams import RandomStream
 
@@ -29,14 +30,9 @@ _QUARTER_TURNS = {
 
 
 def rotate(img: np.ndarray, degrees: float) -> np.ndarray:
-    """Turn about the centre, keeping the size and repeating the border outwards.
+    """Turn counter-clockwise about the centre; (H, W, 3) uint8 BGR in and out.
 
-    Args:
-        img: (H, W, 3) uint8 BGR.
-        degrees: Angle, counter-clockwise.
-
-    Returns:
-        (H, W, 3) uint8, bilinear and rounded down, as PIL does.
+    The border is repeated outwards. Bilinear and rounded down, as by PIL.
     """
     height, width = img.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
@@ -47,23 +43,19 @@ def rotate(img: np.ndarray, degrees: float) -> np.ndarray:
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    turned += _ALMOST_ZERO
-    return turned.astype(np.uint8)
+    return (turned + np.float32(_ALMOST_ZERO)).astype(np.uint8)
 
 
 def sobel(img: np.ndarray) -> np.ndarray:
-    """Length of the 3 x 3 Sobel gradient of every channel.
+    """A quarter of the length of the 3 x 3 Sobel gradient of every channel, clipped.
 
-    Args:
-        img: (H, W, 3) uint8 BGR.
-
-    Returns:
-        (H, W, 3) uint8, clipped; a quarter of the gradient, with which an upright step
-        from 0 to 255 gives 255.
+    So an upright step from 0 to 255 gives 255. (H, W, 3) uint8 in and out.
     """
     dx = cv2.Sobel(img, cv2.CV_32F, 1, 0, scale=0.25)
     dy = cv2.Sobel(img, cv2.CV_32F, 0, 1, scale=0.25)
-    return cv2.convertScaleAbs(cv2.magnitude(dx, dy))
+    # Not cv2.magnitude: its last bit, and so the rounding of halves, depends on where in
+    # memory the image lies.
+    return cv2.convertScaleAbs(np.sqrt(dx * dx + dy * dy))
 
 
 @TRANSFORMS.register_module()
@@ -74,10 +66,10 @@ class RandomRotation(DeviceTransform):
         degrees: None: 0, 90, 180 or 270 degrees with equal probability. A number d in
             (0, 180]: uniform in [-d, d], border repeated.
         prob: Probability.
-
-    Raises:
-        ValueError: degrees outside (0, 180].
     """
+
+    columns = dict(degrees=float)
+    paint_batch = staticmethod(batched.rotate)
 
     def __init__(self, degrees: float | None = None, prob: float = 1.0) -> None:
         super().__init__(prob)
@@ -106,17 +98,17 @@ class RandomRotation(DeviceTransform):
 class RandomCutout(DeviceTransform):
     """Paint a grey square over a random place.
 
-    The centre is uniform over all pixels, so squares at the border lose a part, as in
-    cutout's paper (arXiv:1708.04552).
+    The centre is uniform over all pixels, as in cutout's paper (arXiv:1708.04552). So
+    squares at the border lose a part.
 
     Args:
         ratio: Side of the square as a share of the image's shorter side, in (0, 1];
             a half, that paper's 16 of 32 pixels for CIFAR-10.
         prob: Probability.
-
-    Raises:
-        ValueError: ratio outside (0, 1].
     """
+
+    columns = dict(top=int, left=int, side=int)
+    paint_batch = staticmethod(batched.cutout)
 
     def __init__(self, ratio: float = 0.5, prob: float = 1.0) -> None:
         super().__init__(prob)
@@ -148,6 +140,8 @@ class RandomSobel(DeviceTransform):
         prob: Probability.
     """
 
+    paint_batch = staticmethod(batched.sobel)
+
     def __init__(self, prob: float = 1.0) -> None:
         super().__init__(prob)
 
@@ -162,16 +156,16 @@ class RandomSobel(DeviceTransform):
 class RandomGaussianNoise(DeviceTransform):
     """Add independent normal noise to every value.
 
-    On the device the same standard deviations are drawn, the noise is another.
+    The device uses the same drawn standard deviations, but other noise.
 
     Args:
         std: Lowest and highest standard deviation in grey levels of [0, 255], drawn
             uniformly for each image. The default ends where noise is plain to see.
         prob: Probability.
-
-    Raises:
-        ValueError: std is not a pair 0 <= lowest <= highest.
     """
+
+    columns = dict(std=float, seed=int)
+    paint_batch = staticmethod(batched.gaussian_noise)
 
     def __init__(self, std: tuple[float, float] = (0.0, 25.0), prob: float = 1.0) -> None:
         super().__init__(prob)

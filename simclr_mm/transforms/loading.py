@@ -1,14 +1,19 @@
 """Reading an image file, or saying which file cannot be read and why."""
 
-import io
+import os
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
 
+import cv2
 import mmcv
 import mmengine.fileio as fileio
 import numpy as np
-from PIL import Image
 
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UnreadableImage
 from simclr_mm.registry import TRANSFORMS
+
+from .to_rgb import MAX_PIXELS, check_pixels, decode, unreadable
 
 # First and last bytes of the formats that OpenCV before 5.0 decodes in part, and
 # without an error, when the file is cut short.
@@ -16,68 +21,92 @@ _ENDINGS = {b'\xff\xd8': b'\xff\xd9', b'\x89PNG': b'IEND\xaeB`\x82'}
 # Second bytes of JPEG's SOF markers (ITU-T T.81, table B.1): C0 to CF without the
 # tables DHT, JPG and DAC.
 _START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PNG_GREY_COLOUR_PALETTE = (0, 2, 3)  # colour types without transparency
+_PNG_CHUNKS_FOR_PILLOW = {b'tRNS', b'eXIf', b'acTL'}  # transparency, orientation, animation
+_PNG_TEXTS = {b'tEXt', b'zTXt', b'iTXt'}
+_PNG_TEXTS_FOR_PILLOW = (b'Raw profile type exif', b'XML:com.adobe.xmp')  # orientation
 
 
-class UnreadableImage(UserError, OSError):
-    """A file that is no complete image.
+class Header(NamedTuple):
+    """Width and height in pixels, bits of a value; plain if OpenCV keeps our rule."""
 
-    Args:
-        message: What is wrong, naming the file.
-        path: The file. Empty where a DataLoader raised the error of its worker again:
-            it carries over the message only.
-    """
-
-    def __init__(self, message: str, path: str = '') -> None:
-        super().__init__(message)
-        self.path = path
+    width: int
+    height: int
+    bits: int
+    plain: bool
 
 
-def check_complete(content: bytes) -> None:
-    """Raise if a JPEG or PNG ends too early.
-
-    A file that ends as its format demands is complete. One that does not may still be,
-    with something appended, so PIL, which is strict, decodes it.
-
-    Raises:
-        OSError: from PIL, the file is truncated.
-    """
-    for start, end in _ENDINGS.items():
-        if content.startswith(start) and not content.endswith(end):
-            with Image.open(io.BytesIO(content)) as image:
-                image.load()
+def read_header(content: bytes) -> Header | None:
+    """The header of a JPEG or PNG; None for other or damaged files."""
+    if content.startswith(b'\xff\xd8'):
+        return _jpeg_header(content)
+    if content.startswith(b'\x89PNG') and content[12:16] == b'IHDR' and len(content) > 33:
+        return _png_header(content)
+    return None
 
 
-def is_cmyk(content: bytes) -> bool:
-    """Whether this is a JPEG of four colour components."""
-    if not content.startswith(b'\xff\xd8'):
-        return False
+def _jpeg_header(content: bytes) -> Header | None:
     start = 2  # of a segment: marker (2), length with itself (2), body
     while start + 10 <= len(content) and content[start] == 0xFF:
         if content[start + 1] in _START_OF_FRAME:
-            return content[start + 9] == 4  # after precision (1), height and width (4)
+            bits, height, width, components = struct.unpack_from('>BHHB', content, start + 4)
+            in_xmp = content.find(b'tiff:Orientation', 0, start) >= 0
+            plain = bits == 8 and components in (1, 3) and not in_xmp
+            return Header(width, height, bits, plain)
         if content[start + 1] == 0xFF:  # a fill byte
             start += 1
         else:
             start += 2 + int.from_bytes(content[start + 2 : start + 4], 'big')
-    return False
+    return None
+
+
+def _png_header(content: bytes) -> Header:
+    width, height, bits, color_type = struct.unpack_from('>IIBB', content, 16)
+    plain = bits <= 8 and color_type in _PNG_GREY_COLOUR_PALETTE
+    start = 33  # of a chunk: length of its body (4), name (4), body, checksum (4)
+    while plain and start + 8 <= len(content):
+        name = content[start + 4 : start + 8]
+        if name == b'IDAT':  # pixels, mostly in many chunks: on to the last of them
+            start = max(start, content.rfind(b'IDAT') - 4)
+        elif name in _PNG_TEXTS:
+            plain = not content.startswith(_PNG_TEXTS_FOR_PILLOW, start + 8)
+        else:
+            plain = name not in _PNG_CHUNKS_FOR_PILLOW
+        start += 12 + int.from_bytes(content[start : start + 4], 'big')
+    return Header(width, height, bits, plain)
+
+
+def is_complete(content: bytes) -> bool:
+    """Whether a JPEG or PNG ends as its format demands; True for other files."""
+    ends = [end for start, end in _ENDINGS.items() if content.startswith(start)]
+    return not ends or content.endswith(ends[0])
 
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
-    """mmcv's LoadImageFromFile that never hands on half an image.
+    """mmcv's LoadImageFromFile that reads any file by one rule and never half an image.
 
-    Arguments and results are mmcv's; by default ``results['img']`` is (H, W, 3) uint8
-    BGR, three equal channels for a grayscale file, turned as its EXIF data says. Where
-    the dataset has read the file already, as those on shards do, its bytes are in
-    ``results['img_bytes']`` and ``results['img_path']`` only names it.
+    By default ``results['img']`` is (H, W, 3) uint8 BGR, as :func:`~.to_rgb.decode` makes
+    it; ordinary JPEG and PNG files take OpenCV's way to the same values. Where the dataset
+    has read the file already, as those on shards do, its bytes are in
+    ``results['img_bytes']`` and ``results['img_path']`` only names it. A sample that has an
+    image and no file, as mmpretrain's inferencers give it, stays as it is.
+
+    Args:
+        *args: As mmcv's.
+        max_pixels: An image of more pixels is refused before it takes the memory.
+        **kwargs: As mmcv's. With a ``color_type`` other than 'color', and with
+            ``imdecode_backend`` 'turbojpeg' or 'tifffile', decoding is mmcv's.
 
     Raises:
-        UnreadableImage: the file is missing, empty, truncated or not an image.
-            With ``ignore_empty=True`` the transform returns None instead.
-
-    Differs: CMYK files go through PIL, whose colours are up to two grey levels from
-        OpenCV's.
+        UnreadableImage: The file is missing, empty, truncated, no image, too large, or
+            holds no 8-bit colours. With ``ignore_empty=True`` the transform returns None
+            instead.
     """
+
+    def __init__(self, *args, max_pixels: int = MAX_PIXELS, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.max_pixels = max_pixels
 
     def read(self, path: str) -> tuple[bytes, np.ndarray]:
         """A file's bytes and the image that they are.
@@ -89,6 +118,8 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         return content, self._decode(content, path)
 
     def transform(self, results: dict) -> dict | None:
+        if 'img' in results and 'img_path' not in results:
+            return results
         path = str(results['img_path'])
         try:
             content = results.pop('img_bytes', None)
@@ -113,28 +144,43 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
                 return client.get(path)
             return fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError as error:
-            raise UnreadableImage(
-                f'{path}: no such file. Check data_root, data_prefix and ann_file of the dataset.',
-                path,
-            ) from error
+            reason = 'no such file. Check data_root, data_prefix and ann_file of the dataset.'
+            if os.path.islink(path):
+                reason = f'a broken link: there is no {os.readlink(path)}. Mend or remove it.'
+            raise unreadable(path, reason) from error
         except OSError as error:
-            raise UnreadableImage(f'{path}: cannot be read: {error}', path) from error
+            raise unreadable(path, f'cannot be read: {error}') from error
 
     def _decode(self, content: bytes, path: str) -> np.ndarray:
         if content is None:  # LMDB's answer
-            raise UnreadableImage(f'{path}: the database has no such key.', path)
+            raise unreadable(path, 'the database has no such key.')
         if not content:
-            raise UnreadableImage(f'{path}: the file is empty.', path)
-        backend = 'pillow' if is_cmyk(content) else self.imdecode_backend
+            raise unreadable(path, 'the file is empty.')
+        header = read_header(content)
+        if header:
+            check_pixels(header.width, header.height, path, self.max_pixels)
+        ours = self.color_type == 'color' and self.imdecode_backend in ('cv2', 'pillow')
+        plain = header is not None and header.plain and self.imdecode_backend == 'cv2'
+        if not is_complete(content) or (ours and not plain):
+            if header and header.bits > 8 and content.startswith(b'\xff\xd8'):
+                raise unreadable(path, f'a JPEG of {header.bits} bits. Save it with 8 bits.')
+            # Pillow is strict: what is appended to an image does no harm, what lacks does.
+            rgb = decode(content, path, self.max_pixels)
+            if ours:
+                return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
         try:
-            check_complete(content)
-            img = mmcv.imfrombytes(content, flag=self.color_type, backend=backend)
+            img = mmcv.imfrombytes(content, self.color_type, backend=self.imdecode_backend)
         except Exception as error:  # decoders raise whatever they like
-            raise UnreadableImage(f'{path}: a damaged image: {error}', path) from error
+            raise unreadable(path, f'a damaged image: {error}') from error
         if img is None:
-            raise UnreadableImage(
-                f'{path}: not an image, or one in a damaged or unknown format '
-                f'({len(content)} bytes).',
-                path,
-            )
+            raise unreadable(path, f'a damaged image ({len(content)} bytes).')
         return img
+
+
+def reads_with_mmcv(transforms: Iterable[object]) -> bool:
+    """Whether a pipeline has mmcv's LoadImageFromFile, which may give half an image."""
+    return any(
+        isinstance(step, mmcv.transforms.LoadImageFromFile)
+        and not isinstance(step, LoadImageFromFile)
+        for step in transforms
+    )

@@ -1,4 +1,4 @@
-"""The transforms after crop and flip, a list for each view."""
+"""The transforms of TwoViews after crop and flip, a list for each view."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,6 +7,7 @@ from simclr_mm.registry import TRANSFORMS
 
 from .base import DeviceTransform
 from .color import ColorDistortion
+from .random_crop import RandomCropAndFlip
 
 
 def build_pipelines(transforms: Sequence, num_views: int, size: int) -> list[list[Callable]]:
@@ -21,7 +22,7 @@ def build_pipelines(transforms: Sequence, num_views: int, size: int) -> list[lis
         V lists. ColorDistortion is taken apart into its jitter and its grayscale.
 
     Raises:
-        ValueError: As many pipelines as not V, or a transform to another size.
+        ValueError: The number of pipelines is not V, or a transform has another size.
     """
     per_view = [isinstance(entry, (list, tuple)) for entry in transforms]
     if not any(per_view):
@@ -42,9 +43,9 @@ def build_pipelines(transforms: Sequence, num_views: int, size: int) -> list[lis
         for pipeline in transforms
     ]
     for step in sum(pipelines, []):
-        if not is_foreign(step) and getattr(step, 'size', None) not in (None, size):
+        if type(step) is RandomCropAndFlip and step.size not in (None, size):
             raise UserError(
-                f'TwoViews: {type(step).__name__}(size={step.size}) among the '
+                f'TwoViews: RandomCropAndFlip(size={step.size}) among the '
                 f'transforms of views of {size} pixels: leave its size out.'
             )
     return pipelines
@@ -58,14 +59,13 @@ def _steps(transform: Callable) -> list[Callable]:
 
 
 def is_foreign(transform: Callable) -> bool:
-    """Whether it is none of this package's that have an operation for batches.
+    """Whether it cannot be drawn ahead of its work and applied by the device.
 
     Such a transform may return anything, and draw from the global generators.
     """
-    ours = type(transform).__module__.startswith('simclr_mm.')
-    return not (ours and isinstance(transform, DeviceTransform))
+    return not (isinstance(transform, DeviceTransform) and transform.paint_batch is not None)
 
 
-def foreign_names(pipelines: Sequence[Sequence[Callable]]) -> list[str]:
+def foreign_names(pipelines: list[list]) -> list[str]:
     """Class names, each once."""
     return sorted({type(step).__name__ for step in sum(pipelines, []) if is_foreign(step)})

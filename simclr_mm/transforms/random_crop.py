@@ -1,14 +1,17 @@
 """The crop of TwoViews as a transform of its own, for studies."""
 
+from typing import Any
+
 import numpy as np
 
 from simclr_mm.registry import TRANSFORMS
 
+from . import batched
 from .base import DeviceTransform, check_prob, check_range
 from .crop import resized_crop, sample_crop, sample_crops
 from .random_streams import RandomStream, RandomStreams, view_streams
 
-_BOX = ('top', 'left', 'height', 'width')
+BOX = ('top', 'left', 'height', 'width')
 
 # No view of an image has this number: the crop before TwoViews is not that of a view.
 _BEFORE_VIEWS = 2**31
@@ -30,10 +33,10 @@ class RandomCropAndFlip(DeviceTransform):
         ratio: Range of the crop's width / height.
         flip_prob: Probability of a horizontal flip.
         prob: Probability of doing both, else none. Without it images keep their size.
-
-    Raises:
-        ValueError: a value outside its range.
     """
+
+    columns = dict.fromkeys(BOX, int) | dict(flip=bool)
+    paint_batch = staticmethod(batched.crop_and_flip)
 
     def __init__(
         self,
@@ -44,16 +47,15 @@ class RandomCropAndFlip(DeviceTransform):
         prob: float = 1.0,
     ) -> None:
         super().__init__(prob)
-        check_range(scale, 'RandomCropAndFlip', 'scale', (0.08, 1.0), highest=1)
-        check_range(ratio, 'RandomCropAndFlip', 'ratio', (0.75, 1.33))
-        check_prob(flip_prob, 'RandomCropAndFlip', 'flip_prob')
+        check_crop('RandomCropAndFlip', scale, ratio, flip_prob)
         self.size = size
         self.scale = scale
         self.ratio = ratio
         self.flip_prob = flip_prob
+        self.interpolation = 'bilinear'  # TwoViews may choose another
 
     def transform(self, results: dict) -> dict:
-        index = results.get('sample_idx')
+        index: Any = results.get('sample_idx')
         if 'rng' not in results and hasattr(index, 'seed'):
             (results['rng'],) = view_streams(index.seed, index.epoch, index.place, _BEFORE_VIEWS, 1)
         return super().transform(results)
@@ -61,14 +63,20 @@ class RandomCropAndFlip(DeviceTransform):
     def draw(self, height: int, width: int, rng: RandomStream) -> dict:
         flip = rng.random() < self.flip_prob
         box = sample_crop(height, width, self.scale, self.ratio, rng)
-        return dict(zip(_BOX, box), flip=flip)
+        return dict(zip(BOX, box), flip=flip)
 
     def draw_batch(self, height: int, width: int, streams: RandomStreams) -> dict:
         flip = streams.random() < self.flip_prob
         boxes = sample_crops(height, width, self.scale, self.ratio, streams)  # (n, 4)
-        return dict(zip(_BOX, boxes.T), flip=flip)
+        return dict(zip(BOX, boxes.T), flip=flip)
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
-        box = tuple(params[side] for side in _BOX)
+        box = params['top'], params['left'], params['height'], params['width']
         size = self.size or img.shape[0]
-        return resized_crop(img, box, size, flip=params['flip'])  # (S, S, 3)
+        return resized_crop(img, box, size, self.interpolation, params['flip'])  # (S, S, 3)
+
+
+def check_crop(owner: str, scale: Any, ratio: Any, flip_prob: float) -> None:
+    check_range(scale, owner, 'scale', (0.08, 1.0), highest=1)
+    check_range(ratio, owner, 'ratio', (0.75, 1.33))
+    check_prob(flip_prob, owner, 'flip_prob')

@@ -6,7 +6,7 @@ n images of a batch.
 import hashlib
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,10 +18,9 @@ _BLOCK = _WORDS.size  # 168 bytes: what SHAKE-128 gives by one turn of its permu
 class RandomStream:
     """The random numbers of one step of one view.
 
-    Each stream has 42 words of 32 bits, cut from what SHAKE-128 (FIPS 202) makes of the
-    view's address, and as many more as are asked for, from the hash of these. To hash
-    costs a microsecond; to seed NumPy's generator, which the few numbers of a view then
-    hardly use, costs thirteen and more.
+    SHAKE-128 (FIPS 202) of the view's address gives each stream 42 words of 32 bits. The
+    hash of these gives the next 42, and so on. To hash costs a microsecond; to seed NumPy's
+    generator costs thirteen and more, and a view takes few numbers.
 
     The methods are those of :class:`numpy.random.Generator` that views are drawn with.
     For other distributions there is :meth:`generator`.
@@ -32,7 +31,7 @@ class RandomStream:
 
     def __init__(self, block: bytes) -> None:
         self._block = block
-        self._words = iter(_WORDS.unpack(block))
+        self._words: Iterator[int] = iter(_WORDS.unpack(block))
 
     @classmethod
     def unseeded(cls) -> 'RandomStream':
@@ -43,8 +42,9 @@ class RandomStream:
         """32 random bits."""
         for word in self._words:
             return word
-        self.__init__(_hash(self._block, 1))
-        return self.next_word()
+        self._block = _hash(self._block, 1)
+        self._words = iter(_WORDS.unpack(self._block))
+        return next(self._words)
 
     def random(self) -> float:
         """Uniform in [0, 1), in steps of 2^-32."""
@@ -71,36 +71,41 @@ class RandomStream:
         return np.random.default_rng([self.next_word() for _ in range(4)])
 
 
-class RandomStreams(RandomStream):
+class RandomStreams:
     """The streams of one step of n views: methods give arrays, (n,) or (n, length).
 
-    Each view's numbers are those of its own :class:`RandomStream`.
+    Each view's numbers are those of its own :class:`RandomStream`. There is no
+    ``generator``: NumPy's would give all views the same numbers.
 
     Args:
         blocks: (n, 42) words, uint32.
     """
 
-    generator = None  # NumPy's would give all views the same numbers
-
     def __init__(self, blocks: np.ndarray) -> None:
-        self._block = blocks
+        self._blocks = blocks
         self._words = iter(blocks.T)
 
     def __len__(self) -> int:
-        return len(self._block)
+        return len(self._blocks)
 
     def next_word(self) -> np.ndarray:
         for words in self._words:
             return words.astype(np.int64)
-        self.__init__(_words(_hash(block.tobytes(), 1) for block in self._block)[:, 0])
+        self._blocks = _words(_hash(block.tobytes(), 1) for block in self._blocks)[:, 0]
+        self._words = iter(self._blocks.T)
         return self.next_word()
+
+    def random(self) -> np.ndarray:
+        return self.next_word() * 2.0**-32
+
+    def uniform(self, low: float, high: float) -> np.ndarray:
+        return low + (high - low) * self.random()
 
     def integers(self, high: int | np.ndarray) -> np.ndarray:
         words = self.next_word().astype(np.uint64) * np.asarray(high, np.uint64)
         return (words >> np.uint64(32)).astype(np.int64)
 
     def permutation(self, length: int) -> np.ndarray:
-        """Random orders of 0 to ``length`` - 1, (n, length)."""
         keys = np.stack([self.next_word() for _ in range(length)], axis=1)
         return keys.argsort(axis=1, kind='stable')
 
@@ -109,7 +114,7 @@ def view_streams(seed: int, epoch: int, image: int, view: int, count: int) -> li
     """The streams of one view: of its crop, and of each step after it.
 
     Args:
-        seed: Of the run; of numbers beyond 64 bits the low ones count.
+        seed: Of the run. Of a number beyond 64 bits the low ones count.
         epoch: In [0, 2^64), as the next two.
         image: Place in the dataset.
         view: Which view of the image.
@@ -123,11 +128,7 @@ def view_streams(seed: int, epoch: int, image: int, view: int, count: int) -> li
 def batch_streams(
     seeds: Sequence[int], epochs: Sequence[int], images: Sequence[int], view: int, count: int
 ) -> list[RandomStreams]:
-    """:func:`view_streams` of one view of n images.
-
-    Args:
-        seeds: (n,), as the next two.
-    """
+    """:func:`view_streams` of one view of n images, with (n,) seeds, epochs and images."""
     words = _words(_blocks_of(*address, view, count) for address in zip(seeds, epochs, images))
     return [RandomStreams(words[:, k]) for k in range(count)]
 

@@ -1,51 +1,49 @@
 """V random views of one image: crop, flip, and a pipeline for each view."""
 
-import contextlib
 import logging
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
 from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
-from .base import check_image, check_prob, check_range
-from .batch_views import draw_views, make_views
-from .batched import STEP_WIDTH, ViewsToMake, encode_step
-from .crop import INTERPOLATIONS, resized_crop, sample_crop
+from .base import Transform, check_image
+from .batched import INTERPOLATIONS, ViewsToMake
+from .drawing import decode_view, draw_batch, draw_view, encode_view, no_numbers
 from .pipelines import build_pipelines, foreign_names, is_foreign
+from .random_crop import BOX, RandomCropAndFlip, check_crop
 from .random_streams import RandomStream, view_streams
 from .seeding import seeded_globals
 
-_AS_IT_IS = contextlib.nullcontext()
-
 
 @TRANSFORMS.register_module()
-class TwoViews(BaseTransform):
+class TwoViews(Transform):
     """V random resized crops of one image, flipped, each through its pipeline.
+
+    The name is that of the usual V = 2.
 
     Source: SimCLR, arXiv:2002.05709, Algorithm 1 and Appendix A.
 
-    Reads ``img`` (uint8 BGR) and ``sample_idx``. Writes ``img``, a (V, 3, S, S) uint8
-    array, still BGR, which mmpretrain's PackInputs turns into a tensor as it is;
-    ``img_shape`` (S, S); and ``view_params``, a list of V dicts of what was drawn:
-    ``crop`` (top, left, height, width), ``flip``, and by class name what each random
-    transform of this package drew (None where it was not applied).
+    Reads ``img`` (uint8 BGR) and ``sample_idx``. Writes ``img``, a (V, 3, S, S) uint8 BGR
+    array, which mmpretrain's PackInputs turns into a tensor as it is; ``img_shape`` (S, S);
+    and ``view_params``, a list of V dicts of what was drawn: ``crop`` (top, left, height,
+    width), ``flip``, and by class name the parameters of each random transform of this
+    package (None where it was not applied).
 
-    Where the device augments, ``img`` is a list of two instead, crops and flips
-    (V, S, S, 3) uint8 and for each view what was drawn, a tensor of numbers (V, T, 9)
-    for T transforms. Both pass through PackInputs and default_collate;
-    ViewsPreprocessor does the rest of the work, with the same drawn numbers and so, but
-    for rounding, the same views.
+    Where the device augments, ``img`` is a list instead, the fields of
+    :class:`~simclr_mm.transforms.batched.ViewsToMake` for one image, since PackInputs takes
+    lists alone. ViewsPreprocessor makes views from it with the same drawn numbers, so the
+    views are the same but for rounding.
 
     A dataset in memory with ``batched=True`` has the views of a whole batch made at
-    once, see :meth:`batch`; they are the same.
+    once, see :meth:`batch`. They are the same.
 
     The views are a function of (seed, epoch, image, view) if the index comes from
     simclr_mm.ResumableSampler, in any worker and any order. Other packages' transforms
@@ -64,13 +62,13 @@ class TwoViews(BaseTransform):
             or a list of V such lists, one for each view. They must keep (S, S, 3)
             uint8.
         augment: Who applies ``transforms``: 'worker', this process; 'device',
-            ViewsPreprocessor on the model's device, in batches, for transforms of this
-            package alone; 'auto', the device where this machine has a GPU that PyTorch
-            can use and the transforms allow it, else the worker.
+            ViewsPreprocessor on the model's device, in batches, which takes
+            DeviceTransforms alone; 'auto', the device where this machine has a GPU that
+            PyTorch can use and the transforms allow it, else the worker.
 
     Raises:
-        ValueError: a value outside its range, as many pipelines as not V, an image that
-            is not uint8 with three channels, or a pipeline that changes size or type.
+        ValueError: a value is outside its range, the number of pipelines is not V, an image
+            is not uint8 with three channels, or a pipeline changes size or type.
     """
 
     def __init__(
@@ -81,7 +79,7 @@ class TwoViews(BaseTransform):
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         flip_prob: float = 0.5,
         interpolation: str = 'bilinear',
-        transforms: Sequence[dict | Sequence[dict]] = (),
+        transforms: Sequence = (),
         augment: str = 'worker',
     ) -> None:
         if not isinstance(size, int) or size < 1:
@@ -94,9 +92,7 @@ class TwoViews(BaseTransform):
                 f'TwoViews: num_views must be at least 2, got {num_views}: the loss '
                 f'compares views of one image.'
             )
-        check_range(scale, 'TwoViews', 'scale', (0.08, 1.0), highest=1)
-        check_range(ratio, 'TwoViews', 'ratio', (0.75, 1.33))
-        check_prob(flip_prob, 'TwoViews', 'flip_prob')
+        check_crop('TwoViews', scale, ratio, flip_prob)
         if interpolation not in INTERPOLATIONS:
             raise UserError(
                 f'TwoViews: interpolation must be one of {INTERPOLATIONS}, got {interpolation!r}.'
@@ -107,8 +103,12 @@ class TwoViews(BaseTransform):
         self.ratio = ratio
         self.flip_prob = flip_prob
         self.interpolation = interpolation
-        self.pipelines = build_pipelines(transforms, num_views, size)  # V lists
-        # By view: these are made one at a time, seeded and checked.
+        self.crop = RandomCropAndFlip(size, scale, ratio, flip_prob)
+        self.crop.interpolation = interpolation
+        self.transforms = transforms
+        self.augment = augment
+        self.pipelines: list[list] = build_pipelines(transforms, num_views, size)  # V lists
+        # By view: these are made by mmcv's calls, seeded and checked.
         self.foreign = [any(map(is_foreign, pipeline)) for pipeline in self.pipelines]
         # Decided here, in the process that trains, and not again in its workers.
         self.on_device = self._choose_device(augment)
@@ -124,10 +124,7 @@ class TwoViews(BaseTransform):
         others = foreign_names(self.pipelines)
         if not others:
             return True
-        reason = (
-            f'{", ".join(others)} cannot run on the device, which takes the '
-            f'random transforms of simclr_mm alone'
-        )
+        reason = f'{", ".join(others)} cannot run on the device, which takes DeviceTransforms alone'
         if augment == 'device':
             raise UserError(
                 f"TwoViews: {reason}: write augment='worker' or 'auto', or leave them out."
@@ -136,7 +133,7 @@ class TwoViews(BaseTransform):
         return False
 
     def batch(self, images: np.ndarray, indices: Sequence[int]) -> torch.Tensor | ViewsToMake:
-        """The views of n images at once, those that each has by itself.
+        """The views of n images at once, the same that each has by itself.
 
         Args:
             images: (n, H, W, 3) uint8 BGR.
@@ -144,97 +141,128 @@ class TwoViews(BaseTransform):
 
         Returns:
             (n, V, 3, S, S) uint8 BGR; or, where the device augments, images and drawn
-            numbers, which ViewsPreprocessor makes them from.
+            numbers, from which ViewsPreprocessor makes them.
 
         Raises:
             ValueError: A transform gave an image up, by mmcv's sign, None.
         """
+        if self.on_device:
+            crops, steps = draw_batch(self, self._addresses(indices), *images.shape[1:3])
+            return ViewsToMake(*map(torch.from_numpy, (images, crops, steps)))
+        made = np.empty((len(images), self.num_views, 3, self.size, self.size), np.uint8)
         if not any(self.foreign):
-            drawn = draw_views(self, *self._addresses(indices), *images.shape[1:3])
-            if not self.on_device:
-                return torch.from_numpy(make_views(self, images, drawn))
-            parts = map(torch.from_numpy, (images, *drawn))
-            return ViewsToMake(*parts, self.size, self.interpolation)
-        views = np.empty((len(images), *self._shape), np.uint8)
-        for image, index, out in zip(images, indices, views):
-            if self._make(dict(img=image, sample_idx=index), out) is None:
+            crops, steps = draw_batch(self, self._addresses(indices), *images.shape[1:3])
+            for image, out, *numbers in zip(images, made, crops.tolist(), steps.tolist()):
+                for v, (crop, rows) in enumerate(zip(*numbers)):
+                    self._make(image, v, decode_view(self, v, crop, rows), out[v])
+            return torch.from_numpy(made)
+        for image, index, out in zip(images, indices, made):
+            if self._make_all(dict(img=image, sample_idx=index), out) is None:
                 raise UserError(
                     f'TwoViews: a transform gave up image {int(index)} of a batch, '
                     f'which cannot do without it: write batched=False in the dataset.'
                 )
-        return torch.from_numpy(views)
+        return torch.from_numpy(made)
 
     def transform(self, results: dict) -> dict | None:
         check_image(results['img'], 'TwoViews')
         if self.on_device:
             results['img'], params = self._leave_to_device(results)
         else:
-            views = np.empty(self._shape, np.uint8)
-            params = self._make(results, views)
-            if params is None:
+            views = np.empty((self.num_views, 3, self.size, self.size), np.uint8)
+            made = self._make_all(results, views)
+            if made is None:
                 return None
-            results['img'] = views
+            results['img'], params = views, made
         results['img_shape'] = (self.size, self.size)
         results['view_params'] = params
         return results
 
-    @property
-    def _shape(self) -> tuple[int, int, int, int]:
-        return self.num_views, 3, self.size, self.size
-
-    def _make(self, results: dict, out: np.ndarray) -> list[dict] | None:
-        """Crop, flip and augment.
+    def _make_all(self, results: dict, out: np.ndarray) -> list[dict] | None:
+        """Draw and make the views of one image.
 
         Args:
-            results: Of one image.
+            results: Of the image.
             out: (V, 3, S, S) for its views.
 
         Returns:
             What was drawn for each view. None if a transform gave the image up.
         """
+        height, width = results['img'].shape[:2]
         params = []
-        for v, pipeline in enumerate(self.pipelines):
-            crop, *streams = self._streams(results.get('sample_idx'), v)
-            img, drawn = self._crop_and_flip(results['img'], crop)
-            view = dict(results, img=img, img_shape=img.shape[:2], view_params_one=drawn)
-            with seeded_globals(streams[-1]) if self.foreign[v] else _AS_IT_IS:
-                for transform, view['rng'] in zip(pipeline, streams):
-                    view = transform(view)
-                    if view is None:  # mmcv's sign for an image given up
-                        return None
+        for v in range(self.num_views):
+            streams = self._streams(results.get('sample_idx'), v)
             if self.foreign[v]:
-                self._check_view(view['img'], v)
-            cv2.split(view['img'], list(out[v]))  # (S, S, 3) -> (3, S, S)
-            params.append(drawn)
+                shown = self._call(results, v, streams, out[v])
+                if shown is None:
+                    return None
+            else:
+                drawn = draw_view(self, v, height, width, streams)
+                self._make(results['img'], v, drawn, out[v])
+                shown = self._shown(v, drawn)
+            params.append(shown)
         return params
+
+    def _make(self, img: np.ndarray, v: int, drawn: Sequence, out: np.ndarray) -> None:
+        """Make a drawn view, (3, S, S), of an image (H, W, 3).
+
+        With OpenCV, one by one: a view of 32 pixels stays in a CPU's cache all the time.
+        """
+        view = self.crop.paint(img, drawn[0])
+        for transform, params in zip(self.pipelines[v], drawn[1:]):
+            if params is not None:
+                view = transform.paint(view, params)
+        cv2.split(view, list(out))  # (S, S, 3) -> (3, S, S)
+
+    def _call(
+        self, results: dict, v: int, streams: list[RandomStream], out: np.ndarray
+    ) -> dict | None:
+        """Make a view whose transforms draw by themselves, and say what was drawn."""
+        height, width = results['img'].shape[:2]
+        crop = self.crop.draw(height, width, streams[0])
+        shown = self._shown(v, [crop])
+        img = self.crop.paint(results['img'], crop)
+        view = dict(results, img=img, img_shape=img.shape[:2], view_params_one=shown)
+        with seeded_globals(streams[-1]):
+            for transform, view['rng'] in zip(self.pipelines[v], streams[1:]):
+                view = transform(view)
+                if view is None:  # mmcv's sign for an image given up
+                    return None
+        self._check_view(view['img'], v)
+        cv2.split(view['img'], list(out))
+        return shown
 
     def _leave_to_device(self, results: dict) -> tuple[list, list[dict]]:
         """Crops with the numbers of what the device shall do, and what was drawn."""
-        crops = np.empty((self.num_views, self.size, self.size, 3), np.uint8)
-        length = max(1, *map(len, self.pipelines))  # an empty tensor is not collated
-        steps = np.zeros((self.num_views, length, STEP_WIDTH))  # (V, T, 9)
+        height, width = results['img'].shape[:2]
+        made = np.empty((self.num_views, self.size, self.size, 3), np.uint8)
+        crops, steps = no_numbers(self)
         params = []
-        for v, pipeline in enumerate(self.pipelines):
-            crop, *streams = self._streams(results.get('sample_idx'), v)
-            crops[v], drawn = self._crop_and_flip(results['img'], crop)
-            for t, (transform, rng) in enumerate(zip(pipeline, streams)):
-                name = type(transform).__name__
-                drawn[name] = transform.record(self.size, rng)
-                steps[v, t] = encode_step(name, drawn[name])
-            params.append(drawn)
-        # A tensor, because PackInputs takes an array of three axes for an image.
-        return [crops, torch.from_numpy(steps)], params
+        for v in range(self.num_views):
+            streams = self._streams(results.get('sample_idx'), v)
+            drawn = draw_view(self, v, height, width, streams)
+            made[v] = self.crop.paint(results['img'], drawn[0])
+            encode_view(self, v, drawn, crops[v], steps[v])
+            params.append(self._shown(v, drawn))
+        # Tensors, because PackInputs takes an array of three axes for an image.
+        return [made, torch.from_numpy(crops), torch.from_numpy(steps)], params
 
-    def _streams(self, index: int | None, view: int) -> list[RandomStream]:
+    def _shown(self, v: int, drawn: Sequence) -> dict:
+        """A view's entry in ``view_params``."""
+        names = (type(transform).__name__ for transform in self.pipelines[v])
+        box = tuple(drawn[0][side] for side in BOX)
+        return dict(crop=box, flip=drawn[0]['flip'], **dict(zip(names, drawn[1:])))
+
+    def _streams(self, index: Any, v: int) -> list[RandomStream]:
         """A stream for the crop, one for each step, one for others' transforms."""
-        count = 1 + len(self.pipelines[view]) + self.foreign[view]
+        count = 1 + len(self.pipelines[v]) + self.foreign[v]
         if hasattr(index, 'seed'):
-            return view_streams(index.seed, index.epoch, index.place, view, count)
+            return view_streams(index.seed, index.epoch, index.place, v, count)
         if index is not None:
             self._warn_of_plain_indices()
         return [RandomStream.unseeded() for _ in range(count)]
 
-    def _addresses(self, indices: Sequence[int]) -> tuple[Sequence[int], ...]:
+    def _addresses(self, indices: Sequence) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
         """Seeds, epochs and images, (n,) each; fresh ones for plain indices."""
         if hasattr(indices[0], 'seed'):
             seeds = [index.seed for index in indices]
@@ -257,13 +285,6 @@ class TwoViews(BaseTransform):
                 level=logging.WARNING,
             )
         self._warned = True
-
-    def _crop_and_flip(self, img: np.ndarray, rng: RandomStream) -> tuple[np.ndarray, dict]:
-        """A view (S, S, 3) of an image (H, W, 3), and what was drawn for it."""
-        flip = rng.random() < self.flip_prob
-        box = sample_crop(*img.shape[:2], self.scale, self.ratio, rng)
-        img = resized_crop(img, box, self.size, self.interpolation, flip)
-        return img, dict(crop=box, flip=flip)
 
     def _check_view(self, img: np.ndarray, view: int) -> None:
         check_image(img, f'TwoViews, after the transforms of view {view}')

@@ -12,11 +12,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from mmengine.dataset import Compose
-from torch.utils.data import Dataset
 
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.errors import UserError
-from simclr_mm.transforms import TwoViews
+from simclr_mm.transforms import TwoViews, UnreadableImage
 
 from .style import COLOURS, picture
 
@@ -38,7 +37,7 @@ class Views:
     params: list[dict[str, Any]]
 
 
-def make_views(dataset: Dataset, index: int, seed: int, epoch: int = 0) -> Views:
+def make_views(dataset: Any, index: int, seed: int, epoch: int = 0) -> Views:
     """The views that training with this seed makes of an image in this epoch.
 
     Args:
@@ -49,6 +48,7 @@ def make_views(dataset: Dataset, index: int, seed: int, epoch: int = 0) -> Views
 
     Raises:
         ValueError: the pipeline has no TwoViews, or there is no such image.
+        UnreadableImage: the image cannot be read, or a transform gave it up.
     """
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
     places = [p for p, each in enumerate(transforms) if isinstance(each, TwoViews)]
@@ -62,13 +62,16 @@ def make_views(dataset: Dataset, index: int, seed: int, epoch: int = 0) -> Views
             f'there is no image {index}: the dataset has {len(dataset)}, '
             f'from 0 to {len(dataset) - 1}'
         )
-    results = dataset.get_data_info(index)
-    results['sample_idx'] = SampleIndex(index, seed, epoch)
-    results = Compose(transforms[: places[0]])(results)
-    original = results['img'][..., ::-1].copy()  # (H, W, 3) RGB
     two_views = copy.copy(transforms[places[0]])
     two_views.on_device = False  # the same views, made here
-    results = two_views(results)
+    results = dataset.get_data_info(index)
+    results['sample_idx'] = SampleIndex(index, seed, epoch)
+    path = str(results.get('img_path', ''))
+    results = Compose(transforms[: places[0]])(results)
+    original = None if results is None else results['img'][..., ::-1].copy()  # (H, W, 3) RGB
+    results = None if results is None else two_views(results)
+    if original is None or results is None:  # mmcv's sign for an image given up
+        raise UnreadableImage(f'image {index} {path}: a transform gave it up', path)
     views = results['img'][:, ::-1].transpose(0, 2, 3, 1)  # (V, 3, S, S) BGR -> RGB
     return Views(index, original, views, results['view_params'])
 

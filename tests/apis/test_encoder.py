@@ -1,12 +1,18 @@
-"""A checkpoint alone is enough to build its model."""
+"""A checkpoint alone is enough to build its model, and an encoder knows where it is from."""
 
 import argparse
+import dataclasses
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from simclr_mm.apis import get_model
-from simclr_mm.apis.encoder import load_encoder
+import simclr_mm
+from simclr_mm.apis import FeatureInferencer, get_model, inference_model
+from simclr_mm.apis.encoder import build_encoder, encoder_of, load_encoder
+from simclr_mm.checkpoints import schemes, state_dict
 from simclr_mm.commands.command_line.encoder_flags import add_encoder_flags, inferencer_of
 from simclr_mm.errors import CheckpointError
 
@@ -58,3 +64,76 @@ def test_flags(saved):
     flags = ['--device', 'cpu', '--precision', 'bf16', '--config', NAME]
     inferencer = inferencer_of(parser.parse_args([str(saved[2]), *flags]))
     assert inferencer.precision == 'bf16' and inferencer.device == torch.device('cpu')
+
+
+def test_where_an_encoder_comes_from(saved):
+    encoder = load_encoder(saved[1])
+    assert encoder.source == str(saved[1]) and encoder.name == 'with'
+    assert encoder.training['meta']['cfg'] and 'state_dict' not in encoder.training
+    assert load_encoder(saved[2], NAME).name == NAME == build_encoder(NAME).name
+    assert build_encoder(NAME).source == ''
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        encoder.source = 'x'
+    stamped = torch.load(saved[1])
+    stamped['meta']['experiment_name'] = '../my_run_20260101_010203'
+    torch.save(stamped, saved[1].with_name('stamped.pth'))
+    assert load_encoder(saved[1].with_name('stamped.pth')).name == 'my_run'
+
+
+def test_a_model_and_its_encoder_are_used_alike(saved):
+    model, encoder = get_model(NAME, saved[2]), load_encoder(saved[1])
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    expected = inference_model(model, image)['feature']
+    np.testing.assert_array_equal(inference_model(encoder, image)['feature'], expected)
+    np.testing.assert_allclose(FeatureInferencer(encoder)(image)[0], expected, atol=1e-6)
+    assert encoder_of(model).fingerprint() == encoder.fingerprint()
+    assert encoder_of(encoder) is encoder
+
+
+def test_features_depend_on_weights_and_transform(saved):
+    encoder = load_encoder(saved[1])
+    before = encoder.fingerprint()
+    other = dataclasses.replace(encoder, pipeline=[*encoder.pipeline[1:]])
+    assert other.fingerprint()['weights'] == before['weights']
+    assert other.fingerprint()['transform'] != before['transform']
+    encoder.model.data_preprocessor.mean += 1
+    assert encoder.fingerprint()['transform'] != before['transform']
+    with torch.no_grad():
+        next(encoder.model.parameters())[0] += 1
+    assert encoder.fingerprint()['weights'] != before['weights']
+
+
+@pytest.mark.parametrize('load', [load_encoder, lambda path: get_model(NAME, path)])
+def test_a_checkpoint_is_read_and_checked_once(saved, load, monkeypatch):
+    calls = []
+
+    def counted(module, name):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, **kw: calls.append(name) or function(*a, **kw))
+
+    counted(schemes, 'load_file')
+    counted(schemes, 'require_finite')
+    counted(state_dict, 'state_problems')
+    load(saved[1])
+    assert sorted(calls) == ['load_file', 'require_finite', 'state_problems']
+
+
+def test_a_checkpoint_of_ours_passes_few_files(saved):
+    """From get_model to its weights, without the files that build the model."""
+    package = Path(simclr_mm.__file__).parent
+    seen = []
+
+    def trace(frame, event, arg):
+        file = Path(frame.f_code.co_filename)
+        if package in file.parents and '.mim' not in file.parts:
+            seen.append(str(file.relative_to(package)))
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        get_model(NAME, pretrained=saved[2])
+    finally:
+        sys.settrace(before)
+    files = [file for file in dict.fromkeys(seen) if not file.startswith('models/')]
+    assert len(files) <= 7, files
+    assert not any(file.startswith(('commands', 'engine', 'checkpoints/foreign')) for file in files)

@@ -10,7 +10,7 @@ from mmpretrain import FeatureExtractor, ImageClassificationInferencer
 from PIL import Image
 
 from simclr_mm.apis import get_model, inference_model
-from simclr_mm.apis.inference import FeatureInferencer, image_paths, pooled
+from simclr_mm.apis.inference import FeatureInferencer, image_paths
 from simclr_mm.transforms.loading import UnreadableImage
 
 pytestmark = pytest.mark.portable
@@ -214,10 +214,3 @@ def test_wrong_arguments(simclr):
         FeatureInferencer(simclr)([])
     with pytest.raises(ValueError, match='got int'):
         FeatureInferencer(simclr)([7])
-
-
-def test_shapes_that_backbones_give():
-    maps = torch.arange(16.0).view(1, 2, 2, 4)  # (n, C, H, W)
-    assert pooled((torch.zeros(1), maps)).tolist() == [[3.5, 11.5]]
-    assert pooled(maps.flatten(2).mT).tolist() == [[3.5, 11.5]]  # (n, tokens, C)
-    assert pooled([maps[:, :, 0, 0]]).tolist() == [[0.0, 8.0]]

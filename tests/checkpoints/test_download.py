@@ -15,9 +15,9 @@ from simclr_mm.errors import CheckpointError
 from simclr_mm.files import http as transfer
 
 
-def _checkpoint() -> bytes:
+def _checkpoint(numbers: int = 1000) -> bytes:
     buffer = io.BytesIO()
-    torch.save(dict(a=torch.arange(1000)), buffer)
+    torch.save(dict(a=torch.arange(numbers)), buffer)
     return buffer.getvalue()
 
 
@@ -92,7 +92,7 @@ def test_a_file_is_downloaded_once(server, tmp_path):
     for _ in range(2):
         file = download(f'{server.url}/a/{NAME}?token=1')
         assert torch.equal(load_file(file)['a'], torch.arange(1000))
-    assert file == tmp_path / 'home' / 'checkpoints' / NAME
+    assert file.name == NAME and file.parents[1] == tmp_path / 'home' / 'checkpoints'
     assert server.ranges == [None]
 
 
@@ -180,9 +180,34 @@ def test_a_full_disk_or_a_forbidden_folder(server, tmp_path):
         download(f'{server.url}/{NAME}')
 
 
-def test_names_without_a_hash_do_not_collide(server):
-    a, b = download(f'{server.url}/a/epoch_200.pth'), cache_path('http://b/epoch_200.pth')
-    assert a != b and a.name == b.name == 'epoch_200.pth'
+@pytest.mark.parametrize('name', ['epoch_200.pth', 'ckpt-20240115.pth', 'epoch_1-0badc0de.pth'])
+def test_each_url_has_a_file_of_its_own(server, name):
+    first = download(f'{server.url}/a/{name}')
+    server.body = _checkpoint(7)
+    second = download(f'{server.url}/b/{name}')
+    assert first != second and first.name == second.name == name
+    assert load_file(first)['a'].shape == (1000,) and load_file(second)['a'].shape == (7,)
+
+
+def test_no_other_host_takes_the_place_of_a_known_model(server):
+    known = 'https://download.pytorch.org/models/resnet50-0676ba61.pth'
+    theirs = server.url + '/models/resnet50-0676ba61.pth'
+    with pytest.raises(CheckpointError, match='its name says 0676ba61'):
+        download(theirs)
+    assert cache_path(theirs) != cache_path(known)
+
+
+@pytest.mark.parametrize('name', ['..%2F..%2Fout.pth', '..', '%2E%2E', '.', 'a%00.pth', 'x' * 300])
+def test_names_stay_in_the_cache(server, tmp_path, name):
+    url = f'{server.url}/{name}'
+    assert cache_path(url).parents[1] == tmp_path / 'home' / 'checkpoints'
+    assert '..' not in cache_path(url).parts
+    try:
+        download(url)
+    except CheckpointError as error:
+        assert 'cannot download' in str(error)
+    outside = [path for path in tmp_path.rglob('*') if 'checkpoints' not in path.parts]
+    assert outside == [tmp_path / 'home']
 
 
 @pytest.mark.parametrize(
@@ -215,7 +240,7 @@ def test_offline_says_where_to_put_the_file(tmp_path, monkeypatch):
     url = f'http://127.0.0.1:9/{NAME}'
     with pytest.raises(CheckpointError, match='refused') as error:
         download(url)
-    target = tmp_path / 'checkpoints' / NAME
+    target = cache_path(url)
     assert str(target) in str(error.value)
     target.write_bytes(BODY)
     assert download(url) == target
@@ -224,4 +249,4 @@ def test_offline_says_where_to_put_the_file(tmp_path, monkeypatch):
 def test_without_a_home_it_is_pytorchs_cache(tmp_path, monkeypatch):
     monkeypatch.delenv('SIMCLR_MM_HOME', raising=False)
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-    assert cache_path(f'http://a/{NAME}') == tmp_path / 'hub' / 'checkpoints' / NAME
+    assert cache_path(f'http://a/{NAME}').parents[1] == tmp_path / 'hub' / 'checkpoints'

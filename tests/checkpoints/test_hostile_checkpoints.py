@@ -1,5 +1,6 @@
 """Broken and malicious checkpoints end a tool in one line, and nothing in them runs."""
 
+import codecs
 import functools
 import io
 import os
@@ -153,6 +154,12 @@ def short_storage() -> bytes:
     )
 
 
+def in_capitals() -> bytes:
+    """PyTorch finds entries in any case."""
+    parts = entries(short_storage())
+    return zipped({name.replace('data', 'DATA'): data for name, data in parts.items()})
+
+
 def compressed() -> bytes:
     parts = entries(saved(dict(a=torch.zeros(1))))
     parts = {
@@ -194,6 +201,63 @@ def lists(times: int) -> list:
     return content
 
 
+def pickled(opcodes: bytes) -> bytes:
+    """A checkpoint whose pickle is given."""
+    parts = entries(saved({}))
+    name = next(name for name in parts if name.endswith('data.pkl'))
+    return zipped({**parts, name: b'\x80\2' + opcodes + b'.'})
+
+
+def two_directories() -> bytes:
+    """Python reads the last directory of a zip, PyTorch the one that the locator names."""
+    file = saved(dict(a=torch.ones(1000)))
+    end64, locator, end = file[-98:-42], file[-42:-22], file[-22:]
+    length, offset = struct.unpack('<40xQQ', end64)
+    entries_, right = file[:offset], file[offset : offset + length]
+    wrong = bytearray(right)
+    at = right.index(b'data/0') - len('archive/') - 46
+    wrong[at + 20 : at + 28] = struct.pack('<II', 40, 40)
+    first = end64[:48] + struct.pack('<Q', offset)
+    last = end64[:48] + struct.pack('<Q', offset + length + 56)
+    locator = locator[:8] + struct.pack('<Q', offset + length) + locator[16:]
+    return b''.join((entries_, wrong, first, right, last, locator, end))
+
+
+def encoded(times: int):
+    """Bytes that double with every call."""
+    content = Call(codecs.encode, 'a' * 64, 'latin1')
+    for _ in range(times):
+        content = Call(codecs.encode, content, 'hex')
+    return content
+
+
+def copied() -> bytes:
+    """A thousand sets of one list of 100,000 numbers."""
+    numbers = list(range(100_000))
+    return saved([Call(set, numbers) for _ in range(1000)])
+
+
+def deep_keys() -> bytes:
+    """One tuple of 2^18 parts, in 100 bytes, is a dict's key 100,000 times."""
+    return pickled(b'})' + b'q\0h\0\x86' * 18 + b'q\0Ns' + b'h\0Ns' * 100_000)
+
+
+def colliding_keys() -> bytes:
+    """Multiples of 2^61 - 1 have one hash: a dict compares each with all before it."""
+    keys = (number * (2**61 - 1) for number in range(1, 50_000))
+    return pickled(
+        b'}' + b''.join(b'\x8a\x0a' + key.to_bytes(10, 'little') + b'Ns' for key in keys)
+    )
+
+
+def dicts_in_dicts() -> dict:
+    """2^60 ways lead to one tensor."""
+    content = dict(a=torch.zeros(1))
+    for _ in range(60):
+        content = dict(x=content, y=content)
+    return content
+
+
 RECONSTRUCT = np.zeros(0).__reduce__()[0]
 SCALAR = np.float64(0).__reduce__()[0]
 BROKEN_DTYPE = (3, '|', (np.dtype('i4'), (2**30, 2)), None, None, 4, 1, 63)
@@ -205,11 +269,15 @@ BOMBS = {
         'cannot be read',
     ),
     'a storage shorter than its tensor': (short_storage, 'storage 0 claims 4000 bytes and has 40'),
+    'the same in capitals': (in_capitals, 'storage 0 claims 4000 bytes and has 40'),
     'a compressed entry': (compressed, 'is compressed'),
     'overlapping entries': (overlapping, 'entries overlap'),
     'tuples in tuples': (lambda: nested(b'\x85', 2**20), 'is nested'),
-    'every tuple twice': (lambda: nested(b'2\x86', 60), 'is nested'),
-    'a bytearray of 2^36': (lambda: saved(Call(bytearray, 2**36)), 'asks for builtins.bytearray'),
+    'every tuple twice': (lambda: nested(b'q\0h\0\x86', 60), 'would make more'),
+    'a bytearray of 2^36': (
+        lambda: saved(Call(bytearray, 2**36)),
+        'asks for __builtin__.bytearray',
+    ),
     'an array of 2^32 objects': (
         lambda: saved(Call(np.ndarray, (2**32,), 'O')),
         'asks for numpy.ndarray',
@@ -226,9 +294,32 @@ BOMBS = {
         lambda: saved(Call(np.dtype, 'i4', False, True, state=BROKEN_DTYPE)),
         'asks for a numpy.dtype of records',
     ),
+    'two directories': (two_directories, 'does not end as PyTorch ends one'),
+    'bytes encoded again and again': (lambda: saved(encoded(30)), 'asks for _codecs.encode'),
+    'one list copied a thousand times': (copied, 'would make more'),
+    'one long key': (deep_keys, 'would make more'),
+    'keys of one hash': (colliding_keys, 'would make more'),
+    'a million empty lists': (lambda: pickled(b'](' + b']' * 1_100_000 + b'e'), 'opcodes'),
+    'a call of nested lists, which PyTorch prints': (
+        lambda: pickled(pickle.dumps(lists(12), 2)[2:-1] + b')R'),
+        'calls what is no function',
+    ),
+    'a storage of 2^36': (
+        lambda: saved(Call(torch.UntypedStorage, 2**36)),
+        'asks for torch.storage.UntypedStorage',
+    ),
+    'a bytearray through a rebuilt tensor': (
+        lambda: saved(Call(torch._tensor._rebuild_from_type_v2, bytearray, int, (2**36,), {})),
+        'bytearray, which could take any size',
+    ),
+    'a long list under a stand-in': (
+        lambda: saved(Call(getattr, HistoryBuffer, lists(12))),
+        'would make more',
+    ),
+    'dicts in dicts': (lambda: saved(dict(state_dict=dicts_in_dicts())), 'holds no weights'),
     'a HistoryBuffer of 10^12 numbers': (
         lambda: saved(Call(HistoryBuffer, lists(11), [])),
-        'asks for HistoryBuffer',
+        'would make more',
     ),
 }
 

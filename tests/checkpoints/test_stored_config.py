@@ -1,10 +1,13 @@
 """Configs out of checkpoints are data, whatever they try to be."""
 
+import resource
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmpretrain.models import ResNet
 
 import simclr_mm
 from simclr_mm.apis.encoder import load_encoder
@@ -69,6 +72,10 @@ def test_code_is_refused_and_not_run(tmp_path, text):
         "model = dict(type='simclr_mm.apis.get_model')",
         "model = dict(type='TIMMBackbone', model_name='resnet18')",
         "model = dict(type='ResNet', _scope_='evil')",
+        "model = dict(type='mmpretrain.models.backbones.os.system')",
+        "model = dict(type='mmpretrain.models.backbones.resnet.os')",
+        "model = dict(type='mmengine.fileio.io.load', file='a.pkl')",
+        "model = dict(type='torch.hub.load', repo_or_dir='a/b')",
         'model = dict(type=7)',
         "data_preprocessor = dict(type='os.getcwd')",
         "test_dataloader = dict(dataset=dict(pipeline=[dict(type='os.remove', path='a')]))",
@@ -77,6 +84,55 @@ def test_code_is_refused_and_not_run(tmp_path, text):
 def test_names_that_are_no_models_are_refused(part):
     with pytest.raises(CheckpointError, match='^a.pth: the stored config'):
         stored_config(MODEL + part, 'a.pth')
+
+
+@pytest.mark.parametrize(
+    'named, registered',
+    [
+        ('mmpretrain.models.backbones.resnet.ResNet', 'mmpretrain.ResNet'),
+        ('mmpretrain.models.backbones.ResNet', 'mmpretrain.ResNet'),
+        ('torch.nn.modules.batchnorm.BatchNorm2d', 'BN'),
+        ('simclr_mm.models.projection_neck.ProjectionNeck', 'simclr_mm.ProjectionNeck'),
+    ],
+)
+def test_a_module_path_of_a_registered_class(named, registered):
+    text = f"model = dict(type='simclr_mm.SimCLR', backbone=dict(type='{named}'))"
+    assert stored_config(text, 'a.pth').model.backbone.type == registered
+
+
+def test_a_dumped_new_style_config_is_built(tmp_path):
+    named = 'mmpretrain.models.backbones.resnet.ResNet'
+    text = (
+        "model = dict(type='simclr_mm.models.simclr.SimCLR', neck=None,"
+        f" backbone=dict(type='{named}', depth=18))\n"
+    )
+    torch.save(dict(state_dict=ResNet(18).state_dict(), meta=dict(cfg=text)), tmp_path / 'a.pth')
+    loaded = torch.load(tmp_path / 'a.pth')
+    loaded['state_dict'] = {f'backbone.{k}': v for k, v in loaded['state_dict'].items()}
+    torch.save(loaded, tmp_path / 'a.pth')
+    model = load_encoder(tmp_path / 'a.pth').model
+    assert type(model.backbone) is ResNet and model.backbone.depth == 18
+
+
+def test_no_module_is_imported_because_a_file_names_it(tmp_path, monkeypatch):
+    (tmp_path / 'named_by_a_file.py').write_text('from mmpretrain.models import ResNet')
+    monkeypatch.syspath_prepend(tmp_path)
+    for named in ('named_by_a_file.ResNet', 'mmpretrain.models.backbones.evil.ResNet'):
+        with pytest.raises(CheckpointError, match='no class of OpenMMLab'):
+            stored_config(MODEL + f"model = dict(type='{named}')", 'a.pth')
+    assert 'named_by_a_file' not in sys.modules
+
+
+@pytest.mark.parametrize(
+    'text',
+    ['a = [' + '0,' * 15_000_000 + ']', "text = 'a reserved key'", f'a = {2**61}'],
+    ids=['30 MB', 'reserved', 'large number'],
+)
+def test_what_would_take_long_or_break_is_refused(text):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match='^a.pth: the stored config .* not read'):
+        stored_config(MODEL + text, 'a.pth')
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,11 @@ def new_style(config, target):
 
 
 def short(work_dir, *more):
+    # MMEngine names a run by its second; two of one second would share a log.
+    name = '-'.join(work_dir.parts[-2:])
     return [
         *('--work-dir', str(work_dir), '--cfg-options', 'train_cfg.max_epochs=1'),
+        f'experiment_name={name}',
         *('default_hooks.logger.interval=1', 'randomness.seed=1', *more),
     ]
 

@@ -6,6 +6,7 @@ from sklearn.datasets import load_digits
 
 from simclr_mm.datasets import CIFAR10, CIFAR100, STL10, Digits, InMemoryFolder, TinyImageNet
 from simclr_mm.datasets.decoded_files import free_memory
+from simclr_mm.errors import UserError
 
 
 def write_folders(root, colours=((250, 0, 0), (0, 0, 250)), size=8):
@@ -170,3 +171,40 @@ def test_cifar10_as_jpeg_files(cifar10):
     assert data.images.shape == (10_000, 32, 32, 3)
     assert np.bincount(data.get_gt_labels()).tolist() == [1000] * 10
     assert data.metainfo['classes'][:2] == ('airplane', 'automobile')
+
+
+def test_links_that_lead_nowhere_and_hidden_names_are_left_out(tmp_path):
+    write_folders(tmp_path)
+    (tmp_path / 'train' / 'a' / 'gone.png').symlink_to('nothing.png')
+    (tmp_path / 'train' / '.trash').mkdir()
+    Image.new('RGB', (8, 8)).save(tmp_path / 'train' / '.trash' / '0.png')
+    data = InMemoryFolder(str(tmp_path / 'train'), with_label=True)
+    assert data.get_gt_labels().tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.metainfo['classes'] == ('a', 'b')
+    # The folder that keeps the decoded images is no class the next time.
+    assert (tmp_path / 'train' / '.simclr_mm_cache').is_dir()
+    again = InMemoryFolder(str(tmp_path / 'train'), with_label=True)
+    assert again.metainfo['classes'] == ('a', 'b') and len(again) == 6
+
+
+def test_all_broken_files_are_counted(tmp_path):
+    write_folders(tmp_path)
+    files = sorted((tmp_path / 'train').glob('*/*.png'))
+    for file in files[:5]:
+        file.write_bytes(b'broken')
+    with pytest.raises(UserError, match='5 of 6 images cannot .*a/0.png.*b/1.png'):
+        InMemoryFolder(str(tmp_path / 'train'))
+    files[5].write_bytes(b'broken')
+    with pytest.raises(UserError, match='none of 6 images can be read; the last: .*b/2.png'):
+        InMemoryFolder(str(tmp_path / 'train'))
+    with pytest.raises(UserError, match=r'6 of 6 images .*a/0.png.*b/1.png.* \.\.\. and 1 more'):
+        InMemoryFolder(str(tmp_path / 'train'), size=4)
+
+
+def test_the_readers_in_memory_keep_the_rule(tmp_path):
+    """16 bits, transparency and orientation, as tests/transforms/test_to_rgb.py says."""
+    (tmp_path / 'a').mkdir()
+    cv2.imwrite(str(tmp_path / 'a' / '0.png'), np.full((8, 8), 51200, np.uint16))
+    Image.new('RGBA', (8, 8), (0, 0, 0, 0)).save(tmp_path / 'a' / '1.png')
+    data = InMemoryFolder(str(tmp_path))
+    assert [data[i]['img'].min() for i in range(2)] == [200, 255]

@@ -176,7 +176,7 @@ def test_a_long_list_of_names_takes_little_memory(tmp_path):
     names = ['x' * 100_000, *map(str, range(2000))]
     write_tar(tmp_path / 'a.tar', {f'{name}.jpg': b'1' for name in names})
     data = TarShards(str(tmp_path), with_label=False)
-    assert len(data) == 2001 and data.index.name.nbytes < 4e6
+    assert len(data) == 2001 and data.index['name'].nbytes < 4e6
 
 
 def test_every_name_in_a_tar(tmp_path):

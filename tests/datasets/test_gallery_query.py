@@ -4,6 +4,7 @@ import pytest
 from mmengine.registry import DefaultScope
 
 from simclr_mm.datasets import GalleryAndQuery, class_balanced_subset
+from simclr_mm.errors import UserError
 from simclr_mm.transforms import UnreadableImage
 
 PIPELINE = [dict(type='PackInputs')]
@@ -29,6 +30,7 @@ def test_gallery_comes_first_and_says_so():
 def test_subset_is_balanced_and_fixed():
     data = digits(per_class=7)
     assert len(data) == 70 + 500
+    assert data.metainfo['gallery_images'] == 70  # for KNNAccuracy to compare with its k
     labels = [int(data[i]['data_samples'].gt_label) for i in range(70)]
     assert np.bincount(labels).tolist() == [7] * 10
     assert np.array_equal(data.rows, digits(per_class=7).rows)
@@ -60,7 +62,7 @@ def test_an_unreadable_gallery_image_is_replaced_a_query_is_not(tmp_path):
         data = GalleryAndQuery(
             gallery=dict(type='CustomDataset', data_root=str(tmp_path / 'train')),
             query=dict(type='CustomDataset', data_root=str(tmp_path / 'val')),
-            pipeline=[dict(type='LoadImageFromFile'), *PIPELINE],
+            pipeline=[dict(type='simclr_mm.LoadImageFromFile'), *PIPELINE],
         )
     stand_in = data[4]  # class b, image 1
     assert int(stand_in['data_samples'].gt_label) == 1
@@ -71,3 +73,51 @@ def test_an_unreadable_gallery_image_is_replaced_a_query_is_not(tmp_path):
         (tmp_path / 'train' / 'b' / f'{i}.png').write_bytes(b'broken')
     with pytest.raises(UnreadableImage, match='no image of class 1 can be read'):
         data[4]
+
+
+def folders(tmp_path, names=('train', 'val'), classes='ab', loose=''):
+    for split in names:
+        for label, name in enumerate(classes):
+            (tmp_path / split / name).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / split / name / '0.png'), np.full((4, 4, 3), 9 * label))
+        if split == loose:
+            cv2.imwrite(str(tmp_path / split / 'loose.png'), np.zeros((4, 4, 3)))
+    return {
+        part: dict(
+            type='simclr_mm.InMemoryFolder', data_root=str(tmp_path / split), with_label=True
+        )
+        for part, split in zip(('gallery', 'query'), names)
+    }
+
+
+def test_an_image_without_a_label_is_named(tmp_path):
+    data = folders(tmp_path, loose='train')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        with pytest.raises(UserError, match='GalleryAndQuery.gallery .*train/loose.png: put'):
+            GalleryAndQuery(**data, pipeline=PIPELINE)
+
+
+def test_the_classes_have_to_be_the_same(tmp_path):
+    gallery = folders(tmp_path, names=('train', 'x'))['gallery']
+    query = folders(tmp_path, names=('y', 'val'), classes='ac')['query']
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        with pytest.raises(UserError, match='gallery has 2 classes and query 2, b, c in one of'):
+            GalleryAndQuery(gallery, query, PIPELINE)
+
+
+def test_mmcvs_loading_is_used_as_written_with_a_warning(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        'simclr_mm.datasets.gallery_query.print_log', lambda line, **kwargs: lines.append(line)
+    )
+    folders(tmp_path)
+    parts = [
+        dict(type='simclr_mm.ImageFolder', data_root=str(tmp_path / split), with_label=True)
+        for split in ('train', 'val')
+    ]
+    for loading in ('LoadImageFromFile', 'simclr_mm.LoadImageFromFile'):
+        pipeline = [dict(type=loading), *PIPELINE]
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            data = GalleryAndQuery(*parts, pipeline)
+        assert int(data[1]['data_samples'].gt_label) == 1 and pipeline[0]['type'] == loading
+        assert len(lines) == 1 and "mmcv's LoadImageFromFile" in lines[0]

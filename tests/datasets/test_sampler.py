@@ -4,6 +4,8 @@ import pickle
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from simclr_mm.datasets import ResumableSampler, SampleIndex
@@ -80,3 +82,38 @@ def test_fewer_images_than_processes(monkeypatch):
     monkeypatch.setattr(module, 'get_dist_info', lambda: (0, 4))
     with pytest.raises(ValueError, match='3 images for 4 processes'):
         ResumableSampler(range(3), seed=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    images=st.integers(1, 300),
+    batch=st.integers(1, 40),
+    world_size=st.integers(1, 6),
+    seed=st.integers(0, 2**31),
+    epoch=st.integers(0, 1000),
+    position=st.integers(0, 300),
+)
+def test_any_job_deals_one_permutation_and_goes_on_anywhere(
+    images, batch, world_size, seed, epoch, position
+):
+    """Whole global batches of one permutation, dealt in turn; a start is a place in them."""
+    if images < world_size:
+        return
+
+    def stream(rank, start=0):
+        sampler = ResumableSampler(range(images), seed=seed)
+        sampler.rank, sampler.world_size = rank, world_size
+        sampler.set_epoch(epoch, start)
+        return [int(index) for index in sampler]
+
+    steps = images // world_size // batch  # what drop_last leaves
+    whole = [stream(rank) for rank in range(world_size)]
+    assert {len(each) for each in whole} == {images // world_size}
+    batches = [each[: steps * batch] for each in whole]
+    dealt = [index for place in zip(*batches) for index in place]  # rank by rank
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(seed + epoch))
+    assert dealt == order[: steps * batch * world_size].tolist()
+    assert images - len(dealt) < batch * world_size  # less than one global batch is left out
+    assert len(set(dealt)) == len(dealt)
+    start = min(position, images // world_size)
+    assert [stream(rank, start) for rank in range(world_size)] == [each[start:] for each in whole]

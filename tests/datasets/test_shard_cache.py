@@ -169,7 +169,7 @@ def test_shards_without_an_index(web, pack):
     data = shards(url, shards='shard-{00000..00003}.tar')
     assert len(data) == 26 and len(asked) == 4
     local = shards(pack)
-    names = [name.decode() for name in data.index.name]
+    names = [name.decode() for name in data.index['name']]
     assert [data.read(row) for row in range(26)] == [
         local.read(int(name.split('.')[0])) for name in names
     ]

@@ -146,7 +146,7 @@ def test_a_shard_cut_short(pack, tmp_path):
     with open(tmp_path / 'shard-00001.tar', 'r+b') as file:
         file.truncate(9000)
     rows = np.flatnonzero(data.shards_of_images() == 1)
-    last = int(rows[np.argmax(data.index.offset[rows])])
+    last = int(rows[np.argmax(data.index['offset'][rows])])
     with pytest.raises(UnreadableImage, match=f'shard-00001.tar/{last:09d}.jpg: the') as e:
         data[last]
     assert e.value.path == data.name(last)
@@ -199,7 +199,7 @@ def test_parts_copies_and_many_open_files(pack, monkeypatch):
     assert [whole[row]['img_bytes'] for row in reversed(range(26))] == contents[::-1]
     part = shards(pack, indices=[5, 3, 20])
     assert [part[i]['img_bytes'] for i in range(3)] == [contents[i] for i in (5, 3, 20)]
-    assert (part.shards_of_images() == whole.index.shard[[5, 3, 20]]).all()
+    assert (part.shards_of_images() == whole.index['shard'][[5, 3, 20]]).all()
     copy = pickle.loads(pickle.dumps(whole))
     assert copy[7]['img_bytes'] == contents[7]
 

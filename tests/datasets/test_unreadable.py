@@ -1,7 +1,11 @@
+import pickle
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-from mmengine.dataset import ConcatDataset, RepeatDataset
+from mmengine.dataset import Compose, ConcatDataset, RepeatDataset
 from mmengine.registry import DefaultScope
+from mmpretrain.engine import SwitchRecipeHook
 from mmpretrain.structures import DataSample
 from torch.utils.data import ConcatDataset as TorchConcatDataset
 
@@ -134,3 +138,24 @@ def test_a_stand_in_is_seen_in_other_views_than_the_image_itself():
     itself = data[SampleIndex(int(stand_in['sample_idx']), seed=1)]
     assert itself['sample_idx'] == stand_in['sample_idx'] != 3
     assert not np.array_equal(stand_in['img'], itself['img'])
+
+
+def test_a_pipeline_that_a_hook_exchanges_arrives():
+    """As mmpretrain's SwitchRecipeHook does it."""
+
+    class Constant:
+        def __call__(self, results):
+            return dict(results, img='other', data_samples=DataSample())
+
+    data = ReplaceUnreadable(Digits(split='test', pipeline=[TwoViews(8)]))
+    assert not data.batched
+    data.pipeline = Compose([Constant()])
+    assert data.dataset.pipeline is data.pipeline
+    assert data[SampleIndex(3)]['img'] == 'other'
+    data = ReplaceUnreadable(ConcatDataset([Digits(), Digits(split='test')]))
+    loader = SimpleNamespace(dataset=data)
+    SwitchRecipeHook._switch_train_pipeline(
+        SimpleNamespace(train_loop=SimpleNamespace(dataloader=loader)), Compose([Constant()])
+    )
+    assert data[SampleIndex(3)]['img'] == data[SampleIndex(1300)]['img'] == 'other'
+    assert pickle.loads(pickle.dumps(ReplaceUnreadable(Digits()))).split == 'train'

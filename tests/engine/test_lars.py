@@ -177,6 +177,33 @@ def test_equals_mmpretrain():
     assert_equal_models(ours, theirs, 1e-6)
 
 
+@pytest.mark.parametrize('decay', [0.0, 0.15])
+def test_a_group_that_mmpretrain_excludes(decay):
+    """As mmpretrain: trust 1, with the group's decay."""
+    pytest.importorskip('mmpretrain')
+    from mmpretrain.engine import LARS as MMPretrainLARS
+
+    weights = []
+    for make in (LARS, MMPretrainLARS):
+        w, b = parameter([[1.0, -2.0]], [[0.1, 0.3]]), parameter([[3.0]], [[0.5]])
+        groups = [dict(params=[w], lars_exclude=True), dict(params=[b])]
+        kwargs = dict(trust_denominator='parts') if make is LARS else {}
+        optimizer = make(groups, lr=1.0, momentum=0.9, weight_decay=decay, **kwargs)
+        optimizer.step()
+        optimizer.step()
+        weights.append(torch.cat([w.flatten(), b.flatten()]).detach())
+    assert weights[0].tolist() == pytest.approx(weights[1].tolist(), rel=1e-9)
+    if not decay:
+        # v = 0.1, then 0.9 * 0.1 + 0.1.
+        assert weights[0][0].item() == pytest.approx(1 - 0.1 - 0.19)
+
+
+def test_a_vector_of_an_excluded_group_does_not_decay():
+    b = parameter([1.0], [0.1])
+    LARS([dict(params=[b], lars_exclude=True)], lr=1.0, weight_decay=0.5).step()
+    assert_values(b, [0.9])
+
+
 def test_state_dict_continues_the_run(tmp_path):
     unbroken = network()
     train(unbroken, LARS(unbroken.parameters(), lr=1.0, weight_decay=0.02))

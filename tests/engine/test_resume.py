@@ -263,6 +263,24 @@ def test_a_best_checkpoint_of_another_run_stays(saved, tmp_path):
     assert {'epoch_3.pth', 'epoch_7.pth'} == {path.name for path in other.glob('epoch_*')}
 
 
+def test_nothing_in_a_checkpoint_is_run(saved, tmp_path):
+    """MMEngine runs ``meta['config']`` as Python when it resumes."""
+    checkpoint = torch.load(saved / 'epoch_2.pth', weights_only=False)
+    checkpoint['meta']['config'] = f'open({str(tmp_path / "written")!r}, "w").close()'
+    torch.save(checkpoint, tmp_path / 'hostile.pth')
+    runner(tmp_path, resume=True, load_from=str(tmp_path / 'hostile.pth')).train()
+    assert not (tmp_path / 'written').exists()
+
+
+def test_a_config_too_long_to_parse_is_not_read():
+    logged = []
+    meta = dict(epoch=1, iter=2, cfg=f'model = {[0] * 10**6}')
+    logger = type('Logger', (), dict(warning=lambda self, text: logged.append(text)))()
+    checkpoint = dict(meta=meta, optimizer={}, message_hub={})
+    check_resumable(checkpoint, Config(), 'a.pth', logger)
+    assert 'holds no config that can be read' in logged[0]
+
+
 @pytest.mark.parametrize('name', ['../secret.txt', 'notes.txt', 'best_of.txt'])
 def test_a_checkpoint_cannot_name_a_file_to_delete(saved, tmp_path, name):
     work_dir = tmp_path / 'run'

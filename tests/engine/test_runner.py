@@ -7,9 +7,11 @@ import pytest
 import torch
 from digits_run import BY_ITERATION, EVERY_EPOCH, EVERY_ITERATION, losses, runner
 from mmengine.registry import DefaultScope
+from torch.utils.data import DataLoader
 
 from simclr_mm.engine import Runner
 from simclr_mm.engine.allocator import start_worker
+from simclr_mm.errors import UserError
 
 
 @pytest.fixture(scope='module', params=[{}, BY_ITERATION], ids=['epochs', 'iterations'])
@@ -211,12 +213,7 @@ def test_ranks_with_seeds_of_their_own_are_refused(tmp_path):
 def test_a_seed_of_the_sampler_survives_a_resume(tmp_path):
     options = {**EVERY_EPOCH, 'train_dataloader.sampler.seed': 77}
     runner(tmp_path / 'a', **options).train()
-    rest = runner(
-        tmp_path / 'b',
-        **{'train_dataloader.sampler.seed': 1},
-        resume=True,
-        load_from=str(tmp_path / 'a' / 'epoch_2.pth'),
-    )
+    rest = runner(tmp_path / 'b', resume=True, load_from=str(tmp_path / 'a' / 'epoch_2.pth'))
     rest.train()
     assert rest.train_dataloader.sampler.seed == 77
 
@@ -247,3 +244,66 @@ def test_weights_on_a_gpu_have_the_order_of_the_images(tmp_path, monkeypatch):
     monkeypatch.setattr('mmengine.runner.runner.get_device', lambda: 'cpu')
     run.wrap_model(None, run.model)
     assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize('images, left', [(17, 1), (18, 2), (16, 0)])
+def test_one_image_left_is_refused_before_the_first_step(tmp_path, images, left):
+    options = {
+        'train_dataloader.drop_last': False,
+        'train_dataloader.batch_size': 8,
+        'train_dataloader.dataset.indices': images,
+        'train_cfg.max_epochs': 1,
+        'param_scheduler': [],
+    }
+    run = runner(tmp_path, **options)
+    if left != 1:
+        run.train()
+        assert run.iter == 2 + (left > 0)
+        return
+    with pytest.raises(UserError, match='17 images with .*drop_last = False leave a batch of one'):
+        run.train()
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_a_batch_of_one_image_is_refused(tmp_path):
+    with pytest.raises(UserError, match='train_dataloader.batch_size = 1 on 1 process'):
+        runner(tmp_path, **{'train_dataloader.batch_size': 1}).train()
+
+
+OURS = ('unreadable', 'non_finite', 'learning_watch', 'data_wait')
+
+
+@pytest.mark.parametrize('name', [*OURS, 'timer', 'sampler_seed'])
+def test_a_default_hook_that_is_none_is_off(tmp_path, name):
+    whole = runner(tmp_path / 'whole')
+    run = runner(tmp_path / 'run', **{f'default_hooks.{name}': None})
+    kinds = {type(hook) for hook in whole.hooks} - {type(hook) for hook in run.hooks}
+    assert len(kinds) == 1 and len(run.hooks) == len(whole.hooks) - 1
+
+
+def test_a_run_without_any_hook_of_ours(tmp_path):
+    whole = runner(tmp_path / 'whole')
+    whole.train()
+    run = runner(tmp_path / 'run', **{f'default_hooks.{name}': None for name in OURS})
+    run.train()
+    assert losses(run) == losses(whole)
+
+
+def test_a_dataloader_that_is_built(tmp_path):
+    whole = runner(tmp_path / 'whole')
+    whole.train()
+    run = runner(tmp_path / 'run')
+    loader = Runner.build_dataloader(run.cfg.train_dataloader, seed=run.seed)
+    run = runner(tmp_path / 'built')
+    run._train_dataloader = loader
+    run.train()
+    assert losses(run) == losses(whole)
+
+
+@pytest.mark.parametrize('loader', [[1, 2], DataLoader([1, 2])], ids=['list', 'DataLoader'])
+def test_a_dataloader_that_cannot_resume(tmp_path, loader):
+    """A list is what mmpretrain's vis_scheduler.py gives."""
+    run = runner(tmp_path)
+    run._train_dataloader = loader
+    with pytest.raises(UserError, match="need dict.type='simclr_mm.ResumableSampler'"):
+        run.train()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from simclr_mm.evaluation import KNNAccuracy, knn_predict
+from simclr_mm.evaluation import KNNAccuracy, finite, knn_predict
 
 RNG = np.random.default_rng(0)
 GALLERY, QUERY = RNG.normal(size=(300, 8)), RNG.normal(size=(2100, 8))
@@ -68,6 +68,7 @@ def test_agrees_with_scikit_learn_but_for_ties():
         (0, 1.0, 'k = 0, but the gallery has 300'),
         (301, 1.0, 'k = 301, but the gallery has 300'),
         (5, 0.0, 'temperature = 0'),
+        (5, float('nan'), 'temperature = nan'),
     ],
 )
 def test_bad_arguments(k, temperature, match):
@@ -85,7 +86,74 @@ def test_metric_tells_gallery_and_queries_apart():
         for i, (feature, label) in enumerate(zip(features, labels))
     ]
     metric.process({}, samples)
-    assert metric.evaluate(5) == {'knn/top1': pytest.approx(200 / 3)}
+    assert metric.evaluate(5) == {
+        'knn/top1': pytest.approx(200 / 3),
+        'knn/top5': pytest.approx(200 / 3),
+    }
+
+
+def test_metric_counts_the_five_classes_with_most_votes():
+    """Beside a loop, which ranks the classes of the k neighbours."""
+    k, rng = 15, np.random.default_rng(1)
+    features, labels = rng.normal(size=(260, 4)), rng.integers(0, 9, 260)
+    metric = KNNAccuracy(k=k, temperature=0.5)
+    metric.process(
+        {},
+        [
+            dict(feature=torch.tensor(row), gt_label=torch.tensor([label]), gallery=i < 200)
+            for i, (row, label) in enumerate(zip(features, labels))
+        ],
+    )
+    hits = np.zeros(6)
+    for query, label in zip(unit(features)[200:], labels[200:]):
+        similarity = unit(features)[:200] @ query
+        votes = {}
+        for row in np.argsort(-similarity)[:k]:
+            votes[labels[row]] = votes.get(labels[row], 0) + np.exp(similarity[row] / 0.5)
+        ranked = sorted(votes, key=votes.get, reverse=True)
+        hits += [label in ranked[:n] for n in range(6)]
+    expected = {f'knn/top{n}': pytest.approx(100 * hits[n] / 60) for n in (1, 5)}
+    assert hits[1] < hits[5] < 60
+    assert metric.evaluate(260) == expected
+
+
+def test_rows_that_are_not_finite_are_left_out_and_counted(monkeypatch):
+    lines = []
+    monkeypatch.setattr(finite, 'print_log', lambda line, **kwargs: lines.append(line))
+    query, gallery, labels = ARGS
+    broken = gallery.clone()
+    broken[[7, 100, 299]] = torch.tensor([[torch.nan], [torch.inf], [-torch.inf]]).double()
+    left = broken.isfinite().all(1)
+    expected = knn_predict(query, gallery[left], labels[left], 20)
+    assert not lines
+    assert knn_predict(query, broken, labels, 20).equal(expected)
+    assert lines == [
+        '3 of 300 gallery features of kNN are not finite (NaN or infinity): '
+        'rows 7, 100, 299; they are left out.'
+    ]
+    with pytest.raises(ValueError, match='no row is left'):
+        knn_predict(query, gallery * torch.nan, labels, 20)
+    bad = query.clone()
+    bad[:9, 0] = torch.nan
+    with pytest.raises(ValueError, match=r'9 of 2100 queries.*: rows 0, 1, 2, 3, 4 ...; leave'):
+        knn_predict(bad, gallery, labels, 20)
+
+
+def test_votes_do_not_vanish_at_a_low_temperature():
+    """The nearest neighbour decides, however far it is."""
+    query, gallery, labels = -ARGS[1], ARGS[1], ARGS[2]
+    nearest = (unit(query) @ unit(gallery).T).argmax(1)
+    predicted = knn_predict(query, gallery, labels, 5, temperature=1e-5)
+    assert predicted.tolist() == labels[nearest].tolist()
+
+
+def test_a_k_beyond_the_gallery_is_seen_when_the_loop_is_built():
+    metric = KNNAccuracy(k=20)
+    metric.dataset_meta = dict(classes=['a'], gallery_images=20)
+    assert metric.dataset_meta['classes'] == ['a']
+    metric.dataset_meta = dict(classes=['a'])  # another dataset does not say
+    with pytest.raises(ValueError, match='k = 20, but the gallery has 12 images: set val_eval'):
+        metric.dataset_meta = dict(gallery_images=12)
 
 
 def test_metric_without_a_gallery():

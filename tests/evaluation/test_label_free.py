@@ -131,3 +131,19 @@ def test_errors_name_the_fix():
     metric.process({}, rows(X[:1]))
     with pytest.raises(ValueError, match='1 image'):
         metric.evaluate(1)
+
+
+def test_rows_that_are_not_finite_are_left_out():
+    broken = VIEWS.clone()
+    broken[4, 1, 2] = math.nan
+    rows = [i for i in range(30) if i != 4]
+    found, right = (
+        _evaluated(LabelFreeMetrics(), views, numbers)
+        for views, numbers in ((broken, range(30)), (broken[rows], rows))
+    )
+    assert found == right
+
+
+def _evaluated(metric, views, numbers):
+    metric.process({}, [dict(feature=v, sample_idx=i) for v, i in zip(views, numbers)])
+    return metric.evaluate(len(views))

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from simclr_mm.evaluation import few_label_probe, linear_probe, swept_linear_probe
+from simclr_mm.evaluation import few_label_probe, finite, linear_probe, swept_linear_probe
 
 
 def blobs(n, seed):
@@ -90,3 +90,30 @@ def test_fits_that_do_not_end_are_counted(monkeypatch):
     )
     with pytest.warns(UserWarning, match='1 of 1 fits were stopped'):
         linear_probe(noisy(200, 0), noisy(20, 1), c=1e3)
+
+
+def test_rows_that_are_not_finite_are_left_out_and_counted(monkeypatch):
+    """Of training; of a test row the score would mean nothing."""
+    lines = []
+    monkeypatch.setattr(finite, 'print_log', lambda line, **kwargs: lines.append(line))
+    (features, labels), test = noisy(200, 0), noisy(300, 1)
+    left = np.delete(np.arange(200), [3, 50])
+    broken = features.copy()
+    broken[3] = np.nan
+    broken[50, 7] = np.inf
+    held_out = np.arange(40, 60)
+    for probe in (
+        linear_probe,
+        partial(few_label_probe, per_class=4, draws=3),
+        lambda train, test: swept_linear_probe(train, test, [10, 1]).accuracy,
+    ):
+        lines.clear()
+        found = probe((broken, labels), test)
+        assert lines[0].startswith('2 of 200 training features') and 'rows 3, 50;' in lines[0]
+        assert found == probe((features[left], labels[left]), test)
+    found = swept_linear_probe((broken, labels), test, [10, 1], held_out=held_out)
+    again = np.flatnonzero(np.isin(left, held_out))
+    right = swept_linear_probe((features[left], labels[left]), test, [10, 1], held_out=again)
+    assert found.validation == right.validation and len(again) == 19
+    with pytest.raises(ValueError, match='2 of 200 test features.*: rows 3, 50; leave them out'):
+        linear_probe(test, (broken, labels))

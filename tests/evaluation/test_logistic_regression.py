@@ -24,35 +24,42 @@ TRAIN, TEST = correlated(1000, 2), correlated(2000, 3)
 
 
 def reference(train, test, penalty):
-    scaler = StandardScaler().fit(train[0])
+    """Probabilities in float64: of float32 scikit-learn 1.9 stops 7 times farther off than we."""
+    scaler = StandardScaler().fit(train[0].astype(np.float64))
     model = Reference(C=1 / penalty, max_iter=10000, tol=1e-8)
-    model.fit(scaler.transform(train[0]), train[1])
-    return model.predict_proba(scaler.transform(test[0]))
+    model.fit(scaler.transform(train[0].astype(np.float64)), train[1])
+    return model.predict_proba(scaler.transform(test[0].astype(np.float64)))
 
 
-# 15 examples are fewer than features, and separable: there the last row's minimum is so
-# flat that the two differ where they stop.
+# 15 examples are fewer than features, and separable: the last row's minimum is so flat that
+# float32 stops beside it.
 @pytest.mark.parametrize(
-    'n, penalty, share',
+    'n, penalty, tolerance, share',
     [
-        (1000, 1e3, 1),
-        (1000, 1, 1),
-        (1000, 1e-3, 0.997),
-        (15, 10, 1),
-        (15, 0.1, 0.997),
-        (15, 1e-3, 0.99),
+        (1000, 1e3, 1e-4, 1),
+        (1000, 1, 5e-4, 1),
+        (1000, 1e-3, 1e-3, 1),
+        (15, 10, 5e-4, 1),
+        (15, 0.1, 3e-3, 1),
+        (15, 1e-3, 0.1, 0.99),
     ],
 )
-def test_agrees_with_scikit_learn(n, penalty, share):
+def test_agrees_with_scikit_learn(n, penalty, tolerance, share):
     train = TRAIN[0][:n], TRAIN[1][:n]
     expected = reference(train, TEST, penalty)
     fit = LogisticRegression(*train, classes=4).fit(penalty)
     assert fit.converged
-    logits = torch.from_numpy(TEST[0]) @ fit.weight.T + fit.bias
-    if penalty >= 1:
-        np.testing.assert_allclose(logits.softmax(1), expected, atol=5e-3)
-    same = fit.predict(TEST[0]) == expected.argmax(1)
-    assert same.mean() >= share
+    probabilities = torch.from_numpy(fit.logits(TEST[0])).softmax(1)
+    np.testing.assert_allclose(probabilities, expected, atol=tolerance)
+    assert (fit.predict(TEST[0]) == expected.argmax(1)).mean() >= share
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, 1e39])
+def test_what_float32_cannot_hold_is_refused(value):
+    features = TRAIN[0].astype(np.float64)
+    features[3, 5] = value
+    with pytest.raises(ValueError, match='not finite in float32'):
+        LogisticRegression(features, TRAIN[1], classes=4)
 
 
 def test_a_path_of_penalties_equals_single_fits():

@@ -25,6 +25,12 @@ def test_queries_are_counted():
     assert found == pytest.approx({'probe/top1': 100 / 3, 'probe/top2': 200 / 3})
 
 
+def test_scores_that_are_not_finite_hit_nothing():
+    metric = ProbeAccuracy(topk=(1, 3))
+    metric.process({}, [sample([float('nan')] * 3, label) for label in range(3)])
+    assert metric.evaluate(3) == {'probe/top1': 0, 'probe/top3': 0}
+
+
 def test_errors_name_the_fix():
     with pytest.raises(ValueError, match='model.online_probe'):
         ProbeAccuracy().process({}, [dict(feature=torch.zeros(2), gt_label=0)])

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from simclr_mm.files.atomic import PARTIAL, atomic_file
+from simclr_mm.files.atomic import PARTIAL, atomic_file, remove_stale
 
 
 def test_an_error_keeps_the_old_file(tmp_path):
@@ -39,3 +39,32 @@ def test_a_kill_keeps_the_old_file(tmp_path):
     assert process.exitcode == -signal.SIGKILL
     assert path.read_bytes() == b'old'
     assert [p.read_bytes() for p in tmp_path.glob(PARTIAL)] == [b'half']
+
+
+def test_two_writers_have_a_file_each(tmp_path):
+    path = tmp_path / 'a'
+    with atomic_file(path) as first, atomic_file(path) as second:
+        first.write(b'first')
+        second.write(b'second, longer')
+        assert len(list(tmp_path.glob(PARTIAL))) == 2
+    assert path.read_bytes() == b'first'  # the last to finish
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_stale_files_are_removed(tmp_path):
+    left, young = tmp_path / '.a.00000000.partial', tmp_path / '.b.00000000.partial'
+    for path in (left, young):
+        path.write_bytes(b'half')
+    os.utime(left, (0, 0))
+    with atomic_file(tmp_path / 'c') as file:  # slow: no byte for long, but alive
+        os.utime(file.name, (0, 0))
+        assert remove_stale(tmp_path) == [left]
+        file.write(b'whole')
+    assert sorted(path.name for path in tmp_path.iterdir()) == [young.name, 'c']
+
+
+def test_names_as_long_as_the_file_system_takes(tmp_path):
+    path = tmp_path / ('n' * 255)
+    with atomic_file(path) as file:
+        file.write(b'x')
+    assert path.read_bytes() == b'x'

@@ -47,7 +47,7 @@ def test_a_folder_outside_is_read_once_whatever_links_lead_there(folder, tmp_pat
     os.symlink('sub', folder / 'alias')  # sorts before the folder's own name
     found = walk_images(folder)
     assert [os.path.relpath(path, folder) for path in found.paths] == sorted([*IMAGES, 'k/f.jpg'])
-    listed = found.passed_over['links to a folder that is listed already']
+    listed = found.passed_over['link(s) to a folder that is listed already']
     assert sorted(os.path.relpath(path, folder) for path in listed) == ['alias', 'sub/m', 'z']
 
 
@@ -72,8 +72,8 @@ def test_the_rest_is_counted_by_reason(folder, tmp_path):
     found = walk_images(folder)
     assert [os.path.relpath(path, folder) for path in found.paths] == IMAGES
     assert found.others() == (
-        f'2 .heic, 2 broken links ({folder}/broken.jpg, {folder}/self.jpg), 2 hidden, 1 .txt, '
-        f'1 that are neither file nor folder ({folder}/pipe.jpg), 1 without an ending'
+        f'2 .heic, 2 broken link(s) ({folder}/broken.jpg, {folder}/self.jpg), 2 hidden, 1 .txt, '
+        f'1 neither file nor folder ({folder}/pipe.jpg), 1 without an ending'
     )
 
 
@@ -88,7 +88,7 @@ def test_an_unreadable_subfolder_is_named(folder, monkeypatch):
     monkeypatch.setattr(os, 'scandir', locked)
     found = walk_images(folder)
     assert [os.path.relpath(path, folder) for path in found.paths] == [*IMAGES[:2], *IMAGES[3:]]
-    assert found.others() == f'1 folders that cannot be read ({folder}/other)'
+    assert found.others() == f'1 folder(s) that cannot be read ({folder}/other)'
     with pytest.raises(UserError, match='other cannot be read: Permission denied'):
         walk_images(folder / 'other')
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.triples import naive, naive_gradient, projections
 
-from simclr_mm.losses import margin_triplet
+from simclr_mm.losses import margin_triplet, margin_triplet_with_stats
 
 
 def semi_hard(positive, negatives, margin):
@@ -23,7 +23,7 @@ def test_equals_nested_loops(num_views, margin):
         return sum(terms) / len(terms), True
 
     z = projections(6, num_views)
-    loss, stats = margin_triplet(z, margin, return_stats=True)
+    loss, stats = margin_triplet_with_stats(z, margin)
     value, expected = naive(z, pair)
     assert loss.item() == pytest.approx(value, rel=1e-12)
     assert set(stats) == {'top1', 'pos_sim', 'neg_sim', 'chance'}
@@ -42,7 +42,7 @@ def test_semi_hard_equals_nested_loops(margin, num_views):
         return 0, False
 
     z = projections(6, num_views, d=3)
-    loss, stats = margin_triplet(z, margin, semi_hard=True, return_stats=True)
+    loss, stats = margin_triplet_with_stats(z, margin, semi_hard=True)
     value, expected = naive(z, pair)
     assert 0 < expected['mined'] < 1  # some have none
     assert loss.item() == pytest.approx(value, rel=1e-12)
@@ -80,7 +80,7 @@ def test_hard_and_easy_negatives_are_not_semi_hard():
     """An anchor at 0 degrees, its positive at 60, a negative at 30, one at 180."""
     degrees = torch.tensor([[0.0, 60.0], [30.0, 180.0]], dtype=torch.float64)
     z = torch.stack((degrees.deg2rad().cos(), degrees.deg2rad().sin()), -1)
-    loss, stats = margin_triplet(z, 0.7, semi_hard=True, return_stats=True)
+    loss, stats = margin_triplet_with_stats(z, 0.7, semi_hard=True)
     # Anchors 0 and 60 see 0.87 and -1 or 0.87 and -0.5, with 0.5 for the positive;
     # anchor 30 sees 0.87 twice with -0.87; only 180 has one: -1 with -0.87.
     assert stats['mined'] == 0.25
@@ -89,7 +89,7 @@ def test_hard_and_easy_negatives_are_not_semi_hard():
 
 def test_orthogonal_rows_are_at_chance():
     z = torch.eye(6).view(3, 2, 6)
-    loss, stats = margin_triplet(z, 0.4, return_stats=True)
+    loss, stats = margin_triplet_with_stats(z, 0.4)
     assert loss.item() == stats['chance'].item() == pytest.approx(0.4)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.triples import naive, naive_gradient, projections
 
-from simclr_mm.losses import nt_logistic
+from simclr_mm.losses import nt_logistic, nt_logistic_with_stats
 
 
 def sigmoid(x):
@@ -30,7 +30,7 @@ def test_equals_nested_loops(num_views, temperature):
         return -sum(terms) / len(terms), True
 
     z = projections(6, num_views)
-    loss, stats = nt_logistic(z, temperature, return_stats=True)
+    loss, stats = nt_logistic_with_stats(z, temperature)
     value, expected = naive(z, pair)
     assert loss.item() == pytest.approx(value, rel=1e-12)
     assert set(stats) == {'top1', 'pos_sim', 'neg_sim', 'chance'}
@@ -50,7 +50,7 @@ def test_semi_hard_equals_nested_loops(n, num_views):
         return loss, False
 
     z = projections(n, num_views, d=3)
-    loss, stats = nt_logistic(z, 0.2, semi_hard=True, return_stats=True)
+    loss, stats = nt_logistic_with_stats(z, 0.2, semi_hard=True)
     value, expected = naive(z, pair)
     if n == 2:
         assert 0 < expected['mined'] < 1  # some have none
@@ -89,14 +89,14 @@ def test_semi_hard_gradient_is_the_papers_on_the_mined():
 def test_no_negative_is_farther():
     """Views of an image are opposite: each anchor is only pulled to its positive."""
     z = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]], [[0.0, 1.0], [0.0, -1.0]]]).double()
-    loss, stats = nt_logistic(z, 0.5, semi_hard=True, return_stats=True)
+    loss, stats = nt_logistic_with_stats(z, 0.5, semi_hard=True)
     assert loss.item() == pytest.approx(math.log(1 + math.exp(2)))
     assert stats['mined'] == 0
 
 
 def test_orthogonal_rows_are_at_chance():
     z = torch.eye(6).view(3, 2, 6)
-    loss, stats = nt_logistic(z, 0.1, return_stats=True)
+    loss, stats = nt_logistic_with_stats(z, 0.1)
     assert loss.item() == stats['chance'].item() == pytest.approx(2 * math.log(2))
 
 

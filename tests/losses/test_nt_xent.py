@@ -9,7 +9,13 @@ from helpers.processes import run_ranks
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from simclr_mm.losses import nt_xent, similarities
+from simclr_mm.losses import (
+    nt_logistic,
+    nt_xent,
+    nt_xent_with_stats,
+    similarities,
+    unnormalized_xent,
+)
 
 
 def loops(z, temperature, pairs='all'):
@@ -58,7 +64,7 @@ def projections(n, num_views, d=5, seed=0, dtype=torch.float64):
 @pytest.mark.parametrize('temperature', [0.05, 0.1, 1.0])
 def test_equals_nested_loops(num_views, pairs, temperature):
     z = projections(6, num_views)
-    loss, stats = nt_xent(z, temperature, return_stats=True, pairs=pairs)
+    loss, stats = nt_xent_with_stats(z, temperature, pairs=pairs)
     value, expected = loops(z, temperature, pairs)
     assert loss.item() == pytest.approx(value, rel=1e-12)
     for name in expected:
@@ -75,14 +81,14 @@ def test_two_views_are_one_pair():
 
 @pytest.mark.parametrize('pairs, rivals', [('all', 4 * 3 - 1), ('separate', 2 * 4 - 1)])
 def test_equal_rows_are_at_chance(pairs, rivals):
-    loss, stats = nt_xent(torch.ones(4, 3, 8), 0.1, True, pairs)
+    loss, stats = nt_xent_with_stats(torch.ones(4, 3, 8), 0.1, pairs)
     assert stats['chance'].item() == pytest.approx(math.log(rivals))
     assert loss.item() == pytest.approx(math.log(rivals))
 
 
 def test_statistics_are_detached():
     z = projections(4, 2).requires_grad_()
-    loss, stats = nt_xent(z, 0.1, return_stats=True)
+    loss, stats = nt_xent_with_stats(z, 0.1)
     assert loss.requires_grad
     assert set(stats) == {'top1', 'pos_sim', 'neg_sim', 'chance'}
     assert not any(value.requires_grad or value.ndim for value in stats.values())
@@ -200,7 +206,7 @@ def small_tiles(request, monkeypatch):
 @pytest.mark.parametrize('n', [2, 4, 5, 9])
 def test_tiles_equal_nested_loops(n, num_views, pairs, small_tiles):
     z = projections(n, num_views)
-    loss, stats = nt_xent(z, 0.2, return_stats=True, pairs=pairs)
+    loss, stats = nt_xent_with_stats(z, 0.2, pairs=pairs)
     value, expected = loops(z, 0.2, pairs)
     assert loss.item() == pytest.approx(value, rel=1e-12)
     for name in expected:
@@ -258,7 +264,7 @@ def test_products_stay_float32():
 def test_collapse_is_no_hit():
     """Rows that are alike but for rounding do not count as found."""
     z = torch.randn(1, 1, 32).expand(32, 2, 32) * torch.rand(32, 2, 1).add(0.5)
-    assert nt_xent(z, 0.1, True)[1]['top1'] == 0
+    assert nt_xent_with_stats(z, 0.1)[1]['top1'] == 0
 
 
 def test_upstream_gradient_scales():
@@ -301,7 +307,7 @@ def test_memory_is_a_tile_and_the_rows():
     n, d = 1000, 7
     z = projections(n, 2, d).requires_grad_()
     with Watch(d) as watch:
-        nt_xent(z, 0.1, return_stats=True)[0].backward()
+        nt_xent_with_stats(z, 0.1)[0].backward()
     assert watch.largest <= 512**2
     # Both passes compute the upper triangle and the other half of diagonal tiles.
     rows = 2 * n
@@ -374,10 +380,22 @@ def _process(rank, most, folder):
             loss.backward()
             results[world_size, case] = (loss.item(), [p.grad for p in network.parameters()])
         results[world_size] = _count(projections(IMAGES, 2, 7).chunk(world_size)[rank])
+        for loss in LEARNT:
+            share = projections(IMAGES, 3, 7).chunk(world_size)[rank]
+            results[world_size, loss.__name__] = _of_temperature(loss, share)
         if world_size > 1:
             _refuses_unequal_shapes(rank)
         dist.destroy_process_group()
     torch.save(results, folder / f'rank{rank}.pth')
+
+
+LEARNT = [nt_xent, nt_logistic, unnormalized_xent]
+
+
+def _of_temperature(loss, z):
+    temperature = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+    loss(z, temperature).backward()
+    return temperature.grad.item()
 
 
 def _count(z):
@@ -411,6 +429,14 @@ def test_processes_equal_one(world_size, case, ranks):
     for _, gradients in results:
         for gradient, p in zip(gradients, network.parameters()):
             assert (gradient - p.grad).norm() <= 1e-10 * p.grad.norm()
+
+
+@pytest.mark.parametrize('loss', LEARNT)
+@pytest.mark.parametrize('world_size', [2, 3, 4])
+def test_gradients_of_a_temperature_average_to_that_of_one_process(world_size, loss, ranks):
+    one = _of_temperature(loss, projections(IMAGES, 3, 7))
+    each = [rank[world_size, loss.__name__] for rank in ranks[:world_size]]
+    assert sum(each) / world_size == pytest.approx(one, rel=1e-10)
 
 
 @pytest.mark.parametrize('world_size', [2, 3, 4])

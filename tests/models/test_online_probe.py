@@ -188,7 +188,7 @@ def wrapped_way(model, state):
 def test_a_checkpoint_may_have_or_lack_the_probe(monkeypatch, load):
     said = []
     monkeypatch.setattr(
-        'simclr_mm.checkpoints.probe_keys.print_log', lambda text, **_: said.append(text)
+        'simclr_mm.checkpoints.state_dict.print_log', lambda text, **_: said.append(text)
     )
     bare, probed = build(), build(**PROBE)
     for model in (bare, probed):

@@ -7,11 +7,13 @@ import torch.distributed as dist
 from helpers.models import THIN, build, freeze_norms, pixels
 from helpers.processes import run_ranks
 from mmengine.model import MMDistributedDataParallel
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from simclr_mm.models import pooled
 from simclr_mm.registry import MODELS
 
 pytestmark = pytest.mark.portable
@@ -109,6 +111,90 @@ def test_building_leaves_no_trace():
     for ours, theirs in zip(model.state_dict().values(), told.state_dict().values()):
         assert ours.equal(theirs)
     assert all(module.training for module in model.modules())
+
+
+def test_one_mean_for_every_shape():
+    """What extract_feat and the API share; MlpMixer's tokens come channels first."""
+    maps = torch.arange(16.0).view(1, 2, 2, 4)  # (n, C, H, W)
+    tokens = maps.flatten(2).mT  # (n, L, C)
+    mixer = nn.Module()
+    mixer.backbone = nn.Module()
+    mixer.backbone.embed_dims = 2
+    assert pooled((torch.zeros(1), maps)).tolist() == [[3.5, 11.5]]
+    assert pooled(tokens).tolist() == pooled(tokens, mixer).tolist() == [[3.5, 11.5]]
+    assert pooled(tokens.mT, mixer).tolist() == [[3.5, 11.5]]
+    assert pooled([maps[:, :, 0, 0]]).tolist() == [[0.0, 8.0]]
+
+
+@pytest.mark.parametrize('channels, narrow', [(8, True), (16, False)])
+def test_narrow_convolutions_get_contiguous_images(channels, narrow):
+    """oneDNN crashes on them with channels-last images, where a CPU has AVX512."""
+    model = build(dict(type='ResNet', depth=18, base_channels=channels, stem_channels=channels))
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    model(torch.randn(2, 2, 3, 224, 224), mode='loss')['loss'].backward()
+    order = torch.contiguous_format if narrow else torch.channels_last
+    assert all(images.is_contiguous(memory_format=order) for images in seen)
+
+
+def test_images_are_rgb():
+    with pytest.raises(ValueError, match='model.backbone.in_channels = 4: .* RGB') as error:
+        build(dict(THIN, in_channels=4))
+    assert 'neck' not in str(error.value)
+    build(dict(THIN, in_channels=3))
+
+
+@pytest.mark.parametrize(
+    'key, part, instead',
+    [
+        (
+            'neck',
+            dict(type='NonLinearNeck', in_channels=64, hid_channels=64, out_channels=8),
+            'simclr_mm.ProjectionNeck',
+        ),
+        (
+            'head',
+            dict(type='ContrastiveHead', loss=dict(type='CrossEntropyLoss'), temperature=0.1),
+            'simclr_mm.NTXentHead',
+        ),
+    ],
+)
+def test_parts_of_the_other_simclr_are_named(key, part, instead):
+    """As strings and, in new-style configs, as types."""
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        for kind in (part['type'], MMPRETRAIN_MODELS.get(part['type'])):
+            with pytest.raises(ValueError, match=f'model.{key}.type {part["type"]}.*{instead}'):
+                build(**{key: dict(part, type=kind)})
+
+
+def _rates(model, wrapper):
+    rates = {p: group['lr'] for group in wrapper.param_groups for p in group['params']}
+    return {name: rates[p] for name, p in model.named_parameters() if p in rates}
+
+
+def test_layer_wise_decay():
+    """Rates as mmpretrain's own classifier gets them, of the backbone."""
+    settings = dict(
+        optimizer=dict(type='SGD', lr=1.0, weight_decay=0.1),
+        paramwise_cfg=dict(layer_decay_rate=0.5),
+        constructor='mmpretrain.LearningRateDecayOptimWrapperConstructor',
+    )
+    classifier = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=VIT,
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=2, in_channels=192),
+    )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        ours, theirs = (
+            _rates(model, build_optim_wrapper(model, dict(settings)))
+            for model in (build(VIT), MMPRETRAIN_MODELS.build(classifier))
+        )
+    names = [name for name in theirs if name.startswith('backbone.')]
+    assert len({theirs[name] for name in names}) > 10
+    assert [ours[name] for name in names] == [theirs[name] for name in names]
+    for backbone in (THIN, dict(type='MobileNetV2')):
+        with pytest.raises(ValueError, match=f'this {backbone["type"]} does not know the depth'):
+            build(backbone).get_layer_depth('backbone.conv1.weight')
 
 
 def test_width_that_cannot_be_inferred():

@@ -96,6 +96,17 @@ def test_a_red_file_is_red_in_every_way_in(tmp_path, preprocessor):
         assert len(out['data_samples']) == 2
 
 
+def test_upstreams_list_of_views_is_one_batch():
+    """mmpretrain's SelfSupDataPreprocessor gives V tensors; the loss is the same."""
+    small = dict(type='ResNet_CIFAR', depth=18, base_channels=8, stem_channels=8)
+    model = MODELS.build(dict(type='simclr_mm.SimCLR', backbone=small)).eval()
+    views = torch.rand(4, 2, 3, 16, 16)
+    one, listed = (model(inputs, mode='loss')['loss'] for inputs in (views, [*views.unbind(1)]))
+    assert torch.equal(one, listed)
+    with pytest.raises(ValueError, match='differ in size.*simclr_mm.ViewsPreprocessor'):
+        model([views[:, 0], views[:, 1, :, :8]], mode='loss')
+
+
 @pytest.fixture(scope='module')
 def photo_batches():
     """The same views of four noisy images, augmented by worker and left to device."""
@@ -152,8 +163,8 @@ def test_images_are_channels_last(photo_batches, preprocessor):
 
 
 def test_crops_without_what_was_drawn_are_refused(photo_batches, preprocessor):
-    crops, steps = photo_batches[1]['inputs']
-    for inputs in (crops, [crops, steps.float()], [crops, steps[..., :4]]):
+    crops, boxes, steps = photo_batches[1]['inputs']
+    for inputs in (crops, [crops, boxes, steps.float()], [crops, steps]):
         with pytest.raises(ValueError, match='ViewsPreprocessor: inputs must be uint8'):
             preprocessor(dict(inputs=inputs))
 

@@ -1,9 +1,18 @@
 """What all random transforms share: image checks and where randomness comes from."""
 
+import mmcv
 import numpy as np
 import pytest
 
-from simclr_mm.transforms import ColorDistortion, RandomGaussianBlur, RandomSobel
+from simclr_mm import transforms
+from simclr_mm.registry import TRANSFORMS
+from simclr_mm.transforms import (
+    ColorDistortion,
+    ColorJitter,
+    RandomGaussianBlur,
+    RandomSobel,
+    TwoViews,
+)
 
 IMG = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
 
@@ -47,3 +56,33 @@ def test_fresh_entropy_without_a_generator():
 
 def test_nothing_is_recorded_unless_asked():
     assert set(RandomSobel()(dict(img=IMG))) == {'img', 'img_shape'}
+
+
+@pytest.mark.parametrize('name', [name for name in transforms.__all__ if name != 'UnreadableImage'])
+def test_every_transform_shows_its_parameters(name):
+    required = dict(
+        ColorJitter=dict(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1),
+        TwoViews=dict(size=8, transforms=[dict(type='ColorDistortion', strength=0.5)]),
+    )
+    shown = repr(TRANSFORMS.build(dict(required.get(name, {}), type=name)))
+    assert shown.startswith(f'{name}(') and 'object at' not in shown
+    for key, value in required.get(name, {}).items():
+        assert f'{key}={value!r}' in shown
+
+
+def test_classes_as_types_of_new_configs():
+    """Classes of this package and of others, for all views and for each."""
+    for color, blur, gray in (
+        ('simclr_mm.ColorDistortion', 'simclr_mm.RandomGaussianBlur', 'mmcv.RandomGrayscale'),
+        (ColorDistortion, RandomGaussianBlur, mmcv.transforms.RandomGrayscale),
+    ):
+        steps = [dict(type=color, strength=0.5), dict(type=blur, kernel=3)]
+        for transforms_, foreign in ((steps, False), ([steps, [dict(type=gray, prob=1.0)]], True)):
+            views = TwoViews(16, transforms=transforms_)
+            assert [type(step) for step in views.pipelines[0]][::2] == [
+                ColorJitter,
+                RandomGaussianBlur,
+            ]
+            assert views.foreign == [False, foreign]
+        made = TwoViews(16, transforms=steps, augment='device').batch(IMG[None], [0])
+        assert made.steps.shape == (1, 2, 3, 9)

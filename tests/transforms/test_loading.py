@@ -126,8 +126,6 @@ def test_something_after_the_image_does_no_harm(tmp_path, jpeg, appended):
 def test_no_image_at_all(tmp_path, content, message, backend):
     path = tmp_path / 'bad.jpg'
     path.write_bytes(content)
-    if backend == 'pillow' and content:
-        message = 'a damaged image: cannot identify'
     with pytest.raises(UnreadableImage, match=f'bad.jpg: .*{message}') as caught:
         load(path, imdecode_backend=backend)
     assert caught.value.path == str(path)
@@ -136,6 +134,9 @@ def test_no_image_at_all(tmp_path, content, message, backend):
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(UnreadableImage, match='none.jpg: no such file. Check data_root'):
         load(tmp_path / 'none.jpg')
+    (tmp_path / 'link.jpg').symlink_to('gone.jpg')
+    with pytest.raises(UnreadableImage, match='link.jpg: a broken link: there is no gone.jpg'):
+        load(tmp_path / 'link.jpg')
     with pytest.raises(UnreadableImage, match='cannot be read: .*directory'):
         load(tmp_path)
 
@@ -170,5 +171,5 @@ class _Files:
 
 
 def test_error_keeps_its_type_out_of_a_worker(tmp_path):
-    with pytest.raises(UnreadableImage, match='none.jpg: no such file'):
+    with pytest.raises(UnreadableImage, match='^/.*none.jpg: no such file.*dataset.$'):
         list(DataLoader(_Files(tmp_path / 'none.jpg'), num_workers=1))

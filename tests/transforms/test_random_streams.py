@@ -5,6 +5,8 @@ import struct
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from simclr_mm.transforms.random_streams import (
@@ -31,26 +33,39 @@ def test_words_are_those_of_the_hash():
     assert hashlib.shake_128(b'').hexdigest(8) == '7f9c2ba4e88f827d'
 
 
-@pytest.mark.parametrize(
-    'draw',
-    [
-        lambda s: s.random(),
-        lambda s: s.uniform(0.2, 1.8),
-        lambda s: s.integers(7),
-        lambda s: s.integers(2**32),
-        lambda s: s.permutation(4),
-    ],
-    ids=['random', 'uniform', 'small integers', 'large integers', 'permutation'],
-)
-def test_a_batch_draws_what_each_view_draws(draw):
+DRAWS = [
+    lambda s: s.random(),
+    lambda s: s.uniform(0.2, 1.8),
+    lambda s: s.integers(7),
+    lambda s: s.integers(2**32),
+    lambda s: s.permutation(4),
+]
+SEEDS, PLACES = st.integers(), st.integers(0, 2**64 - 1)
+ADDRESSES = st.tuples(SEEDS, PLACES, PLACES)
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(st.lists(ADDRESSES, min_size=1, max_size=4), st.integers(0, 2**32), st.data())
+def test_a_batch_draws_what_each_view_draws(addresses, view, data):
     """Also beyond the 42 words of a block, and whatever else is in the batch."""
-    images = [3, 2**40, 0, 7]
-    for step in (0, 2):
-        batch = streams(images, seed=-1, view=1, step=step)
-        single = [view_streams(-1, 2, image, 1, 3)[step] for image in images]
-        for _ in range(50):
-            assert np.array_equal(draw(batch), [draw(stream) for stream in single])
-    assert len(batch) == 4
+    step = data.draw(st.integers(0, 3))
+    draws = data.draw(st.lists(st.sampled_from(DRAWS), min_size=1, max_size=60))
+    batch = batch_streams(*zip(*addresses), view, step + 1)[step]
+    single = [view_streams(*address, view, step + 2)[step] for address in addresses]
+    assert len(batch) == len(addresses)
+    for draw in draws:
+        assert np.array_equal(draw(batch), [draw(stream) for stream in single])
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(ADDRESSES, ADDRESSES, PLACES, PLACES)
+def test_other_addresses_have_other_numbers(first, second, view, other):
+    assume((first[0] % 2**64, *first[1:], view) != (second[0] % 2**64, *second[1:], other))
+    drawn = [
+        [stream.next_word() for stream in view_streams(*address, number, 2)]
+        for address, number in ((first, view), (second, other), (first, view))
+    ]
+    assert drawn[0] == drawn[2] != drawn[1] and drawn[0][0] != drawn[0][1]
 
 
 def test_bounds_of_whole_numbers_may_differ_in_a_batch():
@@ -110,7 +125,7 @@ def test_numpys_generator_goes_on_with_the_stream():
     expected = np.random.default_rng(words[:4]).normal(size=3)
     assert np.array_equal(stream.generator().normal(size=3), expected)
     assert stream.next_word() == words[4]
-    with pytest.raises(TypeError):  # it would be one for the whole batch
+    with pytest.raises(AttributeError):  # it would be one for the whole batch
         streams([0, 1]).generator()
 
 

@@ -234,10 +234,11 @@ def test_device_augmentation_sends_crops_and_what_was_drawn(photos):
     device = TwoViews(32, num_views=3, transforms=transforms, augment='device')
     bare = TwoViews(32, num_views=3)
     left = make(device, photos[0])
-    crops, steps = left['img']
+    crops, boxes, steps = left['img']
     assert left['view_params'] == make(worker, photos[0])['view_params']
     assert left['img_shape'] == (32, 32)
     assert np.array_equal(crops.transpose(0, 3, 1, 2), make(bare, photos[0])['img'])
+    assert boxes[:, :4].tolist() == [list(view['crop']) for view in left['view_params']]
     assert steps.shape == (3, 3, 9) and steps.dtype == torch.float64
     for row, params in zip(steps, left['view_params']):
         for step, name in zip(row, ('ColorJitter', 'RandomGrayscale', 'RandomGaussianBlur')):
@@ -258,7 +259,10 @@ def test_auto_is_the_device_where_there_is_a_gpu(monkeypatch, gpu):
 
 
 class OwnBlur(RandomGaussianBlur):
-    """A user's, which may blur in another way."""
+    """A user's, which blurs in another way."""
+
+    def paint(self, img, params):
+        return img
 
 
 @pytest.mark.parametrize(

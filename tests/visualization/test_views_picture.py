@@ -6,8 +6,10 @@ from matplotlib.image import imread
 from mmengine.config import Config
 from PIL import Image
 
+from simclr_mm.commands.browse_views import main
 from simclr_mm.commands.evaluate.image_features import training_set
 from simclr_mm.datasets import SampleIndex
+from simclr_mm.transforms import UnreadableImage
 from simclr_mm.visualization.views import describe, make_views, plot_views
 
 PIPELINE = [
@@ -101,3 +103,32 @@ def test_what_has_no_views(dataset, folder):
     plain = build(folder, PIPELINE[:1])
     with pytest.raises(ValueError, match='has no simclr_mm.TwoViews'):
         make_views(plain, 0, seed=0)
+
+
+def test_a_broken_file_is_named_and_another_drawn(folder, tmp_path, capsys):
+    data = tmp_path / 'data'
+    data.mkdir()
+    for k in range(6):
+        content = (folder / f'{k}.png').read_bytes()
+        (data / f'{k}.png').write_bytes(content[: 40 if k % 2 else None])
+    pipeline = [dict(PIPELINE[0], ignore_empty=True), *PIPELINE[1:]]
+    with pytest.raises(UnreadableImage, match='image 1 .*1.png'):
+        make_views(build(data, pipeline), 1, seed=0)
+    config = Config(
+        dict(
+            default_scope='mmpretrain',
+            train_dataloader=dict(
+                dataset=dict(type='simclr_mm.ImageFolder', data_root=str(data), pipeline=PIPELINE)
+            ),
+        )
+    )
+    config.dump(tmp_path / 'config.py')
+    main([str(tmp_path / 'config.py'), '--count', '3', '--out', str(tmp_path / 'views.png')])
+    said = capsys.readouterr().out
+    assert 'views of images ' in said
+    shown = said.rsplit('views of images ', 1)[1].rstrip('.\n').split(', ')
+    assert set(shown) == {'0', '2', '4'}
+    named = [line for line in said.splitlines() if 'is left out' in line]
+    assert named and all('.png' in line for line in named)
+    with pytest.raises(SystemExit, match='5.png'):
+        main([str(tmp_path / 'config.py'), '--index', '5', '--out', str(tmp_path / 'views.png')])

@@ -1,7 +1,10 @@
-"""kNN and logistic regression beside scikit-learn's, on the features of a checkpoint.
+"""Our kNN and linear evaluation beside others, on the features of a checkpoint.
 
-Of the kNN predictions that differ, those are counted where the votes of two classes or
-the similarities of the k-th and the next neighbour tie, to float32's precision.
+kNN and logistic regression beside scikit-learn's. Of the kNN predictions that differ, those
+are counted where the votes of two classes or the similarities of the k-th and the next
+neighbour tie, to float32's precision. With --published also the swept logistic regression
+beside the published protocol: a linear layer that is trained with the optimizer, the
+schedule and the batch of a benchmark config, here on features without augmentation.
 """
 
 import argparse
@@ -10,17 +13,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.registry import OPTIMIZERS, DefaultScope
 from sklearn.linear_model import LogisticRegression as Reference
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler, normalize
+from torch import Tensor, nn
 
+import simclr_mm.engine  # noqa: F401  registers LARS
 from simclr_mm.apis import load_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.evaluate.cache import default_cache
 from simclr_mm.commands.evaluate.image_features import gallery_and_queries
-from simclr_mm.evaluation import Labelled, knn_predict
+from simclr_mm.evaluation import Labelled, knn_predict, swept_linear_probe
 from simclr_mm.evaluation.logistic_regression import LogisticRegression
 
 
@@ -40,9 +47,8 @@ def knn_agreement(
 
     reference = KNeighborsClassifier(k, weights=weights, algorithm='brute')
     expected = reference.fit(gallery, train[1]).predict(queries)
-    ours = knn_predict(
-        torch.from_numpy(test[0]), *map(torch.from_numpy, train), k, temperature
-    ).numpy()
+    tensors = map(torch.from_numpy, (test[0], *train))
+    ours = knn_predict(*tensors, k, temperature).numpy()
     differing = np.flatnonzero(ours != expected)
     ties = 0
     for query in queries[differing]:
@@ -63,11 +69,42 @@ def linear_agreement(
     """Predictions of our fit and of scikit-learn's, for standardised features."""
     scaler = StandardScaler().fit(train[0])
     reference = Reference(C=1 / penalty, max_iter=10_000, tol=1e-4)
-    expected = reference.fit(scaler.transform(train[0]), train[1]).predict(
-        scaler.transform(test[0])
-    )
+    reference.fit(scaler.transform(train[0]), train[1])
     regression = LogisticRegression(*train, int(train[1].max()) + 1, get_device())
-    return regression.fit(penalty).predict(test[0]), expected
+    ours = regression.fit(penalty).predict(test[0])
+    return ours, reference.predict(scaler.transform(test[0]))
+
+
+def train_linear_layer(
+    cfg: Config, features: Tensor, labels: Tensor, batch: int, seed: int
+) -> nn.Linear:
+    """Train a linear layer by a benchmark config's optimizer, cosine decay and epochs.
+
+    Args:
+        cfg: The benchmark config.
+        features: (n, C).
+        labels: (n,).
+        batch: Images a step; the learning rate follows it linearly.
+        seed: Of the order of the images and of the layer's first weights.
+    """
+    torch.manual_seed(seed)
+    layer = nn.Linear(features.shape[1], int(labels.max()) + 1).to(features.device)
+    nn.init.normal_(layer.weight, std=0.01)  # as LinearClsHead
+    nn.init.zeros_(layer.bias)
+    settings = dict(cfg.optim_wrapper.optimizer)
+    settings['lr'] *= batch / cfg.auto_scale_lr.base_batch_size
+    with DefaultScope.overwrite_default_scope('simclr_mm'):
+        optimizer = OPTIMIZERS.build(dict(settings, params=layer.parameters()))
+    epochs = cfg.train_cfg.max_epochs
+    steps = epochs * -(-len(features) // batch)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(features)).split(batch):
+            optimizer.zero_grad()
+            F.cross_entropy(layer(features[rows]), labels[rows]).backward()
+            optimizer.step()
+            schedule.step()
+    return layer
 
 
 @command_line.command
@@ -77,11 +114,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument('config', help='pretraining config')
     parser.add_argument('checkpoint', help='checkpoint, a path or a URL')
-    parser.add_argument('--k', type=int, nargs='+', default=[1, 20, 200])
+    parser.add_argument('--k', type=int, nargs='*', default=[1, 20, 200])
     parser.add_argument('--temperature', type=float, default=0.07)
     parser.add_argument(
-        '--penalty', type=float, nargs='+', default=[1.0], help='1 / C of scikit-learn'
+        '--penalty', type=float, nargs='*', default=[1.0], help='1 / C of scikit-learn'
     )
+    parser.add_argument(
+        '--published', nargs='*', default=[], help='linear configs, of configs/benchmarks'
+    )
+    parser.add_argument('--batch', type=int, help='images a step; default: that of the config')
+    parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--cache', metavar='DIR', default=default_cache())
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
@@ -111,6 +153,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             f'{top1(expected)}; {(ours != expected).sum()} of {len(ours)} '
             f'predictions differ; {time.time() - started:.0f} s'
         )
+    if args.published:
+        started = time.time()
+        found = swept_linear_probe(train, test)
+        print(
+            f'fast: {100 * found.accuracy:.2f} %, penalty {found.penalty:.3g}, '
+            f'{time.time() - started:.0f} s'
+        )
+    x, y = (torch.from_numpy(part).to(get_device()) for part in train)
+    for path in args.published:
+        started = time.time()
+        benchmark = Config.fromfile(path)
+        batch = args.batch or benchmark.auto_scale_lr.base_batch_size
+        layer = train_linear_layer(benchmark, x, y, batch, args.seed)
+        with torch.no_grad():
+            predicted = layer(torch.from_numpy(test[0]).to(x)).argmax(dim=1).cpu()
+        print(f'{path}: {top1(predicted.numpy())}, batch {batch}, {time.time() - started:.0f} s')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Two views of an image: images per second of every path, and the time of each stage.
+"""Two views of an image: images per second of every path, and the time of our stages.
 
     python tools/benchmarks/bench_input.py --data FOLDER --out work_dirs/bench_input
     python tools/benchmarks/bench_input.py --cifar FOLDER --out work_dirs/bench_input
@@ -16,13 +16,13 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import torch
 from input_loaders import cifar_loaders
-from input_peers import PEERS, Pipeline
+from input_peers import PEERS
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmpretrain.utils import register_all_modules
@@ -34,7 +34,7 @@ from torch.utils.data import default_collate
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.engine.allocator import keep_freed_memory
 from simclr_mm.evaluation.result import hardware
-from simclr_mm.transforms import color
+from simclr_mm.transforms import TwoViews, color
 from simclr_mm.transforms.blur import gaussian_blur
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -42,7 +42,7 @@ IMAGENET = CONFIGS / 'simclr_r50_16xb256-coslr-200e_in1k.py'
 SUFFIXES = {'.jpeg', '.jpg', '.png'}
 WORKER, DEVICE = 'simclr_mm, worker', 'simclr_mm, for the device'
 DECODE = 'decode alone'
-AFTER = ('collate', 'copy')  # stages of a batch
+FACTORS = dict(brightness=1.3, contrast=0.7, saturation=1.4, hue=0.1)
 
 
 def parse_args() -> argparse.Namespace:
@@ -81,7 +81,7 @@ def main() -> None:
         title = f'Two views of 32 px, batches of 512, two cores ({hardware("cpu")})'
     console.print(rate_table(rates, reference, title))
     if stages:
-        console.print(stage_table(stages, rates))
+        console.print(stage_table(stages))
     console.print(
         f'{args.repeats} rounds of {images} images, interleaved; '
         f'torch {torch.__version__}, cv2 {cv2.__version__}'
@@ -96,10 +96,8 @@ def main() -> None:
         console.print(f'Written to {path}.json and .png')
 
 
-def photographs(
-    args: argparse.Namespace, console: Console
-) -> tuple[int, dict, dict[str, dict[str, float]]]:
-    """Rates of each path, by one core, and milliseconds of each stage."""
+def photographs(args: argparse.Namespace, console: Console) -> tuple[int, dict, dict[str, float]]:
+    """Rates of each path, by one core, and milliseconds of each of our stages."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     keep_freed_memory()  # as in our workers, but here for everybody
@@ -107,21 +105,20 @@ def photographs(
     if not files:
         raise SystemExit(f'bench_input.py: error: no images in {args.data}')
     files = files[:: max(1, len(files) // args.images)][: args.images]
-    pipelines = {WORKER: worker()}
+    paths = {WORKER: views('worker'), DEVICE: views('device'), DECODE: loader()}
     for name in args.peers:
         make, distributions = PEERS[name]
         try:
-            pipelines[name] = make()
+            paths[name] = make()
         except ImportError as error:
             console.print(f'{name}: not importable ({error})')
             continue
         console.print(f'{name}: {", ".join(map(version, distributions))}')
-    paths = {name: pipeline.whole for name, pipeline in pipelines.items()}
-    paths = {WORKER: paths.pop(WORKER), DEVICE: views('device'), DECODE: loader()} | paths
     calls = {name: functools.partial(seconds_of, path, files) for name, path in paths.items()}
     seconds = interleaved(calls, args.repeats)
     rates = {name: [len(files) / s for s in values] for name, values in seconds.items()}
-    stages = {name: stage_times(pipeline, files) for name, pipeline in pipelines.items()}
+    rounds = [one_round(files) for _ in range(3)]
+    stages = {stage: min(times[stage] for times in rounds) for stage in rounds[0]}
     return len(files), rates, stages
 
 
@@ -157,48 +154,17 @@ def loader() -> Callable:
     return lambda path: pipeline(dict(img_path=str(path)))
 
 
-def worker() -> Pipeline:
-    """Ours, in pieces."""
-    _, crop, _ = Compose(steps('worker')).transforms
-    crop.pipelines, crop.foreign = [[]] * 2, [False] * 2
-    index = itertools.count()
-
-    def cropped(img):
-        # Both views at once, in planes; the colours work on the first.
-        both = crop(dict(img=img, sample_idx=SampleIndex(next(index))))['img']
-        return cv2.merge(list(both[0]))
-
-    adjust = {
-        name: (lambda img, f=getattr(color, f'adjust_{name}'), x=x: f(img, x), 0.8)
-        for name, x in dict(brightness=1.3, contrast=0.7, saturation=1.4, hue=0.1).items()
-    }
+def one_round(files: list[Path]) -> dict[str, float]:
+    """Milliseconds an image of our stages, two views, weighted by how often each is done."""
+    decoder, crop, _ = Compose(steps('worker')).transforms
+    crop = TwoViews(crop.size, interpolation=crop.interpolation)
     operations = {
-        **adjust,
-        'grayscale': (color.to_gray, 0.2),
-        'blur': (lambda img: gaussian_blur(img, 23, 1.0), 0.5),
+        name: (functools.partial(getattr(color, f'adjust_{name}'), factor=factor), 0.8)
+        for name, factor in FACTORS.items()
     }
-    decoder = Compose(steps('worker')[:1]).transforms[0]
-    return Pipeline(
-        views('worker'),
-        lambda content: decoder._decode(content, 'benchmark'),
-        cropped,
-        operations,
-        lambda img: torch.from_numpy(img.transpose(2, 0, 1).copy()),
-        crops=1,
-    )
-
-
-def stage_times(pipeline: Pipeline, files: list[Path]) -> dict[str, float]:
-    """Milliseconds an image of each stage, two views, weighted by how often it is done.
-
-    The lowest of three rounds: a stage is short, and a disturbance long.
-    """
-    rounds = [_one_round(pipeline, files) for _ in range(3)]
-    return {stage: min(times[stage] for times in rounds) for stage in rounds[0]}
-
-
-def _one_round(pipeline: Pipeline, files: list[Path]) -> dict[str, float]:
-    spent = {}
+    operations['grayscale'] = color.to_gray, 0.2
+    operations['blur'] = functools.partial(gaussian_blur, kernel=23, sigma=1.0), 0.5
+    spent: dict[str, float] = {}
 
     def timed(stage: str, weight: float, call: Callable, *args):
         start = time.perf_counter()
@@ -208,18 +174,15 @@ def _one_round(pipeline: Pipeline, files: list[Path]) -> dict[str, float]:
         return value
 
     samples = []
-    for file in files:
-        content = timed('read', 1, file.read_bytes)
-        img = timed('decode', 1, pipeline.decode, content)
-        view = timed('crop', pipeline.crops, pipeline.crop, img)
-        for stage, (operation, share) in pipeline.operations.items():
+    for index, file in enumerate(files):
+        timed('read', 1, file.read_bytes)
+        img = timed('read and decode', 1, decoder, dict(img_path=str(file)))['img']
+        both = timed('crop', 1, crop, dict(img=img, sample_idx=SampleIndex(index)))['img']
+        view = cv2.merge(list(both[0]))
+        for stage, (operation, share) in operations.items():
             timed(stage, 2 * share, operation, view)
-        samples.append(timed('to tensor', 2, pipeline.finish, view))
-    batch = timed('collate', 2, default_collate, samples)
-    if torch.cuda.is_available():
-        batch = batch.pin_memory()
-        torch.cuda.synchronize()
-        timed('copy', 2, lambda: (batch.cuda(), torch.cuda.synchronize()))
+        samples.append(torch.from_numpy(both))
+    timed('collate', 1, default_collate, samples)
     return spent
 
 
@@ -239,31 +202,16 @@ def rate_table(rates: dict[str, list[float]], reference: str, title: str) -> Tab
     return table
 
 
-def stage_table(stages: dict[str, dict[str, float]], rates: dict[str, list[float]]) -> Table:
+def stage_table(stages: dict[str, float]) -> Table:
     table = Table(
         title='ms an image',
-        caption='Two views; the lowest of three rounds over the same images. An '
-        'operation is timed on one view of each at one strength: twice that, times how '
-        'often the pipeline applies it. The whole path ends before the collation.',
+        caption='Two views; the lowest of three rounds over the same images. An operation is '
+        'timed on one view at one strength: twice that, times how often it is applied.',
     )
     table.add_column('')
-    for name in stages:
-        table.add_column(name, justify='right')
-
-    def add(row: str, values: Iterable[float]) -> None:
-        table.add_row(row, *(f'{value:.2f}' for value in values))
-
-    every = list(next(iter(stages.values())))
-    of_path = [stage for stage in every if stage not in AFTER]
-    for stage in of_path:
-        add(stage, (times[stage] for times in stages.values()))
-    table.add_section()
-    add('sum', (sum(times[stage] for stage in of_path) for times in stages.values()))
-    add('the whole path', (1000 / statistics.median(rates[name]) for name in stages))
-    table.add_section()
-    for stage in AFTER:
-        if stage in every:
-            add(stage, (times[stage] for times in stages.values()))
+    table.add_column(WORKER, justify='right')
+    for stage, milliseconds in stages.items():
+        table.add_row(stage, f'{milliseconds:.2f}')
     return table
 
 

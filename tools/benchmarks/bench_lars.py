@@ -2,13 +2,13 @@
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from mmpretrain.engine import LARS as MMPretrainLARS
 from rich.console import Console
 from rich.table import Table
+from timing import interleaved
 from torch import nn
 from torchvision.models import resnet50
 
@@ -17,15 +17,6 @@ from simclr_mm.evaluation.result import hardware
 
 # The paper's recipe, Sec. 2.2; the rate is that of batch 4096.
 SETTINGS = dict(lr=4.8, momentum=0.9, weight_decay=1e-6)
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--repeats', type=int, default=15, help='timed steps of each')
-    parser.add_argument('--warm-up', type=int, default=3, help='untimed steps of each')
-    parser.add_argument('--threads', type=int, help="CPU threads, PyTorch's choice by default")
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    return parser.parse_args()
 
 
 def parameters(device: str) -> list[nn.Parameter]:
@@ -40,40 +31,30 @@ def parameters(device: str) -> list[nn.Parameter]:
 def theirs(params: Iterable[nn.Parameter]) -> MMPretrainLARS:
     """mmpretrain's, with vectors excluded as its SimCLR config does by name."""
     params = list(params)
-    return MMPretrainLARS(
-        [
-            dict(params=[p for p in params if p.ndim > 1]),
-            dict(params=[p for p in params if p.ndim == 1], weight_decay=0, lars_exclude=True),
-        ],
-        **SETTINGS,
-    )
+    matrices = dict(params=[p for p in params if p.ndim > 1])
+    vectors = dict(params=[p for p in params if p.ndim == 1], weight_decay=0, lars_exclude=True)
+    return MMPretrainLARS([matrices, vectors], **SETTINGS)
 
 
-def milliseconds(step: Callable, device: str) -> float:
-    wait = torch.cuda.synchronize if device.startswith('cuda') else int
-    wait()
-    start = time.perf_counter()
-    step()
-    wait()
-    return (time.perf_counter() - start) * 1000
+MAKERS = {
+    "simclr_mm, 'sum'": lambda params: LARS(params, **SETTINGS),
+    "simclr_mm, 'parts'": lambda params: LARS(params, trust_denominator='parts', **SETTINGS),
+    'mmpretrain': theirs,
+}
 
 
 def main() -> None:
-    args = parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--repeats', type=int, default=15, help='timed steps of each')
+    parser.add_argument('--warm-up', type=int, default=3, help='untimed steps of each')
+    parser.add_argument('--threads', type=int, help="CPU threads, PyTorch's choice by default")
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    makers = {
-        "simclr_mm, 'sum'": lambda p: LARS(p, **SETTINGS),
-        "simclr_mm, 'parts'": lambda p: LARS(p, trust_denominator='parts', **SETTINGS),
-        'mmpretrain': theirs,
-    }
-    steps = {name: make(parameters(args.device)).step for name, make in makers.items()}
-    times = {name: [] for name in steps}
-    for repeat in range(args.warm_up + args.repeats):
-        for name, step in steps.items():  # interleaved: a disturbance meets all
-            elapsed = milliseconds(step, args.device)
-            if repeat >= args.warm_up:
-                times[name].append(elapsed)
+    steps = {name: make(parameters(args.device)).step for name, make in MAKERS.items()}
+    seconds = interleaved(steps, args.warm_up + args.repeats)
+    times = {name: [1000 * s for s in each[args.warm_up :]] for name, each in seconds.items()}
     base = statistics.median(times['mmpretrain'])
     table = Table(title='One LARS step on the 161 tensors of ResNet-50, 25.6 M numbers')
     for column in ('', 'median, ms', 'lowest', 'highest', 'of mmpretrain'):

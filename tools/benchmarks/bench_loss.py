@@ -11,28 +11,28 @@ import argparse
 import ctypes
 import gc
 import json
-import platform
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
+import matplotlib
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
-from timing import version
+from timing import interleaved, resident, version, wait
 from torch import Tensor, nn
 
 from simclr_mm.evaluation.result import hardware
-from simclr_mm.losses import nt_xent
+from simclr_mm.losses import nt_xent, nt_xent_with_stats
 
 TEMPERATURE = 0.1
 SECONDS = 0.2  # shorter calls are repeated until they have taken this long
 
 
 def ours(z: Tensor) -> Tensor:
-    return nt_xent(z, TEMPERATURE, return_stats=True)[0]
+    return nt_xent_with_stats(z, TEMPERATURE)[0]
 
 
 def ours_without_statistics(z: Tensor) -> Tensor:
@@ -109,34 +109,22 @@ CONTENDERS = {
 }
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        '--rows',
-        type=int,
-        nargs='+',
-        default=[64, 256, 1024, 2048, 4096, 8192, 65536],
-        help='2N, views in the batch',
-    )
+    sizes = [64, 256, 1024, 2048, 4096, 8192, 65536]
+    parser.add_argument('--rows', type=int, nargs='+', default=sizes, help='2N, views in the batch')
     parser.add_argument('--width', type=int, default=128, help='d')
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--out', type=Path, help='folder for bench_loss.{json,png}')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     console = Console(width=170)  # the table is wide, also in a file
     losses, versions = available(console)
     setting = f'{hardware(args.device)}; {", ".join(versions)}; default allocator'
     console.print(setting)
-    for loss in losses.values():  # the first call loads libraries
-        run(loss, torch.randn(8, 2, 4, device=args.device, requires_grad=True))
-    with Progress(console=console, transient=True) as progress:
-        results = measure(losses, args, progress)
+    results = measure(losses, args)
     console.print(table(results))
     if len(args.rows) > 1:
         console.print(growth(results))
@@ -144,14 +132,14 @@ def main() -> None:
         console.print(floor(args))
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / 'bench_loss.json').write_text(
-            json.dumps(dict(setting=setting, results=results))
-        )
+        written = json.dumps(dict(setting=setting, results=results))
+        (args.out / 'bench_loss.json').write_text(written)
         draw(results, args.out / 'bench_loss.png')
         console.print(f'Written to {args.out}/bench_loss.json and .png')
 
 
 def available(console: Console) -> tuple[dict, list[str]]:
+    """The losses that can be imported, and versions."""
     losses, versions = {}, [f'torch {torch.__version__}']
     for name, (make, distribution, _) in CONTENDERS.items():
         try:
@@ -164,99 +152,85 @@ def available(console: Console) -> tuple[dict, list[str]]:
     return losses, versions
 
 
-def measure(losses: dict, args: argparse.Namespace, progress: Progress) -> list[dict]:
-    """Times in ms of every round and peak memory in MB, of each loss at each size.
-
-    A round is one time of everything, so that a slow minute of the machine is in all.
-    """
+def measure(losses: dict, args: argparse.Namespace) -> list[dict]:
+    """Times in ms of every round and peak memory in MB, of each loss at each size."""
     torch.manual_seed(0)
-    results, calls = [], []
+    memory, calls = {}, {}
+    for loss in losses.values():  # the first call loads libraries
+        run(loss, torch.randn(8, 2, 4, device=args.device, requires_grad=True))
     for rows in args.rows:
         z = torch.randn(rows // 2, 2, args.width, device=args.device, requires_grad=True)
         for name, loss in losses.items():
-            if rows > CONTENDERS[name][2]:
-                continue
-            memory, once = peak_memory(loss, z)
-            if once < SECONDS:
-                once = min(once, run(loss, z))
-            calls.append((loss, z, max(1, round(SECONDS / once))))
-            results.append(dict(name=name, rows=rows, ms=[], mb=memory))
-    for _ in progress.track(range(args.rounds), description='rounds'):
-        for result, (loss, z, repeats) in zip(results, calls):
-            seconds = sum(run(loss, z) for _ in range(repeats))
-            result['ms'].append(1000 * seconds / repeats)
-            z.grad = None
-    return results
+            if rows <= CONTENDERS[name][2]:
+                memory[name, rows] = peak_memory(loss, z)
+                repeats = max(1, round(SECONDS / run(loss, z)))
+                calls[name, rows] = partial(run, loss, z, repeats)
+    seconds = interleaved(calls, args.rounds)
+    return [
+        dict(name=name, rows=rows, ms=[1000 * s for s in seconds[name, rows]], mb=mb)
+        for (name, rows), mb in memory.items()
+    ]
 
 
-def run(loss, z: Tensor) -> float:
-    z.grad = None
-    synchronise(z)
+def run(loss, z: Tensor, repeats: int = 1) -> float:
+    """Seconds of one forward and backward pass, the mean of some."""
+    wait()
     start = time.perf_counter()
-    loss(z).backward()
-    synchronise(z)
-    return time.perf_counter() - start
+    for _ in range(repeats):
+        z.grad = None
+        loss(z).backward()
+        wait()
+    return (time.perf_counter() - start) / repeats
 
 
-def synchronise(z: Tensor) -> None:
-    if z.is_cuda:
-        torch.cuda.synchronize(z.device)
-
-
-def peak_memory(loss, z: Tensor) -> tuple[float, float]:
-    """MB above what is in use before, and seconds, of one call.
+def peak_memory(loss, z: Tensor) -> float:
+    """MB of one call above what is in use before.
 
     On a CPU it is the high-water mark of the process's resident memory, which Linux
     lets one reset; the C library first gives back what it holds.
     """
+    z.grad = None
     if z.is_cuda:
         torch.cuda.reset_peak_memory_stats(z.device)
         before = torch.cuda.memory_allocated(z.device)
-        seconds = run(loss, z)
-        return (torch.cuda.max_memory_allocated(z.device) - before) / 1e6, seconds
-    if platform.system() != 'Linux':
-        return float('nan'), run(loss, z)
-    z.grad = None
+        run(loss, z)
+        return (torch.cuda.max_memory_allocated(z.device) - before) / 1e6
+    reset = Path('/proc/self/clear_refs')
+    if not reset.exists():  # not Linux
+        return float('nan')
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    Path('/proc/self/clear_refs').write_text('5')
+    reset.write_text('5')
     before = resident('VmRSS')
-    seconds = run(loss, z)
-    return resident('VmHWM') - before, seconds
-
-
-def resident(key: str) -> float:
-    """A line of /proc/self/status in MB."""
-    status = Path('/proc/self/status').read_text()
-    return int(status.split(f'{key}:')[1].split()[0]) * 1024 / 1e6
+    run(loss, z)
+    return (resident('VmHWM') - before) / 1e6
 
 
 def table(results: list[dict]) -> Table:
-    names = list(dict.fromkeys(result['name'] for result in results))
+    """A row for each size, a column for each loss; ratios to ours."""
+    found = {(result['name'], result['rows']): result for result in results}
+    names = list(dict.fromkeys(name for name, _ in found))
     out = Table(
         title=f'NT-Xent, forward and backward, temperature {TEMPERATURE}: '
         'ms (lowest-highest), MB above the start'
     )
-    out.add_column('2N', justify='right')
-    for name in names:
-        out.add_column(name, justify='right')
-    for rows in dict.fromkeys(result['rows'] for result in results):
+    for column in ('2N', *names):
+        out.add_column(column, justify='right')
+    for rows in dict.fromkeys(rows for _, rows in found):
         cells = []
         for name in names:
-            found = [r for r in results if (r['name'], r['rows']) == (name, rows)]
-            cells.append(cell(found[0], results) if found else '-')
+            result = found.get((name, rows))
+            if result is None:
+                cells.append('-')
+                continue
+            ms, ours = result['ms'], found['simclr_mm', rows]['ms']
+            ratio = statistics.median(ms) / statistics.median(ours)
+            cells.append(
+                f'{statistics.median(ms):.3g} ({min(ms):.3g}-{max(ms):.3g})\n'
+                f'{result["mb"]:.0f} MB' + ('' if ms is ours else f'\n{ratio:.2f}x')
+            )
         out.add_row(str(rows), *cells)
     return out
-
-
-def cell(result: dict, results: list[dict]) -> str:
-    ms = result['ms']
-    text = f'{statistics.median(ms):.3g} ({min(ms):.3g}-{max(ms):.3g})\n{result["mb"]:.0f} MB'
-    (reference,) = (r for r in results if (r['name'], r['rows']) == ('simclr_mm', result['rows']))
-    if reference is not result:
-        ratio = statistics.median(ms) / statistics.median(reference['ms'])
-        text += f'\n{ratio:.2f}x'
-    return text
 
 
 def growth(results: list[dict]) -> str:
@@ -274,10 +248,12 @@ def growth(results: list[dict]) -> str:
 def floor(args: argparse.Namespace) -> Table:
     """What the device could do at best: its measured product rate and bandwidth."""
     side = torch.randn(4096, 4096, device=args.device)
-    rate = 2 * 4096**3 / best(lambda: side @ side, side)
     big = torch.empty(2**28, device=args.device)
     other = torch.empty_like(big)
-    bandwidth = 2 * 4 * 2**28 / best(lambda: other.copy_(big), big)  # bytes/s
+    calls = dict(product=lambda: side @ side, copy=lambda: other.copy_(big))
+    seconds = {name: min(values) for name, values in interleaved(calls, 10).items()}
+    rate = 2 * 4096**3 / seconds['product']
+    bandwidth = 2 * 4 * 2**28 / seconds['copy']  # bytes/s
     out = Table(title=f'Floor: {rate / 1e12:.1f} Tflop/s in float32, {bandwidth / 1e12:.2f} TB/s')
     for name in ('2N', 'products, ms', 'tiles written and read, ms'):
         out.add_column(name, justify='right')
@@ -290,21 +266,7 @@ def floor(args: argparse.Namespace) -> Table:
     return out
 
 
-def best(call, z: Tensor) -> float:
-    call()
-    seconds = []
-    for _ in range(10):
-        synchronise(z)
-        start = time.perf_counter()
-        call()
-        synchronise(z)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
-
-
 def draw(results: list[dict], path: Path) -> None:
-    import matplotlib
-
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
 
@@ -319,9 +281,6 @@ def draw(results: list[dict], path: Path) -> None:
         axes[1].plot(rows, [max(r['mb'], 0.1) for r in mine], label=name, **style)
     for axis, label in zip(axes, ('time, ms', 'memory above the start, MB')):
         axis.set(xscale='log', yscale='log', xlabel='2N, views in the batch', title=label)
-        ticks = sorted({result['rows'] for result in results})
-        axis.set_xticks(ticks, [str(tick) for tick in ticks])
-        axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
     figure.suptitle('NT-Xent, forward and backward')

@@ -1,21 +1,51 @@
-"""Peak memory of one training step in micro-batches, and what it would be without."""
+"""Peak memory of one training step in micro-batches, and what it would be without.
+
+Needs Linux, which keeps the peak memory of a process.
+"""
 
 import argparse
 import multiprocessing
-import sys
 import time
-from pathlib import Path
 
 import torch
 from mmengine.optim import OptimWrapper
 from rich.console import Console
 from rich.table import Table
+from timing import resident
 
 from simclr_mm.engine import LARS
 from simclr_mm.models import SimCLR
 
 
-def parse_args() -> argparse.Namespace:
+def step(
+    batch: int, micro_batch: int | None, side: int, threads: int
+) -> tuple[float, float, float]:
+    """One step of ResNet-18 with a CIFAR stem: forward, backward and LARS.
+
+    Returns:
+        Peak memory above that before the step in GB, seconds, and the loss.
+    """
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    backbone = dict(type='ResNet_CIFAR', depth=18, norm_cfg=dict(type='BN'))
+    model = SimCLR(backbone, micro_batch_size=micro_batch)
+    wrapper = OptimWrapper(LARS(model.parameters(), lr=1.0, weight_decay=1e-6))
+    # A first step loads libraries and makes the optimizer's state.
+    model.train_step(dict(inputs=views(2, side)), wrapper)
+    inputs = views(batch, side)
+    before = resident('VmRSS')
+    start = time.perf_counter()
+    logged = model.train_step(dict(inputs=inputs), wrapper)
+    seconds = time.perf_counter() - start
+    return (resident('VmHWM') - before) / 1e9, seconds, logged['loss'].item()
+
+
+def views(n: int, side: int) -> torch.Tensor:
+    """(n, 2, 3, S, S) uint8, as from the loader."""
+    return torch.randint(256, (n, 2, 3, side, side), dtype=torch.uint8)
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--batch', type=int, default=4096, help='images of two views')
     parser.add_argument('--micro-batch', type=int, default=128, help='images')
@@ -29,52 +59,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--side', type=int, default=32, help='of a view, in pixels')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
-    return parser.parse_args()
-
-
-def memory(key: str) -> float:
-    """A line of Linux's account of this process, in GB of 10^9 bytes.
-
-    VmRSS is what is resident now, VmHWM the most that has been.
-    """
-    lines = Path('/proc/self/status').read_text().splitlines()
-    line = next(line for line in lines if line.startswith(f'{key}:'))
-    return int(line.split()[1]) * 1024 / 1e9
-
-
-def step(
-    batch: int, micro_batch: int | None, side: int, threads: int
-) -> tuple[float, float, float]:
-    """One step of ResNet-18 with a CIFAR stem: forward, backward and LARS.
-
-    Returns:
-        Peak memory above that before the step in GB, seconds, and the loss.
-    """
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    model = SimCLR(
-        dict(type='ResNet_CIFAR', depth=18, norm_cfg=dict(type='BN')), micro_batch_size=micro_batch
-    )
-    wrapper = OptimWrapper(LARS(model.parameters(), lr=1.0, weight_decay=1e-6))
-    # A first step loads libraries and makes the optimizer's state.
-    model.train_step(dict(inputs=views(2, side)), wrapper)
-    inputs = views(batch, side)
-    before = memory('VmRSS')
-    start = time.perf_counter()
-    logged = model.train_step(dict(inputs=inputs), wrapper)
-    seconds = time.perf_counter() - start
-    return memory('VmHWM') - before, seconds, logged['loss'].item()
-
-
-def views(n: int, side: int) -> torch.Tensor:
-    """(n, 2, 3, S, S) uint8, as from the loader."""
-    return torch.randint(256, (n, 2, 3, side, side), dtype=torch.uint8)
-
-
-def main() -> None:
-    args = parse_args()
-    if not Path('/proc/self/status').exists():
-        sys.exit('needs Linux, which keeps the peak memory in /proc/self/status')
+    args = parser.parse_args()
     table = Table(title=f'One step of ResNet-18 at {args.side} px, two views')
     for column in ('images', 'images at a time', 'peak, GB', 'seconds', 'loss'):
         table.add_column(column, justify='right')

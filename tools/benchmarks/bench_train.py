@@ -32,6 +32,7 @@ from rich.table import Table
 from timing import interleaved, spread, version, wait
 
 from simclr_mm.evaluation.result import hardware
+from simclr_mm.registry import type_name
 
 
 def parse_args() -> argparse.Namespace:
@@ -92,7 +93,7 @@ def configured(args: argparse.Namespace) -> Config:
     cfg.default_hooks.logger.interval = args.steps
     cfg.default_hooks.data_wait.limit = 1.0  # no advice in the middle of a round
     loader = cfg.train_dataloader
-    if args.data and loader.dataset.pipeline[0].type.endswith('LoadImageFromFile'):
+    if args.data and type_name(loader.dataset.pipeline[0]) == 'LoadImageFromFile':
         loader.dataset = dict(
             type='simclr_mm.ImageFolder', data_root=str(args.data), pipeline=loader.dataset.pipeline
         )
@@ -222,7 +223,7 @@ def peer(cfg: Config, width: int, steps: int) -> Row:
     """mmpretrain's SimCLR with our backbone, batch and optimizer, without hooks."""
     repair_hue()
     views = cfg.train_dataloader.dataset.pipeline
-    views = next(step for step in views if step.type.endswith('TwoViews'))
+    views = next(step for step in views if type_name(step) == 'TwoViews')
     theirs = Config(dict(cfg.to_dict(), runner_type='Runner', sync_bn=None))
     theirs.model = dict(
         type='mmpretrain.SimCLR',
@@ -255,16 +256,10 @@ def peer(cfg: Config, width: int, steps: int) -> Row:
 
 def table(rows: dict[str, Row], seconds: dict[str, list[float]], images: int) -> Table:
     out = Table(title='Images per second')
-    columns = (
-        '',
-        'median (lowest-highest)',
-        'of the ceiling',
-        'training takes',
-        'waited for data',
-        'GPU memory, MB',
-    )
-    for column in columns:
-        out.add_column(column, justify='right' if column else 'left')
+    out.add_column('')
+    columns = 'median (lowest-highest)', 'of the ceiling', 'training takes', 'waited for data'
+    for column in (*columns, 'GPU memory, MB'):
+        out.add_column(column, justify='right')
     for name, values in seconds.items():
         share = ratio(seconds['ceiling'], values)
         out.add_row(

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.engine import Runner
 from simclr_mm.registry import MODELS as OUR_MODELS
+from simclr_mm.registry import type_name
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 CIFAR = CONFIGS / 'simclr_r18_1xb512-coslr-100e_cifar10.py'
@@ -41,7 +42,7 @@ def their_loader(ours: dict, size: int) -> dict:
     """A train_dataloader like ours with mmpretrain's views, image by image."""
     dataset = {key: value for key, value in ours.dataset.items() if key != 'batched'}
     loading = [dict(type='LoadImageFromFile')]
-    files = ours.dataset.pipeline[0].type.endswith('LoadImageFromFile')
+    files = type_name(ours.dataset.pipeline[0]) == 'LoadImageFromFile'
     dataset['pipeline'] = (loading if files else []) + their_views(size)
     return dict(
         batch_size=ours.batch_size,

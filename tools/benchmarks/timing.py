@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, versions, bars."""
+"""What the benchmarks share: interleaved timing, memory, versions, bars."""
 
 import importlib.metadata
 import statistics
@@ -34,6 +34,12 @@ def interleaved(calls: dict[str, Callable], repeats: int) -> dict[str, list[floa
                 if repeat >= 0:
                     seconds[name].append(elapsed)
     return seconds
+
+
+def resident(key: str) -> float:
+    """Bytes of this process in Linux's account: VmRSS now, VmHWM at most."""
+    status = Path('/proc/self/status').read_text()
+    return int(status.split(f'{key}:')[1].split()[0]) * 1024
 
 
 def spread(values: list[float], digits: int = 0) -> str:

@@ -35,7 +35,7 @@ val_dataloader = dict(
         data_root='data/imagenet',
         split='val',
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='simclr_mm.LoadImageFromFile'),
             dict(type='ResizeEdge', scale=256, edge='short', backend='pillow'),
             dict(type='CenterCrop', crop_size=224),
             dict(type='PackInputs'),

@@ -47,7 +47,7 @@ val_dataloader = dict(
         gallery_per_class=100,
         query=dict(type='ImageNet', data_root='data/imagenet', split='val'),
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='simclr_mm.LoadImageFromFile'),
             dict(type='ResizeEdge', scale=256, edge='short', backend='pillow'),
             dict(type='CenterCrop', crop_size=224),
             dict(type='PackInputs'),

@@ -35,22 +35,15 @@ _HEAD = re.compile(
 )
 # The attributes that lead to a variable in TensorFlow 2, step by step.
 _INNER = (r'conv2d\w*|batch_norm_relu(_1)?|bn_relu|bn|dense|kernel|gamma|beta|moving_\w+',) * 3
-_V2_WAYS = (
-    ('model', 'resnet_model', 'initial_conv_relu_max_pool', r'\d+', *_INNER),
-    (
-        'model',
-        'resnet_model',
-        'block_groups',
-        r'\d+',
-        'layers',
-        r'\d+',
-        r'\w+_layers',
-        r'\d+',
-        *_INNER,
-    ),
-    ('model', '_projection_head', 'linear_layers', r'\d+', *_INNER),
+_V2_WAYS = tuple(
+    (*way.split('/'), *_INNER)
+    for way in (
+        r'model/resnet_model/initial_conv_relu_max_pool/\d+',
+        r'model/resnet_model/block_groups/\d+/layers/\d+/\w+_layers/\d+',
+        r'model/_projection_head/linear_layers/\d+',
+    )
 )
-# Among its neighbours, what is made first.
+# Modules that are made before their neighbours, whatever their names.
 _FIRST = re.compile(
     'initial_conv_relu_max_pool|projection_layers|shortcut_layers|conv2d_fixed_padding'
 )
@@ -58,7 +51,7 @@ _FIRST = re.compile(
 
 @dataclass
 class GoogleTensors:
-    """What a checkpoint holds, under names of ours.
+    """The tensors of a checkpoint under our names.
 
     Args:
         encoder: Tensors by their keys in ``simclr_mm.GoogleResNet``.
@@ -91,9 +84,8 @@ def google_tensors(values: Mapping[str, Any], source: str) -> GoogleTensors:
     found = GoogleTensors()
     if not convs:
         raise CheckpointError(
-            f'{source} is a TensorFlow checkpoint, but no SimCLR of '
-            'google-research: it has no variable base_model/conv2d or '
-            'resnet_model'
+            f'{source} is a TensorFlow checkpoint, but no SimCLR of google-research: it has no '
+            'variable base_model/conv2d or resnet_model'
         )
     kernel = values[names[f'{convs[0]}/kernel']].shape
     depth, selective, small = _architecture(len(convs), kernel[0], source)
@@ -143,7 +135,7 @@ def _modules(depth: int, selective: bool, small: bool) -> Iterator[tuple[str, st
 
 
 def _architecture(convs: int, kernel: int, source: str) -> tuple[int, bool, bool]:
-    """Depth, selective kernels, 3x3 stem: from how many convolutions there are."""
+    """Depth, selective kernels and 3x3 stem, as the number of convolutions tells them."""
     for depth in BLOCKS:
         for selective in (False, True)[: 1 + (depth >= 50)]:
             for small in (False, True):
@@ -169,7 +161,7 @@ def _modules_in(names: Mapping[str, str]) -> list[str]:
 
 
 def _made(name: str) -> list:
-    """Sorts by when a module was made; numbers as numbers."""
+    """Sort key: when a module was made. Numbers count as numbers."""
     return [
         (part.isdigit(), int(part) if part.isdigit() else part)
         for part in re.split('[/_]', _FIRST.sub('', name))
@@ -183,8 +175,12 @@ def _places(graph: bytes) -> dict[str, str]:
     which also lead to the variables.
     """
     objects = object_graph(graph)
+    seen = set()  # a graph of few objects may have very many ways through it
 
     def follow(index: int, place: str, ways: tuple) -> Iterator[tuple[str, str]]:
+        if (index, ways) in seen:
+            return
+        seen.add((index, ways))
         children, values = objects[index]
         for name in values.values():
             yield place.partition('/')[2], name

@@ -1,4 +1,4 @@
-"""Whose checkpoint is it? A table of libraries and how they name their keys."""
+"""A table of libraries and how each names its keys; which library a checkpoint is from."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from simclr_mm.errors import CheckpointError
 
-_WRAPPERS = re.compile(r'(?:module\.|_orig_mod\.|model\.)+')  # DDP, compile, Lightning
+_WRAPPERS = re.compile(r'^(?:module\.|_orig_mod\.|model\.)+')  # DDP, compile, Lightning
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Layout:
     """How a library names its keys.
 
     Args:
-        name: What the report calls it.
-        marks: Patterns; each must begin some key.
-        encoder: Pattern that begins the keys of the encoder.
-        head: Likewise of the projection head.
+        name: Of the library.
+        marks: Patterns. Each must match the beginning of some key.
+        encoder: Pattern of the beginning of the encoder's keys.
+        head: Pattern of the beginning of the projection head's keys.
         unit_range: Pixels enter in [0, 1]; otherwise with ImageNet's mean and std.
     """
 
@@ -64,16 +64,16 @@ LAYOUTS = (
 
 
 def layout_of(checkpoint: Any) -> str | None:
-    """Name of the layout of a loaded PyTorch checkpoint, None if it is nobody's."""
+    """Name of the layout of a loaded PyTorch checkpoint; None if no library is known."""
     try:
         layout = recognised(weights_in(checkpoint, '')[0])
     except CheckpointError:
         return None
-    return layout and layout.name
+    return layout.name if layout else None
 
 
 def weights_in(checkpoint: Any, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by key, nested dicts joined with dots; and what else there is."""
+    """Weights by key, those in nested dicts joined with dots; and why the rest is left."""
     left: dict[str, str] = {}
     for way in (
         ('classy_state_dict', 'base_model', 'model'),
@@ -85,7 +85,7 @@ def weights_in(checkpoint: Any, source: str) -> tuple[dict[str, Tensor], dict[st
         inner = checkpoint
         for step in way:
             inner = inner.get(step) if isinstance(inner, Mapping) else None
-        tensors = _flat(inner) if isinstance(inner, Mapping) else None
+        tensors = _flat(inner, set()) if isinstance(inner, Mapping) else None
         if tensors:
             if way:
                 left = {str(key): 'no weights of the model' for key in checkpoint if key != way[0]}
@@ -96,14 +96,17 @@ def weights_in(checkpoint: Any, source: str) -> tuple[dict[str, Tensor], dict[st
     )
 
 
-def _flat(nested: Mapping) -> dict[str, Tensor] | None:
-    """None if anything but tensors is in it."""
+def _flat(nested: Mapping, seen: set[int]) -> dict[str, Tensor] | None:
+    """Tensors by joined keys; None if there is anything else, or one dict in two places."""
     flat: dict[str, Tensor] = {}
+    if id(nested) in seen:
+        return None
+    seen.add(id(nested))
     for key, value in nested.items():
         if isinstance(value, Tensor):
             flat[str(key)] = value
             continue
-        inner = _flat(value) if isinstance(value, Mapping) else None
+        inner = _flat(value, seen) if isinstance(value, Mapping) else None
         if inner is None:
             return None
         flat.update({f'{key}.{name}': tensor for name, tensor in inner.items()})
@@ -112,8 +115,7 @@ def _flat(nested: Mapping) -> dict[str, Tensor] | None:
 
 def bare_key(key: str) -> str:
     """A key without what DDP, torch.compile and Lightning put before it."""
-    match = _WRAPPERS.match(key)
-    return key[match.end() :] if match else key
+    return _WRAPPERS.sub('', key)
 
 
 def recognised(tensors: Mapping[str, Tensor]) -> Layout | None:

@@ -1,8 +1,7 @@
 """Rename a foreign checkpoint's keys to ours.
 
 Ours are mmselfsup's and mmpretrain's: ``backbone.layer1.0.conv1.weight``,
-``neck.fc0.weight``, ``neck.bn0.weight``. Keys and tensors only; what builds a model is
-in ``apis``.
+``neck.fc0.weight``, ``neck.bn0.weight``. This module knows keys and tensors, no models.
 """
 
 import re
@@ -17,33 +16,26 @@ from simclr_mm.errors import CheckpointError
 
 from .google_layout import google_tensors
 from .layouts import LAYOUTS, bare_key, recognised, weights_in
+from .resnet_shape import TIMM_STEM
 
 _PARTS = ('conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4')
 # Where a ResNet's parts stand in an nn.Sequential: torchvision's with ReLU and pool
 # between, lightly's small one without.
 _PLACES = {4: dict(zip('014567', _PARTS)), 2: dict(zip('012345', _PARTS))}
-# timm numbers the modules of a deep stem through, ReLUs included.
-_TIMM_STEM = {
-    'conv1.0': 'stem.0.conv',
-    'conv1.1': 'stem.0.bn',
-    'conv1.3': 'stem.1.conv',
-    'conv1.4': 'stem.1.bn',
-    'conv1.6': 'stem.2.conv',
-    'bn1': 'stem.2.bn',
-}
+_FROM_TIMM_STEM = {theirs: ours for ours, theirs in TIMM_STEM.items()}
 _CLASSIFIER = 'a classifier, which a SimCLR does not have'
 
 
 @dataclass
 class Conversion:
-    """A state_dict with our keys, and where each came from.
+    """A state_dict with our keys, and where each key came from.
 
     Args:
-        layout: Whose checkpoint it was.
-        state: Tensors by ours: ``backbone.*``, ``neck.*``.
-        names: Keys in the file by ours.
-        left: What is not used: why, by the key in the file.
-        filled: What the file does not have: with what, by our key.
+        layout: Name of the library.
+        state: Tensors by our keys: ``backbone.*``, ``neck.*``.
+        names: Keys in the file by our keys.
+        left: Why a key in the file is not used, by that key.
+        filled: The value of what the file lacks, in words, by our key.
         unit_range: As for :class:`Layout`.
         google: Arguments of ``simclr_mm.GoogleResNet`` where that is the encoder.
         stem: 'solo' or 'lightly' where the encoder is that library's ResNet for small
@@ -71,15 +63,16 @@ def to_our_keys(checkpoint: Any, source: str) -> Conversion:
         The conversion. mmpretrain's own keys stay as they are, heads included.
 
     Raises:
-        CheckpointError: it holds no weights, nobody's keys, or two tensors for one.
+        CheckpointError: it holds no weights, keys of no known library, or two tensors for
+            one key.
     """
     tensors, left = weights_in(checkpoint, source)
     layout = recognised(tensors)
     if layout is None:
         raise CheckpointError(
-            f"{source} has nobody's keys ({', '.join(list(tensors)[:4])}, ...): known "
-            f'are {", ".join(dict.fromkeys(entry.name for entry in LAYOUTS))}, timm, '
-            "and google-research; rename the encoder's to backbone.*"
+            f'{source} has keys of no known library ({", ".join(list(tensors)[:4])[:200]}, ...), '
+            f'which are {", ".join(dict.fromkeys(entry.name for entry in LAYOUTS))}, timm and '
+            "google-research: rename the encoder's keys to backbone.*"
         )
     result = Conversion(layout.name, left=left, unit_range=layout.unit_range)
     if layout.name == 'mmpretrain':
@@ -123,7 +116,7 @@ def _enter(
     left: dict[str, str],
     source: str,
 ) -> None:
-    """Note that ``key`` becomes ``ours``; a module saved under two names is one."""
+    """Note that ``key`` becomes ``ours``. A module may be saved under two names."""
     if ours not in keys:
         keys[ours] = key
     elif torch.equal(tensors[keys[ours]], tensors[key]):
@@ -151,7 +144,7 @@ def _why_left(bare: str) -> str:
 def _add_encoder(
     result: Conversion, tensors: Mapping[str, Tensor], names: Mapping[str, str]
 ) -> None:
-    """Rename the encoder's keys, and fill in the counters old files lack."""
+    """Rename the encoder's keys, and fill in the counters that old files lack."""
     small = any(key.startswith('2.0.') for key in tensors)
     places = _PLACES[2 if small else 4]
     stem = tensors.get('conv1.weight')
@@ -170,7 +163,7 @@ def _add_encoder(
         module = f'{places.get(first, first)}{dot}{rest}'
         module = module.replace('.shortcut.', '.downsample.')
         if deep:
-            module = _TIMM_STEM.get(module, module)
+            module = _FROM_TIMM_STEM.get(module, module)
         if shifted and module.startswith('layer1.0.downsample.'):
             module = f'layer1.0.downsample.{int(module[-1]) - 1}'
         ours = f'backbone.{module}.{variable}'
@@ -184,9 +177,9 @@ def _add_head(result: Conversion, tensors: Mapping[str, Tensor], names: Mapping[
     for key, tensor in tensors.items():
         module, _, variable = key.rpartition('.')
         modules.setdefault(module, {})[variable] = tensor
-    kinds = ''.join('n' if 'running_mean' in module else 'f' for module in modules.values())
+    kinds = ''.join('n' if 'running_mean' in each else 'f' for each in modules.values())
     normed, plain = re.fullmatch('(?:fn)+', kinds), re.fullmatch('f+', kinds)
-    widths = {len(module['weight']) for module in list(modules.values())[: -2 if normed else -1]}
+    widths = {len(each['weight']) for each in list(modules.values())[: -2 if normed else -1]}
     if not (normed or plain) or len(widths) > 1:
         reason = (
             'layers with and without batch norm, or of several widths, which '
@@ -194,10 +187,10 @@ def _add_head(result: Conversion, tensors: Mapping[str, Tensor], names: Mapping[
         )
         result.left.update({names[key]: reason for key in tensors} if tensors else {})
         return
-    for place, (name, module) in enumerate(modules.items()):
+    for place, (name, variables) in enumerate(modules.items()):
         layer = place // 2 if normed else place
         ours = f'neck.{"bn" if normed and place % 2 else "fc"}{layer}.'
-        for variable, tensor in module.items():
+        for variable, tensor in variables.items():
             result.state[ours + variable] = tensor
             result.names[ours + variable] = names[f'{name}.{variable}']
     for layer in range(len(modules) // 2 if normed else len(modules)):
@@ -206,7 +199,7 @@ def _add_head(result: Conversion, tensors: Mapping[str, Tensor], names: Mapping[
 
 
 def _fill_norm(result: Conversion, layer: int) -> None:
-    """Give a norm its scale and shift, and take in the bias of the layer before it."""
+    """Give a norm its scale and shift. Move the bias of the layer before into its mean."""
     state, norm = result.state, f'neck.bn{layer}.'
     mean = state[f'{norm}running_mean']
     for variable, value in (('weight', 1.0), ('bias', 0.0)):

@@ -4,8 +4,11 @@ A checkpoint is ``NAME.index``, a sorted table of leveldb's kind that maps a var
 name to a record (type, shape, place, checksum), and ``NAME.data-?????-of-?????``, the
 values one after another. Source: tensorflow/core/util/tensor_bundle and
 tensorflow/core/lib/io/format.cc describe both.
+
+No byte of a file is read for two variables, so memory is bounded by the files' size.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from .crc32c import crc32c, unmasked
 
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, 'little')  # ends every table
 _FOOTER = 48  # bytes: two handles, padded, and the magic number
+_LONGEST_NAME = 1000  # bytes; an entry may repeat the one before it
 OBJECT_GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
 # DataType of tensorflow/core/framework/types.proto; bfloat16 (14) is widened.
 _DTYPES = {1: '<f4', 2: '<f8', 3: '<i4', 9: '<i8', 10: '?', 14: '<u2', 19: '<f2'}
@@ -66,10 +70,12 @@ def read_bundle(prefix: str) -> dict[str, Any]:
     try:
         entries = dict(_table(Path(f'{prefix}.index').read_bytes()))
         shards = _fields(entries.pop(b'')).get(1, [1])[0]
+        read: Counter[str] = Counter()  # bytes of each data file
         return {
-            key.decode(): _value(prefix, shards, _fields(record)) for key, record in entries.items()
+            key.decode(): _value(prefix, shards, _fields(record), read)
+            for key, record in entries.items()
         }
-    except (KeyError, IndexError, ValueError, OSError) as error:
+    except Exception as error:  # a damaged file can raise anything
         raise CheckpointError(
             f'{prefix} is no complete TensorFlow checkpoint ({error})'
             ': copy its .index and .data files again'
@@ -101,7 +107,12 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     footer = data[-_FOOTER:]
     _, at = _varint(footer, 0)
     _, at = _varint(footer, at)
+    end = 0
     for _, handle in _block(data, footer[at:]):
+        start = _varint(handle, 0)[0]
+        if start < end:
+            raise UserError('the .index file names a block twice')
+        end = start + _varint(handle, _varint(handle, 0)[1])[0]
         yield from _block(data, handle)
 
 
@@ -121,17 +132,21 @@ def _block(data: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
         own, at = _varint(block, at)
         length, at = _varint(block, at)
         key = key[:shared] + block[at : at + own]
+        if len(key) > _LONGEST_NAME:
+            raise UserError(f'the .index file has a name of {len(key)} bytes')
         yield key, block[at + own : at + own + length]
         at += own + length
 
 
-def _value(prefix: str, shards: int, record: dict[int, list[Any]]) -> Any:
+def _value(prefix: str, shards: int, record: dict[int, list[Any]], read: Counter[str]) -> Any:
     """The array of a record; the bytes of a scalar string."""
     dtype, size = record[1][0], record.get(5, [0])[0]
     shape = [_fields(dim).get(1, [0])[0] for dim in _fields(record.get(2, [b''])[0]).get(2, [])]
     shard, offset = record.get(3, [0])[0], record.get(4, [0])[0]
     with open(f'{prefix}.data-{shard:05d}-of-{shards:05d}', 'rb') as file:
-        if file.seek(0, 2) < offset + size:
+        held = file.seek(0, 2)
+        read[file.name] += size
+        if held < offset + size or held < read[file.name]:
             raise UserError(f'{file.name} is too short')
         file.seek(offset)
         data = file.read(size)
@@ -153,6 +168,7 @@ def _fields(message: bytes) -> dict[int, list[Any]]:
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
+        value: Any
         if tag & 7 == 0:
             value, at = _varint(message, at)
         else:
@@ -163,10 +179,11 @@ def _fields(message: bytes) -> dict[int, list[Any]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Seven bits a byte, low ones first; the number and where the next begins."""
-    number = shift = 0
-    while True:
-        number |= (data[at] & 127) << shift
-        shift, at = shift + 7, at + 1
-        if data[at - 1] < 128:
-            return number, at
+    """Seven bits a byte, low ones first, at most ten; the number and where the next begins."""
+    number = 0
+    for place in range(10):
+        byte = data[at + place]
+        number |= (byte & 127) << 7 * place
+        if byte < 128:
+            return number, at + place + 1
+    raise UserError('a number in it does not end')

@@ -1,32 +1,30 @@
 """Another library's checkpoint: its weights under our keys, and what they need."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from mmengine.logging import print_log
-from mmengine.model import BaseModel
 from torch import Tensor
 
-from simclr_mm.checkpoints import model_state, read_checkpoint, state_problems
+from simclr_mm.checkpoints import (
+    backbone_state,
+    has_keys,
+    model_state,
+    read_checkpoint,
+    require_finite,
+)
 from simclr_mm.errors import CheckpointError
 
 from .layouts import layout_of
 from .renaming import Conversion, from_google, to_our_keys
-from .resnet_keys import resnet_shape
+from .resnet_shape import DEPTHS, resnet_shape
 from .tensor_bundle import bundle_prefix, read_bundle
 
 # Of RGB in [0, 255]: ImageNet's mean and std, and pixels in [0, 1].
 _IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 _UNIT = dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0])
 _STEMS = dict(solo='simclr_mm.SoloResNet', lightly='simclr_mm.LightlyResNet')
-_DEPTHS = {
-    ((2, 2, 2, 2), False): 18,
-    ((3, 4, 6, 3), False): 34,
-    ((3, 4, 6, 3), True): 50,
-    ((3, 4, 23, 3), True): 101,
-    ((3, 8, 36, 3), True): 152,
-}
 
 
 class ForeignWeights(NamedTuple):
@@ -43,6 +41,24 @@ class ForeignWeights(NamedTuple):
     normalise: dict[str, Sequence[float]]
 
 
+class WeightsFor(NamedTuple):
+    """What a checkpoint gives to one model.
+
+    Args:
+        state: Weights under the model's keys.
+        normalise: ``mean`` and ``std`` that the preprocessing has to get, RGB in [0, 255].
+            None: those of the config.
+        backbone: The ``backbone`` of a config that computes what its network did. None:
+            the keys tell it all.
+        note: What became of the keys, for the log; '' if all are ours.
+    """
+
+    state: Mapping[str, Tensor]
+    normalise: dict[str, Sequence[float]] | None = None
+    backbone: dict[str, Any] | None = None
+    note: str = ''
+
+
 def read_weights(path: str) -> Any:
     """Load a checkpoint of PyTorch, or the variables of one of TensorFlow.
 
@@ -50,144 +66,119 @@ def read_weights(path: str) -> Any:
         path: A path or URL; of TensorFlow's files NAME, NAME.index or their folder.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: it cannot be read, or holds weights that are not finite.
     """
-    if _is_tensorflow(path):
-        return read_bundle(bundle_prefix(path))
-    return read_checkpoint(path)
+    if not _is_tensorflow(path):
+        return read_checkpoint(path)
+    values = read_bundle(bundle_prefix(path))
+    arrays = {key: value for key, value in values.items() if isinstance(value, np.ndarray)}
+    require_finite({key: torch.from_numpy(value) for key, value in arrays.items()}, path)
+    return values
 
 
-def foreign_weights(loaded: Any, path: str) -> ForeignWeights:
+def foreign_weights(loaded: Any, source: str) -> ForeignWeights:
     """Recognise a checkpoint and rename its keys.
 
     Args:
         loaded: From :func:`read_weights`.
-        path: Where it came from, for errors.
+        source: Where it came from, for errors.
 
     Raises:
-        CheckpointError: its keys are nobody's, or its network is no ResNet that
-            mmpretrain or this package has.
+        CheckpointError: its keys are of no known library, or its network is no ResNet
+            that mmpretrain or this package has.
     """
-    if _is_tensorflow(path):
-        conversion = from_google(loaded, path)
-    else:
-        conversion = to_our_keys(loaded, path)
+    try:
+        if _is_tensorflow(source):
+            conversion = from_google(loaded, source)
+        else:
+            conversion = to_our_keys(loaded, source)
+        backbone = _backbone(conversion, source)
+    except CheckpointError:
+        raise
+    except Exception as error:  # tensors of any shape may stand under known keys
+        raise CheckpointError(
+            f'{source}: its keys are known, but its tensors do not go with them '
+            f'({type(error).__name__}: {str(error)[:200]})'
+        ) from error
     normalise = _UNIT if conversion.unit_range else _IMAGENET
-    return ForeignWeights(conversion, _backbone(conversion, path), dict(normalise))
+    return ForeignWeights(conversion, backbone, dict(normalise))
 
 
-def state_for(model: BaseModel, loaded: Any, path: str) -> Mapping[str, Tensor]:
-    """The weights of a checkpoint under the model's keys.
-
-    Where another library made it, or :mod:`.conversion` from another's, the model's
-    preprocessing gets the mean and std that go with the weights, and a line in the log
-    says what became of the keys.
+def weights_for(expected: Iterable[str], loaded: Any, source: str) -> WeightsFor:
+    """Find what a checkpoint gives to a model, without changing the model.
 
     Args:
-        model: What they are for.
+        expected: The model's keys, or its state_dict.
         loaded: From :func:`read_weights`.
-        path: Where it came from.
+        source: Where it came from.
 
     Raises:
-        CheckpointError: it holds no weights, or its network pads otherwise than the
-            model's backbone, which no key tells.
+        CheckpointError: it holds no weights, or a damaged ``meta``.
     """
-    meta = loaded.get('meta') if isinstance(loaded, dict) else None
-    if isinstance(meta, dict) and 'normalise' in meta:
-        try:
-            _prepare(model, meta['backbone'], meta['normalise'], path)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f'{path}: its meta is not what tools/convert.py '
-                f'writes ({error!r}): convert it again'
-            ) from error
-    if not _is_tensorflow(path):
-        layout = layout_of(loaded)
-        if layout is None or _fits(model, loaded):
-            return model_state(loaded, path)
+    backbone, normalise = _stored_needs(loaded, source)
+    if _is_tensorflow(source):
+        layout = 'google-research'
+    else:
+        layout = '' if has_keys(loaded, expected) else layout_of(loaded)
+        if not layout:
+            return WeightsFor(model_state(loaded, source), normalise, backbone)
         if layout == 'mmpretrain':
-            return to_our_keys(loaded, path).state
-    foreign = foreign_weights(loaded, path)
+            return WeightsFor(to_our_keys(loaded, source).state, normalise, backbone)
+    foreign = foreign_weights(loaded, source)
     done = foreign.conversion
-    _prepare(model, foreign.backbone, foreign.normalise, path)
-    print_log(
-        f'{path}: keys of {done.layout}; {len(done.names)} used, {len(done.left)} '
+    note = (
+        f'{source}: keys of {done.layout}; {len(done.names)} used, {len(done.left)} '
         f'left, {len(done.filled)} filled; tools/convert.py lists them'
     )
-    return done.state
+    return WeightsFor(done.state, foreign.normalise, foreign.backbone, note)
 
 
 def _is_tensorflow(path: str) -> bool:
     return '://' not in path and bool(bundle_prefix(path))
 
 
-def _fits(model: BaseModel, loaded: Any) -> bool:
+def _stored_needs(loaded: Any, source: str) -> tuple[dict | None, dict | None]:
+    """Backbone and pixels that tools/convert.py noted in a checkpoint, if it made it."""
+    meta = loaded.get('meta') if isinstance(loaded, dict) else None
+    if not isinstance(meta, dict) or 'normalise' not in meta:
+        return None, None
     try:
-        return not state_problems(model.state_dict(), model_state(loaded, ''))
-    except CheckpointError:
-        return False
-
-
-def _prepare(
-    model: BaseModel, backbone: dict[str, Any], normalise: dict[str, Sequence[float]], path: str
-) -> None:
-    """Check what the weights need of a model, and set its preprocessing."""
-    scope, _, name = backbone['type'].rpartition('.')
-    if scope and type(model.backbone).__name__ != name:
+        backbone = dict(meta['backbone'], type=str(meta['backbone']['type']))
+        normalise = {}
+        for key in ('mean', 'std'):
+            red, green, blue = meta['normalise'][key]
+            normalise[key] = [float(red), float(green), float(blue)]
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f'{path} needs a backbone that pads as its own did: pass '
-            f'backbone={backbone} to get_model'
-        )
-    for key, value in normalise.items():
-        buffer = getattr(model.data_preprocessor, key, None)
-        if buffer is None:
-            raise CheckpointError(
-                f'{path} needs data_preprocessor.{key}={value}, and '
-                'the model does not normalise: set it in the config'
-            )
-        buffer.copy_(torch.tensor(value).view_as(buffer))
+            f'{source}: its meta is not what tools/convert.py writes: convert it again'
+        ) from error
+    return backbone, normalise
 
 
 def _backbone(conversion: Conversion, source: str) -> dict[str, Any]:
     """The backbone's config, as names and shapes of its tensors tell it."""
     if conversion.google:
         return dict(type='simclr_mm.GoogleResNet', **conversion.google)
-    prefix = 'backbone.'
-    shape = resnet_shape(
-        {
-            key[len(prefix) :]: tensor
-            for key, tensor in conversion.state.items()
-            if key.startswith(prefix)
-        },
-        source,
-    )
-    depth = _DEPTHS.get((shape.blocks, shape.bottleneck))
-    if depth is None or shape.groups > 1:
+    shape = resnet_shape(backbone_state(conversion.state, source=source), source)
+    if shape.depth is None or shape.groups > 1:
         raise CheckpointError(
             f'{source}: its encoder has stages of {shape.blocks} blocks and '
             f'{shape.groups} groups; ResNets of depth '
-            f'{", ".join(map(str, _DEPTHS.values()))} with one group are known'
+            f'{", ".join(map(str, DEPTHS.values()))} with one group are known'
         )
     small = shape.stem_kernel == 3 and not shape.deep_stem
     name = _STEMS.get(conversion.stem, 'ResNet_CIFAR') if small else 'ResNet'
     middle = shape.planes * shape.group_width // 64
     last = shape.planes * (4 if shape.bottleneck else 1)
     settings = dict(
-        stem_channels=shape.stem,
-        base_channels=middle,
-        expansion=last // middle,
-        deep_stem=shape.deep_stem,
-        avg_down=shape.avg_down,
+        stem_channels=(shape.stem, 64),
+        base_channels=(middle, 64),
+        expansion=(last // middle, 4 if shape.bottleneck else 1),
+        deep_stem=(shape.deep_stem, False),
+        avg_down=(shape.avg_down, False),
     )
-    usual = dict(
-        stem_channels=64,
-        base_channels=64,
-        expansion=4 if shape.bottleneck else 1,
-        deep_stem=False,
-        avg_down=False,
-    )
-    unusual = {key: value for key, value in settings.items() if value != usual[key]}
-    return dict(type=name, depth=depth, **unusual)
+    unusual = {key: value for key, (value, usual) in settings.items() if value != usual}
+    return dict(type=name, depth=shape.depth, **unusual)
 
 
 def neck_config(state: Mapping[str, Tensor]) -> dict[str, Any] | None:

@@ -20,18 +20,9 @@ TOOLS = MIM / 'tools'
 
 # Keys that MMEngine's runner reads though our configs do not set them.
 _RUNNER_KEYS = {
-    'activation_checkpointing',
-    'compile',
-    'custom_hooks',
-    'custom_imports',
-    'efficient_conv_bn_eval',
-    'experiment_name',
-    'find_unused_parameters',
-    'log_processor',
-    'model_wrapper_cfg',
-    'param_scheduler',
-    'sync_bn',
-    'work_dir',
+    *('activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'sync_bn'),
+    *('custom_hooks', 'custom_imports', 'experiment_name', 'work_dir'),
+    *('find_unused_parameters', 'log_processor', 'model_wrapper_cfg', 'param_scheduler'),
 }
 # All that it reads of dicts in which it passes over other keys without a word.
 _PARTS_READ = dict(

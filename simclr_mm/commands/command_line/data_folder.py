@@ -81,7 +81,7 @@ def test_on_folder(cfg: Config, folder: str) -> None:
     gallery, queries = _folder(root / 'train'), _held_out(root)
     _check_same_classes(gallery, queries)
     dataset = _part(cfg, 'test_dataloader').dataset
-    if type_name(dataset) != 'GalleryAndQuery':
+    if 'query' not in dataset:
         raise UserError(
             f'--data: test_dataloader.dataset is {type_name(dataset)}. kNN needs a '
             'simclr_mm.GalleryAndQuery there, as in the configs of simclr_mm.'
@@ -89,7 +89,7 @@ def test_on_folder(cfg: Config, folder: str) -> None:
     dataset.pop('gallery_per_class', None)
     dataset.gallery = ConfigDict(_class_folders(gallery))
     dataset.query = ConfigDict(_class_folders(queries))
-    dataset.pipeline = _with_loading(dataset.pipeline, 'LoadImageFromFile')
+    dataset.pipeline = _with_loading(dataset.pipeline)
     if isinstance(cfg.test_evaluator, list):  # the probe knows its own classes only
         cfg.test_evaluator = [
             metric for metric in cfg.test_evaluator if type_name(metric) != 'ProbeAccuracy'
@@ -190,18 +190,17 @@ def _read_files_from(loader: ConfigDict, dataset: dict[str, Any]) -> None:
     if around.dataset.get('batched'):  # were in memory; files are read by workers
         loader.num_workers = min(4, os.cpu_count() or 1)
         loader.persistent_workers = True
-    pipeline = _with_loading(around.dataset.pipeline, _LOADING)
-    for step in pipeline:
-        if type_name(step) == 'LoadImageFromFile':  # mmcv's opens files, which shards are not
-            step['type'] = _LOADING
+    pipeline = _with_loading(around.dataset.pipeline)
     around.dataset = ConfigDict(**dataset, pipeline=pipeline)
 
 
-def _with_loading(pipeline: list[ConfigDict], loading: str) -> list[ConfigDict]:
-    """The pipeline with a first step that reads a file, which in-memory data lack."""
-    if any(type_name(step) == 'LoadImageFromFile' for step in pipeline):
-        return pipeline
-    return [ConfigDict(type=loading), *pipeline]
+def _with_loading(pipeline: list[ConfigDict]) -> list[ConfigDict]:
+    """The pipeline with our step that reads an image, from a file or a shard."""
+    for step in pipeline:
+        if type_name(step) == 'LoadImageFromFile':  # mmcv's reads files only
+            step['type'] = _LOADING
+            return pipeline
+    return [ConfigDict(type=_LOADING), *pipeline]  # in-memory data need none
 
 
 def _folder(place: str | Path) -> Path:

@@ -28,21 +28,15 @@ def add_trust_flag(parser: argparse.ArgumentParser) -> None:
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that train.py and test.py have in common with mmpretrain's."""
-    parser.add_argument('--work-dir', help='folder of logs and checkpoints')
+    add = parser.add_argument
+    add('--work-dir', help='folder of logs and checkpoints')
     add_cfg_options(parser)
     add_trust_flag(parser)
-    parser.add_argument(
-        '--no-pin-memory', action='store_true', help='do not use pinned memory in the dataloaders'
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='how the processes of this job were started',
-    )
-    parser.add_argument(
-        '--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch'
-    )
+    add('--no-pin-memory', action='store_true', help='no pinned memory in the dataloaders')
+    launchers = ('none', 'pytorch', 'slurm', 'mpi')
+    started = 'how the processes of this job were started'
+    add('--launcher', choices=launchers, default='none', help=started)
+    add('--local_rank', '--local-rank', type=int, default=0, help="set by PyTorch's launcher")
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:

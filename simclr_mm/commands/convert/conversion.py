@@ -25,10 +25,10 @@ class Converted(NamedTuple):
         checkpoint: What ``torch.save`` writes: ``state_dict`` and ``meta``, which holds
             the config as MMEngine's checkpoints do.
         config: The config.
-        layout: Whose checkpoint it was.
+        layout: Name of the library.
         used: Our keys by the keys in the file.
-        left: What is not used: why, by the key in the file.
-        filled: What the file does not have: with what, by our key.
+        left: Why a key in the file is not used, by that key.
+        filled: The value of what the file lacks, in words, by our key.
     """
 
     checkpoint: dict[str, Any]
@@ -46,16 +46,16 @@ def convert(
 
     Args:
         source: A path or URL; of TensorFlow's files NAME, NAME.index or their folder.
-        mean: Three means of RGB in [0, 255] where they are not the layout's: solo-learn
-            on CIFAR, for example. None: as the layout's own code has them.
-        std: Three standard deviations, likewise.
+        mean: Three means of RGB in [0, 255]. None: those in the library's own code. Give
+            them where the training had others, as solo-learn's on CIFAR.
+        std: Three standard deviations of RGB in [0, 255], or None.
 
     Returns:
         The conversion; :func:`save` writes it.
 
     Raises:
-        CheckpointError: it cannot be read, its keys are nobody's, its encoder is no
-            known ResNet, or a weight does not fit.
+        CheckpointError: it cannot be read, its keys are of no known library, its encoder
+            is no known ResNet, or a weight does not fit.
     """
     source = str(source)
     foreign = foreign_weights(read_weights(source), source)
@@ -88,8 +88,8 @@ def save(converted: Converted, out: str | Path) -> list[Path]:
         out: Name of the checkpoint, ending in ``.pth``.
 
     Returns:
-        What was written: the checkpoint, its config beside it (``.py``), which tools
-        take, and what became of every key (``.keys.txt``).
+        The files: the checkpoint, its config (``.py``), and a list that says what became
+        of every key (``.keys.txt``).
     """
     out = Path(out)
     if out.suffix != '.pth':
@@ -115,7 +115,7 @@ def key_lines(converted: Converted) -> list[str]:
 def _config(
     backbone: dict[str, Any], neck: dict[str, Any] | None, normalise: dict[str, Any]
 ) -> Config:
-    """A config of ours for images of the size the stem is made for."""
+    """A config of ours with this model, for images of the size that its stem suits."""
     small = backbone['type'] in ('ResNet_CIFAR', 'simclr_mm.SoloResNet') or backbone.get(
         'small_images'
     )

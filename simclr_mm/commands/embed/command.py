@@ -6,7 +6,6 @@ says how it was made. Stopped, the same command goes on where it was.
 """
 
 import argparse
-import importlib.util
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +18,7 @@ from simclr_mm.commands.command_line.encoder_flags import (
 )
 from simclr_mm.commands.embed.embed_folder import embed_folder
 from simclr_mm.commands.embed.embedding_record import ERRORS
-from simclr_mm.commands.embed.parquet import write_parquet
-from simclr_mm.errors import UserError
+from simclr_mm.commands.embed.parquet import require_pyarrow, write_parquet
 from simclr_mm.files.walk import printable
 
 
@@ -46,8 +44,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    if args.parquet and importlib.util.find_spec('pyarrow') is None:
-        raise UserError('--parquet needs pyarrow: pip install pyarrow')
+    if args.parquet:
+        require_pyarrow()
     out = Path(args.out or Path('work_dirs', 'embed', Path(args.folder).resolve().name))
     started = time.time()
     record = embed_folder(
@@ -68,11 +66,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(
             f'{record["unreadable"]} of them are unreadable: their rows are NaN, '
             f'reasons in {printable(str(out / ERRORS))}'
-        )
-    if record['passed_over']:
-        print(
-            f'{record["passed_over"]} other files were passed over: their names do '
-            f'not end in {", ".join(record["image_endings"])}'
         )
     if args.parquet:
         print(f'{printable(str(write_parquet(out)))}: the same as a table')

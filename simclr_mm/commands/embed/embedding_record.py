@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import default_collate
 
-from simclr_mm.apis.fingerprint import files_hash, plain_data
+from simclr_mm.apis.fingerprint import plain_data
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.datasets import is_url
 from simclr_mm.errors import UserError
+from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import EXTENSIONS
 from simclr_mm.version import __version__
 
@@ -28,20 +29,14 @@ _MEANING = dict(
     transform='the transform',
     precision='the precision',
 )
+_NEEDED = set('folder images rows_done unreadable origin fingerprint simclr_mm'.split())
 _CONFIG = ('model', 'data_preprocessor', 'test_dataloader')  # what an encoder is built from
 
 
 def new_record(
     inferencer: FeatureInferencer, images: Images, names: list[str], origin: dict[str, str] | None
 ) -> dict[str, Any]:
-    """``embedding.json`` before the first row.
-
-    Args:
-        inferencer: The encoder.
-        images: What is embedded.
-        names: Of the images.
-        origin: Where the weights come from.
-    """
+    """``embedding.json`` before the first row."""
     encoder, location = inferencer.encoder, images.location
     black = default_collate([inferencer.pipeline(np.zeros((64, 64, 3), np.uint8))])
     folder, files = Path(location), names
@@ -54,30 +49,47 @@ def new_record(
         width=inferencer.forward(black).shape[1],
         rows_done=0,
         unreadable=0,
-        passed_over=images.passed_over(),
+        passed_over=images.passed_over,
         image_endings=list(EXTENSIONS),
         origin=origin or {},
         transform=encoder.transform(),
         config=plain_data({key: encoder.config.get(key) for key in _CONFIG}),
         fingerprint=dict(
-            encoder.fingerprint(), files=files_hash(folder, files), precision=inferencer.precision
+            encoder.fingerprint(), files=listing_hash(folder, files), precision=inferencer.precision
         ),
         simclr_mm=__version__,
     )
 
 
 def read_record(out: Path) -> dict[str, Any] | None:
-    """``embedding.json`` of a folder, None where there is none."""
+    """``embedding.json`` of a folder, None where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
     path = out / RECORD
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    if not isinstance(record, dict) or not _NEEDED <= record.keys():
+        raise UserError(f'{path} is not what tools/embed.py writes: embed again with --restart')
+    return record
+
+
+def read_json(path: Path) -> Any:
+    """The content of a file of an embedded folder.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f'{path} is damaged ({error}): embed again with --restart') from error
 
 
 def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:
     """How far an earlier call came.
-
-    Args:
-        out: Folder of the results.
-        fingerprint: What features depend on, as in :func:`new_record`.
 
     Returns:
         ``rows_done`` and ``unreadable``, or nothing where there are no rows.
@@ -99,10 +111,12 @@ def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:
         if earlier['fingerprint'][key] != fingerprint[key]
     ]
     if changed:
+        version = earlier['simclr_mm']
+        by = '' if version == __version__ else f' They were written by simclr_mm {version}.'
         raise UserError(
             f'{out} holds {earlier["rows_done"]} of {earlier["images"]} rows of '
-            f'something else: {" and ".join(changed)} changed since. Give another '
-            '--out, or embed everything anew with --restart'
+            f'something else: {" and ".join(changed)} changed since.{by} Give another '
+            '--out, or embed everything again with --restart'
         )
     if not (out / FEATURES).exists() and not (out / PARTIAL).exists():
         return {}  # somebody deleted the rows

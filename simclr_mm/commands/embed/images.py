@@ -11,8 +11,7 @@ from mmpretrain.registry import DATASETS
 from torch.utils.data import Dataset
 
 from simclr_mm.datasets import is_url, shard_dataset
-from simclr_mm.errors import MissingFileError
-from simclr_mm.files.walk import walk_images
+from simclr_mm.files.walk import images_below
 from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
 
 
@@ -31,42 +30,39 @@ class Images(Dataset):
 
     def __init__(self, location: str | Path, transforms: Compose | None = None) -> None:
         self.location = str(location)
-        if not is_url(self.location) and not Path(location).is_dir():
-            raise MissingFileError(
-                f'there is no folder {Path(location).absolute()}: give the folder or the pack '
-                'of the images to embed'
-            )
+        self.passed_over = 0  # files of a folder that are no images
+        steps = [LoadImageFromFile(), *([transforms] if transforms else [])]
         shards = shard_dataset(self.location)
         self.is_pack = shards is not None
-        dataset = dict(type='simclr_mm.ImageFolder', data_root=self.location)
-        if shards is not None:
-            dataset = dict(shards, with_label=False)
-        steps = [LoadImageFromFile(), *([transforms] if transforms else [])]
+        if shards is None:
+            walk = images_below(self.location)
+            self.passed_over = sum(map(len, walk.passed_over.values()))
+            self.paths, self.read = walk.paths, Compose(steps)
+            return
         with DefaultScope.overwrite_default_scope('mmpretrain'):
-            self.images = DATASETS.build(dict(dataset, pipeline=steps, test_mode=True))
+            self.pack = DATASETS.build(
+                dict(shards, with_label=False, pipeline=steps, test_mode=True)
+            )
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.pack if self.is_pack else self.paths)
 
     def __getitem__(self, row: int) -> tuple[int, Any, str]:
         try:
-            return row, self.images[row], ''
+            return row, self._sample(row), ''
         except UnreadableImage as error:
             return row, None, str(error)
 
     def name(self, row: int) -> str:
         """Path relative to the folder, with forward slashes, or the key in the pack."""
-        path = self.images.get_data_info(row)['img_path']
+        path = self.pack.get_data_info(row)['img_path'] if self.is_pack else self.paths[row]
         if is_url(self.location):
             return path.removeprefix(self.location.rstrip('/') + '/')
         return Path(os.path.relpath(path, self.location)).as_posix()
 
     def picture(self, row: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB; no transforms may be set."""
-        return self.images[row]['img'][..., ::-1]
+        return self._sample(row)['img'][..., ::-1]
 
-    def passed_over(self) -> int:
-        """How many files of a folder are no images."""
-        if self.is_pack:
-            return 0
-        return sum(map(len, walk_images(self.location).passed_over.values()))
+    def _sample(self, row: int) -> dict[str, Any]:
+        return self.pack[row] if self.is_pack else self.read(dict(img_path=self.paths[row]))

@@ -1,5 +1,6 @@
 """An embedded folder as one Parquet table."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from .retrieval import FeatureIndex
 _ROWS = 16384  # of a row group
 
 
+def require_pyarrow() -> None:
+    """Raise MissingPackageError where pyarrow, an optional package, is not installed."""
+    if importlib.util.find_spec('pyarrow') is None:
+        raise MissingPackageError('--parquet needs pyarrow: pip install pyarrow')
+
+
 def write_parquet(directory: str | Path) -> Path:
     """Write ``features.parquet`` beside ``features.npy``, block by block.
 
@@ -21,20 +28,12 @@ def write_parquet(directory: str | Path) -> Path:
     bytes of a name become ``\\xff``. The table's metadata carry ``embedding.json`` under
     the key ``simclr_mm``.
 
-    Args:
-        directory: What ``embed_folder`` wrote.
-
-    Returns:
-        The file.
-
     Raises:
         MissingPackageError: pyarrow is not installed, an optional requirement.
     """
-    try:
-        import pyarrow as arrow
-        from pyarrow.parquet import ParquetWriter
-    except ImportError as error:
-        raise MissingPackageError('--parquet needs pyarrow: pip install pyarrow') from error
+    require_pyarrow()
+    import pyarrow as arrow
+    from pyarrow.parquet import ParquetWriter
 
     index = FeatureIndex(directory)
     lines = (index.directory / ERRORS).read_text().splitlines()

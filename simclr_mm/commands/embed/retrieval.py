@@ -3,7 +3,6 @@
 q queries, N images in the index, C feature width, k images asked for.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ import numpy as np
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.errors import MissingFileError, UserError
 
-from .embedding_record import FEATURES, PATHS, RECORD, read_record
+from .embedding_record import FEATURES, PATHS, RECORD, read_json, read_record
 from .images import Images
 
 _ROWS = 65536  # of the index compared at a time: 128 MB of ResNet-50's features, twice
@@ -62,8 +61,18 @@ class FeatureIndex:
             )
         self.directory, self.record = directory, record
         self.folder = Path(record['folder'])
-        self.features = np.load(directory / FEATURES, mmap_mode='r')  # (N, C)
-        self.names: list[str] = json.loads((directory / PATHS).read_text())
+        self.names: list[str] = read_json(directory / PATHS)
+        try:
+            self.features = np.load(directory / FEATURES, mmap_mode='r')  # (N, C)
+        except (EOFError, ValueError) as error:
+            raise UserError(
+                f'{directory / FEATURES} is damaged ({error}): embed again with --restart'
+            ) from error
+        if not len(self.names) == len(self.features) == record['images']:
+            raise UserError(
+                f'{directory} holds {len(self.features)} rows and {len(self.names)} names of '
+                f'{record["images"]} images: embed again with --restart'
+            )
 
     @cached_property
     def _images(self) -> Images:

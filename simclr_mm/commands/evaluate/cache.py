@@ -16,11 +16,12 @@ from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader
 
 from simclr_mm.apis.encoder import Encoder
-from simclr_mm.apis.fingerprint import files_hash, plain_data
+from simclr_mm.apis.fingerprint import plain_data
 from simclr_mm.datasets import ArrayDataset, GalleryAndQuery
 from simclr_mm.evaluation import Labelled, extract_features
 from simclr_mm.evaluation.features import Target, class_of
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.hashes import listing_hash
 from simclr_mm.version import __version__
 
 
@@ -106,9 +107,9 @@ def images_hash(dataset: BaseDataset | GalleryAndQuery) -> str:
     if isinstance(dataset, ArrayDataset):
         images = np.ascontiguousarray(dataset.images)
         classes = np.asarray(dataset.get_gt_labels(), dtype=np.int64)
-        return _sha256(str(images.shape).encode(), memoryview(images), classes.tobytes())
+        return _sha256(str(images.shape).encode(), images.data, classes.tobytes())
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
-    files = files_hash(Path(), [os.path.abspath(info['img_path']) for info in infos])
+    files = listing_hash('', [os.path.abspath(info['img_path']) for info in infos])
     labels = [[info['gt_label'], info.get('gt_label_difficult')] for info in infos]
     return _sha256(files.encode(), json.dumps(labels, default=int).encode())
 

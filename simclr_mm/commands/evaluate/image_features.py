@@ -3,7 +3,7 @@
 n images shown, C feature width, V views, d projection width.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmpretrain.datasets import BaseDataset
@@ -49,13 +50,8 @@ class LabelledFeatures(NamedTuple):
 def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledFeatures:
     """Some rows of an embedded folder; the folder an image lies in is its class.
 
-    Args:
-        directory: What ``embed_folder`` wrote.
-        most: Images at most, drawn at random; unreadable ones are left out.
-        seed: Of the draw.
-
     Raises:
-        UserError: a pack was embedded, whose images lie in no folders.
+        UserError: a pack was embedded, whose images lie in no folders; or no row is finite.
     """
     index = FeatureIndex(directory)
     if index.record.get('pack'):
@@ -67,6 +63,10 @@ def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledF
     features = np.array(index.features[rows])
     readable = np.isfinite(features).all(axis=1)
     names = [Path(index.names[row]).parent.name or index.folder.name for row in rows]
+    if not readable.any():
+        raise UserError(f'{directory}: all of the {len(rows)} rows are NaN: see its errors.jsonl')
+    if not readable.all():
+        print_log(f'{directory}: {(~readable).sum()} of the {len(rows)} rows are NaN, left out')
     classes, labels = np.unique(np.array(names)[readable], return_inverse=True)
     return LabelledFeatures(
         features[readable], labels, classes.tolist(), index.folder.name, len(index.features)
@@ -74,13 +74,7 @@ def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledF
 
 
 def from_config(encoder: Encoder, most: int, seed: int = 0) -> LabelledFeatures:
-    """Embed some test images of the encoder's config, of a GalleryAndQuery the queries.
-
-    Args:
-        encoder: On its device; its config has a labelled ``test_dataloader``.
-        most: Images at most, drawn at random.
-        seed: Of the draw.
-    """
+    """Embed some test images of the encoder's config, of a GalleryAndQuery the queries."""
     cfg = encoder.config
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
@@ -95,14 +89,9 @@ def from_config(encoder: Encoder, most: int, seed: int = 0) -> LabelledFeatures:
 
 
 def gallery_and_queries(
-    encoder: Encoder, settings: Mapping[str, Any], cache: str | Path | None = None
+    encoder: Encoder, settings: dict[str, Any], cache: str | Path | None = None
 ) -> tuple[Labelled, Labelled]:
     """Embed all images of a GalleryAndQuery.
-
-    Args:
-        encoder: On its device.
-        settings: Config of the dataloader, ``test_dataloader`` or ``val_dataloader``.
-        cache: Folder that keeps the features. None: they are not kept.
 
     Returns:
         Features (g, C) and labels (g,) of the gallery, (q, C) and (q,) of the queries.
@@ -142,12 +131,6 @@ def embed_views(
     encoder: Encoder, dataset: BaseDataset, most: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Embed the views that training makes of some images, in eval mode.
-
-    Args:
-        encoder: A SimCLR model, on its device.
-        dataset: From :func:`training_set`.
-        most: Images at most, drawn at random.
-        seed: Of the draw and of the views.
 
     Returns:
         Features (n, V, C), and projections (n, V, d), None for a model without a neck.

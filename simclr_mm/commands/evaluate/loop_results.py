@@ -41,16 +41,7 @@ def run_of_metrics(
     model: BaseModel,
     seconds: float,
 ) -> EvaluationRun:
-    """Results of a test loop; metrics that are not one number are named and left out.
-
-    Args:
-        metrics: As MMEngine's runner gives them, such as ``{'knn/top1': 58.3}``.
-        cfg: The config as it was evaluated.
-        config: Its path.
-        checkpoint: Path or URL.
-        model: The model that was tested.
-        seconds: That the evaluation took.
-    """
+    """Results of a test loop; metrics that are not one number are named and left out."""
     dataset, split = scored_dataset(cfg.test_dataloader.dataset)
     results = []
     for name, value in metrics.items():

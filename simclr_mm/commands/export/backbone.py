@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from simclr_mm.apis.encoder import Encoder, encoder_of_checkpoint, open_checkpoint
-from simclr_mm.apis.inference import FeatureInferencer
+from simclr_mm.apis.inference import inference_model
 from simclr_mm.apis.preprocessing import Preprocessing
-from simclr_mm.checkpoints.foreign.resnet_keys import left_out
+from simclr_mm.checkpoints.state_dict import left_out
 from simclr_mm.commands.command_line import merge_cfg_options
 from simclr_mm.errors import CheckpointError
 
@@ -22,11 +22,6 @@ def read_backbone(
     checkpoint: str, config: str | None = None, options: dict | None = None
 ) -> tuple[Encoder, dict[str, str]]:
     """Read the backbone of a checkpoint, strictly.
-
-    Args:
-        checkpoint: A path or URL.
-        config: A config file or a model name. None: the config in the file.
-        options: Settings to override, as ``--cfg-options`` gives them.
 
     Returns:
         The encoder, without neck and head; and what an export leaves behind, by name.
@@ -91,9 +86,8 @@ def cropped(preprocessing: Preprocessing, pictures: list[np.ndarray]) -> Tensor:
 
 def features_of(encoder: Encoder, pictures: list[np.ndarray]) -> Tensor:
     """(n, C) by this package's own way from a picture to a feature."""
-    inferencer = FeatureInferencer(encoder)
-    bgr = [np.ascontiguousarray(picture[..., ::-1]) for picture in pictures]
-    return torch.from_numpy(inferencer(bgr, batch_size=1))
+    rows = [inference_model(encoder, picture[..., ::-1])['feature'] for picture in pictures]
+    return torch.from_numpy(np.stack(rows))
 
 
 def is_map(encoder: Encoder) -> bool:

@@ -5,7 +5,6 @@ card stands beside it.
 """
 
 import argparse
-import hashlib
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from simclr_mm.commands.export.targets import TARGETS
 from simclr_mm.commands.export.verified import Proof, export
 from simclr_mm.commands.model_card import model_card, results
 from simclr_mm.errors import UserError
+from simclr_mm.files.hashes import content_hash
 from simclr_mm.version import __version__
 
 
@@ -66,7 +66,7 @@ def _card(encoder: Encoder, target: str, code: str, proof: Proof, left_out: dict
     file = Path(encoder.source).expanduser()
     origin = f'`{file.name}`'
     if file.is_file():  # not from the web
-        origin += f', SHA-256 `{hashlib.sha256(file.read_bytes()).hexdigest()}`'
+        origin += f', SHA-256 `{content_hash(file)}`'
     verified = (
         f'Loaded by {target} on this machine: {proof}. PyTorch {torch.__version__}, '
         f'simclr_mm {__version__}.'

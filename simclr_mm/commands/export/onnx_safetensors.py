@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from simclr_mm.apis.encoder import Encoder, pooled
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.errors import UserError
+from simclr_mm.models import pooled
 
 from .backbone import cropped, tensors_of
 from .target import Target, code
@@ -37,7 +38,7 @@ class PixelEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """uint8 RGB (n, 3, S, S) -> (n, C)."""
         images = (images.float() - self.pixel_mean) / self.pixel_std
-        return pooled(self.encoder.extract_feat(images))
+        return pooled(self.encoder.extract_feat(images), self.encoder)
 
 
 class Onnx(Target):
@@ -127,7 +128,7 @@ class Safetensors(Target):
     def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
         images = [names['preprocess'](Image.fromarray(rgb)) for rgb in pictures]
         with torch.no_grad():
-            return pooled(names['backbone'](torch.stack(images)))
+            return pooled(names['backbone'](torch.stack(images)), names['backbone'])
 
     def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
         return names['backbone'].state_dict()

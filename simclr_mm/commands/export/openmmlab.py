@@ -13,8 +13,9 @@ from mmengine.model import ImgDataPreprocessor, initialize
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor
 
-from simclr_mm.apis.encoder import Encoder, pooled
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.errors import UserError
+from simclr_mm.models import pooled
 
 from .backbone import cropped, is_map, settings_of, tensors_of
 from .target import Target, code, literal
@@ -62,7 +63,7 @@ class MMPretrain(Target):
             raise UserError('init_cfg and get_model load different weights')
         batch = model.data_preprocessor(dict(inputs=_bgr(encoder, pictures)))
         with torch.no_grad():
-            return pooled(model.extract_feat(batch['inputs']))
+            return pooled(model.extract_feat(batch['inputs']), model)
 
     def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
         return names['model'].backbone.state_dict()
@@ -100,7 +101,7 @@ class Detection(Target):
         preprocessor = ImgDataPreprocessor(**settings['data_preprocessor'])
         images = preprocessor(dict(inputs=list(_bgr(encoder, pictures))))['inputs']
         with torch.no_grad():
-            return pooled(names['built'](images))
+            return pooled(names['built'](images), names['built'])
 
     def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
         return names['built'].state_dict()

@@ -8,19 +8,12 @@ from PIL import Image
 from torch import Tensor
 
 from simclr_mm.apis.encoder import Encoder
-from simclr_mm.checkpoints.foreign.resnet_keys import ResNetShape, renamed, resnet_shape, timm_keys
+from simclr_mm.checkpoints.foreign.resnet_shape import ResNetShape, renamed, resnet_shape, timm_keys
 from simclr_mm.errors import CheckpointError
 
 from .backbone import file_of, settings_of, tensors_of
 from .target import Target, code, literal
 
-_DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
-    (False, (2, 2, 2, 2)): 18,
-    (False, (3, 4, 6, 3)): 34,
-    (True, (3, 4, 6, 3)): 50,
-    (True, (3, 4, 23, 3)): 101,
-    (True, (3, 8, 36, 3)): 152,
-}
 _TYPES = ('ResNet', 'ResNet_CIFAR', 'ResNeXt', 'ResNetV1c', 'ResNetV1d')
 # What their constructors fix and no tensor tells.
 _FIXED = dict(style='pytorch', strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1))
@@ -63,7 +56,7 @@ class Torchvision(Target):
         return code(
             'import torch, torchvision',
             'from torchvision.transforms import v2',
-            f'model = torchvision.models.resnet{_depth(shape)}({", ".join(options)})',
+            f'model = torchvision.models.resnet{shape.depth}({", ".join(options)})',
             'model.fc = torch.nn.Identity()',
             *stem,
             f'model.load_state_dict(torch.load({path!r})["state_dict"])',
@@ -144,7 +137,7 @@ def _timm_model(encoder: Encoder) -> tuple[str, list[str], list[str]]:
         stem_type=('deep' if deep else '', ''),
         stem_width=(shape.stem // 2 if deep else 64, 64),
     )
-    return f'resnet{_depth(shape)}', options, _stem(encoder, shape)
+    return f'resnet{shape.depth}', options, _stem(encoder, shape)
 
 
 def _shape(encoder: Encoder, target: str) -> ResNetShape:
@@ -161,11 +154,13 @@ def _shape(encoder: Encoder, target: str) -> ResNetShape:
             f'for {", ".join(_TYPES)} with the usual strides; export it to mmpretrain, '
             'onnx or safetensors'
         )
-    return resnet_shape(tensors_of(encoder), file_of(encoder))
-
-
-def _depth(shape: ResNetShape) -> int:
-    return _DEPTHS[shape.bottleneck, shape.blocks]
+    shape = resnet_shape(tensors_of(encoder), file_of(encoder))
+    if shape.depth is None:
+        raise CheckpointError(
+            f'{file_of(encoder)}: {target} has no ResNet with stages of {shape.blocks} blocks; '
+            'export it to mmpretrain, onnx or safetensors'
+        )
+    return shape
 
 
 def _options(**values: tuple) -> list[str]:

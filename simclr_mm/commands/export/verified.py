@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from simclr_mm.apis.encoder import Encoder, pooled
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.errors import CheckpointError
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.models import pooled
 from simclr_mm.version import __version__
 
 from .backbone import features_of, file_of, pictures, settings_of, tensors_of
@@ -50,11 +51,6 @@ def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
 
     The code that loads it is run on the file before the file gets its name.
 
-    Args:
-        encoder: The encoder.
-        target: A key of ``TARGETS``.
-        path: Where the file shall stand.
-
     Returns:
         The code that uses it, and what the verification found.
 
@@ -75,14 +71,6 @@ def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
 
 def verify(encoder: Encoder, target: str, path: str) -> Proof:
     """Load an exported file as its users do, and compare.
-
-    Args:
-        encoder: The encoder.
-        target: A key of ``TARGETS``.
-        path: The file.
-
-    Returns:
-        What was found.
 
     Raises:
         CheckpointError: it does not load, a weight differs in a bit, or a feature by

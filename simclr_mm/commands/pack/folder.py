@@ -44,20 +44,14 @@ def pack_folder(
     the same.
 
     Args:
-        folder: See :func:`~simclr_mm.commands.pack.plan.plan_pack`.
+        folder: As ``classes_file`` and ``labelled``, see :func:`.plan.plan_pack`.
         out: A folder that does not exist, is empty, or holds a part of this pack.
         settings: Format and size.
-        classes_file: See ``plan_pack``.
-        labelled: See ``plan_pack``.
         processes: That read and encode images.
         restart: Replace another pack.
 
     Returns:
         What ``index.json`` holds.
-
-    Raises:
-        UserError: A setting, ``out`` or the folder's classes are not as described, no
-            image could be read, or another process is packing there.
     """
     _check(settings, processes)
     plan = plan_pack(folder, settings, classes_file, labelled)
@@ -79,19 +73,11 @@ def pack_folder(
 
 
 def encode(path: str, short_side: int | None, quality: int) -> tuple[bytes, str]:
-    """Read an image for a pack.
-
-    Args:
-        path: Its file.
-        short_side: See PackSettings.
-        quality: See PackSettings.
+    """Read an image for a pack, with the settings of PackSettings.
 
     Returns:
         The file as it is, or a JPEG of the reduced image, turned as EXIF said, where
         the image is larger; and the extension of its format.
-
-    Raises:
-        UnreadableImage: It is no complete image.
     """
     content, img = LoadImageFromFile().read(path)
     if short_side is not None and min(img.shape[:2]) > short_side:

@@ -1,6 +1,5 @@
 """Which image goes into which shard, fixed before the first is written."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from simclr_mm.datasets.lmdb_images import LIST
 from simclr_mm.datasets.pack_index import INDEX, TAR_INDEX, UNREADABLE, WORK
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import PARTIAL, atomic_file
+from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import BROKEN, EXTENSIONS, images_below
 
 PLAN = 'plan.json'
@@ -26,41 +26,24 @@ _WRITTEN = (
 
 @dataclass(frozen=True)
 class PackSettings:
-    """What decides the bytes of a pack, besides its images.
+    """What decides the bytes of a pack, besides its images."""
 
-    Attributes:
-        format: One of ``pack_index.FORMATS``.
-        short_side: Pixels to which the shorter side of a longer image is reduced, or
-            None: files go in as they are.
-        quality: JPEG quality of reduced images, 1 to 100.
-        shard_images: Images in a shard.
-    """
-
-    format: str
-    short_side: int | None = None
-    quality: int = 90
-    shard_images: int = 2000
+    format: str  # one of pack_index.FORMATS
+    short_side: int | None = None  # pixels, of larger images; None: files go in as they are
+    quality: int = 90  # of JPEG, 1 to 100, for reduced images
+    shard_images: int = 2000  # images in a shard
 
 
 @dataclass
 class PackPlan:
-    """The files of a folder, their labels and their shards.
-
-    Attributes:
-        root: The folder.
-        paths: Relative to it, sorted.
-        broken: Links to images that are not there, likewise.
-        labels: One for each path, or None.
-        classes: Their names, or None.
-        settings: As the user gave them.
-    """
+    """The files of a folder, their labels and their shards."""
 
     root: Path
-    paths: list[str]
-    broken: list[str]
-    labels: list[int] | None
-    classes: list[str] | None
+    paths: list[str]  # relative to the root, sorted
+    broken: list[str]  # links to images that are not there, likewise
     settings: PackSettings
+    labels: list[int] | None = None  # of the paths
+    classes: list[str] | None = None
 
     def label(self, row: int) -> int | None:
         return None if self.labels is None else self.labels[row]
@@ -75,16 +58,11 @@ class PackPlan:
 
     def record(self) -> dict[str, Any]:
         """What has to be the same to go on with a pack."""
-        digest = hashlib.sha256()
-        for path in self.paths:
-            stat = (self.root / path).stat()
-            state = f'{path}\n{stat.st_size} {stat.st_mtime_ns}\n'
-            digest.update(state.encode(errors='surrogateescape'))
         return dict(
             settings=asdict(self.settings),
             classes=self.classes,
             labels=self.labels is not None,
-            files=digest.hexdigest(),
+            files=listing_hash(self.root, self.paths),
         )
 
 
@@ -100,17 +78,14 @@ def plan_pack(
         classes_file: Class names, one a line, in the order of their labels; None: all
             folders that hold images, sorted.
         labelled: Whether to look for classes.
-
-    Raises:
-        MissingFileError: There is no such folder or file.
-        UserError: There is no image, or a class that the file does not name.
     """
     found = images_below(folder)
-    broken = [path for path in found.passed_over.get(BROKEN, []) if _is_image(path)]
-    paths, links = (
-        [os.path.relpath(path, folder) for path in some] for some in (found.paths, broken)
-    )
-    plan = PackPlan(Path(folder), paths, sorted(links), None, None, settings)
+    broken = [
+        path for path in found.passed_over.get(BROKEN, []) if path.lower().endswith(EXTENSIONS)
+    ]
+    paths = [os.path.relpath(path, folder) for path in found.paths]
+    links = sorted(os.path.relpath(path, folder) for path in broken)
+    plan = PackPlan(Path(folder), paths, links, settings)
     folders = [path.split(os.sep)[0] for path in paths if os.sep in path]
     if not labelled or len(folders) < len(paths):
         if classes_file is not None:
@@ -122,10 +97,6 @@ def plan_pack(
     label_of = {name: label for label, name in enumerate(plan.classes)}
     plan.labels = [label_of[name] for name in folders]
     return plan
-
-
-def _is_image(path: str) -> bool:
-    return path.lower().endswith(EXTENSIONS)
 
 
 def _class_names(file: str | None, folders: list[str], root: str) -> list[str]:
@@ -146,16 +117,8 @@ def _class_names(file: str | None, folders: list[str], root: str) -> list[str]:
 def open_work(out: Path, record: dict[str, Any], restart: bool) -> Path:
     """The folder of a pack's state, of this plan and no other.
 
-    Args:
-        out: Folder of the pack.
-        record: ``PackPlan.record()``.
-        restart: Remove the pack that is there.
-
-    Returns:
-        The folder. It does not exist where the pack is finished.
-
-    Raises:
-        UserError: It holds something else.
+    It does not exist where the pack is finished. A folder that holds something else is
+    refused.
     """
     work = out / WORK
     if restart and (work.is_dir() or (out / INDEX).is_file()):

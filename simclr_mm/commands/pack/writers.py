@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from simclr_mm.datasets.lmdb_images import LIST
 from simclr_mm.datasets.pack_index import TAR_INDEX
 from simclr_mm.datasets.stored_images import optional_package
-from simclr_mm.datasets.tar_index import index_tars
+from simclr_mm.datasets.tar_index import index_tars, write_rows
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 
@@ -22,21 +24,13 @@ _PRINTABLE = ''.join(map(chr, range(0x20, 0x7F))).replace('%', '')
 
 @dataclass
 class PackedImage:
-    """One image on its way into a shard.
+    """One image on its way into a shard."""
 
-    Attributes:
-        row: Its place in the sorted list of files.
-        path: Its file, relative to the folder.
-        label: Number of its class, or None.
-        content: The encoded image.
-        extension: Of its format, without a dot.
-    """
-
-    row: int
-    path: str
-    label: int | None
-    content: bytes
-    extension: str
+    row: int  # in the sorted list of files
+    path: str  # of its file, from the folder
+    label: int | None  # number of its class
+    content: bytes  # encoded
+    extension: str  # of its format, without a dot
 
 
 def lmdb_key(path: str) -> str:
@@ -94,7 +88,9 @@ class TarWriter(Writer):
         return sample
 
     def finish(self, shards: list[Path], images: list[tuple[str, int | None]]) -> None:
-        index_tars(shards, len(shards)).sorted_by_name().write(self.out / TAR_INDEX)
+        rows = index_tars(shards, len(shards))
+        order = np.argsort(rows['name'], kind='stable')  # that of the folder
+        write_rows(self.out / TAR_INDEX, rows[order])
 
 
 class ParquetWriter(Writer):

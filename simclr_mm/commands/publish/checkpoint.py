@@ -51,15 +51,6 @@ def publish(
     long it was trained; no online probe, no optimizer, no log, no folder of the machine
     it was made on.
 
-    Args:
-        checkpoint: A path or URL.
-        folder: Gets the files.
-        config: A config file or a model name. None: the config in the checkpoint.
-        name: Of the model. None: the config's.
-
-    Returns:
-        What was written; the weights were loaded from it, every key in its place.
-
     Raises:
         CheckpointError: the checkpoint cannot be read, or does not fit its config.
         UserError: how to prepare a picture is not known.

@@ -11,6 +11,7 @@ from modelindex.models.ModelIndex import ModelIndex
 from simclr_mm.commands.model_card import batch_size, training_data
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.registry import type_name
 
 from .checkpoint import Published
 
@@ -18,16 +19,7 @@ _COLLECTION = 'SimCLR'
 
 
 def entry_of(published: Published, config: str, weights: str | None) -> dict[str, Any]:
-    """The entry of a model.
-
-    Args:
-        published: The model.
-        config: Path of the config from the root of the index.
-        weights: Where the file can be downloaded, if anywhere.
-
-    Returns:
-        The entry, keys in the order of a metafile.
-    """
+    """The entry of a model."""
     cfg, model = published.encoder.config, published.encoder.model
     size = published.encoder.preprocessing.size
     length = cfg.train_cfg.get('max_epochs')
@@ -43,6 +35,7 @@ def entry_of(published: Published, config: str, weights: str | None) -> dict[str
             'FLOPs': int(complexity['flops']),
             'Parameters': sum(p.numel() for p in model.parameters()),
             'Training Data': training_data(cfg),
+            'Training Techniques': type_name(cfg.optim_wrapper.optimizer),
         },
         'In Collection': _COLLECTION,
         'Results': published.rows or None,

@@ -18,7 +18,7 @@ from mmengine.device import get_device
 from rich.console import Console
 from rich.table import Table
 
-from simclr_mm.apis.encoder import load_encoder
+from simclr_mm.apis.encoder import Encoder, load_encoder
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands import command_line
 from simclr_mm.commands.evaluate.cache import default_cache
@@ -32,6 +32,7 @@ from simclr_mm.commands.transfer.dataset_table import (
 )
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.evaluation import EvaluationRun, Result, read_run
+from simclr_mm.evaluation.result import Value
 
 _ALL = dict(TRANSFER_DATASETS, digits=DIGITS)
 _PROTOCOLS = dict(linear=[linear.PROTOCOL], finetune=[finetune.PROTOCOL])
@@ -108,19 +109,17 @@ class Job(NamedTuple):
 
     Args:
         dataset: Where it is found, and how it is scored.
-        folder: Where it lies; None: nowhere.
         protocol: 'linear-swept' or 'fine-tuned'.
         file: Of the result.
         asked: Settings that a result has to have to be this job's.
-        evaluate: Does it.
+        evaluate: Does it; None for a dataset that is not on the disk.
     """
 
     dataset: TransferDataset
-    folder: Path | None
     protocol: str
     file: Path
-    asked: dict[str, object]
-    evaluate: Callable[[], list[Result]]
+    asked: dict[str, Value]
+    evaluate: Callable[[], list[Result]] | None
 
 
 def chosen_datasets(args: argparse.Namespace) -> dict[str, TransferDataset]:
@@ -137,47 +136,48 @@ def chosen_datasets(args: argparse.Namespace) -> dict[str, TransferDataset]:
     return datasets
 
 
-def plan(args: argparse.Namespace, model, work_dir: Path) -> list[Job]:
+def plan(args: argparse.Namespace, encoder: Encoder, work_dir: Path) -> list[Job]:
     """All that is asked for, in order."""
-    prepare = partial(linear.preprocessing_of, model, args.checkpoint, args.size)
-    for_linear, for_tuning = prepare(), prepare(finetune_config.BORDER)
+    for_linear = linear.prepared_for(encoder, args.size)
+    for_tuning = linear.prepared_for(encoder, args.size, finetune_config.BORDER)
     training = finetune_config.Training(args.steps, args.batch, args.workers, args.seed)
-    grid = finetune.GRIDS[args.grid]
-    encoder = None
+    grid, weights = finetune.GRIDS[args.grid], work_dir / 'encoder.pth'
     if args.protocol != 'linear':
-        encoder = finetune_config.encoder_of(model, for_tuning, work_dir / 'encoder.pth')
+        weights = finetune_config.save_backbone(encoder, weights)
+    asked = {
+        linear.PROTOCOL: linear.prepared(for_linear),
+        finetune.PROTOCOL: finetune.finetune_settings(for_tuning, grid, training),
+    }
     jobs = []
     for name, dataset in chosen_datasets(args).items():
         folder = dataset.find(args.root)
         parts = dataset.parts(folder, args.seed) if folder else None
         for protocol in _PROTOCOLS[args.protocol]:
-            stem = f'{name}-{protocol}'
-            if protocol == linear.PROTOCOL:
-                asked = linear.prepared(for_linear)
+            stem, evaluate = f'{name}-{protocol}', None
+            if parts is not None and protocol == linear.PROTOCOL:
                 evaluate = partial(
                     linear.linear_transfer,
-                    model,
+                    for_linear,
                     dataset,
                     parts,
-                    for_linear,
                     args.cache,
                     args.workers,
                     args.seed,
                 )
-            else:
-                asked = finetune.finetune_settings(for_tuning, grid, training)
+            elif parts is not None:
                 evaluate = partial(
                     finetune.finetune_transfer,
-                    encoder,
+                    for_tuning,
+                    weights,
                     dataset,
                     parts,
                     grid,
                     training,
                     work_dir / stem,
-                    command_line.TOOLS,
                     args.processes,
                 )
-            jobs.append(Job(dataset, folder, protocol, work_dir / f'{stem}.json', asked, evaluate))
+            file = work_dir / f'{stem}.json'
+            jobs.append(Job(dataset, protocol, file, asked[protocol], evaluate))
     return jobs
 
 
@@ -191,28 +191,31 @@ def done_before(job: Job, weights: str, seed: int) -> EvaluationRun | None:
     return run if same else None
 
 
-def do(job: Job, args: argparse.Namespace, weights: str) -> EvaluationRun:
-    """Evaluate, and write the result."""
+def do(job: Job, args: argparse.Namespace, weights: str) -> EvaluationRun | str | None:
+    """The result of a job, and its file; why it failed; None if its data are not there."""
+    earlier = None if args.again else done_before(job, weights, args.seed)
+    if earlier is not None or job.evaluate is None:
+        return earlier
     if args.again:
         shutil.rmtree(job.file.with_suffix(''), ignore_errors=True)
     started = time.time()
-    results = job.evaluate()
-    run = EvaluationRun(
-        args.config or '',
-        args.checkpoint,
-        weights,
-        args.seed,
-        round(time.time() - started, 1),
-        results,
-    )
+    try:
+        results = job.evaluate()
+    except Exception as error:  # the other jobs go on
+        if not isinstance(error, _EXPLAINED):
+            traceback.print_exc()  # the place helps, such as where annotations are unusual
+        return f'{type(error).__name__}: {error}'
+    seconds = round(time.time() - started, 1)
+    run = EvaluationRun(args.config or '', args.checkpoint, weights, args.seed, seconds, results)
     run.write(job.file)
     return run
 
 
-def print_table(jobs: list[Job], outcomes: list[object], root: Path) -> None:
+def print_table(jobs: list[Job], outcomes: list[EvaluationRun | str | None], root: Path) -> None:
     table = Table('dataset', 'protocol', 'metric', 'value', 'chosen', 'time')
+    notes = {}
     for job, outcome in zip(jobs, outcomes):
-        title = job.dataset.title
+        dataset = job.dataset
         if isinstance(outcome, EvaluationRun):
             for result in outcome.results:
                 chosen = ', '.join(
@@ -220,59 +223,41 @@ def print_table(jobs: list[Job], outcomes: list[object], root: Path) -> None:
                     for key in ('penalty', 'lr', 'decay')
                     if key in result.settings
                 )
-                table.add_row(
-                    title,
-                    job.protocol,
-                    result.metric,
-                    f'{result.value:.2f}',
-                    chosen,
-                    f'{outcome.seconds:.0f} s',
-                )
+                value, seconds = f'{result.value:.2f}', f'{outcome.seconds:.0f} s'
+                table.add_row(dataset.title, job.protocol, result.metric, value, chosen, seconds)
+            continue
+        why = 'not on disk' if outcome is None else 'failed'
+        table.add_row(dataset.title, job.protocol, dataset.metrics[0], '-', why, '')
+        if outcome is None:
+            notes[dataset.title] = (
+                f'{dataset.title}: no {root / dataset.folders[0]}/ with '
+                f'{" or ".join(dataset.needs)}; it comes from {dataset.home}'
+            )
         else:
-            why = 'not on disk' if outcome is None else 'failed'
-            table.add_row(title, job.protocol, job.dataset.metrics[0], '-', why, '')
+            notes[job.file.stem] = f'{job.file.stem} failed: {outcome}'
     console = Console(soft_wrap=True)
     console.print(table)
-    absent = {job.dataset.title: job.dataset for job in jobs if job.folder is None}
-    for title, dataset in absent.items():
-        console.print(
-            f'{title}: no {root / dataset.folders[0]}/ with '
-            f'{" or ".join(dataset.needs)}; it comes from {dataset.home}'
-        )
-    for job, outcome in zip(jobs, outcomes):
-        if isinstance(outcome, str):
-            console.print(f'{job.file.stem} failed: {outcome}', markup=False)
+    for note in notes.values():
+        console.print(note, markup=False)
 
 
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    for name in ('steps', 'batch', 'processes'):
-        if getattr(args, name) < 1:
+    for name in ('steps', 'batch', 'processes', 'size'):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f'--{name} is {getattr(args, name)}: give 1 or more')
     if not args.root.is_dir():
         raise MissingFileError(f'there is no folder {args.root.absolute()}')
-    model = load_encoder(args.checkpoint, args.config, args.device or get_device())
-    weights = weights_hash(model)
-    work_dir = args.work_dir or Path(
-        'work_dirs', 'transfer', f'{Path(args.checkpoint).stem}-{weights[:8]}'
-    )
-    jobs, outcomes = plan(args, model, work_dir), []
-    for job in jobs:
-        outcome = None if args.again else done_before(job, weights, args.seed)
-        if outcome is None and job.folder is not None:
-            try:
-                outcome = do(job, args, weights)
-            except Exception as error:  # the others go on
-                # Such as a KeyError, where annotations are not as mmpretrain reads
-                # them: the place helps.
-                if not isinstance(error, _EXPLAINED):
-                    traceback.print_exc()
-                outcome = f'{type(error).__name__}: {error}'
-        outcomes.append(outcome)
+    encoder = load_encoder(args.checkpoint, args.config, args.device or get_device())
+    weights = weights_hash(encoder.model)
+    name = f'{Path(args.checkpoint).stem}-{weights[:8]}'
+    work_dir = args.work_dir or Path('work_dirs', 'transfer', name)
+    jobs = plan(args, encoder, work_dir)
+    outcomes = [do(job, args, weights) for job in jobs]
     print_table(jobs, outcomes, args.root)
     print(f'results: {work_dir}')
-    failed = [job.file.stem for job, o in zip(jobs, outcomes) if isinstance(o, str)]
+    failed = [job.file.stem for job, outcome in zip(jobs, outcomes) if isinstance(outcome, str)]
     if failed:
         raise UserError(
             f'{len(failed)} of {len(jobs)} evaluations failed, as told above: {", ".join(failed)}'

@@ -4,20 +4,22 @@ Source: SimCLR, arXiv:2002.05709, Sec. B.8.1, for metrics and splits.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import yaml
 from mmengine.registry import DefaultScope
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 
 from simclr_mm.datasets import ArrayDataset
+from simclr_mm.datasets.image_folder import class_names_of
 from simclr_mm.errors import MissingFileError, UserError
 
-Part = dict[str, object]  # config of a dataset, without a pipeline
+Part = dict[str, Any]  # config of a dataset, without a pipeline
 VALIDATION_SHARE = 0.2  # held out where no split is given; the paper does not say
-CALTECH_PER_CLASS = 30  # "we randomly chose 30 images per class"
 # Pillow also reads the GIFs and PNGs that are named .jpg in SUN397 and Pets.
 LOADING = dict(type='simclr_mm.LoadImageFromFile', imdecode_backend='pillow')
+CLASS_FOLDERS = 'simclr_mm.ImageFolder'
 
 
 class Parts(NamedTuple):
@@ -50,7 +52,8 @@ class TransferDataset(NamedTuple):
         test: Split to score.
         validates: Whether it has the splits 'train' and 'val', which together are
             'trainval'. Otherwise a share of each class is held out.
-        draws: It has no splits: this many images of each class are drawn to train on.
+        draws: It has no splits: this many images of each class are drawn to train on. Of
+            Caltech-101 the paper "randomly chose 30 images per class".
     """
 
     title: str
@@ -88,133 +91,88 @@ class TransferDataset(NamedTuple):
             seed: Of what is drawn.
         """
         if self.draws:
-            drawn = dict(dataset=dict(type=self.type, data_root=str(folder)))
-            drawn.update(type='simclr_mm.LabelSubset', per_class=self.draws, seed=seed)
-            train, test = drawn, dict(drawn, rest=True)
+            whole = dict(type=self.type, data_root=str(folder), with_label=True)
+            train: Part = dict(
+                type='simclr_mm.LabelSubset', dataset=whole, per_class=self.draws, seed=seed
+            )
+            test = dict(train, rest=True)
         else:
             train, test = (self._split(folder, name) for name in (self.train, self.test))
         if self.validates:
             return Parts(self._split(folder, 'train'), self._split(folder, 'val'), train, test)
-        held_out = dict(
+        held_out: Part = dict(
             type='simclr_mm.LabelSubset', dataset=train, share=VALIDATION_SHARE, seed=seed
         )
         return Parts(dict(held_out, rest=True), held_out, train, test)
 
     def _split(self, folder: Path, name: str) -> Part:
-        if self.type == 'CustomDataset' and name == 'trainval':
+        if self.type == CLASS_FOLDERS and name == 'trainval':
             both = [self._split(folder, each) for each in ('train', 'val')]
             return dict(type='ConcatDataset', datasets=both)
-        if self.type == 'CustomDataset':  # class folders
-            return dict(type=self.type, data_root=str(folder / name))
+        if self.type == CLASS_FOLDERS:
+            return dict(type=self.type, data_root=str(folder / name), with_label=True)
         return dict(type=self.type, data_root=str(folder), split=name)
 
 
-_TOP1, _MEAN, _MAP = ('top1',), ('mean_per_class',), ('voc07_map',)
-_OXFORD = 'https://www.robots.ox.ac.uk/~vgg/data/'
-TRANSFER_DATASETS = dict(
-    food101=TransferDataset(
-        'Food-101',
-        'Food101',
-        ('food-101', 'food101'),
-        ('meta/train.txt',),
-        _TOP1,
-        'https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/',
-    ),
-    cifar10=TransferDataset(
-        'CIFAR-10',
-        'simclr_mm.CIFAR10',
-        ('cifar10', 'cifar-10'),
-        ('cifar-10-batches-py/test_batch', 'test'),
-        _TOP1,
-        'https://www.cs.toronto.edu/~kriz/cifar.html',
-    ),
-    cifar100=TransferDataset(
-        'CIFAR-100',
-        'simclr_mm.CIFAR100',
-        ('cifar100', 'cifar-100'),
-        ('cifar-100-python/test', 'test'),
-        _TOP1,
-        'https://www.cs.toronto.edu/~kriz/cifar.html',
-    ),
-    sun397=TransferDataset(
-        'SUN397',
-        'SUN397',
-        ('SUN397', 'sun397'),
-        ('Partitions/Training_01.txt',),
-        _TOP1,
-        'https://vision.princeton.edu/projects/2010/SUN/',
-    ),
-    cars=TransferDataset(
-        'Stanford Cars',
-        'StanfordCars',
-        ('Stanford_Cars', 'stanford_cars'),
-        ('cars_annos.mat', 'devkit/cars_train_annos.mat'),
-        _TOP1,
-        'https://ai.stanford.edu/~jkrause/cars/car_dataset.html',
-    ),
-    aircraft=TransferDataset(
-        'FGVC Aircraft',
-        'FGVCAircraft',
-        ('fgvc-aircraft-2013b', 'aircraft'),
-        ('data/images_variant_trainval.txt',),
-        _MEAN,
-        f'{_OXFORD}fgvc-aircraft/',
-        'trainval',
-        validates=True,
-    ),
-    voc2007=TransferDataset(
-        'VOC2007',
-        'VOC',
-        ('VOC2007', 'VOCdevkit/VOC2007'),
-        ('ImageSets/Main/trainval.txt',),
-        _MAP,
-        'http://host.robots.ox.ac.uk/pascal/VOC/voc2007/',
-        'trainval',
-        validates=True,
-    ),
-    dtd=TransferDataset(
-        'DTD',
-        'DTD',
-        ('dtd', 'DTD'),
-        ('imdb/imdb.mat',),
-        _TOP1,
-        f'{_OXFORD}dtd/',
-        'trainval',
-        validates=True,
-    ),
-    pets=TransferDataset(
-        'Oxford-IIIT Pets',
-        'OxfordIIITPet',
-        ('Oxford-IIIT_Pets', 'oxford-iiit-pet'),
-        ('annotations/trainval.txt',),
-        _MEAN,
-        f'{_OXFORD}pets/',
-        'trainval',
-    ),
-    caltech101=TransferDataset(
-        'Caltech-101',
-        'CustomDataset',
-        ('caltech-101/101_ObjectCategories', 'caltech101/101_ObjectCategories'),
-        ('accordion',),
-        _MEAN,
-        'https://data.caltech.edu/records/mzrjq-6wc02',
-        draws=CALTECH_PER_CLASS,
-    ),
-    flowers102=TransferDataset(
-        'Oxford 102 Flowers',
-        'Flowers102',
-        ('Flowers102', 'flowers-102'),
-        ('setid.mat',),
-        _MEAN,
-        f'{_OXFORD}flowers/102/',
-        'trainval',
-        validates=True,
-    ),
-)
+# Fields of TransferDataset, by the name of the dataset in flags and files.
+_TABLE = """
+food101:
+  {title: Food-101, type: Food101, folders: [food-101, food101], needs: [meta/train.txt],
+   metrics: [top1], home: https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/}
+cifar10:
+  {title: CIFAR-10, type: simclr_mm.CIFAR10, folders: [cifar10, cifar-10],
+   needs: [cifar-10-batches-py/test_batch, test],
+   metrics: [top1], home: https://www.cs.toronto.edu/~kriz/cifar.html}
+cifar100:
+  {title: CIFAR-100, type: simclr_mm.CIFAR100, folders: [cifar100, cifar-100],
+   needs: [cifar-100-python/test, test],
+   metrics: [top1], home: https://www.cs.toronto.edu/~kriz/cifar.html}
+sun397:
+  {title: SUN397, type: SUN397, folders: [SUN397, sun397], needs: [Partitions/Training_01.txt],
+   metrics: [top1], home: https://vision.princeton.edu/projects/2010/SUN/}
+cars:
+  {title: Stanford Cars, type: StanfordCars, folders: [Stanford_Cars, stanford_cars],
+   needs: [cars_annos.mat, devkit/cars_train_annos.mat],
+   metrics: [top1], home: https://ai.stanford.edu/~jkrause/cars/car_dataset.html}
+aircraft:
+  {title: FGVC Aircraft, type: FGVCAircraft, folders: [fgvc-aircraft-2013b, aircraft],
+   needs: [data/images_variant_trainval.txt], train: trainval, validates: true,
+   metrics: [mean_per_class], home: https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/}
+voc2007:
+  {title: VOC2007, type: VOC, folders: [VOC2007, VOCdevkit/VOC2007],
+   needs: [ImageSets/Main/trainval.txt], train: trainval, validates: true,
+   metrics: [voc07_map], home: http://host.robots.ox.ac.uk/pascal/VOC/voc2007/}
+dtd:
+  {title: DTD, type: DTD, folders: [dtd, DTD], needs: [imdb/imdb.mat],
+   train: trainval, validates: true,
+   metrics: [top1], home: https://www.robots.ox.ac.uk/~vgg/data/dtd/}
+pets:
+  {title: Oxford-IIIT Pets, type: OxfordIIITPet, folders: [Oxford-IIIT_Pets, oxford-iiit-pet],
+   needs: [annotations/trainval.txt], train: trainval,
+   metrics: [mean_per_class], home: https://www.robots.ox.ac.uk/~vgg/data/pets/}
+caltech101:
+  {title: Caltech-101, type: simclr_mm.ImageFolder, needs: [accordion], draws: 30,
+   folders: [caltech-101/101_ObjectCategories, caltech101/101_ObjectCategories],
+   metrics: [mean_per_class], home: https://data.caltech.edu/records/mzrjq-6wc02}
+flowers102:
+  {title: Oxford 102 Flowers, type: Flowers102, folders: [Flowers102, flowers-102],
+   needs: [setid.mat], train: trainval, validates: true,
+   metrics: [mean_per_class], home: https://www.robots.ox.ac.uk/~vgg/data/flowers/102/}
+"""
+
+
+def _row(fields: dict[str, Any]) -> TransferDataset:
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+    }
+    return TransferDataset(**values)
+
+
+TRANSFER_DATASETS = {name: _row(fields) for name, fields in yaml.safe_load(_TABLE).items()}
 
 # Not of the paper; scikit-learn carries it, so it is everywhere.
 DIGITS = TransferDataset(
-    'digits', 'simclr_mm.Digits', ('',), ('',), _TOP1, 'https://scikit-learn.org'
+    'digits', 'simclr_mm.Digits', ('',), ('',), ('top1',), 'https://scikit-learn.org'
 )
 
 
@@ -227,8 +185,8 @@ def own_folder(title: str, folder: Path) -> TransferDataset:
             ``val/<class>/`` to choose by. Without a test, val is scored.
 
     Raises:
-        FileNotFoundError: A part is missing.
-        ValueError: The parts have different classes.
+        MissingFileError: A part is missing.
+        UserError: The parts have different classes.
     """
     splits = [name for name in ('train', 'val', 'test') if (folder / name).is_dir()]
     if 'train' not in splits or len(splits) < 2:
@@ -237,18 +195,18 @@ def own_folder(title: str, folder: Path) -> TransferDataset:
             f'{folder}/train/<class>/ with {folder}/test/<class>/ '
             'or val'
         )
-    names = [{each.name for each in (folder / name).iterdir() if each.is_dir()} for name in splits]
-    differing = sorted(set.union(*names) - set.intersection(*names))
+    names = [set(class_names_of(str(folder / name))) for name in splits]
+    differing = sorted(set[str]().union(*names) - names[0].intersection(*names))
     if differing:
         raise UserError(
             f'--folder {title}={folder}: {" and ".join(splits)} have '
             f'different classes: not all have {", ".join(differing[:10])}'
         )
     whole = len(splits) == 3
-    # Absolute, for find() looks below a root, where this folder need not lie.
+    # Absolute, because find() looks below a root, where this folder need not lie.
     return TransferDataset(
         title,
-        'CustomDataset',
+        CLASS_FOLDERS,
         (str(folder.absolute()),),
         ('train',),
         ('top1', 'mean_per_class'),
@@ -264,8 +222,7 @@ def with_pipeline(part: Part, pipeline: list[dict]) -> Part:
     if 'dataset' in part:
         return dict(part, dataset=with_pipeline(part['dataset'], pipeline))
     if 'datasets' in part:
-        inner = [with_pipeline(each, pipeline) for each in part['datasets']]
-        return dict(part, datasets=inner)
+        return dict(part, datasets=[with_pipeline(each, pipeline) for each in part['datasets']])
     return dict(part, pipeline=pipeline)
 
 
@@ -280,4 +237,4 @@ def class_count(dataset: BaseDataset) -> int:
     classes = dataset.metainfo.get('classes')
     if classes:
         return len(classes)
-    return int(dataset.get_gt_labels().max()) + 1  # Flowers, whose have no names
+    return int(dataset.get_gt_labels().max()) + 1  # Flowers102 names no classes

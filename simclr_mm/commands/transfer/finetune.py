@@ -13,13 +13,14 @@ import numpy as np
 from mmengine.config import Config
 from rich.progress import track
 
-from simclr_mm.apis.preprocessing import Preprocessing
+from simclr_mm.apis.encoder import Encoder
+from simclr_mm.commands.command_line import TOOLS
 from simclr_mm.commands.runs import Run, RunFailed, TrainAndEvaluate, outcomes_of, write_config
 from simclr_mm.evaluation import PRETRAINED, Result
 from simclr_mm.evaluation.result import Value
 
 from .dataset_table import Parts, TransferDataset
-from .finetune_config import LOGGED, Encoder, Training, finetune_config
+from .finetune_config import LOGGED, Training, finetune_config
 from .linear import prepared, results_of
 
 STUDY, PROTOCOL = 'fine-tuning', 'fine-tuned'
@@ -50,14 +51,7 @@ def plan(
 
 
 class FineTune(TrainAndEvaluate):
-    """Trains a cell; its result is the last validation's.
-
-    Args:
-        dataset: Title of the dataset.
-        split: The images that the validation scores.
-        tools: As for TrainAndEvaluate.
-        threads: As for TrainAndEvaluate.
-    """
+    """Trains a cell; its result is the last validation's."""
 
     def __init__(self, dataset: str, split: str, tools: Path, threads: int) -> None:
         super().__init__(tools, threads)
@@ -71,12 +65,10 @@ class FineTune(TrainAndEvaluate):
         )
 
 
-def finetune_settings(
-    preprocessing: Preprocessing, grid: Grid, training: Training
-) -> dict[str, object]:
-    """What was asked for, of the settings of a result."""
+def finetune_settings(encoder: Encoder, grid: Grid, training: Training) -> dict[str, Value]:
+    """The settings of a result that were asked for."""
     return dict(
-        prepared(preprocessing),
+        prepared(encoder),
         steps=training.steps,
         batch=training.batch,
         cells=len(grid[0]) * len(grid[1]),
@@ -85,52 +77,49 @@ def finetune_settings(
 
 def finetune_transfer(
     encoder: Encoder,
+    weights: Path,
     dataset: TransferDataset,
     parts: Parts,
     grid: Grid,
     training: Training,
     work_dir: Path,
-    tools: Path,
     processes: int,
 ) -> list[Result]:
     """Choose rate and decay on the validation part, retrain on all, score the test.
 
     Args:
-        encoder: From :func:`encoder_of`.
+        encoder: From ``linear.prepared_for``.
+        weights: From ``finetune_config.save_backbone``.
         dataset: How it is scored.
         parts: Its datasets.
         grid: Of :data:`GRIDS`.
         training: Steps, batch, seed.
         work_dir: Of this dataset: ``validation/`` gets the grid, ``test/`` the last
             run. What is done there is not done again.
-        tools: Folder of train.py.
         processes: Runs at a time.
 
     Raises:
         RunFailed: A training ended with an error.
     """
     metric = dataset.metrics[0]
-    cfg = finetune_config(encoder, dataset, parts.fit, parts.validation, training)
+    cfg = finetune_config(encoder, weights, dataset, parts.fit, parts.validation, training)
     cells = list(product(*grid))
     runs = plan(cfg, cells, work_dir / 'validation', metric)
     threads = max(1, (os.cpu_count() or 1) // processes)
     _do(
         runs,
-        FineTune(dataset.title, 'validation', tools, threads),
+        FineTune(dataset.title, 'validation', TOOLS, threads),
         processes,
         f'{dataset.title}: fine-tuning',
     )
     scores = [run.row()['value'] for run in runs]
     lr, decay = cells[int(np.argmax(scores))]
-    cfg = finetune_config(encoder, dataset, parts.train, parts.test, training)
+    cfg = finetune_config(encoder, weights, dataset, parts.train, parts.test, training)
     last = plan(cfg, [(lr, decay)], work_dir / 'test', metric)
-    trainer = FineTune(dataset.title, dataset.test, tools, os.cpu_count() or 1)
+    trainer = FineTune(dataset.title, dataset.test, TOOLS, os.cpu_count() or 1)
     _do(last, trainer, 1, f'{dataset.title}: the chosen one on all images')
-    settings = dict(
-        finetune_settings(encoder.preprocessing, grid, training),
-        lr=lr,
-        decay=decay,
-        validation=max(scores),
+    settings: dict[str, Value] = dict(
+        finetune_settings(encoder, grid, training), lr=lr, decay=decay, validation=max(scores)
     )
     values = {name: trainer.validated(last[0], LOGGED[name][1]) / 100 for name in dataset.metrics}
     return results_of(dataset, PROTOCOL, values, settings)

@@ -2,23 +2,24 @@
 
 Source: SimCLR, arXiv:2002.05709, Sec. B.8.1.
 
-n images, K classes, S side in pixels, C feature width.
+n images, S side in pixels, C feature width.
 """
 
+import inspect
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.model import BaseModel
+from mmengine.logging import print_log
 from torch import nn
 
-from simclr_mm.apis.preprocessing import Preprocessing
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.installed import MIM
 
-from .dataset_table import LOADING, TransferDataset, build, class_count, with_pipeline
+from .dataset_table import LOADING, Part, TransferDataset, build, class_count, with_pipeline
 from .linear import test_pipeline
 
 _RUNTIME = MIM / 'configs' / '_base_' / 'default_runtime.py'
@@ -48,69 +49,26 @@ class Training(NamedTuple):
     seed: int = 0
 
 
-class Encoder(NamedTuple):
-    """What is fine-tuned.
-
-    Args:
-        backbone: Its config.
-        weights: File of its weights, keys with the prefix ``backbone.``.
-        width: C.
-        pools: It gives a map (n, C, H, W) rather than (n, C).
-        has_bn: It has batch normalization.
-        preprocessing: Of test images; the training crops have its size.
-    """
-
-    backbone: dict
-    weights: Path
-    width: int
-    pools: bool
-    has_bn: bool
-    preprocessing: Preprocessing
-
-
-def encoder_of(model: BaseModel, preprocessing: Preprocessing, file: Path) -> Encoder:
-    """Write the backbone of a model to a file, and note what a classifier needs.
-
-    Raises:
-        ValueError: The backbone gives neither a map nor a vector.
-    """
-    backbone = model.backbone
+def save_backbone(encoder: Encoder, file: Path) -> Path:
+    """Write the weights that fine-tuning starts from; returns the file's absolute path."""
+    state = encoder.model.backbone.state_dict()
     with atomic_file(file) as opened:
-        state = {f'backbone.{k}': v for k, v in backbone.state_dict().items()}
-        torch.save(dict(state_dict=state), opened)
-    parameter = next(backbone.parameters())
-    side = preprocessing.size
-    with torch.no_grad():
-        features = backbone(parameter.new_zeros(1, 3, side, side))[-1]
-    if features.ndim not in (2, 4):
-        raise UserError(
-            f'fine-tuning: the backbone gives {tuple(features.shape)}, no '
-            'map and no vector: for a transformer set '
-            "model.backbone.out_type='cls_token' in --config"
-        )
-    settings = model._config.model.backbone.to_dict()
-    settings.pop('frozen_stages', None)  # of a linear benchmark
-    return Encoder(
-        backbone=settings,
-        weights=file.resolve(),
-        width=features.shape[1],
-        pools=features.ndim == 4,
-        has_bn=any(isinstance(m, nn.modules.batchnorm._NormBase) for m in backbone.modules()),
-        preprocessing=preprocessing,
-    )
+        torch.save(dict(state_dict={f'backbone.{k}': v for k, v in state.items()}), opened)
+    return file.resolve()
 
 
 def finetune_config(
-    encoder: Encoder, dataset: TransferDataset, train: dict, scored: dict, training: Training
+    encoder: Encoder,
+    weights: Path,
+    dataset: TransferDataset,
+    train: Part,
+    scored: Part,
+    training: Training,
 ) -> Config:
     """The config that trains on one part of a dataset and is scored on another.
 
-    Args:
-        encoder: From :func:`encoder_of`.
-        dataset: How it is scored.
-        train: The part to train on.
-        scored: The part that the last validation scores.
-        training: Steps, batch, seed.
+    Raises:
+        UserError: the backbone gives neither a map nor a vector.
     """
     images = build(train)
     batch = min(training.batch, len(images))
@@ -120,14 +78,14 @@ def finetune_config(
         dict(type='RandomResizedCrop', scale=encoder.preprocessing.size, backend='pillow'),
         dict(type='RandomFlip', prob=0.5),
     ]
-    loader = dict(
+    loader: dict[str, Any] = dict(
         num_workers=workers, persistent_workers=workers > 0, collate_fn=dict(type='default_collate')
     )
     pack = dict(type='PackInputs')
     cfg = Config.fromfile(_RUNTIME)
     cfg.merge_from_dict(
         dict(
-            _classifier(encoder, dataset, class_count(images), len(images) // batch),
+            _classifier(encoder, weights, dataset, class_count(images), len(images) // batch),
             train_dataloader=dict(
                 loader,
                 batch_size=batch,
@@ -138,7 +96,7 @@ def finetune_config(
                 loader,
                 batch_size=training.batch,
                 sampler=dict(type='DefaultSampler', shuffle=False),
-                dataset=with_pipeline(scored, test_pipeline(dataset, encoder.preprocessing)),
+                dataset=with_pipeline(scored, test_pipeline(dataset, encoder)),
             ),
             val_evaluator=[LOGGED[name][0] for name in dataset.metrics],
             val_cfg=dict(),
@@ -149,20 +107,20 @@ def finetune_config(
 
 
 def _classifier(
-    encoder: Encoder, dataset: TransferDataset, classes: int, steps_per_epoch: int
-) -> dict:
+    encoder: Encoder, weights: Path, dataset: TransferDataset, classes: int, steps_per_epoch: int
+) -> dict[str, Any]:
     """Model and preprocessor: a linear layer on the pooled features."""
-    backbone = dict(
-        encoder.backbone,
-        init_cfg=dict(type='Pretrained', checkpoint=str(encoder.weights), prefix='backbone.'),
-    )
-    if encoder.has_bn:
+    backbone = encoder.config.model.backbone.to_dict()
+    backbone.pop('frozen_stages', None)  # of a linear benchmark
+    backbone['init_cfg'] = dict(type='Pretrained', checkpoint=str(weights), prefix='backbone.')
+    if _has_batch_norm(encoder):
         # The paper's max(1 - 10 / s, 0.9) weighs the old statistics; PyTorch's momentum
         # weighs the new.
         momentum = min(10 / steps_per_epoch, 0.1)
         norm = backbone.get('norm_cfg') or dict(type='BN', requires_grad=True)
         backbone['norm_cfg'] = dict(norm, momentum=momentum)
-    head = dict(type='LinearClsHead', topk=(1,))
+    width, is_map = _features_of(encoder)
+    head: dict[str, Any] = dict(type='LinearClsHead', topk=(1,))
     if dataset.multi_label:
         head = dict(
             type='MultiLabelLinearClsHead', loss=dict(type='CrossEntropyLoss', use_sigmoid=True)
@@ -173,14 +131,46 @@ def _classifier(
         model=dict(
             type='ImageClassifier',
             backbone=backbone,
-            neck=dict(type='GlobalAveragePooling') if encoder.pools else None,
-            head=dict(head, num_classes=classes, in_channels=encoder.width),
+            neck=dict(type='GlobalAveragePooling') if is_map else None,
+            head=dict(head, num_classes=classes, in_channels=width),
         ),
         data_preprocessor=dict(num_classes=classes, mean=mean, std=std, to_rgb=True),
     )
 
 
-def _schedule(training: Training) -> dict:
+def _has_batch_norm(encoder: Encoder) -> bool:
+    """Whether the backbone has batch norm, and a setting for it."""
+    backbone = encoder.model.backbone
+    norms = (nn.modules.batchnorm._NormBase,)
+    if not any(isinstance(module, norms) for module in backbone.modules()):
+        return False
+    constructors = [
+        vars(each)['__init__'] for each in type(backbone).__mro__ if '__init__' in vars(each)
+    ]
+    if any('norm_cfg' in inspect.signature(each).parameters for each in constructors):
+        return True
+    print_log(
+        f'fine-tuning: {type(backbone).__name__} has no norm_cfg, so the momentum of its batch '
+        "norm stays, and is not the paper's",
+        'current',
+    )
+    return False
+
+
+def _features_of(encoder: Encoder) -> tuple[int, bool]:
+    """C, and whether the backbone gives a map (n, C, H, W) rather than (n, C)."""
+    backbone, side = encoder.model.backbone, encoder.preprocessing.size
+    with torch.no_grad():
+        features = backbone(next(backbone.parameters()).new_zeros(1, 3, side, side))[-1]
+    if features.ndim not in (2, 4):
+        raise UserError(
+            f'fine-tuning: the backbone gives {tuple(features.shape)}, no map and no vector: '
+            "for a transformer set model.backbone.out_type='cls_token' in --config"
+        )
+    return features.shape[1], features.ndim == 4
+
+
+def _schedule(training: Training) -> dict[str, Any]:
     """SGD with Nesterov momentum; rate and decay are the cell's."""
     steps = training.steps
     return dict(

@@ -3,24 +3,23 @@
 m images, K classes, S side in pixels.
 """
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from mmengine.config import ConfigDict
-from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmpretrain.datasets import PackInputs
 from mmpretrain.structures import DataSample
 from rich.console import Console
 
-from simclr_mm.apis.preprocessing import Preprocessing
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.evaluate.cache import cached_features
 from simclr_mm.datasets.label_subset import stratified_subset
 from simclr_mm.engine import Runner
 from simclr_mm.evaluation import CLASS_METRICS, PRETRAINED, Labelled, Result, swept_linear_probe
-from simclr_mm.evaluation.features import class_of
+from simclr_mm.evaluation.features import Target, class_of
+from simclr_mm.evaluation.result import Value
 
 from .dataset_table import (
     LOADING,
@@ -38,23 +37,23 @@ PROTOCOL = 'linear-swept'
 _BATCH = 256  # images that pass through the encoder at a time
 
 
-def preprocessing_of(
-    model: BaseModel, source: str, size: int | None, border: float = 1.0
-) -> Preprocessing:
-    """How images are prepared: as the encoder's config says, or as the paper does.
+def prepared_for(encoder: Encoder, size: int | None, border: float = 1.0) -> Encoder:
+    """The encoder with images prepared as its config says, or as the paper does.
 
     Args:
-        model: From ``load_encoder``.
-        source: Its name, for errors.
+        encoder: The encoder.
         size: S of the paper's way: the shorter side resized by bicubic interpolation,
             then a centre crop. None: the way of the encoder's config.
         border: Shorter side over S before the crop: 1 for a linear classifier, 256 /
             224 for fine-tuning (Sec. B.8.1).
+
+    Raises:
+        UserError: it is not known how to prepare images.
     """
-    own = Preprocessing.of(model, source)
+    own = encoder.preprocessing
     if size is None:
-        return own
-    return replace(
+        return encoder
+    paper = replace(
         own,
         resize=round(border * size),
         edge='short',
@@ -62,28 +61,25 @@ def preprocessing_of(
         interpolation='bicubic',
         backend='pillow',
     )
+    return replace(encoder, pipeline=paper.pipeline())
 
 
-def prepared(preprocessing: Preprocessing) -> dict[str, object]:
-    """Of the settings of a result those that say how images were prepared."""
-    return dict(
-        size=preprocessing.size,
-        resize=preprocessing.resize,
-        interpolation=preprocessing.interpolation,
-    )
+def prepared(encoder: Encoder) -> dict[str, Value]:
+    """The settings of a result that say how images were prepared."""
+    how = encoder.preprocessing
+    return dict(size=how.size, resize=how.resize, interpolation=how.interpolation)
 
 
-def test_pipeline(dataset: TransferDataset, preprocessing: Preprocessing) -> list[dict]:
+def test_pipeline(dataset: TransferDataset, encoder: Encoder) -> list[dict]:
     """Transforms without augmentation."""
     loading = [] if dataset.in_memory else [LOADING]
-    return [*loading, *preprocessing.pipeline()[1:-1], PACKING]
+    return [*loading, *encoder.preprocessing.pipeline()[1:-1], PACKING]
 
 
 def linear_transfer(
-    model: BaseModel,
+    encoder: Encoder,
     dataset: TransferDataset,
     parts: Parts,
-    preprocessing: Preprocessing,
     cache: str | Path | None = None,
     workers: int = 0,
     seed: int = 0,
@@ -94,11 +90,9 @@ def linear_transfer(
     classifier. For images of several classes, a classifier for each class.
 
     Args:
-        model: From ``load_encoder``, on its device. Its test data are those of the
-            dataset afterwards.
+        encoder: From :func:`prepared_for`, on its device.
         dataset: How it is scored.
         parts: Its datasets.
-        preprocessing: From :func:`preprocessing_of`.
         cache: Folder that keeps the features. None: they are not kept.
         workers: Processes that read images; arrays need none.
         seed: Of the parts.
@@ -106,16 +100,16 @@ def linear_transfer(
     Returns:
         A result for each metric of the dataset.
     """
-    pipeline = test_pipeline(dataset, preprocessing)
+    pipeline = test_pipeline(dataset, encoder)
     workers = 0 if dataset.in_memory else workers
 
     def features(name: str) -> Labelled:
         part = with_pipeline(getattr(parts, name), pipeline)
-        return _features(model, dataset, part, cache, workers, f'{dataset.title} {name}')
+        return _features(encoder, dataset, part, cache, workers, f'{dataset.title} {name}')
 
     if dataset.validates:
         fit, validation = features('fit'), features('validation')
-        train = tuple(map(np.concatenate, zip(fit, validation)))
+        train = np.concatenate([fit[0], validation[0]]), np.concatenate([fit[1], validation[1]])
         held_out = np.arange(len(fit[1]), len(train[1]))
     else:  # the images that LabelSubset would draw, without reading them twice
         train = features('train')
@@ -125,8 +119,8 @@ def linear_transfer(
         found = swept_linear_probe(
             train, test, held_out=held_out, metric=CLASS_METRICS[dataset.metrics[0]]
         )
-    settings = dict(
-        prepared(preprocessing),
+    settings: dict[str, Value] = dict(
+        prepared(encoder),
         penalty=found.penalty,
         validation=round(100 * max(found.validation), 4),
         train_images=len(train[1]),
@@ -137,7 +131,7 @@ def linear_transfer(
 
 
 def results_of(
-    dataset: TransferDataset, protocol: str, values: dict[str, float], settings: dict[str, object]
+    dataset: TransferDataset, protocol: str, values: dict[str, float], settings: dict[str, Value]
 ) -> list[Result]:
     """Shares in [0, 1] of the test images in the form of every evaluation."""
     return [
@@ -156,7 +150,7 @@ def results_of(
 
 
 def _features(
-    model: BaseModel,
+    encoder: Encoder,
     dataset: TransferDataset,
     part: Part,
     cache: str | Path | None,
@@ -164,8 +158,7 @@ def _features(
     description: str,
 ) -> Labelled:
     """Features and labels, or targets, of every image of a part."""
-    # The cache's key is made of the model's test data.
-    model._config.test_dataloader = ConfigDict(
+    settings = dict(
         batch_size=_BATCH,
         num_workers=workers,
         collate_fn=dict(type='default_collate'),
@@ -173,12 +166,15 @@ def _features(
         dataset=part,
     )
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        loader = Runner.build_dataloader(model._config.test_dataloader, seed=0)
-    target = _Targets(class_count(loader.dataset)) if dataset.multi_label else class_of
-    return cached_features(model, loader, cache, description, target)
+        loader = Runner.build_dataloader(settings, seed=0)
+    target: Callable[[DataSample], Target] = class_of
+    if dataset.multi_label:
+        target = _Targets(class_count(loader.dataset))
+    return cached_features(encoder, loader, part, cache, description, target)
 
 
-class _Targets(NamedTuple):
+@dataclass(frozen=True)
+class _Targets:
     """From an image of VOC to (K,) targets of ``one_vs_rest``.
 
     Args:
@@ -187,7 +183,7 @@ class _Targets(NamedTuple):
 
     classes: int
 
-    def __call__(self, sample: DataSample) -> np.ndarray:
+    def __call__(self, sample: DataSample) -> Target:
         targets = np.zeros(self.classes, dtype=np.int64)
         targets[sample.get('gt_label_difficult', [])] = -1
         targets[sample.gt_label.tolist()] = 1  # of a class with both kinds of objects

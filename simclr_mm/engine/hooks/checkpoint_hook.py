@@ -9,7 +9,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
-from simclr_mm.files.atomic import PARTIAL, atomic_file
+from simclr_mm.files.atomic import atomic_file, remove_stale
 from simclr_mm.registry import HOOKS
 
 _BACKEND = 'simclr_mm_atomic'
@@ -49,8 +49,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._forget_other_runs(runner, kept)
         if local and is_main_process():
             for folder in {Path(self.out_dir), Path(runner.work_dir)}:
-                for partial in folder.glob(PARTIAL):
-                    partial.unlink()
+                for partial in remove_stale(folder):
                     runner.logger.info(f'Removed {partial}, left by a killed run.')
 
     def _forget_other_runs(self, runner: Runner, kept: list[int]) -> None:

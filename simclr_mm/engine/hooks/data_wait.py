@@ -8,36 +8,23 @@ from mmengine.runner import Runner
 from simclr_mm.errors import UserError
 from simclr_mm.registry import HOOKS
 
-from .input_remedies import remedy_line
-from .stopwatch import Stopwatch, stopwatch
+from .input_remedy import remedy
+from .stopwatch import Stopwatch
 
 
 @HOOKS.register_module()
 class DataWaitHook(Hook):
     """Log ``data_share``, the share of time spent waiting for data; advise above 10 %.
 
-    On a CPU it is the time between the end of a step and the next batch. On a GPU it is
-    the time in which the GPU had nothing to do, by events in its stream: the host runs
-    ahead and waits for data long before the GPU does. Validation and what happens
-    between epochs do not count, the first batch of an epoch does. Of several ranks it
-    is the one that waited longest, since the others wait for it.
-
-    The steps of a line of the log are those before its last one, so that the number is
-    there when the line is written and one GPU is not waited for. Several ranks exchange
-    one number for each line.
-
-    Above the limit one line names the cheapest remedy. Only then are some images of the
-    dataset read, decoded, cropped and augmented in this process, for about two seconds,
-    to predict by measured times what each remedy would give. No random state changes.
+    On a CPU it is the time between the end of a step and the next batch; on a GPU the time
+    in which the GPU had nothing to do; of several ranks that of the one that waited longest.
+    Validation and what happens between epochs do not count. A line of the log tells of the
+    steps before its last one, so nobody waits for the GPU.
 
     Args:
-        limit: Share in [0, 1] above which it speaks. 0.1: what is lost is then more
-            than the noise between machines.
+        limit: Share in [0, 1] above which it names a remedy; 0.1 is more than noise.
         min_steps: For how many steps the share has to be above. 100: two lines of the
             log, so that one slow file does not count.
-
-    Raises:
-        ValueError: limit is not in [0, 1].
     """
 
     # Last: a checkpoint that is saved after a step is no waiting.
@@ -56,7 +43,7 @@ class DataWaitHook(Hook):
         self._interval = loggers[0].interval if loggers else -1  # -1: epochs only
         # Workers start, and each is to have made a batch.
         self._skip = runner.iter + 1 + runner.train_dataloader.num_workers
-        self._watch: Stopwatch = stopwatch()
+        self._watch = Stopwatch()
         self._well = self._skip  # steps done when all was well
         self._told = False
 
@@ -67,32 +54,22 @@ class DataWaitHook(Hook):
         if hasattr(self, '_watch'):  # not where validation is all that runs
             self._watch.end_step()
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         if runner.iter < self._skip:
             return
         self._watch.begin_step()
-        if self.every_n_inner_iters(batch_idx, self._interval) or self.end_of_epoch(
-            runner.train_dataloader, batch_idx
-        ):
+        last = self.end_of_epoch(runner.train_dataloader, batch_idx)
+        if last or self.every_n_inner_iters(batch_idx, self._interval):
             self._report(runner)
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: dict | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
         self._watch.end_step()
 
     def _report(self, runner: Runner) -> None:
-        steps, waited, worked = self._watch.read()
-        share = waited / (waited + worked) if steps else -1.0
+        waited, worked = self._watch.read()
+        share = waited / (waited + worked) if waited + worked else -1.0
         if dist.get_world_size() > 1:
-            device = next(runner.model.parameters()).device
-            shared = torch.tensor(share, device=device)
+            shared = torch.tensor(share, device=next(runner.model.parameters()).device)
             dist.all_reduce(shared, op='max')
             share = shared.item()
         if share < 0:  # no step is over
@@ -105,10 +82,7 @@ class DataWaitHook(Hook):
             return
         self._told = True
         if dist.is_main_process():
-            steps = max(steps, 1)
-            line = remedy_line(runner, worked / steps, waited / steps, self.limit)
             runner.logger.warning(
-                f'In the last {lasted} steps training waited for '
-                f'data {100 * share:.0f} % of the time. {line}'
+                f'In the last {lasted} steps training waited for data {100 * share:.0f} % of the '
+                f'time. {remedy(runner, share)}'
             )
-            self._watch.forget()  # the measurement is no waiting

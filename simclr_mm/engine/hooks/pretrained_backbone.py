@@ -16,7 +16,7 @@ from simclr_mm.checkpoints import (
     state_problems,
 )
 from simclr_mm.errors import CheckpointError, UserError
-from simclr_mm.registry import HOOKS
+from simclr_mm.registry import HOOKS, type_name
 
 
 @HOOKS.register_module()
@@ -95,7 +95,8 @@ def _encoder(runner) -> Mapping:
     if isinstance(init_cfgs, Mapping):
         init_cfgs = [init_cfgs]
     for init_cfg in init_cfgs:
-        if init_cfg['type'] == 'Pretrained' and init_cfg.get('checkpoint'):
+        is_file = type_name(init_cfg) in ('Pretrained', 'PretrainedInit')
+        if is_file and init_cfg.get('checkpoint'):
             return init_cfg
     raise UserError(
         'no encoder: pass --pretrained PATH (or --cfg-options '
@@ -119,7 +120,8 @@ def _check_loaded(runner) -> None:
         raise CheckpointError(
             f'the backbone is not the encoder in {path}: {problems}; check that '
             'model.backbone is what was pretrained, that init_cfg.prefix is what its '
-            "keys begin with ('backbone.'), and that nothing overwrites it"
+            "keys begin with ('backbone.'), that its type is the text 'Pretrained', without "
+            'which ResNets make some weights zero, and that nothing else overwrites it'
         )
     if is_main_process():
         runner.logger.info(

@@ -16,25 +16,26 @@ class UnreadableImageHook(Hook):
     met itself.
 
     Args:
-        max_share: Share of the images drawn, in [0, 1], above which the run stops. 0
-            stops at the first unreadable one; any other share tolerates one file. 0.01:
-            a few broken downloads are normal in a large collection, one in a hundred is
-            a fault of the storage.
+        max_share: Share of the images drawn, in [0, 1], above which the run stops: of those
+            that could not be read themselves, whatever stood in for them. 0 stops at the
+            first unreadable one; any other share tolerates one file. 0.01: a few broken
+            downloads are normal in a large collection, one in a hundred is a fault of the
+            storage.
 
     Raises:
-        ValueError: max_share is not in [0, 1].
-        RuntimeError: In training, when more than that share of what this rank has drawn
-            since the run began or was resumed, and of an epoch of its own at least,
-            could not be read.
+        UserError: max_share is not in [0, 1]; or, in training, more than that share of what
+            this rank has drawn since the run began or was resumed, and of an epoch of its
+            own at least, could not be read.
     """
 
     def __init__(self, max_share: float = 0.01) -> None:
-        if not 0 <= max_share <= 1:
+        if not isinstance(max_share, (int, float)) or not 0 <= max_share <= 1:
             raise UserError(
-                f'default_hooks.unreadable.max_share is {max_share}: give a share in [0, 1].'
+                f'default_hooks.unreadable.max_share is {max_share!r}: give a share of the '
+                'images, a number in [0, 1].'
             )
         self.max_share = max_share
-        self.paths = set()
+        self.paths: set[str] = set()
         self.failed = self.drawn = 0  # images, of this rank
 
     def after_train_iter(
@@ -43,8 +44,9 @@ class UnreadableImageHook(Hook):
         samples = data_batch.get('data_samples') or ()
         self.drawn += len(samples)
         for sample in samples:
-            for path, reason in sample.get('unreadable', ()):
-                self.failed += 1
+            unreadable = sample.get('unreadable', ())  # the image, and those drawn for it
+            self.failed += bool(unreadable)
+            for path, reason in unreadable:
                 if path not in self.paths:
                     self.paths.add(path)
                     # At ERROR, the level that MMLogger also shows on ranks above 0.
@@ -54,7 +56,7 @@ class UnreadableImageHook(Hook):
         drawn = max(self.drawn, len(runner.train_dataloader.sampler))
         tolerated = len(self.paths) <= 1 and self.max_share > 0
         if self.failed > self.max_share * drawn and not tolerated:
-            raise RuntimeError(
+            raise UserError(
                 f'{self.failed} of {drawn} images could not be read, more than '
                 f'default_hooks.unreadable.max_share = {self.max_share:g} of them. '
                 f'Mend or remove the files named in the log in {runner.log_dir}, or '

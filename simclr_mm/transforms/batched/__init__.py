@@ -1,31 +1,33 @@
 """The augmentations of transforms/ for a whole batch at once, wherever it lies.
 
-Images are uint8 RGB in [0, 255], (n, 3, S, S), before and after each operation, as they
-are in the loader's workers: the same parameters give the same picture. Parameters are
-on the host, where they were drawn, and only what a kernel reads is copied; nothing
-here waits for the device.
+Images are uint8 RGB in [0, 255], (n, 3, S, S), before and after each operation. The same
+parameters give the same picture as in the loader's workers. Parameters are on the host,
+where they were drawn, and only what a kernel reads is copied. Nothing here waits for the
+device.
 """
 
 from .blur import gaussian_blur
 from .color import color_jitter, grayscale, luma
-from .crop import resized_crops
+from .crop import INTERPOLATIONS, crop_and_flip, resized_crops
 from .geometric import cutout, gaussian_noise, rotate, sobel
-from .steps import STEP_WIDTH, augment, decode_step, encode_batch, encode_step
-from .views_to_make import ViewsToMake
+from .pixels import on_rows
+from .views_to_make import CROP_WIDTH, STEP_WIDTH, TWINS, ViewsToMake, augment
 
 __all__ = [
+    'CROP_WIDTH',
+    'INTERPOLATIONS',
     'STEP_WIDTH',
+    'TWINS',
     'ViewsToMake',
     'augment',
     'color_jitter',
+    'crop_and_flip',
     'cutout',
-    'decode_step',
-    'encode_batch',
-    'encode_step',
     'gaussian_blur',
     'gaussian_noise',
     'grayscale',
     'luma',
+    'on_rows',
     'resized_crops',
     'rotate',
     'sobel',

@@ -1,7 +1,4 @@
-"""Gaussian blur with its own sigma for every image of a batch, as matrix products.
-
-n images, S side in pixels.
-"""
+"""Gaussian blur with its own sigma for every image of a batch, as matrix products."""
 
 from functools import lru_cache
 
@@ -16,16 +13,13 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel: Tensor) -> Tensor:
     """Convolve with Gaussians cut off at their kernels' edges, reflecting the border.
 
     Along one axis the blur of S pixels, border included, is a product with an S x S
-    matrix, so two batched products blur all images: the fastest thing a GPU has, where
-    a convolution would need a group for each image and channel.
+    matrix. So two batched products blur all images, which is the fastest thing on a GPU. A
+    convolution would need a group for each image and channel.
 
     Args:
         images: (n, 3, S, S) uint8.
-        sigma: (n,) standard deviations in pixels, > 0, on the host.
-        kernel: (n,) sides of the kernels in pixels, odd, on the host.
-
-    Returns:
-        (n, 3, S, S) uint8.
+        sigma: (n,) standard deviations in pixels, > 0.
+        kernel: (n,) sides of the kernels in pixels, odd.
     """
     side = images.shape[-1]
     taps = half_kernels(sigma, kernel)  # (n, R + 1)
@@ -39,11 +33,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel: Tensor) -> Tensor:
 
 
 def half_kernels(sigma: Tensor, kernel: Tensor) -> Tensor:
-    """Weights at the distances 0 to R of each image's kernel, which sums to one.
-
-    Returns:
-        (n, R + 1) float32, R the largest radius; 0 beyond an image's own.
-    """
+    """Weights at the distances 0 to R, the largest radius, of kernels that sum to one."""
     # What lies beyond four sigma weighs less than 1e-4, no uint8 level.
     sigma = sigma.double()
     radius = torch.minimum(kernel.long() // 2, (4 * sigma).ceil().long())
@@ -56,11 +46,9 @@ def half_kernels(sigma: Tensor, kernel: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _places(side: int, radius: int, device: torch.device) -> Tensor:
-    """Where in the S x S matrix of a blur the weight of each distance stands.
+    """How often the pixel of a column is at each distance from the pixel of a row.
 
-    Returns:
-        (R + 1, S * S) float32; how often the pixel of the column is at that distance
-        from the pixel of the row, its mirror images at the border included.
+    Its mirror images at the border count too. (R + 1, S * S) float32.
     """
     pixels = np.arange(side)
     mirrored = np.pad(pixels, radius, mode='reflect')

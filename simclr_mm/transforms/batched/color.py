@@ -1,7 +1,4 @@
-"""Colour jitter with its own factors and its own order for every image of a batch.
-
-n images, S side in pixels.
-"""
+"""Colour jitter with its own factors and its own order for every image of a batch."""
 
 import torch
 from torch import Tensor
@@ -15,14 +12,7 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE, NOTHING = range(5)
 
 
 def luma(images: Tensor) -> Tensor:
-    """Grey images, rounded to whole levels.
-
-    Args:
-        images: (n, 3, S, S) uint8 RGB.
-
-    Returns:
-        (n, 1, S, S) uint8.
-    """
+    """Grey images, (n, 1, S, S) uint8, rounded to whole levels."""
     red, green, blue = images.split(1, dim=1)
     half = torch.full((), 0.5, device=images.device)  # so that cutting off rounds
     gray = torch.add(half, red, alpha=_LUMA[0])
@@ -31,7 +21,7 @@ def luma(images: Tensor) -> Tensor:
 
 
 def grayscale(images: Tensor) -> Tensor:
-    """Grey images with three equal channels, (n, 3, S, S) uint8 RGB in and out."""
+    """Grey images with three equal channels."""
     return luma(images).expand_as(images)
 
 
@@ -40,21 +30,19 @@ def color_jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
 
     Brightness, contrast and saturation are blends of the image with black, with its
     mean grey and with its greys. So one blend for all images does the k-th operation of
-    each, whichever of the three it is; hue is turned for those images alone whose k-th
-    operation it is.
+    each, whichever of the three it is. Hue is turned for those images alone for which it is
+    the k-th operation.
 
     Source: SimCLR, arXiv:2002.05709, Appendix A, "Color distortion".
 
     Args:
         images: (n, 3, S, S) uint8 RGB.
-        factors: (n, 4) on the host: brightness, contrast and saturation >= 0, hue in
-            [-0.5, 0.5] turns.
-        order: (n, 4) integers on the host: which operation comes first, second, third
-            and fourth; 0 brightness, 1 contrast, 2 saturation, 3 hue, 4 none.
+        factors: (n, 4) brightness, contrast and saturation >= 0, hue in [-0.5, 0.5] turns.
+        order: (n, 4) integers: which operation comes first, second, third and fourth;
+            0 brightness, 1 contrast, 2 saturation, 3 hue, 4 none.
 
     Returns:
-        (n, 3, S, S) uint8 RGB, clipped and rounded down after each operation, as PIL
-        does.
+        (n, 3, S, S) uint8 RGB, clipped and rounded down after each operation, as by PIL.
     """
     padded = torch.nn.functional.pad(factors, (0, 1))  # (n, 5)
     for operation in order.unbind(1):  # (n,), four times
@@ -79,15 +67,7 @@ def _shares(operation: Tensor, factor: Tensor) -> Tensor:
 
 
 def blend(images: Tensor, image: Tensor, mean: Tensor, gray: Tensor) -> Tensor:
-    """Each image times ``image``, and its mean grey and its greys times theirs.
-
-    Args:
-        images: (n, 3, S, S) uint8 RGB.
-        image: (n, 1, 1, 1) float32, as the other two.
-
-    Returns:
-        (n, 3, S, S) uint8, clipped and rounded down.
-    """
+    """Each image, its mean grey and its greys times their shares, (n, 1, 1, 1) float32."""
     other = torch.add(_mean_gray(images) * mean, FLOOR)  # (n, 1, 1, 1)
     other = torch.addcmul(other, luma(images), gray)  # (n, 1, S, S)
     return to_levels(torch.addcmul(other, images, image), 0)
@@ -102,18 +82,9 @@ def _mean_gray(images: Tensor) -> Tensor:
 
 
 def turn_hue(images: Tensor, steps: Tensor) -> Tensor:
-    """Turn the colour circle; hue and saturation in whole steps, as in 8-bit HSV.
-
-    Args:
-        images: (n, 3, S, S) uint8 RGB.
-        steps: (n, 1, 1, 1) float32, whole steps of 1/256 turn.
-
-    Returns:
-        (n, 3, S, S) uint8 RGB.
-    """
+    """Turn the colour circle by (n, 1, 1, 1) whole steps of 1/256 turn, as in 8-bit HSV."""
     hue, chroma, value = _hue_chroma_value(images)
-    # Into sixths of a turn, in [0, 6]: 8-bit HSV goes from 256 steps back by 255, in
-    # OpenCV, and PIL takes 255 both ways.
+    # Into sixths of a turn, in [0, 6]. From 256 steps OpenCV goes back by 255, as PIL does.
     hue.add_(steps).remainder_(256).mul_(6 / 255)
     value = value + 0.5  # rounds: to uint8 it is cut off
     out = torch.empty_like(images)

@@ -14,15 +14,14 @@ def resized_crops(
 ) -> Tensor:
     """Cut V boxes out of every image and resize them, antialiased where they shrink.
 
-    Resizing one axis is a product with a matrix of weights, which is all zero outside
-    the box. So two batched products cut and resize all boxes, whatever their sizes;
-    mirrored weights flip.
+    Resizing one axis is a product with a matrix of weights, which is zero outside the box.
+    So two batched products cut and resize all boxes, whatever their sizes. Mirrored weights
+    flip.
 
     Args:
         images: (n, 3, H, W) uint8, on any device.
-        boxes: (n, V, 4) top, left, height and width in whole pixels, inside the image,
-            on the host.
-        flips: (n, V) bool, on the host.
+        boxes: (n, V, 4) top, left, height and width in whole pixels, inside the image.
+        flips: (n, V) bool.
         size: S.
         interpolation: 'bilinear' or 'bicubic'.
 
@@ -46,33 +45,18 @@ def resized_crops(
 def crop_and_flip(
     images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, flip: Tensor
 ) -> Tensor:
-    """One crop of each image, resized to its side, bilinear.
-
-    Args:
-        images: (n, 3, S, S) uint8.
-        top: (n,) in pixels, on the host, as the other three sides of the box.
-        flip: (n,) 0 or 1, on the host.
-
-    Returns:
-        (n, 3, S, S) uint8.
-    """
+    """One crop of each image, resized to its side, bilinear: (n,) pixels each, 0 or 1."""
     boxes = torch.stack((top, left, height, width), dim=-1)[:, None]  # (n, 1, 4)
     return resized_crops(images, boxes, flip[:, None] > 0, images.shape[-1])
 
 
 def _weights(start: Tensor, length: Tensor, pixels: int, size: int, interpolation: str) -> Tensor:
-    """What each pixel of an axis weighs in each of the S pixels of a crop.
+    """What each of the P pixels of an axis weighs in each of the S pixels of a crop.
+
+    The crop has (n, V) ``length`` pixels from ``start``. (n, V, S, P) float32.
 
     Source: PIL's ImagingResample: the filter is as wide as the crop is shrunk, is cut
     off at the border of the crop, and sums to one.
-
-    Args:
-        start: (n, V) first pixel of the crop.
-        length: (n, V) its pixels.
-        pixels: P, of the whole axis.
-
-    Returns:
-        (n, V, S, P) float32, rows that sum to one.
     """
     device = start.device
     ratio = length / size  # (n, V), above 1 where the crop shrinks
@@ -98,3 +82,4 @@ def _cubic(distances: Tensor) -> Tensor:
 
 
 _FILTERS = {'bilinear': _triangle, 'bicubic': _cubic}
+INTERPOLATIONS = tuple(_FILTERS)

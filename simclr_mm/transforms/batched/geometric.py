@@ -1,7 +1,4 @@
-"""Rotation, cutout, Sobel and noise for a batch, with parameters for every image.
-
-n images, S side in pixels.
-"""
+"""Rotation, cutout, Sobel and noise for a batch, with parameters for every image."""
 
 import numpy as np
 import torch
@@ -19,11 +16,11 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
 
     Args:
         images: (n, 3, S, S) uint8.
-        degrees: (n,) angles, counter-clockwise, on the host.
+        degrees: (n,) angles, counter-clockwise.
 
     Returns:
-        (n, 3, S, S) uint8: exact for quarter turns, else bilinear and rounded down, as
-        PIL does.
+        (n, 3, S, S) uint8: exact for quarter turns, else bilinear and rounded down, as by
+        PIL.
     """
     quarters = (degrees / 90) % 4
     for turns in (1, 2, 3):
@@ -49,17 +46,7 @@ def _turn(images: Tensor, degrees: Tensor) -> Tensor:
 
 
 def cutout(images: Tensor, top: Tensor, left: Tensor, side: Tensor) -> Tensor:
-    """Paint a grey square over each image.
-
-    Args:
-        images: (n, 3, S, S) uint8.
-        top: (n,) first row of the square, in pixels, maybe outside, on the host.
-        left: (n,) its first column, likewise.
-        side: (n,) its side in pixels, likewise.
-
-    Returns:
-        (n, 3, S, S) uint8.
-    """
+    """Paint a grey square over each image: (n,) pixels each, maybe outside of it."""
     places = torch.arange(images.shape[-1])
     rows, columns = (
         (places >= first[:, None]) & (places < (first + side)[:, None]) for first in (top, left)
@@ -71,16 +58,9 @@ def cutout(images: Tensor, top: Tensor, left: Tensor, side: Tensor) -> Tensor:
 
 
 def sobel(images: Tensor) -> Tensor:
-    """A quarter of the length of the 3 x 3 Sobel gradient of every channel.
-
-    Args:
-        images: (n, 3, S, S) uint8.
-
-    Returns:
-        (n, 3, S, S) uint8, clipped.
-    """
-    around = np.pad(np.arange(images.shape[-1]), 1, mode='reflect')
-    around = torch.from_numpy(around).to(images.device, non_blocking=True)
+    """A quarter of the length of the 3 x 3 Sobel gradient of every channel, clipped."""
+    mirrored = np.pad(np.arange(images.shape[-1]), 1, mode='reflect')
+    around = torch.from_numpy(mirrored).to(images.device, non_blocking=True)
     images = images.index_select(2, around).index_select(3, around).to(torch.int16)
     before, here, after = images[..., :-2], images[..., 1:-1], images[..., 2:]
     dx = (after - before).float()  # (n, 3, S + 2, S)
@@ -91,16 +71,13 @@ def sobel(images: Tensor) -> Tensor:
 
 
 def gaussian_noise(images: Tensor, std: Tensor, seeds: Tensor) -> Tensor:
-    """Add independent normal noise to every value.
+    """Add independent normal noise to every value, and clip.
 
     Args:
         images: (n, 3, S, S) uint8.
-        std: (n,) standard deviations in grey levels, on the host.
-        seeds: (n,) whole numbers >= 0, on the host. The noise of the batch is a
-            function of all of them and of the kind of device.
-
-    Returns:
-        (n, 3, S, S) uint8, clipped.
+        std: (n,) standard deviations in grey levels.
+        seeds: (n,) whole numbers >= 0. The noise of the batch is a function of all of them
+            and of the kind of device.
     """
     generator = torch.Generator(images.device)
     generator.manual_seed(int(seeds.long().sum()))

@@ -20,13 +20,7 @@ def per_image(values: Tensor, images: Tensor) -> Tensor:
 
 
 def on_rows(images: Tensor, rows: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """The images with ``function`` applied to some, into a new tensor.
-
-    Args:
-        images: (n, ...).
-        rows: (m,) indices of the images it is applied to, on the host.
-        function: (m, ...) in and out.
-    """
+    """The images with ``function`` applied to the (m,) rows, into a new tensor."""
     if len(rows) == len(images):
         return function(images)
     rows = rows.to(images.device, non_blocking=True)
@@ -36,9 +30,7 @@ def on_rows(images: Tensor, rows: Tensor, function: Callable[[Tensor], Tensor]) 
 def to_levels(images: Tensor, add: float) -> Tensor:
     """Float images (written to) as uint8: add, clip to [0, 255], cut the fraction off.
 
-    Args:
-        images: Any float dtype, in grey levels.
-        add: ``FLOOR`` to round down as PIL does, 0.5 to round to the nearest.
+    Adding ``FLOOR`` rounds down as PIL does, adding 0.5 rounds to the nearest.
     """
     if add:
         images.add_(add)

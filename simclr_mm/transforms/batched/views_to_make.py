@@ -1,42 +1,88 @@
-"""A batch of whole images with all that was drawn for their views, and the views."""
+"""The one carrier of views that are drawn on the host and made on the device.
 
-from typing import NamedTuple
+n images, V views, T steps of a pipeline, S side of a view in pixels.
+"""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
 from torch import Tensor
 
-from .crop import resized_crops
-from .steps import augment
+from .crop import INTERPOLATIONS, resized_crops
+
+# Columns of a step: the code of the transform, 0 where it is not applied, and at most
+# eight parameters of ours. Datasets of different pipelines can share a batch.
+STEP_WIDTH = 9
+CROP_WIDTH = 7
+
+# By code, what applies a step to a batch; each DeviceTransform enters itself.
+TWINS: dict[int, Callable[[Tensor, Tensor, Tensor], Tensor]] = {}
+
+
+def augment(images: Tensor, steps: Tensor) -> Tensor:
+    """Apply to every image the steps that were drawn for it.
+
+    Args:
+        images: (n, 3, S, S) uint8 RGB, on any device.
+        steps: (n, T, STEP_WIDTH or more) float64, on the host.
+
+    Returns:
+        (n, 3, S, S) uint8 RGB.
+    """
+    for step in steps.unbind(1):  # (n, STEP_WIDTH), T times
+        codes = step[:, 0]
+        for code in codes.unique().tolist():
+            if code:
+                images = TWINS[int(code)](images, codes == code, step[:, 1:])
+    return images
 
 
 class ViewsToMake(NamedTuple):
-    """What a dataset in memory sends where the device makes the views.
-
-    n images, V views, T steps of a pipeline, S side of a view in pixels.
+    """Images, and the numbers that were drawn for their views.
 
     Args:
-        images: (n, H, W, 3) uint8 BGR.
-        boxes: (n, V, 4) int64: top, left, height and width in pixels.
-        flips: (n, V) bool.
-        steps: (n, V, T, STEP_WIDTH) float64, rows of ``encode_step``.
-        size: S.
-        interpolation: 'bilinear' or 'bicubic'.
+        images: (n, H, W, 3) uint8 BGR images, or (n, V, S, S, 3) crops of them.
+        crops: (n, V, CROP_WIDTH) float64: top, left, height and width in pixels, whether
+            it is flipped, S, and the place in INTERPOLATIONS.
+        steps: (n, V, T, STEP_WIDTH or more) float64: a code and parameters.
     """
 
     images: Tensor
-    boxes: Tensor
-    flips: Tensor
+    crops: Tensor
     steps: Tensor
-    size: int
-    interpolation: str
+
+    @classmethod
+    def restored(cls, inputs: Any) -> Any:
+        """Undo mmpretrain's PackInputs, which makes a list of it, and pseudo_collate.
+
+        Nothing else is three tensors of bytes, float64 and float64. All other inputs are
+        returned as they are.
+        """
+        if not isinstance(inputs, list) or len(inputs) != len(cls._fields):
+            return inputs
+        parts = [_stacked(part) for part in inputs]
+        dtypes = [getattr(part, 'dtype', None) for part in parts]
+        return cls(*parts) if dtypes == [torch.uint8, torch.float64, torch.float64] else inputs
 
     def make(self, images: Tensor) -> Tensor:
-        """Crop, flip and augment.
+        """Crop and flip where it is not done, and augment.
 
         Args:
-            images: (n, 3, H, W) uint8 RGB: ``self.images`` on the device.
+            images: ``self.images`` on the device, (m, 3, H, W) uint8 RGB.
 
         Returns:
             (nV, 3, S, S) uint8 RGB.
         """
-        crops = resized_crops(images, self.boxes, self.flips, self.size, self.interpolation)
-        return augment(crops, self.steps.flatten(0, 1))
+        if self.images.ndim == 4:
+            boxes, flips = self.crops[..., :4], self.crops[..., 4] > 0
+            size, interpolation = (int(number) for number in self.crops[0, 0, 5:])
+            images = resized_crops(images, boxes, flips, size, INTERPOLATIONS[interpolation])
+        return augment(images, self.steps.flatten(0, 1))
+
+
+def _stacked(part: Any) -> Any:
+    """n tensors of one shape as one."""
+    if isinstance(part, (list, tuple)) and part and all(isinstance(p, Tensor) for p in part):
+        return torch.stack(list(part)) if len({p.shape for p in part}) == 1 else part
+    return part

@@ -1,5 +1,6 @@
 """The files in ``google/`` were written by TensorFlow 2.21 (see make_fixtures.py)."""
 
+import resource
 import shutil
 import sys
 from pathlib import Path
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 
 from simclr_mm.checkpoints.foreign.crc32c import crc32c
-from simclr_mm.checkpoints.foreign.tensor_bundle import bundle_prefix, read_bundle
+from simclr_mm.checkpoints.foreign.google_layout import google_tensors
+from simclr_mm.checkpoints.foreign.tensor_bundle import OBJECT_GRAPH, bundle_prefix, read_bundle
 from simclr_mm.errors import CheckpointError
 
 FIXTURES = Path(__file__).parent / 'google'
-sys.path.insert(0, str(FIXTURES))
+sys.path[:0] = [str(FIXTURES), str(FIXTURES.parents[1])]
+from small_bundles import entry, field, record, table, varint  # noqa: E402
 from variables import value  # noqa: E402
 
 
@@ -95,3 +98,51 @@ def test_missing_and_short_files(copied):
     Path(f'{copied}.index').write_bytes(b'')
     with pytest.raises(CheckpointError, match='does not end as a table'):
         read_bundle(str(copied))
+
+
+DATA = bytes(10**6)
+RECORD = record(DATA)
+HEADER = entry(0, b'', b'\x08\x01')  # one data file
+BOMBS = {
+    'long names in few bytes': table(
+        HEADER
+        + entry(0, b'n' * 40_000, b'')
+        + b''.join(entry(40_000, b'%05d' % number, b'') for number in range(30_000))
+    ),
+    'one block often': table(HEADER + entry(0, b'n', bytes(200_000)), handles=10_000),
+    'one value for many': table(
+        HEADER + b''.join(entry(0, b'%06d' % number, RECORD) for number in range(2000))
+    ),
+    'a number without an end': table(HEADER + b'\xff' * 300_000),
+    'another type': table(HEADER + entry(0, b'a', b'\x0a\x01\x01')),
+    'a huge offset': table(HEADER + entry(0, b'a', b'\x08\x01\x20' + b'\xff' * 9 + b'\x01')),
+}
+
+
+@pytest.mark.parametrize('kind', BOMBS)
+def test_an_index_takes_no_more_than_its_size(tmp_path, kind):
+    (tmp_path / 'a.index').write_bytes(BOMBS[kind])
+    (tmp_path / 'a.data-00000-of-00001').write_bytes(DATA)
+    assert len(BOMBS[kind]) < 500_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match='no complete TensorFlow checkpoint') as error:
+        read_bundle(str(tmp_path / 'a'))
+    assert '\n' not in str(error.value) and len(str(error.value)) < 1000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_an_object_graph_with_a_billion_ways_is_followed_once():
+    """Ten objects in a row, each with 50 attributes that lead to the next one."""
+
+    def node(names, child):
+        links = (b'\x08' + varint(child) + field(2, name.encode()) for name in names)
+        return field(1, b''.join(field(1, link) for link in links))
+
+    numbers = [str(number) for number in range(50)]
+    layers = [f'a{number}_layers' for number in range(50)]
+    inner = [f'conv2d{number}' for number in range(50)]
+    way = [['model'], ['resnet_model'], ['block_groups'], numbers, ['layers'], numbers, layers]
+    way += [numbers, inner, inner, inner]
+    graph = b''.join(node(names, place + 1) for place, names in enumerate(way)) + field(1, b'')
+    with pytest.raises(CheckpointError, match='no SimCLR'):
+        google_tensors({OBJECT_GRAPH: graph}, 'a')

@@ -280,7 +280,7 @@ def compare_package(module, tmp_path, features):
 @pytest.mark.parametrize(
     'state, reason',
     [
-        ({'blocks.0.attn.weight': torch.ones(2)}, "nobody's keys"),
+        ({'blocks.0.attn.weight': torch.ones(2)}, 'keys of no known library'),
         (dict(epoch=3), 'holds no weights'),
         (
             {

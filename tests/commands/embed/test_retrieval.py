@@ -1,6 +1,7 @@
 """The nearest images are those that a naive search finds."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from simclr_mm.commands.embed import retrieval
 from simclr_mm.commands.embed.embed_folder import embed_folder
 from simclr_mm.commands.embed.parquet import write_parquet
 from simclr_mm.commands.embed.retrieval import FeatureIndex, retrieve
+from simclr_mm.errors import UserError
 
 NAME = 'simclr_r18-w16_1xb256-coslr-10e_cifar10'
 
@@ -124,3 +126,21 @@ def test_parquet_holds_the_same(index, monkeypatch):
 def test_a_query_that_is_not_there(index, inferencer):
     with pytest.raises(FileNotFoundError, match='nowhere.png: there is no such file'):
         retrieve(inferencer, index, ['nowhere.png'], k=1)
+
+
+@pytest.mark.parametrize(
+    'name, content, message',
+    [
+        ('embedding.json', b'{"folder"', 'embedding.json is damaged'),
+        ('embedding.json', b'[]', 'embedding.json is not what'),
+        ('paths.json', b'["a"', 'paths.json is damaged'),
+        ('paths.json', b'["a"]', '12 rows and 1 names of 12 images'),
+        ('features.npy', b'x', 'features.npy is damaged'),
+        ('features.npy', b'', 'features.npy is damaged'),
+    ],
+)
+def test_a_damaged_index(index, tmp_path, name, content, message):
+    folder = shutil.copytree(index.directory, tmp_path / 'index')
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=f'{message}.*embed again'):
+        FeatureIndex(folder)

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torchvision
 import yaml
+from helpers.models import shaken
 from helpers.tools import tool
 from mmengine.config import Config
 from PIL import Image
@@ -37,18 +38,6 @@ BACKBONES = dict(
 PACKAGES = dict(
     timm=['timm'], onnx=['onnx', 'onnxruntime', 'onnxscript'], safetensors=['safetensors']
 )
-
-
-def shaken(module):
-    """No two weights and no two BN statistics alike."""
-    for norm in module.modules():
-        if isinstance(norm, torch.nn.BatchNorm2d):
-            norm.running_mean.normal_(0, 0.1)
-            norm.running_var.uniform_(0.8, 1.2)
-            norm.num_batches_tracked.random_(100)
-            torch.nn.init.uniform_(norm.weight, 0.5, 1)
-            torch.nn.init.normal_(norm.bias, 0, 0.1)
-    return module
 
 
 def save(folder, name):

@@ -16,7 +16,7 @@ from simclr_mm.commands.sweep.color_histograms import (
     write_histograms,
 )
 from simclr_mm.datasets import Digits, SampleIndex
-from simclr_mm.transforms import ColorDistortion, TwoViews
+from simclr_mm.transforms import TwoViews
 
 DIGITS = Path(__file__).parents[3] / 'configs/simclr_r18-w16_1xb64-coslr-30e_digits.py'
 
@@ -33,11 +33,11 @@ def test_counts_of_the_same_crops(cfg):
     histograms = crop_histograms(cfg, [4, 9], crops=3, seed=2)
     assert histograms.shape == (2, 2, 3, BINS)
     digits = Digits()
-    color = ColorDistortion(1.0)
+    color = dict(type='simclr_mm.ColorDistortion', strength=1.0)
     for row, image in enumerate((4, 9)):
         for kind, transforms in enumerate(([], [color])):
-            views = TwoViews(16, num_views=3, scale=(0.4, 1.0), flip_prob=0.0)
-            views.pipelines = [[*transforms] for _ in range(3)]
+            crop = dict(num_views=3, scale=(0.4, 1.0), flip_prob=0.0)
+            views = TwoViews(16, **crop, transforms=transforms)
             crops = views(dict(img=digits[image]['img'], sample_idx=SampleIndex(image, seed=2)))[
                 'img'
             ]

@@ -17,7 +17,7 @@ from mmpretrain.datasets.categories import (
 )
 from scipy.io import savemat
 
-from simclr_mm import get_model
+from simclr_mm.apis.encoder import build_encoder
 from simclr_mm.commands.transfer import linear
 from simclr_mm.commands.transfer.dataset_table import (
     DIGITS,
@@ -27,7 +27,7 @@ from simclr_mm.commands.transfer.dataset_table import (
     own_folder,
     with_pipeline,
 )
-from simclr_mm.commands.transfer.linear import linear_transfer, preprocessing_of
+from simclr_mm.commands.transfer.linear import linear_transfer, prepared_for
 from simclr_mm.evaluation import swept_linear_probe
 
 CONFIG = Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
@@ -207,8 +207,8 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def model():
-    return get_model(Config.fromfile(CONFIG))
+def encoder():
+    return build_encoder(Config.fromfile(CONFIG))
 
 
 @pytest.fixture
@@ -276,16 +276,13 @@ def test_absent_datasets_are_not_found(tmp_path):
 
 
 @pytest.mark.parametrize('name', MAKERS)
-def test_linear(root, few, model, name, tmp_path):
+def test_linear(root, few, encoder, name, tmp_path):
     """Colours are linear in the features of any encoder."""
     dataset = TRANSFER_DATASETS[name]
     parts = dataset.parts(dataset.find(root), seed=0)
-    model._config = Config.fromfile(CONFIG)
-    preprocessing = preprocessing_of(model, 'model', 8)
+    prepared = prepared_for(encoder, 8)
     # With a cache, the second call reads what the first wrote.
-    first, second = (
-        linear_transfer(model, dataset, parts, preprocessing, tmp_path) for _ in range(2)
-    )
+    first, second = (linear_transfer(prepared, dataset, parts, tmp_path) for _ in range(2))
     result = first[0]
     assert first == second and len(first) == 1
     assert (result.dataset, result.metric) == (dataset.title, dataset.metrics[0])
@@ -294,27 +291,25 @@ def test_linear(root, few, model, name, tmp_path):
     assert result.settings['test_images'] == COUNTS[name][3]
 
 
-def test_targets_of_voc(root, few, model, tmp_path):
+def test_targets_of_voc(root, few, encoder, tmp_path):
     """1 and 0 for what is there or not, -1 where only difficult objects show it."""
     dataset = TRANSFER_DATASETS['voc2007']
     parts = dataset.parts(dataset.find(root), seed=0)
-    model._config = Config.fromfile(CONFIG)
-    linear_transfer(model, dataset, parts, preprocessing_of(model, 'model', 8), tmp_path)
+    linear_transfer(prepared_for(encoder, 8), dataset, parts, tmp_path)
     kept = [np.load(file)['labels'] for file in tmp_path.glob('*.npz')]
     (fit,) = (targets for targets in kept if len(targets) == 8)
     assert fit.shape == (8, 20) and not fit[:, 2:].any()
     assert fit[:4, :2].tolist() == [[1, 0], [0, 1], [1, 1], [0, -1]]
 
 
-def test_own_folder_with_a_validation_split(tmp_path, model, few):
+def test_own_folder_with_a_validation_split(tmp_path, encoder, few):
     for part, numbers in (('train', range(8)), ('val', range(8, 12)), ('test', TEST)):
         pictures(tmp_path / part, '{c}/{n}.png', numbers)
     dataset = own_folder('mine', tmp_path)
     parts = dataset.parts(dataset.find(Path('anywhere')), seed=0)
     lengths = [len(build(with_pipeline(part, []))) for part in parts]
     assert lengths == [8, 4, 12, 4]
-    model._config = Config.fromfile(CONFIG)
-    results = linear_transfer(model, dataset, parts, preprocessing_of(model, 'model', None))
+    results = linear_transfer(encoder, dataset, parts)
     assert [(each.metric, each.value) for each in results] == [
         ('top1', 100),
         ('mean_per_class', 100),
@@ -322,7 +317,7 @@ def test_own_folder_with_a_validation_split(tmp_path, model, few):
 
 
 @pytest.mark.parametrize('given', [True, False])
-def test_the_penalty_is_chosen_on_the_validation_part(given, tmp_path, model, monkeypatch):
+def test_the_penalty_is_chosen_on_the_validation_part(given, tmp_path, encoder, monkeypatch):
     """Of the authors, or drawn by the seed: as fine-tuning has it, from the same."""
     pictures(tmp_path / 'train', '{c}/{n}.png', range(10))
     pictures(tmp_path / 'test', '{c}/{n}.png', TEST)
@@ -339,8 +334,7 @@ def test_the_penalty_is_chosen_on_the_validation_part(given, tmp_path, model, mo
             seen.append(held_out) or probe(train, test, held_out=held_out, **kw)
         ),
     )
-    model._config = Config.fromfile(CONFIG)
-    linear_transfer(model, dataset, parts, preprocessing_of(model, 'model', None), seed=1)
+    linear_transfer(encoder, dataset, parts, seed=1)
     whole, held_out = build(parts.train), build(parts.validation)
     chosen = {whole.get_data_info(int(row))['img_path'] for row in seen[0]}
     assert chosen == ids(held_out) and len(chosen) == 2
@@ -355,12 +349,11 @@ def test_own_folder_without_a_test(tmp_path):
         own_folder('mine', tmp_path)
 
 
-def test_preprocessing_of_the_paper(model):
+def test_preprocessing_of_the_paper(encoder):
     """Sec. B.8.1: 224 by 224, and 256 before fine-tuning's crop."""
-    model._config = Config.fromfile(CONFIG)
-    linear = preprocessing_of(model, 'model', 224)
-    tuned = preprocessing_of(model, 'model', 224, 256 / 224)
+    linear = prepared_for(encoder, 224).preprocessing
+    tuned = prepared_for(encoder, 224, 256 / 224).preprocessing
     assert (linear.resize, linear.edge, linear.size) == (224, 'short', 224)
     assert (tuned.resize, tuned.edge, tuned.size) == (256, 'short', 224)
     assert linear.interpolation == tuned.interpolation == 'bicubic'
-    assert preprocessing_of(model, 'model', None).size == 16  # the config's
+    assert prepared_for(encoder, None).preprocessing.size == 16  # the config's

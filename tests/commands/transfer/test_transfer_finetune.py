@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
-from simclr_mm import get_model
+from simclr_mm.apis.encoder import build_encoder
 from simclr_mm.commands.command_line import build_runner
 from simclr_mm.commands.runs import RunFailed
 from simclr_mm.commands.transfer.dataset_table import TRANSFER_DATASETS, own_folder
@@ -18,10 +18,10 @@ from simclr_mm.commands.transfer.finetune_config import (
     BORDER,
     LOGGED,
     Training,
-    encoder_of,
     finetune_config,
+    save_backbone,
 )
-from simclr_mm.commands.transfer.linear import preprocessing_of
+from simclr_mm.commands.transfer.linear import prepared_for
 from simclr_mm.evaluation import read_run
 
 CONFIG = Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
@@ -34,15 +34,14 @@ def quick(monkeypatch):
 
 
 @pytest.fixture(scope='module')
-def model():
+def encoder():
     torch.manual_seed(0)
-    return get_model(Config.fromfile(CONFIG))
+    return prepared_for(build_encoder(Config.fromfile(CONFIG)), 14, BORDER)
 
 
 @pytest.fixture(scope='module')
-def encoder(model, tmp_path_factory):
-    preprocessing = preprocessing_of(model, 'model', 14, BORDER)
-    return encoder_of(model, preprocessing, tmp_path_factory.mktemp('e') / 'e.pth')
+def weights(encoder, tmp_path_factory):
+    return save_backbone(encoder, tmp_path_factory.mktemp('e') / 'e.pth')
 
 
 @pytest.fixture(scope='module')
@@ -87,7 +86,7 @@ def test_grid_of_the_paper():
         assert all(any(np.isclose(a, b) for b in all_of_them) for a in some)
 
 
-def test_config_of_a_cell(encoder, tmp_path):
+def test_config_of_a_cell(encoder, weights, tmp_path):
     """Sec. B.8.1; 160 images are 40 or 160 steps an epoch, or one."""
     for part, count in (('train', 100), ('test', 2)):
         for name in 'ab':
@@ -99,11 +98,11 @@ def test_config_of_a_cell(encoder, tmp_path):
     momenta = []
     for batch in (4, 1, 1000):
         training = Training(steps=7, batch=batch, workers=0)
-        cfg = finetune_config(encoder, dataset, parts.fit, parts.validation, training)
+        cfg = finetune_config(encoder, weights, dataset, parts.fit, parts.validation, training)
         momenta.append(cfg.model.backbone.norm_cfg.momentum)
     assert momenta == [0.1, 1 / 16, 0.1]  # 1 - max(1 - 10 / s, 0.9)
     training = Training(steps=7, batch=1, workers=0)
-    cfg = finetune_config(encoder, dataset, parts.train, parts.test, training)
+    cfg = finetune_config(encoder, weights, dataset, parts.train, parts.test, training)
     assert cfg.model.backbone.norm_cfg.momentum == 10 / 200
     assert cfg.train_dataloader.batch_size == 1
     assert (cfg.train_cfg.max_iters, cfg.model.head.num_classes) == (7, 2)
@@ -138,16 +137,14 @@ def trained(monkeypatch):
     return names
 
 
-def test_voc_is_tuned_chosen_and_scored(encoder, voc, tmp_path, trained):
+def test_voc_is_tuned_chosen_and_scored(encoder, weights, voc, tmp_path, trained):
     dataset = TRANSFER_DATASETS['voc2007']
     parts = dataset.parts(dataset.find(voc.parent), seed=0)
     grid = [1e-3, 0.1], [0.0]
     training = Training(steps=4, batch=4, workers=0)
 
     def tune():
-        return finetune_transfer(
-            encoder, dataset, parts, grid, training, tmp_path, Path('tools'), 1
-        )
+        return finetune_transfer(encoder, weights, dataset, parts, grid, training, tmp_path, 1)
 
     (result,) = tune()
     cells = ['validation/lr=0.001,decay=0', 'validation/lr=0.1,decay=0']
@@ -170,7 +167,7 @@ def test_voc_is_tuned_chosen_and_scored(encoder, voc, tmp_path, trained):
     assert tune() == [result] and len(trained) == 3  # nothing is done again
 
 
-def test_a_failed_run_is_told(encoder, voc, tmp_path, monkeypatch):
+def test_a_failed_run_is_told(encoder, weights, voc, tmp_path, monkeypatch):
 
     def train(self, run, device):
         raise RunFailed('out of memory')
@@ -181,12 +178,12 @@ def test_a_failed_run_is_told(encoder, voc, tmp_path, monkeypatch):
     with pytest.raises(RunFailed, match='1 of 1 runs failed, lr=.*: out of memory'):
         finetune_transfer(
             encoder,
+            weights,
             dataset,
             parts,
             ([0.1], [0.0]),
             Training(steps=1, batch=4, workers=0),
             tmp_path,
-            Path('tools'),
             1,
         )
 

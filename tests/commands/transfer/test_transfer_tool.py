@@ -86,19 +86,19 @@ def test_a_border_before_the_crop_of_fine_tuning_alone(call, data, tmp_path, mon
     """Sec. B.8.1: 256 and 224 pixels; here 16 and 14."""
     seen = {}
 
-    def evaluate(name, place):
+    def evaluate(name):
 
-        def fake(*args):
-            seen[name] = args[place]
+        def fake(encoder, *_):
+            seen[name] = encoder.preprocessing
             return [Result('transfer', 'good', 'val', 'x', name, 'top1', 1.0)]
 
         return fake
 
-    monkeypatch.setattr(linear, 'linear_transfer', evaluate('linear', 3))
-    monkeypatch.setattr(finetune, 'finetune_transfer', evaluate('tuned', 0))
+    monkeypatch.setattr(linear, 'linear_transfer', evaluate('linear'))
+    monkeypatch.setattr(finetune, 'finetune_transfer', evaluate('tuned'))
     call('--datasets', '--folder', f'good={data / "good"}', '--size', '14', '--protocol', 'both')
     assert (seen['linear'].size, seen['linear'].resize) == (14, 14)
-    tuned = seen['tuned'].preprocessing
+    tuned = seen['tuned']
     assert (tuned.size, tuned.resize) == (14, 16)
 
 
@@ -109,7 +109,7 @@ def test_a_folder_beside_the_root_and_annotations_that_nobody_expects(
     monkeypatch.chdir(data.parent)
     asked = []
 
-    def evaluate(model, dataset, parts, *_):
+    def evaluate(encoder, dataset, parts, *_):
         asked.append(parts.test['data_root'])
         raise KeyError('name')
 

@@ -122,6 +122,7 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     for folder in (work_dir, out_dir / 'run'):
         folder.mkdir(parents=True)
         (folder / '.epoch_1.pth.partial').write_bytes(b'half')
+        os.utime(folder / '.epoch_1.pth.partial', (0, 0))  # killed long ago
     _runner(work_dir, CheckpointHook(interval=1, out_dir=str(out_dir))).train()
     assert not list(tmp_path.rglob('*.partial'))
     assert (out_dir / 'run' / 'epoch_3.pth').is_file()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.processes import free_port, launched, run_ranks
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import PretrainedInit, is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
@@ -93,6 +93,18 @@ def test_a_linear_evaluation_leaves_the_encoder_alone(tmp_path, encoder):
     assert not any(p.requires_grad for p in model.backbone.parameters())
     assert not any(m.training for m in model.backbone.modules()) and model.training
     assert not torch.equal(model.head.fc.weight, head)
+
+
+@pytest.mark.parametrize('named', [PretrainedInit, 'mmengine.model.weight_init.PretrainedInit'])
+def test_the_initialiser_as_a_class(tmp_path, encoder, named):
+    init_cfg = dict(_init_cfg(encoder), type=named)
+    with pytest.raises(CheckpointError, match='8 with other values: .*bn2.weight.*zero'):
+        _runner(tmp_path, init_cfg, PretrainedBackboneHook()).train()
+    backbone = dict(_backbone(), zero_init_residual=False)
+    runner = _runner(tmp_path, init_cfg, PretrainedBackboneHook(), backbone)
+    runner.train()
+    model = runner.model
+    assert _equal_keys(model, encoder) == set(model.backbone.state_dict())
 
 
 def test_fine_tuning_starts_from_the_encoder_and_moves_on(tmp_path, encoder):

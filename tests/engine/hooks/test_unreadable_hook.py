@@ -1,9 +1,14 @@
 """A folder with broken files, through a real run."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 from digits_run import runner
+
+from simclr_mm.engine.hooks import UnreadableImageHook
+from simclr_mm.errors import UserError
 
 IMAGES, BROKEN = 40, 3
 
@@ -52,10 +57,36 @@ def test_broken_files_are_replaced_named_once_and_counted(folder, tmp_path_facto
 
 
 def test_too_many_broken_files_stop_the_run(folder, tmp_path_factory):
-    with pytest.raises(RuntimeError, match='of 40 images could not be read, more than'):
+    with pytest.raises(UserError, match='of 40 images could not be read, more than'):
         train(folder, tmp_path_factory.mktemp('run'), max_share=0.04)
 
 
-def test_a_share_is_a_share(tmp_path):
-    with pytest.raises(ValueError, match='max_share is 3'):
-        runner(tmp_path, **{'default_hooks.unreadable.max_share': 3})
+@pytest.mark.parametrize('share', [3, -0.1, float('nan'), '0.1', None])
+def test_a_share_is_a_share(share):
+    with pytest.raises(UserError, match='max_share is .*: give a share of the images'):
+        UnreadableImageHook(share)
+
+
+class Samples(dict):
+    """A batch of which so many images could not be read, at the second try either."""
+
+    def __init__(self, images, broken):
+        tries = [('a.jpg', 'a.jpg: broken'), ('b.jpg', 'b.jpg: broken'), ('c.jpg', 'c.jpg: ...')]
+        samples = [dict(unreadable=tries)] * broken + [{}] * (images - broken)
+        super().__init__(data_samples=samples)
+
+
+@pytest.mark.parametrize('share,stops', [(1, False), (0.65, False), (0.55, True), (0, True)])
+def test_the_share_is_that_of_images_not_of_tries(share, stops):
+    """60 of 100 images are broken, and each took three tries."""
+    hook = UnreadableImageHook(share)
+    logger = SimpleNamespace(error=lambda line: None)
+    loader = SimpleNamespace(sampler=range(100))
+    run = SimpleNamespace(logger=logger, train_dataloader=loader, log_dir='logs')
+    try:
+        for step in range(20):
+            hook.after_train_iter(run, step, Samples(20, 12))
+    except UserError as error:
+        assert stops and 'of 100 images could not be read' in str(error)
+    else:
+        assert not stops and (hook.failed, hook.drawn) == (240, 400)

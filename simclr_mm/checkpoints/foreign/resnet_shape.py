@@ -1,16 +1,11 @@
-"""What leaves a checkpoint for other libraries, and under which keys.
-
-Keys and shapes only: what builds models to verify an export stands in ``apis``.
-"""
+"""A ResNet as its tensors tell it, and its keys in torchvision and timm."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
-from simclr_mm.checkpoints.state_dict import model_state
 from simclr_mm.errors import CheckpointError
 
 _RESNET_KEY = re.compile(
@@ -19,13 +14,21 @@ _RESNET_KEY = re.compile(
     r'\.(?:weight|bias|running_mean|running_var|num_batches_tracked))'
 )
 # timm numbers the modules of a deep stem through, ReLUs included; its last norm is bn1.
-_TIMM_STEM = {
+TIMM_STEM = {
     'stem.0.conv': 'conv1.0',
     'stem.0.bn': 'conv1.1',
     'stem.1.conv': 'conv1.3',
     'stem.1.bn': 'conv1.4',
     'stem.2.conv': 'conv1.6',
     'stem.2.bn': 'bn1',
+}
+# Depths by whether blocks are bottlenecks, and how many a stage has.
+DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
+    (False, (2, 2, 2, 2)): 18,
+    (False, (3, 4, 6, 3)): 34,
+    (True, (3, 4, 6, 3)): 50,
+    (True, (3, 4, 23, 3)): 101,
+    (True, (3, 8, 36, 3)): 152,
 }
 
 
@@ -56,6 +59,11 @@ class ResNetShape:
     group_width: int
     avg_down: bool
 
+    @property
+    def depth(self) -> int | None:
+        """50 in ResNet-50; None where no ResNet of the papers has these blocks."""
+        return DEPTHS.get((self.bottleneck, self.blocks))
+
 
 def resnet_shape(state: Mapping[str, Tensor], source: str) -> ResNetShape:
     """Read the shape of a ResNet off its state_dict.
@@ -63,9 +71,6 @@ def resnet_shape(state: Mapping[str, Tensor], source: str) -> ResNetShape:
     Args:
         state: Tensors of the backbone, keys without prefix.
         source: Name of the file, for the error.
-
-    Returns:
-        The shape.
 
     Raises:
         CheckpointError: the tensors are not those of a ResNet with batch norm and four
@@ -115,39 +120,13 @@ def timm_keys(state: Mapping[str, Tensor]) -> dict[str, str]:
         if shortcut and averaged and not _is_averaged(state, block):
             # With stride 1 ours has no pool, timm an identity in its place.
             module = f'{block}downsample.{int(place) + 1}'
-        names[key] = f'{_TIMM_STEM.get(module, module)}.{tensor}'
+        names[key] = f'{TIMM_STEM.get(module, module)}.{tensor}'
     return names
 
 
 def renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
     """The same tensors under other names."""
     return {names[key]: value for key, value in state.items()}
-
-
-def left_out(checkpoint: Any, source: str, prefix: str = 'backbone.') -> dict[str, str]:
-    """What an export of the backbone leaves behind, and how much it is.
-
-    Args:
-        checkpoint: A loaded checkpoint.
-        source: Name of the file, for errors.
-        prefix: What the keys that are exported begin with.
-
-    Returns:
-        By name: ``neck``, ``head`` and other parts of the model with their counts of
-        tensors and numbers; ``optimizer`` and the rest of the file.
-    """
-    state = model_state(checkpoint, source)
-    parts: dict[str, list] = {}
-    for key, value in state.items():
-        if not key.startswith(prefix):
-            parts.setdefault(key.split('.')[0], []).append(value.numel())
-    counts = {
-        part: f'{len(sizes)} tensors, {sum(sizes):,} numbers' for part, sizes in parts.items()
-    }
-    if 'state_dict' in checkpoint:
-        others = [key for key in checkpoint if key not in ('state_dict', 'meta')]
-        counts.update({key: 'state of the training run' for key in others})
-    return counts
 
 
 def _is_averaged(state: Mapping[str, Tensor], block: str) -> bool:

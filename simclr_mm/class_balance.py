@@ -1,0 +1,40 @@
+"""Draws of rows by class."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from simclr_mm.errors import UserError
+
+
+def class_balanced_subset(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
+    """Draw the same number of examples of every class, without replacement.
+
+    Args:
+        labels: (n,) class of each example.
+        per_class: Examples of each class, >= 1.
+        seed: Seed of the draw.
+
+    Returns:
+        (classes * per_class,) sorted rows.
+
+    Raises:
+        UserError: per_class is below 1, or a class has fewer examples.
+    """
+    if per_class < 1:
+        raise UserError(f'per_class = {per_class}: ask for at least one image of each class.')
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < per_class:
+        raise UserError(
+            f'class {classes[counts.argmin()]} has {counts.min()} images, {per_class} of each '
+            'class were asked for: ask for fewer.'
+        )
+    return draw_of_each_class(labels, lambda size: per_class, seed)
+
+
+def draw_of_each_class(labels: np.ndarray, how_many: Callable[[int], int], seed: int) -> np.ndarray:
+    """Sorted rows, so many of each class as ``how_many`` says of its size."""
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    drawn = [rng.choice(each, how_many(len(each)), replace=False) for each in members]
+    return np.sort(np.concatenate(drawn))

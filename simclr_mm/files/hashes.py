@@ -1,0 +1,35 @@
+"""SHA-256 of files: of what they hold, or of their names, sizes and times of change."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+_BLOCK = 1 << 20  # bytes
+
+
+def content_hash(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hex digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def listing_hash(root: str | Path, paths: Iterable[str]) -> str:
+    """SHA-256 of names, sizes and times of change, without reading the files.
+
+    Args:
+        root: A folder. It is not in the hash: a moved folder keeps its hash.
+        paths: Files, relative to it. Of one that is not there the name counts.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f'{path}\n'.encode(errors='surrogateescape'))
+        try:
+            stat = os.stat(os.path.join(root, path))
+        except FileNotFoundError:  # a link that leads nowhere
+            continue
+        digest.update(f'{stat.st_size} {stat.st_mtime_ns}\n'.encode())
+    return digest.hexdigest()

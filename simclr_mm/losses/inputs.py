@@ -1,0 +1,71 @@
+"""What every loss asks of its arguments, and the unit rows that it compares.
+
+Letters: n images on this rank, V views, d projection width.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from simclr_mm.errors import UserError
+
+from .gather import world_size
+
+# A shorter row counts as zero, as in torch.nn.functional.cosine_similarity.
+_ZERO = 1e-8
+
+
+def check_projections(z: Tensor) -> None:
+    """Refuse projections of which no contrastive loss can be computed.
+
+    Raises:
+        UserError: z is not (n, V, d) with V >= 2, or the job holds a single image.
+    """
+    if z.ndim != 3 or z.shape[1] < 2:
+        raise UserError(
+            f'z must be (n, V, d) with V >= 2 views of each image, got {tuple(z.shape)}'
+        )
+    if len(z) * world_size() < 2:
+        raise UserError('one image has no negatives: set train_dataloader.batch_size to 2 or more')
+
+
+def check_temperature(temperature: float | Tensor, papers: str, lowest: float = 0) -> float:
+    """The temperature as a number.
+
+    Args:
+        temperature: A number, or a tensor with one.
+        papers: What the paper uses, for the message.
+        lowest: The lowest value that is allowed; 0 itself is not.
+
+    Raises:
+        UserError: The temperature is not one finite number in this range.
+    """
+    value = math.nan
+    if not isinstance(temperature, Tensor):
+        value = temperature
+    elif temperature.numel() == 1:
+        value = temperature.item()
+    if not (value > 0 and lowest <= value < math.inf):
+        raise UserError(
+            f'temperature must be {f">= {lowest}" if lowest else "> 0"} and finite, got '
+            f'{temperature}: set model.head.temperature (the paper {papers})'
+        )
+    return value
+
+
+def unit_rows(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows divided by their lengths; a row shorter than 1e-8 gives zeros.
+
+    Such a row has cosine 0 with every other one, and its gradient is zero. Divided by its
+    length the gradient would have no bound.
+
+    Args:
+        z: (n, V, d).
+
+    Returns:
+        (n, V, d) rows, and what they were divided by, (n, V, 1): infinity for a zero row.
+    """
+    norms = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    norms = norms.masked_fill(norms < _ZERO, torch.inf)
+    return z / norms, norms

@@ -1,0 +1,104 @@
+"""What is drawn for views: of one image by itself, or of a whole batch by array operations.
+
+Both draw the same numbers. A drawn view is a list of parameters, those of the crop first;
+None stands for a step that is not applied. n images, V views, T steps of a pipeline.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from simclr_mm.errors import UserError
+
+from .base import DeviceTransform
+from .batched import CROP_WIDTH, INTERPOLATIONS, STEP_WIDTH
+from .random_crop import RandomCropAndFlip
+from .random_streams import RandomStream, batch_streams
+
+
+class Recipe(Protocol):
+    """What TwoViews says about its views."""
+
+    size: int
+    num_views: int
+    crop: RandomCropAndFlip
+    pipelines: list[list[DeviceTransform]]
+
+
+def draw_view(
+    views: Recipe, v: int, height: int, width: int, streams: Sequence[RandomStream]
+) -> list[Any]:
+    """Draw view number ``v`` of an image: a stream for the crop, and one for each step."""
+    steps = zip(views.pipelines[v], streams[1:])
+    crop = views.crop.draw(height, width, streams[0])
+    return [crop, *(step.record(views.size, rng) for step, rng in steps)]
+
+
+def draw_batch(
+    views: Recipe,
+    addresses: tuple[Sequence[int], Sequence[int], Sequence[int]],
+    height: int,
+    width: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw all views of n images.
+
+    Args:
+        views: What to draw.
+        addresses: (n,) seeds of the run, epochs, and places in the dataset.
+        height: Of the images, in pixels.
+        width: Of the images, in pixels.
+
+    Returns:
+        ``crops`` and ``steps`` of :class:`~simclr_mm.transforms.batched.ViewsToMake`.
+    """
+    crops, steps = no_numbers(views, len(addresses[0]))
+    for v, pipeline in enumerate(views.pipelines):
+        crop, *others = batch_streams(*addresses, v, 1 + len(pipeline))
+        _fill(crops[:, v], views.crop.encode(views.crop.draw_batch(height, width, crop)))
+        for t, (step, streams) in enumerate(zip(pipeline, others)):
+            applied = streams.random() < step.prob
+            try:
+                params = step.draw_batch(views.size, views.size, streams)
+            except (AttributeError, TypeError, ValueError) as error:
+                raise UserError(
+                    f'{type(step).__name__}.draw cannot draw for a whole batch ({error}): write '
+                    f'draw_batch, or batched=False in the dataset.'
+                ) from error
+            _fill(steps[:, v, t], [step.code, *step.encode(params)])
+            steps[~applied, v, t] = 0
+    return crops, steps
+
+
+def _fill(rows: np.ndarray, columns: Sequence) -> None:
+    """Write columns, (n,) each or one number, into the first ones of (n, width) rows."""
+    for k, numbers in enumerate(columns):
+        rows[:, k] = numbers
+
+
+def encode_view(
+    views: Recipe, v: int, drawn: Sequence, crop: np.ndarray, steps: np.ndarray
+) -> None:
+    """Write a drawn view into arrays of :func:`no_numbers`: (CROP_WIDTH), and (T, width)."""
+    crop[:-2] = views.crop.encode(drawn[0])
+    for row, step, params in zip(steps, views.pipelines[v], drawn[1:]):
+        if params is not None:
+            numbers = step.encode(params)
+            row[0], row[1 : 1 + len(numbers)] = step.code, numbers
+
+
+def decode_view(views: Recipe, v: int, crop: Sequence, steps: Sequence) -> list[Any]:
+    """A view that :func:`draw_batch` drew, from lists of numbers."""
+    pairs = zip(views.pipelines[v], steps)
+    params = (step.decode(row[1:]) if row[0] else None for step, row in pairs)
+    return [views.crop.decode(crop), *params]
+
+
+def no_numbers(views: Recipe, *images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Empty ``crops`` and ``steps`` of ViewsToMake, without or with an axis of images."""
+    crops = np.empty((*images, views.num_views, CROP_WIDTH))
+    crops[..., -2:] = views.size, INTERPOLATIONS.index(views.crop.interpolation)
+    # One step at least: an empty tensor cannot be collated.
+    length = max([1, *map(len, views.pipelines)])
+    widths = [1 + len(step.columns) for pipeline in views.pipelines for step in pipeline]
+    return crops, np.zeros((*images, views.num_views, length, max([STEP_WIDTH, *widths])))

@@ -1,0 +1,104 @@
+"""Any strides, a temperature that is learnt, and rows of zeros, against dense losses."""
+
+import math
+
+import pytest
+import torch
+from dense import dense
+from triples import projections
+
+from simclr_mm import losses
+
+LOSSES = dict(
+    nt_xent=losses.nt_xent,
+    avg=lambda z, t: losses.nt_xent(z, t, 'separate'),
+    nt_logistic=losses.nt_logistic,
+    mined=lambda z, t: losses.nt_logistic(z, t, semi_hard=True),
+    unnormalized=losses.unnormalized_xent,
+    triplet=losses.margin_triplet,
+    triplet_mined=lambda z, m: losses.margin_triplet(z, m, semi_hard=True),
+)
+each_loss = pytest.mark.parametrize('name', LOSSES)
+
+
+@each_loss
+@pytest.mark.parametrize('num_views', [2, 3])
+def test_any_strides(name, num_views):
+    """From two batches stacked and transposed, from a slice, and from an expanded row."""
+    views = [projections(8, 1, 16, seed=v)[:, 0] for v in range(num_views)]
+    stacked = torch.stack(views).transpose(0, 1)
+    sliced = projections(8, num_views, 32)[..., ::2]
+    expanded = projections(8, 1, 16).expand(8, num_views, 16)
+    for z in (stacked, sliced, expanded):
+        z = z.detach().requires_grad_()
+        loss = LOSSES[name](z, 0.5)
+        right = LOSSES[name](z.contiguous(), 0.5)
+        assert loss.item() == pytest.approx(right.item(), rel=1e-14)
+        gradients = [torch.autograd.grad(each, z)[0] for each in (loss, right)]
+        torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-15)
+        if z is not expanded:  # where the mining of equal rows hangs on rounding
+            assert loss.item() == pytest.approx(dense(name, z, 0.5).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize('name', ['nt_xent', 'avg', 'nt_logistic', 'mined', 'unnormalized'])
+@pytest.mark.parametrize('num_views', [2, 3])
+@pytest.mark.parametrize('shape', [(), (1,)])
+def test_a_tensor_of_a_temperature_gets_its_gradient(name, num_views, shape):
+    z = projections(6, num_views).requires_grad_()
+    log_t = torch.full(shape, -0.7, dtype=torch.float64, requires_grad=True)
+    loss, right = LOSSES[name](z, log_t.exp()), dense(name, z, log_t.exp())
+    assert loss.item() == pytest.approx(right.item(), rel=1e-12)
+    gradients = [torch.autograd.grad(3 * each, (log_t, z)) for each in (loss, right)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)
+    # Alone, as of frozen projections, and in float32.
+    (alone,) = torch.autograd.grad(3 * LOSSES[name](z.detach(), log_t.exp()), log_t)
+    assert alone.item() == pytest.approx(gradients[0][0].item(), rel=1e-12)
+    low = log_t.detach().float().requires_grad_()
+    (single,) = torch.autograd.grad(3 * LOSSES[name](z.detach().float(), low.exp()), low)
+    assert single.dtype == torch.float32 and single.shape == shape
+    assert single.item() == pytest.approx(alone.item(), rel=1e-4)
+
+
+def test_a_margin_is_not_learnt():
+    margin = torch.tensor(0.5, requires_grad=True)
+    with pytest.raises(TypeError, match='give a number'):
+        losses.margin_triplet(projections(4, 2), margin)
+    assert losses.margin_triplet(projections(4, 2), margin.detach()).equal(
+        losses.margin_triplet(projections(4, 2), 0.5)
+    )
+
+
+@pytest.mark.parametrize('name', ['nt_xent', 'nt_logistic', 'unnormalized'])
+@pytest.mark.parametrize('value', [torch.ones(2), torch.tensor(0.0), torch.tensor(math.nan)])
+def test_a_tensor_that_is_no_temperature(name, value):
+    with pytest.raises(ValueError, match='model.head.temperature'):
+        LOSSES[name](projections(4, 2), value)
+
+
+@each_loss
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize('num_views', [2, 3])
+def test_rows_of_zeros_say_nothing(name, dtype, num_views):
+    z = projections(8, num_views, 16, dtype=dtype)
+    z[0, 0] = 0
+    z[3] = 0  # a whole image
+    z.requires_grad_()
+    t = 10.0 if name == 'unnormalized' else 0.5
+    loss, right = LOSSES[name](z, t), dense(name, z, t)
+    assert loss.item() == pytest.approx(right.item(), rel=1e-5)
+    gradient, expected = (torch.autograd.grad(each, z)[0] for each in (loss, right))
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
+    if name != 'unnormalized':  # whose rows have no direction to turn
+        assert not gradient[0, 0].any() and not gradient[3].any()
+
+
+def test_statistics_with_a_row_of_zeros():
+    z = projections(4, 2)
+    z[1, 0] = 0
+    rows = torch.nn.functional.normalize(z.flatten(0, 1), dim=1)
+    other = torch.arange(8)[:, None] // 2 != torch.arange(8) // 2
+    for function in (losses.nt_xent_with_stats, losses.nt_logistic_with_stats):
+        stats = function(z, 0.5)[1]
+        assert stats['neg_sim'].item() == pytest.approx((rows @ rows.T)[other].mean().item())
+        units = rows.view(z.shape)
+        assert stats['pos_sim'].item() == pytest.approx(units.prod(1).sum(1).mean().item())

@@ -1,0 +1,108 @@
+"""Compare the reading of image files with Pillow's, over Pillow's own test images.
+
+    pip download --no-deps --no-binary pillow pillow==VERSION -d DIR
+    python tools/benchmarks/compare_decoders.py DIR/pillow-VERSION.tar.gz
+
+Without an argument pip fetches the source distribution of the installed Pillow into a
+temporary folder. Pillow's answer is ``exif_transpose(image).convert('RGB')``; what is
+transparent lies on white.
+"""
+
+import argparse
+import io
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import PIL
+from PIL import Image, ImageOps
+
+from simclr_mm.errors import UnreadableImage
+from simclr_mm.transforms import LoadImageFromFile
+
+LEVELS = 2  # of 255: what rounding in two JPEG decoders may differ by
+# What docs/your_own_images.md refuses and Pillow takes.
+DOCUMENTED = re.compile('format that is not read|signed|floating-point|numbers of 32 bits|bands')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('archive', nargs='?', type=Path, help="Pillow's source distribution")
+    parser.add_argument('--verbose', action='store_true', help='name equal files too')
+    args = parser.parse_args()
+    warnings.simplefilter('ignore')
+    with tempfile.TemporaryDirectory() as folder:
+        archive = args.archive or fetch(Path(folder))
+        answers = {name: compare(name, content) for name, content in images(archive)}
+    for name, (answer, detail) in sorted(answers.items(), key=lambda item: item[1]):
+        if args.verbose or answer not in ('same', 'refused by both', 'refused as documented'):
+            print(f'{answer:22} {name:50} {detail}')
+    for answer, number in Counter(answer for answer, _ in answers.values()).most_common():
+        print(f'{number:5} {answer}')
+    if {'differs', 'refused by us'} & {answer for answer, _ in answers.values()}:
+        sys.exit('Some files are read otherwise than Pillow reads them, and no document says why.')
+
+
+def fetch(folder: Path) -> Path:
+    """The source distribution of the Pillow that runs here."""
+    package = f'pillow=={PIL.__version__}'
+    pip = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--no-binary', 'pillow']
+    subprocess.run([*pip, package, '-d', str(folder)], check=True, stdout=subprocess.DEVNULL)
+    return next(folder.glob('*.tar.gz'))
+
+
+def images(archive: Path):
+    """Names and contents of the test images."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            _, _, name = member.name.partition('/Tests/images/')
+            if name and member.isfile():
+                yield name, tar.extractfile(member).read()
+
+
+def compare(name: str, content: bytes) -> tuple[str, str]:
+    """Same, differs, or refused by whom, with a reason."""
+    theirs, mode, their_reason = by_pillow(content)
+    try:
+        ours = LoadImageFromFile()(dict(img_path=name, img_bytes=content))['img'][..., ::-1]
+    except UnreadableImage as error:
+        reason = str(error).removeprefix(f'{name}: ')
+        if theirs is None:
+            return 'refused by both', their_reason
+        return 'refused as documented' if DOCUMENTED.search(reason) else 'refused by us', reason
+    if theirs is None:
+        return 'refused by Pillow', their_reason
+    if ours.shape != theirs.shape:
+        return 'differs', f'shape {ours.shape}, Pillow {theirs.shape}'
+    most = int(np.abs(ours.astype(int) - theirs).max(initial=0))
+    if most <= LEVELS:
+        return 'same', ''
+    if mode.startswith('I'):
+        return 'differs as documented', f'{most} levels: 9 to 16 bits, which Pillow cuts at 255'
+    return 'differs', f'{most} levels'
+
+
+def by_pillow(content: bytes) -> tuple[np.ndarray | None, str, str]:
+    """Pillow's RGB, or None; its mode; why it is None."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            image = ImageOps.exif_transpose(image)
+            mode = image.mode
+            if image.has_transparency_data:
+                rgba = image.convert('RGBA')
+                white = Image.new('RGBA', rgba.size, 'white')
+                image = Image.alpha_composite(white, rgba)
+            return np.asarray(image.convert('RGB')), mode, ''
+    except Exception as error:
+        return None, '', f'{type(error).__name__}: {error}'
+
+
+if __name__ == '__main__':
+    main()
