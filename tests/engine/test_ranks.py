@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from digits_run import EVERY_EPOCH, losses, runner
-from processes import free_port, launched, run_ranks, start
+from helpers.processes import free_port, launched, run_ranks, start
 
 from simclr_mm.engine.ranks import on_first_rank, weights_digest
 from simclr_mm.engine.work_dir_lock import WorkDirLock

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from digits_run import runner
-from processes import start
+from helpers.processes import start
 
 from simclr_mm.engine import work_dir_lock
 from simclr_mm.engine.work_dir_lock import WorkDirLock

@@ -3,8 +3,8 @@
 import os
 
 import torch
+from helpers.processes import free_port, launched, run_ranks
 from mmengine.evaluator import BaseMetric
-from processes import free_port, launched, run_ranks
 
 from simclr_mm.evaluation import gather
 from simclr_mm.evaluation.gather import gather_results, install_gathering

@@ -5,9 +5,9 @@ from unittest.mock import patch
 import pytest
 import torch
 from dense import dense
+from helpers.triples import projections
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from triples import projections
 
 from simclr_mm.losses import anchor_blocks, nt_logistic, nt_xent, similarities
 

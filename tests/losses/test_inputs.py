@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from dense import dense
-from triples import projections
+from helpers.triples import projections
 
 from simclr_mm import losses
 
