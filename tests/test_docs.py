@@ -1,7 +1,7 @@
 """Every code block of README.md and docs/ runs, with small stand-ins for data and weights."""
 
 import shutil
-from collections import Counter
+from collections import Counter, OrderedDict
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ import torch
 from helpers import CONFIGS, DIGITS, ROOT
 from helpers.pages import PAGES, Block, blocks_of, calls_of, check_call, run_python
 from helpers.tools import tool
+from mmengine.registry import DefaultScope
 from PIL import Image
 
 import simclr_mm
@@ -53,8 +54,12 @@ def folder(weights, tmp_path, monkeypatch):
     picture = Image.fromarray(np.random.default_rng(0).integers(256, size=(40, 30, 3), dtype='u1'))
     for name in ('photo', 'bird', 'a', 'b', 'photographs/c', 'photographs/d'):
         picture.save(tmp_path / f'{name}.jpg')
+    levels = np.arange(0, 4096, 4, dtype=np.uint16).reshape(32, 32)  # 12 bits in 16
+    Image.fromarray(levels).save(tmp_path / 'scan.png')
     (tmp_path / 'DIR').mkdir()
     np.save(tmp_path / 'DIR/features.npy', np.eye(8, dtype=np.float32))
+    # As in a new process: a runner that was built before leaves its default scope.
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path

@@ -20,12 +20,10 @@ def plot_heat_map(
     """Write a heat map; a frame marks the highest number.
 
     Args:
-        path: The file to write.
         values: (rows, columns), at least one of them finite; NaN: an empty cell.
         rows: Names of the rows.
         columns: Names of the columns.
         labels: Of the rows, of the columns and, with its unit, of the numbers.
-        title: Title of the picture.
         with_mean: Add a column with the mean of each row, as the paper's Fig. 5 has.
     """
     highest = np.unravel_index(np.nanargmax(values), values.shape)
@@ -46,15 +44,8 @@ def plot_heat_map(
         axes.set(ylabel=labels[0], xlabel=labels[1])
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
-                dark = float(value) <= middle
-                axes.text(
-                    column,
-                    row,
-                    f'{value:.1f}',
-                    ha='center',
-                    va='center',
-                    color='white' if dark else 'black',
-                )
+                colour = 'white' if float(value) <= middle else 'black'
+                axes.text(column, row, f'{value:.1f}', ha='center', va='center', color=colour)
         if with_mean:
             axes.axvline(len(columns) - 1.5, color='white', linewidth=5)
         corner = highest[1] - 0.46, highest[0] - 0.46

@@ -67,12 +67,10 @@ def plot_scatter(
     """Write a map of features with a legend of classes and their counts.
 
     Args:
-        path: The file to write.
         points: (n, 2), from :func:`project`.
         labels: (n,) class of each, a place in ``classes``.
         classes: Their names. One name, or none: no legend.
         method: What :func:`project` was given.
-        title: Title of the picture.
     """
     with picture(path, 9.5, 7) as figure:
         axes = figure.subplots()

@@ -19,11 +19,9 @@ def plot_lines(
     """Write a line for each series, over places an equal step apart.
 
     Args:
-        path: The file to write.
         series: Its numbers may miss places.
         places: Of x, in order.
         labels: Of x, of the numbers with their unit, and of the legend.
-        title: Title of the picture.
     """
     with picture(path, 7.5, 4.8, title) as figure:
         axes = figure.subplots()
@@ -45,11 +43,9 @@ def plot_bars(
     """Write groups of bars, a colour for each series; they do not start at zero.
 
     Args:
-        path: The file to write.
         series: Its numbers may miss places; one under None is a dashed line.
         places: Of x, in order.
         labels: Of x, of the numbers with their unit, and of the legend.
-        title: Title of the picture.
     """
     count = sum(None not in numbers for numbers in series.values())
     with picture(path, max(7.5, 2 + 0.3 * len(places) * (count + 1)), 4.8, title) as figure:

@@ -40,9 +40,7 @@ def plot_similarities(
     """Write histograms of positives against negatives, a panel for each kind.
 
     Args:
-        path: The file to write.
         panels: Title, positives and negatives of each panel.
-        title: Title of the picture.
     """
     with picture(path, 6.2 * len(panels), 4.8, title) as figure:
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):

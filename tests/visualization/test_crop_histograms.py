@@ -14,7 +14,7 @@ def test_panels(highest, cut, monkeypatch):
     histograms = np.full((2, 2, 3, 4), 0.1)
     histograms[1, 1, 2, 3] = highest
     plot_crop_histograms(
-        '', histograms, np.full((2, 2), 0.876), ['a', 'b'], ['without', 'with'], 'title'
+        'a.png', histograms, np.full((2, 2), 0.876), ['a', 'b'], ['without', 'with'], 'title'
     )
     axes = figures[0].axes
     assert [a.get_title() for a in axes] == [

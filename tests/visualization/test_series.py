@@ -14,7 +14,7 @@ def axes(monkeypatch):
     """The axes of figures that were drawn."""
     drawn = []
 
-    def save(figure, path, dpi):
+    def save(figure, path, **_):
         figure.canvas.draw()
         drawn.append(figure.axes[0])
 
@@ -24,7 +24,7 @@ def axes(monkeypatch):
 
 def test_bars(axes):
     numbers = {'none': {None: 40.0}, 'linear': {8: 50.0, 16: 52.0}, 'mlp': {16: 60.0}}
-    plot_bars('', numbers, [8, 16], LABELS, 'title')
+    plot_bars('a.png', numbers, [8, 16], LABELS, 'title')
     bars = {
         round(bar.get_x() + bar.get_width() / 2, 3): bar.get_height() for bar in axes[0].patches
     }
@@ -37,19 +37,19 @@ def test_bars(axes):
 
 
 def test_lines(axes):
-    plot_lines('', {'a': {8: 1.0, 32: 3.0}, 'b': {16: 2.0}}, [8, 16, 32], LABELS, 't')
+    plot_lines('a.png', {'a': {8: 1.0, 32: 3.0}, 'b': {16: 2.0}}, [8, 16, 32], LABELS, 't')
     lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes[0].get_lines()]
     assert lines == [([0, 2], [1.0, 3.0]), ([1], [2.0])]
     assert [t.get_text() for t in axes[0].get_xticklabels()] == ['8', '16', '32']
 
 
 def test_one_series_needs_no_legend(axes):
-    plot_bars('', {'': {'1/2': 3.0, '1': 4.0}}, ['1/2', '1'], LABELS, 'title')
+    plot_bars('a.png', {'': {'1/2': 3.0, '1': 4.0}}, ['1/2', '1'], LABELS, 'title')
     assert axes[0].get_legend() is None
 
 
 def test_a_line_alone_is_named(axes):
-    plot_bars('', {'none': {None: 33.3}}, [8], LABELS, 'title')
+    plot_bars('a.png', {'none': {None: 33.3}}, [8], LABELS, 'title')
     (name,) = axes[0].get_legend().get_texts()
     assert name.get_text() == 'none (33.3)'
     left, right = axes[0].get_xlim()

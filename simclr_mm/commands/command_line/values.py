@@ -10,12 +10,12 @@ from mmengine.config import Config, DictAction
 from simclr_mm.errors import MissingFileError, UserError
 
 
-def read_config(path: str) -> Config:
-    """Read a config file of a model.
+def read_config(path: str, part: str = 'model') -> Config:
+    """Read a config file that has this part.
 
     Raises:
         MissingFileError: There is no such file.
-        UserError: It is no config, or has no model.
+        UserError: It is no config, or the part is missing or no dict.
     """
     if not Path(path).is_file():
         raise MissingFileError(f'there is no config file {path!r}')
@@ -24,8 +24,8 @@ def read_config(path: str) -> Config:
     except Exception as error:  # a config is a program
         reason = f'{type(error).__name__}: {error}'
         raise UserError(f'{path} cannot be read as a config: {reason}') from error
-    if not isinstance(cfg.get('model'), dict):
-        raise UserError(f'{path} has no model = dict(...): name the config of a training')
+    if not isinstance(cfg.get(part), dict):
+        raise UserError(f'{path} has no {part} = dict(...): name the config of a training')
     return cfg
 
 

@@ -15,20 +15,8 @@ from simclr_mm.visualization.loss import plot_loss, read_log, read_scalars
 from simclr_mm.visualization.style import picture
 
 COLUMNS = (
-    'dataset',
-    'split',
-    'features',
-    'protocol',
-    'metric',
-    'value',
-    'settings',
-    'study',
-    'config',
-    'checkpoint',
-    'weights',
-    'seed',
-    'time',
-    'hardware',
+    *('dataset', 'split', 'features', 'protocol', 'metric', 'value', 'settings', 'study'),
+    *('config', 'checkpoint', 'weights', 'seed', 'time', 'hardware'),
 )
 VALIDATIONS = 'Last validation of each training run'
 VALIDATION_COLUMNS = ('training run', 'epoch or step', 'metric', 'value')

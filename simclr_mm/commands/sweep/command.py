@@ -12,18 +12,10 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 from mmengine.config import Config
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import track
 
 from simclr_mm.commands import command_line
-from simclr_mm.commands.runs import RunFailed, outcomes_of
+from simclr_mm.commands.runs import Run, RunFailed, outcomes_of
 from simclr_mm.commands.sweep.color_histograms import (
     KINDS,
     crop_histograms,
@@ -35,7 +27,7 @@ from simclr_mm.commands.sweep.runs import METRICS, TrainAndScore, plan
 from simclr_mm.commands.sweep.studies import STUDIES, Study, values_of
 from simclr_mm.commands.sweep.table_and_figure import draw, write_table
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation import EvaluationRun
+from simclr_mm.evaluation.result import Value
 from simclr_mm.visualization.crop_histograms import plot_crop_histograms
 
 HISTOGRAMS = 'color-histograms'
@@ -68,44 +60,28 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def do_runs(runs: list, processes: int) -> list:
+def do_runs(runs: list[Run], processes: int) -> list[Run]:
     """Do what is missing, tell how it went, and return the runs that failed."""
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    trainer = TrainAndScore(command_line.TOOLS, threads)
+    missing = [run for run in runs if not run.result_file.is_file()]
+    if len(missing) < len(runs):
+        print(f'{len(runs) - len(missing)} of {len(runs)} runs were done before.')
+    trainer = TrainAndScore(command_line.TOOLS, max(1, (os.cpu_count() or 1) // processes))
     failed = []
-    columns = (
-        TextColumn('runs'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn('left:'),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        done = sum(run.result_file.is_file() for run in runs)
-        task = progress.add_task('', total=len(runs), completed=done)
-        if done:
-            progress.console.print(f'{done} of {len(runs)} runs were done before.')
-        with outcomes_of(runs, trainer, processes) as outcomes:
-            for run, outcome in outcomes:
-                progress.advance(task)
-                progress.console.print(f'{run.name}: {describe(outcome)}', markup=False)
-                if isinstance(outcome, RunFailed):
-                    failed.append(run)
+    with outcomes_of(missing, trainer, processes) as outcomes:
+        for run, outcome in track(outcomes, 'runs', total=len(missing)):
+            if isinstance(outcome, RunFailed):
+                failed.append(run)
+                print(f'{run.name}: FAILED: {outcome}')
+                continue
+            result, minutes = outcome.results[0], outcome.seconds / 60
+            value = f'{result.protocol} {result.metric} {result.value:.2f} %'
+            print(f'{run.name}: {value}, {minutes:.2f} minutes')
     return failed
 
 
-def describe(outcome: EvaluationRun | RunFailed) -> str:
-    if isinstance(outcome, RunFailed):
-        return f'FAILED: {outcome}'
-    result = outcome.results[0]
-    return (
-        f'{result.protocol} {result.metric} {result.value:.2f} %, '
-        f'{outcome.seconds / 60:.2f} minutes'
-    )
-
-
-def write_results(study: Study, values: list, runs: list, work_dir: Path, cfg: Config) -> None:
+def write_results(
+    study: Study, values: list[list[Value]], runs: list[Run], work_dir: Path, cfg: Config
+) -> None:
     """Write the table and the figure of the runs that are done."""
     rows = [run.row() for run in runs if run.result_file.is_file()]
     if not rows:
@@ -133,12 +109,9 @@ def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
     names = [f'image {image}' for image in images]
     title = 'Intensities of random crops (Fig. 6): a line for each crop'
     if len(images) > 1:
-        shares = [100 * overlap_between(histograms[:, kind]) for kind in (0, 1)]
-        title += (
-            '\nCrops of different images share {:.0f} % without, {:.0f} % with distortion'.format(
-                *shares
-            )
-        )
+        plain, distorted = (100 * overlap_between(histograms[:, kind]) for kind in (0, 1))
+        title += f'\nCrops of different images share {plain:.0f} % without, '
+        title += f'{distorted:.0f} % with distortion'
     table, figure = work_dir / f'{HISTOGRAMS}.csv', work_dir / f'{HISTOGRAMS}.png'
     write_histograms(table, images, histograms)
     plot_crop_histograms(str(figure), histograms, within, names, KINDS, title)
@@ -150,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = command_line.read_config(args.config)
     command_line.merge_cfg_options(cfg, args.cfg_options)
+    cfg = Config(cfg.to_dict(), filename=cfg.filename)  # names for classes: cells are files
     work_dir = Path(args.work_dir or Path('work_dirs', args.study))
     if args.study == HISTOGRAMS:
         draw_color_histograms(cfg, args.values or {}, work_dir)
@@ -157,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     study = STUDIES[args.study]
     values = values_of(study, args.values or {})
     runs = plan(args.study, cfg, values, work_dir, args.evaluate)
-    Console().print(f'{study.title}: {len(runs)} runs in {work_dir}')
+    print(f'{study.title}: {len(runs)} runs in {work_dir}')
     try:
         with FileLock(work_dir / '.lock', timeout=0):
             failed = do_runs(runs, min(args.processes, len(runs)))

@@ -6,10 +6,13 @@ import pytest
 from helpers import DIGITS
 from helpers.tools import tool
 from matplotlib.image import imread
+from mmengine.config import Config
 
 from simclr_mm import get_model
 from simclr_mm.apis.fingerprint import weights_hash
+from simclr_mm.commands.sweep import command
 from simclr_mm.evaluation import read_run
+from simclr_mm.registry import type_name
 
 SMALL = (
     'train_cfg.max_epochs=2',
@@ -80,3 +83,25 @@ def test_histograms(tmp_path):
 def test_mistakes_end_in_one_line(args, message, tmp_path):
     with pytest.raises(SystemExit, match=message):
         tool('sweep.py', *args, '--config', DIGITS, '--work-dir', tmp_path)
+
+
+def test_a_config_that_names_classes(tmp_path, monkeypatch):
+    """Cells are files, which name them by module."""
+    (tmp_path / 'old.py').write_text(Config.fromfile(DIGITS).pretty_text)
+    (tmp_path / 'new.py').write_text(
+        'from mmengine.config import read_base\n'
+        'from simclr_mm.evaluation import KNNAccuracy\n'
+        'from simclr_mm.transforms import TwoViews\n'
+        'with read_base():\n'
+        '    from .old import *\n'
+        'train_dataloader.dataset.pipeline[0].update(type=TwoViews)\n'
+        'val_evaluator.update(type=KNNAccuracy)\n'
+    )
+    planned = []
+    monkeypatch.setattr(command, 'do_runs', lambda runs, processes: planned.extend(runs) or [])
+    values = '--values', 'first=crop', 'second=color'
+    where = '--config', tmp_path / 'new.py', '--work-dir', tmp_path / 'work'
+    tool('sweep.py', 'augmentations', *where, *values)
+    cell = Config.fromfile(planned[0].config)
+    assert type_name(cell.train_dataloader.dataset.pipeline[0]) == 'TwoViews'
+    assert type_name(cell.val_evaluator) == 'KNNAccuracy'
