@@ -148,6 +148,7 @@ def plan(args: argparse.Namespace, encoder: Encoder, work_dir: Path) -> list[Job
         linear.PROTOCOL: linear.prepared(for_linear),
         finetune.PROTOCOL: finetune.finetune_settings(for_tuning, grid, training),
     }
+    reading, tuning = (args.cache, args.workers, args.seed), (grid, training)
     jobs = []
     for name, dataset in chosen_datasets(args).items():
         folder = dataset.find(args.root)
@@ -155,27 +156,10 @@ def plan(args: argparse.Namespace, encoder: Encoder, work_dir: Path) -> list[Job
         for protocol in _PROTOCOLS[args.protocol]:
             stem, evaluate = f'{name}-{protocol}', None
             if parts is not None and protocol == linear.PROTOCOL:
-                evaluate = partial(
-                    linear.linear_transfer,
-                    for_linear,
-                    dataset,
-                    parts,
-                    args.cache,
-                    args.workers,
-                    args.seed,
-                )
+                evaluate = partial(linear.linear_transfer, for_linear, dataset, parts, *reading)
             elif parts is not None:
-                evaluate = partial(
-                    finetune.finetune_transfer,
-                    for_tuning,
-                    weights,
-                    dataset,
-                    parts,
-                    grid,
-                    training,
-                    work_dir / stem,
-                    args.processes,
-                )
+                begun = partial(finetune.finetune_transfer, for_tuning, weights, dataset, parts)
+                evaluate = partial(begun, *tuning, work_dir / stem, args.processes)
             file = work_dir / f'{stem}.json'
             jobs.append(Job(dataset, protocol, file, asked[protocol], evaluate))
     return jobs
