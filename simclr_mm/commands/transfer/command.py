@@ -21,7 +21,8 @@ from rich.table import Table
 from simclr_mm.apis.encoder import Encoder, load_encoder
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands import command_line
-from simclr_mm.commands.evaluate.cache import default_cache
+from simclr_mm.commands.command_line.encoder_flags import add_config_flag
+from simclr_mm.commands.evaluate.cache import add_cache_flag
 from simclr_mm.commands.runs import RunFailed
 from simclr_mm.commands.transfer import finetune, finetune_config, linear
 from simclr_mm.commands.transfer.dataset_table import (
@@ -70,19 +71,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='prepare images as the paper does, 224 in the paper; default: as the '
         "encoder's config does",
     )
-    parser.add_argument(
-        '--config', help='config or model name; default: the config stored in the checkpoint'
-    )
+    add_config_flag(parser)
     parser.add_argument('--device', help='cuda, cuda:1, cpu; default: a GPU if any')
     parser.add_argument('--seed', type=int, default=0, help='of every draw')
     parser.add_argument('--workers', type=int, default=4, help='processes that read images')
-    parser.add_argument(
-        '--cache',
-        metavar='DIR',
-        default=default_cache(),
-        help='keep features here for the next time; default: $SIMCLR_MM_HOME/features, '
-        'and nothing is kept where SIMCLR_MM_HOME is not set',
-    )
+    add_cache_flag(parser)
     parser.add_argument(
         '--work-dir',
         type=Path,
