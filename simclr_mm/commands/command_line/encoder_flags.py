@@ -11,11 +11,16 @@ from simclr_mm.apis.inference import PRECISIONS, FeatureInferencer
 from .flags import add_trust_flag
 
 
+def add_config_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config``, the config of a checkpoint."""
+    parser.add_argument(
+        '--config', help='config file or model name; default: the config stored in the checkpoint'
+    )
+
+
 def add_encoder_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that :func:`inferencer_of` reads beside ``checkpoint``."""
-    parser.add_argument(
-        '--config', help='config or model name; default: the config stored in the checkpoint'
-    )
+    add_config_flag(parser)
     parser.add_argument('--device', help='cuda, cuda:1, cpu; default: a GPU if any')
     parser.add_argument(
         '--precision',

@@ -37,11 +37,10 @@ def embed_folder(
 ) -> dict[str, Any]:
     """Embed every image below a folder or in a pack into ``out/features.npy``.
 
-    Writes ``features.npy``, (N, C) float32; ``paths.json``, N paths relative to the
-    folder, or keys in the pack, row by row; ``errors.jsonl``, row, path and reason of
-    each unreadable image (its row of features is NaN); and ``embedding.json``, what was
-    embedded how. Images and features pass through memory batch by batch. Called again
-    after it was stopped, it goes on; called again after it ended, it does nothing.
+    ``out`` also gets ``paths.json``, N paths relative to the folder, or keys in the pack;
+    ``errors.jsonl``, row, path and reason of each unreadable image (its features are NaN);
+    and ``embedding.json``, what was embedded how. Images and features pass through memory
+    batch by batch. Called again after it was stopped, it goes on.
 
     Args:
         inferencer: The encoder, its device and its precision.
@@ -56,10 +55,8 @@ def embed_folder(
         ``embedding.json``.
 
     Raises:
-        MissingFileError: no such folder.
-        UserError: a number is too small, the folder holds no image, ``out`` holds
-            features of something else and ``restart`` is False, or another process is
-            writing there.
+        UserError: no such folder, no image in it, a number is too small, ``out`` holds
+            features of something else, or another process is writing there.
     """
     if batch_size < 1 or workers < 0:
         raise UserError(f'batch_size is {batch_size} and workers {workers}: give at least 1 and 0')

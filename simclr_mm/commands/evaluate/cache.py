@@ -1,5 +1,6 @@
 """Features of a test dataset, kept on disk for the next evaluation."""
 
+import argparse
 import hashlib
 import json
 import os
@@ -32,6 +33,17 @@ def default_cache() -> Path | None:
     """
     home = os.environ.get('SIMCLR_MM_HOME')
     return Path(home).expanduser() / 'features' if home else None
+
+
+def add_cache_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cache``."""
+    parser.add_argument(
+        '--cache',
+        metavar='DIR',
+        default=default_cache(),
+        help='keep features here for the next time; default: $SIMCLR_MM_HOME/features, '
+        'and nothing is kept where SIMCLR_MM_HOME is not set',
+    )
 
 
 def cached_features(

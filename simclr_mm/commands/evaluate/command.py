@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import test_on_folder
-from simclr_mm.commands.evaluate.cache import default_cache
+from simclr_mm.commands.evaluate.cache import add_cache_flag
 from simclr_mm.commands.evaluate.feature_table import evaluate_features, print_table
 
 
@@ -42,13 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='also choose the L2 penalty of the linear probe on held-out images, from '
         '45 values, as the paper does for transfer',
     )
-    parser.add_argument(
-        '--cache',
-        metavar='DIR',
-        default=default_cache(),
-        help='keep features here for the next time; default: $SIMCLR_MM_HOME/features, '
-        'and nothing is kept where SIMCLR_MM_HOME is not set',
-    )
+    add_cache_flag(parser)
     parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
     parser.add_argument(
         '--out',

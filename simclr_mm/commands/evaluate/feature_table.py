@@ -85,14 +85,11 @@ def evaluate_features(
         queries_of[name] = queries
         few: dict[str, Value] = dict(per_class=per_class, draws=draws, penalty=PENALTY)
         with Console().status(f'{name}: kNN and linear probes'):
+            few_labels = few_label_probe(gallery, queries, per_class, draws)
             found: list[tuple[str, float, dict[str, Value]]] = [
                 ('knn', _knn(gallery, queries, knn), knn),
                 ('linear', linear_probe(gallery, queries), dict(penalty=PENALTY)),
-                (
-                    f'linear-{per_class}-labels',
-                    few_label_probe(gallery, queries, per_class, draws),
-                    few,
-                ),
+                (f'linear-{per_class}-labels', few_labels, few),
             ]
             if encoder is not None and sweep:
                 swept = swept_linear_probe(gallery, queries)

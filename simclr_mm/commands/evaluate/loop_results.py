@@ -51,19 +51,8 @@ def run_of_metrics(
         prefix, _, metric = name.rpartition('/')
         kind, settings = _kind(prefix, cfg)
         unit = '' if metric == 'support' else kind.unit  # images of a class
-        results.append(
-            Result(
-                kind.task,
-                dataset,
-                split,
-                'checkpoint',
-                kind.protocol,
-                metric,
-                float(value),
-                settings,
-                unit,
-            )
-        )
+        scored = (kind.task, dataset, split, 'checkpoint', kind.protocol, metric)
+        results.append(Result(*scored, float(value), settings, unit))
     model = model.module if is_model_wrapper(model) else model
     return EvaluationRun(config, checkpoint, weights_hash(model), None, seconds, results)
 

@@ -13,6 +13,7 @@ import torch
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands import command_line
+from simclr_mm.commands.command_line.encoder_flags import add_config_flag
 from simclr_mm.commands.export.backbone import read_backbone
 from simclr_mm.commands.export.targets import TARGETS
 from simclr_mm.commands.export.verified import Proof, export
@@ -33,9 +34,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--to', required=True, choices=sorted(TARGETS), help='the library that loads it'
     )
-    parser.add_argument(
-        '--config', help='config file or model name; default: the config stored in the checkpoint'
-    )
+    add_config_flag(parser)
     command_line.add_cfg_options(parser)
     command_line.add_trust_flag(parser)
     # OUT may also stand behind --to.

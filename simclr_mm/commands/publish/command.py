@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simclr_mm.commands import command_line
+from simclr_mm.commands.command_line.encoder_flags import add_config_flag
 from simclr_mm.commands.publish.checkpoint import publish
 from simclr_mm.commands.publish.metafile import entry_of, entry_text, put_entry
 from simclr_mm.errors import MissingFileError, UserError
@@ -20,9 +21,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('checkpoint', help='checkpoint of a training, a path or a URL')
     parser.add_argument('out_dir', help='folder of the published file')
-    parser.add_argument(
-        '--config', help='config file or model name; default: the config stored in the checkpoint'
-    )
+    add_config_flag(parser)
     parser.add_argument('--name', help="name of the model; default: the config's")
     parser.add_argument('--weights-url', metavar='URL', help='where OUT_DIR can be downloaded from')
     parser.add_argument(

@@ -21,7 +21,8 @@ from rich.table import Table
 from simclr_mm.apis.encoder import Encoder, load_encoder
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands import command_line
-from simclr_mm.commands.evaluate.cache import default_cache
+from simclr_mm.commands.command_line.encoder_flags import add_config_flag
+from simclr_mm.commands.evaluate.cache import add_cache_flag
 from simclr_mm.commands.runs import RunFailed
 from simclr_mm.commands.transfer import finetune, finetune_config, linear
 from simclr_mm.commands.transfer.dataset_table import (
@@ -70,19 +71,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='prepare images as the paper does, 224 in the paper; default: as the '
         "encoder's config does",
     )
-    parser.add_argument(
-        '--config', help='config or model name; default: the config stored in the checkpoint'
-    )
+    add_config_flag(parser)
     parser.add_argument('--device', help='cuda, cuda:1, cpu; default: a GPU if any')
     parser.add_argument('--seed', type=int, default=0, help='of every draw')
     parser.add_argument('--workers', type=int, default=4, help='processes that read images')
-    parser.add_argument(
-        '--cache',
-        metavar='DIR',
-        default=default_cache(),
-        help='keep features here for the next time; default: $SIMCLR_MM_HOME/features, '
-        'and nothing is kept where SIMCLR_MM_HOME is not set',
-    )
+    add_cache_flag(parser)
     parser.add_argument(
         '--work-dir',
         type=Path,
@@ -148,6 +141,7 @@ def plan(args: argparse.Namespace, encoder: Encoder, work_dir: Path) -> list[Job
         linear.PROTOCOL: linear.prepared(for_linear),
         finetune.PROTOCOL: finetune.finetune_settings(for_tuning, grid, training),
     }
+    reading, tuning = (args.cache, args.workers, args.seed), (grid, training)
     jobs = []
     for name, dataset in chosen_datasets(args).items():
         folder = dataset.find(args.root)
@@ -155,27 +149,10 @@ def plan(args: argparse.Namespace, encoder: Encoder, work_dir: Path) -> list[Job
         for protocol in _PROTOCOLS[args.protocol]:
             stem, evaluate = f'{name}-{protocol}', None
             if parts is not None and protocol == linear.PROTOCOL:
-                evaluate = partial(
-                    linear.linear_transfer,
-                    for_linear,
-                    dataset,
-                    parts,
-                    args.cache,
-                    args.workers,
-                    args.seed,
-                )
+                evaluate = partial(linear.linear_transfer, for_linear, dataset, parts, *reading)
             elif parts is not None:
-                evaluate = partial(
-                    finetune.finetune_transfer,
-                    for_tuning,
-                    weights,
-                    dataset,
-                    parts,
-                    grid,
-                    training,
-                    work_dir / stem,
-                    args.processes,
-                )
+                begun = partial(finetune.finetune_transfer, for_tuning, weights, dataset, parts)
+                evaluate = partial(begun, *tuning, work_dir / stem, args.processes)
             file = work_dir / f'{stem}.json'
             jobs.append(Job(dataset, protocol, file, asked[protocol], evaluate))
     return jobs

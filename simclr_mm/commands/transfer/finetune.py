@@ -87,16 +87,8 @@ def finetune_transfer(
 ) -> list[Result]:
     """Choose rate and decay on the validation part, retrain on all, score the test.
 
-    Args:
-        encoder: From ``linear.prepared_for``.
-        weights: From ``finetune_config.save_backbone``.
-        dataset: How it is scored.
-        parts: Its datasets.
-        grid: Of :data:`GRIDS`.
-        training: Steps, batch, seed.
-        work_dir: Of this dataset: ``validation/`` gets the grid, ``test/`` the last
-            run. What is done there is not done again.
-        processes: Runs at a time.
+    In the work dir ``validation/`` gets the grid, ``test/`` the last run. What is done
+    there is not done again.
 
     Raises:
         RunFailed: A training ended with an error.
@@ -106,12 +98,8 @@ def finetune_transfer(
     cells = list(product(*grid))
     runs = plan(cfg, cells, work_dir / 'validation', metric)
     threads = max(1, (os.cpu_count() or 1) // processes)
-    _do(
-        runs,
-        FineTune(dataset.title, 'validation', TOOLS, threads),
-        processes,
-        f'{dataset.title}: fine-tuning',
-    )
+    trainer = FineTune(dataset.title, 'validation', TOOLS, threads)
+    _do(runs, trainer, processes, f'{dataset.title}: fine-tuning')
     scores = [run.row()['value'] for run in runs]
     lr, decay = cells[int(np.argmax(scores))]
     cfg = finetune_config(encoder, weights, dataset, parts.train, parts.test, training)

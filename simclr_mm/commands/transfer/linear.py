@@ -89,14 +89,6 @@ def linear_transfer(
     Source: SimCLR, arXiv:2002.05709, Sec. B.8.1, transfer learning via a linear
     classifier. For images of several classes, a classifier for each class.
 
-    Args:
-        encoder: From :func:`prepared_for`, on its device.
-        dataset: How it is scored.
-        parts: Its datasets.
-        cache: Folder that keeps the features. None: they are not kept.
-        workers: Processes that read images; arrays need none.
-        seed: Of the parts.
-
     Returns:
         A result for each metric of the dataset.
     """
@@ -134,19 +126,8 @@ def results_of(
     dataset: TransferDataset, protocol: str, values: dict[str, float], settings: dict[str, Value]
 ) -> list[Result]:
     """Shares in [0, 1] of the test images in the form of every evaluation."""
-    return [
-        Result(
-            'transfer',
-            dataset.title,
-            dataset.test,
-            PRETRAINED,
-            protocol,
-            metric,
-            round(100 * value, 4),
-            settings,
-        )
-        for metric, value in values.items()
-    ]
+    scored = ('transfer', dataset.title, dataset.test, PRETRAINED, protocol)
+    return [Result(*scored, metric, round(100 * v, 4), settings) for metric, v in values.items()]
 
 
 def _features(
