@@ -20,9 +20,9 @@ from simclr_mm.registry import LOOPS, type_name
 from .allocator import start_worker
 from .ranks import require_same
 
-# Keys in the message hub, and so in checkpoints.
+# Keys in the message hub, and so in checkpoints. MMEngine logs those that begin with 'val'.
 DATA_LAYOUT, SAMPLER_SEED = 'data_layout', 'sampler_seed'
-EARLY_STOPPING, VALIDATED = 'early_stopping', 'validated_iter'
+EARLY_STOPPING, VALIDATED = 'early_stopping', 'iter_of_validation'
 
 
 def plain_model(runner: Runner) -> nn.Module:

@@ -109,6 +109,8 @@ def test_a_kill_between_a_save_and_its_validation(tmp_path, epoch):
     key = 'best_score'
     assert rest.message_hub.get_info(key) == whole.message_hub.get_info(key)
     assert scores(rest)[-1] == scores(whole)[-1]
+    logged = {key for entry in entries(whole) if 'knn/top1' in entry for key in entry}
+    assert logged == {'knn/top1', 'data_time', 'time', 'step'}
 
 
 def test_a_kill_before_a_validation_by_iteration(tmp_path):
@@ -329,7 +331,7 @@ def test_a_checkpoint_without_the_new_state_resumes(saved, tmp_path):
     """As saved before hooks and validations left traces in the message hub."""
     checkpoint = torch.load(saved / 'epoch_2.pth', weights_only=False)
     info = checkpoint['message_hub']
-    for key in ('early_stopping', 'validated_iter'):
+    for key in ('early_stopping', 'iter_of_validation'):
         info['runtime_info'].pop(key, None)
         info['resumed_keys'].pop(key, None)
     torch.save(checkpoint, tmp_path / 'old.pth')
