@@ -39,7 +39,8 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
 def check_same_shape(rows: Tensor) -> None:
     """Refuse ranks with different shapes, on which a gather would hang or worse.
 
-    Every rank has to call it. It waits until a GPU has computed what was asked of it.
+    Every rank has to call it. On a GPU the device compares, and nothing waits for it: a
+    difference ends the process with an assertion of CUDA that shows the message.
 
     Args:
         rows: What is about to be gathered.
@@ -50,14 +51,13 @@ def check_same_shape(rows: Tensor) -> None:
     if world_size() == 1:
         return
     shape = torch.tensor(rows.shape, device=rows.device)
-    shapes = all_gather(shape[None]).tolist()  # (W, dimensions)
-    if any(other != list(rows.shape) for other in shapes):
-        each = ', '.join(str(tuple(other)) for other in shapes)
-        raise UserError(
-            f'the ranks hold projections of different shapes, {each}: use one '
-            'train_dataloader.batch_size on all ranks, drop_last=True, and as many '
-            'views everywhere'
-        )
+    shapes = all_gather(shape[None])  # (W, dimensions)
+    advice = 'use one train_dataloader.batch_size on all ranks, drop_last=True, and as many views'
+    if rows.is_cuda:
+        torch._assert_async((shapes == shape).all(), f'shapes of projections differ: {advice}')
+    elif (shapes != shape).any():
+        each = ', '.join(str(tuple(other)) for other in shapes.tolist())
+        raise UserError(f'the ranks hold projections of different shapes, {each}: {advice}')
 
 
 def all_gather(rows: Tensor) -> Tensor:
