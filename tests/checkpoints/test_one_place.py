@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from simclr_mm import get_model
-from simclr_mm.apis.encoder import load_encoder
+from simclr_mm.apis.encoder import load_encoder, open_checkpoint
 from simclr_mm.checkpoints import read_checkpoint, safe_load
 from simclr_mm.checkpoints.foreign.weights import read_weights
 from simclr_mm.commands.convert.conversion import convert
-from simclr_mm.commands.export.source import read_source
 from simclr_mm.errors import CheckpointError
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +41,7 @@ def evil(tmp_path):
         read_weights,
         load_encoder,
         convert,
-        read_source,
+        open_checkpoint,
         lambda path: get_model(str(DIGITS), pretrained=path),
     ],
 )
