@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mmengine.registry import DefaultScope
 
 # All ranks are on this machine; where no DNS answers, gloo would wait for it.
 os.environ.setdefault('GLOO_SOCKET_IFNAME', 'lo')
@@ -41,6 +42,12 @@ def no_pretty_configs():
         for module in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):
             patch.setattr(f'{module}.FormatCode', lambda text, **style: (text, True), raising=False)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_default_scope():
+    """A runner leaves its scope to the whole process, and so to the tests behind it."""
+    DefaultScope._instance_dict.clear()
 
 
 def pytest_collection_modifyitems(items: list) -> None:

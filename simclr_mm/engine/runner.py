@@ -8,6 +8,7 @@ from mmengine.dist import all_gather_object, is_distributed
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import DefaultScope
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as _Runner
 from torch import nn
@@ -101,8 +102,12 @@ class Runner(_Runner):
     def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
         if isinstance(dataloader, dict):
             dataloader = _fitting(dataloader)
+        # Outside a run nobody has set a scope, or MMEngine's own, which lacks mmpretrain's names.
+        current = DefaultScope.get_current_instance()
+        named = current is not None and current.scope_name != 'mmengine'
         try:
-            return _Runner.build_dataloader(dataloader, *args, **kwargs)
+            with DefaultScope.overwrite_default_scope(None if named else 'mmpretrain'):
+                return _Runner.build_dataloader(dataloader, *args, **kwargs)
         except FileNotFoundError as error:
             if not isinstance(dataloader, dict):
                 raise

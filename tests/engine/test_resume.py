@@ -110,7 +110,7 @@ def test_a_kill_between_a_save_and_its_validation(tmp_path, epoch):
     assert rest.message_hub.get_info(key) == whole.message_hub.get_info(key)
     assert scores(rest)[-1] == scores(whole)[-1]
     logged = {key for entry in entries(whole) if 'knn/top1' in entry for key in entry}
-    assert logged == {'knn/top1', 'data_time', 'time', 'step'}
+    assert logged == {'knn/top1', 'knn/top5', 'data_time', 'time', 'step'}
 
 
 def test_a_kill_before_a_validation_by_iteration(tmp_path):
