@@ -3,6 +3,7 @@
 import argparse
 import os
 import os.path as osp
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -48,6 +49,20 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.no_pin_memory:
         for loader in _dataloaders(cfg):
             loader.pin_memory = False
+    return cfg
+
+
+def config_with_flags(
+    path: str,
+    args: argparse.Namespace,
+    replace_data: Callable[[Config, str], None],
+    part: str = 'model',
+) -> Config:
+    """Read a config that has this part, with ``--data`` and ``--cfg-options`` entered."""
+    cfg = read_config(path, part)
+    if args.data is not None:
+        replace_data(cfg, args.data)
+    merge_cfg_options(cfg, args.cfg_options)
     return cfg
 
 

@@ -34,29 +34,21 @@ HISTOGRAMS = 'color-histograms'
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('study', choices=[*STUDIES, HISTOGRAMS])
-    parser.add_argument('--config', required=True, help='pretraining config')
-    parser.add_argument('--work-dir', help='default: work_dirs/STUDY')
-    parser.add_argument(
+    parser = command_line.parser_of(__doc__, '--cfg-options')
+    add = parser.add_argument
+    add('study', choices=[*STUDIES, HISTOGRAMS])
+    add('--config', required=True, help='pretraining config')
+    add('--work-dir', help='default: work_dirs/STUDY')
+    add(
         '--values',
         nargs='+',
         action=command_line.KeyValues,
         metavar='AXIS=V,V',
         help="these values of an axis instead of all the paper's; a wrong name lists the axes",
     )
-    parser.add_argument(
-        '--processes', type=command_line.at_least(1), default=1, help='runs at a time'
-    )
-    parser.add_argument(
-        '--evaluate',
-        choices=METRICS,
-        default='knn',
-        help='kNN of the last validation, or a linear probe on the same images',
-    )
-    command_line.add_cfg_options(parser)
+    add('--processes', type=command_line.at_least(1), default=1, help='runs at a time')
+    evaluated = 'kNN of the last validation, or a linear probe on the same images'
+    add('--evaluate', choices=METRICS, default='knn', help=evaluated)
     return parser.parse_args(argv)
 
 
