@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from simclr_mm.apis.encoder import Encoder
+from simclr_mm.models import pooled
 
 
 class Target:
@@ -41,13 +43,22 @@ class Target:
         """Code that loads the file."""
         raise NotImplementedError
 
-    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
-        """Features (n, C) of uint8 RGB pictures, from what that code defined."""
-        raise NotImplementedError
+    def features(
+        self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]
+    ) -> Tensor:
+        """Features (n, C) of uint8 RGB pictures, by what the code of :meth:`setup` defined."""
+        rows = []
+        for rgb in pictures:
+            names.update(picture=Image.fromarray(rgb), bgr=np.ascontiguousarray(rgb[..., ::-1]))
+            exec(self.use, names)
+            found = names['features']
+            found = found[-1] if isinstance(found, (list, tuple)) else found
+            rows.append(pooled(torch.as_tensor(found).detach()).reshape(1, -1))
+        return torch.cat(rows)
 
     def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
         """The weights as they were loaded there, under our names."""
-        raise NotImplementedError
+        return names['model'].state_dict()
 
 
 def code(*lines: str) -> str:

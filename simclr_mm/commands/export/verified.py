@@ -4,15 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.errors import CheckpointError
 from simclr_mm.files.atomic import atomic_file
-from simclr_mm.models import pooled
 from simclr_mm.version import __version__
 
 from .backbone import features_of, file_of, pictures, settings_of, tensors_of
@@ -80,10 +76,7 @@ def verify(encoder: Encoder, target: str, path: str) -> Proof:
     namespace: dict[str, Any] = dict(path=path)
     try:
         exec(entry.setup(encoder, path), namespace)  # the code that is printed
-        found = entry.run(encoder, namespace, shown)
-        namespace.update(picture=Image.fromarray(shown[0]))
-        namespace.update(bgr=np.ascontiguousarray(shown[0][..., ::-1]))
-        exec(entry.use, namespace)
+        found = entry.features(encoder, namespace, shown)
         weights = entry.weights(encoder, namespace)
     except Exception as error:  # whatever another library says
         raise CheckpointError(
@@ -103,9 +96,6 @@ def verify(encoder: Encoder, target: str, path: str) -> Proof:
             f'{len(differing)} weights differ, {differing[0]} first'
         )
     expected = features_of(encoder, shown)
-    if entry.use:
-        found = torch.cat([found, _row(namespace['features'])])
-        expected = torch.cat([expected, expected[:1]])
     difference = float((found - expected).abs().max() / expected.abs().max())
     if not difference <= entry.tolerance:
         raise CheckpointError(
@@ -113,13 +103,6 @@ def verify(encoder: Encoder, target: str, path: str) -> Proof:
             f'{difference:.1e} of the largest, tolerance {entry.tolerance:.0e}'
         )
     return Proof(difference, entry.tolerance, len(state) - len(absent), len(absent))
-
-
-def _row(features: Any) -> Tensor:
-    """One picture's features as (1, C), in whatever form a library gives them."""
-    if isinstance(features, (list, tuple)):
-        features = features[-1]
-    return pooled(torch.as_tensor(features).detach()).reshape(1, -1)
 
 
 def metadata_of(encoder: Encoder, target: str) -> dict[str, Any]:
