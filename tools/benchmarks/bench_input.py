@@ -32,7 +32,7 @@ from torch.utils.data import default_collate
 from simclr_mm.commands.command_line import parser_of
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.engine.allocator import keep_freed_memory
-from simclr_mm.evaluation.result import hardware
+from simclr_mm.evaluation import hardware
 from simclr_mm.transforms import TwoViews, color
 from simclr_mm.transforms.blur import gaussian_blur
 

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models import resnet50
 
 from simclr_mm.engine import LARS
-from simclr_mm.evaluation.result import hardware
+from simclr_mm.evaluation import hardware
 
 # The paper's recipe, Sec. 2.2; the rate is that of batch 4096.
 SETTINGS = dict(lr=4.8, momentum=0.9, weight_decay=1e-6)

@@ -23,7 +23,7 @@ from timing import interleaved, resident, save, table_of, version, wait
 from torch import Tensor, nn
 
 from simclr_mm.commands.command_line import parser_of
-from simclr_mm.evaluation.result import hardware
+from simclr_mm.evaluation import hardware
 from simclr_mm.losses import nt_xent, nt_xent_with_stats
 from simclr_mm.visualization.style import picture
 

@@ -31,7 +31,7 @@ from rich.table import Table
 from timing import interleaved, ratio, save, spread, table_of, version, wait
 
 from simclr_mm.commands.command_line import parser_of
-from simclr_mm.evaluation.result import hardware
+from simclr_mm.evaluation import hardware
 from simclr_mm.registry import type_name
 
 

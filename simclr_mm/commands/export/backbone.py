@@ -25,11 +25,6 @@ def read_backbone(
 
     Returns:
         The encoder, without neck and head; and what an export leaves behind, by name.
-
-    Raises:
-        CheckpointError: the file cannot be read, does not fit the config, or holds a
-            number that is not finite.
-        UserError: how to prepare a picture is not known.
     """
     opened = open_checkpoint(checkpoint, config)
     merge_cfg_options(opened.config, options)

@@ -18,11 +18,7 @@ _PREFIX = 'encoder.backbone.'
 
 
 class PixelEncoder(nn.Module):
-    """Features of pixels: normalises inside, so that no caller can do it wrong.
-
-    Args:
-        encoder: The encoder.
-    """
+    """Features of pixels: normalises inside, so that no caller can do it wrong."""
 
     pixel_mean: Tensor
     pixel_std: Tensor

@@ -69,11 +69,8 @@ def code(*lines: str) -> str:
 def literal(value: Any) -> str:
     """A setting as code: ``dict(type='ResNet', depth=50)``.
 
-    Only plain values become code. Their text is Python's own, so a value out of a file
-    cannot bring code along.
-
-    Raises:
-        TypeError: the value is not plain.
+    Only plain values become code, others are a TypeError. Their text is Python's own, so a
+    value out of a file cannot bring code along.
     """
     if isinstance(value, dict) and all(str(key).isidentifier() for key in value):
         ordered = sorted(value.items(), key=lambda item: item[0] != 'type')

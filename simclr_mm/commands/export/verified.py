@@ -53,7 +53,6 @@ def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
     Raises:
         CheckpointError: the target cannot hold this backbone, or the verification
             failed; there is no file then.
-        MissingPackageError: a package is missing.
     """
     entry = TARGETS[target]
     require(entry.packages, f'--to {target}')
@@ -66,12 +65,7 @@ def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
 
 
 def verify(encoder: Encoder, target: str, path: str) -> Proof:
-    """Load an exported file as its users do, and compare.
-
-    Raises:
-        CheckpointError: it does not load, a weight differs in a bit, or a feature by
-            more than the tolerance.
-    """
+    """Load an exported file as its users do, and compare every weight and some features."""
     entry, shown = TARGETS[target], pictures(encoder.preprocessing)
     namespace: dict[str, Any] = dict(path=path)
     try:

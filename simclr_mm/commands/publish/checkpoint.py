@@ -50,10 +50,6 @@ def publish(
     The file holds the weights and, in ``meta``, the config, the preprocessing and how
     long it was trained; no online probe, no optimizer, no log, no folder of the machine
     it was made on.
-
-    Raises:
-        CheckpointError: the checkpoint cannot be read, or does not fit its config.
-        UserError: how to prepare a picture is not known.
     """
     opened = open_checkpoint(checkpoint, config)
     loaded, name = opened.content, name or opened.name

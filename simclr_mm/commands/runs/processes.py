@@ -84,15 +84,7 @@ class TrainAndEvaluate(ABC):
         self.stopped = False
 
     def __call__(self, run: Run, device: str) -> EvaluationRun:
-        """Train and evaluate.
-
-        Args:
-            run: What to do.
-            device: The CUDA_VISIBLE_DEVICES of its processes, '' to leave it as it is.
-
-        Raises:
-            RunFailed: A process ended with an error, or without a value.
-        """
+        """Train and evaluate; a RunFailed if a process ended with an error or without a value."""
         started = time.time()
         checkpoint = self.train(run, device)
         result = self.evaluate(run, checkpoint, device)

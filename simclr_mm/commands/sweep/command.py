@@ -26,8 +26,7 @@ from simclr_mm.commands.sweep.runs import METRICS, TrainAndScore, plan
 from simclr_mm.commands.sweep.studies import STUDIES, Study, values_of
 from simclr_mm.commands.sweep.table_and_figure import draw, write_table
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation import EvaluationRun
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import EvaluationRun, Value
 from simclr_mm.visualization.crop_histograms import plot_crop_histograms
 
 HISTOGRAMS = 'color-histograms'

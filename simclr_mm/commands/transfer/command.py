@@ -31,8 +31,7 @@ from simclr_mm.commands.transfer.dataset_table import (
     own_folder,
 )
 from simclr_mm.errors import MissingFileError, UserError
-from simclr_mm.evaluation import EvaluationRun, Result, read_run
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import EvaluationRun, Result, Value, read_run
 
 _ALL = dict(TRANSFER_DATASETS, digits=DIGITS)
 _PROTOCOLS = dict(linear=[linear.PROTOCOL], finetune=[finetune.PROTOCOL])

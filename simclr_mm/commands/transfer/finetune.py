@@ -15,8 +15,7 @@ from mmengine.config import Config
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.command_line import TOOLS
 from simclr_mm.commands.runs import Run, RunFailed, TrainAndEvaluate, do_missing, write_config
-from simclr_mm.evaluation import PRETRAINED, Result
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import PRETRAINED, Result, Value
 
 from .dataset_table import Parts, TransferDataset
 from .finetune_config import LOGGED, Training, finetune_config
@@ -88,9 +87,6 @@ def finetune_transfer(
 
     In the work dir ``validation/`` gets the grid, ``test/`` the last run. What is done
     there is not done again.
-
-    Raises:
-        RunFailed: A training ended with an error.
     """
     metric = dataset.metrics[0]
     cfg = finetune_config(encoder, weights, dataset, parts.fit, parts.validation, training)
