@@ -9,8 +9,14 @@ import pytest
 import torch
 
 import simclr_mm
-from simclr_mm.apis import FeatureInferencer, get_model, inference_model
-from simclr_mm.apis.encoder import build_encoder, encoder_of, load_encoder
+from simclr_mm.apis import (
+    FeatureInferencer,
+    build_encoder,
+    get_model,
+    inference_model,
+    load_encoder,
+)
+from simclr_mm.apis.encoder import encoder_of
 from simclr_mm.checkpoints import schemes, state_dict
 from simclr_mm.commands.command_line import parser_of
 from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of

@@ -5,7 +5,7 @@ import os.path as osp
 
 from mmengine.device import get_device
 
-from simclr_mm.apis.encoder import load_encoder
+from simclr_mm.apis import load_encoder
 from simclr_mm.apis.inference import FeatureInferencer
 
 # Of the flags that commands share, those for :func:`inferencer_of`, beside the checkpoint.

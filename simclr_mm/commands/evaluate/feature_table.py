@@ -13,7 +13,8 @@ from mmengine.runner import set_random_seed
 from rich.console import Console
 from rich.table import Table
 
-from simclr_mm.apis.encoder import Encoder, build_encoder, load_encoder
+from simclr_mm.apis import build_encoder, load_encoder
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.engine import Runner
 from simclr_mm.evaluation import (

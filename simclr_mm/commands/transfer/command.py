@@ -18,7 +18,8 @@ from mmengine.device import get_device
 from rich.console import Console
 from rich.table import Table
 
-from simclr_mm.apis.encoder import Encoder, load_encoder
+from simclr_mm.apis import load_encoder
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands import command_line
 from simclr_mm.commands.evaluate.cache import add_cache_flag
