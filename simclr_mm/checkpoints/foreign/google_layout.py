@@ -17,16 +17,9 @@ from torch import Tensor
 
 from simclr_mm.errors import CheckpointError
 
+from .resnet_shape import BLOCKS
 from .tensor_bundle import OBJECT_GRAPH, object_graph
 
-BLOCKS = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-    200: (3, 24, 36, 3),
-}
 _NORM = dict(gamma='weight', beta='bias', moving_mean='running_mean', moving_variance='running_var')
 _V1_MODULE = re.compile(r'base_model/((?:conv2d|batch_normalization)(?:_\d+)?)/\w+')
 _HEAD = re.compile(
