@@ -3,7 +3,6 @@
 import torch
 from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -12,6 +11,7 @@ from torch.optim import Optimizer
 
 from simclr_mm.registry import HOOKS
 
+from ..loops import plain_model
 from .keep_where import flat_copy, keep_where
 from .log_interval import log_interval
 from .non_finite_report import Step, first_bad, image_names, range_of, stop
@@ -48,8 +48,7 @@ class NonFiniteGuardHook(Hook):
     priority = 80
 
     def before_train(self, runner: Runner) -> None:
-        model = runner.model
-        self._model = model.module if is_model_wrapper(model) else model
+        self._model = plain_model(runner)
         optimizer = runner.optim_wrapper.optimizer
         self._params = _parameters(optimizer)
         scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
