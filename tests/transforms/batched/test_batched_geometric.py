@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from simclr_mm.transforms import geometric
-from simclr_mm.transforms.batched import cutout, gaussian_noise, rotate, sobel
+from simclr_mm.transforms.batched.geometric import cutout, gaussian_noise, rotate, sobel
 
 
 @pytest.fixture(scope='module')

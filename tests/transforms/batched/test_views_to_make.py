@@ -17,7 +17,7 @@ from simclr_mm.models import ViewsPreprocessor
 from simclr_mm.registry import TRANSFORMS
 from simclr_mm.transforms import ColorJitter, RandomGaussianBlur, RandomGaussianNoise, TwoViews
 from simclr_mm.transforms.base import DeviceTransform
-from simclr_mm.transforms.batched import STEP_WIDTH, TWINS, ViewsToMake, augment
+from simclr_mm.transforms.batched.views_to_make import STEP_WIDTH, TWINS, ViewsToMake, augment
 from simclr_mm.transforms.random_streams import batch_streams, view_streams
 
 COLOR = dict(type='simclr_mm.ColorDistortion')
