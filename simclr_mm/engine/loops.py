@@ -119,6 +119,10 @@ class _Resumable(BaseLoop):
     makes_up_validation = True  # a checkpoint is saved before the validation of its step
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:
+        for name in ('max_epochs', 'max_iters', 'val_interval'):
+            number = kwargs.get(name, 1)
+            if isinstance(number, str) or number != int(number) or number < 1:
+                raise UserError(f'train_cfg.{name} = {number!r}: give a whole number from 1')
         super().__init__(runner, build_train_dataloader(runner, dataloader), **kwargs)
 
     def _begin(self) -> None:
@@ -147,7 +151,8 @@ class EpochBasedTrainLoop(_Resumable, _EpochBasedTrainLoop):
             ``dynamic_intervals`` of MMEngine's loop.
 
     Raises:
-        UserError: See :func:`build_train_dataloader`.
+        UserError: A number of ``train_cfg`` is no whole number from 1; see also
+            :func:`build_train_dataloader`.
     """
 
     def run(self) -> nn.Module:
@@ -183,7 +188,8 @@ class IterBasedTrainLoop(_Resumable, _IterBasedTrainLoop):
             ``dynamic_intervals`` of MMEngine's loop.
 
     Raises:
-        UserError: See :func:`build_train_dataloader`.
+        UserError: A number of ``train_cfg`` is no whole number from 1; see also
+            :func:`build_train_dataloader`.
     """
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from simclr_mm.engine.arguments import check_arguments
 from simclr_mm.errors import UserError
 from simclr_mm.files.installed import MIM
 from simclr_mm.registry import type_name
@@ -52,13 +53,13 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def merge_cfg_options(cfg: Config, options: dict | None) -> None:
-    """Merge ``--cfg-options``.
+    """Merge ``--cfg-options``, and check the arguments of this package's classes.
 
     Raises:
-        ValueError: An option begins with a key that neither the config nor the runner
-            has, or names a part that the runner does not read: it would change nothing.
-            Or it leads into a value that has no parts, or to a place that a list does
-            not have.
+        UserError: A class of this package does not take an argument of the config. Or an
+            option begins with a key that neither the config nor the runner has, or names
+            a part that the runner does not read: it would change nothing. Or it leads
+            into a value that has no parts, or to a place that a list does not have.
     """
     for key, value in (options or {}).items():
         first, *parts = key.split('.')
@@ -83,6 +84,7 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
             raise UserError(
                 f'--cfg-options {key}: the config has no such place. {error.args[0]}'
             ) from error
+    check_arguments(dict(cfg.items()))
 
 
 def result_path(args: argparse.Namespace) -> Path:
