@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 
 import torch
+from mmengine.config import Config
 from mmengine.dist import all_gather_object, is_distributed
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
@@ -22,6 +23,7 @@ from simclr_mm.models import SimCLR
 from simclr_mm.registry import RUNNERS
 
 from .allocator import keep_freed_memory
+from .arguments import check_arguments
 from .loops import DATA_LAYOUT, EARLY_STOPPING, SAMPLER_SEED, data_layout, plain_model
 from .ranks import on_first_rank, require_same, weights_digest
 from .resume import check_resumable, latest_checkpoint, shared_settings
@@ -74,6 +76,11 @@ class Runner(_Runner):
         if not torch.cuda.is_available():
             keep_freed_memory()
         super().__init__(*args, **kwargs)
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> _Runner:
+        check_arguments(dict(cfg.items()))
+        return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
         if self.distributed and not torch.cuda.is_available() and not is_distributed():
@@ -187,6 +194,8 @@ class Runner(_Runner):
         if not auto_scale_lr or auto_scale_lr.get('enable', False):
             return
         base = auto_scale_lr['base_batch_size']
+        if not base > 0:
+            raise UserError(f'auto_scale_lr.base_batch_size = {base}: write the batch of the rate')
         batch = self.train_dataloader.batch_size * self.world_size
         if batch != base:
             lr = optim_wrapper.optimizer.param_groups[0]['lr']

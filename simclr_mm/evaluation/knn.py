@@ -68,8 +68,7 @@ def best_classes(
         raise UserError(
             f'kNN: k = {k}, but the gallery has {len(gallery)} features: choose k from 1 to that.'
         )
-    if not temperature > 0:
-        raise UserError(f'kNN: temperature = {temperature}: give a positive number.')
+    _check_temperature(temperature)
     place = gallery.device if device is None else device
     gallery = F.normalize(gallery.to(place, torch.float32), dim=1)
     labels = labels.to(place)
@@ -94,6 +93,11 @@ def best_classes(
     return torch.cat(predictions)
 
 
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0:
+        raise UserError(f'kNN: temperature = {temperature}: give a positive number.')
+
+
 @METRICS.register_module()
 class KNNAccuracy(BaseMetric):
     """Accuracy in percent of weighted kNN, logged as ``knn/top1`` and ``knn/top5``.
@@ -109,8 +113,9 @@ class KNNAccuracy(BaseMetric):
         collect_device: Where features of several ranks are gathered.
 
     Raises:
-        UserError: The val dataset is not a GalleryAndQuery or makes views, or k
-            exceeds the gallery, which is seen before the first step.
+        UserError: The val dataset is not a GalleryAndQuery or makes views, k
+            exceeds the gallery or the temperature is not positive: both are seen before
+            the first step.
     """
 
     default_prefix = 'knn'
@@ -119,6 +124,7 @@ class KNNAccuracy(BaseMetric):
         self, k: int = 200, temperature: float = 0.07, collect_device: str = 'cpu'
     ) -> None:
         super().__init__(collect_device=collect_device)
+        _check_temperature(temperature)
         self.k = k
         self.temperature = temperature
 

@@ -164,3 +164,8 @@ def test_metric_without_a_gallery():
 def test_metric_of_views():
     with pytest.raises(ValueError, match=r'\(2, 8\).*without simclr_mm.TwoViews'):
         KNNAccuracy().process({}, [dict(feature=torch.zeros(2, 8), gt_label=0, gallery=0)])
+
+
+def test_a_temperature_of_zero_is_refused_before_a_step():
+    with pytest.raises(ValueError, match='temperature = 0'):
+        KNNAccuracy(k=1, temperature=0)
