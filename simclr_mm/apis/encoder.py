@@ -428,8 +428,8 @@ def _load_into(model: BaseModel, part: nn.Module, weights: WeightsFor, source: s
         CheckpointError: a weight does not fit, or the model computes something else than
             the weights were trained in.
     """
-    scope, _, name = ((weights.backbone or {}).get('type') or '').rpartition('.')
-    if scope and type(model.backbone).__name__ != name:
+    needed = (weights.backbone or {}).get('type') or ''
+    if needed.startswith('simclr_mm.') and type(model.backbone).__name__ != type_name(needed):
         raise CheckpointError(
             f'{source} needs a backbone that pads as its own did: pass '
             f'backbone={weights.backbone} to get_model'
