@@ -12,6 +12,7 @@ from torch import nn
 from simclr_mm.checkpoints import backbone_state, has_keys, load_state, model_state, read_checkpoint
 from simclr_mm.checkpoints.foreign.weights import WeightsFor, read_weights, weights_for
 from simclr_mm.errors import CheckpointError
+from simclr_mm.registry import type_name
 
 _TENSORFLOW = re.compile(r'\.index|\.data-')  # in the names of a checkpoint's files
 
@@ -65,8 +66,8 @@ def _load_into(model: BaseModel, part: nn.Module, weights: WeightsFor, source: s
         CheckpointError: a weight does not fit, or the model computes something else than
             the weights were trained in.
     """
-    scope, _, name = ((weights.backbone or {}).get('type') or '').rpartition('.')
-    if scope and type(model.backbone).__name__ != name:
+    needed = (weights.backbone or {}).get('type') or ''
+    if needed.startswith('simclr_mm.') and type(model.backbone).__name__ != type_name(needed):
         raise CheckpointError(
             f'{source} needs a backbone that pads as its own did: pass '
             f'backbone={weights.backbone} to get_model'

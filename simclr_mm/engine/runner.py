@@ -116,12 +116,13 @@ class Runner(_Runner):
             with DefaultScope.overwrite_default_scope(None if named else 'mmpretrain'):
                 return _Runner.build_dataloader(dataloader, *args, **kwargs)
         except FileNotFoundError as error:
-            if not isinstance(dataloader, dict):
+            built = not isinstance(dataloader, dict)
+            options = '' if built else ' '.join(_data_roots(dataloader['dataset']))
+            if not options:
                 raise
-            options = ' '.join(_data_roots(dataloader['dataset']))
             raise MissingFileError(
-                f'{error}. Put the data there, or name their place: --data DIR, or '
-                f'--cfg-options {options}'
+                f'{str(error).removesuffix(".")}. Put the data there, or name their place: --data '
+                f'DIR, or --cfg-options {options}'
             ) from error
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
@@ -300,8 +301,10 @@ def _fitting(dataloader: dict) -> dict:
     return {key: value for key, value in dataloader.items() if key not in of_workers}
 
 
-def _data_roots(dataset: dict, key: str = '{val,test}_dataloader.dataset') -> list[str]:
+def _data_roots(dataset: object, key: str = '{val,test}_dataloader.dataset') -> list[str]:
     """Options for the command line that say where the images of a dataset are."""
+    if not isinstance(dataset, dict):  # it is built
+        return []
     if dataset['type'] == 'simclr_mm.ReplaceUnreadable':  # our loops put it there
         return _data_roots(dataset['dataset'], 'train_dataloader.dataset')
     roots = [f'{key}.data_root=DIR'] if 'data_root' in dataset else []

@@ -44,7 +44,8 @@ def knn_predict(
         (q,) int64 predicted classes, where the query lies.
 
     Raises:
-        UserError: k is not in [1, g], temperature <= 0, or a query is not finite.
+        UserError: k is not in [1, g], temperature <= 0, a query is not finite or a label
+            is negative.
     """
     return best_classes(query, gallery, labels, k, temperature, device)[:, 0]
 
@@ -61,9 +62,14 @@ def best_classes(
 
     The first has most votes.
     """
-    check_finite(query, 'queries of kNN')
-    finite = finite_rows(gallery, 'gallery features of kNN')
+    check_finite(_lengths(query), 'queries of kNN')
+    finite = finite_rows(_lengths(gallery), 'gallery features of kNN')
     gallery, labels = gallery[finite], labels[finite.to(labels.device)]
+    if (labels < 0).any():
+        raise UserError(
+            f'kNN: {(labels < 0).sum()} gallery labels are negative: leave images without a '
+            'class out of the gallery.'
+        )
     if not 1 <= k <= len(gallery):
         raise UserError(
             f'kNN: k = {k}, but the gallery has {len(gallery)} features: choose k from 1 to that.'
@@ -96,6 +102,11 @@ def best_classes(
 def _check_temperature(temperature: float) -> None:
     if not temperature > 0:
         raise UserError(f'kNN: temperature = {temperature}: give a positive number.')
+
+
+def _lengths(features: Tensor) -> Tensor:
+    """(n, 1) lengths of rows, infinite where float32 cannot hold the length."""
+    return torch.linalg.vector_norm(features.float(), dim=1, keepdim=True)
 
 
 @METRICS.register_module()

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
+from simclr_mm.errors import UserError
 from simclr_mm.evaluation import KNNAccuracy, finite, knn_predict
 
 RNG = np.random.default_rng(0)
@@ -74,6 +75,24 @@ def test_agrees_with_scikit_learn_but_for_ties():
 def test_bad_arguments(k, temperature, match):
     with pytest.raises(ValueError, match=match):
         knn_predict(*ARGS, k, temperature)
+
+
+def test_labels_below_zero_are_refused():
+    query, gallery, labels = ARGS
+    with pytest.raises(UserError, match='60 gallery labels are negative'):
+        knn_predict(query, gallery, labels.where(torch.arange(300) >= 60, -1), 5)
+
+
+@pytest.mark.parametrize('size', [1e30, 1e300])
+def test_rows_whose_length_float32_cannot_hold_are_left_out(size):
+    query, gallery, labels = ARGS
+    long = gallery.clone()
+    long[::3] *= size
+    rows = np.arange(300) % 3 != 0
+    right = knn_predict(query[:50], gallery[rows], labels[rows], 20)
+    assert knn_predict(query[:50], long, labels, 20).equal(right)
+    with pytest.raises(UserError, match='50 of 50 queries'):
+        knn_predict(query[:50] * size, gallery, labels, 20)
 
 
 def test_metric_tells_gallery_and_queries_apart():

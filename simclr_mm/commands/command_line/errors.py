@@ -31,6 +31,7 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Command:
         if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
             sys.stdout.reconfigure(errors='backslashreplace')
         try:
+            _refuse_empty(sys.argv[1:] if argv is None else argv)
             contextvars.copy_context().run(main, argv)
         except UserError as error:
             raise SystemExit(_line(str(error))) from error
@@ -44,6 +45,14 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Command:
             raise
 
     return run
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """An empty path would be the current folder, which nobody has named."""
+    for flag, argument in zip(('', *arguments), arguments):
+        if argument == '':
+            named = flag if flag.startswith('--') else 'an argument'
+            raise UserError(f'{named} is empty: give a value, or look why the shell gave none.')
 
 
 def _line(message: str) -> str:

@@ -17,6 +17,7 @@ from simclr_mm.apis import build_encoder, load_encoder
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.engine import Runner
+from simclr_mm.errors import UserError
 from simclr_mm.evaluation import (
     PIXELS,
     PRETRAINED,
@@ -72,6 +73,12 @@ def evaluate_features(
     settings = cfg.test_dataloader.dataset
     size = gallery_size(loader.dataset)
     knn = knn_settings(cfg.test_evaluator, settings)
+    k = int(knn['k'])
+    if not 1 <= k <= size:
+        raise UserError(
+            f'kNN: k = {k}, but the gallery has {size} images: set test_evaluator.k from 1 to '
+            f'{size}, for example with --cfg-options.'
+        )
     dataset, split = scored_dataset(settings)
     results, queries_of = [], {}
     for name, encoder in ((PRETRAINED, pretrained), (UNTRAINED, untrained), (PIXELS, None)):
