@@ -1,4 +1,4 @@
-"""What is told about a step that was not finite."""
+"""The report about a step that was not finite."""
 
 import json
 
@@ -12,10 +12,10 @@ _NAMES_SHOWN = 5
 
 
 class FirstBadStep:
-    """The first bad one of a few steps, found on the device and read back once.
+    """The first bad step since the last reading, found on the device.
 
     Args:
-        device: Where flags and projections are.
+        device: The device of flags and projections.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -28,14 +28,14 @@ class FirstBadStep:
     def note(
         self, step: int, bad: Tensor, rate: float, images: list[str], projections: Tensor | None
     ) -> None:
-        """Enter a step, good or bad. Nothing is read from the device.
+        """Add a step, good or bad, without reading from the device.
 
         Args:
-            step: Its number, as the log counts.
+            step: Its number in the log.
             bad: Bool without dimensions, on the device.
             rate: The learning rate.
             images: Names of this rank's images.
-            projections: Of this rank, where there are any.
+            projections: Projections of this rank, if the model has any.
         """
         self._rates[step], self._images[step] = rate, images
         first = bad & (self._step < 0)
@@ -47,7 +47,7 @@ class FirstBadStep:
             self._range = torch.where(first, now, before)
 
     def read(self) -> dict | None:
-        """The report of all ranks, on each of them, or None if every step was good."""
+        """The report of all ranks, on each rank. None if every step was good."""
         step = int(self._step)
         if step < 0:
             return None
@@ -62,7 +62,7 @@ class FirstBadStep:
 
 
 def _range(projections: Tensor) -> Tensor:
-    """Lowest and highest finite number, 0 if there is none, and how many are not."""
+    """Lowest and highest finite number (0 if there is none), and the count of the others."""
     z = projections.float()
     finite = z.isfinite()
     z = torch.where(finite, z, 0.0)
@@ -70,9 +70,9 @@ def _range(projections: Tensor) -> Tensor:
 
 
 def image_names(data_batch: dict | None) -> list[str]:
-    """Paths of a batch's images, or their numbers where they come from an array."""
+    """Paths of a batch's images, or their indices if they come from an array."""
     data_batch = data_batch or {}
-    if 'sample_idx' in data_batch:  # made as a whole
+    if 'sample_idx' in data_batch:  # a whole batch from an array
         return [f'image {index}' for index in data_batch['sample_idx']]
     return [
         sample.get('img_path') or f'image {sample.get("sample_idx")}'
@@ -84,8 +84,8 @@ def stop(runner: Runner, report: dict, by_epoch: bool) -> None:
     """Save a checkpoint and the report beside it, then end the run on all ranks.
 
     Args:
-        runner: The runner; its model and optimizer are as after the last good step.
-        report: Of :meth:`FirstBadStep.read`.
+        runner: The runner, with model and optimizer as after the last good step.
+        report: From :meth:`FirstBadStep.read`.
         by_epoch: Whether the run is at the end of an epoch.
 
     Raises:
@@ -100,7 +100,7 @@ def stop(runner: Runner, report: dict, by_epoch: bool) -> None:
     if dist.is_main_process():
         text = json.dumps(report, indent=1)
         fileio.put(text.encode(), f'{file}.json', backend_args=backend_args)
-    dist.barrier()  # a rank that ends early would have the others killed
+    dist.barrier()  # the first rank that ends gets the others killed
     raise FloatingPointError(_message(report, file))
 
 
@@ -113,14 +113,14 @@ def _message(report: dict, file: str) -> str:
         f'step {report["step"]}: loss or gradient is not finite. Learning rate '
         f'{report["learning_rate"]:g}{_projections(report)}; images: {shown}. '
         f'{report["skipped_steps"]} step(s) were skipped. All names are in '
-        f'{file}.json, a model without them in {file}.pth: lower the learning rate, '
-        'lengthen the warm-up or look at the images, and go on from it, or from an '
-        'earlier checkpoint, with --resume.'
+        f'{file}.json, the model without these steps is in {file}.pth: lower the learning '
+        'rate, lengthen the warm-up or check the images, and continue from this or an '
+        'earlier checkpoint with --resume.'
     )
 
 
 def _projections(report: dict) -> str:
-    """Their range over all ranks, or nothing for a model that has none."""
+    """The range of the projections over all ranks. '' for a model without projections."""
     ranges = [rank.get('projections') for rank in report['ranks']]
     if None in ranges:
         return ''
