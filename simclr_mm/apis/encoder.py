@@ -1,4 +1,4 @@
-"""An encoder: a model, how a picture becomes its input, and where both come from.
+"""An encoder: a model, its image preprocessing, and the origin of both.
 
 n images, S side in pixels, C feature width.
 """
@@ -42,20 +42,20 @@ from .preprocessing import Preprocessing
 _TIME = re.compile(r'_\d{8}_\d{6}$')  # MMEngine's name of a run: config_date_time
 
 _TENSORFLOW = re.compile(r'\.index|\.data-')  # in the names of a checkpoint's files
-_TRAINED_ON = ('neck', 'head', 'online_probe')  # parts of a model that its features do not need
+_TRAINED_ON = ('neck', 'head', 'online_probe')  # parts that features do not need
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model with what is needed to use it. Nothing in it changes after it is built.
+    """A model with everything needed to use it.
 
     Args:
         model: In eval mode.
         config: The model's config.
         name: Of the model or its config; '' if neither has one.
         source: Path or URL of the weights; '' for random ones.
-        classes: Names of the classes that a classifier tells apart, if known.
-        training: ``meta`` and ``message_hub`` of the checkpoint, as far as it has them.
+        classes: Class names of a classifier, if known.
+        training: ``meta`` and ``message_hub`` of the checkpoint, if it has them.
         pipeline: The transforms of a test image. None: the config does not have them.
     """
 
@@ -72,12 +72,12 @@ class Encoder:
         """The transforms of a test image, without the one that reads a file.
 
         Raises:
-            UserError: the config has none.
+            UserError: The config has none.
         """
         if self.pipeline is None:
             raise UserError(
-                'the model has no config with a test_dataloader, so it is not known how to '
-                'prepare a picture: build the model with get_model'
+                'the model has no config with a test_dataloader, so its preprocessing is '
+                'unknown: build the model with get_model'
             )
         steps = [step for step in self.pipeline if type_name(step) != 'LoadImageFromFile']
         with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -88,16 +88,16 @@ class Encoder:
         """The transforms and the normalisation as numbers.
 
         Raises:
-            UserError: they are more than numbers can say.
+            UserError: :class:`Preprocessing` cannot express them.
         """
         return Preprocessing.of(self.model.data_preprocessor, self.pipeline, self.source)
 
     def features(self, images: Tensor) -> Tensor:
-        """Features (n, C) of images (n, 3, S, S) out of the model's preprocessor."""
+        """Features (n, C) of preprocessed images (n, 3, S, S)."""
         return pooled(self.model.extract_feat(images), self.model)
 
     def transform(self) -> dict[str, Any]:
-        """From a decoded uint8 BGR image to the network's input, as plain data."""
+        """The steps from a decoded uint8 BGR image to the network's input, as plain data."""
         preprocessor = self.model.data_preprocessor
         settings = dict(self.config.model.get('data_preprocessor') or {})
         settings['type'] = type(preprocessor).__name__
@@ -109,7 +109,7 @@ class Encoder:
         )
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the weights and of the transform: features depend on nothing else."""
+        """SHA-256 of the weights and of the transform. Features depend on nothing else."""
         transform = json.dumps(self.transform(), sort_keys=True)
         return dict(
             weights=weights_hash(self.model),
@@ -117,15 +117,15 @@ class Encoder:
         )
 
     def on(self, device: str | torch.device | None) -> 'Encoder':
-        """Move the model. None: it stays where it is.
+        """Move the model to a device. None: it stays.
 
         Raises:
-            UserError: this machine has no such device; the model is where it was.
+            UserError: This machine has no such device. The model stays where it was.
         """
         if device is not None:
             try:
                 torch.empty(0, device=device)
-            except (AssertionError, RuntimeError) as error:  # without and with CUDA
+            except (AssertionError, RuntimeError) as error:  # PyTorch without or with CUDA
                 reason = str(error).splitlines()[0]
                 raise UserError(f'there is no device {device} here ({reason})') from error
             self.model.to(device)
@@ -133,14 +133,14 @@ class Encoder:
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint that was read, and the config that its model is built from.
+    """The content of a checkpoint, and the config that its model is built from.
 
     Args:
         content: What the file holds.
-        config: What is built; whoever opened the checkpoint may change it.
+        config: Config of the model. Whoever opened the checkpoint may change it.
         name: Of the config, or else of the file.
-        source: Path or URL of the file; '' where there is none.
-        entry: Of mmpretrain's hub, for a model that has a name.
+        source: Path or URL of the file; '' if there is none.
+        entry: Entry in mmpretrain's hub, for a model with a name.
     """
 
     content: Any
@@ -160,29 +160,29 @@ def get_model(
     """Build a model in eval mode.
 
     Args:
-        model: A name out of :func:`list_models` or mmpretrain's, the path of a config
+        model: A name from :func:`list_models` or mmpretrain's, the path of a config
             (``.py``), or a Config.
-        pretrained: True for the published weights of the entry; a path or URL for other
+        pretrained: True for the published weights of the model; a path or URL for other
             weights; False for random ones. With weights of another library the model's
             preprocessing gets the mean and std of that library.
-        device: Where to put it. None: the CPU.
+        device: Device of the model. None: the CPU.
         trust_checkpoint: Let the file run code, in this call only. Trust its author as
             you trust the author of a program.
         **kwargs: Override keys of the config's ``model`` dict. A dict with another
-            ``type`` takes the place of the config's: ``backbone=dict(type=
+            ``type`` replaces the config's dict: ``backbone=dict(type=
             'VisionTransformer', arch='small')``. ``head=None`` or ``neck=None`` removes
-            the part, and its weights are left out.
+            the part and its weights.
 
     Returns:
         The model. SimCLR's ``extract_feat(images)`` gives (n, C) for images (n, 3, S,
-        S) in normalised RGB; :func:`simclr_mm.inference_model` takes pictures.
+        S) in normalised RGB. :func:`simclr_mm.inference_model` takes image files.
 
     Raises:
-        UserError: no such name, device, or published weights, or backbone=None.
-        CheckpointError: the weights cannot be read, or a key does not fit.
+        UserError: No such name, device, or published weights, or backbone=None.
+        CheckpointError: The weights cannot be read, or a key does not fit.
 
     Differs: mmpretrain's ``get_model`` ignores keys that do not fit, and returns random
-    weights with a warning where there are none.
+    weights with a warning if there are no published ones.
     """
     return build_encoder(model, pretrained, device, trust_checkpoint, **kwargs).model
 
@@ -194,7 +194,7 @@ def build_encoder(
     trust_checkpoint: bool = False,
     **kwargs,
 ) -> Encoder:
-    """:func:`get_model`, with everything that is known about the model."""
+    """:func:`get_model`, with the config and the origin of the model."""
     config, entry = find_config(model)
     if pretrained is True:
         pretrained = published_weights(model, config, entry)
@@ -210,20 +210,20 @@ def load_encoder(
     config: str | Path | Config | None = None,
     device: str | torch.device | None = None,
 ) -> Encoder:
-    """Build the model that a checkpoint belongs to, and load it.
+    """Build the model of a checkpoint and load its weights.
 
     Args:
         checkpoint: A path or URL, or a name with published weights.
         config: A config, its file or a model name. None: the config that MMEngine
-            stored in the checkpoint when it was trained.
-        device: Where to put the model. None: the CPU.
+            stored in the checkpoint.
+        device: Device of the model. None: the CPU.
 
     Returns:
         The encoder. Its ``model`` is as from :func:`simclr_mm.get_model`.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, does not fit, or holds no config
-            while none is given.
+        CheckpointError: The checkpoint cannot be read, does not fit, or holds no config
+            and none is given.
         UserError: ``config`` is no name and no file.
     """
     return encoder_of_checkpoint(open_checkpoint(str(checkpoint), config), device)
@@ -237,8 +237,8 @@ def open_checkpoint(checkpoint: str, config: str | Path | Config | None = None) 
         config: As for :func:`load_encoder`.
 
     Raises:
-        CheckpointError: the file cannot be read, or it holds no config that can be used
-            while none is given.
+        CheckpointError: The file cannot be read, or it holds no usable config and none is
+            given.
     """
     source = checkpoint
     if config is None and checkpoint.lower() in list_models():
@@ -251,28 +251,28 @@ def open_checkpoint(checkpoint: str, config: str | Path | Config | None = None) 
         return Checkpoint(content, found, Path(name or '').stem, source, entry)
     found = config_of(content, checkpoint)
     run = str(content['meta'].get('experiment_name') or Path(checkpoint).stem)
-    # Files get this name: it must not lead out of their folder.
+    # Files get this name, so it must not contain a folder.
     return Checkpoint(content, found, _TIME.sub('', Path(run).name), source)
 
 
 def encoder_of_checkpoint(
     checkpoint: Checkpoint, device: str | torch.device | None = None, only_backbone: bool = False
 ) -> Encoder:
-    """Build the model of a checkpoint, and load it.
+    """Build the model of a checkpoint, and load its weights.
 
     Args:
         checkpoint: From :func:`open_checkpoint`.
-        device: Where to put the model. None: the CPU.
-        only_backbone: Leave out neck, head and probe, and whatever weights they have.
+        device: Device of the model. None: the CPU.
+        only_backbone: Leave out neck, head and probe, and their weights.
 
     Raises:
-        CheckpointError: nothing can be built from the config, or a weight does not fit.
+        CheckpointError: The config builds no model, or a weight does not fit.
     """
     try:
         encoder = _build(checkpoint, {}, only_backbone)
     except CheckpointError:
         raise
-    except Exception as error:  # whatever a class says to wrong arguments
+    except Exception as error:  # classes raise errors of many types for wrong arguments
         raise CheckpointError(
             f'{checkpoint.source}: no model can be built from its config '
             f'({type(error).__name__}: {error}); name another with --config'
@@ -285,7 +285,7 @@ def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool 
     removed = _override(config, changes)
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     settings = config.model
-    if only_backbone:  # built from a copy: the config says how the encoder was trained
+    if only_backbone:  # a copy, because the config records how the encoder was trained
         settings = {key: None if key in _TRAINED_ON else settings[key] for key in settings}
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MMPRETRAIN_MODELS.build(settings)
@@ -295,7 +295,7 @@ def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool 
     elif source:
         _load(model, content, source, removed)
         dataset_meta = _classes_in(content) or dataset_meta
-    # mmpretrain's inferencers read these three; this package does in encoder_of alone.
+    # mmpretrain's inferencers read these attributes; in this package only encoder_of does.
     model._config, model._metainfo, model._dataset_meta = config, entry, dataset_meta
     parts = content if isinstance(content, dict) else {}
     return Encoder(
@@ -310,35 +310,34 @@ def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool 
 
 
 def encoder_of(model: Encoder | BaseModel) -> Encoder:
-    """The encoder around a model from :func:`get_model`, which a user passes on.
+    """The encoder of a model from :func:`get_model`.
 
     Raises:
-        UserError: the model was not built by ``get_model``.
+        UserError: ``get_model`` did not build the model.
     """
     if isinstance(model, Encoder):
         return model
     config = getattr(model, '_config', None)
     if config is None:
         raise UserError(
-            'the model has no config, so it is not known how to prepare a picture: build it '
-            'with get_model'
+            'the model has no config, so its preprocessing is unknown: build it with get_model'
         )
     classes = (getattr(model, '_dataset_meta', None) or {}).get('classes')
     return Encoder(model, config, classes=classes, pipeline=pipeline_of(config))
 
 
 def pipeline_of(config: Config, phase: str = 'test') -> list[dict[str, Any]] | None:
-    """The transforms of a config's images in a phase; None where it has none."""
+    """The transforms of a config's images in a phase. None if there are none."""
     dataset = (config.get(f'{phase}_dataloader') or {}).get('dataset')
-    while dataset is not None and 'pipeline' not in dataset:  # within a LabelSubset
+    while dataset is not None and 'pipeline' not in dataset:  # such as a LabelSubset
         dataset = dataset.get('dataset')
     return None if dataset is None else dataset['pipeline']
 
 
 def _named(settings: Any) -> Any:
-    """The same settings with the types of OpenMMLab by their names alone.
+    """The settings with OpenMMLab's types as bare names.
 
-    A config may name a class by itself, by its name, its scope or its module.
+    A config may write a type as a class, or as a name with or without scope or module.
     """
     if isinstance(settings, list):
         return [_named(entry) for entry in settings]
@@ -351,10 +350,10 @@ def _named(settings: Any) -> Any:
 
 
 def _override(config: Config, changes: dict[str, Any]) -> list[str]:
-    """Merge changes into the model's settings; the names of the parts set to None."""
+    """Merge changes into the model's settings. Returns the names of the parts set to None."""
     if 'backbone' in changes and changes['backbone'] is None:
         raise UserError(
-            'backbone=None: a model is nothing without one. head=None and neck=None '
+            'backbone=None: a model needs a backbone. head=None and neck=None '
             'remove parts; another backbone is backbone=dict(type=..., ...)'
         )
     merged = {}
@@ -370,7 +369,7 @@ def _override(config: Config, changes: dict[str, Any]) -> list[str]:
 
 
 def _dataset_meta(config: Config) -> dict[str, Any]:
-    """What the class of the test set knows by itself, such as ImageNet's classes."""
+    """METAINFO of the test dataset's class, such as ImageNet's classes."""
     loader = config.get('test_dataloader')
     if not loader:
         return {}
@@ -380,14 +379,14 @@ def _dataset_meta(config: Config) -> dict[str, Any]:
 
 
 def _read(source: str) -> Any:
-    """Load a checkpoint; TensorFlow's lie in several files, which their reader finds."""
+    """Load a checkpoint. TensorFlow's consist of several files."""
     path = Path(source).expanduser()
     is_one_file = '://' in source or (path.is_file() and not _TENSORFLOW.search(path.name))
     return read_checkpoint(source) if is_one_file else read_weights(source)
 
 
 def _weights(model: BaseModel, content: Any, source: str) -> WeightsFor:
-    """What a checkpoint gives to a model. With the model's own keys it needs no conversion."""
+    """The weights of a checkpoint for a model. The model's own keys need no conversion."""
     meta = content.get('meta') if isinstance(content, dict) else None
     converted = isinstance(meta, dict) and 'normalise' in meta  # by tools/convert.py
     if not converted and has_keys(content, model.state_dict()):
@@ -396,7 +395,7 @@ def _weights(model: BaseModel, content: Any, source: str) -> WeightsFor:
 
 
 def _load(model: BaseModel, content: Any, source: str, removed: list[str]) -> None:
-    """Load weights strictly. Those of removed parts are left out, with a line in the log."""
+    """Load weights strictly. Those of removed parts are left out, with a log line."""
     weights = _weights(model, content, source)
     state = weights.state
     left_out = [key for key in state if key.split('.')[0] in removed]
@@ -409,29 +408,28 @@ def _load(model: BaseModel, content: Any, source: str, removed: list[str]) -> No
         raise CheckpointError(
             f'{source} is a pretraining checkpoint and lacks {", ".join(missing)}: train '
             f'the head with tools/train.py CONFIG --pretrained {source}, or load it into '
-            'the SimCLR model it was made with'
+            'its own SimCLR model'
         )
     _load_into(model, model, weights._replace(state=state), source)
 
 
 def _load_backbone(model: BaseModel, content: Any, source: str) -> None:
-    """Load the weights of the backbone strictly, whatever else the file holds."""
+    """Load the backbone's weights strictly. The file may hold other weights."""
     weights = _weights(model, content, source)
     state = backbone_state(weights.state, source=source)
     _load_into(model, model.backbone, weights._replace(state=state), source)
 
 
 def _load_into(model: BaseModel, part: nn.Module, weights: WeightsFor, source: str) -> None:
-    """Load weights into a part of a model, and the pixels that they need into the model.
+    """Load weights into a part of a model, and their normalisation into the model.
 
     Raises:
-        CheckpointError: a weight does not fit, or the model computes something else than
-            the weights were trained in.
+        CheckpointError: A weight does not fit, or the weights need another backbone.
     """
     scope, _, name = ((weights.backbone or {}).get('type') or '').rpartition('.')
     if scope and type(model.backbone).__name__ != name:
         raise CheckpointError(
-            f'{source} needs a backbone that pads as its own did: pass '
+            f'{source} needs its own type of backbone: pass '
             f'backbone={weights.backbone} to get_model'
         )
     for key, value in (weights.normalise or {}).items():
@@ -449,7 +447,7 @@ def _load_into(model: BaseModel, part: nn.Module, weights: WeightsFor, source: s
 
 
 def _classes_in(content: Any) -> dict[str, Any]:
-    """What a checkpoint says about its classes."""
+    """The dataset's metainfo in a checkpoint."""
     meta = content.get('meta') if isinstance(content, dict) else None
     if not isinstance(meta, dict):
         return {}
