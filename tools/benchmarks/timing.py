@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, memory, versions, bars."""
+"""Shared helpers of the benchmarks: interleaved timing, memory, versions, bars."""
 
 import importlib.metadata
 import statistics
@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 
 def wait() -> None:
-    """Until the GPU, where there is one, has done what it was told."""
+    """Wait until the GPU, if there is one, has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -19,8 +19,8 @@ def wait() -> None:
 def interleaved(calls: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
     """Seconds of each call, round after round: A B C A B C ...
 
-    A slow minute of the machine is then in all of them. Each is called once before. A
-    call that has untimed parts returns its seconds itself.
+    So a slow phase of the machine affects all of them. Each is called once before. A call
+    with untimed parts returns its own seconds.
     """
     seconds = {name: [] for name in calls}
     with Progress(transient=True) as progress:
@@ -37,7 +37,7 @@ def interleaved(calls: dict[str, Callable], repeats: int) -> dict[str, list[floa
 
 
 def resident(key: str) -> float:
-    """Bytes of this process in Linux's account: VmRSS now, VmHWM at most."""
+    """Bytes of this process in Linux's statistics: VmRSS now, VmHWM at its peak."""
     status = Path('/proc/self/status').read_text()
     return int(status.split(f'{key}:')[1].split()[0]) * 1024
 
@@ -49,7 +49,7 @@ def spread(values: list[float], digits: int = 0) -> str:
 
 
 def version(distribution: str) -> str:
-    """Name and version of what is installed, the maintained distribution or not."""
+    """Name and version of an installed distribution, or of its onedl- fork."""
     for name in (distribution, f'onedl-{distribution}'):
         try:
             return f'{name} {importlib.metadata.version(name)}'
