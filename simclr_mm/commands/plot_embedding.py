@@ -1,7 +1,7 @@
 """Draw features as points in the plane, coloured by class: t-SNE, UMAP or PCA.
 
-SOURCE is a folder that tools/embed.py wrote, where the folder an image lies in is its
-class, or a config whose test images are embedded with CHECKPOINT.
+SOURCE is a folder from tools/embed.py, in which the folder of an image is its class, or
+a config whose test images are embedded with CHECKPOINT.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--max-images',
         type=command_line.at_least(1),
         default=2000,
-        help='more are drawn from at random',
+        help='a random sample of so many images is drawn from more',
     )
     parser.add_argument(
         '--seed', type=command_line.at_least(0), default=0, help='of the draw and the map'

@@ -1,4 +1,4 @@
-"""The flags of tools that embed images, and the inferencer they ask for."""
+"""The flags of tools that embed images, and their inferencer."""
 
 import argparse
 import os.path as osp
@@ -19,7 +19,7 @@ def add_config_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_encoder_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that :func:`inferencer_of` reads beside ``checkpoint``."""
+    """Add the flags that :func:`inferencer_of` reads besides ``checkpoint``."""
     add_config_flag(parser)
     parser.add_argument('--device', help='cuda, cuda:1, cpu; default: a GPU if any')
     parser.add_argument(
@@ -35,13 +35,13 @@ def add_encoder_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def inferencer_of(args: argparse.Namespace) -> FeatureInferencer:
-    """The inferencer that the flags of :func:`add_encoder_flags` ask for."""
+    """The inferencer for the flags of :func:`add_encoder_flags`."""
     encoder = load_encoder(args.checkpoint, args.config, args.device or get_device())
     return FeatureInferencer(encoder, precision=args.precision, compile=args.compile)
 
 
 def origin_of(args: argparse.Namespace) -> dict[str, str]:
-    """Checkpoint and config as another working directory finds them."""
+    """Checkpoint and config, with absolute paths for use in other working directories."""
     origin = dict(checkpoint=args.checkpoint, config=args.config)
     return {
         key: osp.abspath(value) if osp.exists(value) else value

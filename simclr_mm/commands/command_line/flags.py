@@ -1,4 +1,4 @@
-"""Flags that several tools have."""
+"""Flags of several tools."""
 
 import argparse
 
@@ -15,7 +15,7 @@ class _Trust(argparse.Action):
 
 
 def add_trust_flag(parser: argparse.ArgumentParser) -> None:
-    """Add ``--trust-checkpoint``, which :func:`.errors.command` ends with the tool."""
+    """Add ``--trust-checkpoint``. :func:`.errors.command` ends its effect with the tool."""
     parser.add_argument(
         '--trust-checkpoint',
         action=_Trust,
@@ -27,7 +27,7 @@ def add_trust_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that train.py and test.py have in common with mmpretrain's."""
+    """Add the flags that train.py and test.py share with mmpretrain's."""
     add = parser.add_argument
     add('--work-dir', help='folder of logs and checkpoints')
     add_cfg_options(parser)

@@ -1,8 +1,9 @@
-"""Write the features of every image in a folder into a file.
+"""Write the features of every image in a folder to a file.
 
-OUT/features.npy has one row for each image, OUT/paths.json names them row by row,
-OUT/errors.jsonl lists unreadable images (their rows are NaN), and OUT/embedding.json
-says how it was made. Stopped, the same command goes on where it was.
+OUT/features.npy has one row for each image, OUT/paths.json names the images in the same
+order, OUT/errors.jsonl lists unreadable images (their rows are NaN), and
+OUT/embedding.json records the encoder and its settings. After an interruption the same
+command continues.
 """
 
 import argparse
@@ -34,7 +35,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add_encoder_flags(parser)
     parser.add_argument('--batch-size', type=int, default=64, help='images at a time')
     parser.add_argument('--workers', type=int, default=2, help='processes that read images')
-    parser.add_argument('--restart', action='store_true', help='begin again, whatever OUT holds')
+    parser.add_argument('--restart', action='store_true', help='start again, replacing OUT')
     parser.add_argument(
         '--parquet', action='store_true', help='also write OUT/features.parquet (needs pyarrow)'
     )

@@ -1,4 +1,4 @@
-"""The libraries that take an encoder, as a table."""
+"""The table of libraries that take an encoder."""
 
 import importlib.util
 
@@ -21,10 +21,10 @@ TARGETS: dict[str, Target] = dict(
 
 
 def require(packages: tuple[str, ...], reason: str) -> None:
-    """Stop where a package is missing.
+    """Raise if a package is missing.
 
     Raises:
-        MissingPackageError: with the command that installs it.
+        MissingPackageError: With the command that installs it.
     """
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""The linear probe of one run, in a process of its own.
+"""The linear probe of one run, in its own process.
 
 ``python -m simclr_mm.commands.sweep.linear_run CONFIG CHECKPOINT FILE`` writes the accuracy
 in percent to FILE, as JSON.
@@ -20,12 +20,12 @@ PENALTY = 1.0  # of the weights, 1 / C of scikit-learn
 
 
 def linear_accuracy(cfg: Config, checkpoint: str) -> float:
-    """Fit a linear probe on the gallery of the val dataset, score it on the queries.
+    """Fit a linear probe on the gallery of the val dataset, and score it on the queries.
 
     Source: SimCLR, arXiv:2002.05709, Sec. 2.3, linear evaluation.
 
     Args:
-        cfg: A pretraining config, whose val dataset is a GalleryAndQuery.
+        cfg: A pretraining config with a GalleryAndQuery as val dataset.
         checkpoint: Weights of its model.
 
     Returns:
