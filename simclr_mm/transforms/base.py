@@ -12,7 +12,8 @@ from torch import Tensor
 
 from simclr_mm.errors import UserError
 
-from .batched import TWINS, on_rows
+from .batched.pixels import on_rows
+from .batched.views_to_make import TWINS
 from .random_streams import RandomStream, RandomStreams
 
 _UINT8 = np.dtype(np.uint8)  # comparing with it takes a third of the time of np.uint8
@@ -145,8 +146,8 @@ class DeviceTransform(RandomTransform):
         TWINS[cls.code] = cls.apply_batch
 
     def draw(self, height: int, width: int, rng: RandomStream) -> dict:
-        """Parameters for an image of this height and width in pixels."""
-        raise NotImplementedError
+        """Parameters for an image of this height and width in pixels; by default none."""
+        return {}
 
     def draw_batch(self, height: int, width: int, streams: RandomStreams) -> Sequence[Any]:
         """Encoded parameters of n images: for each column (n,) numbers or one number."""

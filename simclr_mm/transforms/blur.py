@@ -8,8 +8,8 @@ import numpy as np
 from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
-from . import batched
 from .base import DeviceTransform, check_range
+from .batched import blur as batched
 from .random_streams import RandomStream
 
 

@@ -16,8 +16,7 @@ from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
 from .base import DeviceTransform, Transform, check_prob
-from .batched import color_jitter, grayscale
-from .batched.color import NOTHING
+from .batched.color import NOTHING, color_jitter, grayscale
 from .random_streams import RandomStream, RandomStreams
 
 _FLOOR = -0.499
@@ -154,9 +153,6 @@ class RandomGrayscale(DeviceTransform):
 
     def __init__(self, prob: float = 0.2) -> None:
         super().__init__(prob)
-
-    def draw(self, height: int, width: int, rng: RandomStream) -> dict:
-        return {}
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         return to_gray(img)

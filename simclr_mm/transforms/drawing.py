@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from .base import DeviceTransform
-from .batched import CROP_WIDTH, INTERPOLATIONS, STEP_WIDTH
+from .batched.crop import INTERPOLATIONS
+from .batched.views_to_make import CROP_WIDTH, STEP_WIDTH
 from .random_crop import RandomCropAndFlip
 from .random_streams import RandomStream, batch_streams
 

@@ -11,8 +11,8 @@ import numpy as np
 from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
-from . import batched
 from .base import DeviceTransform, check_range
+from .batched import geometric as batched
 from .random_streams import RandomStream
 
 # Near the ImageNet mean, so near zero after normalisation, as in cutout's paper
@@ -147,9 +147,6 @@ class RandomSobel(DeviceTransform):
 
     def __init__(self, prob: float = 1.0) -> None:
         super().__init__(prob)
-
-    def draw(self, height: int, width: int, rng: RandomStream) -> dict:
-        return {}
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         return sobel(img)

@@ -64,8 +64,3 @@ def is_foreign(transform: Callable) -> bool:
     Such a transform may return anything, and draw from the global generators.
     """
     return not (isinstance(transform, DeviceTransform) and transform.paint_batch is not None)
-
-
-def foreign_names(pipelines: list[list]) -> list[str]:
-    """Sorted class names of the foreign transforms."""
-    return sorted({type(step).__name__ for step in sum(pipelines, []) if is_foreign(step)})

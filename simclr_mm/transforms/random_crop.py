@@ -6,8 +6,8 @@ import numpy as np
 
 from simclr_mm.registry import TRANSFORMS
 
-from . import batched
 from .base import DeviceTransform, check_prob, check_range
+from .batched.crop import crop_and_flip
 from .crop import resized_crop, sample_crop, sample_crops
 from .random_streams import RandomStream, RandomStreams, view_streams
 
@@ -35,7 +35,7 @@ class RandomCropAndFlip(DeviceTransform):
     """
 
     columns = dict.fromkeys(BOX, int) | dict(flip=bool)
-    paint_batch = staticmethod(batched.crop_and_flip)
+    paint_batch = staticmethod(crop_and_flip)
 
     def __init__(
         self,

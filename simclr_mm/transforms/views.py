@@ -15,9 +15,10 @@ from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
 from .base import Transform, check_image
-from .batched import INTERPOLATIONS, ViewsToMake
+from .batched import ViewsToMake
+from .batched.crop import INTERPOLATIONS
 from .drawing import decode_view, draw_batch, draw_view, encode_view, no_numbers
-from .pipelines import build_pipelines, foreign_names, is_foreign
+from .pipelines import build_pipelines, is_foreign
 from .random_crop import BOX, RandomCropAndFlip, check_crop
 from .random_streams import RandomStream, view_streams
 from .seeding import seeded_globals
@@ -121,7 +122,8 @@ class TwoViews(Transform):
             )
         if augment == 'worker' or (augment == 'auto' and not torch.cuda.is_available()):
             return False
-        others = foreign_names(self.pipelines)
+        steps = sum(self.pipelines, [])
+        others = sorted({type(step).__name__ for step in steps if is_foreign(step)})
         if not others:
             return True
         reason = f'{", ".join(others)} cannot run on the device, only DeviceTransforms can'

@@ -45,12 +45,7 @@ def plot_gallery(
 
 
 def thumbnail(image: str | np.ndarray, side: int = _SIDE) -> np.ndarray:
-    """An RGB image of at most side x side pixels, with its aspect ratio.
-
-    Args:
-        image: A file, or (H, W, 3) uint8 RGB.
-        side: In pixels. Small images are enlarged without interpolation.
-    """
+    """An RGB image of at most side x side pixels. Small images are enlarged without smoothing."""
     if isinstance(image, str):
         pixels = LoadImageFromFile()(dict(img_path=image))['img'][..., ::-1]
     else:

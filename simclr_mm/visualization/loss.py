@@ -31,12 +31,7 @@ def read_scalars(path: str | Path) -> list[dict]:
 
 
 def plot_loss(axes: Axes, scalars: Sequence[dict]) -> None:
-    """Draw the loss, and chance if the log has it.
-
-    Args:
-        axes: Axes to draw in.
-        scalars: From :func:`read_scalars`: ``step``, ``loss``, and optionally ``chance``.
-    """
+    """Draw the loss of :func:`read_scalars`, and chance if the log has it."""
     steps = [entry['step'] for entry in scalars]
     losses = [entry['loss'] for entry in scalars]
     axes.plot(steps, losses, color=COLOURS[0], label='training loss')

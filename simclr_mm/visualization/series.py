@@ -18,12 +18,8 @@ def plot_lines(
 ) -> None:
     """Write a line for each series, over equally spaced places.
 
-    Args:
-        path: The file to write.
-        series: Numbers may be missing at places.
-        places: Of x, in order.
-        labels: Of x, of the numbers with their unit, and of the legend.
-        title: Title of the picture.
+    ``labels`` are those of x, of the numbers with their unit, and of the legend. Numbers may
+    be missing at places.
     """
     with picture(path, 7.5, 4.8, title) as figure:
         axes = figure.subplots()
@@ -44,12 +40,7 @@ def plot_bars(
 ) -> None:
     """Write groups of bars, a colour for each series. The bars do not start at zero.
 
-    Args:
-        path: The file to write.
-        series: Numbers may be missing at places. A number at None is a dashed line.
-        places: Of x, in order.
-        labels: Of x, of the numbers with their unit, and of the legend.
-        title: Title of the picture.
+    The arguments are those of :func:`plot_lines`. A number at None is a dashed line.
     """
     count = sum(None not in numbers for numbers in series.values())
     with picture(path, max(7.5, 2 + 0.3 * len(places) * (count + 1)), 4.8, title) as figure:

@@ -9,11 +9,7 @@ _ALIKE = 1e-5  # features of length 1 with smaller differences differ only by ro
 
 
 def unit_rows(features: np.ndarray) -> np.ndarray:
-    """Rows of length 1, (n, C). Zero rows stay zero.
-
-    Raises:
-        UserError: Numbers are not finite, or all rows are alike.
-    """
+    """Rows of length 1, (n, C). Zero rows stay zero. Rows that cannot be drawn are a UserError."""
     broken = int((~np.isfinite(features).all(axis=1)).sum())
     if broken:
         raise UserError(

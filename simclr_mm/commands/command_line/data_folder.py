@@ -28,13 +28,11 @@ def train_on_folder(cfg: Config, *places: str) -> None:
             validation and online probe are removed. A classifier uses
             ``folder/train/<class>/`` and ``folder/{val,test}/<class>/`` of one folder,
             and gets their number of classes.
-        *places: Folders, with images at any depth, and ``.txt`` or ``.csv`` lists of
-            paths. A folder, or a classifier's part of it, may also be shards that
-            ``simclr_mm.datasets.shard_dataset`` recognises.
+        *places: Folders, with images at any depth, ``.txt`` or ``.csv`` lists of paths, or
+            shards that ``simclr_mm.datasets.shard_dataset`` recognises.
 
     Raises:
-        MissingFileError: A folder or a part of it is missing.
-        UserError: A place is of an unsupported kind, or the parts have different
+        UserError: A place is missing or of an unsupported kind, or the parts have different
             classes.
     """
     if not is_classifier(cfg):
@@ -63,15 +61,11 @@ def train_on_folder(cfg: Config, *places: str) -> None:
 def test_on_folder(cfg: Config, folder: str) -> None:
     """Replace the test data of a config by ``--data``.
 
-    Args:
-        cfg: A config. A classifier is tested on ``folder/{val,test}/<class>/``, or on
-            ``folder/<class>/`` if there are none. kNN also takes its gallery from
-            ``folder/train/<class>/``.
-        folder: The folder.
+    A classifier is tested on ``folder/{val,test}/<class>/``, or on ``folder/<class>/``
+    if there are none. kNN also takes its gallery from ``folder/train/<class>/``.
 
     Raises:
-        MissingFileError: The folder or a part of it is missing.
-        UserError: Gallery and queries have different classes.
+        UserError: A part is missing, or gallery and queries have different classes.
     """
     root = _folder(folder)
     if is_classifier(cfg):

@@ -24,9 +24,6 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Command:
     about a file, such as a missing file or a full disk. The exit code is then 1. Any other
     error keeps its traceback, after a line that asks to report it. The effect of
     ``--trust-checkpoint`` ends with the command.
-
-    Args:
-        main: Takes the arguments after the command's name. None: those of the process.
     """
 
     @functools.wraps(main)

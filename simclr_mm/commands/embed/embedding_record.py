@@ -62,11 +62,7 @@ def new_record(
 
 
 def read_record(out: Path) -> dict[str, Any] | None:
-    """``embedding.json`` of a folder. None if there is none.
-
-    Raises:
-        UserError: It is damaged.
-    """
+    """``embedding.json`` of a folder. None if there is none. A damaged one is a UserError."""
     path = out / RECORD
     if not path.is_file():
         return None
@@ -77,11 +73,7 @@ def read_record(out: Path) -> dict[str, Any] | None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a file of an embedded folder.
-
-    Raises:
-        UserError: It is damaged.
-    """
+    """The content of a file of an embedded folder. A damaged file is a UserError."""
     try:
         return json.loads(path.read_text())
     except ValueError as error:
@@ -89,10 +81,7 @@ def read_json(path: Path) -> Any:
 
 
 def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:
-    """The progress of an earlier call.
-
-    Returns:
-        ``rows_done`` and ``unreadable``, or nothing if there are no rows.
+    """``rows_done`` and ``unreadable`` of an earlier call, or nothing if there are no rows.
 
     Raises:
         UserError: The rows are of something else, or of unknown origin.

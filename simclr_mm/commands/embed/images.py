@@ -20,12 +20,8 @@ class Images(Dataset):
 
     Args:
         location: A folder of images, at any depth, or a place that ``shard_dataset``
-            recognises: a pack, shards, or their URL.
+            recognises: a pack, shards, or their URL. No image is a UserError.
         transforms: Transforms of a decoded image.
-
-    Raises:
-        MissingFileError: There is no such folder.
-        UserError: It holds no image.
     """
 
     def __init__(self, location: str | Path, transforms: Compose | None = None) -> None:

@@ -39,9 +39,6 @@ class Hit:
 class FeatureIndex:
     """A searchable folder embedded by ``tools/embed.py``. Features stay on disk.
 
-    Args:
-        directory: Output folder of ``embed_folder``.
-
     Raises:
         UserError: It is no such folder, or not complete.
     """
@@ -85,18 +82,14 @@ class FeatureIndex:
         return str(self.folder / self.names[row])
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k rows with the largest cosine similarity to each query.
-
-        Args:
-            queries: (q, C) features, of any length.
-            k: From 1 to the number of readable images.
+        """The k rows with the largest cosine similarity to each of (q, C) queries.
 
         Returns:
             Similarities (q, k), decreasing, and rows (q, k). In a tie the earlier row comes
             first.
 
         Raises:
-            UserError: k is out of range, or the queries have another width.
+            UserError: There are fewer readable images, or the queries have another width.
         """
         readable = self.record['images'] - self.record['unreadable']
         if not 1 <= k <= readable:
@@ -127,21 +120,11 @@ class FeatureIndex:
 def retrieve(
     inferencer: FeatureInferencer, index: FeatureIndex, queries: Sequence[str], k: int
 ) -> list[list[Hit]]:
-    """The images nearest to each query, without the query itself.
-
-    Args:
-        inferencer: The encoder of the index.
-        index: The index to search.
-        queries: Image files.
-        k: Images for each query.
-
-    Returns:
-        For each query k hits, the nearest first.
+    """The k images nearest to each query, the nearest first, without the query itself.
 
     Raises:
-        UserError: The index has other weights or another transform, or k is out of range.
-        MissingFileError: There is no such query.
-        UnreadableImage: A query is no image.
+        UserError: The index has other weights or another transform, k is out of range, or
+            a query is no image.
     """
     if k < 1:
         raise UserError(f'{k} nearest images were asked for: give at least 1')

@@ -46,9 +46,6 @@ def results(encoder: Encoder) -> list[dict[str, Any]]:
 
     They come from the published model whose weights have this file's name, and from the last
     validation in the training log, if the checkpoint has the log.
-
-    Returns:
-        Dicts with ``Task``, ``Dataset``, ``Metrics`` and ``Source``, who measured it.
     """
     file = Path(encoder.source).name
     entries = yaml.safe_load((MIM / 'configs' / 'metafile.yml').read_text())['Models']

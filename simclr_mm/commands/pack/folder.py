@@ -37,7 +37,7 @@ def pack_folder(
     processes: int = 1,
     restart: bool = False,
 ) -> dict[str, Any]:
-    """Write the missing shards of a folder.
+    """Write the missing shards of a folder. Returns the content of ``index.json``.
 
     The shard of an image depends only on the folder and the settings, and a shard is
     complete or absent. So a pack continued after an interruption equals an uninterrupted one.
@@ -48,13 +48,6 @@ def pack_folder(
         settings: Format and size.
         processes: Processes that read and encode images.
         restart: Replace another pack.
-
-    Returns:
-        The content of ``index.json``.
-
-    Raises:
-        UserError: A setting is out of range, ``out`` holds something else, another process
-            packs there, or no image can be read.
     """
     _check(settings, processes)
     plan = plan_pack(folder, settings, classes_file, labelled)
@@ -76,11 +69,10 @@ def pack_folder(
 
 
 def encode(path: str, short_side: int | None, quality: int) -> tuple[bytes, str]:
-    """Read an image for a pack, with the settings of PackSettings.
+    """An image for a pack, and the extension of its format.
 
-    Returns:
-        The file's bytes, or for a larger image a reduced JPEG, turned upright by its EXIF
-        data; and the extension of the format.
+    A larger image becomes a reduced JPEG, turned upright by its EXIF data. Other files stay
+    unchanged.
     """
     content, img = LoadImageFromFile().read(path)
     if short_side is not None and min(img.shape[:2]) > short_side:

@@ -39,12 +39,7 @@ def lmdb_key(path: str) -> str:
 
 
 class Writer:
-    """Writes the shards of one format.
-
-    Args:
-        out: Folder of the pack.
-        classes: Class names, or None.
-    """
+    """Writes the shards of one format into a folder. ``classes`` are class names or None."""
 
     suffix = ''  # of a shard's file; '' if all shards are one file
     shuffled = False  # whether images are dealt to the shards at random

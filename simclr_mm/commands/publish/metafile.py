@@ -54,9 +54,7 @@ def entry_text(entry: dict[str, Any]) -> str:
 def put_entry(path: Path, entry: dict[str, Any]) -> bool:
     """Put an entry into a metafile, and leave every other line unchanged.
 
-    Args:
-        path: The metafile.
-        entry: Replaces the entry of its name, whose other keys stay, or is appended.
+    It replaces the entry of its name, whose other keys stay, or is appended.
 
     Returns:
         Whether there was an entry of its name.

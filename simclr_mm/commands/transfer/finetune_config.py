@@ -65,11 +65,7 @@ def finetune_config(
     scored: Part,
     training: Training,
 ) -> Config:
-    """The config that trains on one part of a dataset and scores another part.
-
-    Raises:
-        UserError: The backbone returns neither a map nor a vector.
-    """
+    """The config that trains on one part of a dataset and scores another part."""
     images = build(train)
     batch = min(training.batch, len(images))
     loading = [] if dataset.in_memory else [LOADING]
