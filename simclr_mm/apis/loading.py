@@ -1,4 +1,4 @@
-"""From a name, a config or a checkpoint to an encoder."""
+"""Build an encoder from a name, a config or a checkpoint."""
 
 import re
 from pathlib import Path

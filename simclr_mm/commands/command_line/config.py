@@ -58,7 +58,7 @@ def config_with_flags(
     replace_data: Callable[[Config, str], None],
     part: str = 'model',
 ) -> Config:
-    """Read a config that has this part, with ``--data`` and ``--cfg-options`` entered."""
+    """Read a config that has this part, and apply ``--data`` and ``--cfg-options``."""
     cfg = read_config(path, part)
     if args.data is not None:
         replace_data(cfg, args.data)

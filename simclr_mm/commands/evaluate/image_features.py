@@ -91,7 +91,10 @@ def from_config(encoder: Encoder, most: int, seed: int = 0) -> LabelledFeatures:
 def gallery_and_queries(
     encoder: Encoder, settings: dict[str, Any], cache: str | Path | None = None
 ) -> tuple[Labelled, Labelled]:
-    """Features (g, C) and labels (g,) of the gallery of a GalleryAndQuery, and of the queries."""
+    """Features and labels of a GalleryAndQuery.
+
+    (g, C) and (g,) of the gallery, then (q, C) and (q,) of the queries.
+    """
     loader = Runner.build_dataloader(settings, seed=0)
     split = gallery_size(loader.dataset)
     features, labels = cached_features(encoder, loader, settings['dataset'], cache, 'features')

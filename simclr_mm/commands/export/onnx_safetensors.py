@@ -79,7 +79,7 @@ class Onnx(Target):
     def features(
         self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]
     ) -> Tensor:
-        """One by one, after all at once gave the same."""
+        """Features of single images, after a check that a batch gives the same."""
         alone = super().features(encoder, names, pictures)
         images = cropped(encoder.preprocessing, pictures).numpy()
         (together,) = names['session'].run(None, {'images': images})

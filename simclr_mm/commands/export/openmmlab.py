@@ -56,7 +56,7 @@ class MMPretrain(Target):
         )
 
     def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
-        """The model's, after the config was seen to give the same weights."""
+        """The model's weights, after a check that the config gives the same."""
         weights = names['model'].backbone.state_dict()
         again = _initialised(dict(names['backbone'], init_cfg=names['init_cfg'])).state_dict()
         if not all(torch.equal(again[key], value) for key, value in weights.items()):
@@ -91,7 +91,7 @@ class Detection(Target):
     def features(
         self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]
     ) -> Tensor:
-        """By the backbone that the config describes."""
+        """Features of the backbone in the config."""
         settings = names['model']
         names['built'] = _initialised(settings['backbone'])
         bgr = cropped(encoder.preprocessing, pictures).flip(1)

@@ -46,7 +46,7 @@ class Target:
     def features(
         self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]
     ) -> Tensor:
-        """Features (n, C) of uint8 RGB pictures, by what the code of :meth:`setup` defined."""
+        """Features (n, C) of uint8 RGB images, with the names that :meth:`setup`'s code defines."""
         rows = []
         for rgb in pictures:
             names.update(picture=Image.fromarray(rgb), bgr=np.ascontiguousarray(rgb[..., ::-1]))

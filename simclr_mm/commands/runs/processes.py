@@ -165,19 +165,19 @@ def do_missing(
     description: str,
     tell: Callable[[Run, EvaluationRun | RunFailed], None] | None = None,
 ) -> dict[str, RunFailed]:
-    """Do the runs that have no result yet; "kill" stops the program like Ctrl-C.
+    """Do the runs without a result. No training outlives the call.
 
-    No training outlives the call.
+    "kill" stops the program like Ctrl-C.
 
     Args:
-        runs: Their configs are written.
+        runs: Runs with their configs written.
         trainer: Does a run.
-        processes: Runs at a time, each on a GPU of its own as far as they go.
+        processes: Runs at a time, each on its own GPU if there are enough.
         description: Text of the progress bar.
         tell: Called as each run ends.
 
     Returns:
-        Why runs failed, by their names.
+        The reasons of failures, by the names of the runs.
     """
     failed = {}
     missing = sum(not run.result_file.is_file() for run in runs)
