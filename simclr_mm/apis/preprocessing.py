@@ -190,9 +190,8 @@ def _statistics(preprocessor: BaseDataPreprocessor, source: str) -> tuple[Triple
     to_rgb = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))
     if not to_rgb:
         raise UserError(
-            f'{source}: data_preprocessor.to_rgb is not True, so it is not known '
-            'whether the encoder takes BGR or RGB; if RGB, add --cfg-options '
-            'data_preprocessor.to_rgb=True'
+            f'{source}: data_preprocessor.to_rgb is not True, so it is not known whether the '
+            'encoder takes BGR or RGB; if RGB, add --cfg-options data_preprocessor.to_rgb=True'
         )
     # No mean and no std: pixels in [0, 255].
     mean, std = (

@@ -131,9 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         started = time.time()
         differing, ties, ours, expected = knn_agreement(train, test, k, args.temperature)
         print(
-            f'kNN, k {k}: {top1(ours)}, scikit-learn {top1(expected)}; {differing} '
-            f'of {len(ours)} predictions differ, {ties} of them ties; '
-            f'{time.time() - started:.0f} s'
+            f'kNN, k {k}: {top1(ours)}, scikit-learn {top1(expected)}; {differing} of {len(ours)} '
+            f'predictions differ, {ties} of them ties; {time.time() - started:.0f} s'
         )
     for penalty in args.penalty:
         started = time.time()

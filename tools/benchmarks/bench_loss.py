@@ -222,9 +222,8 @@ def growth(results: list[dict]) -> str:
     *_, first, last = (result for result in results if result['name'] == 'simclr_mm')
     ratios = [b / a for a, b in zip(first['ms'], last['ms'])]
     return (
-        f'simclr_mm from 2N = {first["rows"]} to {last["rows"]}: '
-        f'{statistics.median(ratios):.1f}x the time '
-        f'({min(ratios):.1f}-{max(ratios):.1f}), '
+        f'simclr_mm from 2N = {first["rows"]} to {last["rows"]}: {statistics.median(ratios):.1f}x '
+        f'the time ({min(ratios):.1f}-{max(ratios):.1f}), '
         f'{(last["rows"] / first["rows"]) ** 2:.0f}x the arithmetic'
     )
 

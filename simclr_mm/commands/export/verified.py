@@ -36,9 +36,8 @@ class Proof:
     def __str__(self) -> str:
         counters = f', {self.absent} counters of batches have no place' * (self.absent > 0)
         return (
-            f'features differ by at most {self.difference:.1e} of the largest '
-            f'(tolerance {self.tolerance:.0e}), {self.identical} tensors are '
-            f'bit-identical{counters}'
+            f'features differ by at most {self.difference:.1e} of the largest (tolerance '
+            f'{self.tolerance:.0e}), {self.identical} tensors are bit-identical{counters}'
         )
 
 

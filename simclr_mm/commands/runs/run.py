@@ -97,9 +97,8 @@ def write_config(run: Run, cfg: Config) -> None:
         trained = [*run.folder.glob('*.pth'), *run.folder.glob('*.json')]
         if trained:
             raise UserError(
-                f'{run.config} was made from another config or other --cfg-options, '
-                f'and {trained[0]} comes of it: give another --work-dir, or delete '
-                f'{run.folder}'
+                f'{run.config} was made from another config or other --cfg-options, and '
+                f'{trained[0]} comes of it: give another --work-dir, or delete {run.folder}'
             )
     with atomic_file(run.config) as file:
         file.write(cfg.pretty_text.encode())

@@ -182,9 +182,8 @@ def own_folder(title: str, folder: Path) -> TransferDataset:
     splits = [name for name in ('train', 'val', 'test') if (folder / name).is_dir()]
     if 'train' not in splits or len(splits) < 2:
         raise MissingFileError(
-            f'--folder {title}={folder}: there is no '
-            f'{folder}/train/<class>/ with {folder}/test/<class>/ '
-            'or val'
+            f'--folder {title}={folder}: there is no {folder}/train/<class>/ with '
+            f'{folder}/test/<class>/ or val'
         )
     names = [set(class_names_of(str(folder / name))) for name in splits]
     differing = sorted(set[str]().union(*names) - names[0].intersection(*names))
