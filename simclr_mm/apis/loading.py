@@ -24,21 +24,13 @@ _TRAINED_ON = ('neck', 'head', 'online_probe')  # parts of a model that its feat
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint that was read, and the config that its model is built from.
+    """A checkpoint that was read, and the config that its model is built from."""
 
-    Args:
-        content: What the file holds.
-        config: What is built; whoever opened the checkpoint may change it.
-        name: Of the config, or else of the file.
-        source: Path or URL of the file; '' where there is none.
-        entry: Of mmpretrain's hub, for a model that has a name.
-    """
-
-    content: Any
-    config: Config
-    name: str
-    source: str
-    entry: Any = None
+    content: Any  # what the file holds
+    config: Config  # what is built; whoever opened the checkpoint may change it
+    name: str  # of the config, or else of the file
+    source: str  # path or URL of the file; '' where there is none
+    entry: Any = None  # of mmpretrain's hub, for a model that has a name
 
 
 def build_encoder(

@@ -21,19 +21,12 @@ _ROWS = 65536  # of the index compared at a time: 128 MB of ResNet-50's features
 
 @dataclass(frozen=True)
 class Hit:
-    """An image that was found.
+    """An image that was found."""
 
-    Args:
-        row: Of the index.
-        path: The file, or the place in a pack.
-        name: Its path below the embedded folder, or its key in the pack.
-        similarity: Cosine of the two features, in [-1, 1].
-    """
-
-    row: int
-    path: str
-    name: str
-    similarity: float
+    row: int  # of the index
+    path: str  # the file, or the place in a pack
+    name: str  # its path below the embedded folder, or its key in the pack
+    similarity: float  # cosine of the two features, in [-1, 1]
 
 
 class FeatureIndex:

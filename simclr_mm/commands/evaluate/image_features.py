@@ -30,21 +30,13 @@ from .cache import cached_features
 
 
 class LabelledFeatures(NamedTuple):
-    """Features with classes.
+    """Features with classes."""
 
-    Args:
-        features: (n, C) float32.
-        labels: (n,) places in ``classes``.
-        classes: Their names.
-        name: Of the folder or of the config's file.
-        total: Images that were there to draw from.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
-    classes: list[str]
-    name: str
-    total: int
+    features: np.ndarray  # (n, C) float32
+    labels: np.ndarray  # (n,) places in ``classes``
+    classes: list[str]  # their names
+    name: str  # of the folder or of the config's file
+    total: int  # images that were there to draw from
 
 
 def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledFeatures:

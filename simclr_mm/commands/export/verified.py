@@ -19,19 +19,12 @@ _COUNTER = 'num_batches_tracked'  # of batch norm; no number that features depen
 
 @dataclass(frozen=True)
 class Proof:
-    """What a verification found.
+    """What a verification found."""
 
-    Args:
-        difference: Greatest difference of a feature, as a share of the largest one.
-        tolerance: What it may be.
-        identical: Tensors that are the same bit by bit.
-        absent: Tensors that the format has no place for: counters of batches.
-    """
-
-    difference: float
-    tolerance: float
-    identical: int
-    absent: int
+    difference: float  # greatest difference of a feature, as a share of the largest one
+    tolerance: float  # what it may be
+    identical: int  # tensors that are the same bit by bit
+    absent: int  # tensors that the format has no place for: counters of batches
 
     def __str__(self) -> str:
         counters = f', {self.absent} counters of batches have no place' * (self.absent > 0)

@@ -22,25 +22,15 @@ _KEPT = ('dataset_meta', 'epoch', 'iter', 'seed', 'mmengine_version')
 
 
 class Published(NamedTuple):
-    """A published checkpoint.
+    """A published checkpoint."""
 
-    Args:
-        name: Of the model.
-        trained_as: Name of the config.
-        path: The file.
-        card: The page beside it.
-        encoder: Read from the file.
-        rows: Results, in the form of a model index.
-        left_out: Keys of the training's checkpoint that are gone.
-    """
-
-    name: str
-    trained_as: str
-    path: Path
-    card: Path
-    encoder: Encoder
-    rows: list[dict[str, Any]]
-    left_out: list[str]
+    name: str  # of the model
+    trained_as: str  # name of the config
+    path: Path  # the file
+    card: Path  # the page beside it
+    encoder: Encoder  # read from the file
+    rows: list[dict[str, Any]]  # results, in the form of a model index
+    left_out: list[str]  # keys of the training's checkpoint that are gone
 
 
 def publish(

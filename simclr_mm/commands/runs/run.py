@@ -20,19 +20,12 @@ Row = dict[str, Value]
 
 
 class Run(NamedTuple):
-    """A training that differs from others in a few settings.
+    """A training that differs from others in a few settings."""
 
-    Args:
-        study: What varies among the runs: a study of tools/sweep.py, or 'fine-tuning'.
-        labels: The value of each setting that varies, by the setting's name.
-        work_dir: Folder of all runs.
-        metric: What its result is, such as 'knn' or 'top1'. It names the result's file.
-    """
-
-    study: str
-    labels: dict[str, Value]
-    work_dir: Path
-    metric: str
+    study: str  # what varies: a study of tools/sweep.py, or 'fine-tuning'
+    labels: dict[str, Value]  # the value of each setting that varies
+    work_dir: Path  # folder of all runs
+    metric: str  # what its result is, such as 'knn' or 'top1'; it names the result's file
 
     @property
     def name(self) -> str:

@@ -74,20 +74,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 class Job(NamedTuple):
-    """One dataset by one protocol.
+    """One dataset by one protocol."""
 
-    Args:
-        dataset: Where it is found, and how it is scored.
-        protocol: 'linear-swept' or 'fine-tuned'.
-        file: Of the result.
-        asked: Settings that a result has to have to be this job's.
-        evaluate: Does it; None for a dataset that is not on the disk.
-    """
-
-    dataset: TransferDataset
-    protocol: str
-    file: Path
-    asked: dict[str, Value]
+    dataset: TransferDataset  # where it is found, and how it is scored
+    protocol: str  # 'linear-swept' or 'fine-tuned'
+    file: Path  # of the result
+    asked: dict[str, Value]  # settings that a result has to have to be this job's
+    # Does it; None for a dataset that is not on the disk
     evaluate: Callable[[], list[Result]] | None
 
 

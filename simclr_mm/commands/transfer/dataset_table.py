@@ -23,48 +23,29 @@ CLASS_FOLDERS = 'simclr_mm.ImageFolder'
 
 
 class Parts(NamedTuple):
-    """Four datasets that an evaluation needs.
+    """Four datasets that an evaluation needs."""
 
-    Args:
-        fit: Images to train on while something is chosen.
-        validation: Images to choose by.
-        train: Both, to train on when it is chosen.
-        test: Images to score, once.
-    """
-
-    fit: Part
-    validation: Part
-    train: Part
-    test: Part
+    fit: Part  # images to train on while something is chosen
+    validation: Part  # images to choose by
+    train: Part  # both, to train on when it is chosen
+    test: Part  # images to score, once
 
 
 class TransferDataset(NamedTuple):
-    """A dataset, and how it is scored.
+    """A dataset, and how it is scored."""
 
-    Args:
-        title: As the paper writes it.
-        type: Its class.
-        folders: Where it is looked for, below the root; the first is the usual one.
-        needs: Files or folders in it, one of which shows that it is there.
-        metrics: Names in ``CLASS_METRICS``; choices are made by the first.
-        home: Page that it comes from.
-        train: Split of all images to train on.
-        test: Split to score.
-        validates: Whether it has the splits 'train' and 'val', which together are
-            'trainval'. Otherwise a share of each class is held out.
-        draws: It has no splits: this many images of each class are drawn to train on. Of
-            Caltech-101 the paper "randomly chose 30 images per class".
-    """
-
-    title: str
-    type: str
-    folders: tuple[str, ...]
-    needs: tuple[str, ...]
-    metrics: tuple[str, ...]
-    home: str
-    train: str = 'train'
-    test: str = 'test'
+    title: str  # as the paper writes it
+    type: str  # its class
+    folders: tuple[str, ...]  # where it is looked for, below the root; the first is the usual one
+    needs: tuple[str, ...]  # files or folders in it, one of which shows that it is there
+    metrics: tuple[str, ...]  # names in ``CLASS_METRICS``; choices are made by the first
+    home: str  # page that it comes from
+    train: str = 'train'  # split of all images to train on
+    test: str = 'test'  # split to score
+    # Has the splits 'train' and 'val'; else a share of each class is held out
     validates: bool = False
+    # Has no splits: this many images of each class are drawn to train on. Of
+    # Caltech-101 the paper "randomly chose 30 images per class".
     draws: int | None = None
 
     @property

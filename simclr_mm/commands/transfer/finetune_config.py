@@ -34,19 +34,12 @@ LOGGED = dict(
 
 
 class Training(NamedTuple):
-    """How each network is trained.
+    """How each network is trained."""
 
-    Args:
-        steps: The paper's are 20,000.
-        batch: Images in a step; fewer where the dataset is smaller.
-        workers: Processes that read images; arrays need none.
-        seed: Of the head's weights and of the order and crops of images.
-    """
-
-    steps: int = 20000
-    batch: int = 256
-    workers: int = 4
-    seed: int = 0
+    steps: int = 20000  # the paper's
+    batch: int = 256  # images in a step; fewer where the dataset is smaller
+    workers: int = 4  # processes that read images; arrays need none
+    seed: int = 0  # of the head's weights and of the order and crops of images
 
 
 def save_backbone(encoder: Encoder, file: Path) -> Path:
