@@ -45,20 +45,19 @@ def convert(
             is no known ResNet, or a weight does not fit.
     """
     source = str(source)
-    foreign = foreign_weights(read_weights(source), source)
-    done = foreign.conversion
+    done = foreign_weights(read_weights(source), source)
     state = {key: value for key, value in done.state.items() if key.startswith(_KEPT)}
     left = dict(done.left)
     for key in [key for key in done.state if key not in state]:
         left[done.names[key]] = 'a head, which a SimCLR encoder does not need'
     given = dict(mean=mean, std=std)
-    normalise = {key: given[key] or value for key, value in foreign.normalise.items()}
-    config = _config(foreign.backbone, neck_config(state), normalise)
+    normalise = {key: given[key] or value for key, value in done.normalise.items()}
+    config = _config(done.backbone, neck_config(state), normalise)
     load_state(get_model(config), state, source)
     meta = dict(
         cfg=config.pretty_text,
         converted_from=dict(layout=done.layout, file=Path(source).name),
-        backbone=foreign.backbone,
+        backbone=done.backbone,
         normalise={key: list(map(float, value)) for key, value in normalise.items()},
     )
     used = {done.names[key]: key for key in state if key in done.names}
