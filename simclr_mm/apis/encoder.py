@@ -76,6 +76,13 @@ class Encoder:
         """Features (n, C) of images (n, 3, S, S) out of the model's preprocessor."""
         return pooled(self.model.extract_feat(images), self.model)
 
+    def feature_shape(self) -> torch.Size:
+        """Of one image from the backbone: (1, C, H, W) of a map, (1, C) of a vector."""
+        backbone, side = self.model.backbone, self.preprocessing.size
+        with torch.no_grad():
+            features = backbone(next(backbone.parameters()).new_zeros(1, 3, side, side))
+        return (features[-1] if isinstance(features, (tuple, list)) else features).shape
+
     def transform(self) -> dict[str, Any]:
         """From a decoded uint8 BGR image to the network's input, as plain data."""
         preprocessor = self.model.data_preprocessor

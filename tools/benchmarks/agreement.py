@@ -24,7 +24,6 @@ from torch import Tensor, nn
 import simclr_mm.engine  # noqa: F401  registers LARS
 from simclr_mm.apis import load_encoder
 from simclr_mm.commands import command_line
-from simclr_mm.commands.evaluate.cache import add_cache_flag
 from simclr_mm.commands.evaluate.image_features import gallery_and_queries
 from simclr_mm.evaluation import Labelled, knn_predict, swept_linear_probe
 from simclr_mm.evaluation.logistic_regression import LogisticRegression
@@ -108,7 +107,7 @@ def train_linear_layer(
 
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
-    flags = ('config', 'checkpoint', '--seed', '--cfg-options', '--trust-checkpoint')
+    flags = ('config', 'checkpoint', '--seed', '--cache', '--cfg-options', '--trust-checkpoint')
     parser = command_line.parser_of(__doc__, *flags)
     add = parser.add_argument
     add('--k', type=int, nargs='*', default=[1, 20, 200])
@@ -116,7 +115,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--penalty', type=float, nargs='*', default=[1.0], help='1 / C of scikit-learn')
     add('--published', nargs='*', default=[], help='linear configs, of configs/benchmarks')
     add('--batch', type=int, help='images a step; default: that of the config')
-    add_cache_flag(parser)
     args = parser.parse_args(argv)
 
     cfg = Config.fromfile(args.config)

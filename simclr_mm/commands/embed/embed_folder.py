@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.atomic import write_text
 
 from .embedding_record import ERRORS, FEATURES, PARTIAL, PATHS, RECORD, earlier_progress, new_record
 from .images import Images
@@ -84,7 +84,7 @@ def _begin(out: Path, names: list[str], width: int) -> None:
     """The files of an embedding that has no row yet."""
     for name in (RECORD, FEATURES, PARTIAL, ERRORS):
         (out / name).unlink(missing_ok=True)
-    _write_json(out / PATHS, names)
+    write_text(out / PATHS, json.dumps(names, indent=1))
     open_memmap(out / PARTIAL, 'w+', np.float32, (len(names), width))
     if hasattr(os, 'posix_fallocate'):  # a full disk is an error now, not a crash later
         with open(out / PARTIAL, 'r+b') as file:
@@ -122,7 +122,7 @@ def _fill(
             if time.monotonic() - saved > _SAVE_EVERY or record['rows_done'] == len(images):
                 errors.flush()
                 features.flush()
-                _write_json(out / RECORD, record)
+                write_text(out / RECORD, json.dumps(record, indent=1))
                 saved = time.monotonic()
 
 
@@ -138,10 +138,4 @@ def _forget_errors_from(row: int, path: Path) -> None:
     """Drop what was noted after the last save: those rows are done again."""
     lines = path.read_text().splitlines(keepends=True)
     kept = [line for line in lines if line.endswith('\n') and json.loads(line)['row'] < row]
-    with atomic_file(path) as file:
-        file.write(''.join(kept).encode())
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic_file(path) as file:
-        file.write(json.dumps(content, indent=1).encode())
+    write_text(path, ''.join(kept))

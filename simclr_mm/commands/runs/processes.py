@@ -22,8 +22,9 @@ from rich.progress import track
 from simclr_mm.apis.fingerprint import state_hash
 from simclr_mm.checkpoints import read_checkpoint
 from simclr_mm.evaluation import EvaluationRun, Result
+from simclr_mm.visualization.loss import read_log
 
-from .run import Run, last_validation
+from .run import Run, last_step
 
 
 class RunFailed(Exception):
@@ -115,13 +116,15 @@ class TrainAndEvaluate(ABC):
 
     def validated(self, run: Run, metric: str) -> float:
         """A metric of the validation at the end of the training, by its name in the log."""
-        value = last_validation(run, metric)
-        if value is None:
-            raise RunFailed(
-                f'{run.folder} holds a finished training but no {metric} of a validation at '
-                'its end: delete the folder to train anew'
-            )
-        return value
+        last = last_step(Config.fromfile(run.config))
+        for log in sorted(run.folder.glob('*/vis_data/scalars.json'), reverse=True):
+            for entry in reversed(read_log(log)):
+                if entry['step'] == last and metric in entry:
+                    return entry[metric]
+        raise RunFailed(
+            f'{run.folder} holds a finished training but no {metric} of a validation at '
+            'its end: delete the folder to train anew'
+        )
 
     def stop(self) -> None:
         """End what is running; its checkpoints stay, to go on from."""

@@ -13,8 +13,7 @@ from mmengine.config import Config
 
 from simclr_mm.errors import UserError
 from simclr_mm.evaluation import Value, read_run
-from simclr_mm.files.atomic import atomic_file
-from simclr_mm.visualization.loss import read_log
+from simclr_mm.files.atomic import write_text
 
 Row = dict[str, Value]
 
@@ -72,16 +71,6 @@ def last_step(cfg: Config) -> int:
     return cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
 
 
-def last_validation(run: Run, metric: str) -> float | None:
-    """A metric of the validation at the end of a run, by its name in the log, if it is there."""
-    last = last_step(Config.fromfile(run.config))
-    for log in sorted(run.folder.glob('*/vis_data/scalars.json'), reverse=True):
-        for entry in reversed(read_log(log)):
-            if entry['step'] == last and metric in entry:
-                return entry[metric]
-    return None
-
-
 def write_config(run: Run, cfg: Config) -> None:
     """Write the config of a run; another one that was trained with is a UserError."""
     if run.config.is_file():
@@ -93,5 +82,4 @@ def write_config(run: Run, cfg: Config) -> None:
                 f'{run.config} was made from another config or other --cfg-options, and '
                 f'{trained[0]} comes of it: give another --work-dir, or delete {run.folder}'
             )
-    with atomic_file(run.config) as file:
-        file.write(cfg.pretty_text.encode())
+    write_text(run.config, cfg.pretty_text)

@@ -108,7 +108,12 @@ def _classifier(
         momentum = min(10 / steps_per_epoch, 0.1)
         norm = backbone.get('norm_cfg') or dict(type='BN', requires_grad=True)
         backbone['norm_cfg'] = dict(norm, momentum=momentum)
-    width, is_map = _features_of(encoder)
+    shape = encoder.feature_shape()
+    if len(shape) not in (2, 4):
+        raise UserError(
+            f'fine-tuning: the backbone gives {tuple(shape)}, no map and no vector: '
+            "for a transformer set model.backbone.out_type='cls_token' in --config"
+        )
     head: dict[str, Any] = dict(type='LinearClsHead', topk=(1,))
     if dataset.multi_label:
         head = dict(
@@ -120,8 +125,8 @@ def _classifier(
         model=dict(
             type='ImageClassifier',
             backbone=backbone,
-            neck=dict(type='GlobalAveragePooling') if is_map else None,
-            head=dict(head, num_classes=classes, in_channels=width),
+            neck=dict(type='GlobalAveragePooling') if len(shape) == 4 else None,
+            head=dict(head, num_classes=classes, in_channels=shape[1]),
         ),
         data_preprocessor=dict(num_classes=classes, mean=mean, std=std, to_rgb=True),
     )
@@ -144,19 +149,6 @@ def _has_batch_norm(encoder: Encoder) -> bool:
         'current',
     )
     return False
-
-
-def _features_of(encoder: Encoder) -> tuple[int, bool]:
-    """C, and whether the backbone gives a map (n, C, H, W) rather than (n, C)."""
-    backbone, side = encoder.model.backbone, encoder.preprocessing.size
-    with torch.no_grad():
-        features = backbone(next(backbone.parameters()).new_zeros(1, 3, side, side))[-1]
-    if features.ndim not in (2, 4):
-        raise UserError(
-            f'fine-tuning: the backbone gives {tuple(features.shape)}, no map and no vector: '
-            "for a transformer set model.backbone.out_type='cls_token' in --config"
-        )
-    return features.shape[1], features.ndim == 4
 
 
 def _schedule(training: Training) -> dict[str, Any]:
