@@ -27,24 +27,16 @@ from .preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model with what is needed to use it. Nothing in it changes after it is built.
+    """A model with what is needed to use it. Nothing in it changes after it is built."""
 
-    Args:
-        model: In eval mode.
-        config: The model's config.
-        name: Of the model or its config; '' if neither has one.
-        source: Path or URL of the weights; '' for random ones.
-        classes: Names of the classes that a classifier tells apart, if known.
-        training: ``meta`` and ``message_hub`` of the checkpoint, as far as it has them.
-        pipeline: The transforms of a test image. None: the config does not have them.
-    """
-
-    model: BaseModel
-    config: Config
-    name: str = ''
-    source: str = ''
-    classes: Sequence[str] | None = None
+    model: BaseModel  # in eval mode
+    config: Config  # the model's
+    name: str = ''  # of the model or its config; '' if neither has one
+    source: str = ''  # path or URL of the weights; '' for random ones
+    classes: Sequence[str] | None = None  # names, if a classifier tells them apart
+    # ``meta`` and ``message_hub`` of the checkpoint, as far as it has them.
     training: Mapping[str, Any] = field(default_factory=dict)
+    # Transforms of a test image, if the config has them.
     pipeline: Sequence[Mapping[str, Any]] | None = None
 
     @property

@@ -76,16 +76,7 @@ def load_encoder(
 
 
 def open_checkpoint(checkpoint: str, config: str | Path | Config | None = None) -> Checkpoint:
-    """Read a checkpoint, and find its config.
-
-    Args:
-        checkpoint: As for :func:`load_encoder`.
-        config: As for :func:`load_encoder`.
-
-    Raises:
-        CheckpointError: the file cannot be read, or it holds no config that can be used
-            while none is given.
-    """
+    """Read a checkpoint, and find its config; the arguments are those of :func:`load_encoder`."""
     source = checkpoint
     if config is None and checkpoint.lower() in register():
         config = checkpoint
@@ -106,10 +97,7 @@ def encoder_of_checkpoint(
 ) -> Encoder:
     """Build the model of a checkpoint, and load it.
 
-    Args:
-        checkpoint: From :func:`open_checkpoint`.
-        device: Where to put the model. None: the CPU.
-        only_backbone: Leave out neck, head and probe, and whatever weights they have.
+    With ``only_backbone`` neck, head and probe are left out, whatever weights they have.
 
     Raises:
         CheckpointError: nothing can be built from the config, or a weight does not fit.

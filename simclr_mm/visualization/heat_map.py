@@ -21,8 +21,6 @@ def plot_heat_map(
 
     Args:
         values: (rows, columns), at least one of them finite; NaN: an empty cell.
-        rows: Names of the rows.
-        columns: Names of the columns.
         labels: Of the rows, of the columns and, with its unit, of the numbers.
         with_mean: Add a column with the mean of each row, as the paper's Fig. 5 has.
     """

@@ -20,19 +20,12 @@ _IN_LEGEND = 60  # size of a marker there, in square points
 
 
 def project(features: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
-    """Features of length 1 in the plane, their neighbourhoods kept.
+    """Features (n, C) of length 1 in the plane, (n, 2), their neighbourhoods kept.
 
     Args:
-        features: (n, C), n >= 4.
+        features: n >= 4, finite and not all alike.
         method: 'tsne', 'umap' (needs umap-learn) or 'pca'.
         seed: Of t-SNE and UMAP.
-
-    Returns:
-        (n, 2).
-
-    Raises:
-        UserError: An unknown method, fewer than four features, features that are not
-            finite or all alike, or no umap-learn.
     """
     if method not in METHODS:
         raise UserError(f'method is {method!r}: choose one of {", ".join(METHODS)}')
@@ -64,13 +57,9 @@ def plot_scatter(
     method: str,
     title: str,
 ) -> None:
-    """Write a map of features with a legend of classes and their counts.
+    """Write a map of :func:`project` with a legend of classes and their counts.
 
-    Args:
-        points: (n, 2), from :func:`project`.
-        labels: (n,) class of each, a place in ``classes``.
-        classes: Their names. One name, or none: no legend.
-        method: What :func:`project` was given.
+    ``labels`` are places in ``classes``. With one name, or none, there is no legend.
     """
     with picture(path, 9.5, 7) as figure:
         axes = figure.subplots()

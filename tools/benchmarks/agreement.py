@@ -78,12 +78,8 @@ def train_linear_layer(
 ) -> nn.Linear:
     """Train a linear layer by a benchmark config's optimizer, cosine decay and epochs.
 
-    Args:
-        cfg: The benchmark config.
-        features: (n, C).
-        labels: (n,).
-        batch: Images a step; the learning rate follows it linearly.
-        seed: Of the order of the images and of the layer's first weights.
+    The learning rate follows the batch linearly. The seed is that of the order of the images
+    and of the layer's first weights.
     """
     torch.manual_seed(seed)
     layer = nn.Linear(features.shape[1], int(labels.max()) + 1).to(features.device)

@@ -40,23 +40,16 @@ def embed_folder(
     ``out`` also gets ``paths.json``, N paths relative to the folder, or keys in the pack;
     ``errors.jsonl``, row, path and reason of each unreadable image (its features are NaN);
     and ``embedding.json``, what was embedded how. Images and features pass through memory
-    batch by batch. Called again after it was stopped, it goes on.
+    batch by batch. Called again after it was stopped, it goes on; with ``restart`` it begins
+    again, whatever is in ``out``.
 
     Args:
-        inferencer: The encoder, its device and its precision.
-        folder: A folder of images, at any depth, or a pack.
-        out: Folder of the results.
         batch_size: Images at a time.
         workers: Processes that read images; 0: this one.
-        restart: Begin again, whatever is in ``out``.
         origin: Where the weights come from, noted in ``embedding.json``.
 
     Returns:
         What ``embedding.json`` holds.
-
-    Raises:
-        UserError: there is no image, or ``out`` holds features of something else, or
-            another process is writing there.
     """
     if batch_size < 1 or workers < 0:
         raise UserError(f'batch_size is {batch_size} and workers {workers}: give at least 1 and 0')

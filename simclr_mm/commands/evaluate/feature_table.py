@@ -50,15 +50,13 @@ def evaluate_features(
             fitted on the gallery and scored on the queries.
         config: Its path, for the record.
         checkpoint: Weights of the config's model, a path or a URL.
-        per_class: Labels of each class of the few-label probe.
-        draws: Draws of the few-label probe.
+        per_class: Labels of each class of the few-label probe, in each of ``draws``.
         sweep: Also choose the penalty of the linear probe on held-out gallery images.
         cache: Folder that keeps the encoders' features. None: they are not kept.
 
     Returns:
         Top-1 accuracies of the pretrained encoder, of the same encoder before training
-        (seed 0) and of raw pixels, by each protocol; and the pretrained features and
-        labels of the queries.
+        (seed 0) and of raw pixels; and the pretrained features and labels of the queries.
     """
     started = time.time()
     pretrained = load_encoder(checkpoint, cfg, get_device())

@@ -27,9 +27,8 @@ def model_card(
         encoder: What the file holds.
         name: Of the model, the title.
         about: One sentence about the file.
-        code: What loads it.
+        code: What loads it, with ``library``.
         rows: Results, in the form of a model index.
-        library: The library that loads the file.
         sections: More sections, by their titles, in front of the config.
     """
     trained = facts(encoder)

@@ -71,9 +71,10 @@ def plan_pack(
 ) -> PackPlan:
     """List a folder and find its classes.
 
+    The folders directly below it are classes, if no image lies beside them.
+
     Args:
-        folder: Class folders, or any images. The folders directly below it are classes,
-            if no image lies beside them.
+        folder: Class folders, or any images.
         settings: As the user gave them.
         classes_file: Class names, one a line, in the order of their labels; None: all
             folders that hold images, sorted.

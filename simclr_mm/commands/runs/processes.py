@@ -36,10 +36,8 @@ def carry_out(
 ) -> Generator[tuple[Run, EvaluationRun | RunFailed], None, None]:
     """Do the runs that have no result yet, and write their results.
 
-    Args:
-        runs: Their configs are written.
-        run_one: Takes a run and a device, gives its result.
-        devices: The CUDA_VISIBLE_DEVICES of each process, '' to leave it as it is.
+    ``run_one`` takes a run and a device out of ``devices``, the CUDA_VISIBLE_DEVICES of each
+    process, or '' to leave it as it is.
 
     Yields:
         Each run as it ends, with its result or a :class:`RunFailed`.
@@ -74,9 +72,7 @@ def carry_out(
 class TrainAndEvaluate(ABC):
     """Does a run in processes of its own, each an ordinary command.
 
-    Args:
-        tools: Folder of train.py.
-        threads: Of PyTorch in each process on a CPU.
+    ``tools`` is the folder of train.py, ``threads`` are PyTorch's in each process on a CPU.
     """
 
     def __init__(self, tools: Path, threads: int) -> None:
@@ -170,14 +166,8 @@ def do_missing(
 ) -> dict[str, RunFailed]:
     """Do the runs that have no result yet; "kill" stops the program like Ctrl-C.
 
-    No training outlives the call.
-
-    Args:
-        runs: Their configs are written.
-        trainer: Does a run.
-        processes: Runs at a time, each on a GPU of its own as far as they go.
-        description: Text of the progress bar.
-        tell: Called as each run ends.
+    No training outlives the call. The processes are as many as runs go on at a time, each
+    on a GPU of its own as far as they go. ``tell`` is called as each run ends.
 
     Returns:
         Why runs failed, by their names.

@@ -40,16 +40,7 @@ def draw(
     metric: str,
     note: str,
 ) -> None:
-    """Write the study's figure; what has no row yet is missing in it.
-
-    Args:
-        path: The file to write.
-        study: Says which figure it is.
-        values: Those of each axis, in the order of the figure.
-        rows: At least one.
-        metric: 'knn' or 'linear'.
-        note: Second line of the title.
-    """
+    """Write the study's figure; what has no row yet is missing. The note ends the title."""
     title, label = f'{study.title}\n{plain(note)}', METRIC_LABELS[metric]
     if study.figure == 'heat map':
         names = [[str(value) for value in some] for some in values]
