@@ -111,24 +111,6 @@ class Encoder:
         return self
 
 
-def encoder_of(model: Encoder | BaseModel) -> Encoder:
-    """The encoder around a model from :func:`get_model`, which a user passes on.
-
-    Raises:
-        UserError: the model was not built by ``get_model``.
-    """
-    if isinstance(model, Encoder):
-        return model
-    config = getattr(model, '_config', None)
-    if config is None:
-        raise UserError(
-            'the model has no config, so it is not known how to prepare a picture: build it '
-            'with get_model'
-        )
-    classes = (getattr(model, '_dataset_meta', None) or {}).get('classes')
-    return Encoder(model, config, classes=classes, pipeline=pipeline_of(config))
-
-
 def pipeline_of(config: Config, phase: str = 'test') -> list[dict[str, Any]] | None:
     """The transforms of a config's images in a phase; None where it has none."""
     dataset = (config.get(f'{phase}_dataloader') or {}).get('dataset')

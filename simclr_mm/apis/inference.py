@@ -19,8 +19,8 @@ from simclr_mm.models import pooled
 from simclr_mm.transforms.loading import LoadImageFromFile
 from simclr_mm.transforms.to_rgb import to_rgb
 
-from .encoder import Encoder, encoder_of
-from .loading import build_encoder
+from .encoder import Encoder
+from .loading import encoder_of
 
 Picture = str | Path | np.ndarray | Image.Image
 PRECISIONS = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
@@ -48,7 +48,7 @@ def inference_model(
             there is no such device.
         UnreadableImage: the file is not.
     """
-    encoder = _encoder(model, True).on(device)
+    encoder = encoder_of(model).on(device)
     batch = default_collate([encoder.transforms(read_picture(image))])
     network = encoder.model.eval()
     with torch.no_grad():
@@ -93,7 +93,7 @@ class FeatureInferencer:
         compile: bool = False,
         **kwargs,
     ) -> None:
-        self.encoder = _encoder(model, pretrained, **kwargs).on(device)
+        self.encoder = encoder_of(model, pretrained, **kwargs).on(device)
         self.transforms = self.encoder.transforms
         self.model = self.encoder.model.eval()
         self.precision = precision
@@ -156,14 +156,6 @@ def read_picture(image: Picture) -> dict[str, Any]:
         raise UserError(f'an image is a path, a PIL image or {array}, got {got}')
     shape = image.shape[:2]
     return dict(img=np.ascontiguousarray(image), img_shape=shape, ori_shape=shape)
-
-
-def _encoder(
-    model: Encoder | BaseModel | str | Path | Config, pretrained: bool | str | Path, **kwargs
-) -> Encoder:
-    if isinstance(model, (Encoder, BaseModel)):
-        return encoder_of(model)
-    return build_encoder(model, pretrained, **kwargs)
 
 
 def _check_precision(precision: str, device: torch.device) -> None:

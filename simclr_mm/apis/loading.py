@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
@@ -112,6 +113,24 @@ def encoder_of_checkpoint(
             f'({type(error).__name__}: {error}); name another with --config'
         ) from error
     return encoder.on(device)
+
+
+def encoder_of(
+    model: Encoder | BaseModel | str | Path | Config, pretrained: bool | str | Path = True, **kwargs
+) -> Encoder:
+    """The encoder around a model from ``get_model``, or a new one by :func:`build_encoder`."""
+    if isinstance(model, Encoder):
+        return model
+    if not isinstance(model, BaseModel):
+        return build_encoder(model, pretrained, **kwargs)
+    config = getattr(model, '_config', None)
+    if config is None:
+        raise UserError(
+            'the model has no config, so it is not known how to prepare a picture: build it '
+            'with get_model'
+        )
+    classes = (getattr(model, '_dataset_meta', None) or {}).get('classes')
+    return Encoder(model, config, classes=classes, pipeline=pipeline_of(config))
 
 
 def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool = False) -> Encoder:

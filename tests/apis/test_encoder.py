@@ -16,7 +16,7 @@ from simclr_mm.apis import (
     inference_model,
     load_encoder,
 )
-from simclr_mm.apis.encoder import encoder_of
+from simclr_mm.apis.loading import encoder_of
 from simclr_mm.checkpoints import schemes, state_dict
 from simclr_mm.commands.command_line import parser_of
 from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of
