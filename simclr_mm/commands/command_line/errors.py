@@ -6,19 +6,12 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from simclr_mm.errors import UserError
 
 
-class Command(Protocol):
-    """Takes the arguments after its name. None: those of the process."""
-
-    def __call__(self, argv: Sequence[str] | None = None) -> None: ...
-
-
-def command(main: Callable[[Sequence[str] | None], None]) -> Command:
-    """Make a ``main(argv)`` a command: a user's mistake ends it with one line.
+def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]:
+    """Make a ``main(argv)`` a command: a user's mistake ends it in one line.
 
     A mistake is a :class:`simclr_mm.errors.UserError`, or an error of the operating system
     about a file, such as a missing file or a full disk. The exit code is then 1. Any other

@@ -164,9 +164,8 @@ def _stem(encoder: Encoder, shape: ResNetShape) -> list[str]:
     if not shape.deep_stem and (shape.stem, shape.stem_kernel) != (64, 7):
         stride = '' if shape.stem_kernel == 3 else ', stride=2'
         lines.append(
-            f'model.conv1 = torch.nn.Conv2d(3, {shape.stem}, '
-            f'{shape.stem_kernel}{stride}, padding={shape.stem_kernel // 2}, '
-            'bias=False)'
+            f'model.conv1 = torch.nn.Conv2d(3, {shape.stem}, {shape.stem_kernel}{stride}, '
+            f'padding={shape.stem_kernel // 2}, bias=False)'
         )
     if type_name(settings_of(encoder)) == 'ResNet_CIFAR':
         lines.append('model.maxpool = torch.nn.Identity()')
