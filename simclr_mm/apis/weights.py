@@ -12,7 +12,6 @@ from torch import nn
 from simclr_mm.checkpoints import backbone_state, has_keys, load_state, model_state, read_checkpoint
 from simclr_mm.checkpoints.foreign.weights import WeightsFor, read_weights, weights_for
 from simclr_mm.errors import CheckpointError
-from simclr_mm.registry import type_name
 
 _TENSORFLOW = re.compile(r'\.index|\.data-')  # in the names of a checkpoint's files
 

@@ -64,14 +64,9 @@ def evaluate_features(
     settings = cfg.test_dataloader.dataset
     knn = knn_settings(cfg.test_evaluator, settings)
     k = int(knn['k'])
-    if not 1 <= k <= size:
-        raise UserError(
-            f'kNN: k = {k}, but the gallery has {size} images: set test_evaluator.k from 1 to '
-            f'{size}, for example with --cfg-options.'
-        )
     dataset, split = scored_dataset(settings)
     found_in = {
-        PRETRAINED: gallery_and_queries(pretrained, cfg.test_dataloader, cache),
+        PRETRAINED: gallery_and_queries(pretrained, cfg.test_dataloader, cache, k=k),
         UNTRAINED: gallery_and_queries(untrained, cfg.test_dataloader, cache),
         PIXELS: gallery_and_queries(pretrained, cfg.test_dataloader, pixels=True),
     }

@@ -85,10 +85,12 @@ def gallery_and_queries(
     settings: dict[str, Any],
     cache: str | Path | None = None,
     pixels: bool = False,
+    k: int = 1,
 ) -> tuple[Labelled, Labelled]:
     """Features (g, C) and labels (g,) of the gallery of a GalleryAndQuery, and of the queries.
 
-    With ``pixels`` the features are what the preprocessor gives.
+    With ``pixels`` the features are what the preprocessor gives. A gallery of fewer than
+    ``k`` images is refused before anything is embedded.
     """
     loader = Runner.build_dataloader(settings, seed=0)
     if not isinstance(loader.dataset, GalleryAndQuery):
@@ -97,11 +99,17 @@ def gallery_and_queries(
             'gallery to learn from: take a pretraining config, whose '
             'test_dataloader.dataset is a simclr_mm.GalleryAndQuery'
         )
+    split = len(loader.dataset.rows)
+    if not 1 <= k <= split:
+        raise UserError(
+            f'kNN: k = {k}, but the gallery has {split} images: set test_evaluator.k from 1 to '
+            f'{split}, for example with --cfg-options.'
+        )
     if pixels:
         found = extract_features(encoder.model, loader, lambda images: images.flatten(1), 'pixels')
     else:
         found = cached_features(encoder, loader, settings['dataset'], cache, 'features')
-    (features, labels), split = found, len(loader.dataset.rows)
+    features, labels = found
     return (features[:split], labels[:split]), (features[split:], labels[split:])
 
 
