@@ -223,15 +223,10 @@ class SimCLR(BaseModel):
     def predict(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None
     ) -> list[DataSample]:
-        """Features as data samples.
+        """Features of images, (n, 3, S, S), or views, (n, V, 3, S, S), as data samples.
 
-        Args:
-            inputs: (n, 3, S, S), or views, (n, V, 3, S, S); normalised RGB.
-            data_samples: n, or None.
-
-        Returns:
-            n samples with ``feature``, (C) or (V, C). With a probe, samples of single
-            images also have ``pred_score``, (K), and ``pred_label``.
+        The n samples have ``feature``, (C) or (V, C). With a probe, samples of single images also
+        have ``pred_score``, (K), and ``pred_label``.
         """
         features = self.extract_feat(inputs.flatten(0, -4))  # (n, C) or (nV, C)
         features = features.unflatten(0, inputs.shape[:-3])  # (n, C) or (n, V, C)
