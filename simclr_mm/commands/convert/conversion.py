@@ -22,8 +22,7 @@ class Converted(NamedTuple):
     """A converted checkpoint.
 
     Args:
-        checkpoint: What ``torch.save`` writes: ``state_dict`` and ``meta``, which holds
-            the config as MMEngine's checkpoints do.
+        checkpoint: ``state_dict``, and ``meta`` with the config as MMEngine has it.
         config: The config.
         layout: Name of the library.
         used: Our keys by the keys in the file.
@@ -49,9 +48,6 @@ def convert(
         mean: Three means of RGB in [0, 255]. None: those in the library's own code. Give
             them where the training had others, as solo-learn's on CIFAR.
         std: Three standard deviations of RGB in [0, 255], or None.
-
-    Returns:
-        The conversion; :func:`save` writes it.
 
     Raises:
         CheckpointError: it cannot be read, its keys are of no known library, its encoder
@@ -80,16 +76,7 @@ def convert(
 
 
 def save(converted: Converted, out: str | Path) -> list[Path]:
-    """Write a conversion.
-
-    Args:
-        converted: From :func:`convert`.
-        out: Name of the checkpoint, ending in ``.pth``.
-
-    Returns:
-        The files: the checkpoint, its config (``.py``), and a list that says what became
-        of every key (``.keys.txt``).
-    """
+    """Write the checkpoint, its config (``.py``), and what became of every key (``.keys.txt``)."""
     out = Path(out)
     if out.suffix != '.pth':
         raise UserError(f'OUT must end in .pth, got {out}')

@@ -27,9 +27,6 @@ def write_parquet(directory: str | Path) -> Path:
     and ``error`` (its reason, null for a readable one). Parquet stores UTF-8 only: other
     bytes of a name become ``\\xff``. The table's metadata carry ``embedding.json`` under
     the key ``simclr_mm``.
-
-    Raises:
-        MissingPackageError: pyarrow is not installed, an optional requirement.
     """
     require_pyarrow()
     import pyarrow as arrow
