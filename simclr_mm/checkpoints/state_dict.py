@@ -7,7 +7,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from simclr_mm.errors import CheckpointError
+from simclr_mm.errors import CheckpointError, listed
 
 PROBE = 'probe.'  # what the online probe's keys begin with
 _MAX_LISTED = 20  # keys of each kind in an error, about what a terminal shows
@@ -207,6 +207,4 @@ def left_out(checkpoint: Any, source: str, prefix: str = 'backbone.') -> dict[st
 
 
 def _listed(keys: list[str]) -> str:
-    more = len(keys) - _MAX_LISTED
-    listed = ', '.join(str(key)[:_LONGEST] for key in keys[:_MAX_LISTED])
-    return f'{listed} and {more} more' if more > 0 else listed
+    return listed((str(key)[:_LONGEST] for key in keys), _MAX_LISTED)

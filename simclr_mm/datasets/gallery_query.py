@@ -10,7 +10,7 @@ from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset
 
 from simclr_mm.class_balance import class_balanced_subset
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UserError, listed
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.transforms.loading import reads_with_mmcv
@@ -51,7 +51,6 @@ class GalleryAndQuery(Dataset):
     ) -> None:
         self.gallery = MMPRETRAIN_DATASETS.build({**gallery, 'pipeline': pipeline})
         self.query = MMPRETRAIN_DATASETS.build({**query, 'pipeline': pipeline})
-        self.metainfo = self.query.metainfo
         transforms = getattr(getattr(self.query, 'pipeline', None), 'transforms', ())
         if reads_with_mmcv(transforms):
             print_log(
@@ -136,6 +135,6 @@ def _check_same_classes(gallery: BaseDataset, query: BaseDataset) -> None:
         in_one = sorted(set(names) ^ set(others))
         raise UserError(
             f'GalleryAndQuery: gallery has {len(names)} classes and query {len(others)}, '
-            + (f'{", ".join(in_one[:5])} in one of them only' if in_one else 'in another order')
+            + (f'{listed(in_one)} in one of them only' if in_one else 'in another order')
             + ': give both the same class folders.'
         )

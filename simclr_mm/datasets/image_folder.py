@@ -7,7 +7,7 @@ from typing import NamedTuple
 from mmengine.logging import print_log
 from mmpretrain.datasets import BaseDataset
 
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UserError, listed
 from simclr_mm.files.walk import EXTENSIONS, image_paths
 from simclr_mm.registry import DATASETS
 
@@ -46,7 +46,7 @@ def class_folders(folders: Sequence[str], extensions: Sequence[str] = EXTENSIONS
     if empty:
         print_log(
             f'{", ".join(folders)}: {len(empty)} of {len(classes)} classes have no image: '
-            f'{", ".join(classes[label] for label in empty[:10])}',
+            f'{listed((classes[label] for label in empty), 10)}',
             logger='current',
         )
     return LabelledFiles(paths, labels, classes)

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 
 from simclr_mm.class_balance import class_balanced_subset, draw_of_each_class
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UserError, listed
 from simclr_mm.registry import DATASETS
 
 from .gallery_query import labels_of
@@ -165,5 +165,4 @@ def _rows_of_names(dataset: BaseDataset, names: list[str], list_file: str) -> np
 def _refuse(names: list[str], problem: str, remedy: str) -> None:
     """Raise if there are names with a problem."""
     if names:
-        shown = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
-        raise UserError(f'{problem} ({len(names)}): {shown}. {remedy}')
+        raise UserError(f'{problem} ({len(names)}): {listed(names)}. {remedy}')

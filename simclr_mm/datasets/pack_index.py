@@ -14,10 +14,10 @@ INDEX = 'index.json'
 TAR_INDEX = 'index.npz'  # a TarIndex, beside tar shards
 UNREADABLE = 'unreadable.jsonl'  # path and reason of images left out
 WORK = '.packing'  # folder of what tools/pack.py needs until INDEX is written
-FORMATS = ('tar', 'parquet', 'lmdb')
 _TYPES = dict(
     tar='simclr_mm.TarShards', parquet='simclr_mm.HuggingFaceImages', lmdb='simclr_mm.LMDBImages'
 )
+FORMATS = tuple(_TYPES)
 # A shard lies beside its index: no slash, no %2F, no leading dot.
 _SHARD_NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]*')
 

@@ -5,7 +5,7 @@ import logging
 from mmengine.logging import print_log
 from torch import Tensor
 
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UserError, listed
 
 
 def finite_rows(features: Tensor, what: str) -> Tensor:
@@ -36,5 +36,5 @@ def check_finite(features: Tensor, what: str) -> None:
 
 def _message(finite: Tensor, what: str) -> str:
     rows = (~finite).nonzero().flatten().tolist()
-    listed = ', '.join(map(str, rows[:5])) + (' ...' if len(rows) > 5 else '')
-    return f'{len(rows)} of {len(finite)} {what} are not finite (NaN or infinity): rows {listed}'
+    named = f'{len(rows)} of {len(finite)} {what} are not finite (NaN or infinity)'
+    return f'{named}: rows {listed(rows)}'

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from simclr_mm.errors import CheckpointError, UserError
+from simclr_mm.errors import CheckpointError, UserError, listed
 
 from .crc32c import crc32c, unmasked
 
@@ -44,7 +44,7 @@ def bundle_prefix(path: str | Path) -> str:
         if len(found) > 1:
             raise CheckpointError(
                 f'{path} holds {len(found)} TensorFlow checkpoints: name one of '
-                f'{", ".join(str(entry.with_suffix("")) for entry in found[:5])}'
+                f'{listed(entry.with_suffix("") for entry in found)}'
             )
         return str(found[0])[: -len('.index')] if found else ''
     name = str(path)

@@ -10,7 +10,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from torch import Tensor
 
-_NAMES_SHOWN = 5
+from simclr_mm.errors import listed
 
 
 class Step(NamedTuple):
@@ -92,9 +92,7 @@ def stop(runner: Runner, report: dict, by_epoch: bool) -> None:
 
 def _message(report: dict, file: str) -> str:
     images = [name for rank in report['ranks'] for name in rank['images']]
-    shown = ', '.join(images[:_NAMES_SHOWN]) or 'without names'
-    if len(images) > _NAMES_SHOWN:
-        shown += f' and {len(images) - _NAMES_SHOWN} more'
+    shown = listed(images) or 'without names'
     return (
         f'step {report["step"]}: loss or gradient is not finite. Learning rate '
         f'{report["learning_rate"]:g}{_projections(report)}; images: {shown}. '
