@@ -1,4 +1,4 @@
-"""The base of datasets whose images lie in a few large files."""
+"""Base class of datasets with their images in a few large files."""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -13,19 +13,19 @@ from simclr_mm.transforms.loading import reads_with_mmcv
 
 
 class StoredImages(BaseDataset):
-    """Encoded images in large files, any of which can be read at any time.
+    """Encoded images in large files with random access.
 
-    A sample enters the pipeline with ``img_bytes``, which ``LoadImageFromFile`` of this
-    package decodes; ``img_path`` names shard and image for messages.
+    A sample enters the pipeline with ``img_bytes``, which this package's
+    ``LoadImageFromFile`` decodes. ``img_path`` names shard and image for messages.
 
     Args:
-        data_root: Where the files lie.
-        with_label: Whether samples carry ``gt_label``.
+        data_root: Place of the files.
+        with_label: Whether samples have ``gt_label``.
         pipeline: Transforms of one sample.
-        **kwargs: As mmpretrain's BaseDataset, for example ``indices`` and ``classes``.
+        **kwargs: As for mmpretrain's BaseDataset, for example ``indices`` and ``classes``.
 
     Raises:
-        UserError: There are no labels, or a step of the pipeline opens files.
+        UserError: Labels or images are missing, or a step of the pipeline opens files.
     """
 
     def __init__(
@@ -40,12 +40,12 @@ class StoredImages(BaseDataset):
         super().__init__(ann_file='', data_root=str(data_root), pipeline=list(pipeline), **kwargs)
         if reads_with_mmcv(self.pipeline.transforms):
             raise UserError(
-                f"{type(self).__name__}: mmcv's LoadImageFromFile opens files, and here are "
-                "none: write dict(type='simclr_mm.LoadImageFromFile') in the pipeline."
+                f"{type(self).__name__}: mmcv's LoadImageFromFile needs one file for each image: "
+                "write dict(type='simclr_mm.LoadImageFromFile') in the pipeline."
             )
 
     def _join_prefix(self) -> None:
-        """Nothing is below data_root that MMEngine would open, which may be a URL."""
+        """Do nothing: MMEngine would join paths to data_root, which may be a URL."""
 
     def find(self) -> tuple[np.ndarray | None, Sequence[str] | None, int]:
         """Find the images: (N,) labels or None, class names or None, and N."""
@@ -56,7 +56,7 @@ class StoredImages(BaseDataset):
         raise NotImplementedError
 
     def read(self, row: int) -> bytes:
-        """The encoded image; an UnreadableImage if this one cannot be read."""
+        """The encoded image. Raises UnreadableImage if it cannot be read."""
         raise NotImplementedError
 
     def load_data_list(self) -> list:
@@ -87,7 +87,7 @@ class StoredImages(BaseDataset):
 
 
 def optional_package(name: str, extra: str, use: str) -> ModuleType:
-    """Import a package that only some ``use`` needs; an ``extra`` of ours installs it."""
+    """Import a package that only ``use`` needs. ``extra`` of simclr_mm installs it."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What the ranks of a job agree on before they train together."""
+"""Checks that the ranks of a job agree before they train together."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from simclr_mm.errors import UserError
 
 
 def on_first_rank(function: Callable[[], Any]) -> Any:
-    """Call a function on rank 0; every rank gets its result, or raises its UserError."""
+    """Call a function on rank 0. Every rank gets its result or raises its UserError."""
     answer: list[Any] = [None, None]  # a result, an error
     if dist.is_main_process():
         try:
@@ -25,14 +25,14 @@ def on_first_rank(function: Callable[[], Any]) -> Any:
 
 
 def require_same(mine: Mapping[str, Any], advice: str) -> None:
-    """Compare what each rank has with what rank 0 has.
+    """Compare the values of all ranks with those of rank 0.
 
     Args:
-        mine: Of this rank, by the name that the error shows.
+        mine: Values of this rank by name; the error shows the name.
         advice: The end of the error: what to do.
 
     Raises:
-        UserError: On all ranks, where two differ. It names the rank and the key.
+        UserError: On all ranks, if two values differ. It names the rank and the key.
     """
     first, *others = dist.all_gather_object(dict(mine))
     for rank, other in enumerate(others, start=1):

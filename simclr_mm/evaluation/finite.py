@@ -1,4 +1,4 @@
-"""Rows of features that are not finite, such as those that stand for unreadable images."""
+"""Handle rows of features that are not finite, such as those of unreadable images."""
 
 import logging
 
@@ -9,11 +9,11 @@ from simclr_mm.errors import UserError, listed
 
 
 def finite_rows(features: Tensor, what: str) -> Tensor:
-    """Which rows are finite, (n) booleans; a log line counts and names the others.
+    """Which rows are finite, (n) booleans. A log line counts and names the others.
 
     Args:
         features: (n, ...).
-        what: What the rows are, for the messages.
+        what: Name of the rows, for the messages.
 
     Raises:
         UserError: No row is finite.
@@ -28,7 +28,7 @@ def finite_rows(features: Tensor, what: str) -> Tensor:
 
 
 def check_finite(features: Tensor, what: str) -> None:
-    """Refuse rows that are not finite, by number: their score would mean nothing."""
+    """Refuse rows that are not finite, and name their numbers."""
     finite = features.flatten(1).isfinite().all(dim=1)
     if not finite.all():
         raise UserError(f'{_message(finite, what)}; leave them out.')

@@ -37,11 +37,10 @@ def knn_predict(
         labels: (g,) int64 classes of the gallery, >= 0.
         k: Neighbours, in [1, g].
         temperature: t > 0.
-        device: Where to compare, which takes g * C floats there. None: where the
-            gallery lies.
+        device: Where to compute. It needs memory for g * C floats. None: the gallery's.
 
     Returns:
-        (q,) int64 predicted classes, where the query lies.
+        (q,) int64 predicted classes, on the query's device.
 
     Raises:
         UserError: k is not in [1, g], temperature <= 0, or a query is not finite.
@@ -57,9 +56,9 @@ def best_classes(
     temperature: float,
     device: str | torch.device | None = None,
 ) -> Tensor:
-    """As :func:`knn_predict`, (q, 5) classes at most; -1 for a class without a vote.
+    """Like :func:`knn_predict`, but up to five classes, (q, 5), by decreasing votes.
 
-    The first has most votes.
+    -1 stands for a class without a vote.
     """
     check_finite(query, 'queries of kNN')
     finite = finite_rows(gallery, 'gallery features of kNN')
@@ -79,9 +78,9 @@ def best_classes(
         chunk = F.normalize(chunk.to(place, torch.float32), dim=1)
         similarity = chunk @ gallery.T  # (chunk, g)
         nearest, rows = similarity.topk(k, dim=1)  # (chunk, k)
-        # Beside the nearest, whose vote is 1: at no temperature do all votes vanish.
+        # Relative to the nearest, which votes 1, so that the votes never all underflow.
         weights = ((nearest - nearest[:, :1]) / temperature).exp()
-        # Places in one axis: so the sum is deterministic on a GPU that is asked to be.
+        # Indices in one axis: only so scatter_add_ can be deterministic on a GPU.
         first = torch.arange(0, len(chunk) * classes, classes, device=place)
         places = (first[:, None] + labels[rows]).flatten()  # (chunk * k)
         votes = (
@@ -101,16 +100,16 @@ class KNNAccuracy(BaseMetric):
     For a val or test loop over :class:`~simclr_mm.datasets.GalleryAndQuery` and a model
     whose ``predict`` gives features. They are kept in main memory and compared on the
     GPU, if there is one. Top-5 counts a query whose class is among the five with most
-    votes; a class without a vote is not.
+    votes; a class without a vote does not count.
 
     Args:
-        k: Neighbours. 200 as Wu et al. for ImageNet; small datasets want 20 or so.
-        temperature: Of the votes' weights. 0.07 as Wu et al.
+        k: Neighbours. 200 as in Wu et al. for ImageNet; use about 20 for small datasets.
+        temperature: Of the votes' weights. 0.07 as in Wu et al.
         collect_device: Where features of several ranks are gathered.
 
     Raises:
-        UserError: The val dataset is not a GalleryAndQuery or makes views, or k
-            exceeds the gallery, which is seen before the first step.
+        UserError: The val dataset is not a GalleryAndQuery or makes views, or, before the
+            first step, k exceeds the gallery.
     """
 
     default_prefix = 'knn'
@@ -124,7 +123,7 @@ class KNNAccuracy(BaseMetric):
 
     @property
     def dataset_meta(self) -> dict | None:
-        """What the loop tells of its dataset, when it is built."""
+        """The dataset's metainfo, which the loop sets when it is built."""
         return self._dataset_meta
 
     @dataset_meta.setter
@@ -141,9 +140,9 @@ class KNNAccuracy(BaseMetric):
         for sample in data_samples:
             if sample['feature'].ndim != 1:
                 raise UserError(
-                    'KNNAccuracy: the validation images come in views, '
-                    f'{tuple(sample["feature"].shape)} features of one image: compare '
-                    'single images, without simclr_mm.TwoViews in the pipeline.'
+                    'KNNAccuracy: the validation images are views, with '
+                    f'{tuple(sample["feature"].shape)} features of one image: take '
+                    'simclr_mm.TwoViews out of the validation pipeline.'
                 )
             if 'gallery' not in sample:
                 raise UserError(
@@ -151,7 +150,7 @@ class KNNAccuracy(BaseMetric):
                     'query: give the dataloader a '
                     "dict(type='simclr_mm.GalleryAndQuery')."
                 )
-        # A GPU is read once a batch.
+        # Read a GPU once a batch.
         features = torch.stack([sample['feature'].float() for sample in data_samples])
         labels = torch.cat([torch.as_tensor(each['gt_label']).view(1) for each in data_samples])
         in_gallery = [sample['gallery'] for sample in data_samples]

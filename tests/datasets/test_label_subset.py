@@ -142,7 +142,7 @@ def test_errors(kwargs, message):
 
 
 def test_images_without_labels_or_names(tmp_path):
-    with pytest.raises(ValueError, match='the images of Digits are no files'):
+    with pytest.raises(ValueError, match='the images of Digits have no file names'):
         label_subset(DIGITS, **written(tmp_path, '0.png'))
     with pytest.raises(
         ValueError,

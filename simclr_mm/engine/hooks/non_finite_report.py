@@ -1,4 +1,4 @@
-"""What is told about a step that was not finite."""
+"""The report about a step that was not finite."""
 
 import json
 from collections.abc import Sequence
@@ -56,9 +56,9 @@ def range_of(projections: Tensor | None) -> Tensor | None:
 
 
 def image_names(data_batch: dict | None) -> list[str]:
-    """Paths of a batch's images, or their numbers where they come from an array."""
+    """Paths of a batch's images, or their indices if they come from an array."""
     data_batch = data_batch or {}
-    if 'sample_idx' in data_batch:  # made as a whole
+    if 'sample_idx' in data_batch:  # a whole batch from an array
         return [f'image {index}' for index in data_batch['sample_idx']]
     return [
         sample.get('img_path') or f'image {sample.get("sample_idx")}'
@@ -86,7 +86,7 @@ def stop(runner: Runner, report: dict, by_epoch: bool) -> None:
     if dist.is_main_process():
         text = json.dumps(report, indent=1)
         fileio.put(text.encode(), f'{file}.json', backend_args=backend_args)
-    dist.barrier()  # a rank that ends early would have the others killed
+    dist.barrier()  # the first rank that ends gets the others killed
     raise FloatingPointError(_message(report, file))
 
 
@@ -97,14 +97,14 @@ def _message(report: dict, file: str) -> str:
         f'step {report["step"]}: loss or gradient is not finite. Learning rate '
         f'{report["learning_rate"]:g}{_projections(report)}; images: {shown}. '
         f'{report["skipped_steps"]} step(s) were skipped. All names are in '
-        f'{file}.json, a model without them in {file}.pth: lower the learning rate, '
-        'lengthen the warm-up or look at the images, and go on from it, or from an '
-        'earlier checkpoint, with --resume.'
+        f'{file}.json, the model without these steps is in {file}.pth: lower the learning '
+        'rate, lengthen the warm-up or check the images, and continue from this or an '
+        'earlier checkpoint with --resume.'
     )
 
 
 def _projections(report: dict) -> str:
-    """Their range over all ranks, or nothing for a model that has none."""
+    """The range of the projections over all ranks. '' for a model without projections."""
     ranges = [rank.get('projections') for rank in report['ranks']]
     if None in ranges:
         return ''
