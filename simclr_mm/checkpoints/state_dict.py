@@ -180,16 +180,10 @@ def state_problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) 
 
 
 def left_out(checkpoint: Any, source: str, prefix: str = 'backbone.') -> dict[str, str]:
-    """The parts of a checkpoint that an export of the backbone leaves out, with their size.
+    """The parts of a checkpoint that an export of the keys with a prefix leaves out.
 
-    Args:
-        checkpoint: A loaded checkpoint.
-        source: Name of the file, for errors.
-        prefix: Prefix of the exported keys.
-
-    Returns:
-        By name: ``neck``, ``head`` and other parts of the model with their counts of
-        tensors and numbers; ``optimizer`` and the rest of the file.
+    By name: ``neck``, ``head`` and other parts of the model with their counts of tensors and
+    numbers; ``optimizer`` and the rest of the file.
     """
     state = model_state(checkpoint, source)
     parts: dict[str, list] = {}

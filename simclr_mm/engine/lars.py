@@ -81,14 +81,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient.
-
-        Args:
-            closure: Computes the gradients again and returns the loss.
-
-        Returns:
-            The closure's loss.
-        """
+        """Update every parameter that has a gradient; return the loss of the closure, if any."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

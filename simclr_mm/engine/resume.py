@@ -103,16 +103,10 @@ def latest_checkpoint(work_dir: str) -> str | None:
 
 
 def check_resumable(checkpoint: dict, cfg: dict, source: str, logger: MMLogger) -> None:
-    """Refuse a checkpoint that holds no run, or another run.
+    """Refuse a checkpoint that holds no run, or another run than this config's.
 
     Changed settings that a resumed run would ignore are an error. Other changed settings that
     affect losses are used, and named in the log.
-
-    Args:
-        checkpoint: The content of the file.
-        cfg: The config of this run.
-        source: The file's name.
-        logger: For the changed settings.
 
     Raises:
         CheckpointError: It holds only weights.

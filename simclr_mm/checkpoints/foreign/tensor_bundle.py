@@ -53,14 +53,10 @@ def bundle_prefix(path: str | Path) -> str:
 
 
 def read_bundle(prefix: str) -> dict[str, Any]:
-    """Read a checkpoint's variables, each checked against its checksum.
+    """Read a checkpoint's variables, each checked against its checksum, as arrays by name.
 
-    Args:
-        prefix: NAME, from :func:`bundle_prefix`.
-
-    Returns:
-        Arrays by name. TensorFlow 2 names a variable by one of its paths in a graph of
-        objects. The entry ``OBJECT_GRAPH`` is that graph, for :func:`object_graph`.
+    TensorFlow 2 names a variable by one of its paths in a graph of objects. The entry
+    ``OBJECT_GRAPH`` is that graph, for :func:`object_graph`.
 
     Raises:
         CheckpointError: A file is missing, damaged, compressed or of another kind.

@@ -45,8 +45,7 @@ class WeightsFor(NamedTuple):
 def read_weights(path: str) -> Any:
     """Load a PyTorch checkpoint, or the variables of a TensorFlow checkpoint.
 
-    Args:
-        path: A path or URL; for TensorFlow NAME, NAME.index or their folder.
+    The path of the latter is NAME, NAME.index or their folder.
 
     Raises:
         CheckpointError: It cannot be read, or holds weights that are not finite.
@@ -60,11 +59,7 @@ def read_weights(path: str) -> Any:
 
 
 def foreign_weights(loaded: Any, source: str) -> Conversion:
-    """Recognise a checkpoint and rename its keys.
-
-    Args:
-        loaded: From :func:`read_weights`.
-        source: Its path or URL, for errors.
+    """Recognise a checkpoint of :func:`read_weights` and rename its keys.
 
     Raises:
         CheckpointError: Its keys are of no known library, or neither mmpretrain nor this
@@ -86,12 +81,7 @@ def foreign_weights(loaded: Any, source: str) -> Conversion:
 
 
 def weights_for(expected: Iterable[str], loaded: Any, source: str) -> WeightsFor:
-    """The weights of a checkpoint for a model, which is not changed.
-
-    Args:
-        expected: The model's keys, or its state_dict.
-        loaded: From :func:`read_weights`.
-        source: Its path or URL.
+    """The weights of a checkpoint of :func:`read_weights` for a model with the expected keys.
 
     Raises:
         CheckpointError: It holds no weights, or a damaged ``meta``.
