@@ -100,9 +100,8 @@ def load_file(
         What was saved, usually a dict with ``state_dict`` and ``meta``.
 
     Raises:
-        CheckpointError: The file is missing, broken, does not match the hash in its name,
-            claims more than it holds, or asks for something that could run code. Nothing
-            has been run.
+        CheckpointError: The file is missing, broken, does not match the hash in its name, claims
+            more than it holds, or asks for something that could run code. Nothing has been run.
     """
     map_location = 'cpu' if map_location is None else map_location
     if not isinstance(file, (str, Path)):

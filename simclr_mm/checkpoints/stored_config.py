@@ -49,9 +49,8 @@ def stored_config(text: str, source: str) -> Config:
     A class that a new-style config names with its module gets its registered name.
 
     Raises:
-        CheckpointError: The text is too long or more than settings, or its model,
-            preprocessing or test data name something other than a registered class of
-            OpenMMLab or of this package.
+        CheckpointError: The text is too long or more than settings, or its model, preprocessing or
+            test data name something other than a registered class of OpenMMLab or of this package.
     """
     try:
         settings = parse_settings(text)

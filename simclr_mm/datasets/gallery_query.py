@@ -20,9 +20,8 @@ from simclr_mm.transforms.loading import reads_with_mmcv
 class GalleryAndQuery(Dataset):
     """A labelled gallery, followed by the queries that it classifies.
 
-    MMEngine's val loop embeds both in one pass.
-    :class:`~simclr_mm.evaluation.KNNAccuracy` tells them apart by the metainfo
-    ``gallery`` of each sample.
+    MMEngine's val loop embeds both in one pass. :class:`~simclr_mm.evaluation.KNNAccuracy` tells
+    them apart by the metainfo ``gallery`` of each sample.
 
     An unreadable gallery image is replaced by another image of its class, with a warning, as
     in training. An unreadable query is an error.

@@ -27,8 +27,7 @@ class HuggingFaceImages(StoredImages):
 
     Args:
         data_root: A folder of ``*.parquet`` or ``*.arrow`` files, a folder written by
-            ``save_to_disk``, the URL of a Parquet file, or ``hf://NAME`` for a dataset on
-            the hub.
+            ``save_to_disk``, the URL of a Parquet file, or ``hf://NAME`` for a dataset on the hub.
         split: The split of a dataset on the hub or from ``save_to_disk``.
         image_column: Column of encoded images: bytes, or a dict of ``bytes`` and ``path``,
             as the feature ``Image`` stores them.

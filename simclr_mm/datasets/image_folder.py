@@ -61,9 +61,8 @@ class ImageFolder(BaseDataset):
             log counts all other files.
         pipeline: Transforms of one sample.
         extensions: File-name endings of images, in lower case.
-        with_label: The folders directly in ``data_root`` are the classes, sorted by name.
-            Images outside these folders have no class and are left out, with a line in the
-            log.
+        with_label: The folders directly in ``data_root`` are the classes, sorted by name. Images
+            outside these folders have no class and are left out, with a line in the log.
         **kwargs: As for mmpretrain's BaseDataset, for example ``indices``.
 
     Raises:

@@ -33,8 +33,7 @@ def label_subset(
     ``get_subset_``), with its pipeline, classes and indices. The images depend only on the
     dataset and the seed, so they are the same on every rank and in every run.
 
-    Source: SimCLR, arXiv:2002.05709, Sec. 6: 1 % or 10 % of the labels, balanced over
-    the classes.
+    Source: SimCLR, arXiv:2002.05709, Sec. 6: 1 % or 10 % of the labels, balanced over the classes.
 
     Args:
         dataset: Config of a labelled dataset, with its pipeline.
@@ -88,8 +87,7 @@ def stratified_subset(labels: np.ndarray, share: float, seed: int) -> np.ndarray
 
     Args:
         labels: (n,) class of each example.
-        share: In (0, 1]. A class of m examples gives share * m examples, rounded, and at
-            least one.
+        share: In (0, 1]. A class of m examples gives share * m examples, rounded, and at least one.
         seed: Seed of the draw.
 
     Returns:

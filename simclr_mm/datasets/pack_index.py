@@ -43,10 +43,9 @@ def parse_index(content: bytes, source: str) -> dict[str, Any]:
     """Read an ``index.json`` that comes from ``source``.
 
     Returns:
-        ``format``, one of FORMATS; ``images``; ``labels``, whether there are labels;
-        ``classes``, names in the order of the labels, or None; ``shards``, a list of
-        ``name``, ``images`` and ``bytes``; ``settings`` of tools/pack.py; and
-        ``unreadable``, the number of images left out.
+        ``format``, one of FORMATS; ``images``; ``labels``, whether there are labels; ``classes``,
+        names in the order of the labels, or None; ``shards``, a list of ``name``, ``images`` and
+        ``bytes``; ``settings`` of tools/pack.py; and ``unreadable``, the number of images left out.
 
     Raises:
         UserError: It is no index, has an unknown version, or names a shard elsewhere.

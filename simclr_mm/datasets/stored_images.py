@@ -63,9 +63,8 @@ class StoredImages(BaseDataset):
         self.labels, classes, images = self.find()
         if self.with_label and (self.labels is None or (self.labels < 0).any()):
             raise UserError(
-                f'{self.data_root} holds images without a label: write with_label=False'
-                f' in the {type(self).__name__} of the config, or pack a folder of '
-                'class folders.'
+                f'{self.data_root} holds images without a label: write with_label=False in the '
+                f'{type(self).__name__} of the config, or pack a folder of class folders.'
             )
         if images == 0:
             raise UserError(f'{self.data_root} holds no image.')

@@ -63,8 +63,7 @@ class LARS(Optimizer):
         _check('eta', eta, 'a number > 0', lambda x: x > 0)
         if trust_denominator not in ('sum', 'parts'):
             raise UserError(
-                "trust_denominator must be 'sum' or 'parts', got "
-                f'{trust_denominator!r}: set '
+                f"trust_denominator must be 'sum' or 'parts', got {trust_denominator!r}: set "
                 'optim_wrapper.optimizer.trust_denominator'
             )
         super().__init__(

@@ -34,9 +34,8 @@ def gather_results(results: list, size: int) -> list | None:
 def install_gathering() -> None:
     """Make every MMEngine metric gather with :func:`gather_results`.
 
-    MMEngine writes a folder ``.dist_test`` in the current directory, which all machines
-    would have to share. A metric with ``collect_device='gpu'`` or ``collect_dir`` keeps
-    MMEngine's way.
+    MMEngine writes a folder ``.dist_test`` in the current directory, which all machines would have
+    to share. A metric with ``collect_device='gpu'`` or ``collect_dir`` keeps MMEngine's way.
     """
     metric.collect_results = _collect_results
 

@@ -31,8 +31,7 @@ class WeightsFor(NamedTuple):
         state: Weights under the model's keys.
         normalise: ``mean`` and ``std`` that the preprocessing needs, RGB in [0, 255].
             None: those of the config.
-        backbone: The ``backbone`` of a config that equals its network. None: the keys
-            determine it.
+        backbone: The ``backbone`` of a config that equals its network. None: the keys determine it.
         note: The use of foreign keys, for the log; '' if all keys are ours.
     """
 
@@ -130,9 +129,8 @@ def _backbone(conversion: Conversion, source: str) -> dict[str, Any]:
     shape = resnet_shape(backbone_state(conversion.state, source=source), source)
     if shape.depth is None or shape.groups > 1:
         raise CheckpointError(
-            f'{source}: its encoder has stages of {shape.blocks} blocks and '
-            f'{shape.groups} groups; ResNets of depth '
-            f'{", ".join(map(str, DEPTHS.values()))} with one group are known'
+            f'{source}: its encoder has stages of {shape.blocks} blocks and {shape.groups} groups; '
+            f'ResNets of depth {", ".join(map(str, DEPTHS.values()))} with one group are known'
         )
     small = shape.stem_kernel == 3 and not shape.deep_stem
     name = _STEMS.get(conversion.stem, 'ResNet_CIFAR') if small else 'ResNet'

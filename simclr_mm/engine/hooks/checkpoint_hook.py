@@ -31,12 +31,11 @@ class CheckpointHook(MMEngineCheckpointHook):
     Args:
         **kwargs: As for MMEngine's hook.
 
-    Differs: a checkpoint and the file ``last_checkpoint`` replace the old ones in one
-    step; MMEngine writes in place. Checkpoints beyond ``max_keep_ckpts`` and ``save_best``
-    are removed after the new one is complete; MMEngine removes them first. Only files of
-    this run in its own folder are removed; MMEngine removes the files that a resumed
-    checkpoint names. Object stores (``out_dir='s3://...'``, ``backend_args``) are unchanged,
-    because they write whole objects.
+    Differs: a checkpoint and the file ``last_checkpoint`` replace the old ones in one step;
+    MMEngine writes in place. Checkpoints beyond ``max_keep_ckpts`` and ``save_best`` are removed
+    after the new one is complete; MMEngine removes them first. Only files of this run in its own
+    folder are removed; MMEngine removes the files that a resumed checkpoint names. Object stores
+    (``out_dir='s3://...'``, ``backend_args``) are unchanged, because they write whole objects.
     """
 
     def before_train(self, runner: Runner) -> None:

@@ -93,10 +93,9 @@ def _message(report: dict, file: str) -> str:
     return (
         f'step {report["step"]}: loss or gradient is not finite. Learning rate '
         f'{report["learning_rate"]:g}{_projections(report)}; images: {shown}. '
-        f'{report["skipped_steps"]} step(s) were skipped. All names are in '
-        f'{file}.json, the model without these steps is in {file}.pth: lower the learning '
-        'rate, lengthen the warm-up or check the images, and continue from this or an '
-        'earlier checkpoint with --resume.'
+        f'{report["skipped_steps"]} step(s) were skipped. All names are in {file}.json, the model '
+        f'without these steps is in {file}.pth: lower the learning rate, lengthen the warm-up or '
+        'check the images, and continue from this or an earlier checkpoint with --resume.'
     )
 
 
