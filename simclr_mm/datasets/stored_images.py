@@ -1,7 +1,7 @@
 """Base class of datasets with their images in a few large files."""
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -21,23 +21,16 @@ class StoredImages(BaseDataset):
     Args:
         data_root: Place of the files.
         with_label: Whether samples have ``gt_label``.
-        pipeline: Transforms of one sample.
-        **kwargs: As for mmpretrain's BaseDataset, for example ``indices`` and ``classes``.
+        **kwargs: As for mmpretrain's BaseDataset, such as ``pipeline`` and ``indices``.
 
     Raises:
         UserError: Labels or images are missing, or a step of the pipeline opens files.
     """
 
-    def __init__(
-        self,
-        data_root: str | Path,
-        with_label: bool = True,
-        pipeline: Sequence[dict | Callable] = (),
-        **kwargs,
-    ) -> None:
+    def __init__(self, data_root: str | Path, with_label: bool = True, **kwargs) -> None:
         self.with_label = with_label
         self.labels: np.ndarray | None = None
-        super().__init__(ann_file='', data_root=str(data_root), pipeline=list(pipeline), **kwargs)
+        super().__init__(ann_file='', data_root=str(data_root), **kwargs)
         if reads_with_mmcv(self.pipeline.transforms):
             raise UserError(
                 f"{type(self).__name__}: mmcv's LoadImageFromFile needs one file for each image: "
