@@ -37,7 +37,7 @@ def load(model: BaseModel, content: Any, source: str, removed: list[str]) -> Non
         raise CheckpointError(
             f'{source} is a pretraining checkpoint and lacks {", ".join(missing)}: train '
             f'the head with tools/train.py CONFIG --pretrained {source}, or load it into '
-            'the SimCLR model it was made with'
+            'its own SimCLR model'
         )
     _load_into(model, model, weights._replace(state=state), source)
 
@@ -50,7 +50,7 @@ def load_backbone(model: BaseModel, content: Any, source: str) -> None:
 
 
 def _weights(model: BaseModel, content: Any, source: str) -> WeightsFor:
-    """What a checkpoint gives to a model. With the model's own keys it needs no conversion."""
+    """The weights of a checkpoint for a model. The model's own keys need no conversion."""
     meta = content.get('meta') if isinstance(content, dict) else None
     converted = isinstance(meta, dict) and 'normalise' in meta  # by tools/convert.py
     if not converted and has_keys(content, model.state_dict()):
@@ -59,16 +59,15 @@ def _weights(model: BaseModel, content: Any, source: str) -> WeightsFor:
 
 
 def _load_into(model: BaseModel, part: nn.Module, weights: WeightsFor, source: str) -> None:
-    """Load weights into a part of a model, and the pixels that they need into the model.
+    """Load weights into a part of a model, and their normalisation into the model.
 
     Raises:
-        CheckpointError: a weight does not fit, or the model computes something else than
-            the weights were trained in.
+        CheckpointError: A weight does not fit, or the weights need another backbone.
     """
     scope, _, name = ((weights.backbone or {}).get('type') or '').rpartition('.')
     if scope and type(model.backbone).__name__ != name:
         raise CheckpointError(
-            f'{source} needs a backbone that pads as its own did: pass '
+            f'{source} needs its own type of backbone: pass '
             f'backbone={weights.backbone} to get_model'
         )
     for key, value in (weights.normalise or {}).items():

@@ -107,7 +107,7 @@ def stratified_subset(labels: np.ndarray, share: float, seed: int) -> np.ndarray
 
 
 def _read_list(list_file: str) -> list[str]:
-    """The names in a list of images."""
+    """Names in a list of images."""
     path = Path(list_file)
     if not path.is_file():
         part = '10percent.txt' if '10' in path.name else '1percent.txt'

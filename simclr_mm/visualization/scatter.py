@@ -15,24 +15,25 @@ from .unit_rows import unit_rows
 
 METHODS = ('tsne', 'umap', 'pca')
 _NAMES = dict(tsne='t-SNE', umap='UMAP', pca='PCA')
-_LEGEND = 24  # classes whose names fit
-_IN_LEGEND = 60  # size of a marker there, in square points
+_LEGEND = 24  # classes that fit into a legend
+_IN_LEGEND = 60  # size of a marker in the legend, in square points
 
 
 def project(features: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
-    """Features of length 1 in the plane, their neighbourhoods kept.
+    """Project features of length 1 to the plane.
 
     Args:
         features: (n, C), n >= 4.
         method: 'tsne', 'umap' (needs umap-learn) or 'pca'.
-        seed: Of t-SNE and UMAP.
+        seed: Seed of t-SNE and UMAP.
 
     Returns:
         (n, 2).
 
     Raises:
-        UserError: An unknown method, fewer than four features, features that are not
-            finite or all alike, or no umap-learn.
+        UserError: An unknown method, fewer than four features, or features that are not
+            finite or all alike.
+        MissingPackageError: umap-learn is not installed.
     """
     if method not in METHODS:
         raise UserError(f'method is {method!r}: choose one of {", ".join(METHODS)}')
@@ -52,7 +53,7 @@ def project(features: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
             'install umap-learn, or take t-SNE'
         ) from error
     neighbours = min(15, len(features) - 1)
-    # One job, or UMAP says with every seed that it takes one.
+    # One job, because UMAP with a seed warns about more.
     return UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(features)
 
 
@@ -67,10 +68,12 @@ def plot_scatter(
     """Write a map of features with a legend of classes and their counts.
 
     Args:
+        path: The file to write.
         points: (n, 2), from :func:`project`.
-        labels: (n,) class of each, a place in ``classes``.
-        classes: Their names. One name, or none: no legend.
-        method: What :func:`project` was given.
+        labels: (n,) class of each point, an index of ``classes``.
+        classes: Class names. With one name or none there is no legend.
+        method: Method of :func:`project`.
+        title: Title of the picture.
     """
     with picture(path, 9.5, 7) as figure:
         axes = figure.subplots()
@@ -81,7 +84,7 @@ def plot_scatter(
 def plot_map(
     axes: Axes, points: np.ndarray, labels: np.ndarray, classes: Sequence[str], method: str
 ) -> None:
-    """Draw what :func:`plot_scatter` writes."""
+    """Draw the map of :func:`plot_scatter`."""
     counts = np.bincount(labels, minlength=max(1, len(classes)))
     largest = np.argsort(-counts, kind='stable')[:_LEGEND]
     rest = ~np.isin(labels, largest)

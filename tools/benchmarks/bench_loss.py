@@ -1,10 +1,10 @@
-"""Time and memory of NT-Xent, forward and backward, beside other implementations.
+"""Time and memory of NT-Xent, forward and backward, compared with other implementations.
 
     python tools/benchmarks/bench_loss.py --out work_dirs/bench_loss
 
-Peers take part where they can be imported (pip install lightly
-pytorch-metric-learning, in an environment of their own). All run in turn, round after
-round; the table shows the median and, in brackets, the lowest and the highest.
+Other packages take part if they are installed (pip install lightly
+pytorch-metric-learning, in a separate environment). All run in turn, round after
+round. The table shows the median and, in brackets, the lowest and the highest.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SECONDS = 0.2  # shorter calls are repeated until they have taken this long
 
 
 def cross_entropy(z: Tensor) -> Tensor:
-    """The shortest way to write it: all similarities, the diagonal masked."""
+    """The shortest implementation: all similarities, with a masked diagonal."""
     rows = F.normalize(z.flatten(0, 1), dim=1)  # (2n, d)
     logits = rows @ rows.T / TEMPERATURE  # (2n, 2n)
     logits = logits.masked_fill(
@@ -42,7 +42,7 @@ def cross_entropy(z: Tensor) -> Tensor:
 
 
 def solo_learn_formula(z: Tensor) -> Tensor:
-    """As solo-learn computes it: exponentials, two masks, the log of a quotient."""
+    """solo-learn's formula: exponentials, two masks, the log of a quotient."""
     rows = F.normalize(z.transpose(0, 1).flatten(0, 1), dim=1)  # (2n, d), view-major
     exps = torch.exp(torch.einsum('if,jf->ij', rows, rows) / TEMPERATURE)  # (2n, 2n)
     image = torch.arange(len(z), device=z.device).repeat(2)  # (2n)
@@ -88,8 +88,8 @@ def metric_learning_loss():
     return lambda z: criterion(z[:, 0], z[:, 1])
 
 
-# Name: (how to make it, the distribution whose version is shown, the most rows: memory
-# that grows with their square, or for pytorch-metric-learning with their cube).
+# Name: (factory, distribution whose version is shown, largest number of rows). Memory grows
+# with the square of the rows, in pytorch-metric-learning with their cube.
 CONTENDERS = {
     'simclr_mm': (lambda: lambda z: nt_xent_with_stats(z, TEMPERATURE)[0], None, 2**20),
     'simclr_mm, no statistics': (lambda: lambda z: nt_xent(z, TEMPERATURE), None, 8192),
@@ -127,7 +127,7 @@ def main() -> None:
 
 
 def available(console: Console) -> tuple[dict, list[str]]:
-    """The losses that can be imported, and versions."""
+    """The installed losses, and versions."""
     losses, versions = {}, [f'torch {torch.__version__}']
     for name, (make, distribution, _) in CONTENDERS.items():
         try:
@@ -141,7 +141,7 @@ def available(console: Console) -> tuple[dict, list[str]]:
 
 
 def measure(losses: dict, args: argparse.Namespace) -> list[dict]:
-    """Times in ms of every round and peak memory in MB, of each loss at each size."""
+    """Times in ms of every round and peak memory in MB, for each loss and size."""
     torch.manual_seed(0)
     memory, calls = {}, {}
     for loss in losses.values():  # the first call loads libraries
@@ -161,7 +161,7 @@ def measure(losses: dict, args: argparse.Namespace) -> list[dict]:
 
 
 def run(loss, z: Tensor, repeats: int = 1) -> float:
-    """Seconds of one forward and backward pass, the mean of some."""
+    """Mean seconds of one forward and backward pass."""
     wait()
     start = time.perf_counter()
     for _ in range(repeats):
@@ -172,10 +172,10 @@ def run(loss, z: Tensor, repeats: int = 1) -> float:
 
 
 def peak_memory(loss, z: Tensor) -> float:
-    """MB of one call above what is in use before.
+    """MB of one call above the use before.
 
-    On a CPU it is the high-water mark of the process's resident memory, which Linux
-    lets one reset; the C library first gives back what it holds.
+    On a CPU it is the peak of the process's resident memory, which Linux can reset. The C
+    library first returns its free memory.
     """
     z.grad = None
     if z.is_cuda:
@@ -218,7 +218,7 @@ def table(results: list[dict]) -> Table:
 
 
 def growth(results: list[dict]) -> str:
-    """How the time of the largest size compares with the one before, round by round."""
+    """Time of the largest size compared with the second largest, round by round."""
     *_, first, last = (result for result in results if result['name'] == 'simclr_mm')
     ratios = [b / a for a, b in zip(first['ms'], last['ms'])]
     return (
@@ -230,7 +230,7 @@ def growth(results: list[dict]) -> str:
 
 
 def floor(args: argparse.Namespace) -> Table:
-    """What the device could do at best: its measured product rate and bandwidth."""
+    """The lower bound of the device: its measured product rate and bandwidth."""
     side = torch.randn(4096, 4096, device=args.device)
     big = torch.empty(2**28, device=args.device)
     other = torch.empty_like(big)
@@ -241,8 +241,8 @@ def floor(args: argparse.Namespace) -> Table:
     title = f'Floor: {rate / 1e12:.1f} Tflop/s in float32, {bandwidth / 1e12:.2f} TB/s'
     lines = []
     for rows in args.rows:
-        # Half of the matrix, four products with 2d operations an entry; an entry of
-        # four bytes is written or read about eleven times in both passes.
+        # Half of the matrix: four products with 2d operations for each entry. Both passes
+        # write or read each four-byte entry about eleven times.
         products = 4 * rows**2 / 2 * 2 * args.width / rate
         traffic = rows**2 / 2 * 4 * 11 / bandwidth
         lines.append((str(rows), f'{1e3 * products:.3g}', f'{1e3 * traffic:.3g}'))

@@ -1,4 +1,4 @@
-"""What flags make of a config, and the runner and the file of results it asks for."""
+"""Apply flags to a config, and build its runner and its results file."""
 
 import argparse
 import os
@@ -19,13 +19,13 @@ from .values import read_config
 
 TOOLS = MIM / 'tools'
 
-# Keys that MMEngine's runner reads though our configs do not set them.
+# Keys that MMEngine's runner reads although our configs do not set them.
 _RUNNER_KEYS = {
     *('activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'sync_bn'),
     *('custom_hooks', 'custom_imports', 'experiment_name', 'work_dir'),
     *('find_unused_parameters', 'log_processor', 'model_wrapper_cfg', 'param_scheduler'),
 }
-# All that it reads of dicts in which it passes over other keys without a word.
+# The keys that it reads of dicts in which it silently ignores other keys.
 _PARTS_READ = dict(
     auto_scale_lr={'base_batch_size', 'enable'},
     env_cfg={'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},
@@ -33,9 +33,9 @@ _PARTS_READ = dict(
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Read the config file and enter the flags of :func:`.flags.add_common_flags`.
+    """Read the config file and apply the flags of :func:`.flags.add_common_flags`.
 
-    ``--cfg-options`` are left to :func:`merge_cfg_options`, which comes last.
+    :func:`merge_cfg_options` applies ``--cfg-options`` last.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config)
@@ -70,8 +70,8 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
     """Merge ``--cfg-options``.
 
     Raises:
-        UserError: an option would change nothing, because neither the config nor the runner
-            reads it, or it leads to a place that the config does not have.
+        UserError: An option would change nothing, because neither the config nor the runner
+            reads it, or its path does not exist in the config.
     """
     for key, value in (options or {}).items():
         first, *parts = key.split('.')
@@ -83,7 +83,7 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
         read = _PARTS_READ.get(first)
         if read and parts and parts[0] not in read:
             raise UserError(
-                f'--cfg-options {key}: the runner reads of {first} only {", ".join(sorted(read))}.'
+                f'--cfg-options {key}: the keys of {first} are {", ".join(sorted(read))}.'
             )
         place = cfg.get(first)
         for part in parts:
@@ -101,7 +101,7 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
 def result_path(args: argparse.Namespace) -> Path:
     """A new file for results, ``evaluation/<time>.json`` in ``--work-dir`` or its default."""
     work_dir = args.work_dir or osp.join('work_dirs', Path(args.config).stem)
-    now = datetime.now()  # to the microsecond: tools may end together
+    now = datetime.now()  # with microseconds, because tools may end together
     return Path(work_dir, 'evaluation', now.strftime('%Y%m%d_%H%M%S_%f.json'))
 
 

@@ -1,4 +1,4 @@
-"""Flags that several commands have, each said once."""
+"""Flags of several commands."""
 
 import argparse
 from typing import Any
@@ -56,7 +56,7 @@ def parser_of(doc: str | None, *names: str) -> argparse.ArgumentParser:
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that train.py and test.py have in common with mmpretrain's."""
+    """Add the flags that train.py and test.py share with mmpretrain's."""
     add = parser.add_argument
     add('--work-dir', help='folder of logs and checkpoints')
     add('--no-pin-memory', action='store_true', help='no pinned memory in the dataloaders')

@@ -1,4 +1,4 @@
-"""What a user types: config files, key=value pairs and numbers, checked where they enter."""
+"""User input: config files, key=value pairs and numbers, checked on entry."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ class KeyValues(DictAction):
 
 
 def at_least(lowest: int) -> Callable[[str], int]:
-    """For ``type`` of a flag: a whole number that is not below another."""
+    """For ``type`` of a flag: a whole number that is not below ``lowest``."""
 
     def whole_number(text: str) -> int:
         number = int(text)

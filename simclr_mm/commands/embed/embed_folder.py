@@ -1,4 +1,4 @@
-"""Features of a folder in a file, written in batches and resumed where it stopped.
+"""Write the features of a folder in batches, and resume after an interruption.
 
 n images in a batch, N images in the folder, C feature width.
 """
@@ -39,24 +39,24 @@ def embed_folder(
 
     ``out`` also gets ``paths.json``, N paths relative to the folder, or keys in the pack;
     ``errors.jsonl``, row, path and reason of each unreadable image (its features are NaN);
-    and ``embedding.json``, what was embedded how. Images and features pass through memory
-    batch by batch. Called again after it was stopped, it goes on.
+    and ``embedding.json``, the record of images and encoder. Memory holds one batch at a
+    time. A later call continues an interrupted one.
 
     Args:
         inferencer: The encoder, its device and its precision.
         folder: A folder of images, at any depth, or a pack.
         out: Folder of the results.
         batch_size: Images at a time.
-        workers: Processes that read images; 0: this one.
-        restart: Begin again, whatever is in ``out``.
-        origin: Where the weights come from, noted in ``embedding.json``.
+        workers: Processes that read images. 0: this process.
+        restart: Start again, replacing the content of ``out``.
+        origin: Origin of the weights, recorded in ``embedding.json``.
 
     Returns:
-        What ``embedding.json`` holds.
+        The content of ``embedding.json``.
 
     Raises:
-        UserError: there is no image, or ``out`` holds features of something else, or
-            another process is writing there.
+        UserError: There is no image, ``out`` holds features of something else, or another
+            process is writing there.
     """
     if batch_size < 1 or workers < 0:
         raise UserError(f'batch_size is {batch_size} and workers {workers}: give at least 1 and 0')
@@ -81,12 +81,12 @@ def embed_folder(
 
 
 def _begin(out: Path, names: list[str], width: int) -> None:
-    """The files of an embedding that has no row yet."""
+    """Create the files of an embedding without rows."""
     for name in (RECORD, FEATURES, PARTIAL, ERRORS):
         (out / name).unlink(missing_ok=True)
     _write_json(out / PATHS, names)
     open_memmap(out / PARTIAL, 'w+', np.float32, (len(names), width))
-    if hasattr(os, 'posix_fallocate'):  # a full disk is an error now, not a crash later
+    if hasattr(os, 'posix_fallocate'):  # a full disk is an error now, not a later crash
         with open(out / PARTIAL, 'r+b') as file:
             os.posix_fallocate(file.fileno(), 0, os.path.getsize(out / PARTIAL))
     (out / ERRORS).touch()
@@ -101,7 +101,7 @@ def _fill(
     batch_size: int,
     workers: int,
 ) -> None:
-    """Embed the rows that are missing."""
+    """Embed the missing rows."""
     features = open_memmap(out / PARTIAL, 'r+')  # (N, C)
     _forget_errors_from(record['rows_done'], out / ERRORS)
     saved = time.monotonic()
@@ -135,7 +135,7 @@ def _collate(entries: list) -> tuple[list[int], Any, dict[int, str]]:
 
 
 def _forget_errors_from(row: int, path: Path) -> None:
-    """Drop what was noted after the last save: those rows are done again."""
+    """Drop errors noted after the last save, because their rows are embedded again."""
     lines = path.read_text().splitlines(keepends=True)
     kept = [line for line in lines if line.endswith('\n') and json.loads(line)['row'] < row]
     with atomic_file(path) as file:

@@ -1,4 +1,4 @@
-"""How good features are, beside those of an untrained encoder and raw pixels."""
+"""Evaluate features, compared with those of an untrained encoder and raw pixels."""
 
 import time
 from collections.abc import Iterator
@@ -51,18 +51,18 @@ def evaluate_features(
     """Evaluate three sets of features by kNN and linear probes.
 
     Args:
-        cfg: A pretraining config. Its test dataset is a GalleryAndQuery: probes are
+        cfg: A pretraining config with a GalleryAndQuery as test dataset. Probes are
             fitted on the gallery and scored on the queries.
         config: Its path, for the record.
         checkpoint: Weights of the config's model, a path or a URL.
         per_class: Labels of each class of the few-label probe.
         draws: Draws of the few-label probe.
         sweep: Also choose the penalty of the linear probe on held-out gallery images.
-        cache: Folder that keeps the encoders' features. None: they are not kept.
+        cache: Cache folder of the encoders' features. None: no cache.
 
     Returns:
         Top-1 accuracies of the pretrained encoder, of the same encoder before training
-        (seed 0) and of raw pixels, by each protocol; and the pretrained features and
+        (seed 0) and of raw pixels, for each protocol; and the pretrained features and
         labels of the queries.
     """
     started = time.time()
@@ -105,7 +105,7 @@ def evaluate_features(
 
 
 def print_table(run: EvaluationRun) -> None:
-    """Print what :func:`evaluate_features` found, a row for each set of features."""
+    """Print the result of :func:`evaluate_features`, a row for each set of features."""
     titles = {
         'knn': 'kNN',
         'linear': 'linear, all labels',
@@ -127,11 +127,11 @@ def print_table(run: EvaluationRun) -> None:
 
 
 def _untrained(cfg: Config) -> Encoder:
-    """The encoder before training, of seed 0."""
+    """The encoder before training, with seed 0."""
     encoder = build_encoder(cfg, device=get_device())
     set_random_seed(0)
     with _quiet():
-        encoder.model.init_weights()  # reports every parameter
+        encoder.model.init_weights()  # logs every parameter
     return encoder
 
 

@@ -1,4 +1,4 @@
-"""Features of images: of an embedded folder, of a config's data, of views.
+"""Features of an embedded folder, of a config's data, or of views.
 
 n images shown, C feature width, V views, d projection width.
 """
@@ -34,10 +34,10 @@ class LabelledFeatures(NamedTuple):
 
     Args:
         features: (n, C) float32.
-        labels: (n,) places in ``classes``.
-        classes: Their names.
-        name: Of the folder or of the config's file.
-        total: Images that were there to draw from.
+        labels: (n,) indices of ``classes``.
+        classes: Class names.
+        name: Name of the folder or of the config's file.
+        total: Number of images that the n images are drawn from.
     """
 
     features: np.ndarray
@@ -48,16 +48,16 @@ class LabelledFeatures(NamedTuple):
 
 
 def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledFeatures:
-    """Some rows of an embedded folder; the folder an image lies in is its class.
+    """A sample of rows of an embedded folder. An image's class is its folder.
 
     Raises:
-        UserError: the images are those of a pack, not of folders; or no row is finite.
+        UserError: The images are those of a pack, not of folders, or no row is finite.
     """
     index = FeatureIndex(directory)
     if index.record.get('pack'):
         raise UserError(
-            f'{directory} holds the features of a pack, {index.folder}, and its keys do not name '
-            'the classes: give a config with this pack as its test data, and a checkpoint'
+            f'{directory} holds the features of a pack, {index.folder}, whose keys have no '
+            'classes: give a config with this pack as its test data, and a checkpoint'
         )
     rows = _some(len(index.features), most, seed)
     features = np.array(index.features[rows])
@@ -74,7 +74,7 @@ def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledF
 
 
 def from_config(encoder: Encoder, most: int, seed: int = 0) -> LabelledFeatures:
-    """Embed some test images of the encoder's config, of a GalleryAndQuery the queries."""
+    """Embed a sample of the test images of the encoder's config, for kNN the queries."""
     cfg = encoder.config
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
@@ -99,7 +99,7 @@ def gallery_and_queries(
 
 
 def gallery_size(dataset: Dataset) -> int:
-    """Images of the gallery of a GalleryAndQuery, which come first."""
+    """The number of gallery images of a GalleryAndQuery, which come first."""
     if not isinstance(dataset, GalleryAndQuery):
         raise UserError(
             f'the test dataset is a {type(dataset).__name__}, without a '
@@ -110,7 +110,7 @@ def gallery_size(dataset: Dataset) -> int:
 
 
 def training_set(cfg: Config) -> BaseDataset:
-    """The training images of a config, behind its training transforms."""
+    """The training images of a config, with its training transforms."""
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         return DATASETS.build(cfg.train_dataloader.dataset)
 
@@ -119,7 +119,7 @@ def training_set(cfg: Config) -> BaseDataset:
 def embed_views(
     encoder: Encoder, dataset: BaseDataset, most: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Embed the views that training makes of some images, in eval mode.
+    """Embed the views that training makes of a sample of images, in eval mode.
 
     Returns:
         Features (n, V, C), and projections (n, V, d), None for a model without a neck.
@@ -150,6 +150,6 @@ def _batches_of_views(
 
 
 def _some(total: int, most: int, seed: int) -> np.ndarray:
-    """Sorted rows, drawn without replacement; all where there are not more."""
+    """Sorted rows, drawn without replacement; all rows if there are at most ``most``."""
     rng = np.random.default_rng(seed)
     return np.sort(rng.choice(total, min(total, most), replace=False))

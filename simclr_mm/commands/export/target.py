@@ -1,4 +1,4 @@
-"""What an export has to know about a library."""
+"""The interface to a library that takes exports."""
 
 import io
 from typing import Any
@@ -13,15 +13,15 @@ from simclr_mm.models import pooled
 
 
 class Target:
-    """One library that takes a backbone.
+    """A library that takes a backbone.
 
     Attributes:
-        suffix: Of its files.
-        packages: What has to be installed to verify.
-        tolerance: Greatest difference of a feature from ours, as a share of the largest
-            feature.
+        suffix: Ending of its files.
+        packages: Packages needed to verify.
+        tolerance: Largest allowed difference of a feature from ours, as a share of the
+            largest feature.
         use: Code after that of :meth:`setup`, from a PIL image ``picture`` or an array
-            ``bgr`` to ``features``; '' where the code is a config.
+            ``bgr`` to ``features``; '' if the code is a config.
     """
 
     suffix = '.pth'
@@ -57,7 +57,7 @@ class Target:
         return torch.cat(rows)
 
     def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
-        """The weights as they were loaded there, under our names."""
+        """The weights that the library loaded, under our names."""
         return names['model'].state_dict()
 
 
@@ -69,8 +69,8 @@ def code(*lines: str) -> str:
 def literal(value: Any) -> str:
     """A setting as code: ``dict(type='ResNet', depth=50)``.
 
-    Only plain values become code, others are a TypeError. Their text is Python's own, so a
-    value out of a file cannot bring code along.
+    Only plain values become code, with Python's own ``repr``, so a value from a file cannot
+    inject code. Other values are a TypeError.
     """
     if isinstance(value, dict) and all(str(key).isidentifier() for key in value):
         ordered = sorted(value.items(), key=lambda item: item[0] != 'type')

@@ -1,4 +1,4 @@
-"""A page about a file of weights: Markdown behind YAML that machines read."""
+"""A model card: Markdown with a YAML header for machines."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,13 +24,13 @@ def model_card(
     """The page beside a file of weights, in Markdown.
 
     Args:
-        encoder: What the file holds.
-        name: Of the model, the title.
+        encoder: The encoder in the file.
+        name: Name of the model, the title.
         about: One sentence about the file.
-        code: What loads it.
-        rows: Results, in the form of a model index.
+        code: Code that loads the file.
+        rows: Results, in the format of a model index.
         library: The library that loads the file.
-        sections: More sections, by their titles, in front of the config.
+        sections: More sections by title, placed before the config.
     """
     trained = facts(encoder)
     measured = [
@@ -76,7 +76,7 @@ def _front(
 
 
 def _indexed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A result as model cards on the web have it."""
+    """A result in the format of model cards on the web."""
     return dict(
         task=dict(type='image-classification', name=row['Task']),
         dataset=dict(type=row['Dataset'].lower(), name=row['Dataset']),

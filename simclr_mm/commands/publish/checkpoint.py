@@ -1,4 +1,4 @@
-"""Make a file to publish out of a training's checkpoint."""
+"""Make a publishable file from a training checkpoint."""
 
 import hashlib
 import io
@@ -25,13 +25,13 @@ class Published(NamedTuple):
     """A published checkpoint.
 
     Args:
-        name: Of the model.
+        name: Name of the model.
         trained_as: Name of the config.
         path: The file.
-        card: The page beside it.
+        card: The model card beside it.
         encoder: Read from the file.
-        rows: Results, in the form of a model index.
-        left_out: Keys of the training's checkpoint that are gone.
+        rows: Results, in the format of a model index.
+        left_out: Removed keys of the training checkpoint.
     """
 
     name: str
@@ -48,15 +48,14 @@ def publish(
 ) -> Published:
     """Write ``{name}_{date}-{SHA-256[:8]}.pth`` and its model card.
 
-    The file holds the weights and, in ``meta``, the config, the preprocessing and how
-    long it was trained; no online probe, no optimizer, no log, no folder of the machine
-    it was made on.
+    The file holds the weights and, in ``meta``, the config, the preprocessing and the length
+    of the training. It holds no online probe, no optimizer, no log and no path of the machine.
     """
     opened = open_checkpoint(checkpoint, config)
     loaded, name = opened.content, name or opened.name
     settings = opened.config.to_dict()
     cfg = Config({key: value for key, value in settings.items() if key not in _OF_THE_RUN})
-    cfg.model.pop('online_probe', None)  # it has served
+    cfg.model.pop('online_probe', None)  # only for the training
     trained = encoder_of_checkpoint(opened._replace(config=cfg))
     rows = results(trained)
     meta = {k: v for k, v in (loaded.get('meta') or {}).items() if k in _KEPT}

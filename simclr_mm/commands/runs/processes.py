@@ -1,4 +1,4 @@
-"""Training runs, several at a time, each in a process of its own."""
+"""Several training runs at a time, each in its own process."""
 
 import fcntl
 import os
@@ -27,18 +27,18 @@ from .run import Run, last_validation
 
 
 class RunFailed(Exception):
-    """A run that gave no value; the message says why and where to read more."""
+    """A run without a result. The message says why, and where to read more."""
 
 
 def carry_out(
     runs: Sequence[Run], run_one: Callable[[Run, str], EvaluationRun], devices: Sequence[str]
 ) -> Generator[tuple[Run, EvaluationRun | RunFailed], None, None]:
-    """Do the runs that have no result yet, and write their results.
+    """Do the runs without a result, and write their results.
 
     Args:
-        runs: Their configs are written.
-        run_one: Takes a run and a device, gives its result.
-        devices: The CUDA_VISIBLE_DEVICES of each process, '' to leave it as it is.
+        runs: Runs with their configs written.
+        run_one: Takes a run and a device, and returns the result.
+        devices: The CUDA_VISIBLE_DEVICES of each process; '' leaves it unchanged.
 
     Yields:
         Each run as it ends, with its result or a :class:`RunFailed`.
@@ -66,16 +66,16 @@ def carry_out(
             except RunFailed as error:
                 yield futures[future], error
     finally:
-        # All are done, or the caller is stopping and ends what is running.
+        # All runs are done, or the caller stops and ends the running ones.
         executor.shutdown(wait=False, cancel_futures=True)
 
 
 class TrainAndEvaluate(ABC):
-    """Does a run in processes of its own, each an ordinary command.
+    """Does a run in its own processes, each an ordinary command.
 
     Args:
         tools: Folder of train.py.
-        threads: Of PyTorch in each process on a CPU.
+        threads: PyTorch threads of each process on a CPU.
     """
 
     def __init__(self, tools: Path, threads: int) -> None:
@@ -84,7 +84,7 @@ class TrainAndEvaluate(ABC):
         self.stopped = False
 
     def __call__(self, run: Run, device: str) -> EvaluationRun:
-        """Train and evaluate; a RunFailed if a process ended with an error or without a value."""
+        """Train and evaluate. A process without a result or with an error is a RunFailed."""
         started = time.time()
         checkpoint = self.train(run, device)
         result = self.evaluate(run, checkpoint, device)
@@ -100,12 +100,12 @@ class TrainAndEvaluate(ABC):
         )
 
     def train(self, run: Run, device: str) -> str:
-        """Train, or go on training; returns the last checkpoint."""
+        """Train, or continue training. Returns the last checkpoint."""
         self.call(run, [str(self.tools / 'train.py'), *run.arguments], device)
         checkpoint = find_latest_checkpoint(str(run.folder))
         if checkpoint is None:
             raise RunFailed(
-                f'the training left no checkpoint in {run.folder}: keep default_hooks.checkpoint'
+                f'the training wrote no checkpoint to {run.folder}: keep default_hooks.checkpoint'
             )
         return checkpoint
 
@@ -118,19 +118,19 @@ class TrainAndEvaluate(ABC):
         value = last_validation(run, metric)
         if value is None:
             raise RunFailed(
-                f'{run.folder} holds a finished training but no {metric} of a validation at '
-                'its end: delete the folder to train anew'
+                f'{run.folder} holds a finished training without {metric} of a validation at '
+                'its end: delete the folder to train again'
             )
         return value
 
     def stop(self) -> None:
-        """End what is running; its checkpoints stay, to go on from."""
+        """End the running processes. Their checkpoints stay, to continue from."""
         self.stopped = True
         for process in list(self.running):
             process.terminate()
 
     def call(self, run: Run, arguments: list[str], device: str) -> None:
-        """Run Python with these arguments; what it prints goes into the run's log."""
+        """Run Python with these arguments. Its output goes to the run's log."""
         if self.stopped:
             raise RunFailed('stopped')
         env = dict(os.environ)
@@ -140,12 +140,12 @@ class TrainAndEvaluate(ABC):
         log = run.folder / 'log.txt'
         run.folder.mkdir(parents=True, exist_ok=True)
         with open(log, 'ab') as file:
-            # The process holds the lock, too: it outlives this one after "kill -9".
+            # The process inherits the lock, because it survives a "kill -9" of this one.
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise RunFailed(
-                    f'another process is at work in {run.folder}: wait for it, or end it'
+                    f'another process is working in {run.folder}: wait for it, or end it'
                 ) from error
             process = subprocess.Popen(
                 [sys.executable, *arguments], stdout=file, stderr=subprocess.STDOUT, env=env
@@ -196,7 +196,7 @@ def do_missing(
 
 
 def device_of_each(processes: int) -> list[str]:
-    """Share the GPUs among processes, in turn; '' where there is none."""
+    """Share the GPUs among processes, in turn. '' if there is none."""
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     gpus = visible.split(',') if visible else list(map(str, range(torch.cuda.device_count())))
     return [gpus[k % len(gpus)] if gpus else '' for k in range(processes)]

@@ -1,8 +1,7 @@
-"""One training run of many, and its files.
+"""One of many training runs, and its files.
 
-``configs/NAME.py`` is all that a run trains with. ``runs/NAME`` is its work dir: what it
-printed in ``log.txt``, its checkpoints, and, when it is done, its result as JSON, in the
-form of every evaluation.
+``configs/NAME.py`` is its full config. ``runs/NAME`` is its work dir, with its output in
+``log.txt``, its checkpoints and finally its result as JSON.
 """
 
 import re
@@ -23,10 +22,10 @@ class Run(NamedTuple):
     """A training that differs from others in a few settings.
 
     Args:
-        study: What varies among the runs: a study of tools/sweep.py, or 'fine-tuning'.
-        labels: The value of each setting that varies, by the setting's name.
+        study: A study of tools/sweep.py, or 'fine-tuning'.
+        labels: The values of the settings that vary, by name.
         work_dir: Folder of all runs.
-        metric: What its result is, such as 'knn' or 'top1'. It names the result's file.
+        metric: Metric of its result, such as 'knn' or 'top1'. It names the result's file.
     """
 
     study: str
@@ -45,7 +44,7 @@ class Run(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        # MMEngine writes its own copy of the config here, so ours lies elsewhere.
+        # MMEngine writes its own copy of the config here, so ours has another folder.
         return self.work_dir / 'runs' / self.name
 
     @property
@@ -54,16 +53,16 @@ class Run(NamedTuple):
 
     @property
     def arguments(self) -> list[str]:
-        """Those of tools/train.py that train this run, or go on training it."""
+        """Arguments of tools/train.py that train this run, or continue it."""
         return [str(self.config), '--work-dir', str(self.folder), '--resume']
 
     def row(self) -> Row:
-        """The line of the table."""
+        """The row of the table."""
         done = read_run(self.result_file)
         if done is None:
             raise UserError(
                 f'{self.result_file} is no result of this version: delete '
-                'it, and the same command evaluates the run anew'
+                'it, and the same command evaluates the run again'
             )
         (result,) = done.results
         return dict(
@@ -80,7 +79,7 @@ def last_step(cfg: Config) -> int:
 
 
 def last_validation(run: Run, metric: str) -> float | None:
-    """A metric of the validation at the end of a run, by its name in the log, if it is there."""
+    """A metric of the validation at the end of a run, by its name in the log, or None."""
     last = last_step(Config.fromfile(run.config))
     for log in sorted(run.folder.glob('*/vis_data/scalars.json'), reverse=True):
         for entry in reversed(read_log(log)):
@@ -90,7 +89,7 @@ def last_validation(run: Run, metric: str) -> float | None:
 
 
 def write_config(run: Run, cfg: Config) -> None:
-    """Write the config of a run; another one that was trained with is a UserError."""
+    """Write the config of a run. Another config that a training used is a UserError."""
     if run.config.is_file():
         if Config.fromfile(run.config).to_dict() == cfg.to_dict():
             return
@@ -98,7 +97,7 @@ def write_config(run: Run, cfg: Config) -> None:
         if trained:
             raise UserError(
                 f'{run.config} was made from another config or other --cfg-options, '
-                f'and {trained[0]} comes of it: give another --work-dir, or delete '
+                f'and {trained[0]} comes from it: give another --work-dir, or delete '
                 f'{run.folder}'
             )
     with atomic_file(run.config) as file:

@@ -1,4 +1,4 @@
-"""The paper's studies as tables: what is varied, and over which values.
+"""The paper's studies as tables: the varied settings and their values.
 
 Source: SimCLR, arXiv:2002.05709. Each study names its figure or table there.
 """
@@ -29,13 +29,13 @@ from .cells import (
 
 
 class Axis(NamedTuple):
-    """One thing that a study varies.
+    """A setting that a study varies.
 
     Args:
         name: For command lines, file names and tables.
         label: For figures, with the unit.
-        values: The paper's. Of names these are all; other numbers may be asked for.
-        whole: Numbers have to be whole ones.
+        values: The paper's values. Names are limited to these; other numbers are allowed.
+        whole: Numbers have to be whole.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Study(NamedTuple):
     """A table of runs.
 
     Args:
-        title: What is studied, and where the paper shows it.
-        axes: What is varied, one or two.
-        cells: Takes the config and the values of each axis, and gives the cells. It
-            leaves out the combinations that make no sense.
+        title: Its subject, and its place in the paper.
+        axes: One or two settings that vary.
+        cells: Takes the config and the values of each axis, and yields the cells. It
+            leaves out combinations without meaning.
         figure: 'heat map', 'lines' or 'bars'.
     """
 
@@ -128,7 +128,7 @@ STUDIES = {
 
 
 def values_of(study: Study, asked: Mapping[str, object]) -> list[list[Value]]:
-    """The values of each axis, each once: what was asked for, by its name, or else the paper's."""
+    """The values of each axis without repetitions: the requested ones, or the paper's."""
     names = [axis.name for axis in study.axes]
     for name in set(asked) - set(names):
         raise UserError(f'--values {name}: the axes of this study are {" and ".join(names)}')

@@ -41,7 +41,7 @@ class DataWaitHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self._interval = log_interval(runner)
-        # Workers start, and each is to have made a batch.
+        # Skip the start of the workers, until each has made a batch.
         self._skip = runner.iter + 1 + runner.train_dataloader.num_workers
         self._watch = Stopwatch()
         self._well = self._skip  # last step with a share within the limit

@@ -149,7 +149,7 @@ class NonFiniteGuardHook(Hook):
         self._bad_loss = torch.zeros_like(self._bad_loss)
 
     def _read(self, runner: Runner, by_epoch: bool) -> None:
-        """Ask the device, the one time in an interval."""
+        """Read the device, once in an interval."""
         report, self._steps = first_bad(self._steps), []
         if report is not None:
             stop(runner, report, by_epoch)
@@ -169,7 +169,7 @@ def _parameters(optimizer: Optimizer) -> list[Tensor]:
 
 
 def _updated(optimizer: Optimizer) -> list[Tensor]:
-    """What a step changes on the device: parameters and their state."""
+    """The tensors on the device that a step changes: parameters and their state."""
     params = _parameters(optimizer)
     state = [
         value

@@ -46,8 +46,8 @@ def _no_config():
         ),
         (
             _misspelt_part,
-            '--cfg-options auto_scale_lr.enabel: the runner reads of '
-            'auto_scale_lr only base_batch_size, enable.',
+            '--cfg-options auto_scale_lr.enabel: the keys of auto_scale_lr are '
+            'base_batch_size, enable.',
         ),
         (_no_config, 'nowhere.py'),
     ],

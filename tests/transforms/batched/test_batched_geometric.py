@@ -18,6 +18,10 @@ def photos(imagenet_sample):
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
+# Before 5, OpenCV rounds positions in warpAffine to 1/32 of a pixel.
+EXACT_WARP = int(cv2.__version__.split('.')[0]) >= 5
+
+
 def difference(image, theirs):
     """Mean absolute difference of (3, S, S) to the worker's (S, S, 3)."""
     return np.abs(image.permute(1, 2, 0).numpy().astype(int) - theirs).mean()
@@ -32,7 +36,7 @@ def test_each_image_has_its_own_angle(photos):
     turned = rotate(photos, degrees)
     for row, img in enumerate(worker_images(photos)):
         theirs = geometric.rotate(img, float(degrees[row]))
-        assert difference(turned[row], theirs) < 0.05
+        assert difference(turned[row], theirs) < (0.05 if EXACT_WARP else 0.5)
     assert torch.equal(turned[1], photos[1])
 
 

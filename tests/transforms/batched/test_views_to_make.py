@@ -78,7 +78,8 @@ def test_views_are_those_of_the_worker(photos, size, transforms):
     assert ours.shape == (12, 2, 3, size, size) and ours.dtype == torch.uint8
     differences = (ours.float() - expected.float()).abs().mean((2, 3, 4))
     # Measured below 0.01; 0.5 is what both may be off from PIL.
-    assert differences.max() < 0.1  # grey levels, of the worst view
+    exact = int(cv2.__version__.split('.')[0]) >= 5  # as in test_batched_geometric
+    assert differences.max() < (0.1 if exact else 0.5)  # grey levels, of the worst view
 
 
 def test_each_view_may_have_its_own_pipeline(photos):
