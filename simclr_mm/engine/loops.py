@@ -43,15 +43,10 @@ def data_layout(runner: Runner) -> str:
 
 
 def build_train_dataloader(runner: Runner, dataloader: DataLoader | dict) -> DataLoader:
-    """Build ``train_dataloader`` and refuse one that could not train or resume.
+    """Build the config's ``train_dataloader`` and refuse one that could not train or resume.
 
-    Args:
-        runner: The runner whose seed and processes are used.
-        dataloader: The config's ``train_dataloader``, or a DataLoader.
-
-    Returns:
-        A dataloader with a :class:`~simclr_mm.datasets.ResumableSampler`. A dataset built
-        here replaces unreadable images.
+    It has a :class:`~simclr_mm.datasets.ResumableSampler`. A dataset built here replaces
+    unreadable images.
 
     Raises:
         UserError: Another sampler, a collate function that cannot take a whole batch,

@@ -25,14 +25,11 @@ def on_first_rank(function: Callable[[], Any]) -> Any:
 
 
 def require_same(mine: Mapping[str, Any], advice: str) -> None:
-    """Compare the values of all ranks with those of rank 0.
-
-    Args:
-        mine: Values of this rank by name; the error shows the name.
-        advice: The end of the error: what to do.
+    """Compare the values of all ranks, by name, with those of rank 0.
 
     Raises:
-        UserError: On all ranks, if two values differ. It names the rank and the key.
+        UserError: On all ranks, if two values differ. It names the rank and the key, and ends
+            with the advice.
     """
     first, *others = dist.all_gather_object(dict(mine))
     for rank, other in enumerate(others, start=1):

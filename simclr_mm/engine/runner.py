@@ -57,8 +57,7 @@ class Runner(_Runner):
         - a batch that differs from ``auto_scale_lr.base_batch_size`` gives a warning with both
           learning rates;
         - a schedule that ends after the run is an error;
-        - gradient accumulation of a contrastive model gives a warning that it adds no
-          negatives;
+        - gradient accumulation of a contrastive model gives a warning that it adds no negatives;
         - ``compile``, which would compile SimCLR's training step with its data and loss, is an
           error that names ``model.compile_backbone``;
         - rank 0 chooses the checkpoint to resume from, and all ranks compare what they read;

@@ -32,8 +32,7 @@ def knn_predict(
 
     Args:
         query: (q, C) features, all finite.
-        gallery: (g, C) features. Rows that are not finite are left out; a log line counts
-            them.
+        gallery: (g, C) features. Rows that are not finite are left out; a log line counts them.
         labels: (g,) int64 classes of the gallery, >= 0.
         k: Neighbours, in [1, g].
         temperature: t > 0.
@@ -162,9 +161,8 @@ class KNNAccuracy(BaseMetric):
                 )
             if 'gallery' not in sample:
                 raise UserError(
-                    'KNNAccuracy: samples do not say whether they are gallery or '
-                    'query: give the dataloader a '
-                    "dict(type='simclr_mm.GalleryAndQuery')."
+                    'KNNAccuracy: samples do not say whether they are gallery or query: give the '
+                    "dataloader a dict(type='simclr_mm.GalleryAndQuery')."
                 )
         # Read a GPU once a batch.
         features = torch.stack([sample['feature'].float() for sample in data_samples])

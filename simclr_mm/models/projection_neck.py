@@ -44,11 +44,10 @@ class ProjectionNeck(BaseModule):
     Raises:
         UserError: num_layers is negative.
 
-    Differs: the reference code draws fc weights from N(0, 0.01). At 2048 inputs this is
-    within 30 % of PyTorch's 1/sqrt(3 * 2048) = 0.013. In a narrow neck it would make
-    SGD's relative steps many times larger, because the norm hides the weights' scale. The
-    last norm of the reference code has no bias; here every norm has weight and bias, as in
-    mmselfsup's checkpoints.
+    Differs: the reference code draws fc weights from N(0, 0.01). At 2048 inputs this is within 30 %
+    of PyTorch's 1/sqrt(3 * 2048) = 0.013. In a narrow neck it would make SGD's relative steps many
+    times larger, because the norm hides the weights' scale. The last norm of the reference code has
+    no bias; here every norm has weight and bias, as in mmselfsup's checkpoints.
     """
 
     def __init__(

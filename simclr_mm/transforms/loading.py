@@ -102,9 +102,8 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
             with ``imdecode_backend`` 'turbojpeg' or 'tifffile'.
 
     Raises:
-        UnreadableImage: The file is missing, empty, truncated, no image, too large, or
-            has no 8-bit colours. With ``ignore_empty=True`` the transform returns None
-            instead.
+        UnreadableImage: The file is missing, empty, truncated, no image, too large, or has no 8-bit
+            colours. With ``ignore_empty=True`` the transform returns None instead.
     """
 
     def __init__(self, *args, max_pixels: int = MAX_PIXELS, **kwargs) -> None:

@@ -55,16 +55,10 @@ class Conversion:
 def to_our_keys(checkpoint: Any, source: str) -> Conversion:
     """Recognise a loaded PyTorch checkpoint and rename its keys.
 
-    Args:
-        checkpoint: From ``load_file``.
-        source: Name of the file, for errors.
-
-    Returns:
-        The conversion. mmpretrain's own keys stay unchanged, heads included.
+    mmpretrain's own keys stay unchanged, heads included.
 
     Raises:
-        CheckpointError: It holds no weights, keys of no known library, or two tensors for
-            one key.
+        CheckpointError: It holds no weights, keys of no known library, or two tensors for one key.
     """
     tensors, left = weights_in(checkpoint, source)
     layout = recognised(tensors)

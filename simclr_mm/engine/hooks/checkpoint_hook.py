@@ -32,16 +32,11 @@ class CheckpointHook(MMEngineCheckpointHook):
     Args:
         **kwargs: As for MMEngine's hook.
 
-    Raises:
-        UserError: ``save_best`` names a number that no validation gives, or one of which
-            it is not known whether more is better.
-
-    Differs: a checkpoint and the file ``last_checkpoint`` replace the old ones in one
-    step; MMEngine writes in place. Checkpoints beyond ``max_keep_ckpts`` and ``save_best``
-    are removed after the new one is complete; MMEngine removes them first. Only files of
-    this run in its own folder are removed; MMEngine removes the files that a resumed
-    checkpoint names. Object stores (``out_dir='s3://...'``, ``backend_args``) are unchanged,
-    because they write whole objects.
+    Differs: a checkpoint and the file ``last_checkpoint`` replace the old ones in one step;
+    MMEngine writes in place. Checkpoints beyond ``max_keep_ckpts`` and ``save_best`` are removed
+    after the new one is complete; MMEngine removes them first. Only files of this run in its own
+    folder are removed; MMEngine removes the files that a resumed checkpoint names. Object stores
+    (``out_dir='s3://...'``, ``backend_args``) are unchanged, because they write whole objects.
     """
 
     def _init_rule(self, rules: list[str | None], key_indicators: list[str]) -> None:
