@@ -43,7 +43,7 @@ class LearningWatchHook(Hook):
         self,
         loss_margin: float = 0.01,
         max_neg_sim: float = 0.95,
-        epochs: int = 3,
+        epochs: float = 3,
         min_steps: int = 300,
         min_rank: float = 2.0,
         min_std: float = 0.02,
