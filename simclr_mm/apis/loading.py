@@ -86,10 +86,6 @@ def load_encoder(
 def open_checkpoint(checkpoint: str, config: str | Path | Config | None = None) -> Checkpoint:
     """Read a checkpoint, and find its config.
 
-    Args:
-        checkpoint: As for :func:`load_encoder`.
-        config: As for :func:`load_encoder`.
-
     Raises:
         CheckpointError: The file cannot be read, or it holds no usable config and none is
             given.
@@ -114,10 +110,7 @@ def encoder_of_checkpoint(
 ) -> Encoder:
     """Build the model of a checkpoint, and load its weights.
 
-    Args:
-        checkpoint: From :func:`open_checkpoint`.
-        device: Device of the model. None: the CPU.
-        only_backbone: Leave out neck, head and probe, and their weights.
+    ``only_backbone`` leaves out neck, head and probe, and their weights.
 
     Raises:
         CheckpointError: The config builds no model, or a weight does not fit.

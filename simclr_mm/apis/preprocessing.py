@@ -50,9 +50,7 @@ class Preprocessing:
         """Read it from a model's preprocessor and the transforms of a test image.
 
         Args:
-            preprocessor: Of the model.
             pipeline: Settings of the transforms. None: they are unknown.
-            source: Name of the checkpoint, for errors.
 
         Raises:
             UserError: The settings are incomplete, or this class cannot express them.

@@ -50,9 +50,7 @@ def trusting(trust: bool = True) -> Iterator[None]:
 def file_problem(path: Path, expected_hash: str | None) -> str | None:
     """A problem of a checkpoint file that is visible without unpickling.
 
-    Args:
-        path: The file.
-        expected_hash: The beginning of its SHA-256. None: anything.
+    ``expected_hash`` is the beginning of its SHA-256, or None.
 
     Returns:
         The end of a sentence that begins with the path. None if there is no problem.

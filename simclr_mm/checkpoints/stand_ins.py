@@ -155,14 +155,9 @@ def stand_ins() -> Iterator[None]:
 
 
 def finished(content: Any, size: int) -> Any:
-    """Replace the stand-ins in a loaded checkpoint by the real objects.
+    """Replace the stand-ins in a loaded checkpoint by the real objects, in place if possible.
 
-    Args:
-        content: Result of torch.load, changed in place where possible.
-        size: Size of its file in bytes.
-
-    Returns:
-        The content.
+    ``size`` is the size of its file in bytes.
 
     Raises:
         UserError: Its tensors claim more than the file could hold, or containers are

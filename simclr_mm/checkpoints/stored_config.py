@@ -30,10 +30,6 @@ _ADVICE = 'name the config with --config, or pass it to get_model'
 def config_of(checkpoint: Any, source: str) -> Config:
     """The config in a loaded checkpoint.
 
-    Args:
-        checkpoint: The content of the file.
-        source: Name of the file, for errors.
-
     Raises:
         CheckpointError: It holds none, or :func:`stored_config` refuses it.
     """
@@ -52,7 +48,6 @@ def stored_config(text: str, source: str) -> Config:
 
     Args:
         text: ``meta['cfg']`` of a checkpoint, as MMEngine writes it.
-        source: Name of the file, for errors.
 
     Returns:
         The config. A class that a new-style config names with its module gets its

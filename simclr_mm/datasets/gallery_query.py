@@ -105,11 +105,7 @@ class GalleryAndQuery(Dataset):
 
 
 def labels_of(dataset: BaseDataset, key: str) -> np.ndarray:
-    """(n,) labels of a dataset.
-
-    Args:
-        dataset: An MMEngine dataset.
-        key: Its name in the config, for the error.
+    """(n,) labels of an MMEngine dataset. ``key`` is its name in the config, for the error.
 
     Raises:
         UserError: An image has no label. The message names the first.

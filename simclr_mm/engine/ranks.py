@@ -25,11 +25,7 @@ def on_first_rank(function: Callable[[], Any]) -> Any:
 
 
 def require_same(mine: Mapping[str, Any], advice: str) -> None:
-    """Compare the values of all ranks with those of rank 0.
-
-    Args:
-        mine: Values of this rank by name; the error shows the name.
-        advice: The end of the error: what to do.
+    """Compare named values of all ranks with those of rank 0. ``advice`` ends the error.
 
     Raises:
         UserError: On all ranks, if two values differ. It names the rank and the key.

@@ -98,7 +98,7 @@ def latest_checkpoint(work_dir: str) -> str | None:
     if '://' not in saved and not Path(saved).exists():
         raise MissingFileError(
             f'--resume: {name} names {saved}, which is not there: put it back, name another '
-            'checkpoint with --resume PATH, or remove last_checkpoint to start anew.'
+            'checkpoint with --resume PATH, or remove last_checkpoint to start again.'
         )
     return saved
 
@@ -109,17 +109,11 @@ def check_resumable(checkpoint: dict, cfg: dict, source: str, logger: MMLogger) 
     Changed settings that a resumed run would ignore are an error. Other changed settings that
     affect losses are used, and named in the log.
 
-    Args:
-        checkpoint: The content of the file.
-        cfg: The config of this run.
-        source: The file's name.
-        logger: For the changed settings.
-
     Raises:
         CheckpointError: It holds only weights.
         UserError: The schedule, the optimizer, the order of images or the seed differ.
     """
-    anew = f'start anew from its weights: --cfg-options load_from={source}, without --resume'
+    anew = f'start again from its weights: --cfg-options load_from={source}, without --resume'
     meta = checkpoint.get('meta') or {}
     if not {'epoch', 'iter'} <= set(meta) or not {'optimizer', 'message_hub'} <= set(checkpoint):
         raise CheckpointError(

@@ -22,7 +22,6 @@ class WorkDirLock:
 
     Args:
         work_dir: An existing folder.
-        logger: For the warning.
 
     Raises:
         UserError: On entering, on all ranks: another process trains in this work dir.

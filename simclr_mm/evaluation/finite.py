@@ -9,11 +9,7 @@ from simclr_mm.errors import UserError
 
 
 def finite_rows(features: Tensor, what: str) -> Tensor:
-    """Which rows are finite, (n) booleans. A log line counts and names the others.
-
-    Args:
-        features: (n, ...).
-        what: Name of the rows, for the messages.
+    """Which rows are finite, (n) booleans. A log line counts and names the others, as ``what``.
 
     Raises:
         UserError: No row is finite.

@@ -91,7 +91,6 @@ def walk_images(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> W
     passed over.
 
     Args:
-        folder: An existing folder.
         extensions: The endings of images, in lower case. Files may have them in capitals.
 
     Raises:

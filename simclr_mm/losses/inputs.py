@@ -33,10 +33,8 @@ def check_projections(z: Tensor) -> None:
 def check_temperature(temperature: float | Tensor, papers: str, lowest: float = 0) -> float:
     """The temperature as a number.
 
-    Args:
-        temperature: A number, or a tensor with one.
-        papers: What the paper uses, for the message.
-        lowest: The lowest allowed value. 0 itself is never allowed.
+    ``papers`` is the paper's value, for the message. ``lowest`` is the lowest allowed value,
+    but 0 itself is never allowed.
 
     Raises:
         UserError: The temperature is not one finite number in this range.
@@ -55,13 +53,10 @@ def check_temperature(temperature: float | Tensor, papers: str, lowest: float = 
 
 
 def unit_rows(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows divided by their lengths. A row shorter than 1e-8 becomes zeros.
+    """Rows (n, V, d) divided by their lengths. A row shorter than 1e-8 becomes zeros.
 
     A zero row has cosine 0 with every row and the gradient 0. Without this rule its gradient
     would have no bound.
-
-    Args:
-        z: (n, V, d).
 
     Returns:
         (n, V, d) rows, and their divisors, (n, V, 1): infinity for a zero row.

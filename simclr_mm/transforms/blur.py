@@ -14,15 +14,10 @@ from .random_streams import RandomStream
 
 
 def gaussian_blur(img: np.ndarray, kernel: int, sigma: float) -> np.ndarray:
-    """Blur with a Gaussian that ends at the kernel's edge; the border is reflected.
+    """Blur (H, W, 3) uint8 BGR with a Gaussian that ends at the kernel's edge.
 
-    Args:
-        img: (H, W, 3) uint8 BGR.
-        kernel: Side of the kernel in pixels, odd.
-        sigma: Standard deviation in pixels, > 0.
-
-    Returns:
-        (H, W, 3) uint8.
+    The border is reflected. ``kernel`` is the odd side of the kernel and ``sigma`` > 0 the
+    standard deviation, both in pixels.
     """
     # Beyond four sigma the weights are below 1e-4, less than a uint8 level.
     radius = min(kernel // 2, math.ceil(4 * sigma))

@@ -25,7 +25,6 @@ def sample_crop(
         width: Of the image, in pixels.
         scale: Range of the crop's area as a share of the image, uniform.
         ratio: Range of width / height, log-uniform.
-        rng: Source of randomness.
 
     Returns:
         (top, left, height, width) in pixels. After ten boxes that do not fit, the

@@ -11,12 +11,7 @@ from .random_crop import RandomCropAndFlip
 
 
 def build_pipelines(transforms: Sequence, num_views: int, size: int) -> list[list[Callable]]:
-    """Build the ``transforms`` of TwoViews.
-
-    Args:
-        transforms: Configs for all views, or one list of configs for each view.
-        num_views: V.
-        size: Side of a view in pixels.
+    """Build the ``transforms`` of TwoViews: configs for all views, or a list for each view.
 
     Returns:
         V lists. ColorDistortion is split into its jitter and its grayscale.

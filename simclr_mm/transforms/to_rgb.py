@@ -38,7 +38,6 @@ def decode(content: bytes, path: str, max_pixels: int = MAX_PIXELS) -> np.ndarra
 
     Args:
         content: The bytes of the file.
-        path: Its name, for messages.
         max_pixels: A larger image is refused.
 
     Raises:
@@ -61,7 +60,6 @@ def to_rgb(image: Image.Image, path: str) -> np.ndarray:
 
     Args:
         image: Not changed.
-        path: Its name, for messages.
 
     Raises:
         UnreadableImage: The image is damaged, or its values have no single meaning as 8-bit

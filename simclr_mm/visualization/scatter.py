@@ -68,12 +68,10 @@ def plot_scatter(
     """Write a map of features with a legend of classes and their counts.
 
     Args:
-        path: The file to write.
         points: (n, 2), from :func:`project`.
         labels: (n,) class of each point, an index of ``classes``.
         classes: Class names. With one name or none there is no legend.
         method: Method of :func:`project`.
-        title: Title of the picture.
     """
     with picture(path, 9.5, 7) as figure:
         axes = figure.subplots()

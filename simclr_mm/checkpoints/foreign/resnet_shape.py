@@ -68,11 +68,7 @@ class ResNetShape:
 
 
 def resnet_shape(state: Mapping[str, Tensor], source: str) -> ResNetShape:
-    """Read the shape of a ResNet from its state_dict.
-
-    Args:
-        state: Tensors of the backbone, keys without prefix.
-        source: Name of the file, for the error.
+    """Read the shape of a ResNet from its state_dict, keys without prefix.
 
     Raises:
         CheckpointError: The tensors are not those of a ResNet with batch norm and four

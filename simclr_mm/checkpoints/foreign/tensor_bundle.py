@@ -53,10 +53,7 @@ def bundle_prefix(path: str | Path) -> str:
 
 
 def read_bundle(prefix: str) -> dict[str, Any]:
-    """Read a checkpoint's variables, each checked against its checksum.
-
-    Args:
-        prefix: NAME, from :func:`bundle_prefix`.
+    """Read the variables of checkpoint NAME, each checked against its checksum.
 
     Returns:
         Arrays by name. TensorFlow 2 names a variable by one of its paths in a graph of

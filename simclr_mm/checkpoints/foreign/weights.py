@@ -60,11 +60,7 @@ def read_weights(path: str) -> Any:
 
 
 def foreign_weights(loaded: Any, source: str) -> Conversion:
-    """Recognise a checkpoint and rename its keys.
-
-    Args:
-        loaded: From :func:`read_weights`.
-        source: Its path or URL, for errors.
+    """Recognise a checkpoint from :func:`read_weights`, and rename its keys.
 
     Raises:
         CheckpointError: Its keys are of no known library, or neither mmpretrain nor this
@@ -86,12 +82,7 @@ def foreign_weights(loaded: Any, source: str) -> Conversion:
 
 
 def weights_for(expected: Iterable[str], loaded: Any, source: str) -> WeightsFor:
-    """The weights of a checkpoint for a model, which is not changed.
-
-    Args:
-        expected: The model's keys, or its state_dict.
-        loaded: From :func:`read_weights`.
-        source: Its path or URL.
+    """The weights of a checkpoint from :func:`read_weights` for a model with these keys.
 
     Raises:
         CheckpointError: It holds no weights, or a damaged ``meta``.

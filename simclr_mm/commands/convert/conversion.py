@@ -23,8 +23,6 @@ class Converted(NamedTuple):
 
     Args:
         checkpoint: ``state_dict``, and ``meta`` with the config as in MMEngine.
-        config: The config.
-        layout: Name of the library.
         used: Our keys by the keys in the file.
         left: For each unused key in the file, the reason.
         filled: For each of our keys that the file lacks, a description of its value.

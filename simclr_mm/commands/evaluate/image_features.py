@@ -35,7 +35,6 @@ class LabelledFeatures(NamedTuple):
     Args:
         features: (n, C) float32.
         labels: (n,) indices of ``classes``.
-        classes: Class names.
         name: Name of the folder or of the config's file.
         total: Number of images that the n images are drawn from.
     """

@@ -33,15 +33,10 @@ class RunFailed(Exception):
 def carry_out(
     runs: Sequence[Run], run_one: Callable[[Run, str], EvaluationRun], devices: Sequence[str]
 ) -> Generator[tuple[Run, EvaluationRun | RunFailed], None, None]:
-    """Do the runs without a result, and write their results.
+    """Do the runs without a result, write their results, and yield each outcome as it ends.
 
-    Args:
-        runs: Runs with their configs written.
-        run_one: Takes a run and a device, and returns the result.
-        devices: The CUDA_VISIBLE_DEVICES of each process; '' leaves it unchanged.
-
-    Yields:
-        Each run as it ends, with its result or a :class:`RunFailed`.
+    ``run_one`` takes a run and a device. ``devices`` are the CUDA_VISIBLE_DEVICES of each
+    process; '' leaves it unchanged.
     """
     free: SimpleQueue = SimpleQueue()
     for device in devices:
@@ -167,14 +162,8 @@ def do_missing(
 ) -> dict[str, RunFailed]:
     """Do the runs without a result. No training outlives the call.
 
-    "kill" stops the program like Ctrl-C.
-
-    Args:
-        runs: Runs with their configs written.
-        trainer: Does a run.
-        processes: Runs at a time, each on its own GPU if there are enough.
-        description: Text of the progress bar.
-        tell: Called as each run ends.
+    "kill" stops the program like Ctrl-C. Each process gets its own GPU if there are enough.
+    ``tell`` is called as each run ends.
 
     Returns:
         The reasons of failures, by the names of the runs.

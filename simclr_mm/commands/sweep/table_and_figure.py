@@ -40,13 +40,8 @@ def draw(
 ) -> None:
     """Write the study's figure. Runs without a row are missing in it.
 
-    Args:
-        path: The file to write.
-        study: Determines the kind of figure.
-        values: The values of each axis, in the order of the figure.
-        rows: At least one.
-        metric: 'knn' or 'linear'.
-        note: Second line of the title.
+    ``values`` are those of each axis, in the order of the figure. ``note`` is the second line
+    of the title.
     """
     title, label = f'{study.title}\n{plain(note)}', METRIC_LABELS[metric]
     if study.figure == 'heat map':

@@ -47,7 +47,6 @@ def prepared_for(encoder: Encoder, size: int | None, border: float = 1.0) -> Enc
     """The encoder with the preprocessing of its config, or with the paper's.
 
     Args:
-        encoder: The encoder.
         size: S of the paper's preprocessing: the shorter side resized by bicubic
             interpolation, then a centre crop. None: that of the encoder's config.
         border: Shorter side over S before the crop: 1 for a linear classifier, 256 /

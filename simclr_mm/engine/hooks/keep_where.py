@@ -12,14 +12,10 @@ def flat_copy(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def keep_where(flag: Tensor, before: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
-    """If the flag is set, give tensors the values of an earlier ``flat_copy``.
+    """If the flag is set, give tensors the values of an earlier ``flat_copy``, in place.
 
-    Otherwise they keep their values, also NaN.
-
-    Args:
-        flag: Bool without dimensions, on the device of the tensors.
-        before: ``flat_copy`` of the same tensors.
-        tensors: Changed in place.
+    Otherwise they keep their values, also NaN. The flag is a bool without dimensions on their
+    device.
     """
     for old, group in zip(before, _by_dtype(tensors)):
         new = torch.cat([tensor.reshape(-1) for tensor in group])

@@ -67,12 +67,9 @@ def image_names(data_batch: dict | None) -> list[str]:
 
 
 def stop(runner: Runner, report: dict, by_epoch: bool) -> None:
-    """Save a checkpoint and the report beside it, then end the run on all ranks.
+    """Save a checkpoint and the report of :func:`first_bad`, then end the run on all ranks.
 
-    Args:
-        runner: The runner, with model and optimizer as after the last good step.
-        report: From :func:`first_bad`.
-        by_epoch: Whether the run is at the end of an epoch.
+    Model and optimizer must be as after the last good step.
 
     Raises:
         FloatingPointError: Always.
