@@ -59,11 +59,7 @@ def _weights(model: BaseModel, content: Any, source: str) -> WeightsFor:
 
 
 def _load_into(model: BaseModel, part: nn.Module, weights: WeightsFor, source: str) -> None:
-    """Load weights into a part of a model, and their normalisation into the model.
-
-    Raises:
-        CheckpointError: A weight does not fit, or the weights need another backbone.
-    """
+    """Load weights into a part of a model, and the pixels that they need into the model."""
     scope, _, name = ((weights.backbone or {}).get('type') or '').rpartition('.')
     if scope and type(model.backbone).__name__ != name:
         raise CheckpointError(

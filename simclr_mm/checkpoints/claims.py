@@ -51,10 +51,7 @@ _ALLOCATE = (
 
 
 def check_claims(file: BinaryIO) -> None:
-    """Compare a file's claims with its content.
-
-    Args:
-        file: Open at the start of the checkpoint. Its position is restored.
+    """Compare an open file's claims with its content; its position is restored.
 
     Raises:
         UserError: The zip can be read in two ways, an entry is compressed, a storage is

@@ -48,12 +48,10 @@ def trusting(trust: bool = True) -> Iterator[None]:
 
 
 def file_problem(path: Path, expected_hash: str | None) -> str | None:
-    """A problem of a checkpoint file that is visible without unpickling.
+    """A problem of a checkpoint file that is visible without unpickling, or None.
 
-    ``expected_hash`` is the beginning of its SHA-256, or None.
-
-    Returns:
-        The end of a sentence that begins with the path. None if there is no problem.
+    It is the end of a sentence that begins with the path. The file's SHA-256 has to begin with
+    ``expected_hash``, if that is given.
     """
     if path.is_dir():
         return 'is a directory: give the .pth file in it'
@@ -102,9 +100,8 @@ def load_file(
         What was saved, usually a dict with ``state_dict`` and ``meta``.
 
     Raises:
-        CheckpointError: The file is missing, broken, does not match the hash in its name,
-            claims more than it holds, or asks for something that could run code. Nothing
-            has been run.
+        CheckpointError: The file is missing, broken, does not match the hash in its name, claims
+            more than it holds, or asks for something that could run code. Nothing has been run.
     """
     map_location = 'cpu' if map_location is None else map_location
     if not isinstance(file, (str, Path)):

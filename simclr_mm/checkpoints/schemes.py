@@ -89,10 +89,9 @@ def install_safe_loading() -> None:
     """Make MMEngine read every checkpoint with the allow-list. It may be called again.
 
     It covers ``load_from``, ``resume``, ``init_cfg=dict(type='Pretrained')`` and the
-    ``load_checkpoint`` that mmpretrain uses. MMEngine's other schemes, such as ``s3://``,
-    end in an error, because their loaders may run code. MMEngine 0.10.7 cannot read its own
-    checkpoints under torch >= 2.6, and onedl-mmengine reads refused files again without
-    protection.
+    ``load_checkpoint`` that mmpretrain uses. MMEngine's other schemes, such as ``s3://``, end in an
+    error, because their loaders may run code. MMEngine 0.10.7 cannot read its own checkpoints under
+    torch >= 2.6, and onedl-mmengine reads refused files again without protection.
     """
     loaders = {
         prefix: load_from_elsewhere

@@ -155,13 +155,11 @@ def stand_ins() -> Iterator[None]:
 
 
 def finished(content: Any, size: int) -> Any:
-    """Replace the stand-ins in a loaded checkpoint by the real objects, in place if possible.
-
-    ``size`` is the size of its file in bytes.
+    """Replace the stand-ins in the result of torch.load by the real objects, in place if possible.
 
     Raises:
-        UserError: Its tensors claim more than the file could hold, or containers are
-            nested too deeply.
+        UserError: Its tensors claim more than a file of this size in bytes could hold, or
+            containers are nested too deeply.
     """
     done: dict[int, tuple[Any, Any]] = {}  # id: (object, its replacement)
     tensor_bytes = 0  # as if no two tensors shared memory

@@ -7,7 +7,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from simclr_mm.errors import CheckpointError
+from simclr_mm.errors import CheckpointError, listed
 
 PROBE = 'probe.'  # prefix of the online probe's keys
 _MAX_LISTED = 20  # keys of each kind in an error, about one screen
@@ -159,7 +159,7 @@ def state_problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) 
 
 
 def left_out(checkpoint: Any, source: str, prefix: str = 'backbone.') -> dict[str, str]:
-    """The parts of a checkpoint that an export of the backbone leaves out, with their size.
+    """The parts of a checkpoint that an export of the keys with a prefix leaves out.
 
     By name: ``neck``, ``head`` and other parts of the model with their counts of tensors and
     numbers; ``optimizer`` and the rest of the file.
@@ -179,6 +179,4 @@ def left_out(checkpoint: Any, source: str, prefix: str = 'backbone.') -> dict[st
 
 
 def _listed(keys: list[str]) -> str:
-    more = len(keys) - _MAX_LISTED
-    listed = ', '.join(str(key)[:_LONGEST] for key in keys[:_MAX_LISTED])
-    return f'{listed} and {more} more' if more > 0 else listed
+    return listed((str(key)[:_LONGEST] for key in keys), _MAX_LISTED)

@@ -44,19 +44,13 @@ def config_of(checkpoint: Any, source: str) -> Config:
 
 
 def stored_config(text: str, source: str) -> Config:
-    """Parse the config of a checkpoint.
+    """Parse the config of a checkpoint, ``meta['cfg']`` as MMEngine writes it.
 
-    Args:
-        text: ``meta['cfg']`` of a checkpoint, as MMEngine writes it.
-
-    Returns:
-        The config. A class that a new-style config names with its module gets its
-        registered name.
+    A class that a new-style config names with its module gets its registered name.
 
     Raises:
-        CheckpointError: The text is too long or more than settings, or its model,
-            preprocessing or test data name something other than a registered class of
-            OpenMMLab or of this package.
+        CheckpointError: The text is too long or more than settings, or its model, preprocessing or
+            test data name something other than a registered class of OpenMMLab or of this package.
     """
     try:
         settings = parse_settings(text)

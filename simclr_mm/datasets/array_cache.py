@@ -1,7 +1,6 @@
 """A cache of decoded images beside the data, so that they are decoded once.
 
-Two files hold a dataset: the images, which all processes map into shared memory, and the
-labels.
+Two files hold a dataset: the images, which all processes map into shared memory, and the labels.
 """
 
 import hashlib

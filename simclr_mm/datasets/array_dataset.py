@@ -88,12 +88,9 @@ class ArrayDataset(BaseDataset):
     def __getitems__(self, indices: Sequence[int]) -> dict | list[dict]:
         """The samples of a batch, for torch's DataLoader.
 
-        Args:
-            indices: (n,) indices, :class:`SampleIndex` for reproducible views.
-
-        Returns:
-            If batched, a batch: ``inputs`` of :meth:`TwoViews.batch`, ``sample_idx``, and
-            ``data_samples`` with labels if ``with_label``. Else a list of n samples.
+        The (n,) indices are of type :class:`SampleIndex` for reproducible views. If batched, it is
+        a batch: ``inputs`` of :meth:`TwoViews.batch`, ``sample_idx``, and ``data_samples`` with
+        labels if ``with_label``. Else it is a list of n samples.
         """
         if not self.batched:
             return [self[index] for index in indices]

@@ -128,9 +128,8 @@ class STL10(_FolderOrTorchvision):
 class TinyImageNet(_CachedDataset):
     """Tiny-ImageNet: 100,000 images of 64 x 64 pixels in 200 classes.
 
-    ``data_root`` is the unpacked archive, with ``train/<wnid>/images/*`` and
-    ``val/images/*`` labelled by ``val/val_annotations.txt``, or has class folders,
-    ``{train,val}/<class>/*``.
+    ``data_root`` is the unpacked archive, with ``train/<wnid>/images/*`` and ``val/images/*``
+    labelled by ``val/val_annotations.txt``, or has class folders, ``{train,val}/<class>/*``.
 
     Raises:
         MissingFileError: The split's folder is missing. The message says how to fetch it.

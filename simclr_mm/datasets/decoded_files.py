@@ -84,10 +84,9 @@ def _check_memory(number: int, shape: tuple[int, ...]) -> None:
     needed, free = number * int(np.prod(shape)), free_memory()
     if free is not None and needed > free:
         raise UserError(
-            f'{number} images of {shape[1]} x {shape[0]} pixels take '
-            f'{needed / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB of memory are free: '
-            "use type='simclr_mm.ImageFolder', which reads files while it trains, or a "
-            'smaller size=.'
+            f'{number} images of {shape[1]} x {shape[0]} pixels take {needed / 2**30:.2f} GiB, but '
+            f"{free / 2**30:.2f} GiB of memory are free: use type='simclr_mm.ImageFolder', which "
+            'reads files while it trains, or a smaller size=.'
         )
 
 

@@ -10,7 +10,7 @@ from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset
 
 from simclr_mm.class_balance import class_balanced_subset
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UserError, listed
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.transforms.loading import reads_with_mmcv
@@ -20,9 +20,8 @@ from simclr_mm.transforms.loading import reads_with_mmcv
 class GalleryAndQuery(Dataset):
     """A labelled gallery, followed by the queries that it classifies.
 
-    MMEngine's val loop embeds both in one pass.
-    :class:`~simclr_mm.evaluation.KNNAccuracy` tells them apart by the metainfo
-    ``gallery`` of each sample.
+    MMEngine's val loop embeds both in one pass. :class:`~simclr_mm.evaluation.KNNAccuracy` tells
+    them apart by the metainfo ``gallery`` of each sample.
 
     An unreadable gallery image is replaced by another image of its class, with a warning, as
     in training. An unreadable query is an error.
@@ -50,7 +49,6 @@ class GalleryAndQuery(Dataset):
     ) -> None:
         self.gallery = MMPRETRAIN_DATASETS.build({**gallery, 'pipeline': pipeline})
         self.query = MMPRETRAIN_DATASETS.build({**query, 'pipeline': pipeline})
-        self.metainfo = self.query.metainfo
         transforms = getattr(getattr(self.query, 'pipeline', None), 'transforms', ())
         if reads_with_mmcv(transforms):
             print_log(
@@ -105,10 +103,10 @@ class GalleryAndQuery(Dataset):
 
 
 def labels_of(dataset: BaseDataset, key: str) -> np.ndarray:
-    """(n,) labels of an MMEngine dataset. ``key`` is its name in the config, for the error.
+    """(n,) labels of an MMEngine dataset.
 
     Raises:
-        UserError: An image has no label. The message names the first.
+        UserError: An image has no label. The message names ``key`` of the config and the first.
     """
     try:
         return np.asarray(dataset.get_gt_labels())
@@ -131,6 +129,6 @@ def _check_same_classes(gallery: BaseDataset, query: BaseDataset) -> None:
         in_one = sorted(set(names) ^ set(others))
         raise UserError(
             f'GalleryAndQuery: gallery has {len(names)} classes and query {len(others)}, '
-            + (f'{", ".join(in_one[:5])} in one of them only' if in_one else 'in another order')
+            + (f'{listed(in_one)} in one of them only' if in_one else 'in another order')
             + ': give both the same class folders.'
         )

@@ -1,6 +1,5 @@
 """Images in Parquet or Arrow files, read with Hugging Face's ``datasets``."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.registry import DATASETS
-from simclr_mm.transforms import UnreadableImage
+from simclr_mm.transforms.to_rgb import unreadable
 
 from .pack_index import read_index, require_whole
 from .shard_cache import is_url
@@ -27,8 +26,7 @@ class HuggingFaceImages(StoredImages):
 
     Args:
         data_root: A folder of ``*.parquet`` or ``*.arrow`` files, a folder written by
-            ``save_to_disk``, the URL of a Parquet file, or ``hf://NAME`` for a dataset on
-            the hub.
+            ``save_to_disk``, the URL of a Parquet file, or ``hf://NAME`` for a dataset on the hub.
         split: The split of a dataset on the hub or from ``save_to_disk``.
         image_column: Column of encoded images: bytes, or a dict of ``bytes`` and ``path``,
             as the feature ``Image`` stores them.
@@ -47,13 +45,12 @@ class HuggingFaceImages(StoredImages):
         split: str = 'train',
         image_column: str = 'image',
         label_column: str = 'label',
-        pipeline: Sequence[dict | Callable] = (),
         **kwargs,
     ) -> None:
         self.split = split
         self.image_column = image_column
         self.label_column = label_column
-        super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
+        super().__init__(data_root=data_root, **kwargs)
 
     def find(self) -> tuple[np.ndarray | None, list[str] | None, int]:
         datasets = optional_package('datasets', 'parquet', type(self).__name__)
@@ -91,7 +88,7 @@ class HuggingFaceImages(StoredImages):
         if content is None and path is not None and Path(path).is_file():
             content = Path(path).read_bytes()
         if content is None:
-            raise UnreadableImage(f'{self.name(row)}: there is no image.', self.name(row))
+            raise unreadable(self.name(row), 'there is no image.')
         return content
 
     def _load(self, datasets: ModuleType) -> Any:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from mmengine.logging import print_log
 from mmpretrain.datasets import BaseDataset
 
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UserError, listed
 from simclr_mm.files.walk import EXTENSIONS, image_paths
 from simclr_mm.registry import DATASETS
 
@@ -46,7 +46,7 @@ def class_folders(folders: Sequence[str], extensions: Sequence[str] = EXTENSIONS
     if empty:
         print_log(
             f'{", ".join(folders)}: {len(empty)} of {len(classes)} classes have no image: '
-            f'{", ".join(classes[label] for label in empty[:10])}',
+            f'{listed((classes[label] for label in empty), 10)}',
             logger='current',
         )
     return LabelledFiles(paths, labels, classes)
@@ -61,9 +61,8 @@ class ImageFolder(BaseDataset):
             log counts all other files.
         pipeline: Transforms of one sample.
         extensions: File-name endings of images, in lower case.
-        with_label: The folders directly in ``data_root`` are the classes, sorted by name.
-            Images outside these folders have no class and are left out, with a line in the
-            log.
+        with_label: The folders directly in ``data_root`` are the classes, sorted by name. Images
+            outside these folders have no class and are left out, with a line in the log.
         **kwargs: As for mmpretrain's BaseDataset, for example ``indices``.
 
     Raises:

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 
 from simclr_mm.class_balance import class_balanced_subset, draw_of_each_class
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UserError, listed
 from simclr_mm.registry import DATASETS
 
 from .gallery_query import labels_of
@@ -33,8 +33,7 @@ def label_subset(
     ``get_subset_``), with its pipeline, classes and indices. The images depend only on the
     dataset and the seed, so they are the same on every rank and in every run.
 
-    Source: SimCLR, arXiv:2002.05709, Sec. 6: 1 % or 10 % of the labels, balanced over
-    the classes.
+    Source: SimCLR, arXiv:2002.05709, Sec. 6: 1 % or 10 % of the labels, balanced over the classes.
 
     Args:
         dataset: Config of a labelled dataset, with its pipeline.
@@ -88,8 +87,7 @@ def stratified_subset(labels: np.ndarray, share: float, seed: int) -> np.ndarray
 
     Args:
         labels: (n,) class of each example.
-        share: In (0, 1]. A class of m examples gives share * m examples, rounded, and at
-            least one.
+        share: In (0, 1]. A class of m examples gives share * m examples, rounded, and at least one.
         seed: Seed of the draw.
 
     Returns:
@@ -163,5 +161,4 @@ def _rows_of_names(dataset: BaseDataset, names: list[str], list_file: str) -> np
 def _refuse(names: list[str], problem: str, remedy: str) -> None:
     """Raise a UserError if there are such names."""
     if names:
-        shown = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
-        raise UserError(f'{problem} ({len(names)}): {shown}. {remedy}')
+        raise UserError(f'{problem} ({len(names)}): {listed(names)}. {remedy}')

@@ -10,7 +10,7 @@ from mmengine.fileio import LmdbBackend
 
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.registry import DATASETS
-from simclr_mm.transforms import UnreadableImage
+from simclr_mm.transforms.to_rgb import unreadable
 
 from .pack_index import read_index
 from .stored_images import StoredImages, optional_package
@@ -65,9 +65,7 @@ class LMDBImages(StoredImages):
     def read(self, row: int) -> bytes:
         content = _backend(os.path.realpath(self.data_root)).get(self.keys[row].decode())
         if content is None:
-            raise UnreadableImage(
-                f'{self.name(row)}: the database has no such key.', self.name(row)
-            )
+            raise unreadable(self.name(row), 'the database has no such key.')
         return content
 
 

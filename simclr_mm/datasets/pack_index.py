@@ -13,11 +13,11 @@ from .shard_cache import is_url
 INDEX = 'index.json'
 TAR_INDEX = 'index.npz'  # rows of tar_index.index_tars, beside tar shards
 UNREADABLE = 'unreadable.jsonl'  # path and reason of images left out
-WORK = '.packing'  # work folder of tools/pack.py until INDEX is written
-FORMATS = ('tar', 'parquet', 'lmdb')
+WORK = '.packing'  # folder of what tools/pack.py needs until INDEX is written
 _TYPES = dict(
     tar='simclr_mm.TarShards', parquet='simclr_mm.HuggingFaceImages', lmdb='simclr_mm.LMDBImages'
 )
+FORMATS = tuple(_TYPES)
 # A shard lies beside its index: no slash, no %2F, no leading dot.
 _SHARD_NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]*')
 
@@ -43,10 +43,9 @@ def parse_index(content: bytes, source: str) -> dict[str, Any]:
     """Read an ``index.json`` that comes from ``source``.
 
     Returns:
-        ``format``, one of FORMATS; ``images``; ``labels``, whether there are labels;
-        ``classes``, names in the order of the labels, or None; ``shards``, a list of
-        ``name``, ``images`` and ``bytes``; ``settings`` of tools/pack.py; and
-        ``unreadable``, the number of images left out.
+        ``format``, one of FORMATS; ``images``; ``labels``, whether there are labels; ``classes``,
+        names in the order of the labels, or None; ``shards``, a list of ``name``, ``images`` and
+        ``bytes``; ``settings`` of tools/pack.py; and ``unreadable``, the number of images left out.
 
     Raises:
         UserError: It is no index, has an unknown version, or names a shard elsewhere.

@@ -70,9 +70,8 @@ class ShardCache:
             os.utime(file.fileno())  # marks its use; the path may be gone already
             return file
         raise FetchError(
-            f'{path} vanished {_ATTEMPTS} times: the cache of '
-            f'{self.limit / 2**30:g} GiB is too small for what the processes '
-            'of this machine read at a time. Raise cache_gib.'
+            f'{path} vanished {_ATTEMPTS} times: the cache of {self.limit / 2**30:g} GiB is too '
+            'small for what the processes of this machine read at a time. Raise cache_gib.'
         )
 
     def fetch(self, url: str, size: int | None = None, anew: bool = False) -> Path:

@@ -1,7 +1,7 @@
 """Base class of datasets with their images in a few large files."""
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -21,23 +21,16 @@ class StoredImages(BaseDataset):
     Args:
         data_root: Place of the files.
         with_label: Whether samples have ``gt_label``.
-        pipeline: Transforms of one sample.
-        **kwargs: As for mmpretrain's BaseDataset, for example ``indices`` and ``classes``.
+        **kwargs: As for mmpretrain's BaseDataset, such as ``pipeline`` and ``indices``.
 
     Raises:
         UserError: Labels or images are missing, or a step of the pipeline opens files.
     """
 
-    def __init__(
-        self,
-        data_root: str | Path,
-        with_label: bool = True,
-        pipeline: Sequence[dict | Callable] = (),
-        **kwargs,
-    ) -> None:
+    def __init__(self, data_root: str | Path, with_label: bool = True, **kwargs) -> None:
         self.with_label = with_label
         self.labels: np.ndarray | None = None
-        super().__init__(ann_file='', data_root=str(data_root), pipeline=list(pipeline), **kwargs)
+        super().__init__(ann_file='', data_root=str(data_root), **kwargs)
         if reads_with_mmcv(self.pipeline.transforms):
             raise UserError(
                 f"{type(self).__name__}: mmcv's LoadImageFromFile needs one file for each image: "
@@ -63,9 +56,8 @@ class StoredImages(BaseDataset):
         self.labels, classes, images = self.find()
         if self.with_label and (self.labels is None or (self.labels < 0).any()):
             raise UserError(
-                f'{self.data_root} holds images without a label: write with_label=False'
-                f' in the {type(self).__name__} of the config, or pack a folder of '
-                'class folders.'
+                f'{self.data_root} holds images without a label: write with_label=False in the '
+                f'{type(self).__name__} of the config, or pack a folder of class folders.'
             )
         if images == 0:
             raise UserError(f'{self.data_root} holds no image.')

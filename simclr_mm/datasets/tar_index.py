@@ -63,15 +63,13 @@ def index_tars(paths: Iterable[Path], total: int) -> np.ndarray:
     """Read all headers of tar files, without the images.
 
     Args:
-        paths: Uncompressed tar files in WebDataset's layout: files of one sample are
-            adjacent and share their name up to the first dot; ``.cls`` holds the label in
-            decimal digits.
+        paths: Uncompressed tar files in WebDataset's layout: files of one sample are adjacent and
+            share their name up to the first dot; ``.cls`` holds the label in decimal digits.
         total: Number of files.
 
     Returns:
-        (N,) rows with ``shard``, its index among the paths; ``offset`` of the first byte
-        in it; ``size`` in bytes; ``label``, -1 for none; and ``name``, the bytes of the
-        member's name.
+        (N,) rows with ``shard``, its index among the paths; ``offset`` of the first byte in it;
+        ``size`` in bytes; ``label``, -1 for none; and ``name``, the bytes of the member's name.
 
     Raises:
         UserError: A file is compressed, damaged or no tar file.

@@ -5,7 +5,6 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.registry import DATASETS
-from simclr_mm.transforms import UnreadableImage
+from simclr_mm.transforms.to_rgb import unreadable
 
 from .pack_index import INDEX, TAR_INDEX, parse_index, read_index, require_whole
 from .shard_cache import ShardCache, is_url
@@ -53,17 +52,12 @@ class TarShards(StoredImages):
     """
 
     def __init__(
-        self,
-        data_root: str | Path,
-        shards: str = '*.tar',
-        cache_gib: float = 64,
-        pipeline: Sequence[dict | Callable] = (),
-        **kwargs,
+        self, data_root: str | Path, shards: str = '*.tar', cache_gib: float = 64, **kwargs
     ) -> None:
         self.shards = shards
         self.cache = ShardCache(cache_gib)
         self.is_remote = is_url(str(data_root))
-        super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
+        super().__init__(data_root=data_root, **kwargs)
 
     def find(self) -> tuple[np.ndarray | None, list[str] | None, int]:
         self.files = _OpenFiles()
@@ -84,13 +78,9 @@ class TarShards(StoredImages):
         try:
             content = os.pread(file.fileno(), size, offset)
         except OSError as error:
-            raise UnreadableImage(
-                f'{self.name(row)}: cannot be read: {error}', self.name(row)
-            ) from error
+            raise unreadable(self.name(row), f'cannot be read: {error}') from error
         if len(content) != size:
-            raise UnreadableImage(
-                f'{self.name(row)}: the shard ends before the image does.', self.name(row)
-            )
+            raise unreadable(self.name(row), 'the shard ends before the image does.')
         return content
 
     def shards_of_images(self) -> np.ndarray:

@@ -63,8 +63,7 @@ class LARS(Optimizer):
         _check('eta', eta, 'a number > 0', lambda x: x > 0)
         if trust_denominator not in ('sum', 'parts'):
             raise UserError(
-                "trust_denominator must be 'sum' or 'parts', got "
-                f'{trust_denominator!r}: set '
+                f"trust_denominator must be 'sum' or 'parts', got {trust_denominator!r}: set "
                 'optim_wrapper.optimizer.trust_denominator'
             )
         super().__init__(
@@ -81,14 +80,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient.
-
-        Args:
-            closure: Computes the gradients again and returns the loss.
-
-        Returns:
-            The closure's loss.
-        """
+        """Update every parameter that has a gradient; return the loss of the closure, if any."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -17,9 +17,8 @@ _DTYPES = ('auto', 'bfloat16', 'float32')
 class AutocastOptimWrapper(OptimWrapper):
     """MMEngine's OptimWrapper with autocast, without waiting for the device.
 
-    bf16 has the range of float32, so no loss is scaled and nothing is read back.
-    Parameters, their gradients and the loss stay float32. One config runs on a CPU, an
-    old and a new GPU.
+    bf16 has the range of float32, so no loss is scaled and nothing is read back. Parameters, their
+    gradients and the loss stay float32. One config runs on a CPU, an old and a new GPU.
 
     Args:
         dtype: 'auto': 'bfloat16' on a GPU that computes with it (NVIDIA since Ampere),

@@ -25,10 +25,11 @@ def on_first_rank(function: Callable[[], Any]) -> Any:
 
 
 def require_same(mine: Mapping[str, Any], advice: str) -> None:
-    """Compare named values of all ranks with those of rank 0. ``advice`` ends the error.
+    """Compare the values of all ranks, by name, with those of rank 0.
 
     Raises:
-        UserError: On all ranks, if two values differ. It names the rank and the key.
+        UserError: On all ranks, if two values differ. It names the rank and the key, and ends
+            with the advice.
     """
     first, *others = dist.all_gather_object(dict(mine))
     for rank, other in enumerate(others, start=1):

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.logging import MMLogger
 
 from simclr_mm.checkpoints.stored_config import parse_settings
-from simclr_mm.errors import CheckpointError, MissingFileError, UserError
+from simclr_mm.errors import CheckpointError, MissingFileError, UserError, listed
 from simclr_mm.registry import type_name
 
 _PARTS = (
@@ -46,7 +46,6 @@ _LENGTH = ('train_cfg.max_epochs', 'train_cfg.max_iters')
 _SEEDS = ('randomness.seed', 'train_dataloader.sampler.seed')
 # The precision may follow the device.
 _PRECISION = ('optim_wrapper.type', 'optim_wrapper.dtype', 'optim_wrapper.loss_scale')
-_SHOWN = 5
 
 
 def settings(cfg: dict) -> dict[str, Any]:
@@ -104,7 +103,7 @@ def latest_checkpoint(work_dir: str) -> str | None:
 
 
 def check_resumable(checkpoint: dict, cfg: dict, source: str, logger: MMLogger) -> None:
-    """Refuse a checkpoint that holds no run, or another run.
+    """Refuse a checkpoint that holds no run, or another run than this config's.
 
     Changed settings that a resumed run would ignore are an error. Other changed settings that
     affect losses are used, and named in the log.
@@ -139,12 +138,12 @@ def check_resumable(checkpoint: dict, cfg: dict, source: str, logger: MMLogger) 
     if fixed:
         raise UserError(
             f'--resume: {source} was saved with other settings, and a resumed run cannot '
-            f'change {_some(fixed)}: take the old value, or {anew}.'
+            f'change {listed(fixed)}: take the old value, or {anew}.'
         )
     used = [text for key, text in changes.items() if key != 'train_dataloader.batch_size']
     if used:
         logger.warning(
-            f'{source} was saved with other settings. From here on the run uses {_some(used)}.'
+            f'{source} was saved with other settings. From here on the run uses {listed(used)}.'
         )
 
 
@@ -158,11 +157,6 @@ def _depends_on_length(now: dict[str, Any]) -> bool:
     one = 'param_scheduler.type' in now  # not in a list
     ends = ['param_scheduler.end'] if one else [f'param_scheduler.{i}.end' for i in schedules]
     return any(end not in now for end in ends)
-
-
-def _some(texts: list[str]) -> str:
-    more = f' and {len(texts) - _SHOWN} more' if len(texts) > _SHOWN else ''
-    return ', '.join(texts[:_SHOWN]) + more
 
 
 def _stored_config(text: Any) -> dict | None:

@@ -15,13 +15,10 @@ from .ranks import on_first_rank
 
 
 class WorkDirLock:
-    """A context that locks a work dir, or fails with the name of the run that holds it.
+    """A context that locks an existing work dir, or fails with the name of the run that holds it.
 
     Rank 0 holds the lock for its job. The system releases it when that process ends for any
     reason. If files cannot be locked, the run continues with a warning.
-
-    Args:
-        work_dir: An existing folder.
 
     Raises:
         UserError: On entering, on all ranks: another process trains in this work dir.

@@ -76,8 +76,7 @@ class VOC07MeanAP(VOCAveragePrecision):
     Args:
         **kwargs: As for VOCAveragePrecision. By default difficult objects do not count.
 
-    Differs: mmpretrain's VOCAveragePrecision sums over all recalls, which gives other
-        numbers.
+    Differs: mmpretrain's VOCAveragePrecision sums over all recalls, which gives other numbers.
     """
 
     default_prefix: str | None = 'voc07'

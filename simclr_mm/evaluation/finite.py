@@ -5,11 +5,11 @@ import logging
 from mmengine.logging import print_log
 from torch import Tensor
 
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UserError, listed
 
 
 def finite_rows(features: Tensor, what: str) -> Tensor:
-    """Which rows are finite, (n) booleans. A log line counts and names the others, as ``what``.
+    """Which rows of (n, ...) are finite, (n) booleans. A log line counts and names the others.
 
     Raises:
         UserError: No row is finite.
@@ -32,5 +32,5 @@ def check_finite(features: Tensor, what: str) -> None:
 
 def _message(finite: Tensor, what: str) -> str:
     rows = (~finite).nonzero().flatten().tolist()
-    listed = ', '.join(map(str, rows[:5])) + (' ...' if len(rows) > 5 else '')
-    return f'{len(rows)} of {len(finite)} {what} are not finite (NaN or infinity): rows {listed}'
+    named = f'{len(rows)} of {len(finite)} {what} are not finite (NaN or infinity)'
+    return f'{named}: rows {listed(rows)}'

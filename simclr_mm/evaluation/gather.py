@@ -11,16 +11,10 @@ _AT_ONCE = 256
 
 
 def gather_results(results: list, size: int) -> list | None:
-    """Put the results of all ranks into the order of the dataset.
+    """Put the results of all ranks into the order of the dataset, on rank 0; None on the others.
 
-    Besides the results, only rank 0 needs memory, for 256 results of each rank.
-
-    Args:
-        results: Of this rank, one for each image.
-        size: Images in the dataset. Samplers repeat some to make the ranks even.
-
-    Returns:
-        ``size`` results on rank 0, None on the others.
+    Besides the results, only rank 0 needs memory, for 256 results of each rank. Samplers repeat
+    some images to make the ranks even: there are ``size`` of them in the dataset.
     """
     rank, processes = dist.get_dist_info()
     if processes == 1:
@@ -40,9 +34,8 @@ def gather_results(results: list, size: int) -> list | None:
 def install_gathering() -> None:
     """Make every MMEngine metric gather with :func:`gather_results`.
 
-    MMEngine writes a folder ``.dist_test`` in the current directory, which all machines
-    would have to share. A metric with ``collect_device='gpu'`` or ``collect_dir`` keeps
-    MMEngine's way.
+    MMEngine writes a folder ``.dist_test`` in the current directory, which all machines would have
+    to share. A metric with ``collect_device='gpu'`` or ``collect_dir`` keeps MMEngine's way.
     """
     metric.collect_results = _collect_results
 

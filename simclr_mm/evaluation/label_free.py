@@ -18,18 +18,13 @@ CHUNK = 1024  # rows at a time: 1024 x 10,000 similarities are 40 MB
 
 
 def effective_rank(features: Tensor) -> float:
-    """RankMe: the number of directions that the features use.
+    """RankMe: the number of directions that the features, (m, C), use.
 
     exp of the entropy of p_k = s_k / sum(s) + 1e-7, with s the singular values of the
-    features, neither centred nor normalised.
+    features, neither centred nor normalised. From about 1, if all features are multiples of one
+    vector, to min(m, C).
 
     Source: Garrido et al., RankMe, arXiv:2210.02885, Sec. 3.1, ICML 2023.
-
-    Args:
-        features: (m, C).
-
-    Returns:
-        From about 1, if all features are multiples of one vector, to min(m, C).
 
     Differs: singular values are roots of the eigenvalues of a C x C matrix in float64,
     so values below 1e-8 of the largest are noise. The paper's 1e-7 is above this.
@@ -51,16 +46,12 @@ def feature_std(features: Tensor) -> float:
 
 
 def uniformity(features: Tensor) -> float:
-    """log of the mean of exp(-2 |x - y|^2) over pairs of normalised features.
+    """log of the mean of exp(-2 |x - y|^2) over pairs of normalised features, (m, C), m >= 2.
+
+    From -8 to 0, lower is more uniform; 0 if all features are the same, about -4 if they are
+    isotropic.
 
     Source: Wang and Isola, arXiv:2005.10242, Sec. 4.1, with t = 2.
-
-    Args:
-        features: (m, C), m >= 2.
-
-    Returns:
-        From -8 to 0, lower is more uniform; 0 if all features are the same, about -4
-        if they are isotropic.
     """
     x = F.normalize(features.float(), dim=1)
     total = 0.0
@@ -73,15 +64,11 @@ def uniformity(features: Tensor) -> float:
 
 
 def alignment(views: Tensor) -> float:
-    """Mean squared distance between normalised features of two views of an image.
+    """Mean squared distance between normalised features of two views of an image, (m, V, C).
+
+    The mean over all pairs of views, from 0 (equal features) to 4.
 
     Source: Wang and Isola, arXiv:2005.10242, Sec. 4.1, with alpha = 2.
-
-    Args:
-        views: (m, V, C), V >= 2.
-
-    Returns:
-        Mean over all pairs of views, from 0 (equal features) to 4.
     """
     x = F.normalize(views.double(), dim=2)
     num_views = x.shape[1]
@@ -148,12 +135,12 @@ class LabelFreeMetrics(BaseMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         kept = self._chosen({k: v for rank in results for k, v in rank.items()})
-        if len(kept) < 2:
-            raise UserError(
-                f'LabelFreeMetrics: {len(kept)} image(s) to compare: validate on two or more.'
-            )
         x = torch.from_numpy(np.stack(list(kept.values())))  # (m, C) or (m, V, C)
         x = x[finite_rows(x, 'features of LabelFreeMetrics')]
+        if len(x) < 2:
+            raise UserError(
+                f'LabelFreeMetrics: {len(x)} image(s) to compare: validate on two or more.'
+            )
         views = x if x.ndim == 3 else x[:, None]  # (m, V, C)
         each = views.unbind(dim=1)  # V of (m, C), so that no measure compares two views
         metrics = dict(

@@ -29,8 +29,7 @@ class Sweep(NamedTuple):
     """The result of :func:`swept_linear_probe`.
 
     Args:
-        accuracy: The metric on the test images, by default the share of correct labels, in
-            [0, 1].
+        accuracy: The metric on the test images, by default the share of correct labels, in [0, 1].
         penalty: The chosen penalty.
         validation: The metric on the validation images, for each penalty.
         predicted: (m,) classes of the test images, or (m, K) logits.
@@ -57,8 +56,10 @@ def linear_probe(train: Labelled, test: Labelled, c: float = 1.0) -> float:
         Share of the test labels predicted, in [0, 1].
 
     Raises:
-        UserError: A test row is not finite, or no training row is.
+        UserError: A test row is not finite, no training row is, or c <= 0.
     """
+    if not c > 0:
+        raise UserError(f'linear probe: c = {c}: give a positive number.')
     return top1(_predictions(_finite(train), test[0], [1 / c])[0], test[1])
 
 
@@ -90,8 +91,7 @@ def swept_linear_probe(
         validation_share: Share of the training images, stratified by class. The paper does
             not say how many it held out.
         seed: Seed of the validation split.
-        held_out: Rows of the training images to validate on. None: drawn by share and
-            seed.
+        held_out: Rows of the training images to validate on. None: drawn by share and seed.
         metric: One of ``CLASS_METRICS``; higher is better.
 
     Raises:
@@ -118,10 +118,9 @@ def _stratified(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     counts = np.unique(labels, return_counts=True)[1]
     if counts.min() < 2 or share * len(labels) < len(counts):
         raise UserError(
-            f'linear evaluation: {len(labels)} training images of '
-            f'{len(counts)} classes, {counts.min()} of the smallest, are '
-            'too few to hold some of each class out for validation: use '
-            'linear_probe with a fixed penalty.'
+            f'linear evaluation: {len(labels)} training images of {len(counts)} classes, '
+            f'{counts.min()} of the smallest, are too few to hold some of each class out for '
+            'validation: use linear_probe with a fixed penalty.'
         )
     rows = np.arange(len(labels))
     return train_test_split(rows, test_size=share, random_state=seed, stratify=labels)[1]
@@ -173,9 +172,8 @@ def _predictions(
             predicted.append(classes[fit.predict(features)])
     if unconverged:
         warnings.warn(
-            f'linear probe: {unconverged} of {fits} fits were stopped when '
-            'L-BFGS ran out of iterations. Small penalties on separable '
-            'classes do this.',
+            f'linear probe: {unconverged} of {fits} fits were stopped when L-BFGS ran out of '
+            'iterations. Small penalties on separable classes do this.',
             stacklevel=2,
         )
     return predicted

@@ -22,9 +22,7 @@ def one_vs_rest(
         train: (n, C) features, and (n, K) targets: 1 for the classes of an example, 0
             for others; -1 keeps the example out of the fit of this class.
         features: (m, C) to score.
-        penalties: Of the squared weights, 1 / C of scikit-learn's binary
-            LogisticRegression.
-        device: Where to compute.
+        penalties: Of the squared weights, 1 / C of scikit-learn's binary LogisticRegression.
 
     Returns:
         (m, K) logits for each penalty, and the number of fits that did not converge.

@@ -31,8 +31,7 @@ class Result:
     """One number.
 
     Args:
-        task: 'classification', 'transfer', or 'representation' for measures without
-            labels.
+        task: 'classification', 'transfer', or 'representation' for measures without labels.
         dataset: Name of the dataset's class, or of the folder used instead.
         split: The scored images, such as 'test'.
         features: Origin of the features: 'pretrained encoder', 'raw pixels' ...;

@@ -86,9 +86,8 @@ def images_below(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> 
 def walk_images(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> Walk:
     """List the images below a folder, at any depth.
 
-    Links to files and folders are followed. A folder is entered once, by its own name rather
-    than a link if it lies below ``folder``, so loops end. Names that begin with a dot are
-    passed over.
+    Links to files and folders are followed. A folder is entered once, by its own name rather than a
+    link if it lies below ``folder``, so loops end. Names that begin with a dot are passed over.
 
     Args:
         extensions: The endings of images, in lower case. Files may have them in capitals.

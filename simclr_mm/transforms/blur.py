@@ -14,10 +14,9 @@ from .random_streams import RandomStream
 
 
 def gaussian_blur(img: np.ndarray, kernel: int, sigma: float) -> np.ndarray:
-    """Blur (H, W, 3) uint8 BGR with a Gaussian that ends at the kernel's edge.
+    """Blur (H, W, 3) uint8 with a Gaussian that ends at the kernel's edge.
 
-    The border is reflected. ``kernel`` is the odd side of the kernel and ``sigma`` > 0 the
-    standard deviation, both in pixels.
+    The border is reflected. The kernel's side, odd, and sigma > 0 are in pixels.
     """
     # Beyond four sigma the weights are below 1e-4, less than a uint8 level.
     radius = min(kernel // 2, math.ceil(4 * sigma))

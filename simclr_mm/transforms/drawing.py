@@ -40,10 +40,10 @@ def draw_batch(
     height: int,
     width: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw all views of n images: ``crops`` and ``steps`` of ViewsToMake.
+    """Draw all views of n images of one height and width in pixels.
 
-    ``addresses`` are (n,) seeds of the run, epochs, and indices in the dataset. Height and
-    width of the images are in pixels.
+    ``addresses`` are (n,) seeds of the run, epochs, and indices in the dataset. Returns ``crops``
+    and ``steps`` of :class:`~simclr_mm.transforms.batched.ViewsToMake`.
     """
     crops, steps = no_numbers(views, len(addresses[0]))
     for v, pipeline in enumerate(views.pipelines):

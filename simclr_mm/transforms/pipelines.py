@@ -11,10 +11,9 @@ from .random_crop import RandomCropAndFlip
 
 
 def build_pipelines(transforms: Sequence, num_views: int, size: int) -> list[list[Callable]]:
-    """Build the ``transforms`` of TwoViews: configs for all views, or a list for each view.
+    """Build the ``transforms`` of TwoViews: V lists, with ColorDistortion split into its parts.
 
-    Returns:
-        V lists. ColorDistortion is split into its jitter and its grayscale.
+    They are configs for all views, or one list of configs for each view.
 
     Raises:
         UserError: The number of pipelines is not V, or a transform has another size.

@@ -60,7 +60,7 @@ class GoogleTensors:
 
 
 def google_tensors(values: Mapping[str, Any], source: str) -> GoogleTensors:
-    """Sort the variables of a checkpoint from ``read_bundle``.
+    """Sort the variables of a checkpoint, from ``read_bundle``.
 
     Raises:
         CheckpointError: They are not the variables of a SimCLR ResNet.

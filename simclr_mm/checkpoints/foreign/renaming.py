@@ -57,8 +57,7 @@ def to_our_keys(checkpoint: Any, source: str) -> Conversion:
     mmpretrain's own keys stay unchanged, heads included.
 
     Raises:
-        CheckpointError: It holds no weights, keys of no known library, or two tensors for
-            one key.
+        CheckpointError: It holds no weights, keys of no known library, or two tensors for one key.
     """
     tensors, left = weights_in(checkpoint, source)
     layout = recognised(tensors)

@@ -46,8 +46,7 @@ class ResNetShape:
         deep_stem: A stem of three convolutions.
         planes: Width of the first stage in torchvision's sense; 64 in ResNet-50.
         groups: Groups of the 3x3 convolutions; 1 except in ResNeXt.
-        group_width: torchvision's ``width_per_group``; 64 except in wide ResNets and
-            ResNeXt.
+        group_width: torchvision's ``width_per_group``; 64 except in wide ResNets and ResNeXt.
         avg_down: Shortcuts with an average pool, as in ResNet-D.
     """
 
@@ -68,11 +67,10 @@ class ResNetShape:
 
 
 def resnet_shape(state: Mapping[str, Tensor], source: str) -> ResNetShape:
-    """Read the shape of a ResNet from its state_dict, keys without prefix.
+    """Read the shape of a ResNet from a backbone's state_dict, keys without prefix.
 
     Raises:
-        CheckpointError: The tensors are not those of a ResNet with batch norm and four
-            stages.
+        CheckpointError: The tensors are not those of a ResNet with batch norm and four stages.
     """
     others = [key for key in state if not _RESNET_KEY.fullmatch(key)]
     blocks = tuple(

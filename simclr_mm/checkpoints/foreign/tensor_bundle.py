@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from simclr_mm.errors import CheckpointError, UserError
+from simclr_mm.errors import CheckpointError, UserError, listed
 
 from .crc32c import crc32c, unmasked
 
@@ -42,7 +42,7 @@ def bundle_prefix(path: str | Path) -> str:
         if len(found) > 1:
             raise CheckpointError(
                 f'{path} holds {len(found)} TensorFlow checkpoints: name one of '
-                f'{", ".join(str(entry.with_suffix("")) for entry in found[:5])}'
+                f'{listed(entry.with_suffix("") for entry in found)}'
             )
         return str(found[0])[: -len('.index')] if found else ''
     name = str(path)
@@ -53,11 +53,10 @@ def bundle_prefix(path: str | Path) -> str:
 
 
 def read_bundle(prefix: str) -> dict[str, Any]:
-    """Read the variables of checkpoint NAME, each checked against its checksum.
+    """Read a checkpoint's variables, each checked against its checksum, as arrays by name.
 
-    Returns:
-        Arrays by name. TensorFlow 2 names a variable by one of its paths in a graph of
-        objects. The entry ``OBJECT_GRAPH`` is that graph, for :func:`object_graph`.
+    TensorFlow 2 names a variable by one of its paths in a graph of objects. The entry
+    ``OBJECT_GRAPH`` is that graph, for :func:`object_graph`.
 
     Raises:
         CheckpointError: A file is missing, damaged, compressed or of another kind.

@@ -31,8 +31,7 @@ class WeightsFor(NamedTuple):
         state: Weights under the model's keys.
         normalise: ``mean`` and ``std`` that the preprocessing needs, RGB in [0, 255].
             None: those of the config.
-        backbone: The ``backbone`` of a config that equals its network. None: the keys
-            determine it.
+        backbone: The ``backbone`` of a config that equals its network. None: the keys determine it.
         note: The use of foreign keys, for the log; '' if all keys are ours.
     """
 
@@ -45,8 +44,7 @@ class WeightsFor(NamedTuple):
 def read_weights(path: str) -> Any:
     """Load a PyTorch checkpoint, or the variables of a TensorFlow checkpoint.
 
-    Args:
-        path: A path or URL; for TensorFlow NAME, NAME.index or their folder.
+    The path of the latter is NAME, NAME.index or their folder.
 
     Raises:
         CheckpointError: It cannot be read, or holds weights that are not finite.
@@ -60,7 +58,7 @@ def read_weights(path: str) -> Any:
 
 
 def foreign_weights(loaded: Any, source: str) -> Conversion:
-    """Recognise a checkpoint from :func:`read_weights`, and rename its keys.
+    """Recognise a checkpoint of :func:`read_weights` and rename its keys.
 
     Raises:
         CheckpointError: Its keys are of no known library, or neither mmpretrain nor this
@@ -82,7 +80,7 @@ def foreign_weights(loaded: Any, source: str) -> Conversion:
 
 
 def weights_for(expected: Iterable[str], loaded: Any, source: str) -> WeightsFor:
-    """The weights of a checkpoint from :func:`read_weights` for a model with these keys.
+    """The weights of a checkpoint of :func:`read_weights` for a model with the expected keys.
 
     Raises:
         CheckpointError: It holds no weights, or a damaged ``meta``.
@@ -131,9 +129,8 @@ def _backbone(conversion: Conversion, source: str) -> dict[str, Any]:
     shape = resnet_shape(backbone_state(conversion.state, source=source), source)
     if shape.depth is None or shape.groups > 1:
         raise CheckpointError(
-            f'{source}: its encoder has stages of {shape.blocks} blocks and '
-            f'{shape.groups} groups; ResNets of depth '
-            f'{", ".join(map(str, DEPTHS.values()))} with one group are known'
+            f'{source}: its encoder has stages of {shape.blocks} blocks and {shape.groups} groups; '
+            f'ResNets of depth {", ".join(map(str, DEPTHS.values()))} with one group are known'
         )
     small = shape.stem_kernel == 3 and not shape.deep_stem
     name = _STEMS.get(conversion.stem, 'ResNet_CIFAR') if small else 'ResNet'

@@ -5,7 +5,7 @@ from typing import Any
 
 from simclr_mm.checkpoints import trust_checkpoints
 
-from .values import KeyValues, at_least
+from .values import KeyValues, at_least, cache_folder
 
 
 class _Trust(argparse.Action):
@@ -28,6 +28,13 @@ _FLAGS: dict[str, dict[str, Any]] = {
     ),
     '--compile': dict(action='store_true', help='compile the network with torch.compile'),
     '--seed': dict(type=at_least(0), default=0, help='of every draw'),
+    '--cache': dict(
+        metavar='DIR',
+        type=cache_folder,
+        default='',
+        help='keep features here for the next time; default: $SIMCLR_MM_HOME/features, and '
+        'nothing is kept where SIMCLR_MM_HOME is not set',
+    ),
     '--cfg-options': dict(
         nargs='+',
         action=KeyValues,

@@ -48,6 +48,8 @@ class Onnx(Target):
     use = 'features, = session.run(None, {"images": crop(picture)[None].numpy()})'
 
     def write(self, encoder: Encoder, metadata: dict[str, Any]) -> bytes:
+        if torch.__version__ < '2.7':  # 2.6 does not take onnxscript's batch norm
+            raise UserError(f'--to onnx needs PyTorch 2.7 or newer, this is {torch.__version__}')
         import onnxscript.optimizer
 
         size = encoder.preprocessing.size

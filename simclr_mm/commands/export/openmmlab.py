@@ -17,7 +17,7 @@ from simclr_mm.apis.encoder import Encoder
 from simclr_mm.errors import UserError
 from simclr_mm.models import pooled
 
-from .backbone import cropped, is_map, settings_of, tensors_of
+from .backbone import cropped, settings_of, tensors_of
 from .target import Target, code, literal
 
 # Arguments that the ResNet of mmdet and mmseg shares with mmpretrain's.
@@ -39,7 +39,9 @@ class MMPretrain(Target):
         """Code that builds ``model``, and a config for training from it."""
         backbone, preprocessing = settings_of(encoder), encoder.preprocessing
         backbone['type'] = backbone['type'].removeprefix('mmpretrain.')
-        neck = ', neck=dict(type="GlobalAveragePooling")' if is_map(encoder) else ''
+        neck = (
+            ', neck=dict(type="GlobalAveragePooling")' if len(encoder.feature_shape()) == 4 else ''
+        )
         return code(
             'from mmengine.config import Config',
             'from mmpretrain import FeatureExtractor, get_model',

@@ -22,8 +22,9 @@ from rich.progress import track
 from simclr_mm.apis.fingerprint import state_hash
 from simclr_mm.checkpoints import read_checkpoint
 from simclr_mm.evaluation import EvaluationRun, Result
+from simclr_mm.visualization.loss import read_log
 
-from .run import Run, last_validation
+from .run import Run, last_step
 
 
 class RunFailed(Exception):
@@ -35,8 +36,8 @@ def carry_out(
 ) -> Generator[tuple[Run, EvaluationRun | RunFailed], None, None]:
     """Do the runs without a result, write their results, and yield each outcome as it ends.
 
-    ``run_one`` takes a run and a device. ``devices`` are the CUDA_VISIBLE_DEVICES of each
-    process; '' leaves it unchanged.
+    ``run_one`` takes a run and one of ``devices``, the CUDA_VISIBLE_DEVICES of each process; ''
+    leaves it unchanged.
     """
     free: SimpleQueue = SimpleQueue()
     for device in devices:
@@ -68,9 +69,7 @@ def carry_out(
 class TrainAndEvaluate(ABC):
     """Does a run in its own processes, each an ordinary command.
 
-    Args:
-        tools: Folder of train.py.
-        threads: PyTorch threads of each process on a CPU.
+    ``tools`` is the folder of train.py, ``threads`` are PyTorch's in each process on a CPU.
     """
 
     def __init__(self, tools: Path, threads: int) -> None:
@@ -110,13 +109,15 @@ class TrainAndEvaluate(ABC):
 
     def validated(self, run: Run, metric: str) -> float:
         """A metric of the validation at the end of the training, by its name in the log."""
-        value = last_validation(run, metric)
-        if value is None:
-            raise RunFailed(
-                f'{run.folder} holds a finished training without {metric} of a validation at '
-                'its end: delete the folder to train again'
-            )
-        return value
+        last = last_step(Config.fromfile(run.config))
+        for log in sorted(run.folder.glob('*/vis_data/scalars.json'), reverse=True):
+            for entry in reversed(read_log(log)):
+                if entry['step'] == last and metric in entry:
+                    return entry[metric]
+        raise RunFailed(
+            f'{run.folder} holds a finished training but no {metric} of a validation at '
+            'its end: delete the folder to train anew'
+        )
 
     def stop(self) -> None:
         """End the running processes. Their checkpoints stay, to continue from."""

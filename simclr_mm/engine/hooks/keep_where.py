@@ -12,7 +12,7 @@ def flat_copy(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def keep_where(flag: Tensor, before: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
-    """If the flag is set, give tensors the values of an earlier ``flat_copy``, in place.
+    """If the flag is set, give tensors the values of their earlier ``flat_copy``.
 
     Otherwise they keep their values, also NaN. The flag is a bool without dimensions on their
     device.

@@ -95,10 +95,9 @@ class LearningWatchHook(Hook):
             )
         if loss >= (1 - self.loss_margin) * chance:
             return (
-                f'the loss, now {loss:.2f}, has not been more than '
-                f'{100 * self.loss_margin:g} % below chance, {chance:.2f} '
-                '(ln(VN - 1) for NT-Xent): the encoder is not learning. Change the '
-                'learning rate'
+                f'the loss, now {loss:.2f}, has not been more than {100 * self.loss_margin:g} % '
+                f'below chance, {chance:.2f} (ln(VN - 1) for NT-Xent): the encoder is not '
+                'learning. Change the learning rate'
             )
         return None
 
@@ -114,10 +113,9 @@ class LearningWatchHook(Hook):
         self._tell(
             runner,
             'validation',
-            f'Effective rank {rank:.1f} of {width}, standard deviation {share:.2g} of '
-            'that of features in all directions: the features of the validation images '
-            'are nearly the same; the encoder has collapsed, or has hardly been '
-            'trained.',
+            f'Effective rank {rank:.1f} of {width}, standard deviation {share:.2g} of that of '
+            'features in all directions: the features of the validation images are nearly the '
+            'same; the encoder has collapsed, or has hardly been trained.',
         )
 
     def _tell(self, runner: Runner, kind: str, sentence: str) -> None:

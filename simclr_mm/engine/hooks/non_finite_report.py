@@ -10,7 +10,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from torch import Tensor
 
-_NAMES_SHOWN = 5
+from simclr_mm.errors import listed
 
 
 class Step(NamedTuple):
@@ -69,7 +69,7 @@ def image_names(data_batch: dict | None) -> list[str]:
 def stop(runner: Runner, report: dict, by_epoch: bool) -> None:
     """Save a checkpoint and the report of :func:`first_bad`, then end the run on all ranks.
 
-    Model and optimizer must be as after the last good step.
+    The model and the optimizer are as after the last good step.
 
     Raises:
         FloatingPointError: Always.
@@ -89,16 +89,13 @@ def stop(runner: Runner, report: dict, by_epoch: bool) -> None:
 
 def _message(report: dict, file: str) -> str:
     images = [name for rank in report['ranks'] for name in rank['images']]
-    shown = ', '.join(images[:_NAMES_SHOWN]) or 'without names'
-    if len(images) > _NAMES_SHOWN:
-        shown += f' and {len(images) - _NAMES_SHOWN} more'
+    shown = listed(images) or 'without names'
     return (
         f'step {report["step"]}: loss or gradient is not finite. Learning rate '
         f'{report["learning_rate"]:g}{_projections(report)}; images: {shown}. '
-        f'{report["skipped_steps"]} step(s) were skipped. All names are in '
-        f'{file}.json, the model without these steps is in {file}.pth: lower the learning '
-        'rate, lengthen the warm-up or check the images, and continue from this or an '
-        'earlier checkpoint with --resume.'
+        f'{report["skipped_steps"]} step(s) were skipped. All names are in {file}.json, the model '
+        f'without these steps is in {file}.pth: lower the learning rate, lengthen the warm-up or '
+        'check the images, and continue from this or an earlier checkpoint with --resume.'
     )
 
 

@@ -56,9 +56,8 @@ class UnreadableImageHook(Hook):
         if self.failed > self.max_share * drawn and not tolerated:
             raise UserError(
                 f'{self.failed} of {drawn} images could not be read, more than '
-                f'default_hooks.unreadable.max_share = {self.max_share:g} of them. '
-                f'Repair or remove the files named in the log in {runner.log_dir}, or '
-                'raise max_share.'
+                f'default_hooks.unreadable.max_share = {self.max_share:g} of them. Repair or '
+                f'remove the files named in the log in {runner.log_dir}, or raise max_share.'
             )
 
     def after_train(self, runner: Runner) -> None:
