@@ -98,7 +98,7 @@ def encoder_of_checkpoint(
 ) -> Encoder:
     """Build the model of a checkpoint, and load its weights.
 
-    With ``only_backbone`` neck, head and probe are left out, whatever weights they have.
+    ``only_backbone`` leaves out neck, head and probe, and their weights.
 
     Raises:
         CheckpointError: The config builds no model, or a weight does not fit.

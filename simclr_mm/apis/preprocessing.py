@@ -37,10 +37,12 @@ class Preprocessing:
         pipeline: Sequence[Mapping[str, Any]] | None,
         source: str,
     ) -> 'Preprocessing':
-        """Read it off a model's preprocessor and the transforms of a test image, if known.
+        """Read it from a model's preprocessor and the transforms of a test image, if known.
 
-        ``source`` is the name of the checkpoint, for the UserError where they do not say all of
-        it, or say what this cannot express.
+        ``source`` names the checkpoint in errors.
+
+        Raises:
+            UserError: The settings are incomplete, or this class cannot express them.
         """
         steps = _steps(pipeline, source)
         resizing, crop = steps[0], steps[1] if len(steps) > 1 else None

@@ -148,10 +148,8 @@ def _check_legacy(file: BinaryIO, size: int) -> None:
 class _Value:
     """The known facts of an object on the stack of a pickle.
 
-    Args:
-        value: A number, a text, 'module name' of a global, the _Values of a tuple, or None.
-        size: Approximate bytes of a copy. A tuple counts its content.
-        depth: Levels of nested tuples.
+    ``value`` is a number, a text, 'module name' of a global, the _Values of a tuple, or None.
+    ``size`` is the approximate bytes of a copy, and ``depth`` the levels of nested tuples.
     """
 
     value: Any = None

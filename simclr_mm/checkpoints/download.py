@@ -28,13 +28,9 @@ def cache_path(url: str) -> Path:
 
 
 def download(url: str) -> Path:
-    """Download a file once for all processes of this machine.
+    """Download a file once for all processes of this machine, and return it in the cache.
 
-    Args:
-        url: http or https. Proxies come from the environment.
-
-    Returns:
-        The complete file in the cache.
+    Proxies come from the environment.
 
     Raises:
         CheckpointError: It cannot be fetched, or the download is broken. The message says

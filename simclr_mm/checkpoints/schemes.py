@@ -105,9 +105,6 @@ def install_safe_loading() -> None:
 def read_checkpoint(source: str) -> Any:
     """Read a checkpoint onto the CPU from a path or URL, with the allow-list.
 
-    Args:
-        source: A path, or a URL of a scheme that this module reads.
-
     Returns:
         What was saved, usually a dict with ``state_dict`` and ``meta``.
 

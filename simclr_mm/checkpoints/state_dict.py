@@ -15,14 +15,7 @@ _LONGEST = 200  # characters of a key in an error
 
 
 def model_state(checkpoint: Any, source: str) -> Mapping[str, Tensor]:
-    """The state_dict in a loaded checkpoint.
-
-    Args:
-        checkpoint: A dict with the key ``state_dict``, or the state_dict itself.
-        source: Name of the file, for the error.
-
-    Returns:
-        Tensors by key.
+    """The state_dict in a checkpoint: under the key ``state_dict``, or the checkpoint itself.
 
     Raises:
         CheckpointError: There is none.
@@ -54,7 +47,6 @@ def require_finite(weights: Mapping[str, Any], source: str) -> None:
 
     Args:
         weights: Tensors by key, or dicts of tensors. Other values are ignored.
-        source: Name of the file, for the error.
 
     Raises:
         CheckpointError: A weight is NaN or infinite. The message lists the keys.
@@ -92,15 +84,7 @@ def _is_finite(value: Tensor) -> bool:
 def backbone_state(
     checkpoint: Any, prefix: str = 'backbone.', source: str = 'the checkpoint'
 ) -> dict[str, Tensor]:
-    """The part of a state_dict that belongs to the backbone.
-
-    Args:
-        checkpoint: As for :func:`model_state`.
-        prefix: Prefix of its keys; '' takes all keys.
-        source: Name of the file, for the error.
-
-    Returns:
-        Tensors by key, without the prefix.
+    """The backbone's tensors in a checkpoint, by key without the prefix. '' takes all keys.
 
     Raises:
         CheckpointError: No key begins with the prefix.
@@ -118,11 +102,6 @@ def backbone_state(
 
 def load_state(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
     """Load weights into a model, every key or none. An online probe may be absent.
-
-    Args:
-        model: Gets the weights.
-        state_dict: Tensors by key, from a file read with ``read_checkpoint``.
-        source: Name of the file, for the error.
 
     Raises:
         CheckpointError: Keys are missing, unexpected or of another shape. The message

@@ -27,7 +27,6 @@ class Arrays(NamedTuple):
     Args:
         images: (N, H, W, 3) uint8 BGR.
         labels: (N,) integers, -1 for none.
-        classes: Class names.
     """
 
     images: np.ndarray
@@ -50,17 +49,12 @@ def files_key(root: str | Path, paths: Iterable[str]) -> str:
 def cached_arrays(
     data_root: Path, name: str, key: Callable[[], str], make: Callable[[], Arrays]
 ) -> Arrays:
-    """The result of ``make``, from the cache if it is current.
+    """The result of ``make``, from the cache in ``data_root`` if it is current.
 
     One process makes it while others wait. If nothing can be written, every process keeps
-    its own copy in memory, and the log says so.
-
-    Args:
-        data_root: The files go to its folder ``.simclr_mm_cache``.
-        name: Of dataset and split, for the file names.
-        key: Names the content of the data. Called again after ``make``, which may have
-            fetched the data.
-        make: Decodes the images.
+    its own copy in memory, and the log says so. ``name`` names dataset and split. ``key``
+    names the content of the data; it is called again after ``make``, which may have fetched
+    the data.
     """
     folder = data_root / CACHE_FOLDER
     found = _open(folder / f'{name}-{key()}')

@@ -17,15 +17,10 @@ from simclr_mm.transforms.crop import resized_crop
 
 
 def read_images(paths: Sequence[str], size: int | None = None) -> np.ndarray:
-    """Decode files into one array.
+    """Decode N files into one array, (N, H, W, 3) uint8 BGR, or (N, S, S, 3) with a size.
 
-    Args:
-        paths: N files.
-        size: S: images are resized, antialiased, to this short side, and cropped at the
-            centre. None: all images already have one size.
-
-    Returns:
-        (N, H, W, 3) uint8 BGR, (N, S, S, 3) with a size.
+    With a size S, images are resized, antialiased, to this short side, and cropped at the
+    centre. Without it, all images must have one size already.
 
     Raises:
         UserError: Images cannot be read, differ in size, or exceed the free memory.
@@ -55,7 +50,7 @@ def read_images(paths: Sequence[str], size: int | None = None) -> np.ndarray:
         more = f' ... and {len(problems) - 5} more.' if len(problems) > 5 else ''
         raise UserError(
             f'{len(problems)} of {len(paths)} images cannot be held in one array: '
-            f'{" ".join(problems[:5])}{more} Remove or mend them; for images of mixed '
+            f'{" ".join(problems[:5])}{more} Remove or repair them; for images of mixed '
             "sizes use type='simclr_mm.InMemoryFolder' with size=, or "
             "type='simclr_mm.ImageFolder', which reads them while it trains."
         )

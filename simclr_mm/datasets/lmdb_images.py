@@ -50,7 +50,7 @@ class LMDBImages(StoredImages):
         if pack is not None and (len(lines) != pack['images'] or not text.endswith('\n')):
             raise UserError(
                 f'{folder / LIST} has {len(lines)} whole lines, index.json says '
-                f'{pack["images"]} images: copy it again, or pack anew with --restart.'
+                f'{pack["images"]} images: copy it again, or pack again with --restart.'
             )
         labels = None
         if pack is not None and pack['labels']:
@@ -82,10 +82,10 @@ def _backend(path: str) -> LmdbBackend:
         with lmdb.open(path, readonly=True, lock=False) as database:
             needed = (database.info()['last_pgno'] + 1) * database.stat()['psize']
     except lmdb.Error as error:
-        raise UserError(f'{path}/data.mdb: {error}: copy it again, or pack anew.') from error
+        raise UserError(f'{path}/data.mdb: {error}: copy it again, or pack again.') from error
     if size < needed:
         raise UserError(
-            f'{path}/data.mdb has {size} bytes of {needed}: copy it again, or pack anew '
+            f'{path}/data.mdb has {size} bytes of {needed}: copy it again, or pack again '
             'with --restart.'
         )
     return LmdbBackend(path)

@@ -59,7 +59,7 @@ def parse_index(content: bytes, source: str) -> dict[str, Any]:
     if not known:
         raise UserError(
             f'{source} is no index of tools/pack.py that this version of '
-            'simclr_mm knows: pack anew, or update simclr_mm.'
+            'simclr_mm knows: pack again, or update simclr_mm.'
         )
     for name in names:
         if not _SHARD_NAME.fullmatch(name):
@@ -79,7 +79,7 @@ def require_whole(folder: Path, index: dict[str, Any]) -> None:
             problem = 'is missing' if size is None else f'has {size} bytes'
             raise UserError(
                 f'{path} {problem}, {INDEX} says {shard["bytes"]}: copy it'
-                ' again, or pack anew with --restart.'
+                ' again, or pack again with --restart.'
             )
 
 

@@ -39,7 +39,7 @@ def read_rows(source: Path) -> np.ndarray:
     except _DAMAGED as error:
         raise UserError(
             f'{source} is no list of images, or a damaged one ({error}): remove it if it '
-            'lies in a cache, else fetch it again or pack anew.'
+            'lies in a cache, else fetch it again or pack again.'
         ) from error
 
 

@@ -126,7 +126,7 @@ class TarShards(StoredImages):
         if len(rows) != pack['images'] or not lie_within(rows, sizes):
             raise UserError(
                 f'{root}/{TAR_INDEX} does not belong to the {INDEX} beside it: copy both '
-                'again, or pack anew with --restart.'
+                'again, or pack again with --restart.'
             )
         self.sizes = list(sizes)
         self.paths = [f'{root}/{shard["name"]}' for shard in pack['shards']]

@@ -97,7 +97,7 @@ def latest_checkpoint(work_dir: str) -> str | None:
     if '://' not in saved and not Path(saved).exists():
         raise MissingFileError(
             f'--resume: {name} names {saved}, which is not there: put it back, name another '
-            'checkpoint with --resume PATH, or remove last_checkpoint to start anew.'
+            'checkpoint with --resume PATH, or remove last_checkpoint to start again.'
         )
     return saved
 
@@ -112,7 +112,7 @@ def check_resumable(checkpoint: dict, cfg: dict, source: str, logger: MMLogger) 
         CheckpointError: It holds only weights.
         UserError: The schedule, the optimizer, the order of images or the seed differ.
     """
-    anew = f'start anew from its weights: --cfg-options load_from={source}, without --resume'
+    anew = f'start again from its weights: --cfg-options load_from={source}, without --resume'
     meta = checkpoint.get('meta') or {}
     if not {'epoch', 'iter'} <= set(meta) or not {'optimizer', 'message_hub'} <= set(checkpoint):
         raise CheckpointError(

@@ -269,7 +269,7 @@ class Runner(_Runner):
             raise UserError(
                 f'{filename} was saved by a run of {saved}, this one has {layout}: '
                 'resume with the same dataset, train_dataloader.batch_size and number '
-                'of processes, or start anew from it with load_from.'
+                'of processes, or start again from it with load_from.'
             )
         for hook in self._stopping_hooks():
             state = info.get(EARLY_STOPPING, {}).get(hook.monitor)

@@ -33,7 +33,6 @@ def extract_features(
         loader: Batches of ``inputs`` and labelled ``data_samples``.
         embed: Maps normalised images (n, 3, S, S) to features (n, C). None: the model's
             ``extract_feat``.
-        description: Text of the progress bar.
         target: The target of a sample: its class, or an array for an image with several.
 
     Returns:

@@ -36,7 +36,6 @@ def transfer(url: str, file: BinaryIO, name: str, quiet: bool = False) -> None:
     Args:
         url: http or https.
         file: Open for writing, empty.
-        name: Text of the progress bar.
         quiet: Show no progress bar.
 
     Raises:

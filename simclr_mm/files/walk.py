@@ -90,7 +90,6 @@ def walk_images(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> W
     link if it lies below ``folder``, so loops end. Names that begin with a dot are passed over.
 
     Args:
-        folder: An existing folder.
         extensions: The endings of images, in lower case. Files may have them in capitals.
 
     Raises:

@@ -219,10 +219,8 @@ def _statistics(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """top1, pos_sim and neg_sim.
 
-    Args:
-        cosines: Of the positives, as :func:`_positives` returns them.
-        nearest: (n, V) highest cosine of each anchor to a negative.
-        norms: (n, V, 1) divisors of :func:`~.inputs.unit_rows`.
+    ``cosines`` are from :func:`_positives`, ``nearest`` (n, V) each anchor's highest cosine to
+    a negative, and ``norms`` (n, V, 1) the divisors of :func:`~.inputs.unit_rows`.
     """
     keys, num_views = similarities.keys, similarities.num_views
     own = keys[similarities.own]  # (m, d)

@@ -59,7 +59,7 @@ def plot_scatter(
 ) -> None:
     """Write a map of :func:`project` with a legend of classes and their counts.
 
-    ``labels`` are places in ``classes``. With one name, or none, there is no legend.
+    ``labels`` are indices of ``classes``. With one name, or none, there is no legend.
     """
     with picture(path, 9.5, 7) as figure:
         axes = figure.subplots()

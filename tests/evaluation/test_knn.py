@@ -181,7 +181,7 @@ def test_metric_without_a_gallery():
 
 
 def test_metric_of_views():
-    with pytest.raises(ValueError, match=r'\(2, 8\).*without simclr_mm.TwoViews'):
+    with pytest.raises(ValueError, match=r'\(2, 8\).*take simclr_mm.TwoViews out'):
         KNNAccuracy().process({}, [dict(feature=torch.zeros(2, 8), gt_label=0, gallery=0)])
 
 

@@ -31,7 +31,6 @@ class Conversion:
     """A state_dict with our keys, the origin of each key, and the settings that it needs.
 
     Args:
-        layout: Name of the library.
         state: Tensors by our keys: ``backbone.*``, ``neck.*``.
         names: Keys in the file by our keys.
         left: For each unused key in the file, the reason.
@@ -53,7 +52,7 @@ class Conversion:
 
 
 def to_our_keys(checkpoint: Any, source: str) -> Conversion:
-    """Recognise a loaded PyTorch checkpoint and rename its keys.
+    """Recognise a PyTorch checkpoint from ``load_file`` and rename its keys.
 
     mmpretrain's own keys stay unchanged, heads included.
 

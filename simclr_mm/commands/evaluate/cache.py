@@ -44,7 +44,6 @@ def cached_features(
         loader: The images.
         settings: Config of the loader's dataset.
         cache: Folder of the files. None: compute without a cache.
-        description: Text of the progress bar.
         target: The target of an image, as for ``extract_features``. The key identifies
             a function by its name, any other object by its ``repr``.
 

@@ -69,16 +69,11 @@ class PackPlan:
 def plan_pack(
     folder: str, settings: PackSettings, classes_file: str | None, labelled: bool
 ) -> PackPlan:
-    """List a folder and find its classes.
+    """List a folder and find its classes, if ``labelled``.
 
-    The folders directly below it are classes, if no image lies beside them.
-
-    Args:
-        folder: Class folders, or any images.
-        settings: As the user gave them.
-        classes_file: Class names, one a line, in the order of their labels; None: all
-            folders that hold images, sorted.
-        labelled: Whether to look for classes.
+    The folders directly below it are classes, if no image lies beside them. ``classes_file``
+    has class names, one a line, in the order of their labels. Without it, the classes are all
+    folders that hold images, sorted.
     """
     found = images_below(folder)
     broken = [

@@ -34,13 +34,10 @@ class RunFailed(Exception):
 def carry_out(
     runs: Sequence[Run], run_one: Callable[[Run, str], EvaluationRun], devices: Sequence[str]
 ) -> Generator[tuple[Run, EvaluationRun | RunFailed], None, None]:
-    """Do the runs without a result, and write their results.
+    """Do the runs without a result, write their results, and yield each outcome as it ends.
 
-    ``run_one`` takes a run and a device out of ``devices``, the CUDA_VISIBLE_DEVICES of each
-    process, or '' to leave it as it is.
-
-    Yields:
-        Each run as it ends, with its result or a :class:`RunFailed`.
+    ``run_one`` takes a run and one of ``devices``, the CUDA_VISIBLE_DEVICES of each process; ''
+    leaves it unchanged.
     """
     free: SimpleQueue = SimpleQueue()
     for device in devices:
@@ -166,8 +163,8 @@ def do_missing(
 ) -> dict[str, RunFailed]:
     """Do the runs without a result. No training outlives the call.
 
-    No training outlives the call. The processes are as many as runs go on at a time, each
-    on a GPU of its own as far as they go. ``tell`` is called as each run ends.
+    "kill" stops the program like Ctrl-C. Each process gets its own GPU if there are enough.
+    ``tell`` is called as each run ends.
 
     Returns:
         The reasons of failures, by the names of the runs.

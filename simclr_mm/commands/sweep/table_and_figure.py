@@ -40,7 +40,7 @@ def draw(
     metric: str,
     note: str,
 ) -> None:
-    """Write the study's figure; what has no row yet is missing. The note ends the title."""
+    """Write the study's figure. Runs without a row are missing. The note ends the title."""
     title, label = f'{study.title}\n{plain(note)}', METRIC_LABELS[metric]
     if study.figure == 'heat map':
         names = [[str(value) for value in some] for some in values]

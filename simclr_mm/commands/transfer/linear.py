@@ -44,10 +44,11 @@ _BATCH = 256  # images that the encoder embeds at a time
 
 
 def prepared_for(encoder: Encoder, size: int | None, border: float = 1.0) -> Encoder:
-    """The encoder with images prepared as its config says, or with a size as the paper does.
+    """The encoder with the preprocessing of its config or, with a size, of the paper.
 
-    That is the shorter side resized to ``border`` times the size by bicubic interpolation,
-    then a centre crop: 1 for a linear classifier, 256 / 224 for fine-tuning (Sec. B.8.1).
+    The paper resizes the shorter side to ``border`` times the size by bicubic interpolation,
+    then crops the centre. ``border`` is 1 for a linear classifier, 256 / 224 for fine-tuning
+    (Sec. B.8.1).
     """
     own = encoder.preprocessing
     if size is None:

@@ -54,10 +54,8 @@ def crop_and_flip(
 def _weights(start: Tensor, length: Tensor, pixels: int, size: int, interpolation: str) -> Tensor:
     """Weights of the P pixels of an axis for the S pixels of a crop, (n, V, S, P) float32.
 
-    The crop has (n, V) ``length`` pixels from ``start``.
-
-    Source: PIL's ImagingResample: the filter is as wide as the crop is shrunk, ends at the
-    border of the crop, and sums to one.
+    The crop has (n, V) ``length`` pixels from ``start``. Source: PIL's ImagingResample. The
+    filter is as wide as the crop is shrunk, ends at the crop's border, and sums to one.
     """
     device = start.device
     ratio = length / size  # (n, V), above 1 where the crop shrinks

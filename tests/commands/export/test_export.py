@@ -217,7 +217,7 @@ def test_onnx_takes_any_number_of_images(sources, onnx_file):
         ('deep_stem', 'torchvision', 'export it to timm'),
         ('caffe', 'torchvision', 'style=caffe'),
         ('caffe', 'timm', 'style=caffe'),
-        ('convnext', 'timm', 'no place for this backbone .ConvNeXt.'),
+        ('convnext', 'timm', 'does not support this backbone .ConvNeXt.'),
     ],
 )
 def test_a_target_that_cannot_hold_the_backbone(name, target, message, sources, tmp_path):
@@ -299,7 +299,7 @@ def test_tool_writes_file_and_card(checkpoints, tmp_path, capsys):
 @pytest.mark.parametrize(
     'change,message',
     [
-        (lambda file: file['meta'].pop('cfg'), 'does not hold the config'),
+        (lambda file: file['meta'].pop('cfg'), 'does not hold its config'),
         (lambda file: file['state_dict'].pop('backbone.bn1.bias'), '1 missing: bn1.bias'),
         (lambda file: file['state_dict']['backbone.bn1.bias'].fill_(torch.nan), 'holds NaN'),
         (

@@ -138,7 +138,7 @@ def test_a_run_that_is_still_at_work_is_not_begun_again(cfg, tmp_path):
         left = subprocess.Popen(['sleep', '60'], stdout=log)
     try:
         trainer = Trainer(tmp_path, threads=1)
-        with pytest.raises(RunFailed, match='another process is at'):
+        with pytest.raises(RunFailed, match='another process is'):
             trainer(run, '')
     finally:
         left.kill()
