@@ -12,7 +12,7 @@ from simclr_mm.errors import UserError
 from simclr_mm.models import pooled
 
 from .backbone import cropped, tensors_of
-from .target import Target, code
+from .target import Names, Target, code
 
 _PREFIX = 'encoder.backbone.'
 
@@ -76,9 +76,7 @@ class Onnx(Target):
             f'crop = {encoder.preprocessing.torchvision(normalise=False)}',
         )
 
-    def features(
-        self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]
-    ) -> Tensor:
+    def features(self, encoder: Encoder, names: Names, pictures: list[np.ndarray]) -> Tensor:
         """One by one, after all at once gave the same."""
         alone = super().features(encoder, names, pictures)
         images = cropped(encoder.preprocessing, pictures).numpy()
@@ -87,7 +85,7 @@ class Onnx(Target):
             raise UserError('a batch of 1 gives other features than a batch of 3')
         return alone
 
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+    def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
         """The initialisers; a counter of batches has no place in a graph."""
         from onnx import load, numpy_helper
 
@@ -122,7 +120,7 @@ class Safetensors(Target):
             f'preprocess = {encoder.preprocessing.torchvision()}',
         )
 
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+    def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
         return names['backbone'].state_dict()
 
 

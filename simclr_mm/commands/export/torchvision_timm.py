@@ -1,7 +1,5 @@
 """ResNets as torchvision and timm have them, and every model that timm built itself."""
 
-from typing import Any
-
 from torch import Tensor
 
 from simclr_mm.apis.encoder import Encoder
@@ -9,7 +7,7 @@ from simclr_mm.checkpoints.foreign.resnet_shape import ResNetShape, renamed, res
 from simclr_mm.errors import CheckpointError
 
 from .backbone import file_of, settings_of, tensors_of
-from .target import Target, code, literal
+from .target import Names, Target, code, literal
 
 _TYPES = ('ResNet', 'ResNet_CIFAR', 'ResNeXt', 'ResNetV1c', 'ResNetV1d')
 # What their constructors fix and no tensor tells.
@@ -85,7 +83,7 @@ class Timm(Torchvision):
             'preprocess = timm.data.create_transform(**timm.data.resolve_model_data_config(model))',
         )
 
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+    def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
         theirs = _timm_names(encoder, tensors_of(encoder))
         ours = {name: key for key, name in theirs.items()}
         return renamed(names['model'].state_dict(), ours)
