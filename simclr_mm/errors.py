@@ -1,5 +1,14 @@
 """Errors that a user can fix. Every command prints them as one line."""
 
+from collections.abc import Iterable
+
+
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """Names for a message: ``a, b, c, d, e and 3 more``."""
+    texts = [str(name) for name in names]
+    more = f' and {len(texts) - most} more' if len(texts) > most else ''
+    return ', '.join(texts[:most]) + more
+
 
 class UserError(ValueError):
     """An error in a value, file or combination that the user gave and can change.

@@ -1,4 +1,4 @@
-"""What is called from Python."""
+"""The Python API."""
 
 from .encoder import Encoder
 from .inference import FeatureInferencer, inference_model

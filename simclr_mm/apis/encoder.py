@@ -1,4 +1,4 @@
-"""An encoder: a model, how a picture becomes its input, and where both come from.
+"""An encoder: a model, its image preprocessing, and the origin of both.
 
 n images, S side in pixels, C feature width.
 """
@@ -44,12 +44,12 @@ class Encoder:
         """The transforms of a test image, without the one that reads a file.
 
         Raises:
-            UserError: the config has none.
+            UserError: The config has none.
         """
         if self.pipeline is None:
             raise UserError(
-                'the model has no config with a test_dataloader, so it is not known how to '
-                'prepare a picture: build the model with get_model'
+                'the model has no config with a test_dataloader, so its preprocessing is '
+                'unknown: build the model with get_model'
             )
         steps = [step for step in self.pipeline if type_name(step) != 'LoadImageFromFile']
         with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -60,12 +60,12 @@ class Encoder:
         """The transforms and the normalisation as numbers.
 
         Raises:
-            UserError: they are more than numbers can say.
+            UserError: :class:`Preprocessing` cannot express them.
         """
         return Preprocessing.of(self.model.data_preprocessor, self.pipeline, self.source)
 
     def features(self, images: Tensor) -> Tensor:
-        """Features (n, C) of images (n, 3, S, S) out of the model's preprocessor."""
+        """Features (n, C) of preprocessed images (n, 3, S, S)."""
         return pooled(self.model.extract_feat(images), self.model)
 
     def feature_shape(self) -> torch.Size:
@@ -76,7 +76,7 @@ class Encoder:
         return (features[-1] if isinstance(features, (tuple, list)) else features).shape
 
     def transform(self) -> dict[str, Any]:
-        """From a decoded uint8 BGR image to the network's input, as plain data."""
+        """The steps from a decoded uint8 BGR image to the network's input, as plain data."""
         preprocessor = self.model.data_preprocessor
         settings = dict(self.config.model.get('data_preprocessor') or {})
         settings['type'] = type(preprocessor).__name__
@@ -88,7 +88,7 @@ class Encoder:
         )
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the weights and of the transform: features depend on nothing else."""
+        """SHA-256 of the weights and of the transform. Features depend on nothing else."""
         transform = json.dumps(self.transform(), sort_keys=True)
         return dict(
             weights=weights_hash(self.model),
@@ -96,15 +96,15 @@ class Encoder:
         )
 
     def on(self, device: str | torch.device | None) -> 'Encoder':
-        """Move the model. None: it stays where it is.
+        """Move the model to a device. None: it stays.
 
         Raises:
-            UserError: this machine has no such device; the model is where it was.
+            UserError: This machine has no such device. The model stays where it was.
         """
         if device is not None:
             try:
                 torch.empty(0, device=device)
-            except (AssertionError, RuntimeError) as error:  # without and with CUDA
+            except (AssertionError, RuntimeError) as error:  # PyTorch without or with CUDA
                 reason = str(error).splitlines()[0]
                 raise UserError(f'there is no device {device} here ({reason})') from error
             self.model.to(device)
@@ -112,17 +112,17 @@ class Encoder:
 
 
 def pipeline_of(config: Config, phase: str = 'test') -> list[dict[str, Any]] | None:
-    """The transforms of a config's images in a phase; None where it has none."""
+    """The transforms of a config's images in a phase. None if there are none."""
     dataset = (config.get(f'{phase}_dataloader') or {}).get('dataset')
-    while dataset is not None and 'pipeline' not in dataset:  # within a LabelSubset
+    while dataset is not None and 'pipeline' not in dataset:  # such as a LabelSubset
         dataset = dataset.get('dataset')
     return None if dataset is None else dataset['pipeline']
 
 
 def _named(settings: Any) -> Any:
-    """The same settings with the types of OpenMMLab by their names alone.
+    """The settings with OpenMMLab's types as bare names.
 
-    A config may name a class by itself, by its name, its scope or its module.
+    A config may write a type as a class, or as a name with or without scope or module.
     """
     if isinstance(settings, list):
         return [_named(entry) for entry in settings]

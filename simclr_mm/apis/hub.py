@@ -15,11 +15,11 @@ from simclr_mm.files.installed import MIM
 
 @cache
 def register() -> tuple[str, ...]:
-    """Enter our models into mmpretrain's hub, once.
+    """Register this package's models in mmpretrain's hub, once.
 
     Returns:
         Their names, sorted. mmpretrain's ``get_model``, ``list_models`` and inferencers
-        know them from now on.
+        then know them.
     """
     before = set(ModelHub._models_dict)
     ModelHub.register_model_index(MIM / 'model-index.yml', config_prefix=MIM)
@@ -27,10 +27,10 @@ def register() -> tuple[str, ...]:
 
 
 def find_config(model: str | Path | Config) -> tuple[Config, Any | None]:
-    """The config, which the caller may change, and the hub's entry if a name was given.
+    """A config that the caller may change, and the hub's entry if a name was given.
 
     Raises:
-        UserError: no model has this name.
+        UserError: No model has this name.
     """
     if isinstance(model, Config):
         return copy.deepcopy(model), None
@@ -48,16 +48,16 @@ def find_config(model: str | Path | Config) -> tuple[Config, Any | None]:
 
 
 def published_weights(model: str | Path | Config, config: Config, entry: Any | None) -> str:
-    """Path or URL of the weights that a model is published with.
+    """Path or URL of a model's published weights.
 
     Raises:
-        UserError: it has none.
+        UserError: It has none.
     """
     weights = entry.weights if entry else config.get('load_from')
     if not weights:
         names = [name for name in register() if ModelHub._models_dict[name].weights]
         raise UserError(
             f'{model if entry else "the config"} has no published weights: pass '
-            f'pretrained=PATH, or take one of {", ".join(names)}'
+            f'pretrained=PATH, or choose one of {", ".join(names)}'
         )
     return weights

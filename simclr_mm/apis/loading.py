@@ -1,4 +1,4 @@
-"""From a name, a config or a checkpoint to an encoder."""
+"""Build an encoder from a name, a config or a checkpoint."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ from .encoder import Encoder, pipeline_of
 from .hub import find_config, published_weights, register
 
 _TIME = re.compile(r'_\d{8}_\d{6}$')  # MMEngine's name of a run: config_date_time
-_TRAINED_ON = ('neck', 'head', 'online_probe')  # parts of a model that its features do not need
+_TRAINED_ON = ('neck', 'head', 'online_probe')  # parts that features do not need
 
 
 class Checkpoint(NamedTuple):
@@ -41,7 +41,7 @@ def build_encoder(
     trust_checkpoint: bool = False,
     **kwargs,
 ) -> Encoder:
-    """:func:`simclr_mm.get_model`, with everything that is known about the model."""
+    """:func:`get_model`, with the config and the origin of the model."""
     config, entry = find_config(model)
     if pretrained is True:
         pretrained = published_weights(model, config, entry)
@@ -57,20 +57,20 @@ def load_encoder(
     config: str | Path | Config | None = None,
     device: str | torch.device | None = None,
 ) -> Encoder:
-    """Build the model that a checkpoint belongs to, and load it.
+    """Build the model of a checkpoint and load its weights.
 
     Args:
         checkpoint: A path or URL, or a name with published weights.
         config: A config, its file or a model name. None: the config that MMEngine
-            stored in the checkpoint when it was trained.
-        device: Where to put the model. None: the CPU.
+            stored in the checkpoint.
+        device: Device of the model. None: the CPU.
 
     Returns:
         The encoder. Its ``model`` is as from :func:`simclr_mm.get_model`.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, does not fit, or holds no config
-            while none is given.
+        CheckpointError: The checkpoint cannot be read, does not fit, or holds no config
+            and none is given.
         UserError: ``config`` is no name and no file.
     """
     return encoder_of_checkpoint(open_checkpoint(str(checkpoint), config), device)
@@ -89,25 +89,25 @@ def open_checkpoint(checkpoint: str, config: str | Path | Config | None = None) 
         return Checkpoint(content, found, Path(name or '').stem, source, entry)
     found = config_of(content, checkpoint)
     run = str(content['meta'].get('experiment_name') or Path(checkpoint).stem)
-    # Files get this name: it must not lead out of their folder.
+    # Files get this name, so it must not contain a folder.
     return Checkpoint(content, found, _TIME.sub('', Path(run).name), source)
 
 
 def encoder_of_checkpoint(
     checkpoint: Checkpoint, device: str | torch.device | None = None, only_backbone: bool = False
 ) -> Encoder:
-    """Build the model of a checkpoint, and load it.
+    """Build the model of a checkpoint, and load its weights.
 
     With ``only_backbone`` neck, head and probe are left out, whatever weights they have.
 
     Raises:
-        CheckpointError: nothing can be built from the config, or a weight does not fit.
+        CheckpointError: The config builds no model, or a weight does not fit.
     """
     try:
         encoder = _build(checkpoint, {}, only_backbone)
     except CheckpointError:
         raise
-    except Exception as error:  # whatever a class says to wrong arguments
+    except Exception as error:  # classes raise errors of many types for wrong arguments
         raise CheckpointError(
             f'{checkpoint.source}: no model can be built from its config '
             f'({type(error).__name__}: {error}); name another with --config'
@@ -138,7 +138,7 @@ def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool 
     removed = _override(config, changes)
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     settings = config.model
-    if only_backbone:  # built from a copy: the config says how the encoder was trained
+    if only_backbone:  # a copy, because the config records how the encoder was trained
         settings = {key: None if key in _TRAINED_ON else settings[key] for key in settings}
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MMPRETRAIN_MODELS.build(settings)
@@ -148,7 +148,7 @@ def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool 
     elif source:
         weights.load(model, content, source, removed)
         dataset_meta = _classes_in(content) or dataset_meta
-    # mmpretrain's inferencers read these three; this package does in encoder_of alone.
+    # mmpretrain's inferencers read these attributes; in this package only encoder_of does.
     model._config, model._metainfo, model._dataset_meta = config, entry, dataset_meta
     parts = content if isinstance(content, dict) else {}
     return Encoder(
@@ -163,10 +163,10 @@ def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool 
 
 
 def _override(config: Config, changes: dict[str, Any]) -> list[str]:
-    """Merge changes into the model's settings; the names of the parts set to None."""
+    """Merge changes into the model's settings. Returns the names of the parts set to None."""
     if 'backbone' in changes and changes['backbone'] is None:
         raise UserError(
-            'backbone=None: a model is nothing without one. head=None and neck=None '
+            'backbone=None: a model needs a backbone. head=None and neck=None '
             'remove parts; another backbone is backbone=dict(type=..., ...)'
         )
     merged = {}
@@ -182,7 +182,7 @@ def _override(config: Config, changes: dict[str, Any]) -> list[str]:
 
 
 def _dataset_meta(config: Config) -> dict[str, Any]:
-    """What the class of the test set knows by itself, such as ImageNet's classes."""
+    """METAINFO of the test dataset's class, such as ImageNet's classes."""
     loader = config.get('test_dataloader')
     if not loader:
         return {}
@@ -192,7 +192,7 @@ def _dataset_meta(config: Config) -> dict[str, Any]:
 
 
 def _classes_in(content: Any) -> dict[str, Any]:
-    """What a checkpoint says about its classes."""
+    """The dataset's metainfo in a checkpoint."""
     meta = content.get('meta') if isinstance(content, dict) else None
     if not isinstance(meta, dict):
         return {}

@@ -1,4 +1,4 @@
-"""Models by name, by config and with weights."""
+"""Build models by name or config, with their weights."""
 
 from fnmatch import fnmatch
 from pathlib import Path
@@ -33,28 +33,28 @@ def get_model(
     """Build a model in eval mode.
 
     Args:
-        model: A name out of :func:`list_models` or mmpretrain's, the path of a config
+        model: A name from :func:`list_models` or mmpretrain's, the path of a config
             (``.py``), or a Config.
-        pretrained: True for the published weights of the entry; a path or URL for other
+        pretrained: True for the published weights of the model; a path or URL for other
             weights; False for random ones. With weights of another library the model's
             preprocessing gets the mean and std of that library.
-        device: Where to put it. None: the CPU.
+        device: Device of the model. None: the CPU.
         trust_checkpoint: Let the file run code, in this call only. Trust its author as
             you trust the author of a program.
         **kwargs: Override keys of the config's ``model`` dict. A dict with another
-            ``type`` takes the place of the config's: ``backbone=dict(type=
+            ``type`` replaces the config's dict: ``backbone=dict(type=
             'VisionTransformer', arch='small')``. ``head=None`` or ``neck=None`` removes
-            the part, and its weights are left out.
+            the part and its weights.
 
     Returns:
         The model. SimCLR's ``extract_feat(images)`` gives (n, C) for images (n, 3, S,
-        S) in normalised RGB; :func:`simclr_mm.inference_model` takes pictures.
+        S) in normalised RGB. :func:`simclr_mm.inference_model` takes image files.
 
     Raises:
-        UserError: no such name, device, or published weights, or backbone=None.
-        CheckpointError: the weights cannot be read, or a key does not fit.
+        UserError: No such name, device, or published weights, or backbone=None.
+        CheckpointError: The weights cannot be read, or a key does not fit.
 
     Differs: mmpretrain's ``get_model`` ignores keys that do not fit, and returns random
-    weights with a warning where there are none.
+    weights with a warning if there are no published ones.
     """
     return build_encoder(model, pretrained, device, trust_checkpoint, **kwargs).model

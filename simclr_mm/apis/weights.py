@@ -1,4 +1,4 @@
-"""Weights of a checkpoint, ours or another library's, into a model: strictly."""
+"""Load the weights of a checkpoint strictly, with conversion of other libraries' keys."""
 
 import re
 from pathlib import Path
@@ -17,14 +17,14 @@ _TENSORFLOW = re.compile(r'\.index|\.data-')  # in the names of a checkpoint's f
 
 
 def read(source: str) -> Any:
-    """Load a checkpoint; TensorFlow's lie in several files, which their reader finds."""
+    """Load a checkpoint. TensorFlow's consist of several files."""
     path = Path(source).expanduser()
     is_one_file = '://' in source or (path.is_file() and not _TENSORFLOW.search(path.name))
     return read_checkpoint(source) if is_one_file else read_weights(source)
 
 
 def load(model: BaseModel, content: Any, source: str, removed: list[str]) -> None:
-    """Load weights strictly. Those of removed parts are left out, with a line in the log."""
+    """Load weights strictly. Those of removed parts are left out, with a log line."""
     weights = _weights(model, content, source)
     state = weights.state
     left_out = [key for key in state if key.split('.')[0] in removed]
@@ -37,20 +37,20 @@ def load(model: BaseModel, content: Any, source: str, removed: list[str]) -> Non
         raise CheckpointError(
             f'{source} is a pretraining checkpoint and lacks {", ".join(missing)}: train '
             f'the head with tools/train.py CONFIG --pretrained {source}, or load it into '
-            'the SimCLR model it was made with'
+            'its own SimCLR model'
         )
     _load_into(model, model, weights._replace(state=state), source)
 
 
 def load_backbone(model: BaseModel, content: Any, source: str) -> None:
-    """Load the weights of the backbone strictly, whatever else the file holds."""
+    """Load the backbone's weights strictly. The file may hold other weights."""
     weights = _weights(model, content, source)
     state = backbone_state(weights.state, source=source)
     _load_into(model, model.backbone, weights._replace(state=state), source)
 
 
 def _weights(model: BaseModel, content: Any, source: str) -> WeightsFor:
-    """What a checkpoint gives to a model. With the model's own keys it needs no conversion."""
+    """The weights of a checkpoint for a model. The model's own keys need no conversion."""
     meta = content.get('meta') if isinstance(content, dict) else None
     converted = isinstance(meta, dict) and 'normalise' in meta  # by tools/convert.py
     if not converted and has_keys(content, model.state_dict()):
@@ -63,7 +63,7 @@ def _load_into(model: BaseModel, part: nn.Module, weights: WeightsFor, source: s
     scope, _, name = ((weights.backbone or {}).get('type') or '').rpartition('.')
     if scope and type(model.backbone).__name__ != name:
         raise CheckpointError(
-            f'{source} needs a backbone that pads as its own did: pass '
+            f'{source} needs its own type of backbone: pass '
             f'backbone={weights.backbone} to get_model'
         )
     for key, value in (weights.normalise or {}).items():

@@ -1,4 +1,4 @@
-"""Draw images beside the views that pretraining makes of them, with what was drawn.
+"""Draw images beside the views that pretraining makes of them, with the drawn parameters.
 
 The views are those of a run with this seed (randomness.seed) in this epoch.
 """
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def chosen_samples(dataset: Any, args: argparse.Namespace) -> list[Views]:
-    """Of --index, or drawn at random: then a file that cannot be read is named, not shown."""
+    """The images of --index, or random ones. Unreadable random images are named and skipped."""
     if args.index:
         return [make_views(dataset, place, args.seed, args.epoch) for place in args.index]
     rng = np.random.default_rng(args.seed)

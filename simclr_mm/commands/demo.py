@@ -14,7 +14,7 @@ from simclr_mm.files.installed import MIM
 from simclr_mm.visualization import plot_report, read_scalars
 
 CONFIG = MIM / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
-PAIRS = 8  # images whose views the report shows
+PAIRS = 8  # images whose views are in the report
 
 
 @command_line.command

@@ -1,7 +1,7 @@
 """Draw features as points in the plane, coloured by class: t-SNE, UMAP or PCA.
 
-SOURCE is a folder that tools/embed.py wrote, where the folder an image lies in is its
-class, or a config whose test images are embedded with CHECKPOINT.
+SOURCE is a folder from tools/embed.py, in which the folder of an image is its class, or
+a config whose test images are embedded with CHECKPOINT.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Draw how similar two views of one image are, beside views of different images.
+"""Draw the similarities of two views of one image and of views of different images.
 
 Histograms of cosines for the projections, which the loss compares, and for the
-features, which are used afterwards.
+features, which later tasks use.
 """
 
 import argparse

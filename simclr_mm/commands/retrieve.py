@@ -1,6 +1,6 @@
-"""Print the images of an embedded folder that are nearest to a query, and draw them.
+"""Print and draw the images of an embedded folder that are nearest to a query.
 
-The folder is embedded once, by tools/embed.py CHECKPOINT FOLDER --out DIR.
+Embed the folder once with tools/embed.py CHECKPOINT FOLDER --out DIR.
 """
 
 import argparse
@@ -59,16 +59,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _inferencer(args: argparse.Namespace, index: FeatureIndex) -> FeatureInferencer:
     """The encoder of the index, unless flags name another checkpoint or config.
 
-    A config file that the index names is Python code and not the user's choice: it is not
+    A config file named by the index is Python code that the user did not choose, so it is not
     run. The settings in the index are read as data instead.
     """
     origin, settings = index.record['origin'], index.record.get('config')
     args.checkpoint = args.checkpoint or origin.get('checkpoint')
     if args.checkpoint is None:
-        raise UserError(
-            f'{args.index} does not say which checkpoint it was made with: '
-            'give it with --checkpoint'
-        )
+        raise UserError(f'{args.index} does not name its checkpoint: give it with --checkpoint')
     named = origin.get('config')
     if args.config is None and named is not None:
         if not named.endswith('.py'):

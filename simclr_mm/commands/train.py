@@ -19,32 +19,32 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--data',
         nargs='+',
         metavar='DIR',
-        help="train on this instead of the config's data. Pretraining: folders with images "
-        'at any depth, .txt or .csv lists of paths, or one pack; a classifier: a folder with '
+        help="replaces the config's data. Pretraining: folders with images at any depth, "
+        '.txt or .csv lists of paths, or one pack; a classifier: a folder with '
         'train/<class>/ and val/<class>/',
     )
     encoder = 'checkpoint of the encoder that a classifier starts from'
     add('--pretrained', metavar='PATH', help=encoder)
     resumed = 'continue from this checkpoint, or from the latest one in the work dir'
     add('--resume', nargs='?', const='auto', metavar='CHECKPOINT', help=resumed)
-    fp16 = 'fp16 with a loss scaler, for GPUs without bf16, which pretraining uses by itself'
+    fp16 = 'fp16 with a loss scaler, for GPUs without bf16; pretraining uses bf16 by default'
     add('--amp', action='store_true', help=fp16)
     add('--no-validate', action='store_true', help='skip validation')
     scaled = 'scale the learning rate by actual batch / auto_scale_lr.base_batch_size'
     add('--auto-scale-lr', action='store_true', help=scaled)
-    anew = 'start the loader workers anew in each epoch'
+    anew = 'start the loader workers again in each epoch'
     add('--no-persistent-workers', action='store_true', help=anew)
     command_line.add_common_flags(parser)
     args = parser.parse_args(argv)
     if args.config is None and args.data and args.data[-1].endswith('.py'):
-        args.config = args.data.pop()  # it may stand behind --data DIR
+        args.config = args.data.pop()  # it may follow --data DIR
     if args.config is None or args.data == []:
-        parser.error('name a config file, and a place behind --data')
+        parser.error('name a config file, and a folder after --data')
     return args
 
 
 def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
-    """Enter the flags that only training has."""
+    """Apply the flags that only training has."""
     if args.data is not None:
         train_on_folder(cfg, *args.data)
     if args.no_validate:

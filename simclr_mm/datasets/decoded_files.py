@@ -1,4 +1,4 @@
-"""Image files read into one array.
+"""Decode image files into one array.
 
 N images, S side in pixels.
 """
@@ -21,15 +21,14 @@ def read_images(paths: Sequence[str], size: int | None = None) -> np.ndarray:
 
     Args:
         paths: N files.
-        size: S: short sides are resized to this, antialiased, and the middle is kept.
-            None: all images have one size already.
+        size: S: images are resized, antialiased, to this short side, and cropped at the
+            centre. None: all images already have one size.
 
     Returns:
         (N, H, W, 3) uint8 BGR, (N, S, S, 3) with a size.
 
     Raises:
-        ValueError: Images that cannot be read or are of different sizes, or more than
-            fit into the free memory.
+        UserError: Images cannot be read, differ in size, or exceed the free memory.
     """
     shape = (size, size, 3) if size else _shape_of_first(paths)
     _check_memory(len(paths), shape)
@@ -77,7 +76,7 @@ def _read(path: str, size: int | None) -> np.ndarray:
 
 
 def _shape_of_first(paths: Sequence[str]) -> tuple[int, ...]:
-    """(H, W, 3) of the first image that can be read."""
+    """(H, W, 3) of the first readable image."""
     for path in paths:
         try:
             return _read(path, None).shape
@@ -90,18 +89,17 @@ def _check_memory(number: int, shape: tuple[int, ...]) -> None:
     needed, free = number * int(np.prod(shape)), free_memory()
     if free is not None and needed > free:
         raise UserError(
-            f'{number} images of {shape[1]} x {shape[0]} pixels take '
-            f'{needed / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB of memory are free: '
-            "use type='simclr_mm.ImageFolder', which reads files while it trains, or a "
-            'smaller size=.'
+            f'{number} images of {shape[1]} x {shape[0]} pixels take {needed / 2**30:.2f} GiB, but '
+            f"{free / 2**30:.2f} GiB of memory are free: use type='simclr_mm.ImageFolder', which "
+            'reads files while it trains, or a smaller size=.'
         )
 
 
 def free_memory() -> int | None:
-    """Bytes that can be had without swapping; None where the system does not say."""
+    """Bytes available without swapping. None if the system does not say."""
     try:
         lines = Path('/proc/meminfo').read_text().splitlines()
     except OSError:  # not Linux
         return None
     sizes = dict(line.split(':') for line in lines)
-    return int(sizes['MemAvailable'].split()[0]) * 1024  # given in kB
+    return int(sizes['MemAvailable'].split()[0]) * 1024  # from KiB

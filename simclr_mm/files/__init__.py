@@ -1,4 +1,4 @@
-"""Files as bytes: written whole or not at all, fetched once, kept in a cache, hashed."""
+"""File operations: atomic writes, downloads, caches and hashes."""
 
 from .atomic import atomic_file, write_text
 from .cache import cache_home

@@ -18,14 +18,9 @@ def world_size() -> int:
 
 
 def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
-    """Rows of all ranks in rank order, and the place of this rank's first row.
+    """Rows of all ranks, (N, ...), in rank order, and the place of this rank's first row.
 
-    Args:
-        rows: (n, ...), the same shape and dtype on every rank.
-
-    Returns:
-        (N, ...), and an index into its first axis. The backward pass sums gradients over
-        all ranks.
+    The backward pass sums gradients over all ranks.
 
     Raises:
         UserError: The ranks' shapes differ.

@@ -42,9 +42,8 @@ def margin_triplet(z: Tensor, margin: float, semi_hard: bool = False) -> Tensor:
         and derivatives are handled as in ``nt_xent``.
 
     Raises:
-        UserError: z is not (n, V, d) with V >= 2, the margin is negative, not finite,
-            or 0 with ``semi_hard``, the job holds a single image, or ranks differ in
-            the shape of z.
+        UserError: z is not (n, V, d) with V >= 2, the margin is negative, not finite, or 0 with
+            ``semi_hard``, the job holds a single image, or ranks differ in the shape of z.
         TypeError: The margin requires a gradient. Training would only shrink it to 0.
 
     Differs: the paper writes the loss of one triplet and does not weigh several; here

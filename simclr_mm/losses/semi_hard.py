@@ -16,9 +16,8 @@ def closest_semi_hard(pos: Tensor, neg: Tensor, margin: float = torch.inf) -> Te
             Infinite for a loss without a margin.
 
     Returns:
-        (b, V, V-1) similarities of the chosen negatives, with gradients to them. -inf for
-        a pair without one: every negative is at least as near as the positive, or beyond
-        the margin.
+        (b, V, V-1) similarities of the chosen negatives, with gradients to them. -inf for a pair
+        without one: every negative is at least as near as the positive, or beyond the margin.
     """
     neg, limit = neg[:, :, None], pos[..., None]  # (b, V, 1, K), (b, V, V-1, 1)
     semi_hard = (neg < limit) & (neg > limit - margin)  # (b, V, V-1, K)

@@ -47,14 +47,7 @@ class Similarities:
             self.sizes, self.pairs = tiles(rank, ranks, m, side, num_views)
 
     def sums(self, maxima: bool) -> tuple[Tensor, Tensor | None]:
-        """Sums and maxima of exp(similarity / tau) over the rows of other images.
-
-        Args:
-            maxima: Whether to compute maxima.
-
-        Returns:
-            (M) and (M); None without maxima.
-        """
+        """(M) sums of exp(similarity / tau) over the other images' rows, and (M) maxima or None."""
         if self.keep:
             exps = torch.mm(self.keys * self.exponent, self.keys.T).exp2_()  # (M, M)
             self.whole = self._without_own_image(exps)
@@ -73,14 +66,7 @@ class Similarities:
         return sums, tops if maxima else None
 
     def gradient(self, weights: Tensor) -> Tensor:
-        """tau times the gradient of ``weights @ sums`` with respect to ``keys``.
-
-        Args:
-            weights: (M).
-
-        Returns:
-            (M, d).
-        """
+        """(M, d), tau times the gradient of ``weights @ sums`` with respect to ``keys``."""
         # w_i exp_ij + w_j exp_ij: an entry counts in the sums of both of its rows.
         if self.keep:
             both = torch.add(weights[:, None], weights).mul_(self.whole)
@@ -128,14 +114,8 @@ def tiles(
     """Cut the M rows into parts, and assign tiles of two parts to a rank.
 
     Exactly one of the tiles (i, j) and (j, i) belongs to a rank. A rank takes the tiles
-    on its diagonal and half of those between it and each other rank.
-
-    Args:
-        rank: 0 to W - 1.
-        ranks: W.
-        m: Rows on each rank, a multiple of V.
-        side: T, about the most rows of a part. A part is a multiple of V.
-        num_views: V.
+    on its diagonal and half of those between it and each other rank. A part has about ``side``
+    rows at most, in whole images. The m rows of a rank are a multiple of V.
 
     Returns:
         Rows of each part, and this rank's pairs of part indices.

@@ -22,8 +22,7 @@ def unnormalized_xent(z: Tensor, temperature: float | Tensor) -> Tensor:
     Source: SimCLR, arXiv:2002.05709, Sec. 5.1 and Table 5, rows without L2 norm.
 
     Args:
-        z: (n, V, d) projections, as for :func:`~simclr_mm.losses.nt_xent`, but their
-            lengths count.
+        z: (n, V, d) projections, as for :func:`~simclr_mm.losses.nt_xent`, but their lengths count.
         temperature: tau > 0, in the unit of the dot products. The paper tries 10 and
             100. A tensor gets its gradient.
 

@@ -75,13 +75,9 @@ class GoogleResNet(ResNet):
 
 
 class SelectiveKernel(nn.Module):
-    """Two parallel 3x3 convolutions, mixed per channel by a softmax.
+    """Two parallel 3x3 convolutions of stride 1 or 2, mixed per channel by a softmax.
 
     The weights of the mix come from the mean over positions of the sum of both outputs.
-
-    Args:
-        channels: Of input and output.
-        stride: 1 or 2.
     """
 
     def __init__(self, channels: int, stride: int) -> None:

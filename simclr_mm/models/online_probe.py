@@ -15,8 +15,7 @@ class OnlineProbe(nn.Module):
     trains it in the same step, on all views of each image with the image's label.
 
     Source: SimCLR's reference code, flag ``lineareval_while_pretraining``: tf2/model.py
-    (stop_gradient, no layer adaptation under LARS) and tf2/run.py (labels of all
-    views).
+    (stop_gradient, no layer adaptation under LARS) and tf2/run.py (labels of all views).
 
     Args:
         in_channels: C.
@@ -62,8 +61,7 @@ class OnlineProbe(nn.Module):
             detached ``probe_top1``, a share in [0, 1].
 
         Raises:
-            UserError: An image has no label, or a label of the first batch is not in
-                [0, K).
+            UserError: An image has no label, or a label of the first batch is not in [0, K).
         """
         labels = self._labels(data_samples).to(features.device)  # (n)
         labels = labels.repeat_interleave(features.shape[1])  # (nV)
@@ -85,10 +83,9 @@ class OnlineProbe(nn.Module):
                 0 <= labels.min() and labels.max() < classes
             ):
                 raise UserError(
-                    f'model.online_probe.num_classes is {classes}, so each training '
-                    f'image needs one label from 0 to {classes - 1}; this batch of '
-                    f'{len(data_samples)} has {len(labels)} from {labels.min()} to '
-                    f'{labels.max()}'
+                    f'model.online_probe.num_classes is {classes}, so each training image needs '
+                    f'one label from 0 to {classes - 1}; this batch of {len(data_samples)} has '
+                    f'{len(labels)} from {labels.min()} to {labels.max()}'
                 )
             self._labels_checked = True
         return labels

@@ -44,11 +44,10 @@ class ProjectionNeck(BaseModule):
     Raises:
         UserError: num_layers is negative.
 
-    Differs: the reference code draws fc weights from N(0, 0.01). At 2048 inputs this is
-    within 30 % of PyTorch's 1/sqrt(3 * 2048) = 0.013. In a narrow neck it would make
-    SGD's relative steps many times larger, because the norm hides the weights' scale. The
-    last norm of the reference code has no bias; here every norm has weight and bias, as in
-    mmselfsup's checkpoints.
+    Differs: the reference code draws fc weights from N(0, 0.01). At 2048 inputs this is within 30 %
+    of PyTorch's 1/sqrt(3 * 2048) = 0.013. In a narrow neck it would make SGD's relative steps many
+    times larger, because the norm hides the weights' scale. The last norm of the reference code has
+    no bias; here every norm has weight and bias, as in mmselfsup's checkpoints.
     """
 
     def __init__(
@@ -62,6 +61,9 @@ class ProjectionNeck(BaseModule):
     ) -> None:
         if num_layers < 0:
             raise UserError(f'num_layers must be >= 0, got {num_layers}: set model.neck.num_layers')
+        for name, width in (('hid_channels', hid_channels), ('out_channels', out_channels)):
+            if width is not None and width < 1:
+                raise UserError(f'{name} must be >= 1, got {width}: set model.neck.{name}')
         super().__init__(init_cfg)
         self.num_layers = num_layers
         self.normed = norm_cfg is not None

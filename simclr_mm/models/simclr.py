@@ -1,7 +1,6 @@
 """SimCLR: a backbone, a projection neck and a contrastive head.
 
-Letters: n images on this rank, V views, C feature width, d projection width, S side in
-pixels.
+Letters: n images on this rank, V views, C feature width, d projection width, S side in pixels.
 """
 
 import torch
@@ -65,9 +64,8 @@ class SimCLR(BaseModel):
             before the first batch.
 
     Raises:
-        UserError: ``micro_batch_size`` is not a whole number above 0, the images are
-            not RGB, the width cannot be inferred, or neck or head is a part of
-            mmpretrain's SimCLR.
+        UserError: ``micro_batch_size`` is not a whole number above 0, the images are not RGB, the
+            width cannot be inferred, or neck or head is a part of mmpretrain's SimCLR.
 
     Differs: the reference code feeds [0, 1] without mean and std.
     """
@@ -167,8 +165,7 @@ class SimCLR(BaseModel):
         """The contrastive loss of all views of the batch, and the probe's.
 
         Args:
-            inputs: (n, V, 3, S, S), normalised RGB, or a list of V tensors
-                (n, 3, S, S).
+            inputs: (n, V, 3, S, S), normalised RGB, or a list of V tensors (n, 3, S, S).
             data_samples: n, with labels if there is a probe.
 
         Returns:
@@ -193,9 +190,8 @@ class SimCLR(BaseModel):
             inputs = torch.stack(list(inputs), dim=1)  # (n, V, 3, S, S)
         if inputs.ndim != 5:
             raise UserError(
-                'the loss needs views, (n, V, 3, S, S), got '
-                f'{tuple(inputs.shape)}: put the transform simclr_mm.TwoViews into '
-                'train_dataloader.dataset.pipeline'
+                f'the loss needs views, (n, V, 3, S, S), got {tuple(inputs.shape)}: put the '
+                'transform simclr_mm.TwoViews into train_dataloader.dataset.pipeline'
             )
         if self.micro_batch_size is None or len(inputs) <= self.micro_batch_size:
             outputs = self._embed(inputs)
@@ -223,15 +219,10 @@ class SimCLR(BaseModel):
     def predict(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None
     ) -> list[DataSample]:
-        """Features as data samples.
+        """Features of images, (n, 3, S, S), or views, (n, V, 3, S, S), as data samples.
 
-        Args:
-            inputs: (n, 3, S, S), or views, (n, V, 3, S, S); normalised RGB.
-            data_samples: n, or None.
-
-        Returns:
-            n samples with ``feature``, (C) or (V, C). With a probe, samples of single
-            images also have ``pred_score``, (K), and ``pred_label``.
+        The n samples have ``feature``, (C) or (V, C). With a probe, samples of single images also
+        have ``pred_score``, (K), and ``pred_label``.
         """
         features = self.extract_feat(inputs.flatten(0, -4))  # (n, C) or (nV, C)
         features = features.unflatten(0, inputs.shape[:-3])  # (n, C) or (n, V, C)

@@ -87,14 +87,9 @@ class RandomTransform(Transform):
         self.prob = prob
 
     def apply(self, img: np.ndarray, rng: RandomStream) -> tuple[np.ndarray, dict]:
-        """Draw parameters and apply them.
+        """Draw parameters from ``rng`` alone and apply them to an image, which is not written to.
 
-        Args:
-            img: (H, W, 3) uint8 BGR, not written to.
-            rng: The only source of randomness.
-
-        Returns:
-            The new image and the drawn parameters.
+        Returns the new image, (H, W, 3) uint8 BGR, and the drawn parameters.
         """
         raise NotImplementedError
 
@@ -172,15 +167,10 @@ class DeviceTransform(RandomTransform):
 
     @classmethod
     def apply_batch(cls, images: Tensor, chosen: Tensor, numbers: Tensor) -> Tensor:
-        """Apply drawn parameters to the chosen images of a batch.
+        """Apply drawn parameters to the chosen images of a batch, which is returned.
 
-        Args:
-            images: (n, 3, S, S) uint8 RGB, on any device.
-            chosen: (n,) bool, whether the transform applies to the image.
-            numbers: (n, columns and more) float64, on the host.
-
-        Returns:
-            (n, 3, S, S) uint8 RGB.
+        ``images`` is (n, 3, S, S) uint8 RGB on any device, ``chosen`` is (n,) bool, and ``numbers``
+        is (n, columns and more) float64 on the host.
         """
         assert cls.paint_batch is not None  # TwoViews sends no others here
         paint, rows = cls.paint_batch, chosen.nonzero()[:, 0]

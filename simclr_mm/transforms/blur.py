@@ -14,15 +14,9 @@ from .random_streams import RandomStream
 
 
 def gaussian_blur(img: np.ndarray, kernel: int, sigma: float) -> np.ndarray:
-    """Blur with a Gaussian that ends at the kernel's edge; the border is reflected.
+    """Blur (H, W, 3) uint8 with a Gaussian that ends at the kernel's edge.
 
-    Args:
-        img: (H, W, 3) uint8 BGR.
-        kernel: Side of the kernel in pixels, odd.
-        sigma: Standard deviation in pixels, > 0.
-
-    Returns:
-        (H, W, 3) uint8.
+    The border is reflected. The kernel's side, odd, and sigma > 0 are in pixels.
     """
     # Beyond four sigma the weights are below 1e-4, less than a uint8 level.
     radius = min(kernel // 2, math.ceil(4 * sigma))

@@ -20,16 +20,9 @@ def sample_crop(
 ) -> Box:
     """Draw the box of a random resized crop with torchvision's algorithm.
 
-    Args:
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        scale: Range of the crop's area as a share of the image, uniform.
-        ratio: Range of width / height, log-uniform.
-        rng: Source of randomness.
-
-    Returns:
-        (top, left, height, width) in pixels. After ten boxes that do not fit, the
-        largest central box of an allowed ratio.
+    ``scale`` is the range of the crop's area as a share of the image, uniform. ``ratio`` is the
+    range of width / height, log-uniform. After ten boxes that do not fit, the result is the
+    largest central box of an allowed ratio.
 
     Differs: the reference code tries 100 times and then takes the whole image.
     """
@@ -53,13 +46,10 @@ def sample_crops(
     ratio: tuple[float, float],
     streams: RandomStreams,
 ) -> np.ndarray:
-    """:func:`sample_crop` for all images of a batch, which have one size.
+    """:func:`sample_crop` for all images of a batch, which have one size: (n, 4) whole numbers.
 
     All streams use as many tries as the slowest image. So later numbers of these streams
     depend on the batch, not on the image alone: do not draw from them again.
-
-    Returns:
-        (n, 4) whole numbers, top, left, height and width in pixels.
     """
     log_ratio = np.log(ratio)
     boxes = np.empty((len(streams), 4), np.int64)
@@ -95,15 +85,8 @@ def resized_crop(
 ) -> np.ndarray:
     """Cut a box out and resize it as in PIL, antialiased where it shrinks.
 
-    Args:
-        img: (H, W, 3) uint8 BGR.
-        box: (top, left, height, width) in pixels, inside the image.
-        size: S, side of the result in pixels.
-        interpolation: 'bilinear' or 'bicubic'.
-        flip: Whether to mirror it left to right.
-
-    Returns:
-        (S, S, 3) uint8, a new array.
+    The image is (H, W, 3) uint8 BGR, with the box inside. The result is (S, S, 3) with S =
+    ``size`` in pixels, a new array, mirrored left to right with ``flip``.
     """
     top, left, h, w = box
     crop = img[top : top + h, left : left + w]  # (h, w, 3)

@@ -40,16 +40,10 @@ def draw_batch(
     height: int,
     width: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw all views of n images.
+    """Draw all views of n images of one height and width in pixels.
 
-    Args:
-        views: What to draw.
-        addresses: (n,) seeds of the run, epochs, and indices in the dataset.
-        height: Of the images, in pixels.
-        width: Of the images, in pixels.
-
-    Returns:
-        ``crops`` and ``steps`` of :class:`~simclr_mm.transforms.batched.ViewsToMake`.
+    ``addresses`` are (n,) seeds of the run, epochs, and indices in the dataset. Returns ``crops``
+    and ``steps`` of :class:`~simclr_mm.transforms.batched.ViewsToMake`.
     """
     crops, steps = no_numbers(views, len(addresses[0]))
     for v, pipeline in enumerate(views.pipelines):

@@ -102,9 +102,8 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
             with ``imdecode_backend`` 'turbojpeg' or 'tifffile'.
 
     Raises:
-        UnreadableImage: The file is missing, empty, truncated, no image, too large, or
-            has no 8-bit colours. With ``ignore_empty=True`` the transform returns None
-            instead.
+        UnreadableImage: The file is missing, empty, truncated, no image, too large, or has no 8-bit
+            colours. With ``ignore_empty=True`` the transform returns None instead.
     """
 
     def __init__(self, *args, max_pixels: int = MAX_PIXELS, **kwargs) -> None:
@@ -139,6 +138,9 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         results['img_shape'] = img.shape[:2]
         results['ori_shape'] = img.shape[:2]
         return results
+
+    def __repr__(self) -> str:
+        return f'{super().__repr__()[:-1]}, max_pixels={self.max_pixels})'
 
     def _read(self, path: str) -> bytes:
         try:

@@ -11,15 +11,9 @@ from .random_crop import RandomCropAndFlip
 
 
 def build_pipelines(transforms: Sequence, num_views: int, size: int) -> list[list[Callable]]:
-    """Build the ``transforms`` of TwoViews.
+    """Build the ``transforms`` of TwoViews: V lists, with ColorDistortion split into its parts.
 
-    Args:
-        transforms: Configs for all views, or one list of configs for each view.
-        num_views: V.
-        size: Side of a view in pixels.
-
-    Returns:
-        V lists. ColorDistortion is split into its jitter and its grayscale.
+    They are configs for all views, or one list of configs for each view.
 
     Raises:
         UserError: The number of pipelines is not V, or a transform has another size.

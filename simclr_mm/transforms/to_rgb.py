@@ -34,16 +34,11 @@ _ALPHA = {1, 2, 999}  # associated, unassociated, and what Corel Draw writes
 
 
 def decode(content: bytes, path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB.
-
-    Args:
-        content: The bytes of the file.
-        path: Its name, for messages.
-        max_pixels: A larger image is refused.
+    """The bytes of an image file as (H, W, 3) uint8 RGB.
 
     Raises:
-        UnreadableImage: The file is no image, damaged or too large, or its values have no
-            single meaning as 8-bit colours.
+        UnreadableImage: The file is no image, is damaged, has more than ``max_pixels``, or its
+            values have no single meaning as 8-bit colours.
     """
     image = _open(content, path)
     check_pixels(*image.size, path, max_pixels)
@@ -58,10 +53,6 @@ def decode(content: bytes, path: str, max_pixels: int = MAX_PIXELS) -> np.ndarra
 
 def to_rgb(image: Image.Image, path: str) -> np.ndarray:
     """A PIL image of any mode as (H, W, 3) uint8 RGB, turned upright by its EXIF data.
-
-    Args:
-        image: Not changed.
-        path: Its name, for messages.
 
     Raises:
         UnreadableImage: The image is damaged, or its values have no single meaning as 8-bit

@@ -32,11 +32,10 @@ class TwoViews(Transform):
 
     Source: SimCLR, arXiv:2002.05709, Algorithm 1 and Appendix A.
 
-    Reads ``img`` (uint8 BGR) and ``sample_idx``. Writes ``img``, a (V, 3, S, S) uint8 BGR
-    array, which mmpretrain's PackInputs turns into a tensor; ``img_shape`` (S, S); and
-    ``view_params``, a list of V dicts with the drawn parameters: ``crop`` (top, left, height,
-    width), ``flip``, and by class name the parameters of each random transform of this
-    package (None if it was not applied).
+    Reads ``img`` (uint8 BGR) and ``sample_idx``. Writes ``img``, a (V, 3, S, S) uint8 BGR array,
+    which mmpretrain's PackInputs turns into a tensor; ``img_shape`` (S, S); and ``view_params``, a
+    list of V dicts with the drawn parameters: ``crop`` (top, left, height, width), ``flip``, and by
+    class name the parameters of each random transform of this package (None if it was not applied).
 
     If the device augments, ``img`` is a list instead: the fields of
     :class:`~simclr_mm.transforms.batched.ViewsToMake` for one image. PackInputs keeps only
@@ -59,9 +58,8 @@ class TwoViews(Transform):
             of images, such as digits.
         interpolation: 'bilinear', the default of torchvision and mmpretrain, or 'bicubic',
             as in the reference code.
-        transforms: Configs of the transforms after crop and flip, for all views,
-            or a list of V such lists, one for each view. They must keep (S, S, 3)
-            uint8.
+        transforms: Configs of the transforms after crop and flip, for all views, or a list of V
+            such lists, one for each view. They must keep (S, S, 3) uint8.
         augment: Who applies ``transforms``. 'worker': this process. 'device':
             ViewsPreprocessor on the model's device, in batches; it supports only
             DeviceTransforms. 'auto': the device if PyTorch can use a GPU of this machine
@@ -287,7 +285,6 @@ class TwoViews(Transform):
         check_image(img, f'TwoViews, after the transforms of view {view}')
         if img.shape[:2] != (self.size, self.size):
             raise UserError(
-                f'TwoViews: the transforms of view {view} made the image '
-                f'{img.shape[0]} x {img.shape[1]} pixels: they must keep size, '
-                f'{self.size} x {self.size}.'
+                f'TwoViews: the transforms of view {view} made the image {img.shape[0]} x '
+                f'{img.shape[1]} pixels: they must keep size, {self.size} x {self.size}.'
             )

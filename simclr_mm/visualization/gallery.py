@@ -1,4 +1,4 @@
-"""Query images and what was found for them."""
+"""Query images and the images found for them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from simclr_mm.transforms import LoadImageFromFile
 from .style import COLOURS, picture, plain
 
 _SIDE = 160  # pixels of a thumbnail
-_NAME = 22  # characters that fit under one
+_NAME = 22  # characters that fit under a thumbnail
 
 
 def plot_gallery(
@@ -40,7 +40,7 @@ def plot_gallery(
 
 
 def thumbnail(image: str | np.ndarray, side: int = _SIDE) -> np.ndarray:
-    """An RGB picture of at most side x side pixels, its shape kept; small ones are not smoothed."""
+    """An RGB image of at most side x side pixels. Small images are enlarged without smoothing."""
     if isinstance(image, str):
         pixels = LoadImageFromFile()(dict(img_path=image))['img'][..., ::-1]
     else:
@@ -60,7 +60,7 @@ def _show(axes: Axes, file: str | np.ndarray, label: str, name: str) -> None:
 
 
 def _shortened(name: str) -> str:
-    """Folder and file, each on its line, cut in the middle where they are long."""
+    """Folder and file, one a line. Long names are cut in the middle."""
     parts = [plain(part) for part in Path(name).parts[-2:]]
     half = _NAME // 2 - 1
     return '\n'.join(

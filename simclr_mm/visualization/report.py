@@ -27,6 +27,7 @@ def plot_report(
         features: (n, C) features.
         labels: (n,) classes of the features.
         classes: Class names.
+        title: Title of the picture.
     """
     with picture(path, 15, 5.2, title) as figure:
         loss, pairs, embedding = figure.subplots(1, 3, width_ratios=[1, 0.4, 1.2])

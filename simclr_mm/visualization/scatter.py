@@ -15,8 +15,8 @@ from .unit_rows import unit_rows
 
 METHODS = ('tsne', 'umap', 'pca')
 _NAMES = dict(tsne='t-SNE', umap='UMAP', pca='PCA')
-_LEGEND = 24  # classes whose names fit
-_IN_LEGEND = 60  # size of a marker there, in square points
+_LEGEND = 24  # classes that fit into a legend
+_IN_LEGEND = 60  # size of a marker in the legend, in square points
 
 
 def project(features: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
@@ -45,7 +45,7 @@ def project(features: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
             'install umap-learn, or take t-SNE'
         ) from error
     neighbours = min(15, len(features) - 1)
-    # One job, or UMAP says with every seed that it takes one.
+    # One job, because UMAP with a seed warns about more.
     return UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(features)
 
 
@@ -70,7 +70,7 @@ def plot_scatter(
 def plot_map(
     axes: Axes, points: np.ndarray, labels: np.ndarray, classes: Sequence[str], method: str
 ) -> None:
-    """Draw what :func:`plot_scatter` writes."""
+    """Draw the map of :func:`plot_scatter`."""
     counts = np.bincount(labels, minlength=max(1, len(classes)))
     largest = np.argsort(-counts, kind='stable')[:_LEGEND]
     rest = ~np.isin(labels, largest)

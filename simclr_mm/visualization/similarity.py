@@ -1,4 +1,4 @@
-"""How similar two views of one image are, beside views of different images.
+"""Similarities of two views of one image, compared with views of different images.
 
 n images, V views, d width of the features.
 """
@@ -34,14 +34,14 @@ def pair_similarities(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def plot_similarities(
     path: str, panels: Sequence[tuple[str, np.ndarray, np.ndarray]], title: str
 ) -> None:
-    """Write histograms of positives against negatives, a panel for each (title, both)."""
+    """Write histograms, a panel for each (title, positives, negatives)."""
     with picture(path, 6.2 * len(panels), 4.8, title) as figure:
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
             _histogram(axes, *panel)
 
 
 def separation(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """How often a positive pair is more similar than a negative one, in [0, 1]."""
+    """Probability that a positive pair is more similar than a negative one, in [0, 1]."""
     truth = np.repeat([1, 0], [len(positives), len(negatives)])
     return float(roc_auc_score(truth, np.concatenate([positives, negatives])))
 

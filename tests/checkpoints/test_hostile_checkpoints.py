@@ -302,7 +302,7 @@ BOMBS = {
     'a million empty lists': (lambda: pickled(b'](' + b']' * 1_100_000 + b'e'), 'opcodes'),
     'a call of nested lists, which PyTorch prints': (
         lambda: pickled(pickle.dumps(lists(12), 2)[2:-1] + b')R'),
-        'calls what is no function',
+        'calls something that is no function',
     ),
     'a storage of 2^36': (
         lambda: saved(Call(torch.UntypedStorage, 2**36)),

@@ -1,9 +1,9 @@
-"""Our kNN and linear evaluation beside others, on the features of a checkpoint.
+"""Compare our kNN and linear evaluation with others, on the features of a checkpoint.
 
-kNN and logistic regression beside scikit-learn's. Of the kNN predictions that differ, those
-are counted where the votes of two classes or the similarities of the k-th and the next
-neighbour tie, to float32's precision. With --published also the swept logistic regression
-beside the published protocol: a linear layer that is trained with the optimizer, the
+The references are scikit-learn's kNN and logistic regression. Differing kNN predictions
+count as ties if the votes of two classes, or the similarities of the k-th and the next
+neighbour, are equal to float32's precision. --published also compares the swept logistic
+regression with the published protocol: a linear layer trained with the optimizer, the
 schedule and the batch of a benchmark config, here on features without augmentation.
 """
 
@@ -32,10 +32,11 @@ from simclr_mm.evaluation.logistic_regression import LogisticRegression
 def knn_agreement(
     train: Labelled, test: Labelled, k: int, temperature: float
 ) -> tuple[int, int, np.ndarray, np.ndarray]:
-    """Predict by both; labels are 0 to K - 1.
+    """Predict with both implementations. Labels are 0 to K - 1.
 
     Returns:
-        How many predictions differ, how many of these are ties, ours, scikit-learn's.
+        The number of differing predictions, the number of ties among them, our
+        predictions, and scikit-learn's.
     """
     gallery, queries = (normalize(part[0].astype(np.float64)) for part in (train, test))
 
@@ -64,7 +65,7 @@ def knn_agreement(
 def linear_agreement(
     train: Labelled, test: Labelled, penalty: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions of our fit and of scikit-learn's, for standardised features."""
+    """Predictions of our fit and of scikit-learn's, on standardised features."""
     scaler = StandardScaler().fit(train[0])
     reference = Reference(C=1 / penalty, max_iter=10_000, tol=1e-4)
     reference.fit(scaler.transform(train[0]), train[1])
@@ -76,14 +77,14 @@ def linear_agreement(
 def train_linear_layer(
     cfg: Config, features: Tensor, labels: Tensor, batch: int, seed: int
 ) -> nn.Linear:
-    """Train a linear layer by a benchmark config's optimizer, cosine decay and epochs.
+    """Train a linear layer with a benchmark config's optimizer, cosine decay and epochs.
 
     The learning rate follows the batch linearly. The seed is that of the order of the images
     and of the layer's first weights.
     """
     torch.manual_seed(seed)
     layer = nn.Linear(features.shape[1], int(labels.max()) + 1).to(features.device)
-    nn.init.normal_(layer.weight, std=0.01)  # as LinearClsHead
+    nn.init.normal_(layer.weight, std=0.01)  # as in LinearClsHead
     nn.init.zeros_(layer.bias)
     settings = dict(cfg.optim_wrapper.optimizer)
     settings['lr'] *= batch / cfg.auto_scale_lr.base_batch_size

@@ -1,13 +1,13 @@
-"""Two views of an image: images per second of every path, and the time of our stages.
+"""Two views of an image: images per second of every implementation, and times of our steps.
 
     python tools/benchmarks/bench_input.py --data FOLDER --out work_dirs/bench_input
     python tools/benchmarks/bench_input.py --cifar FOLDER --out work_dirs/bench_input
 
---data takes photographs and one core: our worker and device paths, decoding alone, and
-mmpretrain, lightly, albumentations, torchvision and kornia where they can be imported,
-each with its own SimCLR defaults. --cifar takes CIFAR-10, as its archive or as JPEGs,
-and compares whole loaders with their batches: ours as the config has it, in memory,
-and mmpretrain's transforms with two workers. All run in turn, round after round.
+--data takes photographs and one core. It compares our worker and device paths, decoding
+alone, and mmpretrain, lightly, albumentations, torchvision and kornia, if installed,
+each with its own SimCLR defaults. --cifar takes CIFAR-10, as its archive or as JPEGs. It
+compares whole loaders with their batches: ours with its config, in memory, and
+mmpretrain's transforms with two workers. All run in turn, round after round.
 """
 
 import argparse
@@ -89,10 +89,10 @@ def main() -> None:
 
 
 def photographs(args: argparse.Namespace, console: Console) -> tuple[int, dict, dict[str, float]]:
-    """Rates of each path, by one core, and milliseconds of each of our stages."""
+    """Rates of each implementation on one core, and milliseconds of each of our steps."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    keep_freed_memory()  # as in our workers, but here for everybody
+    keep_freed_memory()  # as in our workers, here for all implementations
     files = sorted(p for p in args.data.rglob('*') if p.suffix.lower() in SUFFIXES)
     if not files:
         raise SystemExit(f'bench_input.py: error: no images in {args.data}')
@@ -115,7 +115,7 @@ def photographs(args: argparse.Namespace, console: Console) -> tuple[int, dict, 
 
 
 def seconds_of(path: Callable, files: list[Path]) -> float:
-    """Seconds of all files, after a few that fill the caches with this path's own."""
+    """Seconds for all files, after a few files that fill the caches."""
     for file in files[:8]:
         path(file)
     start = time.perf_counter()
@@ -135,7 +135,7 @@ def views(augment: str) -> Callable:
     pipeline, index = Compose(steps(augment)), itertools.count()
 
     def make(path: Path) -> dict:
-        # Another index each time: views are drawn by it.
+        # Another index each time, because it determines the views.
         return pipeline(dict(img_path=str(path), sample_idx=SampleIndex(next(index))))
 
     return make
@@ -147,7 +147,7 @@ def loader() -> Callable:
 
 
 def one_round(files: list[Path]) -> dict[str, float]:
-    """Milliseconds an image of our stages, two views, weighted by how often each is done."""
+    """Milliseconds per image of our steps, for two views, weighted by their probability."""
     decoder, crop, _ = Compose(steps('worker')).transforms
     crop = TwoViews(crop.size, interpolation=crop.interpolation)
     operations = {

@@ -1,4 +1,4 @@
-"""Time a step of LARS on ResNet-50's 161 tensors, ours beside mmpretrain's."""
+"""Time a LARS step on ResNet-50's 161 tensors, ours and mmpretrain's."""
 
 import argparse
 import statistics
@@ -14,12 +14,12 @@ from torchvision.models import resnet50
 from simclr_mm.engine import LARS
 from simclr_mm.evaluation import hardware
 
-# The paper's recipe, Sec. 2.2; the rate is that of batch 4096.
+# The paper's recipe, Sec. 2.2, with the rate for batch 4096.
 SETTINGS = dict(lr=4.8, momentum=0.9, weight_decay=1e-6)
 
 
 def parameters(device: str) -> list[nn.Parameter]:
-    """ResNet-50's, with random gradients of one millionth."""
+    """ResNet-50's parameters, with random gradients of about 1e-6."""
     torch.manual_seed(0)
     params = list(resnet50().to(device).parameters())
     for p in params:
@@ -28,7 +28,7 @@ def parameters(device: str) -> list[nn.Parameter]:
 
 
 def theirs(params: Iterable[nn.Parameter]) -> MMPretrainLARS:
-    """mmpretrain's, with vectors excluded as its SimCLR config does by name."""
+    """mmpretrain's LARS. Vectors are excluded, as its SimCLR config does by name."""
     params = list(params)
     matrices = dict(params=[p for p in params if p.ndim > 1])
     vectors = dict(params=[p for p in params if p.ndim == 1], weight_decay=0, lars_exclude=True)

@@ -1,10 +1,10 @@
-"""Time and memory of NT-Xent, forward and backward, beside other implementations.
+"""Time and memory of NT-Xent, forward and backward, compared with other implementations.
 
     python tools/benchmarks/bench_loss.py --out work_dirs/bench_loss
 
-Peers take part where they can be imported (pip install lightly
-pytorch-metric-learning, in an environment of their own). All run in turn, round after
-round; the table shows the median and, in brackets, the lowest and the highest.
+Other packages take part if they are installed (pip install lightly
+pytorch-metric-learning, in a separate environment). All run in turn, round after
+round. The table shows the median and, in brackets, the lowest and the highest.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SECONDS = 0.2  # shorter calls are repeated until they have taken this long
 
 
 def cross_entropy(z: Tensor) -> Tensor:
-    """The shortest way to write it: all similarities, the diagonal masked."""
+    """The shortest implementation: all similarities, with a masked diagonal."""
     rows = F.normalize(z.flatten(0, 1), dim=1)  # (2n, d)
     logits = rows @ rows.T / TEMPERATURE  # (2n, 2n)
     logits = logits.masked_fill(
@@ -42,7 +42,7 @@ def cross_entropy(z: Tensor) -> Tensor:
 
 
 def solo_learn_formula(z: Tensor) -> Tensor:
-    """As solo-learn computes it: exponentials, two masks, the log of a quotient."""
+    """solo-learn's formula: exponentials, two masks, the log of a quotient."""
     rows = F.normalize(z.transpose(0, 1).flatten(0, 1), dim=1)  # (2n, d), view-major
     exps = torch.exp(torch.einsum('if,jf->ij', rows, rows) / TEMPERATURE)  # (2n, 2n)
     image = torch.arange(len(z), device=z.device).repeat(2)  # (2n)
@@ -88,8 +88,8 @@ def metric_learning_loss():
     return lambda z: criterion(z[:, 0], z[:, 1])
 
 
-# Name: (how to make it, the distribution whose version is shown, the most rows: memory
-# that grows with their square, or for pytorch-metric-learning with their cube).
+# Name: (factory, distribution whose version is shown, largest number of rows). Memory grows
+# with the square of the rows, in pytorch-metric-learning with their cube.
 CONTENDERS = {
     'simclr_mm': (lambda: lambda z: nt_xent_with_stats(z, TEMPERATURE)[0], None, 2**20),
     'simclr_mm, no statistics': (lambda: lambda z: nt_xent(z, TEMPERATURE), None, 8192),
@@ -125,7 +125,7 @@ def main() -> None:
 
 
 def available(console: Console) -> tuple[dict, list[str]]:
-    """The losses that can be imported, and versions."""
+    """The installed losses, and versions."""
     losses, versions = {}, [f'torch {torch.__version__}']
     for name, (make, distribution, _) in CONTENDERS.items():
         try:
@@ -139,7 +139,7 @@ def available(console: Console) -> tuple[dict, list[str]]:
 
 
 def measure(losses: dict, args: argparse.Namespace) -> list[dict]:
-    """Times in ms of every round and peak memory in MB, of each loss at each size."""
+    """Times in ms of every round and peak memory in MB, for each loss and size."""
     torch.manual_seed(0)
     memory, calls = {}, {}
     for loss in losses.values():  # the first call loads libraries
@@ -159,7 +159,7 @@ def measure(losses: dict, args: argparse.Namespace) -> list[dict]:
 
 
 def run(loss, z: Tensor, repeats: int = 1) -> float:
-    """Seconds of one forward and backward pass, the mean of some."""
+    """Mean seconds of one forward and backward pass."""
     wait()
     start = time.perf_counter()
     for _ in range(repeats):
@@ -170,10 +170,10 @@ def run(loss, z: Tensor, repeats: int = 1) -> float:
 
 
 def peak_memory(loss, z: Tensor) -> float:
-    """MB of one call above what is in use before.
+    """MB of one call above the use before.
 
-    On a CPU it is the high-water mark of the process's resident memory, which Linux
-    lets one reset; the C library first gives back what it holds.
+    On a CPU it is the peak of the process's resident memory, which Linux can reset. The C
+    library first returns its free memory.
     """
     z.grad = None
     if z.is_cuda:
@@ -216,7 +216,7 @@ def table(results: list[dict]) -> Table:
 
 
 def growth(results: list[dict]) -> str:
-    """How the time of the largest size compares with the one before, round by round."""
+    """Time of the largest size compared with the second largest, round by round."""
     *_, first, last = (result for result in results if result['name'] == 'simclr_mm')
     ratios = [b / a for a, b in zip(first['ms'], last['ms'])]
     return (

@@ -1,6 +1,6 @@
-"""Peak memory of one training step in micro-batches, and what it would be without.
+"""Peak memory of one training step in micro-batches, compared with a step in one pass.
 
-Needs Linux, which keeps the peak memory of a process.
+Needs Linux, which records the peak memory of a process.
 """
 
 import argparse
@@ -22,14 +22,14 @@ def step(
     """One step of ResNet-18 with a CIFAR stem: forward, backward and LARS.
 
     Returns:
-        Peak memory above that before the step in GB, seconds, and the loss.
+        Peak memory above the memory before the step in GB, seconds, and the loss.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     backbone = dict(type='ResNet_CIFAR', depth=18, norm_cfg=dict(type='BN'))
     model = SimCLR(backbone, micro_batch_size=micro_batch)
     wrapper = OptimWrapper(LARS(model.parameters(), lr=1.0, weight_decay=1e-6))
-    # A first step loads libraries and makes the optimizer's state.
+    # A first step loads libraries and creates the optimizer's state.
     model.train_step(dict(inputs=views(2, side)), wrapper)
     inputs = views(batch, side)
     before = resident('VmRSS')
@@ -56,7 +56,7 @@ def main() -> None:
     args = parser.parse_args()
     rows, peaks = [], []
     for batch, micro in (*((n, None) for n in args.plain), (args.batch, args.micro_batch)):
-        # Each in a process of its own, whose peak nothing else has raised.
+        # Each in its own process, so that no other step raises the peak.
         with multiprocessing.get_context('spawn').Pool(1) as pool:
             result = pool.apply(step, (batch, micro, args.side, args.threads))
         peaks.append(result[0])

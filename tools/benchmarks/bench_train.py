@@ -1,14 +1,15 @@
-"""A training step as the config has it, beside the same step on synthetic tensors.
+"""A training step of a config, compared with the same step on synthetic tensors.
 
     python tools/benchmarks/bench_train.py --config CONFIG --data FOLDER
 
 Four rows, interleaved, round after round:
-- training: what a run does: the config's dataloader, loop and hooks, with one line of
-  the log in each round;
+- training: a run with the config's dataloader, loop and hooks, with one log line in each
+  round;
 - ceiling: the step alone, on tensors that are on the device already;
-- bare: forward and backward of backbone and neck alone on them, no loss, no optimizer;
-- mmpretrain: its SimCLR, its views, its loader with as many workers, the same backbone,
-  batch and optimizer, where it can be imported.
+- bare: forward and backward of backbone and neck on these tensors, without loss and
+  optimizer;
+- mmpretrain, if installed: its SimCLR, its views, its loader with as many workers, and
+  the same backbone, batch and optimizer.
 """
 
 import argparse
@@ -78,7 +79,7 @@ def configured(args: argparse.Namespace) -> Config:
     cfg.work_dir, cfg.log_level = 'work_dirs/bench_train', 'ERROR'
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.auto_scale_lr = None
-    cfg.train_cfg = dict(by_epoch=True)  # our loop stands in for the config's
+    cfg.train_cfg = dict(by_epoch=True)  # our loop replaces the config's
     cfg.default_hooks.logger.interval = args.steps
     cfg.default_hooks.data_wait.limit = 1.0  # no advice in the middle of a round
     loader = cfg.train_dataloader
@@ -105,7 +106,7 @@ def configured(args: argparse.Namespace) -> Config:
 
 
 class Rounds(EpochBasedTrainLoop):
-    """In the place of training, when all is set up for it: the rounds of all rows."""
+    """A training loop that runs the rounds of all rows instead of training."""
 
     def __init__(self, runner: Runner, cfg: Config, args: argparse.Namespace) -> None:
         self.cfg, self.args = cfg, args
@@ -113,14 +114,14 @@ class Rounds(EpochBasedTrainLoop):
             cfg.train_dataloader,  # as our loops build it
             dataset=dict(type='simclr_mm.ReplaceUnreadable', dataset=cfg.train_dataloader.dataset),
         )
-        # Too many epochs for a checkpoint, or for the end of a warm-up, to come.
+        # So many epochs that no checkpoint and no end of a warm-up comes.
         super().__init__(runner, cut(ours, args.steps), max_epochs=10**6)
 
     def run(self) -> None:
         steps, model = self.args.steps, self.runner.model
         batch = next(iter(self.dataloader))
         resident = [model.data_preprocessor(batch, True)] * steps
-        # An optimizer of its own, which no hook watches.
+        # A separate optimizer without hooks.
         wrapper = self.runner.build_optim_wrapper(self.cfg.optim_wrapper)
         self.rows = {
             'training': Training(self, steps),
@@ -135,17 +136,17 @@ class Rounds(EpochBasedTrainLoop):
 
 
 class Row:
-    """Steps of a training without hooks; counts how long they waited for data.
+    """Steps of a training without hooks. Measures the time that they wait for data.
 
-    The device may still compute while the host waits for data: on a GPU the share is
-    what a step takes longer than the ceiling, not this one.
+    The device may compute while the host waits for data. So on a GPU compare the time with
+    that of the ceiling instead.
     """
 
     def __init__(
         self, model: BaseModel, wrapper: OptimWrapper, batches: Collection[dict], steps: int
     ) -> None:
         self.model, self.wrapper, self.batches = model, wrapper, batches
-        self.before = len(batches) - steps  # untimed: workers fill their queues
+        self.before = len(batches) - steps  # untimed steps, while workers fill their queues
         self.waits: list[float] = []  # share of each round
         self.peak = 0.0  # MB
 
@@ -174,7 +175,7 @@ class Row:
 
 
 class Training(Row):
-    """The loop's steps, hooks included, and the rest of its epoch."""
+    """The loop's steps, with hooks and the rest of its epoch."""
 
     def __init__(self, loop: Rounds, steps: int) -> None:
         self.loop = loop
@@ -185,7 +186,7 @@ class Training(Row):
         return super().__call__()
 
     def step(self, batch: dict) -> None:
-        # Counted through all rounds, so that each has its line of the log.
+        # Counted over all rounds, so that each has its log line.
         self.loop.run_iter(self.loop.iter, batch)
 
 
@@ -194,7 +195,7 @@ class Ceiling(Row):
 
     def step(self, batch: dict) -> None:
         with self.wrapper.optim_context(self.model):
-            losses = self.model.loss(**batch)  # past the hooks on the model
+            losses = self.model.loss(**batch)  # without the hooks on the model
         self.wrapper.update_params(self.model.parse_losses(losses)[0])
 
 

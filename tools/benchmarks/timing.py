@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, memory, versions, tables, files, bars."""
+"""Shared helpers of the benchmarks: interleaved timing, memory, versions, tables, files, bars."""
 
 import importlib.metadata
 import json
@@ -15,7 +15,7 @@ from simclr_mm.visualization.style import picture
 
 
 def wait() -> None:
-    """Until the GPU, where there is one, has done what it was told."""
+    """Wait until the GPU, if there is one, has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -23,8 +23,8 @@ def wait() -> None:
 def interleaved(calls: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
     """Seconds of each call, round after round: A B C A B C ...
 
-    A slow minute of the machine is then in all of them. Each is called once before. A
-    call that has untimed parts returns its seconds itself.
+    So a slow phase of the machine affects all of them. Each is called once before. A call
+    with untimed parts returns its own seconds.
     """
     seconds = {name: [] for name in calls}
     with Progress(transient=True) as progress:
@@ -41,7 +41,7 @@ def interleaved(calls: dict[str, Callable], repeats: int) -> dict[str, list[floa
 
 
 def resident(key: str) -> float:
-    """Bytes of this process in Linux's account: VmRSS now, VmHWM at most."""
+    """Bytes of this process in Linux's statistics: VmRSS now, VmHWM at its peak."""
     status = Path('/proc/self/status').read_text()
     return int(status.split(f'{key}:')[1].split()[0]) * 1024
 
@@ -53,7 +53,7 @@ def spread(values: list[float], digits: int = 0) -> str:
 
 
 def version(distribution: str) -> str:
-    """Name and version of what is installed, the maintained distribution or not."""
+    """Name and version of an installed distribution, or of its onedl- fork."""
     for name in (distribution, f'onedl-{distribution}'):
         try:
             return f'{name} {importlib.metadata.version(name)}'
@@ -63,7 +63,7 @@ def version(distribution: str) -> str:
 
 
 def ratio(first: list[float], second: list[float]) -> float:
-    """Round by round, so that what slows the machine is in both."""
+    """Median ratio, round by round, so that a slow phase of the machine affects both."""
     return statistics.median(a / b for a, b in zip(first, second))
 
 
@@ -80,7 +80,7 @@ def table_of(
 
 
 def save(folder: Path, name: str, **content: object) -> Path:
-    """Write what was measured as JSON; returns the file."""
+    """Write the results as JSON. Returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{name}.json'
     path.write_text(json.dumps(content, indent=1))

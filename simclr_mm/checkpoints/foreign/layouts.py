@@ -1,4 +1,4 @@
-"""A table of libraries and how each names its keys; which library a checkpoint is from."""
+"""The key names of each library, and how to recognise the library of a checkpoint."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ _WRAPPERS = re.compile(r'^(?:module\.|_orig_mod\.|model\.)+')  # DDP, compile, L
 
 
 class Layout(NamedTuple):
-    """How a library names its keys.
+    """The key names of a library.
 
     Args:
         name: Of the library.
@@ -31,7 +31,7 @@ class Layout(NamedTuple):
     normalise: Mapping[str, Sequence[float]] = IMAGENET
 
 
-# The first that fits. Facts are from each library's model definition.
+# The first match counts. Facts are from each library's model definition.
 LAYOUTS = (
     Layout(
         'VISSL', (r'(?:trunk\.)?_feature_blocks\.',), r'(?:trunk\.)?_feature_blocks\.', r'heads\.'
@@ -66,7 +66,7 @@ LAYOUTS = (
 
 
 def layout_of(checkpoint: Any) -> str | None:
-    """Name of the layout of a loaded PyTorch checkpoint; None if no library is known."""
+    """Name of the layout of a loaded PyTorch checkpoint. None if it is unknown."""
     try:
         layout = recognised(weights_in(checkpoint, '')[0])
     except CheckpointError:
@@ -75,7 +75,7 @@ def layout_of(checkpoint: Any) -> str | None:
 
 
 def weights_in(checkpoint: Any, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Weights by key, those in nested dicts joined with dots; and why the rest is left."""
+    """Weights by key, with nested keys joined by dots, and the reason for each unused key."""
     left: dict[str, str] = {}
     for way in (
         ('classy_state_dict', 'base_model', 'model'),
@@ -99,7 +99,7 @@ def weights_in(checkpoint: Any, source: str) -> tuple[dict[str, Tensor], dict[st
 
 
 def _flat(nested: Mapping, seen: set[int]) -> dict[str, Tensor] | None:
-    """Tensors by joined keys; None if there is anything else, or one dict in two places."""
+    """Tensors by joined keys. None if there is anything else, or one dict in two places."""
     flat: dict[str, Tensor] = {}
     if id(nested) in seen:
         return None
@@ -116,7 +116,7 @@ def _flat(nested: Mapping, seen: set[int]) -> dict[str, Tensor] | None:
 
 
 def bare_key(key: str) -> str:
-    """A key without what DDP, torch.compile and Lightning put before it."""
+    """A key without the prefixes of DDP, torch.compile and Lightning."""
     return _WRAPPERS.sub('', key)
 
 

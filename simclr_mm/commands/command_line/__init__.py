@@ -1,4 +1,4 @@
-"""What the command-line tools share: flags and how they enter a config."""
+"""Shared parts of the command-line tools: flags, and how they change a config."""
 
 from .config import (
     TOOLS,

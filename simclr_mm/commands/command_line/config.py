@@ -1,4 +1,4 @@
-"""What flags make of a config, and the runner and the file of results it asks for."""
+"""Apply flags to a config, and build its runner and its results file."""
 
 import argparse
 import os
@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from simclr_mm.engine.arguments import check_arguments
 from simclr_mm.errors import UserError
 from simclr_mm.files.installed import MIM
 from simclr_mm.registry import type_name
@@ -19,13 +20,13 @@ from .values import read_config
 
 TOOLS = MIM / 'tools'
 
-# Keys that MMEngine's runner reads though our configs do not set them.
+# Keys that MMEngine's runner reads although our configs do not set them.
 _RUNNER_KEYS = {
     *('activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'sync_bn'),
     *('custom_hooks', 'custom_imports', 'experiment_name', 'work_dir'),
     *('find_unused_parameters', 'log_processor', 'model_wrapper_cfg', 'param_scheduler'),
 }
-# All that it reads of dicts in which it passes over other keys without a word.
+# The keys that it reads of dicts in which it silently ignores other keys.
 _PARTS_READ = dict(
     auto_scale_lr={'base_batch_size', 'enable'},
     env_cfg={'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},
@@ -33,9 +34,9 @@ _PARTS_READ = dict(
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Read the config file and enter the flags of :func:`.flags.add_common_flags`.
+    """Read the config file and apply the flags of :func:`.flags.add_common_flags`.
 
-    ``--cfg-options`` are left to :func:`merge_cfg_options`, which comes last.
+    :func:`merge_cfg_options` applies ``--cfg-options`` last.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config)
@@ -59,7 +60,7 @@ def config_with_flags(
     replace_data: Callable[[Config, str], None],
     part: str = 'model',
 ) -> Config:
-    """Read a config that has this part, with ``--data`` and ``--cfg-options`` entered."""
+    """Read a config that has this part, and apply ``--data`` and ``--cfg-options``."""
     cfg = read_config(path, part)
     if args.data is not None:
         replace_data(cfg, args.data)
@@ -68,11 +69,12 @@ def config_with_flags(
 
 
 def merge_cfg_options(cfg: Config, options: dict | None) -> None:
-    """Merge ``--cfg-options``.
+    """Merge ``--cfg-options``, and check the arguments of this package's classes.
 
     Raises:
         UserError: an option would change nothing, because neither the config nor the runner
-            reads it, or it leads to a place that the config does not have.
+            reads it, or it leads to a place that the config does not have. Or a class of this
+            package does not take an argument of the config.
     """
     for key, value in (options or {}).items():
         first, *parts = key.split('.')
@@ -84,7 +86,7 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
         read = _PARTS_READ.get(first)
         if read and parts and parts[0] not in read:
             raise UserError(
-                f'--cfg-options {key}: the runner reads of {first} only {", ".join(sorted(read))}.'
+                f'--cfg-options {key}: the keys of {first} are {", ".join(sorted(read))}.'
             )
         place = cfg.get(first)
         for part in parts:
@@ -97,12 +99,13 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
             raise UserError(
                 f'--cfg-options {key}: the config has no such place. {error.args[0]}'
             ) from error
+    check_arguments(dict(cfg.items()))
 
 
 def result_path(args: argparse.Namespace) -> Path:
     """A new file for results, ``evaluation/<time>.json`` in ``--work-dir`` or its default."""
     work_dir = args.work_dir or osp.join('work_dirs', Path(args.config).stem)
-    now = datetime.now()  # to the microsecond: tools may end together
+    now = datetime.now()  # with microseconds, because tools may end together
     return Path(work_dir, 'evaluation', now.strftime('%Y%m%d_%H%M%S_%f.json'))
 
 

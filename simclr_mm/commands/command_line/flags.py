@@ -1,4 +1,4 @@
-"""Flags that several commands have, each said once."""
+"""Flags of several commands."""
 
 import argparse
 from typing import Any
@@ -41,7 +41,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
         help='override settings of the config as key=value, for example '
         'train_cfg.max_epochs=2 param_scheduler.0.end=1; lists as key="[a,b]"',
     ),
-    # The command decorator ends what this allows.
+    # Its effect ends with the command, see .errors.command.
     '--trust-checkpoint': dict(
         action=_Trust,
         nargs=0,
@@ -53,7 +53,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
 
 
 def parser_of(doc: str | None, *names: str) -> argparse.ArgumentParser:
-    """A parser whose help begins with the module's docstring, with shared flags by name."""
+    """A parser with a module's docstring as description, and shared flags by name."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -63,7 +63,7 @@ def parser_of(doc: str | None, *names: str) -> argparse.ArgumentParser:
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that train.py and test.py have in common with mmpretrain's."""
+    """Add the flags that train.py and test.py share with mmpretrain's."""
     add = parser.add_argument
     add('--work-dir', help='folder of logs and checkpoints')
     add('--no-pin-memory', action='store_true', help='no pinned memory in the dataloaders')

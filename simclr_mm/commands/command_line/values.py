@@ -1,4 +1,4 @@
-"""What a user types: config files, key=value pairs and numbers, checked where they enter."""
+"""User input: config files, key=value pairs and numbers, checked on entry."""
 
 import argparse
 import os
@@ -58,7 +58,7 @@ def cache_folder(text: str) -> Path | None:
 
 
 def at_least(lowest: int) -> Callable[[str], int]:
-    """For ``type`` of a flag: a whole number that is not below another."""
+    """For ``type`` of a flag: a whole number that is not below ``lowest``."""
 
     def whole_number(text: str) -> int:
         number = int(text)

@@ -1,8 +1,8 @@
-"""Convert another library's SimCLR checkpoint, or a ResNet's, into one of ours.
+"""Convert another library's SimCLR or ResNet checkpoint to simclr_mm.
 
-Known are mmselfsup and mmpretrain, lightly, solo-learn, VISSL, sthalles, Spijkervet,
+Supported are mmselfsup and mmpretrain, lightly, solo-learn, VISSL, sthalles, Spijkervet,
 Atanov, MoCo-like, torchvision and timm ResNets, and google-research's checkpoints of
-TensorFlow 1 and 2. Every weight is checked; OUT.keys.txt tells what became of each.
+TensorFlow 1 and 2. Every weight is checked. OUT.keys.txt lists the use of each key.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def report(converted: Converted) -> None:
-    """Print whose checkpoint it is, its pixels, and what became of its keys."""
+    """Print the library, the normalisation and the use of the keys."""
     settings = dict(converted.config.model.backbone)
     normalise = converted.checkpoint['meta']['normalise']
     renamed = sum(key != ours for key, ours in converted.used.items())

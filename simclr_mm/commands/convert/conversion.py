@@ -1,4 +1,4 @@
-"""Turn any SimCLR checkpoint into one of ours, with the config that it needs."""
+"""Convert any SimCLR checkpoint, together with the config that it needs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,16 +32,16 @@ class Converted(NamedTuple):
 def convert(
     source: str | Path, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> Converted:
-    """Convert a checkpoint and check that the model it needs takes every weight.
+    """Convert a checkpoint and check that its model takes every weight.
 
     Args:
-        source: A path or URL; of TensorFlow's files NAME, NAME.index or their folder.
+        source: A path or URL; for TensorFlow NAME, NAME.index or their folder.
         mean: Three means of RGB in [0, 255]. None: those in the library's own code. Give
-            them where the training had others, as solo-learn's on CIFAR.
+            them if the training used others, as solo-learn does on CIFAR.
         std: Three standard deviations of RGB in [0, 255], or None.
 
     Raises:
-        CheckpointError: it cannot be read, its keys are of no known library, its encoder
+        CheckpointError: It cannot be read, its keys are of no known library, its encoder
             is no known ResNet, or a weight does not fit.
     """
     source = str(source)
@@ -67,7 +67,7 @@ def convert(
 
 
 def save(converted: Converted, out: str | Path) -> list[Path]:
-    """Write the checkpoint, its config (``.py``), and what became of every key (``.keys.txt``)."""
+    """Write the checkpoint, its config (``.py``), and the use of every key (``.keys.txt``)."""
     out = Path(out)
     if out.suffix != '.pth':
         raise UserError(f'OUT must end in .pth, got {out}')
@@ -80,7 +80,7 @@ def save(converted: Converted, out: str | Path) -> list[Path]:
 
 
 def key_lines(converted: Converted) -> list[str]:
-    """What became of every key, a line for each: used, left, filled."""
+    """The use of every key, one a line: used, left, filled."""
     lines = [
         f'used    {key}' + (f' -> {ours}' if ours != key else '')
         for key, ours in converted.used.items()
@@ -92,7 +92,7 @@ def key_lines(converted: Converted) -> list[str]:
 def _config(
     backbone: dict[str, Any], neck: dict[str, Any] | None, normalise: dict[str, Any]
 ) -> Config:
-    """A config of ours with this model, for images of the size that its stem suits."""
+    """A config of this package with this model, for the image size of its stem."""
     small = backbone['type'] in ('ResNet_CIFAR', 'simclr_mm.SoloResNet') or backbone.get(
         'small_images'
     )

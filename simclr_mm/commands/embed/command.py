@@ -1,8 +1,9 @@
-"""Write the features of every image in a folder into a file.
+"""Write the features of every image in a folder to a file.
 
-OUT/features.npy has one row for each image, OUT/paths.json names them row by row,
-OUT/errors.jsonl lists unreadable images (their rows are NaN), and OUT/embedding.json
-says how it was made. Stopped, the same command goes on where it was.
+OUT/features.npy has one row for each image, OUT/paths.json names the images in the same
+order, OUT/errors.jsonl lists unreadable images (their rows are NaN), and
+OUT/embedding.json records the encoder and its settings. After an interruption the same
+command continues.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Features of a folder in a file, written in batches and resumed where it stopped.
+"""Write the features of a folder in batches, and resume after an interruption.
 
 n images in a batch, N images in the folder, C feature width.
 """
@@ -76,12 +76,12 @@ def embed_folder(
 
 
 def _begin(out: Path, names: list[str], width: int) -> None:
-    """The files of an embedding that has no row yet."""
+    """Create the files of an embedding without rows."""
     for name in (RECORD, FEATURES, PARTIAL, ERRORS):
         (out / name).unlink(missing_ok=True)
     write_text(out / PATHS, json.dumps(names, indent=1))
     open_memmap(out / PARTIAL, 'w+', np.float32, (len(names), width))
-    if hasattr(os, 'posix_fallocate'):  # a full disk is an error now, not a crash later
+    if hasattr(os, 'posix_fallocate'):  # a full disk is an error now, not a later crash
         with open(out / PARTIAL, 'r+b') as file:
             os.posix_fallocate(file.fileno(), 0, os.path.getsize(out / PARTIAL))
     (out / ERRORS).touch()
@@ -90,7 +90,7 @@ def _begin(out: Path, names: list[str], width: int) -> None:
 def _fill(
     inferencer: FeatureInferencer, loader: DataLoader, names: list[str], out: Path, record: dict
 ) -> None:
-    """Embed the rows that are missing."""
+    """Embed the missing rows."""
     features = open_memmap(out / PARTIAL, 'r+')  # (N, C)
     _forget_errors_from(record['rows_done'], out / ERRORS)
     saved = time.monotonic()
@@ -122,7 +122,7 @@ def _collate(entries: list) -> tuple[list[int], Any, dict[int, str]]:
 
 
 def _forget_errors_from(row: int, path: Path) -> None:
-    """Drop what was noted after the last save: those rows are done again."""
+    """Drop errors noted after the last save, because their rows are embedded again."""
     lines = path.read_text().splitlines(keepends=True)
     kept = [line for line in lines if line.endswith('\n') and json.loads(line)['row'] < row]
     write_text(path, ''.join(kept))

@@ -17,17 +17,17 @@ _ROWS = 16384  # of a row group
 
 
 def require_pyarrow() -> None:
-    """Raise MissingPackageError where pyarrow, an optional package, is not installed."""
+    """Raise MissingPackageError if the optional package pyarrow is not installed."""
     if importlib.util.find_spec('pyarrow') is None:
         raise MissingPackageError('--parquet needs pyarrow: pip install pyarrow')
 
 
 def write_parquet(directory: str | Path) -> Path:
-    """Write ``features.parquet`` beside ``features.npy``, block by block.
+    r"""Write ``features.parquet`` beside ``features.npy``, block by block.
 
     Columns: ``path``, ``feature`` (a list of C float32, null for an unreadable image)
-    and ``error`` (its reason, null for a readable one). Parquet stores UTF-8 only: other
-    bytes of a name become ``\\xff``. The table's metadata carry ``embedding.json`` under
+    and ``error`` (the reason, null for a readable image). Parquet stores UTF-8 only: other
+    bytes of a name become ``\xff``. The table's metadata have ``embedding.json`` under
     the key ``simclr_mm``.
     """
     require_pyarrow()

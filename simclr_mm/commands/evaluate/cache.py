@@ -1,4 +1,4 @@
-"""Features of a test dataset, kept on disk for the next evaluation."""
+"""A cache on disk of a test dataset's features."""
 
 import hashlib
 import json
@@ -33,23 +33,23 @@ def cached_features(
     description: str,
     target: Callable[[DataSample], Target] = class_of,
 ) -> Labelled:
-    """Features of a dataloader's images, read from disk if they were computed before.
+    """Features of a dataloader's images, from the cache if they are in it.
 
     A file serves only the same weights, architecture, transform, dataset, target and
     version of this package. It holds this key in full, and is complete or absent. Files
-    are never removed: delete the folder when you like.
+    are never removed; delete the folder at any time.
 
     Args:
         encoder: On its device.
         loader: The images.
         settings: Config of the loader's dataset.
-        cache: Folder of the files; None: compute, keep nothing.
+        cache: Folder of the files. None: compute without a cache.
         description: Text of the progress bar.
-        target: What is known of an image, as for ``extract_features``. A function is
-            told from others by its name, any other object by its ``repr``.
+        target: The target of an image, as for ``extract_features``. The key identifies
+            a function by its name, any other object by its ``repr``.
 
     Returns:
-        (n, C) float32 features and (n,) int64 labels, or what ``target`` gave, stacked.
+        (n, C) float32 features, and (n,) int64 labels or the stacked targets.
     """
 
     def compute() -> Labelled:
@@ -90,7 +90,8 @@ def feature_key(
 def images_hash(dataset: BaseDataset | GalleryAndQuery) -> str:
     """SHA-256 of a dataset's images, in order.
 
-    Of images in memory the content counts; of files names, sizes and times of change.
+    It hashes the content of images in memory, and names, sizes and modification times of
+    files.
     """
     if isinstance(dataset, GalleryAndQuery):
         parts = images_hash(dataset.gallery), images_hash(dataset.query)
@@ -113,7 +114,7 @@ def _sha256(*parts: bytes | memoryview) -> str:
 
 
 def _read(path: Path, key: str) -> Labelled | None:
-    """What a file of the cache holds, None if it is absent, broken or another's."""
+    """The content of a cache file. None if it is absent, broken or has another key."""
     if not path.is_file():
         return None
     try:

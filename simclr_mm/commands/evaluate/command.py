@@ -1,8 +1,8 @@
 """Compare a pretrained encoder with the untrained one and with raw pixels.
 
-kNN, a linear probe on all labels and a linear probe on a few labels of each class, on
-the gallery and the queries of the config's test dataset. The numbers are also written
-as JSON, for tools/report.py.
+The protocols are kNN, a linear probe on all labels and a linear probe on a few labels of
+each class, on gallery and queries of the config's test dataset. The numbers are also
+written as JSON, for tools/report.py.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How good features are, beside those of an untrained encoder and raw pixels."""
+"""Evaluate features, compared with those of an untrained encoder and raw pixels."""
 
 import time
 from pathlib import Path
@@ -46,13 +46,13 @@ def evaluate_features(
     """Evaluate three sets of features by kNN and linear probes.
 
     Args:
-        cfg: A pretraining config. Its test dataset is a GalleryAndQuery: probes are
+        cfg: A pretraining config with a GalleryAndQuery as test dataset. Probes are
             fitted on the gallery and scored on the queries.
         config: Its path, for the record.
         checkpoint: Weights of the config's model, a path or a URL.
         per_class: Labels of each class of the few-label probe, in each of ``draws``.
         sweep: Also choose the penalty of the linear probe on held-out gallery images.
-        cache: Folder that keeps the encoders' features. None: they are not kept.
+        cache: Cache folder of the encoders' features. None: no cache.
 
     Returns:
         Top-1 accuracies of the pretrained encoder, of the same encoder before training
@@ -63,9 +63,10 @@ def evaluate_features(
     untrained = _untrained(cfg)
     settings = cfg.test_dataloader.dataset
     knn = knn_settings(cfg.test_evaluator, settings)
+    k = int(knn['k'])
     dataset, split = scored_dataset(settings)
     found_in = {
-        PRETRAINED: gallery_and_queries(pretrained, cfg.test_dataloader, cache),
+        PRETRAINED: gallery_and_queries(pretrained, cfg.test_dataloader, cache, k=k),
         UNTRAINED: gallery_and_queries(untrained, cfg.test_dataloader, cache),
         PIXELS: gallery_and_queries(pretrained, cfg.test_dataloader, pixels=True),
     }
@@ -93,7 +94,7 @@ def evaluate_features(
 
 
 def print_table(run: EvaluationRun) -> None:
-    """Print what :func:`evaluate_features` found, a row for each set of features."""
+    """Print the result of :func:`evaluate_features`, a row for each set of features."""
     titles = {
         'knn': 'kNN',
         'linear': 'linear, all labels',
@@ -115,7 +116,7 @@ def print_table(run: EvaluationRun) -> None:
 
 
 def _untrained(cfg: Config) -> Encoder:
-    """The encoder before training, of seed 0."""
+    """The encoder before training, with seed 0."""
     encoder = build_encoder(cfg, device=get_device())
     set_random_seed(0)
     logger = MMLogger.get_current_instance()

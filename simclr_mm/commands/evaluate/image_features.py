@@ -1,4 +1,4 @@
-"""Features of images: of an embedded folder, of a config's data, of views.
+"""Features of an embedded folder, of a config's data, or of views.
 
 n images shown, C feature width, V views, d projection width.
 """
@@ -40,16 +40,16 @@ class LabelledFeatures(NamedTuple):
 
 
 def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledFeatures:
-    """Some rows of an embedded folder; the folder an image lies in is its class.
+    """A sample of rows of an embedded folder. An image's class is its folder.
 
     Raises:
-        UserError: the images are those of a pack, not of folders; or no row is finite.
+        UserError: The images are those of a pack, not of folders, or no row is finite.
     """
     index = FeatureIndex(directory)
     if index.record.get('pack'):
         raise UserError(
-            f'{directory} holds the features of a pack, {index.folder}, and its keys do not name '
-            'the classes: give a config with this pack as its test data, and a checkpoint'
+            f'{directory} holds the features of a pack, {index.folder}, whose keys have no '
+            'classes: give a config with this pack as its test data, and a checkpoint'
         )
     rows = _some(len(index.features), most, seed)
     features = np.array(index.features[rows])
@@ -66,7 +66,7 @@ def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledF
 
 
 def from_config(encoder: Encoder, most: int, seed: int = 0) -> LabelledFeatures:
-    """Embed some test images of the encoder's config, of a GalleryAndQuery the queries."""
+    """Embed a sample of the test images of the encoder's config, for kNN the queries."""
     cfg = encoder.config
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
@@ -85,10 +85,12 @@ def gallery_and_queries(
     settings: dict[str, Any],
     cache: str | Path | None = None,
     pixels: bool = False,
+    k: int = 1,
 ) -> tuple[Labelled, Labelled]:
     """Features (g, C) and labels (g,) of the gallery of a GalleryAndQuery, and of the queries.
 
-    With ``pixels`` the features are what the preprocessor gives.
+    With ``pixels`` the features are what the preprocessor gives. A gallery of fewer than
+    ``k`` images is refused before anything is embedded.
     """
     loader = Runner.build_dataloader(settings, seed=0)
     if not isinstance(loader.dataset, GalleryAndQuery):
@@ -97,16 +99,22 @@ def gallery_and_queries(
             'gallery to learn from: take a pretraining config, whose '
             'test_dataloader.dataset is a simclr_mm.GalleryAndQuery'
         )
+    split = len(loader.dataset.rows)
+    if not 1 <= k <= split:
+        raise UserError(
+            f'kNN: k = {k}, but the gallery has {split} images: set test_evaluator.k from 1 to '
+            f'{split}, for example with --cfg-options.'
+        )
     if pixels:
         found = extract_features(encoder.model, loader, lambda images: images.flatten(1), 'pixels')
     else:
         found = cached_features(encoder, loader, settings['dataset'], cache, 'features')
-    (features, labels), split = found, len(loader.dataset.rows)
+    features, labels = found
     return (features[:split], labels[:split]), (features[split:], labels[split:])
 
 
 def training_set(cfg: Config) -> BaseDataset:
-    """The training images of a config, behind its training transforms."""
+    """The training images of a config, with its training transforms."""
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         return DATASETS.build(cfg.train_dataloader.dataset)
 
@@ -115,7 +123,7 @@ def training_set(cfg: Config) -> BaseDataset:
 def embed_views(
     encoder: Encoder, dataset: BaseDataset, most: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Embed the views that training makes of some images, in eval mode.
+    """Embed the views that training makes of a sample of images, in eval mode.
 
     Returns:
         Features (n, V, C), and projections (n, V, d), None for a model without a neck.
@@ -146,6 +154,6 @@ def _batches_of_views(
 
 
 def _some(total: int, most: int, seed: int) -> np.ndarray:
-    """Sorted rows, drawn without replacement; all where there are not more."""
+    """Sorted rows, drawn without replacement; all rows if there are at most ``most``."""
     rng = np.random.default_rng(seed)
     return np.sort(rng.choice(total, min(total, most), replace=False))

@@ -1,4 +1,4 @@
-"""Backbones as ONNX and safetensors files, whatever their architecture."""
+"""Export backbones of any architecture as ONNX and safetensors files."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ _PREFIX = 'encoder.backbone.'
 
 
 class PixelEncoder(nn.Module):
-    """Features of pixels: normalises inside, so that no caller can do it wrong."""
+    """Features of pixels, with the normalisation inside the model."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -37,17 +37,19 @@ class PixelEncoder(nn.Module):
 
 
 class Onnx(Target):
-    """A model from uint8 RGB (n, 3, S, S) to features (n, C), any n.
+    """A model from uint8 RGB (n, 3, S, S) to features (n, C), for any n.
 
-    Every weight stays an initialiser under its name behind ``encoder.backbone.``.
+    Every weight stays an initialiser under its name, with the prefix ``encoder.backbone.``.
     """
 
     suffix = '.onnx'
     packages = ('onnx', 'onnxruntime', 'onnxscript')
-    tolerance = 1e-4  # other kernels than PyTorch's
+    tolerance = 1e-4  # its kernels differ from PyTorch's
     use = 'features, = session.run(None, {"images": crop(picture)[None].numpy()})'
 
     def write(self, encoder: Encoder, metadata: dict[str, Any]) -> bytes:
+        if torch.__version__ < '2.7':  # 2.6 does not take onnxscript's batch norm
+            raise UserError(f'--to onnx needs PyTorch 2.7 or newer, this is {torch.__version__}')
         import onnxscript.optimizer
 
         size = encoder.preprocessing.size
@@ -58,11 +60,11 @@ class Onnx(Target):
             output_names=['features'],
             dynamic_shapes={'images': {0: torch.export.Dim('n')}},
             dynamo=True,
-            # Optimised, batch norm would be multiplied into the convolutions.
+            # The optimiser would fold batch norm into the convolutions.
             optimize=False,
             verbose=False,
         )
-        assert program is not None  # without a file to write to, it is returned
+        assert program is not None  # returned, because no file is given
         onnxscript.optimizer.fold_constants(program.model, should_fold=_needs_no_weight)
         onnxscript.optimizer.remove_unused_nodes(program.model)
         program.model.metadata_props.update(_texts(metadata))
@@ -77,7 +79,7 @@ class Onnx(Target):
         )
 
     def features(self, encoder: Encoder, names: Names, pictures: list[np.ndarray]) -> Tensor:
-        """One by one, after all at once gave the same."""
+        """Features of single images, after a check that a batch gives the same."""
         alone = super().features(encoder, names, pictures)
         images = cropped(encoder.preprocessing, pictures).numpy()
         (together,) = names['session'].run(None, {'images': images})
@@ -86,7 +88,7 @@ class Onnx(Target):
         return alone
 
     def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
-        """The initialisers; a counter of batches has no place in a graph."""
+        """The initialisers. A graph has no counters of batches."""
         from onnx import load, numpy_helper
 
         return {
@@ -125,7 +127,7 @@ class Safetensors(Target):
 
 
 def _needs_no_weight(node: Any) -> bool | None:
-    """False to keep a node: folded, its weights would be stored transposed."""
+    """False to keep a node, because folding would store its weights transposed."""
     names = (value.name for value in node.inputs if value is not None)
     return False if any(name.startswith(_PREFIX) for name in names) else None
 

@@ -1,8 +1,8 @@
-"""Backbones as mmpretrain, mmdet and mmseg take them.
+"""Export backbones for mmpretrain, mmdet and mmseg.
 
-mmdet and mmseg need not be installed to verify. They read ``init_cfg`` by MMEngine's
-loader, as mmpretrain does, and their ResNet has the keys of mmpretrain's. Every other
-backbone they take from mmpretrain itself, by its scope.
+Verifying needs neither mmdet nor mmseg. Like mmpretrain they read ``init_cfg`` with
+MMEngine's loader, and their ResNet has mmpretrain's keys. Every other backbone comes from
+mmpretrain itself, by its scope.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ _SHARED = set(
 
 
 class MMPretrain(Target):
-    """The tensors as in every checkpoint of mmpretrain."""
+    """The tensors with the keys of mmpretrain's checkpoints."""
 
     use = 'features = FeatureExtractor(model)(bgr)[0]  # a path, or a uint8 BGR array'
 
@@ -36,7 +36,7 @@ class MMPretrain(Target):
         return {f'backbone.{key}': value for key, value in tensors_of(encoder).items()}
 
     def setup(self, encoder: Encoder, path: str) -> str:
-        """Code that makes ``model``, and a config that trains on."""
+        """Code that builds ``model``, and a config for training from it."""
         backbone, preprocessing = settings_of(encoder), encoder.preprocessing
         backbone['type'] = backbone['type'].removeprefix('mmpretrain.')
         neck = (
@@ -58,7 +58,7 @@ class MMPretrain(Target):
         )
 
     def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
-        """The model's, after the config was seen to give the same weights."""
+        """The model's weights, after a check that the config gives the same."""
         weights = names['model'].backbone.state_dict()
         again = _initialised(dict(names['backbone'], init_cfg=names['init_cfg'])).state_dict()
         if not all(torch.equal(again[key], value) for key, value in weights.items()):
@@ -67,7 +67,7 @@ class MMPretrain(Target):
 
 
 class Detection(Target):
-    """The tensors of a bare backbone, for a config of mmdet or mmseg."""
+    """The tensors of the bare backbone, for a config of mmdet or mmseg."""
 
     def tensors(self, encoder: Encoder) -> dict[str, Tensor]:
         return tensors_of(encoder)
@@ -77,7 +77,7 @@ class Detection(Target):
         settings, lines = settings_of(encoder), []
         if settings['type'] == 'mmpretrain.ResNet' and set(settings) <= _SHARED:
             settings['type'] = 'ResNet'
-            if 'base_channels' in settings:  # theirs makes the stem as wide
+            if 'base_channels' in settings:  # theirs would widen the stem, too
                 settings.setdefault('stem_channels', 64)
         else:
             package = settings['type'].split('.')[0]
@@ -91,7 +91,7 @@ class Detection(Target):
         )
 
     def features(self, encoder: Encoder, names: Names, pictures: list[np.ndarray]) -> Tensor:
-        """By the backbone that the config describes."""
+        """Features of the backbone in the config."""
         settings = names['model']
         names['built'] = _initialised(settings['backbone'])
         bgr = cropped(encoder.preprocessing, pictures).flip(1)
@@ -107,7 +107,7 @@ class Detection(Target):
 
 def _initialised(settings: dict[str, Any]) -> torch.nn.Module:
     backbone = MMPRETRAIN_MODELS.build({'_scope_': 'mmpretrain', **settings})
-    # What init_weights does with it, without a line for each tensor.
+    # Like init_weights, without a log line for each tensor.
     initialize(backbone, backbone.init_cfg)
     backbone.eval()
     return backbone

@@ -1,4 +1,4 @@
-"""What an export has to know about a library."""
+"""The interface to a library that takes exports."""
 
 import io
 from typing import Any
@@ -39,7 +39,7 @@ class Target:
         raise NotImplementedError
 
     def features(self, encoder: Encoder, names: Names, pictures: list[np.ndarray]) -> Tensor:
-        """Features (n, C) of uint8 RGB pictures, by what the code of :meth:`setup` defined."""
+        """Features (n, C) of uint8 RGB images, with the names that :meth:`setup`'s code defines."""
         rows = []
         for rgb in pictures:
             names.update(picture=Image.fromarray(rgb), bgr=np.ascontiguousarray(rgb[..., ::-1]))
@@ -50,7 +50,7 @@ class Target:
         return torch.cat(rows)
 
     def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
-        """The weights as they were loaded there, under our names."""
+        """The weights that the library loaded, under our names."""
         return names['model'].state_dict()
 
 
@@ -62,8 +62,8 @@ def code(*lines: str) -> str:
 def literal(value: Any) -> str:
     """A setting as code: ``dict(type='ResNet', depth=50)``.
 
-    Only plain values become code, others are a TypeError. Their text is Python's own, so a
-    value out of a file cannot bring code along.
+    Only plain values become code, with Python's own ``repr``, so a value from a file cannot
+    inject code. Other values are a TypeError.
     """
     if isinstance(value, dict) and all(str(key).isidentifier() for key in value):
         ordered = sorted(value.items(), key=lambda item: item[0] != 'type')

@@ -1,4 +1,4 @@
-"""Export an encoder for another library, and prove it there before the file exists."""
+"""Export an encoder for another library, and verify it there before the file exists."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from simclr_mm.version import __version__
 from .backbone import features_of, file_of, pictures, settings_of, tensors_of
 from .targets import TARGETS, require
 
-_COUNTER = 'num_batches_tracked'  # of batch norm; no number that features depend on
+_COUNTER = 'num_batches_tracked'  # of batch norm; features do not depend on it
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Proof:
     absent: int  # tensors that the format has no place for: counters of batches
 
     def __str__(self) -> str:
-        counters = f', {self.absent} counters of batches have no place' * (self.absent > 0)
+        counters = f', {self.absent} counters of batches are not stored' * (self.absent > 0)
         return (
             f'features differ by at most {self.difference:.1e} of the largest (tolerance '
             f'{self.tolerance:.0e}), {self.identical} tensors are bit-identical{counters}'
@@ -37,14 +37,14 @@ class Proof:
 def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
     """Write an encoder for another library.
 
-    The code that loads it is run on the file before the file gets its name.
+    The loading code runs on the file before the file gets its name.
 
     Returns:
-        The code that uses it, and what the verification found.
+        The code that uses the file, and the result of the verification.
 
     Raises:
-        CheckpointError: the target cannot hold this backbone, or the verification
-            failed; there is no file then.
+        CheckpointError: The target cannot hold this backbone, or the verification
+            failed. Then there is no file.
     """
     entry = TARGETS[target]
     require(entry.packages, f'--to {target}')
@@ -61,12 +61,12 @@ def verify(encoder: Encoder, target: str, path: str) -> Proof:
     entry, shown = TARGETS[target], pictures(encoder.preprocessing)
     namespace: dict[str, Any] = dict(path=path)
     try:
-        exec(entry.setup(encoder, path), namespace)  # the code that is printed
+        exec(entry.setup(encoder, path), namespace)  # the printed code
         found = entry.features(encoder, namespace, shown)
         weights = entry.weights(encoder, namespace)
-    except Exception as error:  # whatever another library says
+    except Exception as error:  # libraries raise errors of many types
         raise CheckpointError(
-            f'{target} does not take the export of {file_of(encoder)} '
+            f'{target} does not load the export of {file_of(encoder)} '
             f'({type(error).__name__}: {error})'
         ) from error
     state = tensors_of(encoder)
@@ -92,7 +92,7 @@ def verify(encoder: Encoder, target: str, path: str) -> Proof:
 
 
 def metadata_of(encoder: Encoder, target: str) -> dict[str, Any]:
-    """What travels inside the file, plain data only."""
+    """The metadata inside the file, plain data only."""
     return dict(
         preprocessing=encoder.preprocessing.record(),
         backbone=settings_of(encoder),

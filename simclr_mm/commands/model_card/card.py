@@ -1,4 +1,4 @@
-"""A page about a file of weights: Markdown behind YAML that machines read."""
+"""A model card: Markdown with a YAML header for machines."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,8 +24,8 @@ def model_card(
     """The page beside a file of weights, in Markdown.
 
     Args:
-        encoder: What the file holds.
-        name: Of the model, the title.
+        encoder: The encoder in the file.
+        name: Name of the model, the title.
         about: One sentence about the file.
         code: What loads it, with ``library``.
         rows: Results, in the form of a model index.
@@ -75,7 +75,7 @@ def _front(
 
 
 def _indexed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A result as model cards on the web have it."""
+    """A result in the format of model cards on the web."""
     return dict(
         task=dict(type='image-classification', name=row['Task']),
         dataset=dict(type=row['Dataset'].lower(), name=row['Dataset']),

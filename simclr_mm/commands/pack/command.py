@@ -1,9 +1,9 @@
 """Pack a folder of images into shards: few large files instead of many small ones.
 
-OUT/shard-*.tar are tar files in WebDataset's layout, or Parquet files, or one LMDB
-database. OUT/index.json says what they hold. OUT/unreadable.jsonl lists the images that
-are left out because they cannot be read. Train on them with tools/train.py --data OUT.
-If packing was stopped, the same command goes on.
+OUT/shard-*.tar are tar files in WebDataset's layout; other formats are Parquet files or
+one LMDB database. OUT/index.json lists the shards. OUT/unreadable.jsonl lists unreadable
+images, which are left out. Train with tools/train.py --data OUT. After an interruption
+the same command continues.
 """
 
 import argparse

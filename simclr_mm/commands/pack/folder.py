@@ -23,7 +23,7 @@ from simclr_mm.version import __version__
 from .plan import PackPlan, PackSettings, open_work, plan_pack
 from .writers import WRITERS, PackedImage, Writer
 
-_BROKEN = 'a broken link: the file that it names is not there.'
+_BROKEN = 'a broken link: its target does not exist.'
 # An encoded image: its row; its content and extension, or the reason why it has none.
 _Encoded = tuple[int, tuple[bytes, str] | str]
 
@@ -37,17 +37,16 @@ def pack_folder(
     processes: int = 1,
     restart: bool = False,
 ) -> dict[str, Any]:
-    """Write the shards of a folder that are not there yet; gives what ``index.json`` holds.
+    """Write the missing shards of a folder. Returns the content of ``index.json``.
 
-    The shard of an image depends on the folder and the settings alone, and a shard is
-    there whole or not at all. So a pack that was stopped and is called again is the same
-    as an unbroken one.
+    The shard of an image depends only on the folder and the settings, and a shard is
+    complete or absent. So a pack continued after an interruption equals an uninterrupted one.
 
     Args:
-        folder: As ``classes_file`` and ``labelled``, see :func:`.plan.plan_pack`.
+        folder: See :func:`.plan.plan_pack`, also for ``classes_file`` and ``labelled``.
         out: A folder that does not exist, is empty, or holds a part of this pack.
         settings: Format and size.
-        processes: That read and encode images.
+        processes: Processes that read and encode images.
         restart: Replace another pack.
     """
     _check(settings, processes)
@@ -72,8 +71,8 @@ def pack_folder(
 def encode(path: str, short_side: int | None, quality: int) -> tuple[bytes, str]:
     """An image for a pack, and the extension of its format.
 
-    It is the file as it is, or, where the image is larger, a JPEG of the reduced image,
-    turned as EXIF said.
+    A larger image becomes a reduced JPEG, turned upright by its EXIF data. Other files stay
+    unchanged.
     """
     content, img = LoadImageFromFile().read(path)
     if short_side is not None and min(img.shape[:2]) > short_side:
@@ -110,7 +109,7 @@ def _encode_row(task: tuple[int, str], settings: PackSettings) -> _Encoded:
 def _write_shards(
     plan: PackPlan, writer: Writer, work: Path, processes: int
 ) -> list[dict[str, Any]]:
-    """Write the missing shards; name, images and unreadable rows of each."""
+    """Write the missing shards. Returns name, images and unreadable rows of each."""
     states = []
     with _encoding(plan.settings, processes) as encoded:
         for number, rows in enumerate(track(plan.shards(writer.shuffled), 'packing shards')):
@@ -130,12 +129,12 @@ def _write_shards(
 def _encoding(
     settings: PackSettings, processes: int
 ) -> Iterator[Callable[[Iterable[tuple[int, str]]], Iterator[_Encoded]]]:
-    """Encode rows with their paths, in their order, by so many processes."""
+    """Encode rows with their paths, in order, in several processes."""
     one = partial(_encode_row, settings=settings)
     if processes == 1:
         yield partial(map, one)
         return
-    # OpenCV's threads do not survive a fork, and the processes are enough.
+    # OpenCV's threads do not survive a fork.
     with ProcessPoolExecutor(
         processes, multiprocessing.get_context('fork'), cv2.setNumThreads, (0,)
     ) as pool:
@@ -145,7 +144,7 @@ def _encoding(
 def _readable(
     plan: PackPlan, results: Iterable[_Encoded], unreadable: dict[int, str]
 ) -> Iterator[PackedImage]:
-    """Pass readable images on, remember the reasons of the others."""
+    """Yield readable images, and collect the reasons of the others."""
     for row, image in results:
         if isinstance(image, str):
             unreadable[row] = image
@@ -156,7 +155,7 @@ def _readable(
 def _finish(
     plan: PackPlan, writer: Writer, states: list[dict[str, Any]], record: dict[str, Any]
 ) -> None:
-    """Write the lists and the index of whole shards."""
+    """Write the lists and the index of complete shards."""
     reasons = {int(row): reason for state in states for row, reason in state['unreadable'].items()}
     left_out = {plan.paths[row]: reason for row, reason in sorted(reasons.items())}
     if len(left_out) == len(plan.paths):

@@ -1,4 +1,4 @@
-"""Make a file to publish out of a training's checkpoint."""
+"""Make a publishable file from a training checkpoint."""
 
 import hashlib
 import io
@@ -38,15 +38,14 @@ def publish(
 ) -> Published:
     """Write ``{name}_{date}-{SHA-256[:8]}.pth`` and its model card.
 
-    The file holds the weights and, in ``meta``, the config, the preprocessing and how
-    long it was trained; no online probe, no optimizer, no log, no folder of the machine
-    it was made on.
+    The file holds the weights and, in ``meta``, the config, the preprocessing and the length
+    of the training. It holds no online probe, no optimizer, no log and no path of the machine.
     """
     opened = open_checkpoint(checkpoint, config)
     loaded, name = opened.content, name or opened.name
     settings = opened.config.to_dict()
     cfg = Config({key: value for key, value in settings.items() if key not in _OF_THE_RUN})
-    cfg.model.pop('online_probe', None)  # it has served
+    cfg.model.pop('online_probe', None)  # only for the training
     trained = encoder_of_checkpoint(opened._replace(config=cfg))
     rows = results(trained)
     meta = {k: v for k, v in (loaded.get('meta') or {}).items() if k in _KEPT}

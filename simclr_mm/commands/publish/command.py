@@ -1,4 +1,4 @@
-"""Make a file to publish out of a checkpoint: weights, config and preprocessing.
+"""Make a publishable file from a checkpoint: weights, config and preprocessing.
 
 Writes OUT_DIR/{config}_{date}-{SHA-256}.pth, a model card beside it, and the entry of a
 model index.
@@ -25,14 +25,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def root_of(metafile: str) -> Path:
-    """The folder that an index's paths start from; ``configs/`` is in it."""
+    """The folder that an index's paths start from. It contains ``configs/``."""
     if not Path(metafile).is_file():
         raise MissingFileError(f'--metafile: there is no file {metafile}')
     return Path(metafile).resolve().parents[1]
 
 
 def config_path(config: str, root: Path | None) -> str:
-    """A config, a name or a file, as an index names it."""
+    """The path of a config, given by name or file, in an index."""
     if not config.endswith('.py'):
         config = f'configs/{config}.py'
     elif root is not None and root in Path(config).resolve().parents:
@@ -40,8 +40,8 @@ def config_path(config: str, root: Path | None) -> str:
     is_there = root is None or (root / config).is_file()
     if not is_there or (root is not None and Path(config).is_absolute()):
         raise UserError(
-            f'the index in {root} cannot name {config}, which is not below '
-            'it: name the config that is there with --config'
+            f'the index in {root} cannot name {config}, which is not in this folder: '
+            'name a config in it with --config'
         )
     return config
 

@@ -1,8 +1,8 @@
 """Results of many evaluations as a Markdown table and an HTML page.
 
-Looks at any depth below the folders for what tools/evaluate_features.py, tools/test.py,
-tools/transfer.py, tools/sweep.py and tools/demo.py wrote, and for the loss curve, the last
-step and the last validation of every training run.
+Searches the folders at any depth for results of tools/evaluate_features.py,
+tools/test.py, tools/transfer.py, tools/sweep.py and tools/demo.py, and for the loss curve,
+the last step and the last validation of every training run.
 """
 
 from collections.abc import Sequence

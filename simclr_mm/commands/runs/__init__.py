@@ -1,4 +1,4 @@
-"""Many training runs, each in a process of its own: for sweeps and for fine-tuning."""
+"""Many training runs, each in its own process, for sweeps and fine-tuning."""
 
 from .processes import RunFailed, TrainAndEvaluate, carry_out, device_of_each, do_missing
 from .run import Run, last_step, write_config

@@ -1,4 +1,4 @@
-"""Training runs, several at a time, each in a process of its own."""
+"""Several training runs at a time, each in its own process."""
 
 import fcntl
 import os
@@ -28,13 +28,13 @@ from .run import Run, last_step
 
 
 class RunFailed(Exception):
-    """A run that gave no value; the message says why and where to read more."""
+    """A run without a result. The message says why, and where to read more."""
 
 
 def carry_out(
     runs: Sequence[Run], run_one: Callable[[Run, str], EvaluationRun], devices: Sequence[str]
 ) -> Generator[tuple[Run, EvaluationRun | RunFailed], None, None]:
-    """Do the runs that have no result yet, and write their results.
+    """Do the runs without a result, and write their results.
 
     ``run_one`` takes a run and a device out of ``devices``, the CUDA_VISIBLE_DEVICES of each
     process, or '' to leave it as it is.
@@ -65,12 +65,12 @@ def carry_out(
             except RunFailed as error:
                 yield futures[future], error
     finally:
-        # All are done, or the caller is stopping and ends what is running.
+        # All runs are done, or the caller stops and ends the running ones.
         executor.shutdown(wait=False, cancel_futures=True)
 
 
 class TrainAndEvaluate(ABC):
-    """Does a run in processes of its own, each an ordinary command.
+    """Does a run in its own processes, each an ordinary command.
 
     ``tools`` is the folder of train.py, ``threads`` are PyTorch's in each process on a CPU.
     """
@@ -81,7 +81,7 @@ class TrainAndEvaluate(ABC):
         self.stopped = False
 
     def __call__(self, run: Run, device: str) -> EvaluationRun:
-        """Train and evaluate; a RunFailed if a process ended with an error or without a value."""
+        """Train and evaluate. A process without a result or with an error is a RunFailed."""
         started = time.time()
         checkpoint = self.train(run, device)
         result = self.evaluate(run, checkpoint, device)
@@ -97,12 +97,12 @@ class TrainAndEvaluate(ABC):
         )
 
     def train(self, run: Run, device: str) -> str:
-        """Train, or go on training; returns the last checkpoint."""
+        """Train, or continue training. Returns the last checkpoint."""
         self.call(run, [str(self.tools / 'train.py'), *run.arguments], device)
         checkpoint = find_latest_checkpoint(str(run.folder))
         if checkpoint is None:
             raise RunFailed(
-                f'the training left no checkpoint in {run.folder}: keep default_hooks.checkpoint'
+                f'the training wrote no checkpoint to {run.folder}: keep default_hooks.checkpoint'
             )
         return checkpoint
 
@@ -123,13 +123,13 @@ class TrainAndEvaluate(ABC):
         )
 
     def stop(self) -> None:
-        """End what is running; its checkpoints stay, to go on from."""
+        """End the running processes. Their checkpoints stay, to continue from."""
         self.stopped = True
         for process in list(self.running):
             process.terminate()
 
     def call(self, run: Run, arguments: list[str], device: str) -> None:
-        """Run Python with these arguments; what it prints goes into the run's log."""
+        """Run Python with these arguments. Its output goes to the run's log."""
         if self.stopped:
             raise RunFailed('stopped')
         env = dict(os.environ)
@@ -139,12 +139,12 @@ class TrainAndEvaluate(ABC):
         log = run.folder / 'log.txt'
         run.folder.mkdir(parents=True, exist_ok=True)
         with open(log, 'ab') as file:
-            # The process holds the lock, too: it outlives this one after "kill -9".
+            # The process inherits the lock, because it survives a "kill -9" of this one.
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise RunFailed(
-                    f'another process is at work in {run.folder}: wait for it, or end it'
+                    f'another process is working in {run.folder}: wait for it, or end it'
                 ) from error
             process = subprocess.Popen(
                 [sys.executable, *arguments], stdout=file, stderr=subprocess.STDOUT, env=env
@@ -164,13 +164,13 @@ def do_missing(
     description: str,
     tell: Callable[[Run, EvaluationRun | RunFailed], None] | None = None,
 ) -> dict[str, RunFailed]:
-    """Do the runs that have no result yet; "kill" stops the program like Ctrl-C.
+    """Do the runs without a result. No training outlives the call.
 
     No training outlives the call. The processes are as many as runs go on at a time, each
     on a GPU of its own as far as they go. ``tell`` is called as each run ends.
 
     Returns:
-        Why runs failed, by their names.
+        The reasons of failures, by the names of the runs.
     """
     failed = {}
     missing = sum(not run.result_file.is_file() for run in runs)
@@ -189,7 +189,7 @@ def do_missing(
 
 
 def device_of_each(processes: int) -> list[str]:
-    """Share the GPUs among processes, in turn; '' where there is none."""
+    """Share the GPUs among processes, in turn. '' if there is none."""
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     gpus = visible.split(',') if visible else list(map(str, range(torch.cuda.device_count())))
     return [gpus[k % len(gpus)] if gpus else '' for k in range(processes)]

@@ -1,8 +1,7 @@
-"""One training run of many, and its files.
+"""One of many training runs, and its files.
 
-``configs/NAME.py`` is all that a run trains with. ``runs/NAME`` is its work dir: what it
-printed in ``log.txt``, its checkpoints, and, when it is done, its result as JSON, in the
-form of every evaluation.
+``configs/NAME.py`` is its full config. ``runs/NAME`` is its work dir, with its output in
+``log.txt``, its checkpoints and finally its result as JSON.
 """
 
 import re
@@ -37,7 +36,7 @@ class Run(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        # MMEngine writes its own copy of the config here, so ours lies elsewhere.
+        # MMEngine writes its own copy of the config here, so ours has another folder.
         return self.work_dir / 'runs' / self.name
 
     @property
@@ -46,16 +45,16 @@ class Run(NamedTuple):
 
     @property
     def arguments(self) -> list[str]:
-        """Those of tools/train.py that train this run, or go on training it."""
+        """Arguments of tools/train.py that train this run, or continue it."""
         return [str(self.config), '--work-dir', str(self.folder), '--resume']
 
     def row(self) -> Row:
-        """The line of the table."""
+        """The row of the table."""
         done = read_run(self.result_file)
         if done is None:
             raise UserError(
                 f'{self.result_file} is no result of this version: delete '
-                'it, and the same command evaluates the run anew'
+                'it, and the same command evaluates the run again'
             )
         (result,) = done.results
         return dict(
@@ -72,7 +71,7 @@ def last_step(cfg: Config) -> int:
 
 
 def write_config(run: Run, cfg: Config) -> None:
-    """Write the config of a run; another one that was trained with is a UserError."""
+    """Write the config of a run. Another config that a training used is a UserError."""
     if run.config.is_file():
         if Config.fromfile(run.config).to_dict() == cfg.to_dict():
             return

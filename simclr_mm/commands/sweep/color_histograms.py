@@ -1,4 +1,4 @@
-"""What colours give away: histograms of random crops of an image.
+"""Histograms of random crops of an image, which show how much colours reveal.
 
 I images, K crops of each, B bins.
 """
@@ -24,7 +24,7 @@ KINDS = ('without colour distortion', 'with colour distortion')
 
 
 def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
-    """Fig. 6, which trains nothing."""
+    """Draw Fig. 6, which needs no training."""
     for name in set(asked) - {'image', 'crops'}:
         raise UserError(f'--values {name}: this study takes image and crops')
     images = asked.get('image', [0, 1])
@@ -47,15 +47,15 @@ def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
 
 
 def crop_histograms(cfg: Config, images: Sequence[int], crops: int, seed: int = 0) -> np.ndarray:
-    """Histograms of intensities, all channels together, of random crops.
+    """Histograms of intensities, over all channels, of random crops.
 
     Source: SimCLR, arXiv:2002.05709, Sec. 3.1 and Fig. 6.
 
     Args:
-        cfg: A pretraining config: its images, its crop.
-        images: I places in the training set.
-        crops: K >= 2 of each image; the same K with and without the distortion.
-        seed: Of crops and distortion.
+        cfg: A pretraining config, with its images and its crop.
+        images: I indices in the training set.
+        crops: K >= 2 of each image, the same K with and without the distortion.
+        seed: Seed of crops and distortion.
 
     Returns:
         (I, 2, K, B) shares in [0, 1] of the values, without and with distortion.
@@ -68,7 +68,7 @@ def crop_histograms(cfg: Config, images: Sequence[int], crops: int, seed: int = 
         for row, image in enumerate(images):
             if not 0 <= image < len(dataset):
                 raise UserError(
-                    f'--values image={image}: the training set has places 0 to {len(dataset) - 1}'
+                    f'--values image={image}: the training set has images 0 to {len(dataset) - 1}'
                 )
             views = dataset[SampleIndex(image, seed)]['inputs']  # (K, 3, S, S)
             for crop, view in enumerate(views):
@@ -88,13 +88,13 @@ def _dataset_of_crops(cfg: Config, crops: int, transforms: list):
 
 
 def overlap_within(histograms: np.ndarray) -> float:
-    """Mean area that two crops of an image share: (K, B) -> [0, 1]."""
+    """Mean overlap of the histograms of two crops of an image: (K, B) -> [0, 1]."""
     shared = [np.minimum(a, b).sum() for a, b in combinations(histograms, 2)]
     return float(np.mean(shared))
 
 
 def overlap_between(histograms: np.ndarray) -> float:
-    """Mean area that crops of different images share: (I, K, B) -> [0, 1], I >= 2."""
+    """Mean overlap of histograms of different images: (I, K, B) -> [0, 1], I >= 2."""
     shared = [
         np.minimum(one[:, None], other).sum(-1).mean() for one, other in combinations(histograms, 2)
     ]

@@ -1,6 +1,6 @@
-"""Repeat a study of the paper: one training a cell, then a table and a figure.
+"""Repeat a study of the paper: one training for each cell, then a table and a figure.
 
-Runs that are done are never repeated: the same command goes on where it stopped and
+Finished runs are never repeated. The same command continues after an interruption, and
 tries failed runs again.
 """
 
@@ -35,7 +35,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs='+',
         action=command_line.KeyValues,
         metavar='AXIS=V,V',
-        help="these values of an axis instead of all the paper's; a wrong name lists the axes",
+        help="values of an axis instead of all of the paper's; a wrong name lists the axes",
     )
     add('--processes', type=command_line.at_least(1), default=1, help='runs at a time')
     evaluated = 'kNN of the last validation, or a linear probe on the same images'
@@ -44,7 +44,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def do_runs(runs: list[Run], processes: int) -> dict[str, RunFailed]:
-    """Do what is missing, tell how it went, and say why runs failed, by their names."""
+    """Do the missing runs and print their outcomes. Returns the reasons of failures by name."""
     done = sum(run.result_file.is_file() for run in runs)
     if done:
         print(f'{done} of {len(runs)} runs were done before.')
@@ -53,7 +53,7 @@ def do_runs(runs: list[Run], processes: int) -> dict[str, RunFailed]:
 
 
 def tell(run: Run, outcome: EvaluationRun | RunFailed) -> None:
-    """Print how a run went."""
+    """Print the outcome of a run."""
     if isinstance(outcome, RunFailed):
         print(f'{run.name}: FAILED: {outcome}')
         return
@@ -65,7 +65,7 @@ def tell(run: Run, outcome: EvaluationRun | RunFailed) -> None:
 def write_results(
     study: Study, values: list[list[Value]], runs: list[Run], work_dir: Path, cfg: Config
 ) -> None:
-    """Write the table and the figure of the runs that are done."""
+    """Write the table and the figure of the finished runs."""
     rows = [run.row() for run in runs if run.result_file.is_file()]
     if not rows:
         return
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = command_line.read_config(args.config)
     command_line.merge_cfg_options(cfg, args.cfg_options)
-    cfg = Config(cfg.to_dict(), filename=cfg.filename)  # names for classes: cells are files
+    cfg = Config(cfg.to_dict(), filename=cfg.filename)  # names for classes, to write cells
     work_dir = Path(args.work_dir or Path('work_dirs', args.study))
     if args.study == HISTOGRAMS:
         draw_color_histograms(cfg, args.values or {}, work_dir)
@@ -96,10 +96,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         with FileLock(work_dir / '.lock', timeout=0):
             failed = do_runs(runs, min(args.processes, len(runs)))
     except Timeout as error:
-        raise UserError(f'another sweep is at work in {work_dir}') from error
+        raise UserError(
+            f'another sweep is working in {work_dir}: wait for it, or give another --work-dir'
+        ) from error
     write_results(study, values, runs, work_dir, cfg)
     if failed:
         raise UserError(
-            f'{len(failed)} of {len(runs)} runs failed, as told above: '
+            f'{len(failed)} of {len(runs)} runs failed, as printed above: '
             'the same command tries them again'
         )

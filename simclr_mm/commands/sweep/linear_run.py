@@ -1,4 +1,4 @@
-"""The linear probe of one run, in a process of its own.
+"""The linear probe of one run, in its own process.
 
 ``python -m simclr_mm.commands.sweep.linear_run CONFIG CHECKPOINT FILE`` writes the accuracy
 in percent to FILE, as JSON.
@@ -19,7 +19,7 @@ PENALTY = 1.0  # of the weights, 1 / C of scikit-learn
 
 
 def linear_accuracy(cfg: Config, checkpoint: str) -> float:
-    """Top-1 in percent of a probe fitted on the gallery of the val dataset, for the queries.
+    """Top-1 in percent on the queries, of a probe fitted on the gallery of the val dataset.
 
     Source: SimCLR, arXiv:2002.05709, Sec. 2.3, linear evaluation.
     """

@@ -20,7 +20,7 @@ METRICS = ('knn', 'linear')
 
 
 class TrainAndScore(TrainAndEvaluate):
-    """Its result is kNN of the last validation, or a linear probe of the last checkpoint."""
+    """Scores a run by kNN of its last validation, or by a linear probe of its last checkpoint."""
 
     def evaluate(self, run: Run, checkpoint: str, device: str) -> Result:
         cfg = Config.fromfile(run.config)
@@ -51,7 +51,7 @@ def plan(
     evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
     if metric == 'knn' and 'KNNAccuracy' not in map(type_name, evaluators):
         raise UserError(
-            '--evaluate knn reads knn/top1 of the last validation, and this config has no '
+            '--evaluate knn reads knn/top1 of the last validation, but this config has no '
             'val_evaluator of type simclr_mm.KNNAccuracy: take a pretraining config'
         )
     runs = []
@@ -66,16 +66,16 @@ def plan(
 
 
 def cell_config(cfg: Config, options: Options) -> Config:
-    """The config of a cell: what a study sets in it, and what all runs have alike."""
+    """The config of a cell: the study's options, and the common settings of all runs."""
     cfg = Config(cfg.to_dict(), filename=cfg.filename)
     cfg.merge_from_dict(options)
-    # One validation, at the end, whose result is the row's; one checkpoint.
+    # One validation at the end, which gives the value of the row, and one checkpoint.
     common = {
         'train_cfg.val_interval': last_step(cfg),
         'default_hooks.checkpoint.max_keep_ckpts': 1,
     }
     if 'max_epochs' not in cfg.train_cfg:
-        # Or MMEngine notes every validation as that of step 0.
+        # Otherwise MMEngine logs every validation at step 0.
         common['default_hooks.logger.log_metric_by_epoch'] = False
     if cfg.get('randomness', {}).get('seed') is None:
         common['randomness.seed'] = 0

@@ -1,4 +1,4 @@
-"""The paper's studies as tables: what is varied, and over which values.
+"""The paper's studies as tables: the varied settings and their values.
 
 Source: SimCLR, arXiv:2002.05709. Each study names its figure or table there.
 """
@@ -100,7 +100,7 @@ STUDIES = {
 
 
 def values_of(study: Study, asked: Mapping[str, object]) -> list[list[Value]]:
-    """The values of each axis, each once: what was asked for, by its name, or else the paper's."""
+    """The values of each axis without repetitions: the requested ones, or the paper's."""
     names = [axis.name for axis in study.axes]
     for name in set(asked) - set(names):
         raise UserError(f'--values {name}: the axes of this study are {" and ".join(names)}')

@@ -1,4 +1,4 @@
-"""The rows of a sweep as a table and as a figure."""
+"""The table and the figure of a sweep."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ METRIC_LABELS = dict(knn='kNN top-1 [%]', linear='linear probe, top-1 [%]')
 
 
 def write_table(path: Path, study: Study, rows: Sequence[Row]) -> None:
-    """Write one line a run as CSV: its place on each axis, value and minutes."""
+    """Write one line for each run as CSV: its value on each axis, metric, value and minutes."""
     columns = [axis.name for axis in study.axes] + ['metric', 'value', 'minutes']
     write_csv(path, [columns, *([row[name] for name in columns] for row in rows)])
 
@@ -55,7 +55,7 @@ def draw(
 
 
 def _matrix(study: Study, values: Sequence[Sequence[Value]], rows: Sequence[Row]) -> np.ndarray:
-    """(first axis, last axis), NaN where there is no row."""
+    """(first axis, last axis), NaN for a missing row."""
     table = np.full([len(values[0]), len(values[-1])], np.nan)
     for row in rows:
         place = [some.index(row[a.name]) for some, a in zip(values, study.axes)]
@@ -64,11 +64,11 @@ def _matrix(study: Study, values: Sequence[Sequence[Value]], rows: Sequence[Row]
 
 
 def _series(study: Study, rows: Sequence[Row]) -> Series:
-    """By the first axis, then by the last; one series where there is one axis."""
+    """Numbers by the first axis, then by the last. One series if there is one axis."""
     by_name: Series = {}
     for row in rows:
         first = str(row[study.axes[0].name]) if len(study.axes) > 1 else ''
-        # A run that has no value on the last axis, such as one without a head.
+        # '' is a run without a value on the last axis, such as one without a head.
         place = row[study.axes[-1].name]
         by_name.setdefault(first, {})[None if place == '' else place] = float(row['value'])
     return by_name

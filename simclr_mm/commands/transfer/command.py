@@ -1,8 +1,8 @@
-"""Transfer learning on every dataset that is on disk: linear, fine-tuned or both.
+"""Transfer learning on every dataset on disk: linear, fine-tuned or both.
 
 Finds the paper's datasets below ROOT, in the folders that mmpretrain's classes read,
-evaluates each by its own metric and prints a table. What was done before, with the same
-weights and settings, is not done again.
+evaluates each with its own metric and prints a table. Finished evaluations with the same
+weights and settings are not repeated.
 """
 
 import argparse
@@ -97,7 +97,7 @@ def chosen_datasets(args: argparse.Namespace) -> dict[str, TransferDataset]:
 
 
 def plan(args: argparse.Namespace, encoder: Encoder, work_dir: Path) -> list[Job]:
-    """All that is asked for, in order."""
+    """All requested jobs, in order."""
     for_linear = linear.prepared_for(encoder, args.size)
     for_tuning = linear.prepared_for(encoder, args.size, finetune_config.BORDER)
     training = finetune_config.Training(args.steps, args.batch, args.workers, args.seed)
@@ -126,7 +126,7 @@ def plan(args: argparse.Namespace, encoder: Encoder, work_dir: Path) -> list[Job
 
 
 def done_before(job: Job, weights: str, seed: int) -> EvaluationRun | None:
-    """The result of this very job, if there is one."""
+    """The result of this job, if there is one with the same weights, seed and settings."""
     run = read_run(job.file) if job.file.is_file() else None
     if run is None or (run.checkpoint_sha256, run.seed) != (weights, seed):
         return None
@@ -136,7 +136,10 @@ def done_before(job: Job, weights: str, seed: int) -> EvaluationRun | None:
 
 
 def do(job: Job, args: argparse.Namespace, weights: str) -> EvaluationRun | str | None:
-    """The result of a job, and its file; why it failed; None if its data are not there."""
+    """The result of a job, the reason of its failure, or None if its data are missing.
+
+    It also writes the result's file.
+    """
     earlier = None if args.again else done_before(job, weights, args.seed)
     if earlier is not None or job.evaluate is None:
         return earlier
@@ -145,9 +148,9 @@ def do(job: Job, args: argparse.Namespace, weights: str) -> EvaluationRun | str 
     started = time.time()
     try:
         results = job.evaluate()
-    except Exception as error:  # the other jobs go on
+    except Exception as error:  # the other jobs continue
         if not isinstance(error, _EXPLAINED):
-            traceback.print_exc()  # the place helps, such as where annotations are unusual
+            traceback.print_exc()  # shows the place, for example with unusual annotations
         return f'{type(error).__name__}: {error}'
     seconds = round(time.time() - started, 1)
     run = EvaluationRun(args.config or '', args.checkpoint, weights, args.seed, seconds, results)
@@ -174,8 +177,8 @@ def print_table(jobs: list[Job], outcomes: list[EvaluationRun | str | None], roo
         table.add_row(dataset.title, job.protocol, dataset.metrics[0], '-', why, '')
         if outcome is None:
             notes[dataset.title] = (
-                f'{dataset.title}: no {root / dataset.folders[0]}/ with '
-                f'{" or ".join(dataset.needs)}; it comes from {dataset.home}'
+                f'{dataset.title}: there is no {root / dataset.folders[0]}/ with '
+                f'{" or ".join(dataset.needs)}; get it from {dataset.home}'
             )
         else:
             notes[job.file.stem] = f'{job.file.stem} failed: {outcome}'
@@ -201,5 +204,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     failed = [job.file.stem for job, outcome in zip(jobs, outcomes) if isinstance(outcome, str)]
     if failed:
         raise UserError(
-            f'{len(failed)} of {len(jobs)} evaluations failed, as told above: {", ".join(failed)}'
+            f'{len(failed)} of {len(jobs)} evaluations failed, as printed above: '
+            f'{", ".join(failed)}'
         )

@@ -1,4 +1,4 @@
-"""The datasets of transfer learning as a table, and where they lie on a disk.
+"""The datasets of transfer learning as a table, with their folders on disk.
 
 Source: SimCLR, arXiv:2002.05709, Sec. B.8.1, for metrics and splits.
 """
@@ -16,8 +16,8 @@ from simclr_mm.datasets.image_folder import class_names_of
 from simclr_mm.errors import MissingFileError, UserError
 
 Part = dict[str, Any]  # config of a dataset, without a pipeline
-VALIDATION_SHARE = 0.2  # held out where no split is given; the paper does not say
-# Pillow also reads the GIFs and PNGs that are named .jpg in SUN397 and Pets.
+VALIDATION_SHARE = 0.2  # held out if there is no such split; the paper does not say
+# Pillow also reads the GIF and PNG files with the ending .jpg in SUN397 and Pets.
 LOADING = dict(type='simclr_mm.LoadImageFromFile', imdecode_backend='pillow')
 CLASS_FOLDERS = 'simclr_mm.ImageFolder'
 
@@ -54,18 +54,18 @@ class TransferDataset(NamedTuple):
 
     @property
     def in_memory(self) -> bool:
-        """Whether images are arrays already, with no file to read."""
+        """Whether images are arrays without files."""
         return issubclass(DATASETS.get(self.type), ArrayDataset)
 
     def find(self, root: Path) -> Path | None:
-        """Its folder, if it is there."""
+        """Its folder, if it exists."""
         for folder in (root / name for name in self.folders):
             if any((folder / name).exists() for name in self.needs):
                 return folder
         return None
 
     def parts(self, folder: Path, seed: int) -> Parts:
-        """Its datasets, in the folder from :meth:`find`; what is drawn is drawn with the seed."""
+        """Its datasets, in the folder from :meth:`find`. The seed determines the draws."""
         if self.draws:
             whole = dict(type=self.type, data_root=str(folder), with_label=True)
             train: Part = dict(
@@ -90,7 +90,7 @@ class TransferDataset(NamedTuple):
         return dict(type=self.type, data_root=str(folder), split=name)
 
 
-# Fields of TransferDataset, by the name of the dataset in flags and files.
+# Fields of TransferDataset by the dataset's name in flags and files.
 _TABLE = """
 food101:
   {title: Food-101, type: Food101, folders: [food-101, food101], needs: [meta/train.txt],
@@ -146,19 +146,19 @@ def _row(fields: dict[str, Any]) -> TransferDataset:
 
 TRANSFER_DATASETS = {name: _row(fields) for name, fields in yaml.safe_load(_TABLE).items()}
 
-# Not of the paper; scikit-learn carries it, so it is everywhere.
+# Not in the paper. scikit-learn contains it, so it is always available.
 DIGITS = TransferDataset(
     'digits', 'simclr_mm.Digits', ('',), ('',), ('top1',), 'https://scikit-learn.org'
 )
 
 
 def own_folder(title: str, folder: Path) -> TransferDataset:
-    """A labelled dataset in ``folder/{train,val,test}/<class>/``, one of val and test or both.
+    """A labelled dataset in ``folder/{train,val,test}/<class>/``. One of val and test may miss.
 
-    With both, val is what choices are made by; without a test, val is scored.
+    With both, settings are chosen on val. Without a test part, val is scored.
 
     Raises:
-        UserError: a part is missing, or the parts have different classes.
+        UserError: A part is missing, or the parts have different classes.
     """
     splits = [name for name in ('train', 'val', 'test') if (folder / name).is_dir()]
     if 'train' not in splits or len(splits) < 2:
@@ -171,10 +171,10 @@ def own_folder(title: str, folder: Path) -> TransferDataset:
     if differing:
         raise UserError(
             f'--folder {title}={folder}: {" and ".join(splits)} have '
-            f'different classes: not all have {", ".join(differing[:10])}'
+            f'different classes: only some have {", ".join(differing[:10])}'
         )
     whole = len(splits) == 3
-    # Absolute, because find() looks below a root, where this folder need not lie.
+    # Absolute, because find() joins it to a root that may not contain it.
     return TransferDataset(
         title,
         CLASS_FOLDERS,
@@ -189,7 +189,7 @@ def own_folder(title: str, folder: Path) -> TransferDataset:
 
 
 def with_pipeline(part: Part, pipeline: list[dict]) -> Part:
-    """The config of a dataset with the transforms of its images."""
+    """A dataset's config with the transforms of its images."""
     if 'dataset' in part:
         return dict(part, dataset=with_pipeline(part['dataset'], pipeline))
     if 'datasets' in part:
@@ -204,8 +204,8 @@ def build(part: Part) -> BaseDataset:
 
 
 def class_count(dataset: BaseDataset) -> int:
-    """How many classes a labelled dataset has."""
+    """The number of classes of a labelled dataset."""
     classes = dataset.metainfo.get('classes')
     if classes:
         return len(classes)
-    return int(dataset.get_gt_labels().max()) + 1  # Flowers102 names no classes
+    return int(dataset.get_gt_labels().max()) + 1  # Flowers102 has no class names

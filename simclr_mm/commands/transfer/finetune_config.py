@@ -1,4 +1,4 @@
-"""The config of fine-tuning a pretrained encoder on another dataset.
+"""The config for fine-tuning a pretrained encoder on another dataset.
 
 Source: SimCLR, arXiv:2002.05709, Sec. B.8.1.
 
@@ -43,7 +43,7 @@ class Training(NamedTuple):
 
 
 def save_backbone(encoder: Encoder, file: Path) -> Path:
-    """Write the weights that fine-tuning starts from; returns the file's absolute path."""
+    """Write the initial weights of fine-tuning. Returns the file's absolute path."""
     state = encoder.model.backbone.state_dict()
     with atomic_file(file) as opened:
         torch.save(dict(state_dict={f'backbone.{k}': v for k, v in state.items()}), opened)
@@ -58,7 +58,7 @@ def finetune_config(
     scored: Part,
     training: Training,
 ) -> Config:
-    """The config that trains on one part of a dataset and is scored on another."""
+    """The config that trains on one part of a dataset and scores another part."""
     images = build(train)
     batch = min(training.batch, len(images))
     loading = [] if dataset.in_memory else [LOADING]
@@ -100,11 +100,11 @@ def _classifier(
 ) -> dict[str, Any]:
     """Model and preprocessor: a linear layer on the pooled features."""
     backbone = encoder.config.model.backbone.to_dict()
-    backbone.pop('frozen_stages', None)  # of a linear benchmark
+    backbone.pop('frozen_stages', None)  # a setting of linear benchmarks
     backbone['init_cfg'] = dict(type='Pretrained', checkpoint=str(weights), prefix='backbone.')
     if _has_batch_norm(encoder):
-        # The paper's max(1 - 10 / s, 0.9) weighs the old statistics; PyTorch's momentum
-        # weighs the new.
+        # The paper's max(1 - 10 / s, 0.9) is the weight of the old statistics, PyTorch's
+        # momentum that of the new ones.
         momentum = min(10 / steps_per_epoch, 0.1)
         norm = backbone.get('norm_cfg') or dict(type='BN', requires_grad=True)
         backbone['norm_cfg'] = dict(norm, momentum=momentum)
@@ -144,22 +144,22 @@ def _has_batch_norm(encoder: Encoder) -> bool:
     if any('norm_cfg' in inspect.signature(each).parameters for each in constructors):
         return True
     print_log(
-        f'fine-tuning: {type(backbone).__name__} has no norm_cfg, so the momentum of its batch '
-        "norm stays, and is not the paper's",
+        f'fine-tuning: {type(backbone).__name__} has no norm_cfg, so its batch norm keeps its '
+        "momentum instead of the paper's",
         'current',
     )
     return False
 
 
 def _schedule(training: Training) -> dict[str, Any]:
-    """SGD with Nesterov momentum; rate and decay are the cell's."""
+    """SGD with Nesterov momentum. Each cell sets rate and decay."""
     steps = training.steps
     return dict(
         optim_wrapper=dict(
             type='OptimWrapper',
             optimizer=dict(type='SGD', lr=0.0, momentum=0.9, nesterov=True, weight_decay=0.0),
         ),
-        # The paper names no schedule; this is its schedule of pretraining.
+        # The paper names no schedule. This is its schedule for pretraining.
         param_scheduler=[dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False)],
         train_cfg=dict(type='simclr_mm.IterBasedTrainLoop', max_iters=steps, val_interval=steps),
         custom_hooks=[dict(type='simclr_mm.PretrainedBackboneHook', frozen=False)],

@@ -37,10 +37,10 @@ from .dataset_table import (
     with_pipeline,
 )
 
-# VOC's annotations tell apart objects that are hard to recognise.
+# VOC's annotations mark objects that are difficult to recognise.
 PACKING = dict(type='PackInputs', meta_keys=[*PackInputs.DEFAULT_META_KEYS, 'gt_label_difficult'])
 PROTOCOL = 'linear-swept'
-_BATCH = 256  # images that pass through the encoder at a time
+_BATCH = 256  # images that the encoder embeds at a time
 
 
 def prepared_for(encoder: Encoder, size: int | None, border: float = 1.0) -> Encoder:
@@ -64,7 +64,7 @@ def prepared_for(encoder: Encoder, size: int | None, border: float = 1.0) -> Enc
 
 
 def prepared(encoder: Encoder) -> dict[str, Value]:
-    """The settings of a result that say how images were prepared."""
+    """The settings of the preprocessing, for a result."""
     how = encoder.preprocessing
     return dict(size=how.size, resize=how.resize, interpolation=how.interpolation)
 
@@ -86,7 +86,7 @@ def linear_transfer(
     """Fit logistic regressions to features, choose the L2 penalty, score the test.
 
     Source: SimCLR, arXiv:2002.05709, Sec. B.8.1, transfer learning via a linear
-    classifier. For images of several classes, a classifier for each class.
+    classifier. Images with several classes get a classifier for each class.
     """
     pipeline = test_pipeline(dataset, encoder)
 
@@ -111,7 +111,7 @@ def linear_transfer(
         fit, validation = features('fit'), features('validation')
         train = np.concatenate([fit[0], validation[0]]), np.concatenate([fit[1], validation[1]])
         held_out = np.arange(len(fit[1]), len(train[1]))
-    else:  # the images that LabelSubset would draw, without reading them twice
+    else:  # the draw of LabelSubset, without reading the images twice
         train = features('train')
         held_out = stratified_subset(train[1], VALIDATION_SHARE, seed)
     test = features('test')
@@ -133,19 +133,19 @@ def linear_transfer(
 def results_of(
     dataset: TransferDataset, protocol: str, values: dict[str, float], settings: dict[str, Value]
 ) -> list[Result]:
-    """Shares in [0, 1] of the test images in the form of every evaluation."""
+    """Results from shares in [0, 1] of the test images."""
     scored = ('transfer', dataset.title, dataset.test, PRETRAINED, protocol)
     return [Result(*scored, metric, round(100 * v, 4), settings) for metric, v in values.items()]
 
 
 @dataclass(frozen=True)
 class _Targets:
-    """From an image of VOC to (K,) targets of ``one_vs_rest``; ``classes`` is K."""
+    """Converts a VOC image to (K,) targets of ``one_vs_rest``. ``classes`` is K."""
 
     classes: int
 
     def __call__(self, sample: DataSample) -> Target:
         targets = np.zeros(self.classes, dtype=np.int64)
         targets[sample.get('gt_label_difficult', [])] = -1
-        targets[sample.gt_label.tolist()] = 1  # of a class with both kinds of objects
+        targets[sample.gt_label.tolist()] = 1  # last, for classes with both kinds of objects
         return targets

@@ -12,14 +12,9 @@ from .pixels import to_levels
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel: Tensor) -> Tensor:
     """Blur with Gaussians that end at their kernels' edges; the border is reflected.
 
-    Along one axis the blur of S pixels, border included, is a product with an S x S
-    matrix. Two batched products blur all images, which is fastest on a GPU. A
-    convolution would need a group for each image and channel.
-
-    Args:
-        images: (n, 3, S, S) uint8.
-        sigma: (n,) standard deviations in pixels, > 0.
-        kernel: (n,) sides of the kernels in pixels, odd.
+    Along one axis the blur of S pixels, border included, is a product with an S x S matrix. Two
+    batched products blur all images, which is fastest on a GPU. A convolution would need a group
+    for each image and channel. The (n,) kernels' sides, odd, and the (n,) sigma > 0 are in pixels.
     """
     side = images.shape[-1]
     taps = half_kernels(sigma, kernel)  # (n, R + 1)

@@ -14,9 +14,8 @@ def resized_crops(
 ) -> Tensor:
     """Cut V boxes out of every image and resize them, antialiased where they shrink.
 
-    Resizing one axis is a product with a matrix of weights, which is zero outside the box.
-    Two batched products cut and resize all boxes, whatever their sizes. Mirrored weights
-    flip.
+    Resizing one axis is a product with a matrix of weights, which is zero outside the box. Two
+    batched products cut and resize all boxes, whatever their sizes. Mirrored weights flip.
 
     Args:
         images: (n, 3, H, W) uint8, on any device.
@@ -26,8 +25,7 @@ def resized_crops(
         interpolation: 'bilinear' or 'bicubic'.
 
     Returns:
-        (nV, 3, S, S) uint8, the crops of one image in a row, rounded after each axis as
-        in PIL.
+        (nV, 3, S, S) uint8, the crops of one image in a row, rounded after each axis as in PIL.
     """
     boxes = boxes.to(images.device, torch.float32, non_blocking=True)
     top, left, height, width = boxes.unbind(-1)  # (n, V) each

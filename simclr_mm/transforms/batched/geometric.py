@@ -12,15 +12,10 @@ _MID_GRAY = 128
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Turn about the centre, keeping the size and repeating the border outwards.
+    """Turn each image by (n,) degrees counter-clockwise about the centre, keeping the size.
 
-    Args:
-        images: (n, 3, S, S) uint8.
-        degrees: (n,) angles, counter-clockwise.
-
-    Returns:
-        (n, 3, S, S) uint8. Quarter turns are exact. Other angles are bilinear and rounded
-        down, as in PIL.
+    The border is repeated outwards. Quarter turns are exact. Other angles are bilinear and
+    rounded down, as in PIL.
     """
     quarters = (degrees / 90) % 4
     for turns in (1, 2, 3):
@@ -71,13 +66,9 @@ def sobel(images: Tensor) -> Tensor:
 
 
 def gaussian_noise(images: Tensor, std: Tensor, seeds: Tensor) -> Tensor:
-    """Add independent normal noise to every value, and clip.
+    """Add independent normal noise of (n,) standard deviations in grey levels, and clip.
 
-    Args:
-        images: (n, 3, S, S) uint8.
-        std: (n,) standard deviations in grey levels.
-        seeds: (n,) whole numbers >= 0. The noise of the batch depends on their sum and on
-            the kind of device.
+    The noise of the batch depends on the sum of the (n,) seeds and on the kind of device.
     """
     generator = torch.Generator(images.device)
     generator.manual_seed(int(seeds.long().sum()))

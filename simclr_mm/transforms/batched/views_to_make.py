@@ -21,15 +21,7 @@ TWINS: dict[int, Callable[[Tensor, Tensor, Tensor], Tensor]] = {}
 
 
 def augment(images: Tensor, steps: Tensor) -> Tensor:
-    """Apply to every image the steps that were drawn for it.
-
-    Args:
-        images: (n, 3, S, S) uint8 RGB, on any device.
-        steps: (n, T, STEP_WIDTH or more) float64, on the host.
-
-    Returns:
-        (n, 3, S, S) uint8 RGB.
-    """
+    """Apply to every image the (n, T, STEP_WIDTH or more) steps that were drawn for it."""
     for step in steps.unbind(1):  # (n, STEP_WIDTH), T times
         codes = step[:, 0]
         for code in codes.unique().tolist():
@@ -66,13 +58,9 @@ class ViewsToMake(NamedTuple):
         return cls(*parts) if dtypes == [torch.uint8, torch.float64, torch.float64] else inputs
 
     def make(self, images: Tensor) -> Tensor:
-        """Crop and flip where it is still to do, and augment.
+        """Crop and flip where it is still to do, and augment: (nV, 3, S, S) uint8 RGB.
 
-        Args:
-            images: ``self.images`` on the device, (m, 3, H, W) uint8 RGB.
-
-        Returns:
-            (nV, 3, S, S) uint8 RGB.
+        ``images`` is ``self.images`` on the device, (m, 3, H, W) uint8 RGB.
         """
         if self.images.ndim == 4:
             boxes, flips = self.crops[..., :4], self.crops[..., 4] > 0

@@ -106,7 +106,7 @@ def test_file_card_and_entry(checkpoint, metafile, tmp_path, capsys):
 def test_a_new_entry_comes_last(checkpoint, metafile, tmp_path):
     before = metafile.read_text()
     run(checkpoint, tmp_path / 'out', '--name', 'mine', '--config', CONFIG)
-    with pytest.raises(SystemExit, match='which is not below it'):
+    with pytest.raises(SystemExit, match='which is not in this folder'):
         run(checkpoint, tmp_path / 'out', '--config', CONFIG, '--metafile', metafile)
     assert metafile.read_text() == before
     run(checkpoint, tmp_path / 'out', '--name', 'mine', '--metafile', metafile)

@@ -153,7 +153,7 @@ def test_rows_of_other_settings_are_not_mixed(cfg, tmp_path):
     assert Config.fromfile(run.config).train_cfg.max_epochs == 5
     run.folder.mkdir(parents=True)
     (run.folder / 'epoch_3.pth').touch()
-    with pytest.raises(ValueError, match='epoch_3.pth comes of it: give another'):
+    with pytest.raises(ValueError, match='epoch_3.pth comes from it: give another'):
         plan(cfg, tmp_path)
 
 
