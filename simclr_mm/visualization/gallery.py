@@ -33,7 +33,8 @@ def plot_gallery(
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, query, *found in zip(grid, queries, names, images, similarities):
             _show(axes[0], query, 'query', query)
-            _frame(axes[0])
+            for spine in axes[0].spines.values():
+                spine.set(edgecolor=COLOURS[5], linewidth=3)
             for rank, (place, name, file, value) in enumerate(zip(axes[1:], *found), start=1):
                 _show(place, file, f'{rank}.  cos {value:.3f}', name)
 
@@ -56,11 +57,6 @@ def _show(axes: Axes, file: str | np.ndarray, label: str, name: str) -> None:
     axes.set_title(label, fontsize=11)
     axes.set_xlabel(_shortened(name), fontsize=8)
     axes.set(xticks=[], yticks=[])
-
-
-def _frame(axes: Axes) -> None:
-    for spine in axes.spines.values():
-        spine.set(edgecolor=COLOURS[5], linewidth=3)
 
 
 def _shortened(name: str) -> str:

@@ -47,8 +47,9 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('work_dirs', Path(args.config).stem)
-    if args.no_pin_memory:
-        for loader in _dataloaders(cfg):
+    for phase in ('train', 'val', 'test'):
+        loader = cfg.get(f'{phase}_dataloader')
+        if args.no_pin_memory and loader is not None:
             loader.pin_memory = False
     return cfg
 
@@ -121,8 +122,3 @@ def is_classifier(cfg: Config) -> bool:
 def remove_validation(cfg: Config) -> None:
     """Train without validation."""
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-
-
-def _dataloaders(cfg: Config) -> list:
-    names = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-    return [cfg[name] for name in names if cfg.get(name) is not None]

@@ -52,7 +52,7 @@ def train_on_folder(cfg: Config, *places: str) -> None:
         )
     root = _folder(places[0])
     train, held_out = _folder(root / 'train'), _held_out(root)
-    _check_same_classes(train, held_out)
+    check_same_classes('--data', train, held_out)
     _read_files_from(_part(cfg, 'train_dataloader'), _class_folders(train))
     _test_classifier_on(cfg, held_out, 'val')
     _test_classifier_on(cfg, held_out, 'test')
@@ -73,7 +73,7 @@ def test_on_folder(cfg: Config, folder: str) -> None:
         _test_classifier_on(cfg, parts[0] if parts else root, 'test')
         return
     gallery, queries = _folder(root / 'train'), _held_out(root)
-    _check_same_classes(gallery, queries)
+    check_same_classes('--data', gallery, queries)
     dataset = _part(cfg, 'test_dataloader').dataset
     if 'query' not in dataset:
         raise UserError(
@@ -128,18 +128,18 @@ def _class_names(folder: Path) -> list[str]:
     return names
 
 
-def _check_same_classes(train: Path, held_out: Path) -> None:
+def check_same_classes(flag: str, train: Path, held_out: Path) -> None:
     """Labels are indices of class names, so both sets need the same names."""
     names, others = _class_names(train), _class_names(held_out)
     differing = sorted(set(names) ^ set(others))
     if differing:
         raise UserError(
-            f'--data: {train} and {held_out} have different classes: '
+            f'{flag}: {train} and {held_out} have different classes: '
             f'{", ".join(differing[:10])} in one of them only.'
         )
     if names != others:
         raise UserError(
-            f'--data: {train} and {held_out} have the same classes in '
+            f'{flag}: {train} and {held_out} have the same classes in '
             'another order: pack both with one file of --classes.'
         )
 

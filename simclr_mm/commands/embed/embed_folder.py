@@ -63,7 +63,9 @@ def embed_folder(
             if record['rows_done'] == 0:
                 _begin(out, names, record['width'])
             if record['rows_done'] < len(images):
-                _fill(inferencer, images, names, out, record, batch_size, workers)
+                rest = Subset(images, range(record['rows_done'], len(images)))
+                loader = DataLoader(rest, batch_size, num_workers=workers, collate_fn=_collate)
+                _fill(inferencer, loader, names, out, record)
             if (out / PARTIAL).exists():
                 os.replace(out / PARTIAL, out / FEATURES)
             return record
@@ -86,23 +88,15 @@ def _begin(out: Path, names: list[str], width: int) -> None:
 
 
 def _fill(
-    inferencer: FeatureInferencer,
-    images: Images,
-    names: list[str],
-    out: Path,
-    record: dict[str, Any],
-    batch_size: int,
-    workers: int,
+    inferencer: FeatureInferencer, loader: DataLoader, names: list[str], out: Path, record: dict
 ) -> None:
     """Embed the missing rows."""
     features = open_memmap(out / PARTIAL, 'r+')  # (N, C)
     _forget_errors_from(record['rows_done'], out / ERRORS)
     saved = time.monotonic()
-    rest = Subset(images, range(record['rows_done'], len(images)))
-    loader = DataLoader(rest, batch_size, num_workers=workers, collate_fn=_collate, shuffle=False)
     columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, TimeRemainingColumn()) as bar, open(out / ERRORS, 'a') as errors:
-        task = bar.add_task('embedding', total=len(images), completed=record['rows_done'])
+        task = bar.add_task('embedding', total=len(names), completed=record['rows_done'])
         for rows, batch, reasons in loader:
             if batch is not None:
                 features[rows] = inferencer.forward(batch)  # (n, C)
@@ -112,7 +106,7 @@ def _fill(
             record['rows_done'] += len(rows) + len(reasons)
             record['unreadable'] += len(reasons)
             bar.update(task, completed=record['rows_done'])
-            if time.monotonic() - saved > _SAVE_EVERY or record['rows_done'] == len(images):
+            if time.monotonic() - saved > _SAVE_EVERY or record['rows_done'] == len(names):
                 errors.flush()
                 features.flush()
                 write_text(out / RECORD, json.dumps(record, indent=1))

@@ -12,7 +12,7 @@ from simclr_mm.errors import UserError
 from simclr_mm.models import pooled
 
 from .backbone import cropped, tensors_of
-from .target import Target, code
+from .target import Names, Target, code
 
 _PREFIX = 'encoder.backbone.'
 
@@ -78,9 +78,7 @@ class Onnx(Target):
             f'crop = {encoder.preprocessing.torchvision(normalise=False)}',
         )
 
-    def features(
-        self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]
-    ) -> Tensor:
+    def features(self, encoder: Encoder, names: Names, pictures: list[np.ndarray]) -> Tensor:
         """Features of single images, after a check that a batch gives the same."""
         alone = super().features(encoder, names, pictures)
         images = cropped(encoder.preprocessing, pictures).numpy()
@@ -89,7 +87,7 @@ class Onnx(Target):
             raise UserError('a batch of 1 gives other features than a batch of 3')
         return alone
 
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+    def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
         """The initialisers. A graph has no counters of batches."""
         from onnx import load, numpy_helper
 
@@ -124,7 +122,7 @@ class Safetensors(Target):
             f'preprocess = {encoder.preprocessing.torchvision()}',
         )
 
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+    def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
         return names['backbone'].state_dict()
 
 

@@ -18,7 +18,7 @@ from simclr_mm.errors import UserError
 from simclr_mm.models import pooled
 
 from .backbone import cropped, settings_of, tensors_of
-from .target import Target, code, literal
+from .target import Names, Target, code, literal
 
 # Arguments that the ResNet of mmdet and mmseg shares with mmpretrain's.
 _SHARED = set(
@@ -57,7 +57,7 @@ class MMPretrain(Target):
             f'init_cfg = dict(\n    type="Pretrained", checkpoint={path!r}, prefix="backbone.")',
         )
 
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+    def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
         """The model's weights, after a check that the config gives the same."""
         weights = names['model'].backbone.state_dict()
         again = _initialised(dict(names['backbone'], init_cfg=names['init_cfg'])).state_dict()
@@ -90,9 +90,7 @@ class Detection(Target):
             f'    backbone={literal(settings)})',
         )
 
-    def features(
-        self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]
-    ) -> Tensor:
+    def features(self, encoder: Encoder, names: Names, pictures: list[np.ndarray]) -> Tensor:
         """Features of the backbone in the config."""
         settings = names['model']
         names['built'] = _initialised(settings['backbone'])
@@ -103,7 +101,7 @@ class Detection(Target):
         with torch.no_grad():
             return pooled(names['built'](images), names['built'])
 
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+    def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
         return names['built'].state_dict()
 
 

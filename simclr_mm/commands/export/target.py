@@ -11,6 +11,8 @@ from torch import Tensor
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.models import pooled
 
+Names = dict[str, Any]  # what code has defined, by name
+
 
 class Target:
     """One library that takes a backbone."""
@@ -36,9 +38,7 @@ class Target:
         """Code that loads the file."""
         raise NotImplementedError
 
-    def features(
-        self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]
-    ) -> Tensor:
+    def features(self, encoder: Encoder, names: Names, pictures: list[np.ndarray]) -> Tensor:
         """Features (n, C) of uint8 RGB images, with the names that :meth:`setup`'s code defines."""
         rows = []
         for rgb in pictures:
@@ -49,7 +49,7 @@ class Target:
             rows.append(pooled(torch.as_tensor(found).detach()).reshape(1, -1))
         return torch.cat(rows)
 
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+    def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
         """The weights that the library loaded, under our names."""
         return names['model'].state_dict()
 

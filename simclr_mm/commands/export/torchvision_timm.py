@@ -1,7 +1,5 @@
 """Export ResNets to torchvision and timm, and timm's own models to timm."""
 
-from typing import Any
-
 from torch import Tensor
 
 from simclr_mm.apis.encoder import Encoder
@@ -10,7 +8,7 @@ from simclr_mm.errors import CheckpointError
 from simclr_mm.registry import type_name
 
 from .backbone import file_of, settings_of, tensors_of
-from .target import Target, code, literal
+from .target import Names, Target, code, literal
 
 _TYPES = ('ResNet', 'ResNet_CIFAR', 'ResNeXt', 'ResNetV1c', 'ResNetV1d')
 # Arguments that their constructors fix and that no tensor shows.
@@ -86,7 +84,7 @@ class Timm(Torchvision):
             'preprocess = timm.data.create_transform(**timm.data.resolve_model_data_config(model))',
         )
 
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+    def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
         theirs = _timm_names(encoder, tensors_of(encoder))
         ours = {name: key for key, name in theirs.items()}
         return renamed(names['model'].state_dict(), ours)

@@ -212,13 +212,9 @@ def _figure(path: Path) -> str:
     scalars = read_scalars(path)
     if not scalars:
         return ''
-    png = base64.b64encode(_loss_png(scalars)).decode()
-    name = html.escape(str(path.parent.parent))  # <run>/vis_data/scalars.json
-    return f'<h2>{name}</h2><img alt="training loss of {name}" src="data:image/png;base64,{png}">\n'
-
-
-def _loss_png(scalars: list[dict]) -> bytes:
     target = io.BytesIO()
     with picture(target, 7, 3, dpi=90) as figure:
         plot_loss(figure.subplots(), scalars)
-    return target.getvalue()
+    png = base64.b64encode(target.getvalue()).decode()
+    name = html.escape(str(path.parent.parent))  # <run>/vis_data/scalars.json
+    return f'<h2>{name}</h2><img alt="training loss of {name}" src="data:image/png;base64,{png}">\n'

@@ -14,12 +14,36 @@ from mmpretrain.registry import DATASETS
 
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.errors import UserError
+from simclr_mm.visualization.crop_histograms import plot_crop_histograms
 
 from .cells import TRANSFORMATIONS, two_views, with_views
 from .table_and_figure import write_csv
 
 BINS = 32
 KINDS = ('without colour distortion', 'with colour distortion')
+
+
+def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
+    """Draw Fig. 6, which needs no training."""
+    for name in set(asked) - {'image', 'crops'}:
+        raise UserError(f'--values {name}: this study takes image and crops')
+    images = asked.get('image', [0, 1])
+    images = images if isinstance(images, list) else [images]
+    crops = asked.get('crops', 6)
+    if not images or not all(isinstance(number, int) for number in [*images, crops]):
+        raise UserError(f'--values image={images} crops={crops}: give whole numbers')
+    histograms = crop_histograms(cfg, images, crops)
+    within = np.array([[overlap_within(some) for some in row] for row in histograms])
+    names = [f'image {image}' for image in images]
+    title = 'Intensities of random crops (Fig. 6): a line for each crop'
+    if len(images) > 1:
+        plain, distorted = (100 * overlap_between(histograms[:, kind]) for kind in (0, 1))
+        title += f'\nCrops of different images share {plain:.0f} % without, '
+        title += f'{distorted:.0f} % with distortion'
+    table, figure = work_dir / 'color-histograms.csv', work_dir / 'color-histograms.png'
+    write_histograms(table, images, histograms)
+    plot_crop_histograms(str(figure), histograms, within, names, KINDS, title)
+    print(f'{table} and {figure} show {len(images)} images.')
 
 
 def crop_histograms(cfg: Config, images: Sequence[int], crops: int, seed: int = 0) -> np.ndarray:

@@ -9,25 +9,17 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock, Timeout
 from mmengine.config import Config
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.runs import Run, RunFailed, do_missing
-from simclr_mm.commands.sweep.color_histograms import (
-    KINDS,
-    crop_histograms,
-    overlap_between,
-    overlap_within,
-    write_histograms,
-)
+from simclr_mm.commands.sweep.color_histograms import draw_color_histograms
 from simclr_mm.commands.sweep.runs import METRICS, TrainAndScore, plan
 from simclr_mm.commands.sweep.studies import STUDIES, Study, values_of
 from simclr_mm.commands.sweep.table_and_figure import draw, write_table
 from simclr_mm.errors import UserError
 from simclr_mm.evaluation import EvaluationRun, Value
-from simclr_mm.visualization.crop_histograms import plot_crop_histograms
 
 HISTOGRAMS = 'color-histograms'
 
@@ -84,29 +76,6 @@ def write_results(
     note = f'{Path(cfg.filename).stem}, {len(rows)} of {len(runs)} runs'
     draw(figure, study, values, rows, metric, note)
     print(f'{table} and {figure} hold {len(rows)} of {len(runs)} runs.')
-
-
-def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
-    """Draw Fig. 6, which needs no training."""
-    for name in set(asked) - {'image', 'crops'}:
-        raise UserError(f'--values {name}: this study takes image and crops')
-    images = asked.get('image', [0, 1])
-    images = images if isinstance(images, list) else [images]
-    crops = asked.get('crops', 6)
-    if not images or not all(isinstance(number, int) for number in [*images, crops]):
-        raise UserError(f'--values image={images} crops={crops}: give whole numbers')
-    histograms = crop_histograms(cfg, images, crops)
-    within = np.array([[overlap_within(some) for some in row] for row in histograms])
-    names = [f'image {image}' for image in images]
-    title = 'Intensities of random crops (Fig. 6): a line for each crop'
-    if len(images) > 1:
-        plain, distorted = (100 * overlap_between(histograms[:, kind]) for kind in (0, 1))
-        title += f'\nCrops of different images share {plain:.0f} % without, '
-        title += f'{distorted:.0f} % with distortion'
-    table, figure = work_dir / f'{HISTOGRAMS}.csv', work_dir / f'{HISTOGRAMS}.png'
-    write_histograms(table, images, histograms)
-    plot_crop_histograms(str(figure), histograms, within, names, KINDS, title)
-    print(f'{table} and {figure} show {len(images)} images.')
 
 
 @command_line.command

@@ -10,22 +10,8 @@ from typing import NamedTuple
 from simclr_mm.errors import UserError
 from simclr_mm.evaluation import Value
 
-from .cells import (
-    MARGINS,
-    OBJECTIVES,
-    STRENGTHS,
-    TEMPERATURES,
-    TRANSFORMATIONS,
-    Cell,
-    augmentations,
-    batch_epochs,
-    color_strength,
-    depth_width,
-    head,
-    lr_scaling,
-    objective,
-    temperature,
-)
+from . import cells
+from .cells import Cell
 
 
 class Axis(NamedTuple):
@@ -47,19 +33,19 @@ class Study(NamedTuple):
     figure: str  # 'heat map', 'lines' or 'bars'
 
 
-_NAMES = tuple(TRANSFORMATIONS)
+_NAMES = tuple(cells.TRANSFORMATIONS)
 _BATCHES = Axis('batch', 'batch size', (256, 512, 1024, 2048, 4096, 8192))
 STUDIES = {
     'augmentations': Study(
         'Composition of two augmentations (Fig. 5)',
         (Axis('first', '1st transformation', _NAMES), Axis('second', '2nd transformation', _NAMES)),
-        augmentations,
+        cells.augmentations,
         'heat map',
     ),
     'color-strength': Study(
         'Strength of colour distortion (Table 1)',
-        (Axis('strength', 'strength s of the colour distortion', tuple(STRENGTHS)),),
-        color_strength,
+        (Axis('strength', 'strength s of the colour distortion', tuple(cells.STRENGTHS)),),
+        cells.color_strength,
         'bars',
     ),
     'head': Study(
@@ -68,7 +54,7 @@ STUDIES = {
             Axis('head', 'projection head', ('none', 'linear', 'nonlinear')),
             Axis('width', 'width of the projection', (32, 64, 128, 256, 512, 1024, 2048)),
         ),
-        head,
+        cells.head,
         'bars',
     ),
     'depth-width': Study(
@@ -77,13 +63,13 @@ STUDIES = {
             Axis('width', "times the config's channels", (1, 2, 4), whole=False),
             Axis('depth', 'depth of the ResNet', (18, 34, 50, 101, 152)),
         ),
-        depth_width,
+        cells.depth_width,
         'lines',
     ),
     'batch-epochs': Study(
         'Batch size and length of training (Fig. 9)',
         (_BATCHES, Axis('epochs', 'epochs', (100, 200, 300, 400, 500, 600, 700, 800, 900, 1000))),
-        batch_epochs,
+        cells.batch_epochs,
         'bars',
     ),
     'temperature': Study(
@@ -92,22 +78,22 @@ STUDIES = {
             Axis('norm', 'projections', ('l2-norm', 'no-norm')),
             Axis('temperature', 'temperature', (0.05, 0.1, 0.5, 1, 10, 100), whole=False),
         ),
-        temperature,
+        cells.temperature,
         'bars',
     ),
     'objective': Study(
         'Objectives (Table 4)',
         (
-            Axis('objective', 'objective', tuple(OBJECTIVES)),
-            Axis('setting', 'temperature or margin', TEMPERATURES + MARGINS),
+            Axis('objective', 'objective', tuple(cells.OBJECTIVES)),
+            Axis('setting', 'temperature or margin', cells.TEMPERATURES + cells.MARGINS),
         ),
-        objective,
+        cells.objective,
         'heat map',
     ),
     'lr-scaling': Study(
         'Learning rate by batch (Appendix B.1)',
         (Axis('rule', 'scaling', ('linear', 'square-root')), _BATCHES),
-        lr_scaling,
+        cells.lr_scaling,
         'lines',
     ),
 }

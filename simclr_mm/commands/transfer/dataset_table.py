@@ -11,9 +11,9 @@ from mmengine.registry import DefaultScope
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 
+from simclr_mm.commands.command_line.data_folder import check_same_classes
 from simclr_mm.datasets import ArrayDataset
-from simclr_mm.datasets.image_folder import class_names_of
-from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.errors import MissingFileError
 
 Part = dict[str, Any]  # config of a dataset, without a pipeline
 VALIDATION_SHARE = 0.2  # held out if there is no such split; the paper does not say
@@ -166,13 +166,8 @@ def own_folder(title: str, folder: Path) -> TransferDataset:
             f'--folder {title}={folder}: there is no {folder}/train/<class>/ with '
             f'{folder}/test/<class>/ or val'
         )
-    names = [set(class_names_of(str(folder / name))) for name in splits]
-    differing = sorted(set[str]().union(*names) - names[0].intersection(*names))
-    if differing:
-        raise UserError(
-            f'--folder {title}={folder}: {" and ".join(splits)} have '
-            f'different classes: only some have {", ".join(differing[:10])}'
-        )
+    for name in splits[1:]:
+        check_same_classes(f'--folder {title}={folder}', folder / 'train', folder / name)
     whole = len(splits) == 3
     # Absolute, because find() joins it to a root that may not contain it.
     return TransferDataset(

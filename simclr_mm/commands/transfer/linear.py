@@ -6,6 +6,7 @@ m images, K classes, S side in pixels.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.registry import DefaultScope
@@ -30,7 +31,6 @@ from simclr_mm.evaluation.features import Target, class_of
 from .dataset_table import (
     LOADING,
     VALIDATION_SHARE,
-    Part,
     Parts,
     TransferDataset,
     class_count,
@@ -90,11 +90,23 @@ def linear_transfer(
     classifier. Images with several classes get a classifier for each class.
     """
     pipeline = test_pipeline(dataset, encoder)
-    workers = 0 if dataset.in_memory else workers
 
     def features(name: str) -> Labelled:
-        part = with_pipeline(getattr(parts, name), pipeline)
-        return _features(encoder, dataset, part, cache, workers, f'{dataset.title} {name}')
+        """Features and labels, or targets, of every image of a part."""
+        settings: dict[str, Any] = dict(
+            batch_size=_BATCH,
+            num_workers=0 if dataset.in_memory else workers,
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=with_pipeline(getattr(parts, name), pipeline),
+        )
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            loader = Runner.build_dataloader(settings, seed=0)
+        target: Callable[[DataSample], Target] = class_of
+        if dataset.multi_label:
+            target = _Targets(class_count(loader.dataset))
+        title = f'{dataset.title} {name}'
+        return cached_features(encoder, loader, settings['dataset'], cache, title, target)
 
     if dataset.validates:
         fit, validation = features('fit'), features('validation')
@@ -125,30 +137,6 @@ def results_of(
     """Results from shares in [0, 1] of the test images."""
     scored = ('transfer', dataset.title, dataset.test, PRETRAINED, protocol)
     return [Result(*scored, metric, round(100 * v, 4), settings) for metric, v in values.items()]
-
-
-def _features(
-    encoder: Encoder,
-    dataset: TransferDataset,
-    part: Part,
-    cache: str | Path | None,
-    workers: int,
-    description: str,
-) -> Labelled:
-    """Features and labels, or targets, of every image of a part."""
-    settings = dict(
-        batch_size=_BATCH,
-        num_workers=workers,
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        dataset=part,
-    )
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        loader = Runner.build_dataloader(settings, seed=0)
-    target: Callable[[DataSample], Target] = class_of
-    if dataset.multi_label:
-        target = _Targets(class_count(loader.dataset))
-    return cached_features(encoder, loader, part, cache, description, target)
 
 
 @dataclass(frozen=True)
