@@ -141,7 +141,6 @@ def test_what_is_not_run():
 
 # --- Links ----------------------------------------------------------------------------
 
-# Written, but no page with blocks for readers of the documentation.
 LINKED = [*PAGES, 'CONTRIBUTING.md', 'SECURITY.md', 'CHANGELOG.md', 'configs/README.md']
 
 
@@ -187,3 +186,16 @@ def test_what_a_page_names_exists(page):
 def test_a_broken_link_is_found():
     text = '[a](shards.md#measured) [b](shards.md#no-such) [c](no_page.md) `engine/no_file.py`'
     assert len([*broken_links('docs/README.md', text), *missing_files(text)]) == 3
+
+
+def test_the_drawing_of_the_floors_names_every_file():
+    drawing = re.search(
+        r'^```\n(tools .*?)^```', (ROOT / 'docs/design.md').read_text(), re.M | re.S
+    )
+    drawn = set(re.findall(r'\w+', drawing[1]))
+    files = [*(ROOT / 'simclr_mm').rglob('*.py'), *(ROOT / 'tools').rglob('*.[ps][yh]')]
+    files = {path.relative_to(ROOT) for path in files if '.mim' not in path.parts}
+    rooms = ('__init__', 'command')  # the name of their room stands for them
+    names = {path.parent.name if path.stem in rooms else path.stem for path in files}
+    assert names - drawn == {'simclr_mm'}
+    assert {word for word in drawn if '_' in word} <= names

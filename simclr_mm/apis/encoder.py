@@ -27,24 +27,16 @@ from .preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model with everything needed to use it.
+    """A model with what is needed to use it. Nothing in it changes after it is built."""
 
-    Args:
-        model: In eval mode.
-        config: The model's config.
-        name: Of the model or its config; '' if neither has one.
-        source: Path or URL of the weights; '' for random ones.
-        classes: Class names of a classifier, if known.
-        training: ``meta`` and ``message_hub`` of the checkpoint, if it has them.
-        pipeline: The transforms of a test image. None: the config does not have them.
-    """
-
-    model: BaseModel
-    config: Config
-    name: str = ''
-    source: str = ''
-    classes: Sequence[str] | None = None
+    model: BaseModel  # in eval mode
+    config: Config  # the model's
+    name: str = ''  # of the model or its config; '' if neither has one
+    source: str = ''  # path or URL of the weights; '' for random ones
+    classes: Sequence[str] | None = None  # names, if a classifier tells them apart
+    # ``meta`` and ``message_hub`` of the checkpoint, as far as it has them.
     training: Mapping[str, Any] = field(default_factory=dict)
+    # Transforms of a test image, if the config has them.
     pipeline: Sequence[Mapping[str, Any]] | None = None
 
     @property
@@ -75,6 +67,13 @@ class Encoder:
     def features(self, images: Tensor) -> Tensor:
         """Features (n, C) of preprocessed images (n, 3, S, S)."""
         return pooled(self.model.extract_feat(images), self.model)
+
+    def feature_shape(self) -> torch.Size:
+        """Of one image from the backbone: (1, C, H, W) of a map, (1, C) of a vector."""
+        backbone, side = self.model.backbone, self.preprocessing.size
+        with torch.no_grad():
+            features = backbone(next(backbone.parameters()).new_zeros(1, 3, side, side))
+        return (features[-1] if isinstance(features, (tuple, list)) else features).shape
 
     def transform(self) -> dict[str, Any]:
         """The steps from a decoded uint8 BGR image to the network's input, as plain data."""
@@ -110,23 +109,6 @@ class Encoder:
                 raise UserError(f'there is no device {device} here ({reason})') from error
             self.model.to(device)
         return self
-
-
-def encoder_of(model: Encoder | BaseModel) -> Encoder:
-    """The encoder of a model from :func:`get_model`.
-
-    Raises:
-        UserError: ``get_model`` did not build the model.
-    """
-    if isinstance(model, Encoder):
-        return model
-    config = getattr(model, '_config', None)
-    if config is None:
-        raise UserError(
-            'the model has no config, so its preprocessing is unknown: build it with get_model'
-        )
-    classes = (getattr(model, '_dataset_meta', None) or {}).get('classes')
-    return Encoder(model, config, classes=classes, pipeline=pipeline_of(config))
 
 
 def pipeline_of(config: Config, phase: str = 'test') -> list[dict[str, Any]] | None:

@@ -1,16 +1,16 @@
 """Features or classes of images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, default_collate
+from mmengine.dataset import default_collate
 from mmengine.model import BaseModel
-from mmpretrain.apis.base import BaseInferencer
 from PIL import Image
+from rich.progress import track
 from torch import Tensor
 
 from simclr_mm.errors import UserError
@@ -19,8 +19,8 @@ from simclr_mm.models import pooled
 from simclr_mm.transforms.loading import LoadImageFromFile
 from simclr_mm.transforms.to_rgb import to_rgb
 
-from .encoder import Encoder, encoder_of
-from .loading import build_encoder
+from .encoder import Encoder
+from .loading import encoder_of
 
 Picture = str | Path | np.ndarray | Image.Image
 PRECISIONS = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
@@ -48,7 +48,7 @@ def inference_model(
             there is no such device.
         UnreadableImage: The file is no image.
     """
-    encoder = _encoder(model, True).on(device)
+    encoder = encoder_of(model).on(device)
     batch = default_collate([encoder.transforms(read_picture(image))])
     network = encoder.model.eval()
     with torch.no_grad():
@@ -61,8 +61,8 @@ def inference_model(
     return _prediction(sample.pred_score.cpu(), encoder.classes)
 
 
-class FeatureInferencer(BaseInferencer):
-    """Features of many images: files, arrays, PIL images, lists of these, a folder.
+class FeatureInferencer:
+    """Features of many pictures: files, arrays, PIL images, lists of these, a folder.
 
     Args:
         model: From :func:`simclr_mm.get_model` or :func:`load_encoder`, or an argument
@@ -92,9 +92,9 @@ class FeatureInferencer(BaseInferencer):
         compile: bool = False,
         **kwargs,
     ) -> None:
-        self.encoder = _encoder(model, pretrained, **kwargs).on(device)
+        self.encoder = encoder_of(model, pretrained, **kwargs).on(device)
         self.transforms = self.encoder.transforms
-        super().__init__(self.encoder.model)
+        self.model = self.encoder.model.eval()
         self.precision = precision
         self.device = next(self.model.parameters()).device
         _check_precision(precision, self.device)
@@ -119,7 +119,17 @@ class FeatureInferencer(BaseInferencer):
         """
         if batch_size < 1:
             raise UserError(f'batch_size is {batch_size}: give at least 1')
-        return super().__call__(inputs, batch_size=batch_size)
+        if isinstance(inputs, (str, Path)) and Path(inputs).is_dir():
+            inputs = image_paths(inputs)
+        pictures: list[Any] = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        if not pictures:
+            raise UserError('no picture was given: the list is empty')
+        features = []
+        for start in track(range(0, len(pictures), batch_size), 'embedding'):
+            some = pictures[start : start + batch_size]
+            batch = default_collate([self.transforms(read_picture(each)) for each in some])
+            features.append(self.forward(batch))
+        return np.concatenate(features)
 
     @torch.no_grad()
     def forward(self, inputs: dict) -> np.ndarray:
@@ -130,22 +140,6 @@ class FeatureInferencer(BaseInferencer):
             features = self.extract(images)
         return pooled(features, self.model).float().cpu().numpy()
 
-    def postprocess(
-        self, preds: list[np.ndarray], visualization: None = None, return_datasamples: bool = False
-    ) -> np.ndarray:
-        """n features (C) -> (n, C)."""
-        if not preds:
-            raise UserError('the list of images is empty: give at least one')
-        return np.stack(preds)
-
-    def _inputs_to_list(self, inputs: Picture | Sequence[Picture]) -> list:
-        if isinstance(inputs, (str, Path)) and Path(inputs).is_dir():
-            return image_paths(inputs)
-        return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-
-    def _init_pipeline(self, cfg: Config) -> Callable:
-        return Compose([read_picture, self.transforms])
-
 
 def read_picture(image: Picture) -> dict[str, Any]:
     """An image in the format of LoadImageFromFile, uint8 BGR."""
@@ -153,32 +147,14 @@ def read_picture(image: Picture) -> dict[str, Any]:
         return LoadImageFromFile()(dict(img_path=str(image)))
     if isinstance(image, Image.Image):
         name = str(getattr(image, 'filename', '') or 'the PIL image')
-        image = to_rgb(image, name)[..., ::-1]  # as for files
-    if not (
-        isinstance(image, np.ndarray)
-        and image.dtype == np.uint8
-        and image.ndim == 3
-        and image.shape[2] == 3
-    ):
-        got = (
-            f'{image.shape} {image.dtype}'
-            if isinstance(image, np.ndarray)
-            else type(image).__name__
-        )
-        raise UserError(
-            'an image is a path, a PIL image or an array (height, width, '
-            f'3) uint8 in BGR, got {got}'
-        )
+        image = to_rgb(image, name)[..., ::-1]  # by the rule for files
+    is_array = isinstance(image, np.ndarray)
+    if not (is_array and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
+        got = f'{image.shape} {image.dtype}' if is_array else type(image).__name__
+        array = 'an array (height, width, 3) uint8 in BGR'
+        raise UserError(f'an image is a path, a PIL image or {array}, got {got}')
     shape = image.shape[:2]
     return dict(img=np.ascontiguousarray(image), img_shape=shape, ori_shape=shape)
-
-
-def _encoder(
-    model: Encoder | BaseModel | str | Path | Config, pretrained: bool | str | Path, **kwargs
-) -> Encoder:
-    if isinstance(model, (Encoder, BaseModel)):
-        return encoder_of(model)
-    return build_encoder(model, pretrained, **kwargs)
 
 
 def _check_precision(precision: str, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""From a name, a config or a checkpoint to an encoder."""
+"""Build an encoder from a name, a config or a checkpoint."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
@@ -24,21 +25,13 @@ _TRAINED_ON = ('neck', 'head', 'online_probe')  # parts that features do not nee
 
 
 class Checkpoint(NamedTuple):
-    """The content of a checkpoint, and the config that its model is built from.
+    """A checkpoint that was read, and the config that its model is built from."""
 
-    Args:
-        content: What the file holds.
-        config: Config of the model. Whoever opened the checkpoint may change it.
-        name: Of the config, or else of the file.
-        source: Path or URL of the file; '' if there is none.
-        entry: Entry in mmpretrain's hub, for a model with a name.
-    """
-
-    content: Any
-    config: Config
-    name: str
-    source: str
-    entry: Any = None
+    content: Any  # what the file holds
+    config: Config  # what is built; whoever opened the checkpoint may change it
+    name: str  # of the config, or else of the file
+    source: str  # path or URL of the file; '' where there is none
+    entry: Any = None  # of mmpretrain's hub, for a model that has a name
 
 
 def build_encoder(
@@ -84,16 +77,7 @@ def load_encoder(
 
 
 def open_checkpoint(checkpoint: str, config: str | Path | Config | None = None) -> Checkpoint:
-    """Read a checkpoint, and find its config.
-
-    Args:
-        checkpoint: As for :func:`load_encoder`.
-        config: As for :func:`load_encoder`.
-
-    Raises:
-        CheckpointError: The file cannot be read, or it holds no usable config and none is
-            given.
-    """
+    """Read a checkpoint, and find its config; the arguments are those of :func:`load_encoder`."""
     source = checkpoint
     if config is None and checkpoint.lower() in register():
         config = checkpoint
@@ -114,10 +98,7 @@ def encoder_of_checkpoint(
 ) -> Encoder:
     """Build the model of a checkpoint, and load its weights.
 
-    Args:
-        checkpoint: From :func:`open_checkpoint`.
-        device: Device of the model. None: the CPU.
-        only_backbone: Leave out neck, head and probe, and their weights.
+    With ``only_backbone`` neck, head and probe are left out, whatever weights they have.
 
     Raises:
         CheckpointError: The config builds no model, or a weight does not fit.
@@ -132,6 +113,24 @@ def encoder_of_checkpoint(
             f'({type(error).__name__}: {error}); name another with --config'
         ) from error
     return encoder.on(device)
+
+
+def encoder_of(
+    model: Encoder | BaseModel | str | Path | Config, pretrained: bool | str | Path = True, **kwargs
+) -> Encoder:
+    """The encoder around a model from ``get_model``, or a new one by :func:`build_encoder`."""
+    if isinstance(model, Encoder):
+        return model
+    if not isinstance(model, BaseModel):
+        return build_encoder(model, pretrained, **kwargs)
+    config = getattr(model, '_config', None)
+    if config is None:
+        raise UserError(
+            'the model has no config, so it is not known how to prepare a picture: build it '
+            'with get_model'
+        )
+    classes = (getattr(model, '_dataset_meta', None) or {}).get('classes')
+    return Encoder(model, config, classes=classes, pipeline=pipeline_of(config))
 
 
 def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool = False) -> Encoder:

@@ -1,4 +1,4 @@
-"""Models by name, by config and with weights."""
+"""Build models by name or config, with their weights."""
 
 from fnmatch import fnmatch
 from pathlib import Path

@@ -20,25 +20,15 @@ _LARGEST = 4096  # pixels
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From an image to an encoder's input: resize, crop, scale to [0, 1], normalise.
+    """From a picture to an encoder's input: resize, crop, scale to [0, 1], normalise."""
 
-    Args:
-        mean: Three means of RGB in [0, 1].
-        std: Three standard deviations of RGB in [0, 1].
-        resize: Pixels of the shorter edge, or of both edges.
-        edge: 'short', or 'both' without keeping the aspect ratio.
-        size: Side of the centre crop in pixels.
-        interpolation: 'bilinear' and others.
-        backend: 'pillow', which antialiases when it shrinks, or 'cv2', which does not.
-    """
-
-    mean: Triple
-    std: Triple
-    resize: int
-    edge: str
-    size: int
-    interpolation: str
-    backend: str
+    mean: Triple  # of the pixels in [0, 1]
+    std: Triple  # likewise
+    resize: int  # pixels of the shorter edge, or of both
+    edge: str  # 'short' or 'both', the latter without keeping the ratio
+    size: int  # side of the centre crop in pixels
+    interpolation: str  # 'bilinear' and so on
+    backend: str  # 'pillow', which smooths what it shrinks, or 'cv2', which does not
 
     @classmethod
     def of(
@@ -47,15 +37,10 @@ class Preprocessing:
         pipeline: Sequence[Mapping[str, Any]] | None,
         source: str,
     ) -> 'Preprocessing':
-        """Read it from a model's preprocessor and the transforms of a test image.
+        """Read it off a model's preprocessor and the transforms of a test image, if known.
 
-        Args:
-            preprocessor: Of the model.
-            pipeline: Settings of the transforms. None: they are unknown.
-            source: Name of the checkpoint, for errors.
-
-        Raises:
-            UserError: The settings are incomplete, or this class cannot express them.
+        ``source`` is the name of the checkpoint, for the UserError where they do not say all of
+        it, or say what this cannot express.
         """
         steps = _steps(pipeline, source)
         resizing, crop = steps[0], steps[1] if len(steps) > 1 else None
@@ -116,11 +101,7 @@ class Preprocessing:
         return [dict(type='LoadImageFromFile'), resize, crop, dict(type='PackInputs')]
 
     def torchvision(self, normalise: bool = True) -> str:
-        """Code of the transform of a PIL image, with ``v2``.
-
-        Args:
-            normalise: False to end with uint8 pixels.
-        """
+        """The transform of a PIL image, as an expression with ``v2``; or up to uint8 pixels."""
         edge = (self.resize, self.resize) if self.edge == 'both' else self.resize
         mode = f'v2.InterpolationMode.{self.interpolation.upper()}'
         # cv2 shrinks without antialiasing. v2 can do this for tensors only.
@@ -190,9 +171,8 @@ def _statistics(preprocessor: BaseDataPreprocessor, source: str) -> tuple[Triple
     to_rgb = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))
     if not to_rgb:
         raise UserError(
-            f'{source}: data_preprocessor.to_rgb is not True, so it is unknown '
-            'whether the encoder takes BGR or RGB; if RGB, add --cfg-options '
-            'data_preprocessor.to_rgb=True'
+            f'{source}: data_preprocessor.to_rgb is not True, so it is not known whether the '
+            'encoder takes BGR or RGB; if RGB, add --cfg-options data_preprocessor.to_rgb=True'
         )
     # Without mean and std the pixels stay in [0, 255].
     mean, std = (

@@ -1,4 +1,4 @@
-"""Weights of a checkpoint, ours or another library's, into a model: strictly."""
+"""Load the weights of a checkpoint strictly, with conversion of other libraries' keys."""
 
 import re
 from pathlib import Path
@@ -17,14 +17,14 @@ _TENSORFLOW = re.compile(r'\.index|\.data-')  # in the names of a checkpoint's f
 
 
 def read(source: str) -> Any:
-    """Load a checkpoint; TensorFlow's lie in several files, which their reader finds."""
+    """Load a checkpoint. TensorFlow's consist of several files."""
     path = Path(source).expanduser()
     is_one_file = '://' in source or (path.is_file() and not _TENSORFLOW.search(path.name))
     return read_checkpoint(source) if is_one_file else read_weights(source)
 
 
 def load(model: BaseModel, content: Any, source: str, removed: list[str]) -> None:
-    """Load weights strictly. Those of removed parts are left out, with a line in the log."""
+    """Load weights strictly. Those of removed parts are left out, with a log line."""
     weights = _weights(model, content, source)
     state = weights.state
     left_out = [key for key in state if key.split('.')[0] in removed]
@@ -43,7 +43,7 @@ def load(model: BaseModel, content: Any, source: str, removed: list[str]) -> Non
 
 
 def load_backbone(model: BaseModel, content: Any, source: str) -> None:
-    """Load the weights of the backbone strictly, whatever else the file holds."""
+    """Load the backbone's weights strictly. The file may hold other weights."""
     weights = _weights(model, content, source)
     state = backbone_state(weights.state, source=source)
     _load_into(model, model.backbone, weights._replace(state=state), source)
@@ -59,11 +59,7 @@ def _weights(model: BaseModel, content: Any, source: str) -> WeightsFor:
 
 
 def _load_into(model: BaseModel, part: nn.Module, weights: WeightsFor, source: str) -> None:
-    """Load weights into a part of a model, and their normalisation into the model.
-
-    Raises:
-        CheckpointError: A weight does not fit, or the weights need another backbone.
-    """
+    """Load weights into a part of a model, and the pixels that they need into the model."""
     scope, _, name = ((weights.backbone or {}).get('type') or '').rpartition('.')
     if scope and type(model.backbone).__name__ != name:
         raise CheckpointError(

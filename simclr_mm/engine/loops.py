@@ -113,6 +113,10 @@ class _Resumable(BaseLoop):
     makes_up_validation = True  # a checkpoint is saved before the validation of its step
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:
+        for name in ('max_epochs', 'max_iters', 'val_interval'):
+            number = kwargs.get(name, 1)
+            if isinstance(number, str) or number != int(number) or number < 1:
+                raise UserError(f'train_cfg.{name} = {number!r}: give a whole number from 1')
         super().__init__(runner, build_train_dataloader(runner, dataloader), **kwargs)
 
     def _begin(self) -> None:
@@ -135,7 +139,7 @@ class EpochBasedTrainLoop(_Resumable, _EpochBasedTrainLoop):
     """MMEngine's loop over epochs, which can also resume inside an epoch.
 
     Its arguments are those of MMEngine's loop. The dataloader has to pass
-    :func:`build_train_dataloader`.
+    :func:`build_train_dataloader`, and the numbers of ``train_cfg`` are whole, from 1.
     """
 
     def run(self) -> nn.Module:
@@ -165,7 +169,7 @@ class IterBasedTrainLoop(_Resumable, _IterBasedTrainLoop):
     """MMEngine's loop over iterations, in whole epochs of the dataset.
 
     Its arguments are those of MMEngine's loop. The dataloader has to pass
-    :func:`build_train_dataloader`.
+    :func:`build_train_dataloader`, and the numbers of ``train_cfg`` are whole, from 1.
     """
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 
 import torch
+from mmengine.config import Config
 from mmengine.dist import all_gather_object, is_distributed
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
@@ -22,6 +23,7 @@ from simclr_mm.models import SimCLR
 from simclr_mm.registry import RUNNERS
 
 from .allocator import keep_freed_memory
+from .arguments import check_arguments
 from .loops import DATA_LAYOUT, EARLY_STOPPING, SAMPLER_SEED, data_layout, plain_model
 from .ranks import on_first_rank, require_same, weights_digest
 from .resume import check_resumable, latest_checkpoint, shared_settings
@@ -72,6 +74,11 @@ class Runner(_Runner):
             keep_freed_memory()
         super().__init__(*args, **kwargs)
 
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> _Runner:
+        check_arguments(dict(cfg.items()))
+        return super().from_cfg(cfg)
+
     def setup_env(self, env_cfg: dict) -> None:
         if self.distributed and not torch.cuda.is_available() and not is_distributed():
             if self.launcher != 'pytorch':
@@ -106,12 +113,13 @@ class Runner(_Runner):
             with DefaultScope.overwrite_default_scope(None if named else 'mmpretrain'):
                 return _Runner.build_dataloader(dataloader, *args, **kwargs)
         except FileNotFoundError as error:
-            if not isinstance(dataloader, dict):
+            dataset = dataloader['dataset'] if isinstance(dataloader, dict) else None
+            options = ' '.join(_data_roots(dataset))
+            if not options:
                 raise
-            options = ' '.join(_data_roots(dataloader['dataset']))
             raise MissingFileError(
-                f'{error}. Put the data there, or give their folder: --data DIR, or '
-                f'--cfg-options {options}'
+                f'{str(error).removesuffix(".")}. Put the data there, or give their folder: --data '
+                f'DIR, or --cfg-options {options}'
             ) from error
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
@@ -184,6 +192,8 @@ class Runner(_Runner):
         if not auto_scale_lr or auto_scale_lr.get('enable', False):
             return
         base = auto_scale_lr['base_batch_size']
+        if not base > 0:
+            raise UserError(f'auto_scale_lr.base_batch_size = {base}: write the batch of the rate')
         batch = self.train_dataloader.batch_size * self.world_size
         if batch != base:
             lr = optim_wrapper.optimizer.param_groups[0]['lr']
@@ -288,8 +298,10 @@ def _fitting(dataloader: dict) -> dict:
     return {key: value for key, value in dataloader.items() if key not in of_workers}
 
 
-def _data_roots(dataset: dict, key: str = '{val,test}_dataloader.dataset') -> list[str]:
+def _data_roots(dataset: object, key: str = '{val,test}_dataloader.dataset') -> list[str]:
     """Command-line options that set the image folders of a dataset."""
+    if not isinstance(dataset, dict):  # it is built
+        return []
     if dataset['type'] == 'simclr_mm.ReplaceUnreadable':  # our loops put it there
         return _data_roots(dataset['dataset'], 'train_dataloader.dataset')
     roots = [f'{key}.data_root=DIR'] if 'data_root' in dataset else []

@@ -42,7 +42,8 @@ def knn_predict(
         (q,) int64 predicted classes, on the query's device.
 
     Raises:
-        UserError: k is not in [1, g], temperature <= 0, or a query is not finite.
+        UserError: k is not in [1, g], temperature <= 0, a query is not finite or a label
+            is negative.
     """
     return best_classes(query, gallery, labels, k, temperature, device)[:, 0]
 
@@ -59,15 +60,19 @@ def best_classes(
 
     -1 stands for a class without a vote.
     """
-    check_finite(query, 'queries of kNN')
-    finite = finite_rows(gallery, 'gallery features of kNN')
+    check_finite(_lengths(query), 'queries of kNN')
+    finite = finite_rows(_lengths(gallery), 'gallery features of kNN')
     gallery, labels = gallery[finite], labels[finite.to(labels.device)]
+    if (labels < 0).any():
+        raise UserError(
+            f'kNN: {(labels < 0).sum()} gallery labels are negative: leave images without a '
+            'class out of the gallery.'
+        )
     if not 1 <= k <= len(gallery):
         raise UserError(
             f'kNN: k = {k}, but the gallery has {len(gallery)} features: choose k from 1 to that.'
         )
-    if not temperature > 0:
-        raise UserError(f'kNN: temperature = {temperature}: give a positive number.')
+    _check_temperature(temperature)
     place = gallery.device if device is None else device
     gallery = F.normalize(gallery.to(place, torch.float32), dim=1)
     labels = labels.to(place)
@@ -92,6 +97,16 @@ def best_classes(
     return torch.cat(predictions)
 
 
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0:
+        raise UserError(f'kNN: temperature = {temperature}: give a positive number.')
+
+
+def _lengths(features: Tensor) -> Tensor:
+    """(n, 1) lengths of rows, infinite where float32 cannot hold the length."""
+    return torch.linalg.vector_norm(features.float(), dim=1, keepdim=True)
+
+
 @METRICS.register_module()
 class KNNAccuracy(BaseMetric):
     """Accuracy in percent of weighted kNN, logged as ``knn/top1`` and ``knn/top5``.
@@ -108,7 +123,7 @@ class KNNAccuracy(BaseMetric):
 
     Raises:
         UserError: The val dataset is not a GalleryAndQuery or makes views, or, before the
-            first step, k exceeds the gallery.
+            first step, k exceeds the gallery or the temperature is not positive.
     """
 
     default_prefix = 'knn'
@@ -117,6 +132,7 @@ class KNNAccuracy(BaseMetric):
         self, k: int = 200, temperature: float = 0.07, collect_device: str = 'cpu'
     ) -> None:
         super().__init__(collect_device=collect_device)
+        _check_temperature(temperature)
         self.k = k
         self.temperature = temperature
 

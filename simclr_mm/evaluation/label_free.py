@@ -135,12 +135,12 @@ class LabelFreeMetrics(BaseMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         kept = self._chosen({k: v for rank in results for k, v in rank.items()})
-        if len(kept) < 2:
-            raise UserError(
-                f'LabelFreeMetrics: {len(kept)} image(s) to compare: validate on two or more.'
-            )
         x = torch.from_numpy(np.stack(list(kept.values())))  # (m, C) or (m, V, C)
         x = x[finite_rows(x, 'features of LabelFreeMetrics')]
+        if len(x) < 2:
+            raise UserError(
+                f'LabelFreeMetrics: {len(x)} image(s) to compare: validate on two or more.'
+            )
         views = x if x.ndim == 3 else x[:, None]  # (m, V, C)
         each = views.unbind(dim=1)  # V of (m, C), so that no measure compares two views
         metrics = dict(

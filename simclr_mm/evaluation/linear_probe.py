@@ -56,8 +56,10 @@ def linear_probe(train: Labelled, test: Labelled, c: float = 1.0) -> float:
         Share of the test labels predicted, in [0, 1].
 
     Raises:
-        UserError: A test row is not finite, or no training row is.
+        UserError: A test row is not finite, no training row is, or c <= 0.
     """
+    if not c > 0:
+        raise UserError(f'linear probe: c = {c}: give a positive number.')
     return top1(_predictions(_finite(train), test[0], [1 / c])[0], test[1])
 
 

@@ -22,13 +22,18 @@ class ProbeAccuracy(BaseMetric):
         collect_device: Where the results of several ranks are gathered.
 
     Raises:
-        UserError: The model has no online probe, or k exceeds its classes.
+        UserError: The model has no online probe, or k is below 1 or exceeds its classes.
     """
 
     default_prefix = 'probe'
 
     def __init__(self, topk: Sequence[int] = (1,), collect_device: str = 'cpu') -> None:
         super().__init__(collect_device=collect_device)
+        counts = topk if isinstance(topk, (list, tuple)) else ()
+        if not counts or not all(isinstance(k, int) and k >= 1 for k in counts):
+            raise UserError(
+                f'ProbeAccuracy: topk = {topk!r}: give whole numbers from 1, such as (1, 5)'
+            )
         self.topk = topk
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:

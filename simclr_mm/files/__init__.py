@@ -1,6 +1,6 @@
 """File operations: atomic writes, downloads, caches and hashes."""
 
-from .atomic import atomic_file
+from .atomic import atomic_file, write_text
 from .cache import cache_home
 
-__all__ = ['atomic_file', 'cache_home']
+__all__ = ['atomic_file', 'cache_home', 'write_text']

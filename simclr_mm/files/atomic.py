@@ -41,6 +41,12 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text as UTF-8, the whole of it or nothing; other bytes as escapes."""
+    with atomic_file(path) as file:
+        file.write(text.encode(errors='backslashreplace'))
+
+
 def remove_stale(folder: str | Path) -> list[Path]:
     """Remove the partial files of killed writers in a folder.
 

@@ -4,6 +4,7 @@ Letters: n images on this rank, V views, d projection width.
 """
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -38,10 +39,10 @@ def check_temperature(temperature: float | Tensor, papers: str, lowest: float = 
             the paper uses.
     """
     value = math.nan
-    if not isinstance(temperature, Tensor):
+    if isinstance(temperature, Tensor):
+        value = temperature.item() if temperature.numel() == 1 else value
+    elif isinstance(temperature, numbers.Real):
         value = float(temperature)
-    elif temperature.numel() == 1:
-        value = temperature.item()
     if not (value > 0 and lowest <= value < math.inf):
         raise UserError(
             f'temperature must be {f">= {lowest}" if lowest else "> 0"} and finite, got '

@@ -61,6 +61,9 @@ class ProjectionNeck(BaseModule):
     ) -> None:
         if num_layers < 0:
             raise UserError(f'num_layers must be >= 0, got {num_layers}: set model.neck.num_layers')
+        for name, width in (('hid_channels', hid_channels), ('out_channels', out_channels)):
+            if width is not None and width < 1:
+                raise UserError(f'{name} must be >= 1, got {width}: set model.neck.{name}')
         super().__init__(init_cfg)
         self.num_layers = num_layers
         self.normed = norm_cfg is not None

@@ -139,6 +139,9 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         results['ori_shape'] = img.shape[:2]
         return results
 
+    def __repr__(self) -> str:
+        return f'{super().__repr__()[:-1]}, max_pixels={self.max_pixels})'
+
     def _read(self, path: str) -> bytes:
         try:
             if self.file_client_args is not None:

@@ -24,10 +24,7 @@ def plot_crop_histograms(
         path: The file to write.
         histograms: (I, 2, K, B) shares of the values of I images and K crops, in B
             bins of [0, 256), without and with distortion.
-        overlaps: (I, 2) mean overlap of the histograms of an image's crops, in [0, 1].
-        images: Names of the I images.
-        kinds: Names of without and with.
-        title: Title of the picture.
+        overlaps: (I, 2) how much the crops of one image have in common, in [0, 1].
     """
     with picture(path, 11, 1.4 + 2.6 * len(histograms), title) as figure:
         grid = figure.subplots(len(histograms), 2, sharex=True, sharey=True, squeeze=False)

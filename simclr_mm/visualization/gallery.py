@@ -23,15 +23,9 @@ def plot_gallery(
     similarities: Sequence[Sequence[float]],
     title: str,
 ) -> None:
-    """Write a row for each query: the query, then the images found for it.
+    """Write a row for each query: its file, then the k images found for it, the nearest first.
 
-    Args:
-        path: The file to write.
-        queries: q image files.
-        names: For each query the names of the k images, the nearest first.
-        images: For each query their files, or (H, W, 3) uint8 RGB.
-        similarities: For each query their cosine similarities.
-        title: Title of the picture.
+    An image is a file, or (H, W, 3) uint8 RGB; a similarity is a cosine.
     """
     rows, columns = len(queries), 1 + len(names[0])
     with picture(path, 1.75 * columns, 2.15 * rows + 0.9, plain(title)) as figure:

@@ -20,10 +20,7 @@ def plot_heat_map(
     """Write a heat map with a frame around the highest number.
 
     Args:
-        path: The file to write.
-        values: (rows, columns), at least one of them finite. NaN: an empty cell.
-        rows: Names of the rows.
-        columns: Names of the columns.
+        values: (rows, columns), at least one of them finite; NaN: an empty cell.
         labels: Of the rows, of the columns and, with its unit, of the numbers.
         title: Title of the picture.
         with_mean: Add a column with the mean of each row, as in the paper's Fig. 5.

@@ -22,8 +22,7 @@ def plot_report(
     """Write the loss curve, pairs of views and a 2-D map of features as one PNG.
 
     Args:
-        path: The file to write.
-        scalars: Log entries from :func:`~simclr_mm.visualization.loss.read_scalars`.
+        scalars: From :func:`~simclr_mm.visualization.loss.read_scalars`.
         views: (m, V, S, S, 3) uint8 RGB, the V views of m images.
         features: (n, C) features.
         labels: (n,) classes of the features.

@@ -20,20 +20,12 @@ _IN_LEGEND = 60  # size of a marker in the legend, in square points
 
 
 def project(features: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
-    """Project features of length 1 to the plane.
+    """Features (n, C) of length 1 in the plane, (n, 2), their neighbourhoods kept.
 
     Args:
-        features: (n, C), n >= 4.
+        features: n >= 4, finite and not all alike.
         method: 'tsne', 'umap' (needs umap-learn) or 'pca'.
-        seed: Seed of t-SNE and UMAP.
-
-    Returns:
-        (n, 2).
-
-    Raises:
-        UserError: An unknown method, fewer than four features, or features that are not
-            finite or all alike.
-        MissingPackageError: umap-learn is not installed.
+        seed: Of t-SNE and UMAP.
     """
     if method not in METHODS:
         raise UserError(f'method is {method!r}: choose one of {", ".join(METHODS)}')
@@ -65,15 +57,9 @@ def plot_scatter(
     method: str,
     title: str,
 ) -> None:
-    """Write a map of features with a legend of classes and their counts.
+    """Write a map of :func:`project` with a legend of classes and their counts.
 
-    Args:
-        path: The file to write.
-        points: (n, 2), from :func:`project`.
-        labels: (n,) class of each point, an index of ``classes``.
-        classes: Class names. With one name or none there is no legend.
-        method: Method of :func:`project`.
-        title: Title of the picture.
+    ``labels`` are places in ``classes``. With one name, or none, there is no legend.
     """
     with picture(path, 9.5, 7) as figure:
         axes = figure.subplots()

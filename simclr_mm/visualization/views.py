@@ -22,19 +22,12 @@ from .style import COLOURS, picture
 
 @dataclass(frozen=True)
 class Views:
-    """One image and its views.
+    """One image and its views."""
 
-    Args:
-        index: Its index in the dataset.
-        original: (H, W, 3) uint8 RGB, the input of TwoViews.
-        views: (V, S, S, 3) uint8 RGB.
-        params: For each view its drawn parameters, in the format of ``view_params``.
-    """
-
-    index: int
-    original: np.ndarray
-    views: np.ndarray
-    params: list[dict[str, Any]]
+    index: int  # its place in the dataset
+    original: np.ndarray  # (H, W, 3) uint8 RGB, as TwoViews gets it
+    views: np.ndarray  # (V, S, S, 3) uint8 RGB
+    params: list[dict[str, Any]]  # for each view what was drawn, as TwoViews writes ``view_params``
 
 
 def make_views(dataset: Any, index: int, seed: int, epoch: int = 0) -> Views:

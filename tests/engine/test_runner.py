@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from simclr_mm.engine import Runner
 from simclr_mm.engine.allocator import start_worker
-from simclr_mm.errors import UserError
+from simclr_mm.errors import MissingFileError, UserError
 
 
 @pytest.fixture(scope='module', params=[{}, BY_ITERATION], ids=['epochs', 'iterations'])
@@ -146,6 +146,14 @@ def test_a_missing_folder_names_the_option(dataset, option):
         with pytest.raises(FileNotFoundError, match='Put the data there') as error:
             Runner.build_dataloader(dict(dataset=dataset, batch_size=1))
     assert str(error.value).endswith(f' --cfg-options {option}=DIR')
+
+
+def test_a_list_of_missing_files_says_all_by_itself(tmp_path):
+    (tmp_path / 'list.txt').write_text('gone.png')
+    dataset = dict(type='simclr_mm.ImageList', places=[str(tmp_path / 'list.txt')])
+    with pytest.raises(MissingFileError) as error:
+        Runner.build_dataloader(dict(dataset=dataset, batch_size=1))
+    assert '--cfg-options' not in str(error.value) and 'gone.png' in str(error.value)
 
 
 def test_a_sampler_that_cannot_resume(tmp_path):

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 import simclr_mm.engine  # noqa: F401  registers LARS
 from simclr_mm.apis import load_encoder
 from simclr_mm.commands import command_line
-from simclr_mm.commands.evaluate.cache import add_cache_flag
 from simclr_mm.commands.evaluate.image_features import gallery_and_queries
 from simclr_mm.evaluation import Labelled, knn_predict, swept_linear_probe
 from simclr_mm.evaluation.logistic_regression import LogisticRegression
@@ -80,12 +79,8 @@ def train_linear_layer(
 ) -> nn.Linear:
     """Train a linear layer with a benchmark config's optimizer, cosine decay and epochs.
 
-    Args:
-        cfg: The benchmark config.
-        features: (n, C).
-        labels: (n,).
-        batch: Images in a step. The learning rate is proportional to it.
-        seed: Of the order of the images and of the layer's initial weights.
+    The learning rate follows the batch linearly. The seed is that of the order of the images
+    and of the layer's first weights.
     """
     torch.manual_seed(seed)
     layer = nn.Linear(features.shape[1], int(labels.max()) + 1).to(features.device)
@@ -109,7 +104,7 @@ def train_linear_layer(
 
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
-    flags = ('config', 'checkpoint', '--seed', '--cfg-options', '--trust-checkpoint')
+    flags = ('config', 'checkpoint', '--seed', '--cache', '--cfg-options', '--trust-checkpoint')
     parser = command_line.parser_of(__doc__, *flags)
     add = parser.add_argument
     add('--k', type=int, nargs='*', default=[1, 20, 200])
@@ -117,7 +112,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--penalty', type=float, nargs='*', default=[1.0], help='1 / C of scikit-learn')
     add('--published', nargs='*', default=[], help='linear configs, of configs/benchmarks')
     add('--batch', type=int, help='images a step; default: that of the config')
-    add_cache_flag(parser)
     args = parser.parse_args(argv)
 
     cfg = Config.fromfile(args.config)
@@ -132,9 +126,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         started = time.time()
         differing, ties, ours, expected = knn_agreement(train, test, k, args.temperature)
         print(
-            f'kNN, k {k}: {top1(ours)}, scikit-learn {top1(expected)}; {differing} '
-            f'of {len(ours)} predictions differ, {ties} of them ties; '
-            f'{time.time() - started:.0f} s'
+            f'kNN, k {k}: {top1(ours)}, scikit-learn {top1(expected)}; {differing} of {len(ours)} '
+            f'predictions differ, {ties} of them ties; {time.time() - started:.0f} s'
         )
     for penalty in args.penalty:
         started = time.time()

@@ -118,8 +118,6 @@ def main() -> None:
     console.print(table(results))
     if len(args.rows) > 1:
         console.print(growth(results))
-    if args.device != 'cpu':
-        console.print(floor(args))
     if args.out:
         save(args.out, 'bench_loss', setting=setting, results=results)
         draw(results, args.out / 'bench_loss.png')
@@ -222,31 +220,10 @@ def growth(results: list[dict]) -> str:
     *_, first, last = (result for result in results if result['name'] == 'simclr_mm')
     ratios = [b / a for a, b in zip(first['ms'], last['ms'])]
     return (
-        f'simclr_mm from 2N = {first["rows"]} to {last["rows"]}: '
-        f'{statistics.median(ratios):.1f}x the time '
-        f'({min(ratios):.1f}-{max(ratios):.1f}), '
+        f'simclr_mm from 2N = {first["rows"]} to {last["rows"]}: {statistics.median(ratios):.1f}x '
+        f'the time ({min(ratios):.1f}-{max(ratios):.1f}), '
         f'{(last["rows"] / first["rows"]) ** 2:.0f}x the arithmetic'
     )
-
-
-def floor(args: argparse.Namespace) -> Table:
-    """The lower bound of the device: its measured product rate and bandwidth."""
-    side = torch.randn(4096, 4096, device=args.device)
-    big = torch.empty(2**28, device=args.device)
-    other = torch.empty_like(big)
-    calls = dict(product=lambda: side @ side, copy=lambda: other.copy_(big))
-    seconds = {name: min(values) for name, values in interleaved(calls, 10).items()}
-    rate = 2 * 4096**3 / seconds['product']
-    bandwidth = 2 * 4 * 2**28 / seconds['copy']  # bytes/s
-    title = f'Floor: {rate / 1e12:.1f} Tflop/s in float32, {bandwidth / 1e12:.2f} TB/s'
-    lines = []
-    for rows in args.rows:
-        # Half of the matrix: four products with 2d operations for each entry. Both passes
-        # write or read each four-byte entry about eleven times.
-        products = 4 * rows**2 / 2 * 2 * args.width / rate
-        traffic = rows**2 / 2 * 4 * 11 / bandwidth
-        lines.append((str(rows), f'{1e3 * products:.3g}', f'{1e3 * traffic:.3g}'))
-    return table_of(title, ('2N', 'products, ms', 'tiles written and read, ms'), lines)
 
 
 def draw(results: list[dict], path: Path) -> None:

@@ -68,9 +68,8 @@ def main() -> None:
     console = Console()
     console.print(table_of(f'One step of ResNet-18 at {args.side} px, two views', columns, rows))
     console.print(
-        f'Peak: VmHWM in the step above VmRSS before it, float32, {args.threads} '
-        f'threads, torch {torch.__version__}, default allocator. Computed: the line '
-        'through the first two.',
+        f'Peak: VmHWM in the step above VmRSS before it, float32, {args.threads} threads, torch '
+        f'{torch.__version__}, default allocator. Computed: the line through the first two.',
         soft_wrap=True,
     )
 

@@ -65,9 +65,8 @@ def main() -> None:
     batch_size = cfg.train_dataloader.batch_size
     console.print(table(loop.rows, seconds, args.steps * batch_size))
     setting = (
-        f'{Path(args.config).stem}, batch {batch_size}, '
-        f'{cfg.train_dataloader.num_workers} workers, '
-        f'{runner.optim_wrapper.dtype}; {hardware()}; torch {torch.__version__}, '
+        f'{Path(args.config).stem}, batch {batch_size}, {cfg.train_dataloader.num_workers} '
+        f'workers, {runner.optim_wrapper.dtype}; {hardware()}; torch {torch.__version__}, '
         f'{version("mmpretrain")}; {args.repeats} rounds of {args.steps} steps'
     )
     console.print(setting)

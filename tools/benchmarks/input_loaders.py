@@ -56,15 +56,10 @@ def their_loader(ours: dict, size: int) -> dict:
 
 
 class Round:
-    """Timed batches of a loader, taken without a pause.
+    """The last batches of a loader from :func:`cut`, taken without a pause and preprocessed.
 
-    An epoch of the loader is a round and the batches before it, while workers start and
-    fill their queues. So nothing runs in the background of the next measurement.
-
-    Args:
-        loader: From :func:`cut`.
-        preprocessor: Applied to each batch.
-        batches: Number of timed batches, the last ones.
+    An epoch of the loader is a round and what comes before it, while workers start and
+    fill their queues: nothing runs in the background of what is timed next.
     """
 
     def __init__(self, loader: DataLoader, preprocessor: Callable, batches: int):
@@ -109,10 +104,7 @@ def cut(loader: dict, batches: int) -> DataLoader:
 def cifar_loaders(folder: Path, images: int, workers: int) -> tuple[dict[str, Callable], int]:
     """Rounds of batches of 512, preprocessed on the CPU, and the number of images of a round.
 
-    Args:
-        folder: CIFAR-10.
-        images: Rounded up to whole batches for each worker.
-        workers: Of mmpretrain's loader.
+    Images are rounded up to whole batches for each worker of mmpretrain's loader.
     """
     batches = -(-images // 512 // workers) * workers
     cfg = Config.fromfile(CIFAR)

@@ -80,7 +80,7 @@ def table_of(
 
 
 def save(folder: Path, name: str, **content: object) -> Path:
-    """Write what was measured as JSON; returns the file."""
+    """Write the results as JSON. Returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{name}.json'
     path.write_text(json.dumps(content, indent=1))

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from simclr_mm.engine.arguments import check_arguments
 from simclr_mm.errors import UserError
 from simclr_mm.files.installed import MIM
 from simclr_mm.registry import type_name
@@ -58,7 +59,7 @@ def config_with_flags(
     replace_data: Callable[[Config, str], None],
     part: str = 'model',
 ) -> Config:
-    """Read a config that has this part, with ``--data`` and ``--cfg-options`` entered."""
+    """Read a config that has this part, and apply ``--data`` and ``--cfg-options``."""
     cfg = read_config(path, part)
     if args.data is not None:
         replace_data(cfg, args.data)
@@ -67,11 +68,12 @@ def config_with_flags(
 
 
 def merge_cfg_options(cfg: Config, options: dict | None) -> None:
-    """Merge ``--cfg-options``.
+    """Merge ``--cfg-options``, and check the arguments of this package's classes.
 
     Raises:
-        UserError: An option would change nothing, because neither the config nor the runner
-            reads it, or its path does not exist in the config.
+        UserError: an option would change nothing, because neither the config nor the runner
+            reads it, or it leads to a place that the config does not have. Or a class of this
+            package does not take an argument of the config.
     """
     for key, value in (options or {}).items():
         first, *parts = key.split('.')
@@ -96,6 +98,7 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
             raise UserError(
                 f'--cfg-options {key}: the config has no such place. {error.args[0]}'
             ) from error
+    check_arguments(dict(cfg.items()))
 
 
 def result_path(args: argparse.Namespace) -> Path:

@@ -8,7 +8,7 @@ from mmengine.device import get_device
 from simclr_mm.apis import load_encoder
 from simclr_mm.apis.inference import FeatureInferencer
 
-# Of the flags that commands share, those for :func:`inferencer_of`, beside the checkpoint.
+# The shared flags that :func:`inferencer_of` reads besides the checkpoint.
 ENCODER_FLAGS = ('--config', '--device', '--precision', '--compile', '--trust-checkpoint')
 
 

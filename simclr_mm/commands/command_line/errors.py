@@ -6,19 +6,12 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from simclr_mm.errors import UserError
 
 
-class Command(Protocol):
-    """Takes the arguments after its name. None: those of the process."""
-
-    def __call__(self, argv: Sequence[str] | None = None) -> None: ...
-
-
-def command(main: Callable[[Sequence[str] | None], None]) -> Command:
-    """Make a ``main(argv)`` a command: a user's mistake ends it with one line.
+def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]:
+    """Make a ``main(argv)`` a command: a user's mistake ends it in one line.
 
     A mistake is a :class:`simclr_mm.errors.UserError`, or an error of the operating system
     about a file, such as a missing file or a full disk. The exit code is then 1. Any other
@@ -31,6 +24,7 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Command:
         if isinstance(sys.stdout, io.TextIOWrapper):  # file names may not be UTF-8
             sys.stdout.reconfigure(errors='backslashreplace')
         try:
+            _refuse_empty(sys.argv[1:] if argv is None else argv)
             contextvars.copy_context().run(main, argv)
         except UserError as error:
             raise SystemExit(_line(str(error))) from error
@@ -44,6 +38,14 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Command:
             raise
 
     return run
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """An empty path would be the current folder, which nobody has named."""
+    for flag, argument in zip(('', *arguments), arguments):
+        if argument == '':
+            named = flag if flag.startswith('--') else 'an argument'
+            raise UserError(f'{named} is empty: give a value, or look why the shell gave none.')
 
 
 def _line(message: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from simclr_mm.checkpoints import trust_checkpoints
 
-from .values import KeyValues, at_least
+from .values import KeyValues, at_least, cache_folder
 
 
 class _Trust(argparse.Action):
@@ -28,13 +28,20 @@ _FLAGS: dict[str, dict[str, Any]] = {
     ),
     '--compile': dict(action='store_true', help='compile the network with torch.compile'),
     '--seed': dict(type=at_least(0), default=0, help='of every draw'),
+    '--cache': dict(
+        metavar='DIR',
+        type=cache_folder,
+        default='',
+        help='keep features here for the next time; default: $SIMCLR_MM_HOME/features, and '
+        'nothing is kept where SIMCLR_MM_HOME is not set',
+    ),
     '--cfg-options': dict(
         nargs='+',
         action=KeyValues,
         help='override settings of the config as key=value, for example '
         'train_cfg.max_epochs=2 param_scheduler.0.end=1; lists as key="[a,b]"',
     ),
-    # The command decorator ends what this allows.
+    # Its effect ends with the command, see .errors.command.
     '--trust-checkpoint': dict(
         action=_Trust,
         nargs=0,
@@ -46,7 +53,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
 
 
 def parser_of(doc: str | None, *names: str) -> argparse.ArgumentParser:
-    """A parser whose help begins with the module's docstring, with shared flags by name."""
+    """A parser with a module's docstring as description, and shared flags by name."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )

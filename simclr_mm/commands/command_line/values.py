@@ -1,6 +1,7 @@
 """User input: config files, key=value pairs and numbers, checked on entry."""
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,17 @@ class KeyValues(DictAction):
             if not pair.partition('=')[0] or '=' not in pair:
                 parser.error(f'{option_string} {pair}: write key=value')
         super().__call__(parser, namespace, values, option_string)
+
+
+def cache_folder(text: str) -> Path | None:
+    """For ``type`` of ``--cache``: without a place ``$SIMCLR_MM_HOME/features``, if it is set.
+
+    Features of ImageNet are gigabytes: nothing is kept unless a place is named.
+    """
+    home = os.environ.get('SIMCLR_MM_HOME')
+    if text or not home:
+        return Path(text) if text else None
+    return Path(home).expanduser() / 'features'
 
 
 def at_least(lowest: int) -> Callable[[str], int]:

@@ -19,23 +19,14 @@ _KEPT = ('backbone.', 'neck.')
 
 
 class Converted(NamedTuple):
-    """A converted checkpoint.
+    """A converted checkpoint."""
 
-    Args:
-        checkpoint: ``state_dict``, and ``meta`` with the config as in MMEngine.
-        config: The config.
-        layout: Name of the library.
-        used: Our keys by the keys in the file.
-        left: For each unused key in the file, the reason.
-        filled: For each of our keys that the file lacks, a description of its value.
-    """
-
-    checkpoint: dict[str, Any]
+    checkpoint: dict[str, Any]  # ``state_dict``, and ``meta`` with the config as MMEngine has it
     config: Config
-    layout: str
-    used: dict[str, str]
-    left: dict[str, str]
-    filled: dict[str, str]
+    layout: str  # name of the library
+    used: dict[str, str]  # our keys by the keys in the file
+    left: dict[str, str]  # why a key in the file is not used, by that key
+    filled: dict[str, str]  # the value of what the file lacks, in words, by our key
 
 
 def convert(

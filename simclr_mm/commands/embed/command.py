@@ -50,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     print(
         f'{printable(str(out))}/features.npy: {record["images"]} images of '
-        f'{printable(args.folder)}, '
-        f'{record["width"]} numbers each; {time.time() - started:.1f} s'
+        f'{printable(args.folder)}, {record["width"]} numbers each; {time.time() - started:.1f} s'
     )
     if record['unreadable']:
         print(

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.atomic import write_text
 
 from .embedding_record import ERRORS, FEATURES, PARTIAL, PATHS, RECORD, earlier_progress, new_record
 from .images import Images
@@ -39,24 +39,17 @@ def embed_folder(
 
     ``out`` also gets ``paths.json``, N paths relative to the folder, or keys in the pack;
     ``errors.jsonl``, row, path and reason of each unreadable image (its features are NaN);
-    and ``embedding.json``, the record of images and encoder. Memory holds one batch at a
-    time. A later call continues an interrupted one.
+    and ``embedding.json``, what was embedded how. Images and features pass through memory
+    batch by batch. Called again after it was stopped, it goes on; with ``restart`` it begins
+    again, whatever is in ``out``.
 
     Args:
-        inferencer: The encoder, its device and its precision.
-        folder: A folder of images, at any depth, or a pack.
-        out: Folder of the results.
         batch_size: Images at a time.
-        workers: Processes that read images. 0: this process.
-        restart: Start again, replacing the content of ``out``.
-        origin: Origin of the weights, recorded in ``embedding.json``.
+        workers: Processes that read images; 0: this one.
+        origin: Where the weights come from, noted in ``embedding.json``.
 
     Returns:
-        The content of ``embedding.json``.
-
-    Raises:
-        UserError: There is no image, ``out`` holds features of something else, or another
-            process is writing there.
+        What ``embedding.json`` holds.
     """
     if batch_size < 1 or workers < 0:
         raise UserError(f'batch_size is {batch_size} and workers {workers}: give at least 1 and 0')
@@ -84,7 +77,7 @@ def _begin(out: Path, names: list[str], width: int) -> None:
     """Create the files of an embedding without rows."""
     for name in (RECORD, FEATURES, PARTIAL, ERRORS):
         (out / name).unlink(missing_ok=True)
-    _write_json(out / PATHS, names)
+    write_text(out / PATHS, json.dumps(names, indent=1))
     open_memmap(out / PARTIAL, 'w+', np.float32, (len(names), width))
     if hasattr(os, 'posix_fallocate'):  # a full disk is an error now, not a later crash
         with open(out / PARTIAL, 'r+b') as file:
@@ -122,7 +115,7 @@ def _fill(
             if time.monotonic() - saved > _SAVE_EVERY or record['rows_done'] == len(images):
                 errors.flush()
                 features.flush()
-                _write_json(out / RECORD, record)
+                write_text(out / RECORD, json.dumps(record, indent=1))
                 saved = time.monotonic()
 
 
@@ -138,10 +131,4 @@ def _forget_errors_from(row: int, path: Path) -> None:
     """Drop errors noted after the last save, because their rows are embedded again."""
     lines = path.read_text().splitlines(keepends=True)
     kept = [line for line in lines if line.endswith('\n') and json.loads(line)['row'] < row]
-    with atomic_file(path) as file:
-        file.write(''.join(kept).encode())
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic_file(path) as file:
-        file.write(json.dumps(content, indent=1).encode())
+    write_text(path, ''.join(kept))

@@ -8,7 +8,7 @@ import numpy as np
 from mmengine.dataset import default_collate
 
 from simclr_mm.apis.fingerprint import plain_data
-from simclr_mm.apis.inference import FeatureInferencer
+from simclr_mm.apis.inference import FeatureInferencer, read_picture
 from simclr_mm.datasets import is_url
 from simclr_mm.errors import UserError
 from simclr_mm.files.hashes import listing_hash
@@ -38,7 +38,7 @@ def new_record(
 ) -> dict[str, Any]:
     """``embedding.json`` before the first row."""
     encoder, location = inferencer.encoder, images.location
-    black = default_collate([inferencer.pipeline(np.zeros((64, 64, 3), np.uint8))])
+    black = default_collate([inferencer.transforms(read_picture(np.zeros((64, 64, 3), np.uint8)))])
     folder, files = Path(location), names
     if images.is_pack and folder.is_dir():
         files = sorted(path.name for path in folder.iterdir())

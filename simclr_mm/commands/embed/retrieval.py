@@ -21,19 +21,12 @@ _ROWS = 65536  # rows compared at a time: two copies of 512 MB of ResNet-50's fe
 
 @dataclass(frozen=True)
 class Hit:
-    """An image that was found.
+    """An image that was found."""
 
-    Args:
-        row: Row in the index.
-        path: The file, or the place in a pack.
-        name: Its path below the embedded folder, or its key in the pack.
-        similarity: Cosine of the two features, in [-1, 1].
-    """
-
-    row: int
-    path: str
-    name: str
-    similarity: float
+    row: int  # of the index
+    path: str  # the file, or the place in a pack
+    name: str  # its path below the embedded folder, or its key in the pack
+    similarity: float  # cosine of the two features, in [-1, 1]
 
 
 class FeatureIndex:

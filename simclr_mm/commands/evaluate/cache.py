@@ -1,6 +1,5 @@
 """A cache on disk of a test dataset's features."""
 
-import argparse
 import hashlib
 import json
 import os
@@ -24,22 +23,6 @@ from simclr_mm.evaluation.features import Target, class_of
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.hashes import listing_hash
 from simclr_mm.version import __version__
-
-
-def default_cache() -> Path | None:
-    """``$SIMCLR_MM_HOME/features``. None if the variable is not set.
-
-    Features of ImageNet take gigabytes, so there is no cache unless a folder is named.
-    """
-    home = os.environ.get('SIMCLR_MM_HOME')
-    return Path(home).expanduser() / 'features' if home else None
-
-
-def add_cache_flag(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cache``."""
-    place = '$SIMCLR_MM_HOME/features, and nothing is kept where SIMCLR_MM_HOME is not set'
-    explained = f'keep features here for the next time; default: {place}'
-    parser.add_argument('--cache', metavar='DIR', default=default_cache(), help=explained)
 
 
 def cached_features(

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import test_on_folder
-from simclr_mm.commands.evaluate.cache import add_cache_flag
 from simclr_mm.commands.evaluate.feature_table import evaluate_features, print_table
 
 
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
-    flags = ('config', 'checkpoint', '--cfg-options', '--trust-checkpoint')
+    flags = ('config', 'checkpoint', '--cache', '--cfg-options', '--trust-checkpoint')
     parser = command_line.parser_of(__doc__, *flags)
     add, positive = parser.add_argument, command_line.at_least(1)
     images = "DIR/train/<class>/ and DIR/val/<class>/ instead of the config's data"
@@ -24,7 +23,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--draws', type=positive, default=20, help='draws of the few-label probe')
     swept = 'L2 penalty of the linear probe on held-out images, from 45 values'
     add('--sweep', action='store_true', help=f'also choose the {swept}, as the paper for transfer')
-    add_cache_flag(parser)
     add('--work-dir', help='default: work_dirs/<name of the config>')
     add('--out', metavar='FILE', help='default: a new file in <work dir>/evaluation/')
     args = parser.parse_args(argv)

@@ -1,8 +1,6 @@
 """Evaluate features, compared with those of an untrained encoder and raw pixels."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,7 +14,6 @@ from rich.table import Table
 from simclr_mm.apis import build_encoder, load_encoder
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import weights_hash
-from simclr_mm.engine import Runner
 from simclr_mm.evaluation import (
     PIXELS,
     PRETRAINED,
@@ -25,15 +22,13 @@ from simclr_mm.evaluation import (
     Labelled,
     Result,
     Value,
-    extract_features,
     few_label_probe,
     knn_predict,
     linear_probe,
     swept_linear_probe,
 )
 
-from .cache import cached_features
-from .image_features import gallery_size
+from .image_features import gallery_and_queries
 from .loop_results import knn_settings, scored_dataset
 
 PENALTY = 1.0  # of the weights, 1 / C of scikit-learn
@@ -55,34 +50,28 @@ def evaluate_features(
             fitted on the gallery and scored on the queries.
         config: Its path, for the record.
         checkpoint: Weights of the config's model, a path or a URL.
-        per_class: Labels of each class of the few-label probe.
-        draws: Draws of the few-label probe.
+        per_class: Labels of each class of the few-label probe, in each of ``draws``.
         sweep: Also choose the penalty of the linear probe on held-out gallery images.
         cache: Cache folder of the encoders' features. None: no cache.
 
     Returns:
         Top-1 accuracies of the pretrained encoder, of the same encoder before training
-        (seed 0) and of raw pixels, for each protocol; and the pretrained features and
-        labels of the queries.
+        (seed 0) and of raw pixels; and the pretrained features and labels of the queries.
     """
     started = time.time()
     pretrained = load_encoder(checkpoint, cfg, get_device())
     untrained = _untrained(cfg)
-    loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
     settings = cfg.test_dataloader.dataset
-    size = gallery_size(loader.dataset)
     knn = knn_settings(cfg.test_evaluator, settings)
+    k = int(knn['k'])
     dataset, split = scored_dataset(settings)
-    results, queries_of = [], {}
-    for name, encoder in ((PRETRAINED, pretrained), (UNTRAINED, untrained), (PIXELS, None)):
-        if encoder is None:
-            features, labels = extract_features(
-                pretrained.model, loader, lambda images: images.flatten(1), description=name
-            )
-        else:
-            features, labels = cached_features(encoder, loader, settings, cache, name)
-        gallery, queries = (features[:size], labels[:size]), (features[size:], labels[size:])
-        queries_of[name] = queries
+    found_in = {
+        PRETRAINED: gallery_and_queries(pretrained, cfg.test_dataloader, cache, k=k),
+        UNTRAINED: gallery_and_queries(untrained, cfg.test_dataloader, cache),
+        PIXELS: gallery_and_queries(pretrained, cfg.test_dataloader, pixels=True),
+    }
+    results = []
+    for name, (gallery, queries) in found_in.items():
         few: dict[str, Value] = dict(per_class=per_class, draws=draws, penalty=PENALTY)
         with Console().status(f'{name}: kNN and linear probes'):
             few_labels = few_label_probe(gallery, queries, per_class, draws)
@@ -91,7 +80,7 @@ def evaluate_features(
                 ('linear', linear_probe(gallery, queries), dict(penalty=PENALTY)),
                 (f'linear-{per_class}-labels', few_labels, few),
             ]
-            if encoder is not None and sweep:
+            if sweep and name != PIXELS:
                 swept = swept_linear_probe(gallery, queries)
                 found.append(('linear-swept', swept.accuracy, dict(penalty=swept.penalty)))
         for protocol, share, how in found:
@@ -101,7 +90,7 @@ def evaluate_features(
             )
     weights = weights_hash(pretrained.model)
     run = EvaluationRun(config, checkpoint, weights, 0, time.time() - started, results)
-    return run, queries_of[PRETRAINED]
+    return run, found_in[PRETRAINED][1]
 
 
 def print_table(run: EvaluationRun) -> None:
@@ -130,20 +119,12 @@ def _untrained(cfg: Config) -> Encoder:
     """The encoder before training, with seed 0."""
     encoder = build_encoder(cfg, device=get_device())
     set_random_seed(0)
-    with _quiet():
-        encoder.model.init_weights()  # logs every parameter
-    return encoder
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
     logger = MMLogger.get_current_instance()
     level = logger.level
-    logger.setLevel('WARNING')
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    logger.setLevel('WARNING')  # or it reports every parameter
+    encoder.model.init_weights()
+    logger.setLevel(level)
+    return encoder
 
 
 def _knn(gallery: Labelled, queries: Labelled, settings: dict[str, Value]) -> float:

@@ -17,7 +17,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 from rich.progress import track
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.embed.retrieval import FeatureIndex
@@ -30,21 +30,13 @@ from .cache import cached_features
 
 
 class LabelledFeatures(NamedTuple):
-    """Features with classes.
+    """Features with classes."""
 
-    Args:
-        features: (n, C) float32.
-        labels: (n,) indices of ``classes``.
-        classes: Class names.
-        name: Name of the folder or of the config's file.
-        total: Number of images that the n images are drawn from.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
-    classes: list[str]
-    name: str
-    total: int
+    features: np.ndarray  # (n, C) float32
+    labels: np.ndarray  # (n,) places in ``classes``
+    classes: list[str]  # their names
+    name: str  # of the folder or of the config's file
+    total: int  # images that were there to draw from
 
 
 def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledFeatures:
@@ -89,24 +81,36 @@ def from_config(encoder: Encoder, most: int, seed: int = 0) -> LabelledFeatures:
 
 
 def gallery_and_queries(
-    encoder: Encoder, settings: dict[str, Any], cache: str | Path | None = None
+    encoder: Encoder,
+    settings: dict[str, Any],
+    cache: str | Path | None = None,
+    pixels: bool = False,
+    k: int = 1,
 ) -> tuple[Labelled, Labelled]:
-    """Features (g, C) and labels (g,) of the gallery of a GalleryAndQuery, and of the queries."""
+    """Features (g, C) and labels (g,) of the gallery of a GalleryAndQuery, and of the queries.
+
+    With ``pixels`` the features are what the preprocessor gives. A gallery of fewer than
+    ``k`` images is refused before anything is embedded.
+    """
     loader = Runner.build_dataloader(settings, seed=0)
-    split = gallery_size(loader.dataset)
-    features, labels = cached_features(encoder, loader, settings['dataset'], cache, 'features')
-    return (features[:split], labels[:split]), (features[split:], labels[split:])
-
-
-def gallery_size(dataset: Dataset) -> int:
-    """The number of gallery images of a GalleryAndQuery, which come first."""
-    if not isinstance(dataset, GalleryAndQuery):
+    if not isinstance(loader.dataset, GalleryAndQuery):
         raise UserError(
-            f'the test dataset is a {type(dataset).__name__}, without a '
+            f'the test dataset is a {type(loader.dataset).__name__}, without a '
             'gallery to learn from: take a pretraining config, whose '
             'test_dataloader.dataset is a simclr_mm.GalleryAndQuery'
         )
-    return len(dataset.rows)
+    split = len(loader.dataset.rows)
+    if not 1 <= k <= split:
+        raise UserError(
+            f'kNN: k = {k}, but the gallery has {split} images: set test_evaluator.k from 1 to '
+            f'{split}, for example with --cfg-options.'
+        )
+    if pixels:
+        found = extract_features(encoder.model, loader, lambda images: images.flatten(1), 'pixels')
+    else:
+        found = cached_features(encoder, loader, settings['dataset'], cache, 'features')
+    features, labels = found
+    return (features[:split], labels[:split]), (features[split:], labels[split:])
 
 
 def training_set(cfg: Config) -> BaseDataset:

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from mmengine.config import Config
@@ -15,20 +14,13 @@ from simclr_mm.commands.command_line import is_classifier
 from simclr_mm.evaluation import EvaluationRun, Result, Value, knn_predict
 from simclr_mm.registry import type_name
 
-
-class Kind(NamedTuple):
-    """Task, protocol and unit of a metric, as in a Result."""
-
-    task: str
-    protocol: str
-    unit: str
-
+Kind = tuple[str, str, str]  # task, protocol and unit as in a Result
 
 # By the prefix of a metric's name.
 _KINDS = dict(
-    knn=Kind('classification', 'knn', '%'),
-    probe=Kind('classification', 'online-probe', '%'),
-    label_free=Kind('representation', 'label-free', ''),
+    knn=('classification', 'knn', '%'),
+    probe=('classification', 'online-probe', '%'),
+    label_free=('representation', 'label-free', ''),
 )
 
 
@@ -48,9 +40,10 @@ def run_of_metrics(
             print_log(f'{name} has more than one number and is not among the results', 'current')
             continue
         prefix, _, metric = name.rpartition('/')
-        kind, settings = _kind(prefix, cfg)
-        unit = '' if metric == 'support' else kind.unit  # images of a class
-        scored = (kind.task, dataset, split, 'checkpoint', kind.protocol, metric)
+        (task, protocol, unit), settings = _kind(prefix, cfg)
+        if metric == 'support':  # images of a class
+            unit = ''
+        scored = (task, dataset, split, 'checkpoint', protocol, metric)
         results.append(Result(*scored, float(value), settings, unit))
     model = model.module if is_model_wrapper(model) else model
     return EvaluationRun(config, checkpoint, weights_hash(model), None, seconds, results)
@@ -64,8 +57,8 @@ def _kind(prefix: str, cfg: Config) -> tuple[Kind, dict[str, Value]]:
         return _KINDS[prefix], {}
     if is_classifier(cfg):  # all of mmpretrain's metrics are in percent
         protocol, settings = classifier_protocol(cfg)
-        return Kind('classification', protocol, '%'), settings
-    return Kind(prefix, prefix, ''), {}
+        return ('classification', protocol, '%'), settings
+    return (prefix, prefix, ''), {}
 
 
 def classifier_protocol(cfg: Config) -> tuple[str, dict[str, Value]]:

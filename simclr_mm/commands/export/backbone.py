@@ -86,14 +86,6 @@ def features_of(encoder: Encoder, pictures: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(rows))
 
 
-def is_map(encoder: Encoder) -> bool:
-    """Whether the backbone returns a map (n, C, H, W)."""
-    size = encoder.preprocessing.size
-    with torch.no_grad():
-        features = encoder.model.backbone(torch.zeros(1, 3, size, size))
-    return (features[-1] if isinstance(features, (tuple, list)) else features).ndim == 4
-
-
 def plain(value: Any) -> Any:
     """Config dicts, tuples and lists as plain ones."""
     if isinstance(value, dict):

@@ -48,6 +48,8 @@ class Onnx(Target):
     use = 'features, = session.run(None, {"images": crop(picture)[None].numpy()})'
 
     def write(self, encoder: Encoder, metadata: dict[str, Any]) -> bytes:
+        if torch.__version__ < '2.7':  # 2.6 does not take onnxscript's batch norm
+            raise UserError(f'--to onnx needs PyTorch 2.7 or newer, this is {torch.__version__}')
         import onnxscript.optimizer
 
         size = encoder.preprocessing.size
@@ -79,7 +81,7 @@ class Onnx(Target):
     def features(
         self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]
     ) -> Tensor:
-        """One by one, after all at once gave the same."""
+        """Features of single images, after a check that a batch gives the same."""
         alone = super().features(encoder, names, pictures)
         images = cropped(encoder.preprocessing, pictures).numpy()
         (together,) = names['session'].run(None, {'images': images})

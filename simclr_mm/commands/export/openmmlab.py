@@ -17,7 +17,7 @@ from simclr_mm.apis.encoder import Encoder
 from simclr_mm.errors import UserError
 from simclr_mm.models import pooled
 
-from .backbone import cropped, is_map, settings_of, tensors_of
+from .backbone import cropped, settings_of, tensors_of
 from .target import Target, code, literal
 
 # Arguments that the ResNet of mmdet and mmseg shares with mmpretrain's.
@@ -39,7 +39,9 @@ class MMPretrain(Target):
         """Code that builds ``model``, and a config for training from it."""
         backbone, preprocessing = settings_of(encoder), encoder.preprocessing
         backbone['type'] = backbone['type'].removeprefix('mmpretrain.')
-        neck = ', neck=dict(type="GlobalAveragePooling")' if is_map(encoder) else ''
+        neck = (
+            ', neck=dict(type="GlobalAveragePooling")' if len(encoder.feature_shape()) == 4 else ''
+        )
         return code(
             'from mmengine.config import Config',
             'from mmpretrain import FeatureExtractor, get_model',
@@ -56,7 +58,7 @@ class MMPretrain(Target):
         )
 
     def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
-        """The model's, after the config was seen to give the same weights."""
+        """The model's weights, after a check that the config gives the same."""
         weights = names['model'].backbone.state_dict()
         again = _initialised(dict(names['backbone'], init_cfg=names['init_cfg'])).state_dict()
         if not all(torch.equal(again[key], value) for key, value in weights.items()):
@@ -91,7 +93,7 @@ class Detection(Target):
     def features(
         self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]
     ) -> Tensor:
-        """By the backbone that the config describes."""
+        """Features of the backbone in the config."""
         settings = names['model']
         names['built'] = _initialised(settings['backbone'])
         bgr = cropped(encoder.preprocessing, pictures).flip(1)

@@ -13,20 +13,13 @@ from simclr_mm.models import pooled
 
 
 class Target:
-    """A library that takes a backbone.
+    """One library that takes a backbone."""
 
-    Attributes:
-        suffix: Ending of its files.
-        packages: Packages needed to verify.
-        tolerance: Largest allowed difference of a feature from ours, as a share of the
-            largest feature.
-        use: Code after that of :meth:`setup`, from a PIL image ``picture`` or an array
-            ``bgr`` to ``features``; '' if the code is a config.
-    """
-
-    suffix = '.pth'
-    packages: tuple[str, ...] = ()
-    tolerance = 1e-5
+    suffix = '.pth'  # of its files
+    packages: tuple[str, ...] = ()  # what has to be installed to verify
+    tolerance = 1e-5  # greatest difference of a feature, as a share of the largest feature
+    # Code after that of :meth:`setup`, from a PIL image ``picture`` or an array ``bgr`` to
+    # ``features``; '' where the code is a config.
     use = ''
 
     def tensors(self, encoder: Encoder) -> dict[str, Tensor]:
@@ -46,7 +39,7 @@ class Target:
     def features(
         self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]
     ) -> Tensor:
-        """Features (n, C) of uint8 RGB pictures, by what the code of :meth:`setup` defined."""
+        """Features (n, C) of uint8 RGB images, with the names that :meth:`setup`'s code defines."""
         rows = []
         for rgb in pictures:
             names.update(picture=Image.fromarray(rgb), bgr=np.ascontiguousarray(rgb[..., ::-1]))

@@ -7,6 +7,7 @@ from torch import Tensor
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.checkpoints.foreign.resnet_shape import ResNetShape, renamed, resnet_shape, timm_keys
 from simclr_mm.errors import CheckpointError
+from simclr_mm.registry import type_name
 
 from .backbone import file_of, settings_of, tensors_of
 from .target import Target, code, literal
@@ -92,7 +93,7 @@ class Timm(Torchvision):
 
 
 def _is_timms(encoder: Encoder) -> bool:
-    return settings_of(encoder)['type'] == 'mmpretrain.TIMMBackbone'
+    return type_name(settings_of(encoder)) == 'TIMMBackbone'
 
 
 def _timm_names(encoder: Encoder, state: dict[str, Tensor]) -> dict[str, str]:
@@ -131,7 +132,7 @@ def _timm_model(encoder: Encoder) -> tuple[str, list[str], list[str]]:
 
 def _shape(encoder: Encoder, target: str) -> ResNetShape:
     settings = settings_of(encoder)
-    name = settings['type'].rpartition('.')[2]
+    name = type_name(settings)
     reason = '' if name in _TYPES else name
     for key, usual in _FIXED.items():
         value = settings.get(key, usual)
@@ -163,10 +164,9 @@ def _stem(encoder: Encoder, shape: ResNetShape) -> list[str]:
     if not shape.deep_stem and (shape.stem, shape.stem_kernel) != (64, 7):
         stride = '' if shape.stem_kernel == 3 else ', stride=2'
         lines.append(
-            f'model.conv1 = torch.nn.Conv2d(3, {shape.stem}, '
-            f'{shape.stem_kernel}{stride}, padding={shape.stem_kernel // 2}, '
-            'bias=False)'
+            f'model.conv1 = torch.nn.Conv2d(3, {shape.stem}, {shape.stem_kernel}{stride}, '
+            f'padding={shape.stem_kernel // 2}, bias=False)'
         )
-    if settings_of(encoder)['type'].rpartition('.')[2] == 'ResNet_CIFAR':
+    if type_name(settings_of(encoder)) == 'ResNet_CIFAR':
         lines.append('model.maxpool = torch.nn.Identity()')
     return lines

@@ -19,26 +19,18 @@ _COUNTER = 'num_batches_tracked'  # of batch norm; features do not depend on it
 
 @dataclass(frozen=True)
 class Proof:
-    """The result of a verification.
+    """What a verification found."""
 
-    Args:
-        difference: Largest difference of a feature, as a share of the largest feature.
-        tolerance: Its limit.
-        identical: Number of bit-identical tensors.
-        absent: Number of tensors that the format cannot store: counters of batches.
-    """
-
-    difference: float
-    tolerance: float
-    identical: int
-    absent: int
+    difference: float  # greatest difference of a feature, as a share of the largest one
+    tolerance: float  # what it may be
+    identical: int  # tensors that are the same bit by bit
+    absent: int  # tensors that the format has no place for: counters of batches
 
     def __str__(self) -> str:
         counters = f', {self.absent} counters of batches are not stored' * (self.absent > 0)
         return (
-            f'features differ by at most {self.difference:.1e} of the largest '
-            f'(tolerance {self.tolerance:.0e}), {self.identical} tensors are '
-            f'bit-identical{counters}'
+            f'features differ by at most {self.difference:.1e} of the largest (tolerance '
+            f'{self.tolerance:.0e}), {self.identical} tensors are bit-identical{counters}'
         )
 
 

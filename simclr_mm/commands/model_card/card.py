@@ -27,10 +27,9 @@ def model_card(
         encoder: The encoder in the file.
         name: Name of the model, the title.
         about: One sentence about the file.
-        code: Code that loads the file.
-        rows: Results, in the format of a model index.
-        library: The library that loads the file.
-        sections: More sections by title, placed before the config.
+        code: What loads it, with ``library``.
+        rows: Results, in the form of a model index.
+        sections: More sections, by their titles, in front of the config.
     """
     trained = facts(encoder)
     measured = [

@@ -16,7 +16,7 @@ from rich.progress import track
 
 from simclr_mm.datasets.pack_index import INDEX, UNREADABLE, parse_index
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.atomic import write_text
 from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
 from simclr_mm.version import __version__
 
@@ -119,9 +119,7 @@ def _write_shards(
                 unreadable: dict[int, str] = {}
                 results = encoded((row, str(plan.root / plan.paths[row])) for row in rows)
                 writer.write(path, _readable(plan, results, unreadable))
-                with atomic_file(file) as handle:
-                    state = dict(name=path.name, unreadable=unreadable)
-                    handle.write(json.dumps(state).encode())
+                write_text(file, json.dumps(dict(name=path.name, unreadable=unreadable)))
             state = json.loads(file.read_text())
             states.append(dict(state, images=len(rows) - len(state['unreadable'])))
     return states
@@ -163,9 +161,8 @@ def _finish(
     if len(left_out) == len(plan.paths):
         raise UserError(f'no image of {plan.root} can be read; the first: {reasons[0]}')
     left_out.update((path, _BROKEN) for path in plan.broken)
-    with atomic_file(writer.out / UNREADABLE) as file:
-        for path, reason in left_out.items():
-            file.write(json.dumps(dict(path=path, reason=reason)).encode() + b'\n')
+    lines = (json.dumps(dict(path=path, reason=reason)) for path, reason in left_out.items())
+    write_text(writer.out / UNREADABLE, ''.join(f'{line}\n' for line in lines))
     rows = [row for row in range(len(plan.paths)) if row not in reasons]
     shards = [state for state in states if writer.suffix]
     paths = [writer.out / state['name'] for state in shards]
@@ -185,5 +182,4 @@ def _finish(
         ],
         plan=record,
     )
-    with atomic_file(writer.out / INDEX) as file:
-        file.write(json.dumps(index, indent=1).encode())
+    write_text(writer.out / INDEX, json.dumps(index, indent=1))

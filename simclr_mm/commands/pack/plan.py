@@ -12,7 +12,7 @@ import numpy as np
 from simclr_mm.datasets.lmdb_images import LIST
 from simclr_mm.datasets.pack_index import INDEX, TAR_INDEX, UNREADABLE, WORK
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import PARTIAL, atomic_file
+from simclr_mm.files.atomic import PARTIAL, write_text
 from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import BROKEN, EXTENSIONS, images_below
 
@@ -71,11 +71,12 @@ def plan_pack(
 ) -> PackPlan:
     """List a folder and find its classes.
 
+    The folders directly below it are classes, if no image lies beside them.
+
     Args:
-        folder: Class folders, or any images. The folders directly below it are classes,
-            if no image lies beside them.
-        settings: The user's settings.
-        classes_file: Class names, one a line, in the order of their labels. None: all
+        folder: Class folders, or any images.
+        settings: As the user gave them.
+        classes_file: Class names, one a line, in the order of their labels; None: all
             folders that hold images, sorted.
         labelled: Whether to look for classes.
     """
@@ -132,8 +133,7 @@ def open_work(out: Path, record: dict[str, Any], restart: bool) -> Path:
     if out.is_dir() and any(path != work for path in out.iterdir()):
         raise UserError(f'{out} is not empty and holds no pack: name a new folder.')
     work.mkdir(parents=True, exist_ok=True)
-    with atomic_file(work / PLAN) as file:
-        file.write(json.dumps(dict(plan=record), indent=1).encode())
+    write_text(work / PLAN, json.dumps(dict(plan=record), indent=1))
     return work
 
 

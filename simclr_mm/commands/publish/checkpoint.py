@@ -22,25 +22,15 @@ _KEPT = ('dataset_meta', 'epoch', 'iter', 'seed', 'mmengine_version')
 
 
 class Published(NamedTuple):
-    """A published checkpoint.
+    """A published checkpoint."""
 
-    Args:
-        name: Name of the model.
-        trained_as: Name of the config.
-        path: The file.
-        card: The model card beside it.
-        encoder: Read from the file.
-        rows: Results, in the format of a model index.
-        left_out: Removed keys of the training checkpoint.
-    """
-
-    name: str
-    trained_as: str
-    path: Path
-    card: Path
-    encoder: Encoder
-    rows: list[dict[str, Any]]
-    left_out: list[str]
+    name: str  # of the model
+    trained_as: str  # name of the config
+    path: Path  # the file
+    card: Path  # the page beside it
+    encoder: Encoder  # read from the file
+    rows: list[dict[str, Any]]  # results, in the form of a model index
+    left_out: list[str]  # keys of the training's checkpoint that are gone
 
 
 def publish(

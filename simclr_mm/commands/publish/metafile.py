@@ -10,7 +10,7 @@ from modelindex.models.ModelIndex import ModelIndex
 
 from simclr_mm.commands.model_card import batch_size, training_data
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.atomic import write_text
 from simclr_mm.registry import type_name
 
 from .checkpoint import Published
@@ -89,8 +89,7 @@ def put_entry(path: Path, entry: dict[str, Any]) -> bool:
     ]
     if problems:
         raise UserError(f'{path} would not be valid: {problems[0]}')
-    with atomic_file(path) as file:
-        file.write(new.encode())
+    write_text(path, new)
     return old is not None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from simclr_mm.commands import command_line
 from simclr_mm.commands.report.pages import collect, markdown, page
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.atomic import write_text
 
 
 @command_line.command
@@ -34,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(table, end='')
     out = Path(args.out or args.work_dirs[0])
     for name, text in (('report.md', table), ('report.html', page(found))):
-        with atomic_file(out / name) as file:
-            file.write(text.encode(errors='backslashreplace'))
+        write_text(out / name, text)
     print(
         f'{len(found.runs)} evaluations, {len(found.logs)} training logs: '
         f'{out / "report.md"}, {out / "report.html"}'

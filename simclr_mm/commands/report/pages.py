@@ -49,17 +49,11 @@ img { display: block; max-width: 100%; }
 
 
 class Found(NamedTuple):
-    """The result of :func:`collect`.
+    """What :func:`collect` found."""
 
-    Args:
-        runs: Evaluations, oldest first.
-        logs: ``scalars.json`` of training runs.
-        broken: Files that claim to be evaluations and cannot be read, with the reason.
-    """
-
-    runs: list[EvaluationRun]
-    logs: list[Path]
-    broken: list[str]
+    runs: list[EvaluationRun]  # evaluations, oldest first
+    logs: list[Path]  # ``scalars.json`` of training runs
+    broken: list[str]  # files that say they are evaluations and cannot be read, and why
 
 
 def collect(folders: Sequence[str | Path]) -> Found:

@@ -1,7 +1,7 @@
 """Many training runs, each in its own process, for sweeps and fine-tuning."""
 
 from .processes import RunFailed, TrainAndEvaluate, carry_out, device_of_each, do_missing
-from .run import Run, last_step, last_validation, write_config
+from .run import Run, last_step, write_config
 
 __all__ = [
     'Run',
@@ -11,6 +11,5 @@ __all__ = [
     'device_of_each',
     'do_missing',
     'last_step',
-    'last_validation',
     'write_config',
 ]

@@ -22,8 +22,9 @@ from rich.progress import track
 from simclr_mm.apis.fingerprint import state_hash
 from simclr_mm.checkpoints import read_checkpoint
 from simclr_mm.evaluation import EvaluationRun, Result
+from simclr_mm.visualization.loss import read_log
 
-from .run import Run, last_validation
+from .run import Run, last_step
 
 
 class RunFailed(Exception):
@@ -35,10 +36,8 @@ def carry_out(
 ) -> Generator[tuple[Run, EvaluationRun | RunFailed], None, None]:
     """Do the runs without a result, and write their results.
 
-    Args:
-        runs: Runs with their configs written.
-        run_one: Takes a run and a device, and returns the result.
-        devices: The CUDA_VISIBLE_DEVICES of each process; '' leaves it unchanged.
+    ``run_one`` takes a run and a device out of ``devices``, the CUDA_VISIBLE_DEVICES of each
+    process, or '' to leave it as it is.
 
     Yields:
         Each run as it ends, with its result or a :class:`RunFailed`.
@@ -73,9 +72,7 @@ def carry_out(
 class TrainAndEvaluate(ABC):
     """Does a run in its own processes, each an ordinary command.
 
-    Args:
-        tools: Folder of train.py.
-        threads: PyTorch threads of each process on a CPU.
+    ``tools`` is the folder of train.py, ``threads`` are PyTorch's in each process on a CPU.
     """
 
     def __init__(self, tools: Path, threads: int) -> None:
@@ -115,13 +112,15 @@ class TrainAndEvaluate(ABC):
 
     def validated(self, run: Run, metric: str) -> float:
         """A metric of the validation at the end of the training, by its name in the log."""
-        value = last_validation(run, metric)
-        if value is None:
-            raise RunFailed(
-                f'{run.folder} holds a finished training without {metric} of a validation at '
-                'its end: delete the folder to train again'
-            )
-        return value
+        last = last_step(Config.fromfile(run.config))
+        for log in sorted(run.folder.glob('*/vis_data/scalars.json'), reverse=True):
+            for entry in reversed(read_log(log)):
+                if entry['step'] == last and metric in entry:
+                    return entry[metric]
+        raise RunFailed(
+            f'{run.folder} holds a finished training but no {metric} of a validation at '
+            'its end: delete the folder to train anew'
+        )
 
     def stop(self) -> None:
         """End the running processes. Their checkpoints stay, to continue from."""
@@ -165,19 +164,13 @@ def do_missing(
     description: str,
     tell: Callable[[Run, EvaluationRun | RunFailed], None] | None = None,
 ) -> dict[str, RunFailed]:
-    """Do the runs that have no result yet; "kill" stops the program like Ctrl-C.
+    """Do the runs without a result. No training outlives the call.
 
-    No training outlives the call.
-
-    Args:
-        runs: Their configs are written.
-        trainer: Does a run.
-        processes: Runs at a time, each on a GPU of its own as far as they go.
-        description: Text of the progress bar.
-        tell: Called as each run ends.
+    No training outlives the call. The processes are as many as runs go on at a time, each
+    on a GPU of its own as far as they go. ``tell`` is called as each run ends.
 
     Returns:
-        Why runs failed, by their names.
+        The reasons of failures, by the names of the runs.
     """
     failed = {}
     missing = sum(not run.result_file.is_file() for run in runs)

@@ -12,26 +12,18 @@ from mmengine.config import Config
 
 from simclr_mm.errors import UserError
 from simclr_mm.evaluation import Value, read_run
-from simclr_mm.files.atomic import atomic_file
-from simclr_mm.visualization.loss import read_log
+from simclr_mm.files.atomic import write_text
 
 Row = dict[str, Value]
 
 
 class Run(NamedTuple):
-    """A training that differs from others in a few settings.
+    """A training that differs from others in a few settings."""
 
-    Args:
-        study: A study of tools/sweep.py, or 'fine-tuning'.
-        labels: The values of the settings that vary, by name.
-        work_dir: Folder of all runs.
-        metric: Metric of its result, such as 'knn' or 'top1'. It names the result's file.
-    """
-
-    study: str
-    labels: dict[str, Value]
-    work_dir: Path
-    metric: str
+    study: str  # what varies: a study of tools/sweep.py, or 'fine-tuning'
+    labels: dict[str, Value]  # the value of each setting that varies
+    work_dir: Path  # folder of all runs
+    metric: str  # what its result is, such as 'knn' or 'top1'; it names the result's file
 
     @property
     def name(self) -> str:
@@ -78,16 +70,6 @@ def last_step(cfg: Config) -> int:
     return cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
 
 
-def last_validation(run: Run, metric: str) -> float | None:
-    """A metric of the validation at the end of a run, by its name in the log, or None."""
-    last = last_step(Config.fromfile(run.config))
-    for log in sorted(run.folder.glob('*/vis_data/scalars.json'), reverse=True):
-        for entry in reversed(read_log(log)):
-            if entry['step'] == last and metric in entry:
-                return entry[metric]
-    return None
-
-
 def write_config(run: Run, cfg: Config) -> None:
     """Write the config of a run. Another config that a training used is a UserError."""
     if run.config.is_file():
@@ -96,9 +78,7 @@ def write_config(run: Run, cfg: Config) -> None:
         trained = [*run.folder.glob('*.pth'), *run.folder.glob('*.json')]
         if trained:
             raise UserError(
-                f'{run.config} was made from another config or other --cfg-options, '
-                f'and {trained[0]} comes from it: give another --work-dir, or delete '
-                f'{run.folder}'
+                f'{run.config} was made from another config or other --cfg-options, and '
+                f'{trained[0]} comes of it: give another --work-dir, or delete {run.folder}'
             )
-    with atomic_file(run.config) as file:
-        file.write(cfg.pretty_text.encode())
+    write_text(run.config, cfg.pretty_text)

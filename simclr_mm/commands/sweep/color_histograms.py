@@ -3,8 +3,6 @@
 I images, K crops of each, B bins.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -16,9 +14,9 @@ from mmpretrain.registry import DATASETS
 
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import atomic_file
 
 from .cells import TRANSFORMATIONS, two_views, with_views
+from .table_and_figure import write_csv
 
 BINS = 32
 KINDS = ('without colour distortion', 'with colour distortion')
@@ -80,12 +78,9 @@ def overlap_between(histograms: np.ndarray) -> float:
 
 
 def write_histograms(path: Path, images: Sequence[int], histograms: np.ndarray) -> None:
-    """Write one row for each bin as CSV. Levels are in [0, 256)."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator='\n')
-    table.writerow(['image', 'distortion', 'crop', 'from_level', 'share'])
+    """Write one row a bin as CSV; levels are those of uint8."""
+    rows: list[Sequence[object]] = [('image', 'distortion', 'crop', 'from_level', 'share')]
     for (row, kind, crop, place), share in np.ndenumerate(histograms):
         level = place * 256 // BINS
-        table.writerow([images[row], KINDS[kind], crop, level, f'{share:.6f}'])
-    with atomic_file(path) as file:
-        file.write(text.getvalue().encode())
+        rows.append((images[row], KINDS[kind], crop, level, f'{share:.6f}'))
+    write_csv(path, rows)

@@ -61,7 +61,7 @@ def do_runs(runs: list[Run], processes: int) -> dict[str, RunFailed]:
 
 
 def tell(run: Run, outcome: EvaluationRun | RunFailed) -> None:
-    """Print how a run went."""
+    """Print the outcome of a run."""
     if isinstance(outcome, RunFailed):
         print(f'{run.name}: FAILED: {outcome}')
         return

@@ -6,7 +6,6 @@ in percent to FILE, as JSON.
 
 import json
 import sys
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -14,7 +13,7 @@ from mmengine.device import get_device
 from simclr_mm.apis import load_encoder
 from simclr_mm.commands.evaluate.image_features import gallery_and_queries
 from simclr_mm.evaluation import linear_probe
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.atomic import write_text
 
 PENALTY = 1.0  # of the weights, 1 / C of scikit-learn
 
@@ -31,8 +30,7 @@ def linear_accuracy(cfg: Config, checkpoint: str) -> float:
 
 def main(config: str, checkpoint: str, out: str) -> None:
     accuracy = linear_accuracy(Config.fromfile(config), checkpoint)
-    with atomic_file(Path(out)) as file:
-        file.write(json.dumps(accuracy).encode())
+    write_text(out, json.dumps(accuracy))
 
 
 if __name__ == '__main__':

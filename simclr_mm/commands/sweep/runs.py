@@ -46,15 +46,7 @@ class TrainAndScore(TrainAndEvaluate):
 def plan(
     study: str, cfg: Config, values: Sequence[Sequence[Value]], work_dir: Path, metric: str
 ) -> list[Run]:
-    """Write the config of every cell, or find the existing one.
-
-    Args:
-        study: Its name in ``studies.STUDIES``.
-        cfg: The common config of all runs.
-        values: The values of each axis.
-        work_dir: Folder of the sweep.
-        metric: 'knn' or 'linear'.
-    """
+    """Write the config of every cell, or find the one that is there; the metric is in METRICS."""
     evaluators = cfg.get('val_evaluator') or []
     evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
     if metric == 'knn' and 'KNNAccuracy' not in map(type_name, evaluators):

@@ -29,36 +29,22 @@ from .cells import (
 
 
 class Axis(NamedTuple):
-    """A setting that a study varies.
+    """One thing that a study varies."""
 
-    Args:
-        name: For command lines, file names and tables.
-        label: For figures, with the unit.
-        values: The paper's values. Names are limited to these; other numbers are allowed.
-        whole: Numbers have to be whole.
-    """
-
-    name: str
-    label: str
-    values: tuple[Value, ...]
-    whole: bool = True
+    name: str  # for command lines, file names and tables
+    label: str  # for figures, with the unit
+    values: tuple[Value, ...]  # the paper's; of names these are all, other numbers may be asked for
+    whole: bool = True  # numbers have to be whole ones
 
 
 class Study(NamedTuple):
-    """A table of runs.
+    """A table of runs."""
 
-    Args:
-        title: Its subject, and its place in the paper.
-        axes: One or two settings that vary.
-        cells: Takes the config and the values of each axis, and yields the cells. It
-            leaves out combinations without meaning.
-        figure: 'heat map', 'lines' or 'bars'.
-    """
-
-    title: str
-    axes: tuple[Axis, ...]
+    title: str  # what is studied, and where the paper shows it
+    axes: tuple[Axis, ...]  # what is varied, one or two
+    # Takes the config and the values of each axis; leaves out what makes no sense
     cells: Callable[..., Iterator[Cell]]
-    figure: str
+    figure: str  # 'heat map', 'lines' or 'bars'
 
 
 _NAMES = tuple(TRANSFORMATIONS)

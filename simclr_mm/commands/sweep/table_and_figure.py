@@ -2,14 +2,14 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from simclr_mm.commands.runs.run import Row
 from simclr_mm.evaluation import Value
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.atomic import write_text
 from simclr_mm.visualization.heat_map import plot_heat_map
 from simclr_mm.visualization.series import Series, plot_bars, plot_lines
 from simclr_mm.visualization.style import plain
@@ -22,12 +22,14 @@ METRIC_LABELS = dict(knn='kNN top-1 [%]', linear='linear probe, top-1 [%]')
 def write_table(path: Path, study: Study, rows: Sequence[Row]) -> None:
     """Write one line for each run as CSV: its value on each axis, metric, value and minutes."""
     columns = [axis.name for axis in study.axes] + ['metric', 'value', 'minutes']
+    write_csv(path, [columns, *([row[name] for name in columns] for row in rows)])
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a head and rows."""
     text = io.StringIO()
-    table = csv.DictWriter(text, columns, extrasaction='ignore', lineterminator='\n')
-    table.writeheader()
-    table.writerows(rows)
-    with atomic_file(path) as file:
-        file.write(text.getvalue().encode())
+    csv.writer(text, lineterminator='\n').writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def draw(
@@ -38,16 +40,7 @@ def draw(
     metric: str,
     note: str,
 ) -> None:
-    """Write the study's figure. Runs without a row are missing in it.
-
-    Args:
-        path: The file to write.
-        study: Determines the kind of figure.
-        values: The values of each axis, in the order of the figure.
-        rows: At least one.
-        metric: 'knn' or 'linear'.
-        note: Second line of the title.
-    """
+    """Write the study's figure; what has no row yet is missing. The note ends the title."""
     title, label = f'{study.title}\n{plain(note)}', METRIC_LABELS[metric]
     if study.figure == 'heat map':
         names = [[str(value) for value in some] for some in values]

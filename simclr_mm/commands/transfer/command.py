@@ -22,7 +22,6 @@ from simclr_mm.apis import load_encoder
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands import command_line
-from simclr_mm.commands.evaluate.cache import add_cache_flag
 from simclr_mm.commands.runs import RunFailed
 from simclr_mm.commands.transfer import finetune, finetune_config, linear
 from simclr_mm.commands.transfer.dataset_table import (
@@ -41,7 +40,7 @@ _PROTOCOLS['both'] = _PROTOCOLS['linear'] + _PROTOCOLS['finetune']
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    flags = ('--config', '--device', '--seed', '--trust-checkpoint')
+    flags = ('--config', '--device', '--seed', '--cache', '--trust-checkpoint')
     parser = command_line.parser_of(__doc__, *flags)
     add, positive = parser.add_argument, command_line.at_least(1)
     add('checkpoint', help='checkpoint, a path or URL, or a name with weights')
@@ -60,7 +59,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     size = "prepare images as the paper does, 224 there; default: as the encoder's config does"
     add('--size', type=positive, metavar='PIXELS', help=size)
     add('--workers', type=int, default=4, help='processes that read images')
-    add_cache_flag(parser)
     place = 'work_dirs/transfer/<checkpoint>-<hash of its weights>'
     add('--work-dir', type=Path, help=f'results and training runs; default: {place}')
     add('--again', action='store_true', help='do again what was done before')
@@ -74,20 +72,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 class Job(NamedTuple):
-    """One dataset with one protocol.
+    """One dataset by one protocol."""
 
-    Args:
-        dataset: The dataset and its metrics.
-        protocol: 'linear-swept' or 'fine-tuned'.
-        file: File of the result.
-        asked: Settings that a matching result must have.
-        evaluate: Runs the job. None for a dataset that is not on disk.
-    """
-
-    dataset: TransferDataset
-    protocol: str
-    file: Path
-    asked: dict[str, Value]
+    dataset: TransferDataset  # where it is found, and how it is scored
+    protocol: str  # 'linear-swept' or 'fine-tuned'
+    file: Path  # of the result
+    asked: dict[str, Value]  # settings that a result has to have to be this job's
+    # Does it; None for a dataset that is not on the disk
     evaluate: Callable[[], list[Result]] | None
 
 

@@ -23,48 +23,29 @@ CLASS_FOLDERS = 'simclr_mm.ImageFolder'
 
 
 class Parts(NamedTuple):
-    """The four datasets of an evaluation.
+    """Four datasets that an evaluation needs."""
 
-    Args:
-        fit: Images to train on while settings are chosen.
-        validation: Images for choosing the settings.
-        train: Both, for the training with the chosen settings.
-        test: Images to score, once.
-    """
-
-    fit: Part
-    validation: Part
-    train: Part
-    test: Part
+    fit: Part  # images to train on while something is chosen
+    validation: Part  # images to choose by
+    train: Part  # both, to train on when it is chosen
+    test: Part  # images to score, once
 
 
 class TransferDataset(NamedTuple):
-    """A dataset with its metrics.
+    """A dataset, and how it is scored."""
 
-    Args:
-        title: Its name in the paper.
-        type: Its class.
-        folders: Possible folders below the root; the first is the usual one.
-        needs: Files or folders in it. One of them shows that the dataset is there.
-        metrics: Names in ``CLASS_METRICS``. The first one decides choices.
-        home: Its web page.
-        train: Split of all images to train on.
-        test: Split to score.
-        validates: Whether it has the splits 'train' and 'val', which together are
-            'trainval'. Otherwise a share of each class is held out.
-        draws: Images of each class to draw for training, for a dataset without splits. For
-            Caltech-101 the paper "randomly chose 30 images per class".
-    """
-
-    title: str
-    type: str
-    folders: tuple[str, ...]
-    needs: tuple[str, ...]
-    metrics: tuple[str, ...]
-    home: str
-    train: str = 'train'
-    test: str = 'test'
+    title: str  # as the paper writes it
+    type: str  # its class
+    folders: tuple[str, ...]  # where it is looked for, below the root; the first is the usual one
+    needs: tuple[str, ...]  # files or folders in it, one of which shows that it is there
+    metrics: tuple[str, ...]  # names in ``CLASS_METRICS``; choices are made by the first
+    home: str  # page that it comes from
+    train: str = 'train'  # split of all images to train on
+    test: str = 'test'  # split to score
+    # Has the splits 'train' and 'val'; else a share of each class is held out
     validates: bool = False
+    # Has no splits: this many images of each class are drawn to train on. Of
+    # Caltech-101 the paper "randomly chose 30 images per class".
     draws: int | None = None
 
     @property
@@ -182,9 +163,8 @@ def own_folder(title: str, folder: Path) -> TransferDataset:
     splits = [name for name in ('train', 'val', 'test') if (folder / name).is_dir()]
     if 'train' not in splits or len(splits) < 2:
         raise MissingFileError(
-            f'--folder {title}={folder}: there is no '
-            f'{folder}/train/<class>/ with {folder}/test/<class>/ '
-            'or val'
+            f'--folder {title}={folder}: there is no {folder}/train/<class>/ with '
+            f'{folder}/test/<class>/ or val'
         )
     names = [set(class_names_of(str(folder / name))) for name in splits]
     differing = sorted(set[str]().union(*names) - names[0].intersection(*names))

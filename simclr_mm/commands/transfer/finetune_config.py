@@ -34,19 +34,12 @@ LOGGED = dict(
 
 
 class Training(NamedTuple):
-    """The training of each network.
+    """How each network is trained."""
 
-    Args:
-        steps: 20,000 in the paper.
-        batch: Images in a step; fewer if the dataset is smaller.
-        workers: Processes that read images; arrays need none.
-        seed: Of the head's weights and of the order and crops of images.
-    """
-
-    steps: int = 20000
-    batch: int = 256
-    workers: int = 4
-    seed: int = 0
+    steps: int = 20000  # the paper's
+    batch: int = 256  # images in a step; fewer where the dataset is smaller
+    workers: int = 4  # processes that read images; arrays need none
+    seed: int = 0  # of the head's weights and of the order and crops of images
 
 
 def save_backbone(encoder: Encoder, file: Path) -> Path:
@@ -115,7 +108,12 @@ def _classifier(
         momentum = min(10 / steps_per_epoch, 0.1)
         norm = backbone.get('norm_cfg') or dict(type='BN', requires_grad=True)
         backbone['norm_cfg'] = dict(norm, momentum=momentum)
-    width, is_map = _features_of(encoder)
+    shape = encoder.feature_shape()
+    if len(shape) not in (2, 4):
+        raise UserError(
+            f'fine-tuning: the backbone gives {tuple(shape)}, no map and no vector: '
+            "for a transformer set model.backbone.out_type='cls_token' in --config"
+        )
     head: dict[str, Any] = dict(type='LinearClsHead', topk=(1,))
     if dataset.multi_label:
         head = dict(
@@ -127,8 +125,8 @@ def _classifier(
         model=dict(
             type='ImageClassifier',
             backbone=backbone,
-            neck=dict(type='GlobalAveragePooling') if is_map else None,
-            head=dict(head, num_classes=classes, in_channels=width),
+            neck=dict(type='GlobalAveragePooling') if len(shape) == 4 else None,
+            head=dict(head, num_classes=classes, in_channels=shape[1]),
         ),
         data_preprocessor=dict(num_classes=classes, mean=mean, std=std, to_rgb=True),
     )
@@ -151,19 +149,6 @@ def _has_batch_norm(encoder: Encoder) -> bool:
         'current',
     )
     return False
-
-
-def _features_of(encoder: Encoder) -> tuple[int, bool]:
-    """C, and whether the backbone returns a map (n, C, H, W) rather than (n, C)."""
-    backbone, side = encoder.model.backbone, encoder.preprocessing.size
-    with torch.no_grad():
-        features = backbone(next(backbone.parameters()).new_zeros(1, 3, side, side))[-1]
-    if features.ndim not in (2, 4):
-        raise UserError(
-            f'fine-tuning: the backbone returns {tuple(features.shape)}, no map and no vector: '
-            "for a transformer set model.backbone.out_type='cls_token' in --config"
-        )
-    return features.shape[1], features.ndim == 4
 
 
 def _schedule(training: Training) -> dict[str, Any]:

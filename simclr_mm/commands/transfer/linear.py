@@ -44,14 +44,10 @@ _BATCH = 256  # images that the encoder embeds at a time
 
 
 def prepared_for(encoder: Encoder, size: int | None, border: float = 1.0) -> Encoder:
-    """The encoder with the preprocessing of its config, or with the paper's.
+    """The encoder with images prepared as its config says, or with a size as the paper does.
 
-    Args:
-        encoder: The encoder.
-        size: S of the paper's preprocessing: the shorter side resized by bicubic
-            interpolation, then a centre crop. None: that of the encoder's config.
-        border: Shorter side over S before the crop: 1 for a linear classifier, 256 /
-            224 for fine-tuning (Sec. B.8.1).
+    That is the shorter side resized to ``border`` times the size by bicubic interpolation,
+    then a centre crop: 1 for a linear classifier, 256 / 224 for fine-tuning (Sec. B.8.1).
     """
     own = encoder.preprocessing
     if size is None:

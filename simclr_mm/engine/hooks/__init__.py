@@ -1,1 +1,1 @@
-"""What our runner adds to MMEngine's hooks, one file a hook."""
+"""This package's additions to MMEngine's hooks, one file for each hook."""

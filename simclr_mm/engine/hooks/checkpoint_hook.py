@@ -9,6 +9,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
+from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file, remove_stale
 from simclr_mm.registry import HOOKS
 
@@ -37,6 +38,15 @@ class CheckpointHook(MMEngineCheckpointHook):
     folder are removed; MMEngine removes the files that a resumed checkpoint names. Object stores
     (``out_dir='s3://...'``, ``backend_args``) are unchanged, because they write whole objects.
     """
+
+    def _init_rule(self, rules: list[str | None], key_indicators: list[str]) -> None:
+        try:
+            super()._init_rule(rules, key_indicators)
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f'default_hooks.checkpoint.save_best={key_indicators}, rule={rules}: write '
+                "default_hooks.checkpoint.rule='greater' or 'less', as more or less is better"
+            ) from error
 
     def before_train(self, runner: Runner) -> None:
         folders = {str(self.out_dir or runner.work_dir), str(runner.work_dir)}
@@ -119,6 +129,12 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best:
             return
+        unknown = set(self.key_indicators) - {*metrics, 'auto'}
+        if unknown:
+            raise UserError(
+                f'default_hooks.checkpoint.save_best={", ".join(sorted(unknown))}: the '
+                f'validation gives {", ".join(metrics)}'
+            )
         before = self._best_paths()
         self._set_best_paths(dict.fromkeys(before))  # else MMEngine removes them early
         last = self.last_ckpt

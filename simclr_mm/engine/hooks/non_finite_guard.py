@@ -62,7 +62,7 @@ class NonFiniteGuardHook(Hook):
         self._bad = torch.zeros_like(self._bad_loss)  # this step, once it is decided
         self._decided = False
         self._images: list[str] = []  # of this step
-        self._steps: list[Step] = []  # since the device was asked
+        self._steps: list[Step] = []  # since the last reading
         self._handles = [
             self._model.register_forward_hook(self._see_loss),
             optimizer.register_step_pre_hook(self._before_step),

@@ -14,10 +14,10 @@ from simclr_mm.errors import listed
 
 
 class Step(NamedTuple):
-    """A step that was taken or skipped.
+    """A step, taken or skipped.
 
     Args:
-        number: As the log counts.
+        number: Its number in the log.
         bad: Bool without dimensions, on the device.
         rate: The learning rate.
         images: Names of this rank's images.
@@ -32,7 +32,7 @@ class Step(NamedTuple):
 
 
 def first_bad(steps: Sequence[Step]) -> dict | None:
-    """The report of all ranks, on each of them, or None if every step was good."""
+    """The report of all ranks, on each rank. None if every step was good."""
     bad = torch.stack([step.bad for step in steps]).tolist() if steps else []
     if True not in bad:
         return None
@@ -46,7 +46,7 @@ def first_bad(steps: Sequence[Step]) -> dict | None:
 
 
 def range_of(projections: Tensor | None) -> Tensor | None:
-    """Lowest and highest finite number, 0 if there is none, and how many are not; (3)."""
+    """Lowest and highest finite number (0 if there is none), and the count of the others; (3)."""
     if projections is None:
         return None
     z = projections.float()

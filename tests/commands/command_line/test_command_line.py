@@ -37,6 +37,18 @@ def _no_config():
 
 
 @pytest.mark.parametrize(
+    'argv, named', [(['--data', ''], '--data'), (['a', ''], 'an argument'), ([''], 'an argument')]
+)
+def test_an_empty_argument_is_no_path(argv, named, monkeypatch):
+    ran = []
+    monkeypatch.setattr(sys, 'argv', ['tools/x.py', *argv])
+    for arguments in (argv, None):
+        with pytest.raises(SystemExit, match=f'^x.py: error: {named} is empty'):
+            command_line.command(ran.append)(arguments)
+    assert not ran
+
+
+@pytest.mark.parametrize(
     'main, message',
     [
         (_unknown_option, "--cfg-options b: the config has no key 'b'"),
