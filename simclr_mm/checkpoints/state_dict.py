@@ -21,8 +21,9 @@ def model_state(checkpoint: Any, source: str) -> Mapping[str, Tensor]:
         CheckpointError: There is none.
     """
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
-    if isinstance(state, Mapping) and state and all(map(_is_weight, state.items())):
-        return state
+    if isinstance(state, Mapping) and state and all(isinstance(key, str) for key in state):
+        if all(isinstance(w, Tensor) and w.layout == torch.strided for w in state.values()):
+            return state
     raise CheckpointError(
         f'{source} holds no weights: expected a dict of tensors, or one under the key "state_dict"'
     )
@@ -35,11 +36,6 @@ def has_keys(checkpoint: Any, expected: Iterable[str]) -> bool:
     except CheckpointError:
         return False
     return all(key.startswith(PROBE) for key in set(expected) ^ found.keys())
-
-
-def _is_weight(item: tuple[Any, Any]) -> bool:
-    key, value = item
-    return isinstance(key, str) and isinstance(value, Tensor) and value.layout == torch.strided
 
 
 def require_finite(weights: Mapping[str, Any], source: str) -> None:

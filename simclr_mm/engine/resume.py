@@ -134,7 +134,7 @@ def check_resumable(checkpoint: dict, cfg: dict, source: str, logger: MMLogger) 
     if not _depends_on_length(now):
         keys = [key for key in keys if key not in _LENGTH]
     changes = {key: f'{key} = {now.get(key)!r} (was {before.get(key)!r})' for key in keys}
-    fixed = [text for key, text in changes.items() if _is_fixed(key)]
+    fixed = [changes[key] for key in keys if key.startswith(_FIXED) and key not in _PRECISION]
     if fixed:
         raise UserError(
             f'--resume: {source} was saved with other settings, and a resumed run cannot '
@@ -145,10 +145,6 @@ def check_resumable(checkpoint: dict, cfg: dict, source: str, logger: MMLogger) 
         logger.warning(
             f'{source} was saved with other settings. From here on the run uses {listed(used)}.'
         )
-
-
-def _is_fixed(key: str) -> bool:
-    return key.startswith(_FIXED) and key not in _PRECISION
 
 
 def _depends_on_length(now: dict[str, Any]) -> bool:

@@ -74,7 +74,10 @@ class _Source:
 
     def read_into(self, file: BinaryIO) -> Iterator[int]:
         """Make one attempt from the end of the file on. Yields the growing size of the file."""
-        request = Request(self.url, headers=self._headers(file.tell()))
+        headers = {'User-Agent': 'simclr_mm'}
+        if file.tell() and self._version is not None:
+            headers.update({'Range': f'bytes={file.tell()}-', 'If-Range': self._version})
+        request = Request(self.url, headers=headers)
         try:
             response = build_opener().open(request, timeout=_TIMEOUT)  # reads proxies now
         except HTTPError as error:
@@ -88,12 +91,6 @@ class _Source:
                 yield file.tell()
         if self.total is not None and file.tell() != self.total:
             raise _Broken(f'the connection broke after {file.tell()} of {self.total} bytes')
-
-    def _headers(self, size: int) -> dict[str, str]:
-        headers = {'User-Agent': 'simclr_mm'}
-        if size and self._version is not None:
-            headers.update({'Range': f'bytes={size}-', 'If-Range': self._version})
-        return headers
 
     def _start(self, response: HTTPResponse, file: BinaryIO) -> None:
         """Move to where the response begins: the end of the file, or zero."""

@@ -1,8 +1,7 @@
 """Embed a batch in chunks, without keeping activations for the backward pass."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -34,15 +33,15 @@ def in_micro_batches(
     chunks = inputs.tensor_split(-(-len(inputs) // size))  # rounded up
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     outputs = [
-        checkpoint(embed, chunk, use_reentrant=False, context_fn=partial(_contexts, norms))
+        checkpoint(
+            embed,
+            chunk,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), _copied_statistics(norms)),
+        )
         for chunk in chunks
     ]
     return tuple(map(torch.cat, zip(*outputs)))
-
-
-def _contexts(norms: list[_BatchNorm]) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Contexts of the first and the second forward pass of a chunk."""
-    return nullcontext(), _copied_statistics(norms)
 
 
 @contextmanager
