@@ -19,7 +19,8 @@ from simclr_mm.models import pooled
 from simclr_mm.transforms.loading import LoadImageFromFile
 from simclr_mm.transforms.to_rgb import to_rgb
 
-from .encoder import Encoder, build_encoder, encoder_of
+from .encoder import Encoder, encoder_of
+from .loading import build_encoder
 
 Picture = str | Path | np.ndarray | Image.Image
 PRECISIONS = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)

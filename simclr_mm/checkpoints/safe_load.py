@@ -88,10 +88,7 @@ def _has_directory(file: BinaryIO) -> bool:
 
 
 def load_file(
-    file: str | Path | BinaryIO,
-    map_location: Any = 'cpu',
-    name: str | None = None,
-    trust: bool = False,
+    file: str | Path | BinaryIO, map_location: Any = 'cpu', name: str | None = None
 ) -> Any:
     """Read a checkpoint file, refusing every name outside the allow-list.
 
@@ -102,8 +99,6 @@ def load_file(
         file: A path, or an open file or buffer at its start.
         map_location: As in ``torch.load``; None is 'cpu'.
         name: What to call the file in errors. Default: its path.
-        trust: Let this file run code. So do :func:`trusting` and a tool's
-            ``--trust-checkpoint``.
 
     Returns:
         What was saved, usually a dict with ``state_dict`` and ``meta``.
@@ -115,7 +110,7 @@ def load_file(
     """
     map_location = 'cpu' if map_location is None else map_location
     if not isinstance(file, (str, Path)):
-        return _load(file, map_location, name or 'the checkpoint', trust)
+        return _load(file, map_location, name or 'the checkpoint')
     path = Path(file).expanduser()
     name = name or str(path)
     try:
@@ -124,14 +119,14 @@ def load_file(
         if problem:
             raise CheckpointError(f'{name} {problem}')
         with open(path, 'rb') as opened:
-            return _load(opened, map_location, name, trust)
+            return _load(opened, map_location, name)
     except OSError as error:
         raise CheckpointError(f'{name} cannot be opened: {error.strerror}') from error
 
 
-def _load(file: BinaryIO, map_location: Any, name: str, trust: bool) -> Any:
+def _load(file: BinaryIO, map_location: Any, name: str) -> Any:
     try:
-        if trust or _TRUSTED.get():
+        if _TRUSTED.get():
             return torch.load(file, map_location=map_location, weights_only=False)
         check_claims(file)
         with stand_ins():

@@ -13,7 +13,7 @@ from rich.text import Text
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.checkpoints.stored_config import stored_config
 from simclr_mm.commands import command_line
-from simclr_mm.commands.command_line.encoder_flags import add_encoder_flags, inferencer_of
+from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of
 from simclr_mm.commands.embed.embedding_record import RECORD
 from simclr_mm.commands.embed.retrieval import FeatureIndex, retrieve
 from simclr_mm.errors import UserError
@@ -22,17 +22,13 @@ from simclr_mm.visualization.gallery import plot_gallery
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('query', nargs='+', help='image files')
-    parser.add_argument('--index', metavar='DIR', required=True, help='what tools/embed.py wrote')
-    parser.add_argument('-k', type=int, default=10, help='images for each query')
-    parser.add_argument(
-        '--out', metavar='PNG', default='work_dirs/plots/retrieval.png', help='gallery to write'
-    )
-    parser.add_argument('--checkpoint', help='default: the one that the index was made with')
-    add_encoder_flags(parser)
+    parser = command_line.parser_of(__doc__, *ENCODER_FLAGS)
+    add = parser.add_argument
+    add('query', nargs='+', help='image files')
+    add('--index', metavar='DIR', required=True, help='what tools/embed.py wrote')
+    add('-k', type=int, default=10, help='images for each query')
+    add('--out', metavar='PNG', default='work_dirs/plots/retrieval.png', help='gallery to write')
+    add('--checkpoint', help='default: the one that the index was made with')
     return parser.parse_args(argv)
 
 

@@ -12,7 +12,7 @@ from simclr_mm.errors import UserError
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.parser_of(__doc__, '--cfg-options', '--trust-checkpoint')
     add = parser.add_argument
     add('config', nargs='?', help='config file')
     add(
@@ -23,11 +23,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'at any depth, .txt or .csv lists of paths, or one pack; a classifier: a folder with '
         'train/<class>/ and val/<class>/',
     )
-    add(
-        '--pretrained',
-        metavar='PATH',
-        help='checkpoint of the encoder that a classifier starts from',
-    )
+    encoder = 'checkpoint of the encoder that a classifier starts from'
+    add('--pretrained', metavar='PATH', help=encoder)
     resumed = 'continue from this checkpoint, or from the latest one in the work dir'
     add('--resume', nargs='?', const='auto', metavar='CHECKPOINT', help=resumed)
     fp16 = 'fp16 with a loss scaler, for GPUs without bf16, which pretraining uses by itself'

@@ -96,24 +96,20 @@ class CIFAR10(_FolderOrTorchvision):
     """
 
     UNPACKED = 'cifar-10-batches-py'
+    TORCHVISION = 'CIFAR10'
 
     def _torchvision(self) -> Arrays:
-        return _cifar(torchvision_datasets.CIFAR10, self.data_root, self.split)
+        kind = getattr(torchvision_datasets, self.TORCHVISION)
+        data = kind(self.data_root, train=self.split == 'train', download=True)
+        return Arrays(data.data[..., ::-1], np.array(data.targets), data.classes)  # to BGR
 
 
 @DATASETS.register_module()
-class CIFAR100(_FolderOrTorchvision):
+class CIFAR100(CIFAR10):
     """CIFAR-100 with its 100 fine classes, as :class:`CIFAR10` kept and fetched."""
 
     UNPACKED = 'cifar-100-python'
-
-    def _torchvision(self) -> Arrays:
-        return _cifar(torchvision_datasets.CIFAR100, self.data_root, self.split)
-
-
-def _cifar(kind: type, data_root: str, split: str) -> Arrays:
-    data = kind(data_root, train=split == 'train', download=True)
-    return Arrays(data.data[..., ::-1], np.array(data.targets), data.classes)  # to BGR
+    TORCHVISION = 'CIFAR100'
 
 
 @DATASETS.register_module()

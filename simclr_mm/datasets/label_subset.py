@@ -111,7 +111,7 @@ def stratified_subset(labels: np.ndarray, share: float, seed: int) -> np.ndarray
 
 
 def _read_list(list_file: str) -> list[str]:
-    """Names in a list of images, each once."""
+    """Names in a list of images."""
     path = Path(list_file)
     if not path.is_file():
         part = '10percent.txt' if '10' in path.name else '1percent.txt'
@@ -123,20 +123,15 @@ def _read_list(list_file: str) -> list[str]:
     names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     if not names:
         raise UserError(f'{path} lists no image.')
-    _refuse(
-        [name for name, times in Counter(names).items() if times > 1],
-        f'{path} lists images more than once',
-        'Remove the repetitions.',
-    )
     return names
 
 
 def _rows_of_names(dataset: BaseDataset, names: list[str], list_file: str) -> np.ndarray:
     """Sorted rows of the listed images, each of which is one image of the dataset."""
     ends: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        ends[posixpath.basename(name)].append(name)
     found: dict[str, list[int]] = {name: [] for name in names}
+    for name in found:
+        ends[posixpath.basename(name)].append(name)
     for row in range(len(dataset)):
         path = dataset.get_data_info(row).get('img_path')
         if path is None:
@@ -158,11 +153,11 @@ def _rows_of_names(dataset: BaseDataset, names: list[str], list_file: str) -> np
         f'{list_file} has names that belong to several images',
         'Write <class>/<file>.',
     )
-    times = Counter(row for rows in found.values() for row in rows)
+    times = Counter(found[name][0] for name in names)
     _refuse(
         [name for name, (row,) in found.items() if times[row] > 1],
-        f'{list_file} lists an image by two names, with and without its folder',
-        'Remove one of them.',
+        f'{list_file} lists images more than once, maybe with and without their folder',
+        'Remove the repetitions.',
     )
     return np.sort(list(times))
 

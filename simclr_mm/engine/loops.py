@@ -144,15 +144,8 @@ class _Resumable(BaseLoop):
 class EpochBasedTrainLoop(_Resumable, _EpochBasedTrainLoop):
     """MMEngine's loop over epochs, which also resumes inside an epoch.
 
-    Args:
-        runner: The runner.
-        dataloader: The config's ``train_dataloader``.
-        **kwargs: ``max_epochs``, ``val_begin``, ``val_interval`` and
-            ``dynamic_intervals`` of MMEngine's loop.
-
-    Raises:
-        UserError: A number of ``train_cfg`` is no whole number from 1; see also
-            :func:`build_train_dataloader`.
+    Its arguments are those of MMEngine's loop. The dataloader has to pass
+    :func:`build_train_dataloader`.
     """
 
     def run(self) -> nn.Module:
@@ -181,15 +174,8 @@ class EpochBasedTrainLoop(_Resumable, _EpochBasedTrainLoop):
 class IterBasedTrainLoop(_Resumable, _IterBasedTrainLoop):
     """MMEngine's loop over iterations, in whole epochs of the dataset.
 
-    Args:
-        runner: The runner.
-        dataloader: The config's ``train_dataloader``.
-        **kwargs: ``max_iters``, ``val_begin``, ``val_interval`` and
-            ``dynamic_intervals`` of MMEngine's loop.
-
-    Raises:
-        UserError: A number of ``train_cfg`` is no whole number from 1; see also
-            :func:`build_train_dataloader`.
+    Its arguments are those of MMEngine's loop. The dataloader has to pass
+    :func:`build_train_dataloader`.
     """
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:

@@ -163,21 +163,15 @@ class Runner(_Runner):
             if not isinstance(scheduler, dict):
                 continue
             by_epoch = scheduler.get('by_epoch', True)
-            length = loop.max_epochs if by_epoch else loop.max_iters
-            unit = 'epochs' if by_epoch else 'iterations'
-            limit = 'max_epochs' if by_epoch else 'max_iters'
-            beyond = [
-                key
-                for key, last in (('begin', length - 1), ('end', length))
-                if scheduler.get(key, 0) > last
-            ]
-            for key in beyond:
-                raise UserError(
-                    f'param_scheduler.{i}.{key} = {scheduler[key]} {unit} is not '
-                    f'within training, train_cfg.{limit} = {length}. Change one of '
-                    'them, for example with --cfg-options '
-                    f'param_scheduler.{i}.{key}=...'
-                )
+            limit, unit = ('max_epochs', 'epochs') if by_epoch else ('max_iters', 'iterations')
+            length = getattr(loop, limit)
+            for key, last in (('begin', length - 1), ('end', length)):
+                if scheduler.get(key, 0) > last:
+                    raise UserError(
+                        f'param_scheduler.{i}.{key} = {scheduler[key]} {unit} is not within '
+                        f'training, train_cfg.{limit} = {length}. Change one of them, for '
+                        f'example with --cfg-options param_scheduler.{i}.{key}=...'
+                    )
         return loop
 
     def build_optim_wrapper(

@@ -43,12 +43,7 @@ def plot_gallery(
 
 
 def thumbnail(image: str | np.ndarray, side: int = _SIDE) -> np.ndarray:
-    """An RGB picture of at most side x side pixels, its shape kept.
-
-    Args:
-        image: A file, or (H, W, 3) uint8 RGB.
-        side: In pixels. Small images are enlarged without smoothing.
-    """
+    """An RGB picture of at most side x side pixels, its shape kept; small ones are not smoothed."""
     if isinstance(image, str):
         pixels = LoadImageFromFile()(dict(img_path=image))['img'][..., ::-1]
     else:

@@ -31,12 +31,7 @@ def read_scalars(path: str | Path) -> list[dict]:
 
 
 def plot_loss(axes: Axes, scalars: Sequence[dict]) -> None:
-    """Draw the loss, and beside it chance where the log has it.
-
-    Args:
-        axes: Where.
-        scalars: What :func:`read_scalars` gives: ``step``, ``loss``, maybe ``chance``.
-    """
+    """Draw the loss of :func:`read_scalars`, and beside it chance where the log has it."""
     steps = [entry['step'] for entry in scalars]
     losses = [entry['loss'] for entry in scalars]
     axes.plot(steps, losses, color=COLOURS[0], label='training loss')

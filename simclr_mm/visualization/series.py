@@ -18,10 +18,8 @@ def plot_lines(
 ) -> None:
     """Write a line for each series, over places an equal step apart.
 
-    Args:
-        series: Its numbers may miss places.
-        places: Of x, in order.
-        labels: Of x, of the numbers with their unit, and of the legend.
+    ``labels`` are those of x, of the numbers with their unit, and of the legend. A series
+    may miss places.
     """
     with picture(path, 7.5, 4.8, title) as figure:
         axes = figure.subplots()
@@ -42,10 +40,7 @@ def plot_bars(
 ) -> None:
     """Write groups of bars, a colour for each series; they do not start at zero.
 
-    Args:
-        series: Its numbers may miss places; one under None is a dashed line.
-        places: Of x, in order.
-        labels: Of x, of the numbers with their unit, and of the legend.
+    Arguments are those of :func:`plot_lines`. A number under None is a dashed line.
     """
     count = sum(None not in numbers for numbers in series.values())
     with picture(path, max(7.5, 2 + 0.3 * len(places) * (count + 1)), 4.8, title) as figure:

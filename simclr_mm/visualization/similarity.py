@@ -22,9 +22,6 @@ def pair_similarities(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Positives, (n V (V - 1) / 2) pairs of one image, and negatives, all other pairs,
         each pair once.
-
-    Raises:
-        UserError: The features are not finite or all alike.
     """
     n, views, width = features.shape
     flat = unit_rows(features.reshape(n * views, width).astype(np.float64))  # (nV, d)
@@ -37,11 +34,7 @@ def pair_similarities(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def plot_similarities(
     path: str, panels: Sequence[tuple[str, np.ndarray, np.ndarray]], title: str
 ) -> None:
-    """Write histograms of positives against negatives, a panel for each kind.
-
-    Args:
-        panels: Title, positives and negatives of each panel.
-    """
+    """Write histograms of positives against negatives, a panel for each (title, both)."""
     with picture(path, 6.2 * len(panels), 4.8, title) as figure:
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
             _histogram(axes, *panel)

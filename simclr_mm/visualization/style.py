@@ -60,9 +60,6 @@ def picture(
         height: In inches.
         title: Of the whole figure.
         dpi: Pixels an inch.
-
-    Raises:
-        UserError: The file is a folder, or its ending is that of no format.
     """
     ending = '' if isinstance(file, BytesIO) else Path(file).suffix[1:].lower()
     if ending not in {'', *FigureCanvasBase.get_supported_filetypes()}:

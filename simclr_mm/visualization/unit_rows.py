@@ -9,11 +9,7 @@ _ALIKE = 1e-5  # two features of length 1 that differ by less are told apart by 
 
 
 def unit_rows(features: np.ndarray) -> np.ndarray:
-    """Rows of length 1, (n, C); zero rows stay zero.
-
-    Raises:
-        UserError: There are numbers that are not finite, or the rows are all alike.
-    """
+    """Rows of length 1, (n, C); zero rows stay zero. What cannot be drawn is a UserError."""
     broken = int((~np.isfinite(features).all(axis=1)).sum())
     if broken:
         raise UserError(

@@ -38,16 +38,10 @@ class Views:
 
 
 def make_views(dataset: Any, index: int, seed: int, epoch: int = 0) -> Views:
-    """The views that training with this seed makes of an image in this epoch.
-
-    Args:
-        dataset: A dataset of MMEngine's kind with TwoViews in its pipeline.
-        index: Place of the image.
-        seed: The run's seed.
-        epoch: From 0.
+    """The views that training with this seed makes of an image in this epoch, from 0.
 
     Raises:
-        ValueError: the pipeline has no TwoViews, or there is no such image.
+        UserError: the pipeline has no TwoViews, or there is no such image.
         UnreadableImage: the image cannot be read, or a transform gave it up.
     """
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
@@ -77,13 +71,7 @@ def make_views(dataset: Any, index: int, seed: int, epoch: int = 0) -> Views:
 
 
 def plot_views(path: str, samples: Sequence[Views], title: str) -> None:
-    """Write a row for each image: the original with the crops' boxes, and its views.
-
-    Args:
-        path: The file to write.
-        samples: Images with equally many views.
-        title: Title of the picture.
-    """
+    """Write a row for each image: the original with the boxes of its crops, and its views."""
     columns = 1 + len(samples[0].views)
     lines = max(len(describe(params)) for sample in samples for params in sample.params)
     height = (2.75 + 0.17 * lines) * len(samples) + 0.7

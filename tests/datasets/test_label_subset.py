@@ -108,9 +108,9 @@ def test_a_list_of_file_names(folder, tmp_path):
             ['ant_1.png', *(f'x{i}.png' for i in range(7))],
             r'not among the 20 of CustomDataset \(7\): x0.png, .*x4.png, \.\.\.',
         ),
-        (['ant_1.png', 'ant_1.png', 'ant_2.png'], r'more than once \(1\): ant_1.png'),
+        (['ant_1.png', 'ant_1.png', 'ant_2.png'], r'more than once, .* \(1\): ant_1.png'),
         (['s.png'], r'several images \(1\): s.png. Write <class>/<file>'),
-        (['ant_1.png', 'ant/ant_1.png'], 'lists an image by two names'),
+        (['ant_1.png', 'ant/ant_1.png'], r'more than once, .* \(2\): ant'),
         (
             ['nt_1.png', 'ant_2.png'],
             r'not among the 20 of CustomDataset \(1\): nt_1.png',

@@ -7,7 +7,6 @@ beside the published protocol: a linear layer that is trained with the optimizer
 schedule and the batch of a benchmark config, here on features without augmentation.
 """
 
-import argparse
 import time
 from collections.abc import Sequence
 
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 import simclr_mm.engine  # noqa: F401  registers LARS
 from simclr_mm.apis import load_encoder
 from simclr_mm.commands import command_line
-from simclr_mm.commands.evaluate.cache import default_cache
+from simclr_mm.commands.evaluate.cache import add_cache_flag
 from simclr_mm.commands.evaluate.image_features import gallery_and_queries
 from simclr_mm.evaluation import Labelled, knn_predict, swept_linear_probe
 from simclr_mm.evaluation.logistic_regression import LogisticRegression
@@ -109,24 +108,15 @@ def train_linear_layer(
 
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', help='pretraining config')
-    parser.add_argument('checkpoint', help='checkpoint, a path or a URL')
-    parser.add_argument('--k', type=int, nargs='*', default=[1, 20, 200])
-    parser.add_argument('--temperature', type=float, default=0.07)
-    parser.add_argument(
-        '--penalty', type=float, nargs='*', default=[1.0], help='1 / C of scikit-learn'
-    )
-    parser.add_argument(
-        '--published', nargs='*', default=[], help='linear configs, of configs/benchmarks'
-    )
-    parser.add_argument('--batch', type=int, help='images a step; default: that of the config')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--cache', metavar='DIR', default=default_cache())
-    command_line.add_cfg_options(parser)
-    command_line.add_trust_flag(parser)
+    flags = ('config', 'checkpoint', '--seed', '--cfg-options', '--trust-checkpoint')
+    parser = command_line.parser_of(__doc__, *flags)
+    add = parser.add_argument
+    add('--k', type=int, nargs='*', default=[1, 20, 200])
+    add('--temperature', type=float, default=0.07)
+    add('--penalty', type=float, nargs='*', default=[1.0], help='1 / C of scikit-learn')
+    add('--published', nargs='*', default=[], help='linear configs, of configs/benchmarks')
+    add('--batch', type=int, help='images a step; default: that of the config')
+    add_cache_flag(parser)
     args = parser.parse_args(argv)
 
     cfg = Config.fromfile(args.config)

@@ -7,13 +7,12 @@ from collections.abc import Iterable
 import torch
 from mmpretrain.engine import LARS as MMPretrainLARS
 from rich.console import Console
-from rich.table import Table
-from timing import interleaved, spread
+from timing import interleaved, spread, table_of
 from torch import nn
 from torchvision.models import resnet50
 
 from simclr_mm.engine import LARS
-from simclr_mm.evaluation.result import hardware
+from simclr_mm.evaluation import hardware
 
 # The paper's recipe, Sec. 2.2; the rate is that of batch 4096.
 SETTINGS = dict(lr=4.8, momentum=0.9, weight_decay=1e-6)
@@ -56,13 +55,14 @@ def main() -> None:
     seconds = interleaved(steps, args.warm_up + args.repeats)
     times = {name: [1000 * s for s in each[args.warm_up :]] for name, each in seconds.items()}
     base = statistics.median(times['mmpretrain'])
-    table = Table(title='One LARS step on the 161 tensors of ResNet-50, 25.6 M numbers')
-    for column in ('', 'median, ms (lowest-highest)', 'of mmpretrain'):
-        table.add_column(column, justify='right' if column else 'left')
-    for name, values in times.items():
-        table.add_row(name, spread(values, 1), f'{statistics.median(values) / base:.2f}')
+    title = 'One LARS step on the 161 tensors of ResNet-50, 25.6 M numbers'
+    columns = ('', 'median, ms (lowest-highest)', 'of mmpretrain')
+    rows = [
+        (name, spread(values, 1), f'{statistics.median(values) / base:.2f}')
+        for name, values in times.items()
+    ]
     console = Console()
-    console.print(table)
+    console.print(table_of(title, columns, rows))
     console.print(
         f'{hardware(args.device)}; torch {torch.__version__}; '
         f'{args.repeats} interleaved repeats, default allocator',

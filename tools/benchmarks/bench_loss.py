@@ -10,33 +10,25 @@ round; the table shows the median and, in brackets, the lowest and the highest.
 import argparse
 import ctypes
 import gc
-import json
 import statistics
 import time
 from functools import partial
 from pathlib import Path
 
-import matplotlib
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
-from timing import interleaved, resident, version, wait
+from timing import interleaved, resident, save, table_of, version, wait
 from torch import Tensor, nn
 
-from simclr_mm.evaluation.result import hardware
+from simclr_mm.commands.command_line import parser_of
+from simclr_mm.evaluation import hardware
 from simclr_mm.losses import nt_xent, nt_xent_with_stats
+from simclr_mm.visualization.style import picture
 
 TEMPERATURE = 0.1
 SECONDS = 0.2  # shorter calls are repeated until they have taken this long
-
-
-def ours(z: Tensor) -> Tensor:
-    return nt_xent_with_stats(z, TEMPERATURE)[0]
-
-
-def ours_without_statistics(z: Tensor) -> Tensor:
-    return nt_xent(z, TEMPERATURE)
 
 
 def cross_entropy(z: Tensor) -> Tensor:
@@ -99,8 +91,8 @@ def metric_learning_loss():
 # Name: (how to make it, the distribution whose version is shown, the most rows: memory
 # that grows with their square, or for pytorch-metric-learning with their cube).
 CONTENDERS = {
-    'simclr_mm': (lambda: ours, None, 2**20),
-    'simclr_mm, no statistics': (lambda: ours_without_statistics, None, 8192),
+    'simclr_mm': (lambda: lambda z: nt_xent_with_stats(z, TEMPERATURE)[0], None, 2**20),
+    'simclr_mm, no statistics': (lambda: lambda z: nt_xent(z, TEMPERATURE), None, 8192),
     'cross-entropy': (lambda: cross_entropy, None, 8192),
     'mmpretrain': (mmpretrain_loss, 'mmpretrain', 8192),
     'lightly': (lightly_loss, 'lightly', 8192),
@@ -110,15 +102,13 @@ CONTENDERS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    sizes = [64, 256, 1024, 2048, 4096, 8192, 65536]
-    parser.add_argument('--rows', type=int, nargs='+', default=sizes, help='2N, views in the batch')
-    parser.add_argument('--width', type=int, default=128, help='d')
-    parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--device', default='cpu')
-    parser.add_argument('--out', type=Path, help='folder for bench_loss.{json,png}')
+    parser = parser_of(__doc__)
+    add, sizes = parser.add_argument, [64, 256, 1024, 2048, 4096, 8192, 65536]
+    add('--rows', type=int, nargs='+', default=sizes, help='2N, views in the batch')
+    add('--width', type=int, default=128, help='d')
+    add('--rounds', type=int, default=5)
+    add('--device', default='cpu')
+    add('--out', type=Path, help='folder for bench_loss.{json,png}')
     args = parser.parse_args()
     console = Console(width=170)  # the table is wide, also in a file
     losses, versions = available(console)
@@ -131,9 +121,7 @@ def main() -> None:
     if args.device != 'cpu':
         console.print(floor(args))
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        written = json.dumps(dict(setting=setting, results=results))
-        (args.out / 'bench_loss.json').write_text(written)
+        save(args.out, 'bench_loss', setting=setting, results=results)
         draw(results, args.out / 'bench_loss.png')
         console.print(f'Written to {args.out}/bench_loss.json and .png')
 
@@ -210,12 +198,8 @@ def table(results: list[dict]) -> Table:
     """A row for each size, a column for each loss; ratios to ours."""
     found = {(result['name'], result['rows']): result for result in results}
     names = list(dict.fromkeys(name for name, _ in found))
-    out = Table(
-        title=f'NT-Xent, forward and backward, temperature {TEMPERATURE}: '
-        'ms (lowest-highest), MB above the start'
-    )
-    for column in ('2N', *names):
-        out.add_column(column, justify='right')
+    title = f'NT-Xent, forward and backward, temperature {TEMPERATURE}: ms (lowest-highest), '
+    lines = []
     for rows in dict.fromkeys(rows for _, rows in found):
         cells = []
         for name in names:
@@ -229,8 +213,8 @@ def table(results: list[dict]) -> Table:
                 f'{statistics.median(ms):.3g} ({min(ms):.3g}-{max(ms):.3g})\n'
                 f'{result["mb"]:.0f} MB' + ('' if ms is ours else f'\n{ratio:.2f}x')
             )
-        out.add_row(str(rows), *cells)
-    return out
+        lines.append((str(rows), *cells))
+    return table_of(f'{title}MB above the start', ('2N', *names), lines)
 
 
 def growth(results: list[dict]) -> str:
@@ -254,37 +238,33 @@ def floor(args: argparse.Namespace) -> Table:
     seconds = {name: min(values) for name, values in interleaved(calls, 10).items()}
     rate = 2 * 4096**3 / seconds['product']
     bandwidth = 2 * 4 * 2**28 / seconds['copy']  # bytes/s
-    out = Table(title=f'Floor: {rate / 1e12:.1f} Tflop/s in float32, {bandwidth / 1e12:.2f} TB/s')
-    for name in ('2N', 'products, ms', 'tiles written and read, ms'):
-        out.add_column(name, justify='right')
+    title = f'Floor: {rate / 1e12:.1f} Tflop/s in float32, {bandwidth / 1e12:.2f} TB/s'
+    lines = []
     for rows in args.rows:
         # Half of the matrix, four products with 2d operations an entry; an entry of
         # four bytes is written or read about eleven times in both passes.
         products = 4 * rows**2 / 2 * 2 * args.width / rate
         traffic = rows**2 / 2 * 4 * 11 / bandwidth
-        out.add_row(str(rows), f'{1e3 * products:.3g}', f'{1e3 * traffic:.3g}')
-    return out
+        lines.append((str(rows), f'{1e3 * products:.3g}', f'{1e3 * traffic:.3g}'))
+    return table_of(title, ('2N', 'products, ms', 'tiles written and read, ms'), lines)
 
 
 def draw(results: list[dict], path: Path) -> None:
-    matplotlib.use('Agg')
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout='constrained')
-    for name in dict.fromkeys(result['name'] for result in results):
-        if name == 'simclr_mm, no statistics':  # the same curve in this picture
-            continue
-        mine = [result for result in results if result['name'] == name]
-        rows = [result['rows'] for result in mine]
-        style = dict(marker='o', markersize=4, linewidth=2.5 if name == 'simclr_mm' else 1.2)
-        axes[0].plot(rows, [statistics.median(r['ms']) for r in mine], label=name, **style)
-        axes[1].plot(rows, [max(r['mb'], 0.1) for r in mine], label=name, **style)
-    for axis, label in zip(axes, ('time, ms', 'memory above the start, MB')):
-        axis.set(xscale='log', yscale='log', xlabel='2N, views in the batch', title=label)
-        axis.grid(alpha=0.3)
-    axes[0].legend(frameon=False)
-    figure.suptitle('NT-Xent, forward and backward')
-    figure.savefig(path, dpi=120)
+    # Without statistics it is the same curve in this picture.
+    names = dict.fromkeys(result['name'] for result in results)
+    names.pop('simclr_mm, no statistics', None)
+    with picture(path, 11, 4.5, 'NT-Xent, forward and backward') as figure:
+        axes = figure.subplots(1, 2)
+        for name in names:
+            mine = [result for result in results if result['name'] == name]
+            rows = [result['rows'] for result in mine]
+            style = dict(marker='o', markersize=4, linewidth=2.5 if name == 'simclr_mm' else 1.2)
+            axes[0].plot(rows, [statistics.median(r['ms']) for r in mine], label=name, **style)
+            axes[1].plot(rows, [max(r['mb'], 0.1) for r in mine], label=name, **style)
+        for axis, label in zip(axes, ('time, ms', 'memory above the start, MB')):
+            axis.set(xscale='log', yscale='log', xlabel='2N, views in the batch', title=label)
+            axis.grid(alpha=0.3)
+        axes[0].legend(frameon=False)
 
 
 if __name__ == '__main__':

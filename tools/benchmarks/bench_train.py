@@ -12,7 +12,6 @@ Four rows, interleaved, round after round:
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Collection
@@ -29,32 +28,26 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.utils import register_all_modules
 from rich.console import Console
 from rich.table import Table
-from timing import interleaved, spread, version, wait
+from timing import interleaved, ratio, save, spread, table_of, version, wait
 
-from simclr_mm.evaluation.result import hardware
+from simclr_mm.commands.command_line import parser_of
+from simclr_mm.evaluation import hardware
 from simclr_mm.registry import type_name
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--config', required=True, help='of a pretraining')
-    parser.add_argument(
-        '--data', type=Path, help="instead of the config's: photographs at any depth, or CIFAR-10"
-    )
-    parser.add_argument('--steps', type=int, default=4, help='in a round of each row')
-    parser.add_argument('--repeats', type=int, default=5, help='rounds')
-    parser.add_argument('--batch-size', type=int, help="instead of the config's")
-    parser.add_argument('--workers', type=int, help="instead of the config's")
-    parser.add_argument(
-        '--amp',
-        choices=['auto', 'bfloat16', 'float32'],
-        help="autocast dtype instead of the config's",
-    )
-    parser.add_argument('--compile', action='store_true', help='compile our backbone')
-    parser.add_argument('--no-peer', action='store_true', help='leave mmpretrain out')
-    parser.add_argument('--out', type=Path, help='folder for bench_train.json')
+    parser = parser_of(__doc__)
+    add, instead = parser.add_argument, "instead of the config's"
+    add('--config', required=True, help='of a pretraining')
+    add('--data', type=Path, help=f'{instead}: photographs at any depth, or CIFAR-10')
+    add('--steps', type=int, default=4, help='in a round of each row')
+    add('--repeats', type=int, default=5, help='rounds')
+    add('--batch-size', type=int, help=instead)
+    add('--workers', type=int, help=instead)
+    add('--amp', choices=['auto', 'bfloat16', 'float32'], help=f'autocast dtype {instead}')
+    add('--compile', action='store_true', help='compile our backbone')
+    add('--no-peer', action='store_true', help='leave mmpretrain out')
+    add('--out', type=Path, help='folder for bench_train.json')
     return parser.parse_args()
 
 
@@ -78,10 +71,7 @@ def main() -> None:
     )
     console.print(setting)
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / 'bench_train.json').write_text(
-            json.dumps(dict(setting=setting, seconds=seconds), indent=1)
-        )
+        save(args.out, 'bench_train', setting=setting, seconds=seconds)
 
 
 def configured(args: argparse.Namespace) -> Config:
@@ -255,27 +245,19 @@ def peer(cfg: Config, width: int, steps: int) -> Row:
 
 
 def table(rows: dict[str, Row], seconds: dict[str, list[float]], images: int) -> Table:
-    out = Table(title='Images per second')
-    out.add_column('')
     columns = 'median (lowest-highest)', 'of the ceiling', 'training takes', 'waited for data'
-    for column in (*columns, 'GPU memory, MB'):
-        out.add_column(column, justify='right')
-    for name, values in seconds.items():
-        share = ratio(seconds['ceiling'], values)
-        out.add_row(
+    lines = [
+        (
             name,
             spread([images / s for s in values], 1),
-            f'{share:.2f}',
+            f'{ratio(seconds["ceiling"], values):.2f}',
             f'{ratio(seconds["training"], values):.2f}x its time',
             f'{100 * statistics.median(rows[name].waits):.0f} %',
             f'{rows[name].peak:.0f}' if rows[name].peak else '-',
         )
-    return out
-
-
-def ratio(first: list[float], second: list[float]) -> float:
-    """Round by round, so that what slows the machine is in both."""
-    return statistics.median(a / b for a, b in zip(first, second))
+        for name, values in seconds.items()
+    ]
+    return table_of('Images per second', ('', *columns, 'GPU memory, MB'), lines)
 
 
 if __name__ == '__main__':

@@ -17,16 +17,9 @@ from torch import Tensor
 
 from simclr_mm.errors import CheckpointError
 
+from .resnet_shape import BLOCKS
 from .tensor_bundle import OBJECT_GRAPH, object_graph
 
-BLOCKS = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-    200: (3, 24, 36, 3),
-}
 _NORM = dict(gamma='weight', beta='bias', moving_mean='running_mean', moving_variance='running_var')
 _V1_MODULE = re.compile(r'base_model/((?:conv2d|batch_normalization)(?:_\d+)?)/\w+')
 _HEAD = re.compile(
@@ -194,14 +187,10 @@ def _places(graph: bytes) -> dict[str, str]:
 
 def _add_head(found: GoogleTensors, names: Mapping[str, str], values: Mapping[str, Any]) -> None:
     """The projection head, layer after layer; the last norm has no beta."""
-    layers = []
-    for place, name in names.items():
-        match = _HEAD.fullmatch(place)
-        if match:
-            module = 'fc' if match[2] == 'dense' else 'norm'
-            layers.append((int(match[1]), module, match[3], name))
-    for layer, module, variable, name in sorted(layers):
-        key = f'{layer}.{module}.{_NORM.get(variable, "weight")}'
+    matches = [(match, name) for at, name in names.items() if (match := _HEAD.fullmatch(at))]
+    layers = [(int(match[1]), match[2] != 'dense', match[3], name) for match, name in matches]
+    for layer, is_norm, variable, name in sorted(layers):
+        key = f'{layer}.{"norm" if is_norm else "fc"}.{_NORM.get(variable, "weight")}'
         found.head[key] = _tensor(values[name])
         found.names[key] = name
 

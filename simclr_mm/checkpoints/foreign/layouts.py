@@ -1,19 +1,19 @@
 """A table of libraries and how each names its keys; which library a checkpoint is from."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from simclr_mm.errors import CheckpointError
 
+IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+UNIT_RANGE = dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0])  # pixels enter in [0, 1]
 _WRAPPERS = re.compile(r'^(?:module\.|_orig_mod\.|model\.)+')  # DDP, compile, Lightning
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """How a library names its keys.
 
     Args:
@@ -21,14 +21,14 @@ class Layout:
         marks: Patterns. Each must match the beginning of some key.
         encoder: Pattern of the beginning of the encoder's keys.
         head: Pattern of the beginning of the projection head's keys.
-        unit_range: Pixels enter in [0, 1]; otherwise with ImageNet's mean and std.
+        normalise: ``mean`` and ``std`` of its preprocessing, RGB in [0, 255].
     """
 
     name: str
     marks: tuple
     encoder: str
     head: str = r'(?!)'  # matches nothing
-    unit_range: bool = False
+    normalise: Mapping[str, Sequence[float]] = IMAGENET
 
 
 # The first that fits. Facts are from each library's model definition.
@@ -42,7 +42,7 @@ LAYOUTS = (
         r'backbone\.(?!fc\.)',
         r'projection_head\.(?:layers\.)?',
     ),
-    Layout('Atanov', (r'convnet\.',), r'convnet\.(?!fc\.)', r'projection\.', True),
+    Layout('Atanov', (r'convnet\.',), r'convnet\.(?!fc\.)', r'projection\.', UNIT_RANGE),
     Layout(
         'MoCo-like',
         (r'encoder_q\.',),
@@ -56,8 +56,10 @@ LAYOUTS = (
         r'projector\.',
     ),
     Layout('solo-learn', (r'backbone\.', r'projector\.'), r'backbone\.', r'projector\.'),
-    Layout('Spijkervet', (r'encoder\.layer1\.',), r'encoder\.(?!fc\.)', r'projector\.', True),
-    Layout('sthalles', (r'backbone\.fc\.0\.',), r'backbone\.(?!fc\.)', r'backbone\.fc\.', True),
+    Layout('Spijkervet', (r'encoder\.layer1\.',), r'encoder\.(?!fc\.)', r'projector\.', UNIT_RANGE),
+    Layout(
+        'sthalles', (r'backbone\.fc\.0\.',), r'backbone\.(?!fc\.)', r'backbone\.fc\.', UNIT_RANGE
+    ),
     Layout('mmpretrain', (r'backbone\.',), r'backbone\.'),
     Layout('torchvision', (r'(?:conv1|bn1)\.', r'layer1\.0\.conv1\.'), r'(?!fc\.)'),
 )

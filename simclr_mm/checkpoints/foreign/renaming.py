@@ -5,7 +5,7 @@ Ours are mmselfsup's and mmpretrain's: ``backbone.layer1.0.conv1.weight``,
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from simclr_mm.errors import CheckpointError
 
 from .google_layout import google_tensors
-from .layouts import LAYOUTS, bare_key, recognised, weights_in
+from .layouts import LAYOUTS, UNIT_RANGE, bare_key, recognised, weights_in
 from .resnet_shape import TIMM_STEM
 
 _PARTS = ('conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4')
@@ -28,7 +28,7 @@ _CLASSIFIER = 'a classifier, which a SimCLR does not have'
 
 @dataclass
 class Conversion:
-    """A state_dict with our keys, and where each key came from.
+    """A state_dict with our keys, where each key came from, and what it asks for.
 
     Args:
         layout: Name of the library.
@@ -36,19 +36,19 @@ class Conversion:
         names: Keys in the file by our keys.
         left: Why a key in the file is not used, by that key.
         filled: The value of what the file lacks, in words, by our key.
-        unit_range: As for :class:`Layout`.
-        google: Arguments of ``simclr_mm.GoogleResNet`` where that is the encoder.
+        normalise: ``mean`` and ``std`` of its preprocessing, RGB in [0, 255].
+        backbone: The ``backbone`` of a config that computes what its network did.
         stem: 'solo' or 'lightly' where the encoder is that library's ResNet for small
             images, whose stem differs in what no key tells.
     """
 
     layout: str
+    normalise: Mapping[str, Sequence[float]]
     state: dict[str, Tensor] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     filled: dict[str, str] = field(default_factory=dict)
-    unit_range: bool = False
-    google: dict[str, Any] = field(default_factory=dict)
+    backbone: dict[str, Any] = field(default_factory=dict)
     stem: str = ''
 
 
@@ -74,7 +74,7 @@ def to_our_keys(checkpoint: Any, source: str) -> Conversion:
             f'which are {", ".join(dict.fromkeys(entry.name for entry in LAYOUTS))}, timm and '
             "google-research: rename the encoder's keys to backbone.*"
         )
-    result = Conversion(layout.name, left=left, unit_range=layout.unit_range)
+    result = Conversion(layout.name, layout.normalise, left=left)
     if layout.name == 'mmpretrain':
         for key, tensor in tensors.items():
             # mmselfsup 0.x calls the classifier of its linear evaluation fc_cls.
@@ -100,7 +100,8 @@ def to_our_keys(checkpoint: Any, source: str) -> Conversion:
 def from_google(values: Mapping[str, Any], source: str) -> Conversion:
     """The same for the variables of a TensorFlow checkpoint, from ``read_bundle``."""
     found = google_tensors(values, source)
-    result = Conversion('google-research', unit_range=True, google=dict(found.arguments))
+    result = Conversion('google-research', UNIT_RANGE)
+    result.backbone = dict(type='simclr_mm.GoogleResNet', **found.arguments)
     _add_encoder(result, found.encoder, found.names)
     _add_head(result, found.head, found.names)
     used = {*result.names.values(), *result.left}
@@ -155,7 +156,7 @@ def _add_encoder(
     deep = 'conv1.0.weight' in tensors
     # With stride 1 timm has an identity before the convolution, ours nothing.
     shifted = getattr(tensors.get('layer1.0.downsample.1.weight'), 'ndim', 1) == 4 and (
-        not result.google
+        not result.backbone
     )
     for key, tensor in tensors.items():
         module, _, variable = key.rpartition('.')

@@ -22,14 +22,16 @@ TIMM_STEM = {
     'stem.2.conv': 'conv1.6',
     'stem.2.bn': 'bn1',
 }
-# Depths by whether blocks are bottlenecks, and how many a stage has.
-DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
-    (False, (2, 2, 2, 2)): 18,
-    (False, (3, 4, 6, 3)): 34,
-    (True, (3, 4, 6, 3)): 50,
-    (True, (3, 4, 23, 3)): 101,
-    (True, (3, 8, 36, 3)): 152,
+# Blocks of each stage by depth; bottlenecks from depth 50 on. 200 is Google's alone.
+BLOCKS: dict[int, tuple[int, ...]] = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
 }
+DEPTHS = {(depth >= 50, blocks): depth for depth, blocks in BLOCKS.items() if depth < 200}
 
 
 @dataclass(frozen=True)

@@ -21,24 +21,7 @@ from .renaming import Conversion, from_google, to_our_keys
 from .resnet_shape import DEPTHS, resnet_shape
 from .tensor_bundle import bundle_prefix, read_bundle
 
-# Of RGB in [0, 255]: ImageNet's mean and std, and pixels in [0, 1].
-_IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
-_UNIT = dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0])
 _STEMS = dict(solo='simclr_mm.SoloResNet', lightly='simclr_mm.LightlyResNet')
-
-
-class ForeignWeights(NamedTuple):
-    """What a checkpoint gives and asks for.
-
-    Args:
-        conversion: Its tensors under our keys, and what became of each key.
-        backbone: The ``backbone`` of a config that computes what its network did.
-        normalise: ``mean`` and ``std`` of its preprocessing, RGB in [0, 255].
-    """
-
-    conversion: Conversion
-    backbone: dict[str, Any]
-    normalise: dict[str, Sequence[float]]
 
 
 class WeightsFor(NamedTuple):
@@ -54,7 +37,7 @@ class WeightsFor(NamedTuple):
     """
 
     state: Mapping[str, Tensor]
-    normalise: dict[str, Sequence[float]] | None = None
+    normalise: Mapping[str, Sequence[float]] | None = None
     backbone: dict[str, Any] | None = None
     note: str = ''
 
@@ -76,7 +59,7 @@ def read_weights(path: str) -> Any:
     return values
 
 
-def foreign_weights(loaded: Any, source: str) -> ForeignWeights:
+def foreign_weights(loaded: Any, source: str) -> Conversion:
     """Recognise a checkpoint and rename its keys.
 
     Args:
@@ -89,10 +72,10 @@ def foreign_weights(loaded: Any, source: str) -> ForeignWeights:
     """
     try:
         if _is_tensorflow(source):
-            conversion = from_google(loaded, source)
-        else:
-            conversion = to_our_keys(loaded, source)
-        backbone = _backbone(conversion, source)
+            return from_google(loaded, source)
+        conversion = to_our_keys(loaded, source)
+        conversion.backbone = _backbone(conversion, source)
+        return conversion
     except CheckpointError:
         raise
     except Exception as error:  # tensors of any shape may stand under known keys
@@ -100,8 +83,6 @@ def foreign_weights(loaded: Any, source: str) -> ForeignWeights:
             f'{source}: its keys are known, but its tensors do not go with them '
             f'({type(error).__name__}: {str(error)[:200]})'
         ) from error
-    normalise = _UNIT if conversion.unit_range else _IMAGENET
-    return ForeignWeights(conversion, backbone, dict(normalise))
 
 
 def weights_for(expected: Iterable[str], loaded: Any, source: str) -> WeightsFor:
@@ -124,13 +105,12 @@ def weights_for(expected: Iterable[str], loaded: Any, source: str) -> WeightsFor
             return WeightsFor(model_state(loaded, source), normalise, backbone)
         if layout == 'mmpretrain':
             return WeightsFor(to_our_keys(loaded, source).state, normalise, backbone)
-    foreign = foreign_weights(loaded, source)
-    done = foreign.conversion
+    done = foreign_weights(loaded, source)
     note = (
         f'{source}: keys of {done.layout}; {len(done.names)} used, {len(done.left)} '
         f'left, {len(done.filled)} filled; tools/convert.py lists them'
     )
-    return WeightsFor(done.state, foreign.normalise, foreign.backbone, note)
+    return WeightsFor(done.state, done.normalise, done.backbone, note)
 
 
 def _is_tensorflow(path: str) -> bool:
@@ -157,8 +137,6 @@ def _stored_needs(loaded: Any, source: str) -> tuple[dict | None, dict | None]:
 
 def _backbone(conversion: Conversion, source: str) -> dict[str, Any]:
     """The backbone's config, as names and shapes of its tensors tell it."""
-    if conversion.google:
-        return dict(type='simclr_mm.GoogleResNet', **conversion.google)
     shape = resnet_shape(backbone_state(conversion.state, source=source), source)
     if shape.depth is None or shape.groups > 1:
         raise CheckpointError(

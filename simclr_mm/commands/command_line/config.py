@@ -3,6 +3,7 @@
 import argparse
 import os
 import os.path as osp
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -52,14 +53,27 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def config_with_flags(
+    path: str,
+    args: argparse.Namespace,
+    replace_data: Callable[[Config, str], None],
+    part: str = 'model',
+) -> Config:
+    """Read a config that has this part, with ``--data`` and ``--cfg-options`` entered."""
+    cfg = read_config(path, part)
+    if args.data is not None:
+        replace_data(cfg, args.data)
+    merge_cfg_options(cfg, args.cfg_options)
+    return cfg
+
+
 def merge_cfg_options(cfg: Config, options: dict | None) -> None:
     """Merge ``--cfg-options``, and check the arguments of this package's classes.
 
     Raises:
-        UserError: A class of this package does not take an argument of the config. Or an
-            option begins with a key that neither the config nor the runner has, or names
-            a part that the runner does not read: it would change nothing. Or it leads
-            into a value that has no parts, or to a place that a list does not have.
+        UserError: a class of this package does not take an argument of the config, an option
+            would change nothing, because neither the config nor the runner reads it, or it
+            leads to a place that the config does not have.
     """
     for key, value in (options or {}).items():
         first, *parts = key.split('.')
@@ -88,12 +102,7 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
 
 
 def result_path(args: argparse.Namespace) -> Path:
-    """A new file for the results of an evaluation, ``evaluation/<time>.json``.
-
-    Args:
-        args: With ``config`` and ``work_dir``; by default the latter is named after the
-            config.
-    """
+    """A new file for results, ``evaluation/<time>.json`` in ``--work-dir`` or its default."""
     work_dir = args.work_dir or osp.join('work_dirs', Path(args.config).stem)
     now = datetime.now()  # to the microsecond: tools may end together
     return Path(work_dir, 'evaluation', now.strftime('%Y%m%d_%H%M%S_%f.json'))

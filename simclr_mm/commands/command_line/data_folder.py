@@ -28,14 +28,12 @@ def train_on_folder(cfg: Config, *places: str) -> None:
             validation nor online probe, for want of labels. A classifier takes
             ``folder/train/<class>/`` and ``folder/{val,test}/<class>/`` of one folder,
             and as many classes as there are.
-        *places: Folders, with images at any depth, and ``.txt`` or ``.csv`` lists of
-            paths. What ``simclr_mm.datasets.shard_dataset`` recognises may stand for a
-            folder or, of a classifier, for its parts.
+        *places: Folders, with images at any depth, ``.txt`` or ``.csv`` lists of paths, or
+            what ``simclr_mm.datasets.shard_dataset`` recognises.
 
     Raises:
-        MissingFileError: A folder or a part of it is missing.
-        UserError: A place is of no kind that is read, or the parts have different
-            classes.
+        UserError: a place is missing or of no kind that is read, or the parts have
+            different classes.
     """
     if not is_classifier(cfg):
         dataset = _unlabelled(places)
@@ -63,15 +61,11 @@ def train_on_folder(cfg: Config, *places: str) -> None:
 def test_on_folder(cfg: Config, folder: str) -> None:
     """Let ``--data`` replace the test data of a config.
 
-    Args:
-        cfg: A config. A classifier is tested on ``folder/{val,test}/<class>/``, or on
-            ``folder/<class>/`` where there are none; kNN also takes its gallery from
-            ``folder/train/<class>/``.
-        folder: The folder.
+    A classifier is tested on ``folder/{val,test}/<class>/``, or on ``folder/<class>/``
+    where there are none; kNN also takes its gallery from ``folder/train/<class>/``.
 
     Raises:
-        MissingFileError: The folder or a part of it is missing.
-        UserError: Gallery and queries have different classes.
+        UserError: a part is missing, or gallery and queries have different classes.
     """
     root = _folder(folder)
     if is_classifier(cfg):

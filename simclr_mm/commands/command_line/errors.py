@@ -24,9 +24,6 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Command:
     about a file, such as a missing one or a full disk. The exit code is then 1. Any other
     error is a fault of the program: it keeps its traceback, after a line that asks to
     report it. What ``--trust-checkpoint`` allows ends with the command.
-
-    Args:
-        main: Takes the arguments behind the command's name; None: those of the process.
     """
 
     @functools.wraps(main)

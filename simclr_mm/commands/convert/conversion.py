@@ -22,8 +22,7 @@ class Converted(NamedTuple):
     """A converted checkpoint.
 
     Args:
-        checkpoint: What ``torch.save`` writes: ``state_dict`` and ``meta``, which holds
-            the config as MMEngine's checkpoints do.
+        checkpoint: ``state_dict``, and ``meta`` with the config as MMEngine has it.
         config: The config.
         layout: Name of the library.
         used: Our keys by the keys in the file.
@@ -50,28 +49,24 @@ def convert(
             them where the training had others, as solo-learn's on CIFAR.
         std: Three standard deviations of RGB in [0, 255], or None.
 
-    Returns:
-        The conversion; :func:`save` writes it.
-
     Raises:
         CheckpointError: it cannot be read, its keys are of no known library, its encoder
             is no known ResNet, or a weight does not fit.
     """
     source = str(source)
-    foreign = foreign_weights(read_weights(source), source)
-    done = foreign.conversion
+    done = foreign_weights(read_weights(source), source)
     state = {key: value for key, value in done.state.items() if key.startswith(_KEPT)}
     left = dict(done.left)
     for key in [key for key in done.state if key not in state]:
         left[done.names[key]] = 'a head, which a SimCLR encoder does not need'
     given = dict(mean=mean, std=std)
-    normalise = {key: given[key] or value for key, value in foreign.normalise.items()}
-    config = _config(foreign.backbone, neck_config(state), normalise)
+    normalise = {key: given[key] or value for key, value in done.normalise.items()}
+    config = _config(done.backbone, neck_config(state), normalise)
     load_state(get_model(config), state, source)
     meta = dict(
         cfg=config.pretty_text,
         converted_from=dict(layout=done.layout, file=Path(source).name),
-        backbone=foreign.backbone,
+        backbone=done.backbone,
         normalise={key: list(map(float, value)) for key, value in normalise.items()},
     )
     used = {done.names[key]: key for key in state if key in done.names}
@@ -81,16 +76,7 @@ def convert(
 
 
 def save(converted: Converted, out: str | Path) -> list[Path]:
-    """Write a conversion.
-
-    Args:
-        converted: From :func:`convert`.
-        out: Name of the checkpoint, ending in ``.pth``.
-
-    Returns:
-        The files: the checkpoint, its config (``.py``), and a list that says what became
-        of every key (``.keys.txt``).
-    """
+    """Write the checkpoint, its config (``.py``), and what became of every key (``.keys.txt``)."""
     out = Path(out)
     if out.suffix != '.pth':
         raise UserError(f'OUT must end in .pth, got {out}')

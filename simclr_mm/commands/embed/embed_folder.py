@@ -52,11 +52,11 @@ def embed_folder(
         origin: Where the weights come from, noted in ``embedding.json``.
 
     Returns:
-        ``embedding.json``.
+        What ``embedding.json`` holds.
 
     Raises:
-        UserError: no such folder, no image in it, a number is too small, ``out`` holds
-            features of something else, or another process is writing there.
+        UserError: there is no image, or ``out`` holds features of something else, or
+            another process is writing there.
     """
     if batch_size < 1 or workers < 0:
         raise UserError(f'batch_size is {batch_size} and workers {workers}: give at least 1 and 0')

@@ -62,11 +62,7 @@ def new_record(
 
 
 def read_record(out: Path) -> dict[str, Any] | None:
-    """``embedding.json`` of a folder, None where there is none.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """``embedding.json`` of a folder, None where there is none; a UserError if it is damaged."""
     path = out / RECORD
     if not path.is_file():
         return None
@@ -77,11 +73,7 @@ def read_record(out: Path) -> dict[str, Any] | None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a file of an embedded folder.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """The content of a file of an embedded folder; a UserError if it is damaged."""
     try:
         return json.loads(path.read_text())
     except ValueError as error:
@@ -89,10 +81,7 @@ def read_json(path: Path) -> Any:
 
 
 def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:
-    """How far an earlier call came.
-
-    Returns:
-        ``rows_done`` and ``unreadable``, or nothing where there are no rows.
+    """``rows_done`` and ``unreadable`` of an earlier call, or nothing where there are no rows.
 
     Raises:
         UserError: the rows there are of something else, or it is not known of what.

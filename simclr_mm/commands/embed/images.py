@@ -20,12 +20,8 @@ class Images(Dataset):
 
     Args:
         location: A folder of images, at any depth, or what ``shard_dataset`` recognises:
-            a pack, shards, their URL.
+            a pack, shards, their URL. With no image in it, it is a UserError.
         transforms: Of a decoded image.
-
-    Raises:
-        MissingFileError: there is no such folder.
-        UserError: it holds no image.
     """
 
     def __init__(self, location: str | Path, transforms: Compose | None = None) -> None:

@@ -39,11 +39,8 @@ class Hit:
 class FeatureIndex:
     """A folder embedded by ``tools/embed.py``, to be searched. Features stay on disk.
 
-    Args:
-        directory: What ``embed_folder`` wrote.
-
     Raises:
-        UserError: it is no such folder, or not complete.
+        UserError: the folder is none of these, or not complete.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -85,18 +82,14 @@ class FeatureIndex:
         return str(self.folder / self.names[row])
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k rows of largest cosine similarity for each query.
-
-        Args:
-            queries: (q, C) features, of any length.
-            k: How many, from 1 to the number of readable images.
+        """The k rows of largest cosine similarity for each of (q, C) queries, of any length.
 
         Returns:
-            Similarities (q, k), falling, and rows (q, k); of equal ones the earlier
-            row comes first.
+            Similarities (q, k), falling, and rows (q, k); of equal ones the earlier row comes
+            first.
 
         Raises:
-            UserError: k is out of range, or the queries have another width.
+            UserError: there are fewer readable images, or the queries have another width.
         """
         readable = self.record['images'] - self.record['unreadable']
         if not 1 <= k <= readable:
@@ -127,22 +120,13 @@ class FeatureIndex:
 def retrieve(
     inferencer: FeatureInferencer, index: FeatureIndex, queries: Sequence[str], k: int
 ) -> list[list[Hit]]:
-    """The images nearest to each query, which itself is left out if it is among them.
+    """The k images nearest to each query, the nearest first.
 
-    Args:
-        inferencer: The encoder that the index was made with.
-        index: Where to look.
-        queries: Image files.
-        k: Images for each query.
-
-    Returns:
-        For each query k hits, the nearest first.
+    A query that lies in the folder is not among its own.
 
     Raises:
-        UserError: the index was made with other weights or another transform, or k is
-            out of range.
-        MissingFileError: there is no such query.
-        UnreadableImage: a query is no image.
+        UserError: the index was made with other weights or another transform, k is out of
+            range, or a query is no image.
     """
     if k < 1:
         raise UserError(f'{k} nearest images were asked for: give at least 1')

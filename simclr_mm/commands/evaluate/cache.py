@@ -37,13 +37,9 @@ def default_cache() -> Path | None:
 
 def add_cache_flag(parser: argparse.ArgumentParser) -> None:
     """Add ``--cache``."""
-    parser.add_argument(
-        '--cache',
-        metavar='DIR',
-        default=default_cache(),
-        help='keep features here for the next time; default: $SIMCLR_MM_HOME/features, '
-        'and nothing is kept where SIMCLR_MM_HOME is not set',
-    )
+    place = '$SIMCLR_MM_HOME/features, and nothing is kept where SIMCLR_MM_HOME is not set'
+    explained = f'keep features here for the next time; default: {place}'
+    parser.add_argument('--cache', metavar='DIR', default=default_cache(), help=explained)
 
 
 def cached_features(

@@ -13,7 +13,8 @@ from mmengine.runner import set_random_seed
 from rich.console import Console
 from rich.table import Table
 
-from simclr_mm.apis.encoder import Encoder, build_encoder, load_encoder
+from simclr_mm.apis import build_encoder, load_encoder
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.engine import Runner
 from simclr_mm.evaluation import (
@@ -23,13 +24,13 @@ from simclr_mm.evaluation import (
     EvaluationRun,
     Labelled,
     Result,
+    Value,
     extract_features,
     few_label_probe,
     knn_predict,
     linear_probe,
     swept_linear_probe,
 )
-from simclr_mm.evaluation.result import Value
 
 from .cache import cached_features
 from .image_features import gallery_size
@@ -56,8 +57,7 @@ def evaluate_features(
         checkpoint: Weights of the config's model, a path or a URL.
         per_class: Labels of each class of the few-label probe.
         draws: Draws of the few-label probe.
-        sweep: Also choose the penalty of the linear probe on held-out gallery images,
-            for the two encoders.
+        sweep: Also choose the penalty of the linear probe on held-out gallery images.
         cache: Folder that keeps the encoders' features. None: they are not kept.
 
     Returns:

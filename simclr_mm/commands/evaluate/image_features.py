@@ -91,14 +91,7 @@ def from_config(encoder: Encoder, most: int, seed: int = 0) -> LabelledFeatures:
 def gallery_and_queries(
     encoder: Encoder, settings: dict[str, Any], cache: str | Path | None = None
 ) -> tuple[Labelled, Labelled]:
-    """Embed all images of a GalleryAndQuery.
-
-    Returns:
-        Features (g, C) and labels (g,) of the gallery, (q, C) and (q,) of the queries.
-
-    Raises:
-        UserError: The dataset is no GalleryAndQuery.
-    """
+    """Features (g, C) and labels (g,) of the gallery of a GalleryAndQuery, and of the queries."""
     loader = Runner.build_dataloader(settings, seed=0)
     split = gallery_size(loader.dataset)
     features, labels = cached_features(encoder, loader, settings['dataset'], cache, 'features')
@@ -106,11 +99,7 @@ def gallery_and_queries(
 
 
 def gallery_size(dataset: Dataset) -> int:
-    """Images of the gallery, which come first.
-
-    Raises:
-        UserError: The dataset is no GalleryAndQuery.
-    """
+    """Images of the gallery of a GalleryAndQuery, which come first."""
     if not isinstance(dataset, GalleryAndQuery):
         raise UserError(
             f'the test dataset is a {type(dataset).__name__}, without a '
@@ -134,9 +123,6 @@ def embed_views(
 
     Returns:
         Features (n, V, C), and projections (n, V, d), None for a model without a neck.
-
-    Raises:
-        UserError: the dataset gives no views.
     """
     features, projections = [], []
     model = encoder.model.eval()

@@ -12,8 +12,7 @@ from mmengine.model import BaseModel, is_model_wrapper
 
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands.command_line import is_classifier
-from simclr_mm.evaluation import EvaluationRun, Result, knn_predict
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import EvaluationRun, Result, Value, knn_predict
 from simclr_mm.registry import type_name
 
 
@@ -70,12 +69,11 @@ def _kind(prefix: str, cfg: Config) -> tuple[Kind, dict[str, Value]]:
 
 
 def classifier_protocol(cfg: Config) -> tuple[str, dict[str, Value]]:
-    """How a config trains a classifier.
+    """How a config trains a classifier, and the settings of the part of the labels.
 
-    Returns:
-        'linear-published' or 'fine-tuned', as PretrainedBackboneHook freezes the
-        encoder or not, or 'classifier' without one, and for a LabelSubset the part of
-        the labels behind it, such as 'fine-tuned-1%'; and the settings of that part.
+    It is 'linear-published' or 'fine-tuned', as PretrainedBackboneHook freezes the encoder
+    or not, or 'classifier' without one; for a LabelSubset with the part of the labels
+    behind it, such as 'fine-tuned-1%'.
     """
     name = 'classifier'
     for hook in cfg.get('custom_hooks') or []:
@@ -97,12 +95,7 @@ def classifier_protocol(cfg: Config) -> tuple[str, dict[str, Value]]:
 
 
 def knn_settings(evaluator: dict | Sequence[dict], dataset: dict) -> dict[str, Value]:
-    """k and temperature of a config's KNNAccuracy, or their defaults.
-
-    Args:
-        evaluator: Of a val or test loop, one metric or several.
-        dataset: Of the same loop; its ``gallery_per_class`` is told if it is set.
-    """
+    """k, temperature and size of the gallery of a KNNAccuracy of a loop, or their defaults."""
     metrics = [evaluator] if isinstance(evaluator, dict) else evaluator
     knn = next((metric for metric in metrics if type_name(metric) == 'KNNAccuracy'), {})
     defaults = inspect.signature(knn_predict).parameters

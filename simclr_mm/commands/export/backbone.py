@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simclr_mm.apis.encoder import Encoder, encoder_of_checkpoint, open_checkpoint
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.inference import inference_model
+from simclr_mm.apis.loading import encoder_of_checkpoint, open_checkpoint
 from simclr_mm.apis.preprocessing import Preprocessing
 from simclr_mm.checkpoints.state_dict import left_out
 from simclr_mm.commands.command_line import merge_cfg_options
@@ -25,11 +26,6 @@ def read_backbone(
 
     Returns:
         The encoder, without neck and head; and what an export leaves behind, by name.
-
-    Raises:
-        CheckpointError: the file cannot be read, does not fit the config, or holds a
-            number that is not finite.
-        UserError: how to prepare a picture is not known.
     """
     opened = open_checkpoint(checkpoint, config)
     merge_cfg_options(opened.config, options)

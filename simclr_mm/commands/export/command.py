@@ -13,7 +13,6 @@ import torch
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands import command_line
-from simclr_mm.commands.command_line.encoder_flags import add_config_flag
 from simclr_mm.commands.export.backbone import read_backbone
 from simclr_mm.commands.export.targets import TARGETS
 from simclr_mm.commands.export.verified import Proof, export
@@ -24,19 +23,12 @@ from simclr_mm.version import __version__
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('checkpoint', help='checkpoint of a training, a path or a URL')
-    parser.add_argument(
-        'out', nargs='?', help='file to write; default: {checkpoint}_{target} beside the checkpoint'
-    )
-    parser.add_argument(
-        '--to', required=True, choices=sorted(TARGETS), help='the library that loads it'
-    )
-    add_config_flag(parser)
-    command_line.add_cfg_options(parser)
-    command_line.add_trust_flag(parser)
+    flags = ('checkpoint', '--config', '--cfg-options', '--trust-checkpoint')
+    parser = command_line.parser_of(__doc__, *flags)
+    add = parser.add_argument
+    beside = '{checkpoint}_{target} beside the checkpoint'
+    add('out', nargs='?', help=f'file to write; default: {beside}')
+    add('--to', required=True, choices=sorted(TARGETS), help='the library that loads it')
     # OUT may also stand behind --to.
     return parser.parse_intermixed_args(argv)
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from simclr_mm.apis.encoder import Encoder
@@ -19,11 +18,7 @@ _PREFIX = 'encoder.backbone.'
 
 
 class PixelEncoder(nn.Module):
-    """Features of pixels: normalises inside, so that no caller can do it wrong.
-
-    Args:
-        encoder: The encoder.
-    """
+    """Features of pixels: normalises inside, so that no caller can do it wrong."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -81,14 +76,16 @@ class Onnx(Target):
             f'crop = {encoder.preprocessing.torchvision(normalise=False)}',
         )
 
-    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
-        """All pictures at once, after the first one alone gave the same."""
-        session, images = names['session'], cropped(encoder.preprocessing, pictures).numpy()
-        (features,) = session.run(None, {'images': images})
-        (first,) = session.run(None, {'images': images[:1]})
-        if not np.allclose(first, features[:1], rtol=0, atol=1e-4 * np.abs(features).max()):
+    def features(
+        self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]
+    ) -> Tensor:
+        """One by one, after all at once gave the same."""
+        alone = super().features(encoder, names, pictures)
+        images = cropped(encoder.preprocessing, pictures).numpy()
+        (together,) = names['session'].run(None, {'images': images})
+        if not np.allclose(alone, together, rtol=0, atol=1e-4 * np.abs(together).max()):
             raise UserError('a batch of 1 gives other features than a batch of 3')
-        return torch.from_numpy(features)
+        return alone
 
     def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
         """The initialisers; a counter of batches has no place in a graph."""
@@ -124,11 +121,6 @@ class Safetensors(Target):
             'backbone.eval()',
             f'preprocess = {encoder.preprocessing.torchvision()}',
         )
-
-    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
-        images = [names['preprocess'](Image.fromarray(rgb)) for rgb in pictures]
-        with torch.no_grad():
-            return pooled(names['backbone'](torch.stack(images)), names['backbone'])
 
     def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
         return names['backbone'].state_dict()

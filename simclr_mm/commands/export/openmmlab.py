@@ -55,18 +55,13 @@ class MMPretrain(Target):
             f'init_cfg = dict(\n    type="Pretrained", checkpoint={path!r}, prefix="backbone.")',
         )
 
-    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
-        """By the model, after the config was seen to give the same weights."""
-        model = names['model']
-        again = _initialised(dict(names['backbone'], init_cfg=names['init_cfg'])).state_dict()
-        if not all(torch.equal(again[k], v) for k, v in model.backbone.state_dict().items()):
-            raise UserError('init_cfg and get_model load different weights')
-        batch = model.data_preprocessor(dict(inputs=_bgr(encoder, pictures)))
-        with torch.no_grad():
-            return pooled(model.extract_feat(batch['inputs']), model)
-
     def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
-        return names['model'].backbone.state_dict()
+        """The model's, after the config was seen to give the same weights."""
+        weights = names['model'].backbone.state_dict()
+        again = _initialised(dict(names['backbone'], init_cfg=names['init_cfg'])).state_dict()
+        if not all(torch.equal(again[key], value) for key, value in weights.items()):
+            raise UserError('init_cfg and get_model load different weights')
+        return weights
 
 
 class Detection(Target):
@@ -93,13 +88,16 @@ class Detection(Target):
             f'    backbone={literal(settings)})',
         )
 
-    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
+    def features(
+        self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]
+    ) -> Tensor:
         """By the backbone that the config describes."""
         settings = names['model']
         names['built'] = _initialised(settings['backbone'])
+        bgr = cropped(encoder.preprocessing, pictures).flip(1)
         # The class that mmdet's and mmseg's preprocessors derive from.
         preprocessor = ImgDataPreprocessor(**settings['data_preprocessor'])
-        images = preprocessor(dict(inputs=list(_bgr(encoder, pictures))))['inputs']
+        images = preprocessor(dict(inputs=list(bgr)))['inputs']
         with torch.no_grad():
             return pooled(names['built'](images), names['built'])
 
@@ -113,7 +111,3 @@ def _initialised(settings: dict[str, Any]) -> torch.nn.Module:
     initialize(backbone, backbone.init_cfg)
     backbone.eval()
     return backbone
-
-
-def _bgr(encoder: Encoder, pictures: list[np.ndarray]) -> Tensor:
-    return cropped(encoder.preprocessing, pictures).flip(1)

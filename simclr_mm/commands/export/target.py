@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from simclr_mm.apis.encoder import Encoder
+from simclr_mm.models import pooled
 
 
 class Target:
@@ -41,13 +43,22 @@ class Target:
         """Code that loads the file."""
         raise NotImplementedError
 
-    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
-        """Features (n, C) of uint8 RGB pictures, from what that code defined."""
-        raise NotImplementedError
+    def features(
+        self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]
+    ) -> Tensor:
+        """Features (n, C) of uint8 RGB pictures, by what the code of :meth:`setup` defined."""
+        rows = []
+        for rgb in pictures:
+            names.update(picture=Image.fromarray(rgb), bgr=np.ascontiguousarray(rgb[..., ::-1]))
+            exec(self.use, names)
+            found = names['features']
+            found = found[-1] if isinstance(found, (list, tuple)) else found
+            rows.append(pooled(torch.as_tensor(found).detach()).reshape(1, -1))
+        return torch.cat(rows)
 
     def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
         """The weights as they were loaded there, under our names."""
-        raise NotImplementedError
+        return names['model'].state_dict()
 
 
 def code(*lines: str) -> str:
@@ -58,11 +69,8 @@ def code(*lines: str) -> str:
 def literal(value: Any) -> str:
     """A setting as code: ``dict(type='ResNet', depth=50)``.
 
-    Only plain values become code. Their text is Python's own, so a value out of a file
-    cannot bring code along.
-
-    Raises:
-        TypeError: the value is not plain.
+    Only plain values become code, others are a TypeError. Their text is Python's own, so a
+    value out of a file cannot bring code along.
     """
     if isinstance(value, dict) and all(str(key).isidentifier() for key in value):
         ordered = sorted(value.items(), key=lambda item: item[0] != 'type')

@@ -21,11 +21,7 @@ TARGETS: dict[str, Target] = dict(
 
 
 def require(packages: tuple[str, ...], reason: str) -> None:
-    """Stop where a package is missing.
-
-    Raises:
-        MissingPackageError: with the command that installs it.
-    """
+    """Stop where a package is missing, with the command that installs it."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         names = ' '.join(missing)

@@ -2,9 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 
 from simclr_mm.apis.encoder import Encoder
@@ -63,14 +60,6 @@ class Torchvision(Target):
             'model.eval()',
             f'preprocess = {encoder.preprocessing.torchvision()}',
         )
-
-    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
-        images = [names['preprocess'](Image.fromarray(rgb)) for rgb in pictures]
-        with torch.no_grad():
-            return names['model'](torch.stack(images))
-
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
-        return names['model'].state_dict()
 
 
 class Timm(Torchvision):

@@ -4,15 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.errors import CheckpointError
 from simclr_mm.files.atomic import atomic_file
-from simclr_mm.models import pooled
 from simclr_mm.version import __version__
 
 from .backbone import features_of, file_of, pictures, settings_of, tensors_of
@@ -57,7 +53,6 @@ def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
     Raises:
         CheckpointError: the target cannot hold this backbone, or the verification
             failed; there is no file then.
-        MissingPackageError: a package is missing.
     """
     entry = TARGETS[target]
     require(entry.packages, f'--to {target}')
@@ -70,20 +65,12 @@ def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
 
 
 def verify(encoder: Encoder, target: str, path: str) -> Proof:
-    """Load an exported file as its users do, and compare.
-
-    Raises:
-        CheckpointError: it does not load, a weight differs in a bit, or a feature by
-            more than the tolerance.
-    """
+    """Load an exported file as its users do, and compare every weight and some features."""
     entry, shown = TARGETS[target], pictures(encoder.preprocessing)
     namespace: dict[str, Any] = dict(path=path)
     try:
         exec(entry.setup(encoder, path), namespace)  # the code that is printed
-        found = entry.run(encoder, namespace, shown)
-        namespace.update(picture=Image.fromarray(shown[0]))
-        namespace.update(bgr=np.ascontiguousarray(shown[0][..., ::-1]))
-        exec(entry.use, namespace)
+        found = entry.features(encoder, namespace, shown)
         weights = entry.weights(encoder, namespace)
     except Exception as error:  # whatever another library says
         raise CheckpointError(
@@ -103,9 +90,6 @@ def verify(encoder: Encoder, target: str, path: str) -> Proof:
             f'{len(differing)} weights differ, {differing[0]} first'
         )
     expected = features_of(encoder, shown)
-    if entry.use:
-        found = torch.cat([found, _row(namespace['features'])])
-        expected = torch.cat([expected, expected[:1]])
     difference = float((found - expected).abs().max() / expected.abs().max())
     if not difference <= entry.tolerance:
         raise CheckpointError(
@@ -113,13 +97,6 @@ def verify(encoder: Encoder, target: str, path: str) -> Proof:
             f'{difference:.1e} of the largest, tolerance {entry.tolerance:.0e}'
         )
     return Proof(difference, entry.tolerance, len(state) - len(absent), len(absent))
-
-
-def _row(features: Any) -> Tensor:
-    """One picture's features as (1, C), in whatever form a library gives them."""
-    if isinstance(features, (list, tuple)):
-        features = features[-1]
-    return pooled(torch.as_tensor(features).detach()).reshape(1, -1)
 
 
 def metadata_of(encoder: Encoder, target: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def model_card(
     library: str = 'simclr_mm',
     sections: Mapping[str, str] | None = None,
 ) -> str:
-    """The page beside a file of weights.
+    """The page beside a file of weights, in Markdown.
 
     Args:
         encoder: What the file holds.
@@ -31,9 +31,6 @@ def model_card(
         rows: Results, in the form of a model index.
         library: The library that loads the file.
         sections: More sections, by their titles, in front of the config.
-
-    Returns:
-        Markdown.
     """
     trained = facts(encoder)
     measured = [

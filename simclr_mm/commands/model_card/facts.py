@@ -46,9 +46,6 @@ def results(encoder: Encoder) -> list[dict[str, Any]]:
 
     They are those of the published model whose weights have the name of this file, and
     the last validation in the log of the training, if the checkpoint has the log.
-
-    Returns:
-        Dicts with ``Task``, ``Dataset``, ``Metrics`` and ``Source``, who measured it.
     """
     file = Path(encoder.source).name
     entries = yaml.safe_load((MIM / 'configs' / 'metafile.yml').read_text())['Models']

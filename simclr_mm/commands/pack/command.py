@@ -18,9 +18,7 @@ from simclr_mm.datasets.pack_index import FORMATS, UNREADABLE
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.parser_of(__doc__)
     add = parser.add_argument
     classes = 'the folders directly below it are classes if no image lies beside them'
     add('folder', help=f'images at any depth; {classes}')

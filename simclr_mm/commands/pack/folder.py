@@ -37,7 +37,7 @@ def pack_folder(
     processes: int = 1,
     restart: bool = False,
 ) -> dict[str, Any]:
-    """Write the shards of a folder that are not there yet.
+    """Write the shards of a folder that are not there yet; gives what ``index.json`` holds.
 
     The shard of an image depends on the folder and the settings alone, and a shard is
     there whole or not at all. So a pack that was stopped and is called again is the same
@@ -49,9 +49,6 @@ def pack_folder(
         settings: Format and size.
         processes: That read and encode images.
         restart: Replace another pack.
-
-    Returns:
-        What ``index.json`` holds.
     """
     _check(settings, processes)
     plan = plan_pack(folder, settings, classes_file, labelled)
@@ -73,11 +70,10 @@ def pack_folder(
 
 
 def encode(path: str, short_side: int | None, quality: int) -> tuple[bytes, str]:
-    """Read an image for a pack, with the settings of PackSettings.
+    """An image for a pack, and the extension of its format.
 
-    Returns:
-        The file as it is, or a JPEG of the reduced image, turned as EXIF said, where
-        the image is larger; and the extension of its format.
+    It is the file as it is, or, where the image is larger, a JPEG of the reduced image,
+    turned as EXIF said.
     """
     content, img = LoadImageFromFile().read(path)
     if short_side is not None and min(img.shape[:2]) > short_side:

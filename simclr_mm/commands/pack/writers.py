@@ -39,12 +39,7 @@ def lmdb_key(path: str) -> str:
 
 
 class Writer:
-    """Writes the shards of one format.
-
-    Args:
-        out: Folder of the pack.
-        classes: Names of the classes, or None.
-    """
+    """Writes the shards of one format into a folder; ``classes`` are their names, or None."""
 
     suffix = ''  # of a shard's file; none where all shards are one file
     shuffled = False  # whether images are dealt to the shards at random

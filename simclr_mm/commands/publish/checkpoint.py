@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from mmengine.config import Config
 
-from simclr_mm.apis.encoder import Encoder, encoder_of_checkpoint, load_encoder, open_checkpoint
+from simclr_mm.apis.encoder import Encoder
+from simclr_mm.apis.loading import encoder_of_checkpoint, load_encoder, open_checkpoint
 from simclr_mm.checkpoints import PROBE, model_state
 from simclr_mm.commands.model_card import model_card, results
 from simclr_mm.files.atomic import atomic_file
@@ -50,10 +51,6 @@ def publish(
     The file holds the weights and, in ``meta``, the config, the preprocessing and how
     long it was trained; no online probe, no optimizer, no log, no folder of the machine
     it was made on.
-
-    Raises:
-        CheckpointError: the checkpoint cannot be read, or does not fit its config.
-        UserError: how to prepare a picture is not known.
     """
     opened = open_checkpoint(checkpoint, config)
     loaded, name = opened.content, name or opened.name
@@ -86,8 +83,7 @@ def publish(
             trained,
             name,
             f'Weights of `{name}`, backbone and head, with the config inside.',
-            f'from simclr_mm.apis.encoder import load_encoder\n'
-            f'encoder = load_encoder({path.name!r})',
+            f'from simclr_mm.apis import load_encoder\nencoder = load_encoder({path.name!r})',
             rows,
         )
     )

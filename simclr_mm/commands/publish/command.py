@@ -9,25 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simclr_mm.commands import command_line
-from simclr_mm.commands.command_line.encoder_flags import add_config_flag
 from simclr_mm.commands.publish.checkpoint import publish
 from simclr_mm.commands.publish.metafile import entry_of, entry_text, put_entry
 from simclr_mm.errors import MissingFileError, UserError
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('checkpoint', help='checkpoint of a training, a path or a URL')
-    parser.add_argument('out_dir', help='folder of the published file')
-    add_config_flag(parser)
-    parser.add_argument('--name', help="name of the model; default: the config's")
-    parser.add_argument('--weights-url', metavar='URL', help='where OUT_DIR can be downloaded from')
-    parser.add_argument(
-        '--metafile', metavar='FILE', help='put the entry into this file; default: print it'
-    )
-    command_line.add_trust_flag(parser)
+    parser = command_line.parser_of(__doc__, 'checkpoint', '--config', '--trust-checkpoint')
+    add = parser.add_argument
+    add('out_dir', help='folder of the published file')
+    add('--name', help="name of the model; default: the config's")
+    add('--weights-url', metavar='URL', help='where OUT_DIR can be downloaded from')
+    add('--metafile', metavar='FILE', help='put the entry into this file; default: print it')
     return parser.parse_args(argv)
 
 

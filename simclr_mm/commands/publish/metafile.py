@@ -54,9 +54,7 @@ def entry_text(entry: dict[str, Any]) -> str:
 def put_entry(path: Path, entry: dict[str, Any]) -> bool:
     """Put an entry into a metafile, and leave every other line of it as it is.
 
-    Args:
-        path: The metafile.
-        entry: Replaces the entry of its name and keeps that one's other keys, or comes last.
+    It replaces the entry of its name and keeps that one's other keys, or comes last.
 
     Returns:
         Whether there was one of its name.

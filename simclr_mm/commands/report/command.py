@@ -5,7 +5,6 @@ tools/transfer.py, tools/sweep.py and tools/demo.py wrote, and for the loss curv
 step and the last validation of every training run.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,15 +16,10 @@ from simclr_mm.files.atomic import atomic_file
 
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.parser_of(__doc__)
     parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR')
-    parser.add_argument(
-        '--out',
-        metavar='DIR',
-        help='folder of report.md and report.html; default: the first WORK_DIR',
-    )
+    place = 'folder of report.md and report.html; default: the first WORK_DIR'
+    parser.add_argument('--out', metavar='DIR', help=place)
     args = parser.parse_args(argv)
 
     found = collect(args.work_dirs)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from simclr_mm.errors import MissingFileError
-from simclr_mm.evaluation import PIXELS, UNTRAINED, EvaluationRun, Result, read_run
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import PIXELS, UNTRAINED, EvaluationRun, Result, Value, read_run
 from simclr_mm.visualization.loss import plot_loss, read_log, read_scalars
 from simclr_mm.visualization.style import picture
 
@@ -64,11 +63,7 @@ class Found(NamedTuple):
 
 
 def collect(folders: Sequence[str | Path]) -> Found:
-    """Find evaluations and training logs below folders, at any depth.
-
-    Raises:
-        FileNotFoundError: A folder does not exist.
-    """
+    """Find evaluations and training logs below folders, at any depth."""
     runs, logs, broken = {}, {}, {}
     for folder in map(Path, folders):
         if not folder.is_dir():
@@ -88,10 +83,7 @@ def collect(folders: Sequence[str | Path]) -> Found:
 
 
 def rows_of(runs: Sequence[EvaluationRun]) -> list[tuple[str, ...]]:
-    """One row of :data:`COLUMNS` for each number.
-
-    Of a config and a checkpoint only the name and, of the latter, its folder.
-    """
+    """One row of :data:`COLUMNS` for each number; of a path only the last names."""
     return [_row(run, result) for run in runs for result in run.results]
 
 

@@ -1,6 +1,6 @@
 """Many training runs, each in a process of its own: for sweeps and for fine-tuning."""
 
-from .processes import RunFailed, TrainAndEvaluate, carry_out, device_of_each, outcomes_of
+from .processes import RunFailed, TrainAndEvaluate, carry_out, device_of_each, do_missing
 from .run import Run, last_step, last_validation, write_config
 
 __all__ = [
@@ -9,8 +9,8 @@ __all__ = [
     'TrainAndEvaluate',
     'carry_out',
     'device_of_each',
+    'do_missing',
     'last_step',
     'last_validation',
-    'outcomes_of',
     'write_config',
 ]

@@ -8,15 +8,16 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
 
 import torch
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
+from rich.progress import track
 
 from simclr_mm.apis.fingerprint import state_hash
 from simclr_mm.checkpoints import read_checkpoint
@@ -29,12 +30,9 @@ class RunFailed(Exception):
     """A run that gave no value; the message says why and where to read more."""
 
 
-Outcome = tuple[Run, EvaluationRun | RunFailed]
-
-
 def carry_out(
     runs: Sequence[Run], run_one: Callable[[Run, str], EvaluationRun], devices: Sequence[str]
-) -> Generator[Outcome, None, None]:
+) -> Generator[tuple[Run, EvaluationRun | RunFailed], None, None]:
     """Do the runs that have no result yet, and write their results.
 
     Args:
@@ -81,21 +79,12 @@ class TrainAndEvaluate(ABC):
     """
 
     def __init__(self, tools: Path, threads: int) -> None:
-        self.tools = tools
-        self.threads = threads
+        self.tools, self.threads = tools, threads
         self.running: set[subprocess.Popen] = set()
         self.stopped = False
 
     def __call__(self, run: Run, device: str) -> EvaluationRun:
-        """Train and evaluate.
-
-        Args:
-            run: What to do.
-            device: The CUDA_VISIBLE_DEVICES of its processes, '' to leave it as it is.
-
-        Raises:
-            RunFailed: A process ended with an error, or without a value.
-        """
+        """Train and evaluate; a RunFailed if a process ended with an error or without a value."""
         started = time.time()
         checkpoint = self.train(run, device)
         result = self.evaluate(run, checkpoint, device)
@@ -169,34 +158,45 @@ class TrainAndEvaluate(ABC):
             raise RunFailed(f'{lines[-1] if lines else "no output"} (exit code {code}; see {log})')
 
 
-@contextmanager
-def outcomes_of(
-    runs: Sequence[Run], trainer: TrainAndEvaluate, processes: int
-) -> Iterator[Iterator[Outcome]]:
-    """What :func:`carry_out` gives; no training outlives the block.
+def do_missing(
+    runs: Sequence[Run],
+    trainer: TrainAndEvaluate,
+    processes: int,
+    description: str,
+    tell: Callable[[Run, EvaluationRun | RunFailed], None] | None = None,
+) -> dict[str, RunFailed]:
+    """Do the runs that have no result yet; "kill" stops the program like Ctrl-C.
 
-    In it "kill" stops the program like Ctrl-C.
+    No training outlives the call.
 
     Args:
         runs: Their configs are written.
         trainer: Does a run.
         processes: Runs at a time, each on a GPU of its own as far as they go.
+        description: Text of the progress bar.
+        tell: Called as each run ends.
+
+    Returns:
+        Why runs failed, by their names.
     """
+    failed = {}
+    missing = sum(not run.result_file.is_file() for run in runs)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with closing(carry_out(runs, trainer, device_of_each(processes))) as outcomes:
-            yield outcomes
+            for run, outcome in track(outcomes, description, total=missing):
+                if isinstance(outcome, RunFailed):
+                    failed[run.name] = outcome
+                if tell is not None:
+                    tell(run, outcome)
     finally:
         trainer.stop()
         signal.signal(signal.SIGTERM, before)
+    return failed
 
 
 def device_of_each(processes: int) -> list[str]:
     """Share the GPUs among processes, in turn; '' where there is none."""
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
-    gpus = (
-        visible.split(',')
-        if visible
-        else [str(number) for number in range(torch.cuda.device_count())]
-    )
+    gpus = visible.split(',') if visible else list(map(str, range(torch.cuda.device_count())))
     return [gpus[k % len(gpus)] if gpus else '' for k in range(processes)]

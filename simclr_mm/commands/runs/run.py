@@ -12,8 +12,7 @@ from typing import NamedTuple
 from mmengine.config import Config
 
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation import read_run
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import Value, read_run
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.visualization.loss import read_log
 
@@ -59,11 +58,7 @@ class Run(NamedTuple):
         return [str(self.config), '--work-dir', str(self.folder), '--resume']
 
     def row(self) -> Row:
-        """The line of the table.
-
-        Raises:
-            UserError: The file is of another version of this package.
-        """
+        """The line of the table."""
         done = read_run(self.result_file)
         if done is None:
             raise UserError(
@@ -85,10 +80,7 @@ def last_step(cfg: Config) -> int:
 
 
 def last_validation(run: Run, metric: str) -> float | None:
-    """A metric of the validation at the end of a run, by its name in the log.
-
-    None where no log has it.
-    """
+    """A metric of the validation at the end of a run, by its name in the log, if it is there."""
     last = last_step(Config.fromfile(run.config))
     for log in sorted(run.folder.glob('*/vis_data/scalars.json'), reverse=True):
         for entry in reversed(read_log(log)):
@@ -98,11 +90,7 @@ def last_validation(run: Run, metric: str) -> float | None:
 
 
 def write_config(run: Run, cfg: Config) -> None:
-    """Write the config of a run, unless it is there.
-
-    Raises:
-        UserError: Another config is there, and was trained with.
-    """
+    """Write the config of a run; another one that was trained with is a UserError."""
     if run.config.is_file():
         if Config.fromfile(run.config).to_dict() == cfg.to_dict():
             return

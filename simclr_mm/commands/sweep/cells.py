@@ -9,7 +9,7 @@ from itertools import product
 from mmengine.config import Config, ConfigDict
 
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import Value
 from simclr_mm.registry import type_name
 
 Options = dict[str, object]  # as in --cfg-options, but with any value
@@ -138,11 +138,7 @@ def lr_scaling(cfg: Config, rules: Sequence[str], batches: Sequence[int]) -> Ite
 
 
 def two_views(cfg: Config) -> tuple[int, ConfigDict]:
-    """Place and settings of TwoViews in the training pipeline.
-
-    Raises:
-        UserError: There is none.
-    """
+    """Place and settings of TwoViews in the training pipeline."""
     for place, step in enumerate(cfg.train_dataloader.dataset.get('pipeline', [])):
         if type_name(step) == 'TwoViews':
             return place, step
@@ -178,11 +174,7 @@ def _batch(cfg: Config, batch: int, power: float) -> Options:
 
 
 def _setting(cfg: Config, key: str) -> float:
-    """A number of the config that a study starts from.
-
-    Raises:
-        UserError: The config does not set it.
-    """
+    """A number of the config that a study starts from; a UserError if it is not set."""
     value = cfg
     for part in key.split('.'):
         value = (value or {}).get(part)

@@ -37,9 +37,6 @@ def crop_histograms(cfg: Config, images: Sequence[int], crops: int, seed: int = 
 
     Returns:
         (I, 2, K, B) shares in [0, 1] of the values, without and with distortion.
-
-    Raises:
-        ValueError: A place that the training set does not have, or fewer than 2 crops.
     """
     if crops < 2:
         raise UserError(f'--values crops={crops}: give 2 or more to compare')

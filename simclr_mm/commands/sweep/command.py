@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 from mmengine.config import Config
-from rich.progress import track
 
 from simclr_mm.commands import command_line
-from simclr_mm.commands.runs import Run, RunFailed, outcomes_of
+from simclr_mm.commands.runs import Run, RunFailed, do_missing
 from simclr_mm.commands.sweep.color_histograms import (
     KINDS,
     crop_histograms,
@@ -27,56 +26,48 @@ from simclr_mm.commands.sweep.runs import METRICS, TrainAndScore, plan
 from simclr_mm.commands.sweep.studies import STUDIES, Study, values_of
 from simclr_mm.commands.sweep.table_and_figure import draw, write_table
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import EvaluationRun, Value
 from simclr_mm.visualization.crop_histograms import plot_crop_histograms
 
 HISTOGRAMS = 'color-histograms'
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('study', choices=[*STUDIES, HISTOGRAMS])
-    parser.add_argument('--config', required=True, help='pretraining config')
-    parser.add_argument('--work-dir', help='default: work_dirs/STUDY')
-    parser.add_argument(
+    parser = command_line.parser_of(__doc__, '--cfg-options')
+    add = parser.add_argument
+    add('study', choices=[*STUDIES, HISTOGRAMS])
+    add('--config', required=True, help='pretraining config')
+    add('--work-dir', help='default: work_dirs/STUDY')
+    add(
         '--values',
         nargs='+',
         action=command_line.KeyValues,
         metavar='AXIS=V,V',
         help="these values of an axis instead of all the paper's; a wrong name lists the axes",
     )
-    parser.add_argument(
-        '--processes', type=command_line.at_least(1), default=1, help='runs at a time'
-    )
-    parser.add_argument(
-        '--evaluate',
-        choices=METRICS,
-        default='knn',
-        help='kNN of the last validation, or a linear probe on the same images',
-    )
-    command_line.add_cfg_options(parser)
+    add('--processes', type=command_line.at_least(1), default=1, help='runs at a time')
+    evaluated = 'kNN of the last validation, or a linear probe on the same images'
+    add('--evaluate', choices=METRICS, default='knn', help=evaluated)
     return parser.parse_args(argv)
 
 
-def do_runs(runs: list[Run], processes: int) -> list[Run]:
-    """Do what is missing, tell how it went, and return the runs that failed."""
-    missing = [run for run in runs if not run.result_file.is_file()]
-    if len(missing) < len(runs):
-        print(f'{len(runs) - len(missing)} of {len(runs)} runs were done before.')
+def do_runs(runs: list[Run], processes: int) -> dict[str, RunFailed]:
+    """Do what is missing, tell how it went, and say why runs failed, by their names."""
+    done = sum(run.result_file.is_file() for run in runs)
+    if done:
+        print(f'{done} of {len(runs)} runs were done before.')
     trainer = TrainAndScore(command_line.TOOLS, max(1, (os.cpu_count() or 1) // processes))
-    failed = []
-    with outcomes_of(missing, trainer, processes) as outcomes:
-        for run, outcome in track(outcomes, 'runs', total=len(missing)):
-            if isinstance(outcome, RunFailed):
-                failed.append(run)
-                print(f'{run.name}: FAILED: {outcome}')
-                continue
-            result, minutes = outcome.results[0], outcome.seconds / 60
-            value = f'{result.protocol} {result.metric} {result.value:.2f} %'
-            print(f'{run.name}: {value}, {minutes:.2f} minutes')
-    return failed
+    return do_missing(runs, trainer, processes, 'runs', tell)
+
+
+def tell(run: Run, outcome: EvaluationRun | RunFailed) -> None:
+    """Print how a run went."""
+    if isinstance(outcome, RunFailed):
+        print(f'{run.name}: FAILED: {outcome}')
+        return
+    result, minutes = outcome.results[0], outcome.seconds / 60
+    value = f'{result.protocol} {result.metric} {result.value:.2f} %'
+    print(f'{run.name}: {value}, {minutes:.2f} minutes')
 
 
 def write_results(

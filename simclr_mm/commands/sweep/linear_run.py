@@ -20,16 +20,9 @@ PENALTY = 1.0  # of the weights, 1 / C of scikit-learn
 
 
 def linear_accuracy(cfg: Config, checkpoint: str) -> float:
-    """Fit a linear probe on the gallery of the val dataset, score it on the queries.
+    """Top-1 in percent of a probe fitted on the gallery of the val dataset, for the queries.
 
     Source: SimCLR, arXiv:2002.05709, Sec. 2.3, linear evaluation.
-
-    Args:
-        cfg: A pretraining config, whose val dataset is a GalleryAndQuery.
-        checkpoint: Weights of its model.
-
-    Returns:
-        Top-1 accuracy in percent.
     """
     encoder = load_encoder(checkpoint, cfg, get_device())
     gallery, queries = gallery_and_queries(encoder, cfg.val_dataloader)

@@ -9,8 +9,7 @@ from mmengine.config import Config
 from simclr_mm.commands.evaluate.loop_results import knn_settings, scored_dataset
 from simclr_mm.commands.runs import Run, TrainAndEvaluate, last_step, write_config
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation import PRETRAINED, Result
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import PRETRAINED, Result, Value
 from simclr_mm.registry import type_name
 
 from .cells import Options
@@ -55,10 +54,6 @@ def plan(
         values: Those of each axis.
         work_dir: Folder of the sweep.
         metric: 'knn' or 'linear'.
-
-    Raises:
-        UserError: The config has no kNN validation, no cell has these values, or the
-            folder holds a cell that was made from another config.
     """
     evaluators = cfg.get('val_evaluator') or []
     evaluators = evaluators if isinstance(evaluators, list) else [evaluators]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import Value
 
 from .cells import (
     MARGINS,
@@ -128,15 +128,7 @@ STUDIES = {
 
 
 def values_of(study: Study, asked: Mapping[str, object]) -> list[list[Value]]:
-    """The values of each axis, each once: what was asked for, or else the paper's.
-
-    Args:
-        study: From :data:`STUDIES`.
-        asked: A value or a list of values by the axis' name.
-
-    Raises:
-        UserError: An axis or a value that the study does not have.
-    """
+    """The values of each axis, each once: what was asked for, by its name, or else the paper's."""
     names = [axis.name for axis in study.axes]
     for name in set(asked) - set(names):
         raise UserError(f'--values {name}: the axes of this study are {" and ".join(names)}')

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from simclr_mm.commands.runs.run import Row
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import Value
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.visualization.heat_map import plot_heat_map
 from simclr_mm.visualization.series import Series, plot_bars, plot_lines

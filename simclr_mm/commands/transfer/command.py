@@ -18,10 +18,10 @@ from mmengine.device import get_device
 from rich.console import Console
 from rich.table import Table
 
-from simclr_mm.apis.encoder import Encoder, load_encoder
+from simclr_mm.apis import load_encoder
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands import command_line
-from simclr_mm.commands.command_line.encoder_flags import add_config_flag
 from simclr_mm.commands.evaluate.cache import add_cache_flag
 from simclr_mm.commands.runs import RunFailed
 from simclr_mm.commands.transfer import finetune, finetune_config, linear
@@ -32,8 +32,7 @@ from simclr_mm.commands.transfer.dataset_table import (
     own_folder,
 )
 from simclr_mm.errors import MissingFileError, UserError
-from simclr_mm.evaluation import EvaluationRun, Result, read_run
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import EvaluationRun, Result, Value, read_run
 
 _ALL = dict(TRANSFER_DATASETS, digits=DIGITS)
 _PROTOCOLS = dict(linear=[linear.PROTOCOL], finetune=[finetune.PROTOCOL])
@@ -42,12 +41,12 @@ _PROTOCOLS['both'] = _PROTOCOLS['linear'] + _PROTOCOLS['finetune']
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('checkpoint', help='checkpoint, a path or URL, or a name with weights')
-    parser.add_argument('root', type=Path, help='folder of the datasets')
-    parser.add_argument(
+    flags = ('--config', '--device', '--seed', '--trust-checkpoint')
+    parser = command_line.parser_of(__doc__, *flags)
+    add, positive = parser.add_argument, command_line.at_least(1)
+    add('checkpoint', help='checkpoint, a path or URL, or a name with weights')
+    add('root', type=Path, help='folder of the datasets')
+    add(
         '--datasets',
         nargs='*',
         choices=list(_ALL),
@@ -55,45 +54,22 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='NAME',
         help=f'some of {", ".join(_ALL)}; default: all but digits',
     )
-    parser.add_argument(
-        '--folder',
-        action='append',
-        default=[],
-        metavar='NAME=DIR',
-        help='also DIR/train/<class>/ and DIR/test/<class>/ or DIR/val/<class>/; may '
-        'be given several times',
-    )
-    parser.add_argument('--protocol', choices=list(_PROTOCOLS), default='linear')
-    parser.add_argument(
-        '--size',
-        type=int,
-        metavar='PIXELS',
-        help='prepare images as the paper does, 224 in the paper; default: as the '
-        "encoder's config does",
-    )
-    add_config_flag(parser)
-    parser.add_argument('--device', help='cuda, cuda:1, cpu; default: a GPU if any')
-    parser.add_argument('--seed', type=int, default=0, help='of every draw')
-    parser.add_argument('--workers', type=int, default=4, help='processes that read images')
+    own = 'also DIR/train/<class>/ and DIR/test/<class>/ or DIR/val/<class>/; several times'
+    add('--folder', action='append', default=[], metavar='NAME=DIR', help=own)
+    add('--protocol', choices=list(_PROTOCOLS), default='linear')
+    size = "prepare images as the paper does, 224 there; default: as the encoder's config does"
+    add('--size', type=positive, metavar='PIXELS', help=size)
+    add('--workers', type=int, default=4, help='processes that read images')
     add_cache_flag(parser)
-    parser.add_argument(
-        '--work-dir',
-        type=Path,
-        help='results and training runs; default: work_dirs/transfer/<checkpoint>-'
-        '<hash of its weights>',
-    )
-    parser.add_argument('--again', action='store_true', help='do again what was done before')
-    tuning = parser.add_argument_group('fine-tuning')
-    tuning.add_argument(
-        '--grid',
-        choices=list(finetune.GRIDS),
-        default='small',
-        help="learning rates and weight decays: 6 cells, or the paper's 56",
-    )
-    tuning.add_argument('--steps', type=int, default=20000)
-    tuning.add_argument('--batch', type=int, default=256)
-    tuning.add_argument('--processes', type=int, default=1, help='runs at a time')
-    command_line.add_trust_flag(parser)
+    place = 'work_dirs/transfer/<checkpoint>-<hash of its weights>'
+    add('--work-dir', type=Path, help=f'results and training runs; default: {place}')
+    add('--again', action='store_true', help='do again what was done before')
+    add = parser.add_argument_group('fine-tuning').add_argument
+    grid = "learning rates and weight decays: 6 cells, or the paper's 56"
+    add('--grid', choices=list(finetune.GRIDS), default='small', help=grid)
+    add('--steps', type=positive, default=20000)
+    add('--batch', type=positive, default=256)
+    add('--processes', type=positive, default=1, help='runs at a time')
     return parser.parse_args(argv)
 
 
@@ -221,9 +197,6 @@ def print_table(jobs: list[Job], outcomes: list[EvaluationRun | str | None], roo
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    for name in ('steps', 'batch', 'processes', 'size'):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f'--{name} is {getattr(args, name)}: give 1 or more')
     if not args.root.is_dir():
         raise MissingFileError(f'there is no folder {args.root.absolute()}')
     encoder = load_encoder(args.checkpoint, args.config, args.device or get_device())

@@ -84,12 +84,7 @@ class TransferDataset(NamedTuple):
         return None
 
     def parts(self, folder: Path, seed: int) -> Parts:
-        """Its datasets.
-
-        Args:
-            folder: From :meth:`find`.
-            seed: Of what is drawn.
-        """
+        """Its datasets, in the folder from :meth:`find`; what is drawn is drawn with the seed."""
         if self.draws:
             whole = dict(type=self.type, data_root=str(folder), with_label=True)
             train: Part = dict(
@@ -177,16 +172,12 @@ DIGITS = TransferDataset(
 
 
 def own_folder(title: str, folder: Path) -> TransferDataset:
-    """A labelled dataset in class folders.
+    """A labelled dataset in ``folder/{train,val,test}/<class>/``, one of val and test or both.
 
-    Args:
-        title: Its name.
-        folder: With ``train/<class>/`` and ``test/<class>/``, and perhaps
-            ``val/<class>/`` to choose by. Without a test, val is scored.
+    With both, val is what choices are made by; without a test, val is scored.
 
     Raises:
-        MissingFileError: A part is missing.
-        UserError: The parts have different classes.
+        UserError: a part is missing, or the parts have different classes.
     """
     splits = [name for name in ('train', 'val', 'test') if (folder / name).is_dir()]
     if 'train' not in splits or len(splits) < 2:

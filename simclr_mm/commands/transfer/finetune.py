@@ -11,13 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
-from rich.progress import track
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.command_line import TOOLS
-from simclr_mm.commands.runs import Run, RunFailed, TrainAndEvaluate, outcomes_of, write_config
-from simclr_mm.evaluation import PRETRAINED, Result
-from simclr_mm.evaluation.result import Value
+from simclr_mm.commands.runs import Run, RunFailed, TrainAndEvaluate, do_missing, write_config
+from simclr_mm.evaluation import PRETRAINED, Result, Value
 
 from .dataset_table import Parts, TransferDataset
 from .finetune_config import LOGGED, Training, finetune_config
@@ -89,9 +87,6 @@ def finetune_transfer(
 
     In the work dir ``validation/`` gets the grid, ``test/`` the last run. What is done
     there is not done again.
-
-    Raises:
-        RunFailed: A training ended with an error.
     """
     metric = dataset.metrics[0]
     cfg = finetune_config(encoder, weights, dataset, parts.fit, parts.validation, training)
@@ -115,11 +110,6 @@ def finetune_transfer(
 
 def _do(runs: list[Run], trainer: FineTune, processes: int, description: str) -> None:
     """Do what is missing, a few at a time."""
-    missing = [run for run in runs if not run.result_file.is_file()]
-    failed: dict[str, RunFailed] = {}
-    with outcomes_of(missing, trainer, processes) as outcomes:
-        for run, outcome in track(outcomes, description, total=len(missing)):
-            if isinstance(outcome, RunFailed):
-                failed[run.name] = outcome
+    failed = do_missing(runs, trainer, processes, description)
     for name, reason in failed.items():
         raise RunFailed(f'{len(failed)} of {len(runs)} runs failed, {name}: {reason}')

@@ -65,11 +65,7 @@ def finetune_config(
     scored: Part,
     training: Training,
 ) -> Config:
-    """The config that trains on one part of a dataset and is scored on another.
-
-    Raises:
-        UserError: the backbone gives neither a map nor a vector.
-    """
+    """The config that trains on one part of a dataset and is scored on another."""
     images = build(train)
     batch = min(training.batch, len(images))
     loading = [] if dataset.in_memory else [LOADING]

@@ -17,9 +17,15 @@ from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.evaluate.cache import cached_features
 from simclr_mm.datasets.label_subset import stratified_subset
 from simclr_mm.engine import Runner
-from simclr_mm.evaluation import CLASS_METRICS, PRETRAINED, Labelled, Result, swept_linear_probe
+from simclr_mm.evaluation import (
+    CLASS_METRICS,
+    PRETRAINED,
+    Labelled,
+    Result,
+    Value,
+    swept_linear_probe,
+)
 from simclr_mm.evaluation.features import Target, class_of
-from simclr_mm.evaluation.result import Value
 
 from .dataset_table import (
     LOADING,
@@ -46,9 +52,6 @@ def prepared_for(encoder: Encoder, size: int | None, border: float = 1.0) -> Enc
             then a centre crop. None: the way of the encoder's config.
         border: Shorter side over S before the crop: 1 for a linear classifier, 256 /
             224 for fine-tuning (Sec. B.8.1).
-
-    Raises:
-        UserError: it is not known how to prepare images.
     """
     own = encoder.preprocessing
     if size is None:
@@ -88,9 +91,6 @@ def linear_transfer(
 
     Source: SimCLR, arXiv:2002.05709, Sec. B.8.1, transfer learning via a linear
     classifier. For images of several classes, a classifier for each class.
-
-    Returns:
-        A result for each metric of the dataset.
     """
     pipeline = test_pipeline(dataset, encoder)
     workers = 0 if dataset.in_memory else workers
@@ -156,11 +156,7 @@ def _features(
 
 @dataclass(frozen=True)
 class _Targets:
-    """From an image of VOC to (K,) targets of ``one_vs_rest``.
-
-    Args:
-        classes: K.
-    """
+    """From an image of VOC to (K,) targets of ``one_vs_rest``; ``classes`` is K."""
 
     classes: int
 

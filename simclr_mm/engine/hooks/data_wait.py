@@ -2,13 +2,14 @@
 
 import torch
 from mmengine import dist
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from simclr_mm.errors import UserError
 from simclr_mm.registry import HOOKS
 
 from .input_remedy import remedy
+from .log_interval import log_interval
 from .stopwatch import Stopwatch
 
 
@@ -39,8 +40,7 @@ class DataWaitHook(Hook):
         self.min_steps = min_steps
 
     def before_train(self, runner: Runner) -> None:
-        loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
-        self._interval = loggers[0].interval if loggers else -1  # -1: epochs only
+        self._interval = log_interval(runner)
         # Workers start, and each is to have made a batch.
         self._skip = runner.iter + 1 + runner.train_dataloader.num_workers
         self._watch = Stopwatch()

@@ -59,13 +59,7 @@ class LearningWatchHook(Hook):
         self._read = self._well = runner.iter  # steps done at the last look, when well
         self._told: set[str] = set()  # of 'training' and 'validation'
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: dict | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, *args, **kwargs) -> None:
         if not (
             self.every_n_inner_iters(batch_idx, self._interval)
             or self.end_of_epoch(runner.train_dataloader, batch_idx)

@@ -3,7 +3,6 @@
 import torch
 from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -12,9 +11,10 @@ from torch.optim import Optimizer
 
 from simclr_mm.registry import HOOKS
 
+from ..loops import plain_model
 from .keep_where import flat_copy, keep_where
 from .log_interval import log_interval
-from .non_finite_report import FirstBadStep, image_names, stop
+from .non_finite_report import Step, first_bad, image_names, range_of, stop
 
 # fairseq's --min-loss-scale: halving has not helped, the gradient itself is not finite.
 _MIN_LOSS_SCALE = 1e-4
@@ -48,10 +48,9 @@ class NonFiniteGuardHook(Hook):
     priority = 80
 
     def before_train(self, runner: Runner) -> None:
-        model = runner.model
-        self._model = model.module if is_model_wrapper(model) else model
+        self._model = plain_model(runner)
         optimizer = runner.optim_wrapper.optimizer
-        self._params = [p for group in optimizer.param_groups for p in group['params']]
+        self._params = _parameters(optimizer)
         scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
         self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self._norm_buffers = _norm_buffers(self._model)
@@ -63,7 +62,7 @@ class NonFiniteGuardHook(Hook):
         self._bad = torch.zeros_like(self._bad_loss)  # this step, where it is decided
         self._decided = False
         self._images: list[str] = []  # of this step
-        self._first_bad = FirstBadStep(self._device)
+        self._steps: list[Step] = []  # since the device was asked
         self._handles = [
             self._model.register_forward_hook(self._see_loss),
             optimizer.register_step_pre_hook(self._before_step),
@@ -74,17 +73,11 @@ class NonFiniteGuardHook(Hook):
         for handle in self._handles:
             handle.remove()
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
         self._rate = runner.optim_wrapper.param_groups[0]['lr']
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: dict | None = None,
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
     ) -> None:
         self._images += image_names(data_batch)
         if runner.optim_wrapper.should_update():  # not while gradients accumulate
@@ -150,22 +143,16 @@ class NonFiniteGuardHook(Hook):
         bad = self._bad
         if self._scaler is not None:
             bad = bad | (self._scaler._scale < _MIN_LOSS_SCALE)
-        self._first_bad.note(
-            runner.iter + 1,
-            bad,
-            self._rate,
-            self._images,
-            getattr(self._model, 'projections', None),
-        )
+        projections = range_of(getattr(self._model, 'projections', None))
+        self._steps.append(Step(runner.iter + 1, bad, self._rate, self._images, projections))
         self._images, self._decided = [], False
         self._bad_loss = torch.zeros_like(self._bad_loss)
 
     def _read(self, runner: Runner, by_epoch: bool) -> None:
         """Ask the device, the one time in an interval."""
-        report = self._first_bad.read()
+        report, self._steps = first_bad(self._steps), []
         if report is not None:
             stop(runner, report, by_epoch)
-        self._first_bad = FirstBadStep(self._device)
 
 
 def _is_cpu(device: torch.device) -> bool:
@@ -177,9 +164,13 @@ def _norm_buffers(model: nn.Module) -> list[Tensor]:
     return [buffer for norm in norms for buffer in norm.buffers()]
 
 
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group['params']]
+
+
 def _updated(optimizer: Optimizer) -> list[Tensor]:
     """What a step changes on the device: parameters and their state."""
-    params = [p for group in optimizer.param_groups for p in group['params']]
+    params = _parameters(optimizer)
     state = [
         value
         for p, values in optimizer.state.items()

@@ -1,6 +1,8 @@
 """What is told about a step that was not finite."""
 
 import json
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from mmengine import dist, fileio
@@ -11,62 +13,46 @@ from torch import Tensor
 _NAMES_SHOWN = 5
 
 
-class FirstBadStep:
-    """The first bad one of a few steps, found on the device and read back once.
+class Step(NamedTuple):
+    """A step that was taken or skipped.
 
     Args:
-        device: Where flags and projections are.
+        number: As the log counts.
+        bad: Bool without dimensions, on the device.
+        rate: The learning rate.
+        images: Names of this rank's images.
+        projections: Of this rank, from :func:`range_of`.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._rates: dict[int, float] = {}  # by step
-        self._images: dict[int, list[str]] = {}
-        self._step = torch.full((), -1, device=device)
-        self._count = torch.zeros((), dtype=torch.int64, device=device)
-        self._range: Tensor | None = None
-
-    def note(
-        self, step: int, bad: Tensor, rate: float, images: list[str], projections: Tensor | None
-    ) -> None:
-        """Enter a step, good or bad. Nothing is read from the device.
-
-        Args:
-            step: Its number, as the log counts.
-            bad: Bool without dimensions, on the device.
-            rate: The learning rate.
-            images: Names of this rank's images.
-            projections: Of this rank, where there are any.
-        """
-        self._rates[step], self._images[step] = rate, images
-        first = bad & (self._step < 0)
-        self._step = torch.where(first, step, self._step)
-        self._count = self._count + bad
-        if projections is not None:
-            now = _range(projections)
-            before = now if self._range is None else self._range
-            self._range = torch.where(first, now, before)
-
-    def read(self) -> dict | None:
-        """The report of all ranks, on each of them, or None if every step was good."""
-        step = int(self._step)
-        if step < 0:
-            return None
-        rank: dict[str, object] = dict(images=self._images[step])
-        if self._range is not None:
-            keys = ('lowest', 'highest', 'not_finite')
-            rank['projections'] = dict(zip(keys, self._range.tolist()))
-        ranks = dist.all_gather_object(rank)
-        return dict(
-            step=step, learning_rate=self._rates[step], skipped_steps=int(self._count), ranks=ranks
-        )
+    number: int
+    bad: Tensor
+    rate: float
+    images: list[str]
+    projections: Tensor | None
 
 
-def _range(projections: Tensor) -> Tensor:
-    """Lowest and highest finite number, 0 if there is none, and how many are not."""
+def first_bad(steps: Sequence[Step]) -> dict | None:
+    """The report of all ranks, on each of them, or None if every step was good."""
+    bad = torch.stack([step.bad for step in steps]).tolist() if steps else []
+    if True not in bad:
+        return None
+    first = steps[bad.index(True)]
+    rank: dict[str, object] = dict(images=first.images)
+    if first.projections is not None:
+        keys = ('lowest', 'highest', 'not_finite')
+        rank['projections'] = dict(zip(keys, first.projections.tolist()))
+    ranks = dist.all_gather_object(rank)
+    return dict(step=first.number, learning_rate=first.rate, skipped_steps=sum(bad), ranks=ranks)
+
+
+def range_of(projections: Tensor | None) -> Tensor | None:
+    """Lowest and highest finite number, 0 if there is none, and how many are not; (3)."""
+    if projections is None:
+        return None
     z = projections.float()
     finite = z.isfinite()
     z = torch.where(finite, z, 0.0)
-    return torch.stack([z.min(), z.max(), (~finite).sum()])  # (3)
+    return torch.stack([z.min(), z.max(), (~finite).sum()])
 
 
 def image_names(data_batch: dict | None) -> list[str]:
@@ -85,7 +71,7 @@ def stop(runner: Runner, report: dict, by_epoch: bool) -> None:
 
     Args:
         runner: The runner; its model and optimizer are as after the last good step.
-        report: Of :meth:`FirstBadStep.read`.
+        report: Of :func:`first_bad`.
         by_epoch: Whether the run is at the end of an epoch.
 
     Raises:

@@ -18,6 +18,8 @@ from simclr_mm.checkpoints import (
 from simclr_mm.errors import CheckpointError, UserError
 from simclr_mm.registry import HOOKS, type_name
 
+from ..loops import plain_model
+
 
 @HOOKS.register_module()
 class PretrainedBackboneHook(Hook):
@@ -81,8 +83,7 @@ class PretrainedBackboneHook(Hook):
 
 
 def _backbone(runner) -> nn.Module:
-    model = runner.model
-    return (model.module if is_model_wrapper(model) else model).backbone
+    return plain_model(runner).get_submodule('backbone')
 
 
 def _encoder(runner) -> Mapping:

@@ -31,11 +31,7 @@ class RuntimeInfoHook(_RuntimeInfoHook):
         self._interval = log_interval(runner)
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: dict | None = None,
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
     ) -> None:
         # What AutocastOptimWrapper clipped in this step is logged beside the outputs.
         clipped = getattr(runner.optim_wrapper, 'clipped', {})
@@ -65,17 +61,11 @@ class RuntimeInfoHook(_RuntimeInfoHook):
         checkpoint['message_hub'] = runner.message_hub.state_dict()
 
     def _read(self, runner: Runner) -> None:
-        on_device = [
-            value
-            for outputs in self._waiting
-            for value in outputs.values()
-            if isinstance(value, Tensor)
-        ]
-        numbers = iter(_to_host(on_device))
-        for outputs in self._waiting:
-            for key, value in outputs.items():
-                number = next(numbers) if isinstance(value, Tensor) else value
-                runner.message_hub.update_scalar(f'train/{key}', number)
+        values = [item for outputs in self._waiting for item in outputs.items()]
+        numbers = iter(_to_host([value for _, value in values if isinstance(value, Tensor)]))
+        for key, value in values:
+            number = next(numbers) if isinstance(value, Tensor) else value
+            runner.message_hub.update_scalar(f'train/{key}', number)
         self._waiting = []
 
 

@@ -6,29 +6,6 @@ where they were drawn, and only what a kernel reads is copied. Nothing here wait
 device.
 """
 
-from .blur import gaussian_blur
-from .color import color_jitter, grayscale, luma
-from .crop import INTERPOLATIONS, crop_and_flip, resized_crops
-from .geometric import cutout, gaussian_noise, rotate, sobel
-from .pixels import on_rows
-from .views_to_make import CROP_WIDTH, STEP_WIDTH, TWINS, ViewsToMake, augment
+from .views_to_make import ViewsToMake
 
-__all__ = [
-    'CROP_WIDTH',
-    'INTERPOLATIONS',
-    'STEP_WIDTH',
-    'TWINS',
-    'ViewsToMake',
-    'augment',
-    'color_jitter',
-    'crop_and_flip',
-    'cutout',
-    'gaussian_blur',
-    'gaussian_noise',
-    'grayscale',
-    'luma',
-    'on_rows',
-    'resized_crops',
-    'rotate',
-    'sobel',
-]
+__all__ = ['ViewsToMake']

@@ -81,8 +81,7 @@ def test_what_is_no_config(name, content, message, tmp_path):
 
 
 def test_values_of_flags(capsys):
-    parser = argparse.ArgumentParser()
-    command_line.add_cfg_options(parser)
+    parser = command_line.parser_of('', '--cfg-options')
     parser.add_argument('--count', type=command_line.at_least(1))
     args = parser.parse_args(['--count', '1', '--cfg-options', 'a.b=[1,2]', 'c='])
     assert (args.count, args.cfg_options) == (1, {'a.b': [1, 2], 'c': ''})
@@ -130,8 +129,7 @@ def test_results_of_one_second_are_two_files():
 
 
 def test_trust_ends_with_the_tool():
-    parser = argparse.ArgumentParser()
-    command_line.add_trust_flag(parser)
+    parser = command_line.parser_of('', '--trust-checkpoint')
     seen = []
     for flags in ([], ['--trust-checkpoint'], []):
         command_line.command(lambda argv: (parser.parse_args(argv), seen.append(_TRUSTED.get())))(

@@ -9,7 +9,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from simclr_mm.apis.encoder import build_encoder, pipeline_of
+from simclr_mm.apis import build_encoder
+from simclr_mm.apis.encoder import pipeline_of
 from simclr_mm.commands.evaluate import cache
 from simclr_mm.commands.evaluate.cache import cached_features, default_cache
 from simclr_mm.commands.transfer.linear import _Targets

@@ -239,8 +239,6 @@ def test_a_failed_verification_leaves_what_was_there(
 ):
 
     class Faulty(Torchvision):
-        use = ''
-
         def tensors(self, encoder):
             state = super().tensors(encoder)
             fault(state)
@@ -257,8 +255,6 @@ def test_wrong_preprocessing_is_noticed(sources, tmp_path, monkeypatch):
     """Same weights, other pixels: only the features tell."""
 
     class Wrong(Torchvision):
-        use = ''
-
         def setup(self, encoder, path):
             return super().setup(encoder, path).replace('0.485', '0.475')
 

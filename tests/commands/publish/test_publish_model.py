@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
 from simclr_mm import get_model
-from simclr_mm.apis.encoder import load_encoder
+from simclr_mm.apis import load_encoder
 from simclr_mm.checkpoints import load_file
 from simclr_mm.commands.publish.metafile import put_entry
 

@@ -17,7 +17,7 @@ from mmpretrain.datasets.categories import (
 )
 from scipy.io import savemat
 
-from simclr_mm.apis.encoder import build_encoder
+from simclr_mm.apis import build_encoder
 from simclr_mm.commands.transfer import linear
 from simclr_mm.commands.transfer.dataset_table import (
     DIGITS,

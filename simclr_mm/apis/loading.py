@@ -1,0 +1,202 @@
+"""From a name, a config or a checkpoint to an encoder."""
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import DATASETS
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+
+from simclr_mm.checkpoints import trusting
+from simclr_mm.checkpoints.stored_config import config_of
+from simclr_mm.errors import CheckpointError, UserError
+from simclr_mm.registry import type_name
+
+from . import weights
+from .encoder import Encoder, pipeline_of
+from .hub import find_config, published_weights, register
+
+_TIME = re.compile(r'_\d{8}_\d{6}$')  # MMEngine's name of a run: config_date_time
+_TRAINED_ON = ('neck', 'head', 'online_probe')  # parts of a model that its features do not need
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint that was read, and the config that its model is built from.
+
+    Args:
+        content: What the file holds.
+        config: What is built; whoever opened the checkpoint may change it.
+        name: Of the config, or else of the file.
+        source: Path or URL of the file; '' where there is none.
+        entry: Of mmpretrain's hub, for a model that has a name.
+    """
+
+    content: Any
+    config: Config
+    name: str
+    source: str
+    entry: Any = None
+
+
+def build_encoder(
+    model: str | Path | Config,
+    pretrained: bool | str | Path = False,
+    device: str | torch.device | None = None,
+    trust_checkpoint: bool = False,
+    **kwargs,
+) -> Encoder:
+    """:func:`simclr_mm.get_model`, with everything that is known about the model."""
+    config, entry = find_config(model)
+    if pretrained is True:
+        pretrained = published_weights(model, config, entry)
+    source = str(pretrained or '')
+    name = entry.name if entry else Path(config.filename or '').stem
+    with trusting(trust_checkpoint):
+        content = weights.read(source) if source else None
+    return _build(Checkpoint(content, config, name, source, entry), kwargs).on(device)
+
+
+def load_encoder(
+    checkpoint: str | Path,
+    config: str | Path | Config | None = None,
+    device: str | torch.device | None = None,
+) -> Encoder:
+    """Build the model that a checkpoint belongs to, and load it.
+
+    Args:
+        checkpoint: A path or URL, or a name with published weights.
+        config: A config, its file or a model name. None: the config that MMEngine
+            stored in the checkpoint when it was trained.
+        device: Where to put the model. None: the CPU.
+
+    Returns:
+        The encoder. Its ``model`` is as from :func:`simclr_mm.get_model`.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, does not fit, or holds no config
+            while none is given.
+        UserError: ``config`` is no name and no file.
+    """
+    return encoder_of_checkpoint(open_checkpoint(str(checkpoint), config), device)
+
+
+def open_checkpoint(checkpoint: str, config: str | Path | Config | None = None) -> Checkpoint:
+    """Read a checkpoint, and find its config.
+
+    Args:
+        checkpoint: As for :func:`load_encoder`.
+        config: As for :func:`load_encoder`.
+
+    Raises:
+        CheckpointError: the file cannot be read, or it holds no config that can be used
+            while none is given.
+    """
+    source = checkpoint
+    if config is None and checkpoint.lower() in register():
+        config = checkpoint
+        source = published_weights(checkpoint, *find_config(checkpoint))
+    content = weights.read(source)
+    if config is not None:
+        found, entry = find_config(config)
+        name = found.filename if isinstance(config, Config) else config
+        return Checkpoint(content, found, Path(name or '').stem, source, entry)
+    found = config_of(content, checkpoint)
+    run = str(content['meta'].get('experiment_name') or Path(checkpoint).stem)
+    # Files get this name: it must not lead out of their folder.
+    return Checkpoint(content, found, _TIME.sub('', Path(run).name), source)
+
+
+def encoder_of_checkpoint(
+    checkpoint: Checkpoint, device: str | torch.device | None = None, only_backbone: bool = False
+) -> Encoder:
+    """Build the model of a checkpoint, and load it.
+
+    Args:
+        checkpoint: From :func:`open_checkpoint`.
+        device: Where to put the model. None: the CPU.
+        only_backbone: Leave out neck, head and probe, and whatever weights they have.
+
+    Raises:
+        CheckpointError: nothing can be built from the config, or a weight does not fit.
+    """
+    try:
+        encoder = _build(checkpoint, {}, only_backbone)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a class says to wrong arguments
+        raise CheckpointError(
+            f'{checkpoint.source}: no model can be built from its config '
+            f'({type(error).__name__}: {error}); name another with --config'
+        ) from error
+    return encoder.on(device)
+
+
+def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool = False) -> Encoder:
+    content, config, name, source, entry = checkpoint
+    removed = _override(config, changes)
+    config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
+    settings = config.model
+    if only_backbone:  # built from a copy: the config says how the encoder was trained
+        settings = {key: None if key in _TRAINED_ON else settings[key] for key in settings}
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MMPRETRAIN_MODELS.build(settings)
+        dataset_meta = _dataset_meta(config)
+    if only_backbone:
+        weights.load_backbone(model, content, source)
+    elif source:
+        weights.load(model, content, source, removed)
+        dataset_meta = _classes_in(content) or dataset_meta
+    # mmpretrain's inferencers read these three; this package does in encoder_of alone.
+    model._config, model._metainfo, model._dataset_meta = config, entry, dataset_meta
+    parts = content if isinstance(content, dict) else {}
+    return Encoder(
+        model.eval(),
+        config,
+        name,
+        source,
+        dataset_meta.get('classes'),
+        {key: parts[key] for key in ('meta', 'message_hub') if key in parts},
+        pipeline_of(config),
+    )
+
+
+def _override(config: Config, changes: dict[str, Any]) -> list[str]:
+    """Merge changes into the model's settings; the names of the parts set to None."""
+    if 'backbone' in changes and changes['backbone'] is None:
+        raise UserError(
+            'backbone=None: a model is nothing without one. head=None and neck=None '
+            'remove parts; another backbone is backbone=dict(type=..., ...)'
+        )
+    merged = {}
+    for key, value in changes.items():
+        before = config.model.get(key)
+        both = isinstance(value, dict) and isinstance(before, dict)
+        if both and 'type' in value and type_name(value) != type_name(before):
+            value = dict(value, _delete_=True)
+        merged[key] = value
+    if merged:
+        config.merge_from_dict(dict(model=merged))
+    return [key for key, value in changes.items() if value is None]
+
+
+def _dataset_meta(config: Config) -> dict[str, Any]:
+    """What the class of the test set knows by itself, such as ImageNet's classes."""
+    loader = config.get('test_dataloader')
+    if not loader:
+        return {}
+    dataset = loader.dataset.type
+    dataset = DATASETS.get(dataset) if isinstance(dataset, str) else dataset
+    return getattr(dataset, 'METAINFO', {})
+
+
+def _classes_in(content: Any) -> dict[str, Any]:
+    """What a checkpoint says about its classes."""
+    meta = content.get('meta') if isinstance(content, dict) else None
+    if not isinstance(meta, dict):
+        return {}
+    if 'CLASSES' in meta:  # mmcls 0.x
+        return dict(classes=meta['CLASSES'])
+    return meta.get('dataset_meta') or {}
