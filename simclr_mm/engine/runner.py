@@ -109,8 +109,8 @@ class Runner(_Runner):
             with DefaultScope.overwrite_default_scope(None if named else 'mmpretrain'):
                 return _Runner.build_dataloader(dataloader, *args, **kwargs)
         except FileNotFoundError as error:
-            built = not isinstance(dataloader, dict)
-            options = '' if built else ' '.join(_data_roots(dataloader['dataset']))
+            dataset = dataloader['dataset'] if isinstance(dataloader, dict) else None
+            options = ' '.join(_data_roots(dataset))
             if not options:
                 raise
             raise MissingFileError(
