@@ -1,4 +1,4 @@
-"""How similar two views of one image are, beside views of different images.
+"""Similarities of two views of one image, compared with views of different images.
 
 n images, V views, d width of the features.
 """
@@ -22,9 +22,6 @@ def pair_similarities(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Positives, (n V (V - 1) / 2) pairs of one image, and negatives, all other pairs,
         each pair once.
-
-    Raises:
-        UserError: The features are not finite or all alike.
     """
     n, views, width = features.shape
     flat = unit_rows(features.reshape(n * views, width).astype(np.float64))  # (nV, d)
@@ -37,18 +34,14 @@ def pair_similarities(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def plot_similarities(
     path: str, panels: Sequence[tuple[str, np.ndarray, np.ndarray]], title: str
 ) -> None:
-    """Write histograms of positives against negatives, a panel for each kind.
-
-    Args:
-        panels: Title, positives and negatives of each panel.
-    """
+    """Write histograms, a panel for each (title, positives, negatives)."""
     with picture(path, 6.2 * len(panels), 4.8, title) as figure:
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
             _histogram(axes, *panel)
 
 
 def separation(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """How often a positive pair is more similar than a negative one, in [0, 1]."""
+    """Probability that a positive pair is more similar than a negative one, in [0, 1]."""
     truth = np.repeat([1, 0], [len(positives), len(negatives)])
     return float(roc_auc_score(truth, np.concatenate([positives, negatives])))
 

@@ -176,7 +176,7 @@ def test_another_batch_than_the_learning_rate_was_made_for(tmp_path):
     warned = runner(tmp_path / 'a', **options)
     warned.train()
     log = next(Path(warned.log_dir).glob('*.log')).read_text()
-    assert 'learning rate 0.002 belongs to batches of 64' in log
+    assert 'learning rate 0.002 is for batches of 64' in log
     assert 'would give 0.0005' in log
     scaled = runner(
         tmp_path / 'b', **{**options, 'auto_scale_lr': dict(base_batch_size=64, enable=True)}

@@ -1,6 +1,7 @@
-"""What a user types: config files, key=value pairs and numbers, checked where they enter."""
+"""User input: config files, key=value pairs and numbers, checked on entry."""
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,19 @@ class KeyValues(DictAction):
         super().__call__(parser, namespace, values, option_string)
 
 
+def cache_folder(text: str) -> Path | None:
+    """For ``type`` of ``--cache``: without a place ``$SIMCLR_MM_HOME/features``, if it is set.
+
+    Features of ImageNet are gigabytes: nothing is kept unless a place is named.
+    """
+    home = os.environ.get('SIMCLR_MM_HOME')
+    if text or not home:
+        return Path(text) if text else None
+    return Path(home).expanduser() / 'features'
+
+
 def at_least(lowest: int) -> Callable[[str], int]:
-    """For ``type`` of a flag: a whole number that is not below another."""
+    """For ``type`` of a flag: a whole number that is not below ``lowest``."""
 
     def whole_number(text: str) -> int:
         number = int(text)
