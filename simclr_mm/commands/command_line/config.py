@@ -26,7 +26,7 @@ _RUNNER_KEYS = {
     *('custom_hooks', 'custom_imports', 'experiment_name', 'work_dir'),
     *('find_unused_parameters', 'log_processor', 'model_wrapper_cfg', 'param_scheduler'),
 }
-# The keys that it reads of dicts in which it silently ignores other keys.
+# Dicts in which it silently ignores all keys except these.
 _PARTS_READ = dict(
     auto_scale_lr={'base_batch_size', 'enable'},
     env_cfg={'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},

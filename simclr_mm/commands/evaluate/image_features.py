@@ -34,10 +34,10 @@ class LabelledFeatures(NamedTuple):
     """Features with classes."""
 
     features: np.ndarray  # (n, C) float32
-    labels: np.ndarray  # (n,) places in ``classes``
-    classes: list[str]  # their names
+    labels: np.ndarray  # (n,) indices of ``classes``
+    classes: list[str]  # class names
     name: str  # of the folder or of the config's file
-    total: int  # images that were there to draw from
+    total: int  # number of images that the n images are drawn from
 
 
 def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledFeatures:
