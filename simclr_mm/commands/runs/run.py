@@ -20,10 +20,10 @@ Row = dict[str, Value]
 class Run(NamedTuple):
     """A training that differs from others in a few settings."""
 
-    study: str  # what varies: a study of tools/sweep.py, or 'fine-tuning'
-    labels: dict[str, Value]  # the value of each setting that varies
+    study: str  # a study of tools/sweep.py, or 'fine-tuning'
+    labels: dict[str, Value]  # values of the settings that vary, by name
     work_dir: Path  # folder of all runs
-    metric: str  # what its result is, such as 'knn' or 'top1'; it names the result's file
+    metric: str  # metric of its result, such as 'knn' or 'top1'; it names the result's file
 
     @property
     def name(self) -> str:
