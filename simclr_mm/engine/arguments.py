@@ -18,7 +18,7 @@ from simclr_mm.errors import UserError
 # Keys that MMEngine removes before it calls the class.
 _TAKEN_OUT = {'type', '_scope_', 'priority', 'constructor', 'paramwise_cfg', 'by_epoch'}
 # Arguments that MMEngine or SimCLR adds.
-_FILLED_IN = {'runner', 'dataloader', 'dataset', 'params', 'in_channels'}
+_FILLED_IN = {'runner', 'dataloader', 'dataset', 'params', 'in_channels', 'samples'}
 _NUMBERS = {'randomness.seed': 0} | {
     f'{phase}_dataloader.{key}': lowest
     for phase in ('train', 'val', 'test')
@@ -70,21 +70,21 @@ def check_arguments(settings: Any, place: str = '') -> None:
 
 
 def _check_part(kind: type, part: dict[str, Any], place: str) -> None:
-    parameters = _parameters(kind)
+    parameters, name = _parameters(kind), registry.type_name(part)
     for key, value in part.items():
         where = f'{place}.{key}' if place else key
         if key in _TAKEN_OUT and key not in parameters:
             continue
         if key not in parameters:
             takes = ', '.join(parameters)
-            raise UserError(f'{where}: {kind.__name__} has no argument {key!r}. It takes {takes}')
+            raise UserError(f'{where}: {name} has no argument {key!r}. It takes {takes}')
         if not _fits(value, parameters[key]):
             takes = ' or '.join(_words(parameters[key]))
-            raise UserError(f'{where} = {value!r}: {kind.__name__} takes {takes} here')
+            raise UserError(f'{where} = {value!r}: {name} takes {takes} here')
     for key in _required(kind):
         if key not in part and key not in _FILLED_IN:
             where = f'{place}.{key}' if place else key
-            raise UserError(f'{where} is missing: {kind.__name__} has no default for it')
+            raise UserError(f'{where} is missing: {name} has no default for it')
 
 
 def _class_of(of: Any) -> type | None:
@@ -98,7 +98,9 @@ def _class_of(of: Any) -> type | None:
             if isinstance(each, Registry) and each.scope == 'simclr_mm'
         )
         of = next((each for each in found if each is not None), None)
-    is_ours = inspect.isclass(of) and of.__module__.startswith('simclr_mm.')
+    is_ours = (inspect.isclass(of) or inspect.isfunction(of)) and of.__module__.startswith(
+        'simclr_mm.'
+    )
     return of if is_ours else None
 
 
@@ -106,6 +108,9 @@ def _class_of(of: Any) -> type | None:
 def _parameters(kind: type) -> dict[str, Any]:
     """Names and annotations of all arguments, including those of base classes."""
     found: dict[str, Any] = {}
+    if inspect.isfunction(kind):
+        hints = typing.get_type_hints(kind)
+        return {key: hints.get(key, Any) for key in inspect.signature(kind).parameters}
     for base in kind.__mro__:
         init = vars(base).get('__init__')
         if init is None:

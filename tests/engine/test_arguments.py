@@ -57,6 +57,13 @@ def test_an_argument_without_a_default_is_asked_for():
         check_arguments(dict(model=dict(head=head)))
 
 
+def test_functions_are_checked_as_classes():
+    subset = dict(type='simclr_mm.LabelSubset', dataset={}, per_class=5, seed='x')
+    with pytest.raises(UserError, match="^data.seed = 'x': LabelSubset takes a whole number here"):
+        check_arguments(dict(data=subset))
+    check_arguments(dict(data={**subset, 'seed': 3}, collate_fn=dict(type='simclr_mm.collate')))
+
+
 def test_what_the_classes_take_passes():
     check_arguments(
         dict(
