@@ -9,6 +9,7 @@ import typing
 from collections.abc import Iterable
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.registry import Registry
 
 from simclr_mm import registry
@@ -18,7 +19,29 @@ from simclr_mm.errors import UserError
 _TAKEN_OUT = {'type', '_scope_', 'priority', 'constructor', 'paramwise_cfg', 'by_epoch'}
 # Arguments that MMEngine or SimCLR adds.
 _FILLED_IN = {'runner', 'dataloader', 'dataset', 'params', 'in_channels'}
-_WORDS = {float: 'a number', int: 'a whole number', bool: 'True or False', str: 'a text'}
+_NUMBERS = {'randomness.seed': 0} | {
+    f'{phase}_dataloader.{key}': lowest
+    for phase in ('train', 'val', 'test')
+    for key, lowest in (('batch_size', 1), ('num_workers', 0))
+}
+_WORDS = {
+    float: 'a number',
+    int: 'a whole number',
+    bool: 'True or False',
+    str: 'a text',
+    dict: 'a dict',
+}
+
+
+def check_config(cfg: Config) -> None:
+    """Check a whole config: :func:`check_arguments`, and numbers that stand in no class."""
+    settings = dict(cfg.items())  # of a new-style config, built by this
+    check_arguments(settings)
+    for place, lowest in _NUMBERS.items():
+        part, key = place.split('.')
+        value = (settings.get(part) or {}).get(key)
+        if value is not None and not (_fits(value, int) and value >= lowest):
+            raise UserError(f'{place} = {value!r}: give a whole number from {lowest}')
 
 
 def check_arguments(settings: Any, place: str = '') -> None:
@@ -117,6 +140,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, numbers.Real)
     if hint is int:
         return isinstance(value, numbers.Integral)
+    if hint is dict:
+        return isinstance(value, dict)
     return hint is not str or isinstance(value, (str, os.PathLike))
 
 

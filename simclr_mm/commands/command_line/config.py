@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from simclr_mm.engine.arguments import check_arguments
+from simclr_mm.engine.arguments import check_config
 from simclr_mm.errors import UserError
 from simclr_mm.files.installed import MIM
 from simclr_mm.registry import type_name
@@ -99,7 +99,7 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
             raise UserError(
                 f'--cfg-options {key}: the config has no such place. {error.args[0]}'
             ) from error
-    check_arguments(dict(cfg.items()))
+    check_config(cfg)
 
 
 def result_path(args: argparse.Namespace) -> Path:
