@@ -79,6 +79,6 @@ def write_config(run: Run, cfg: Config) -> None:
         if trained:
             raise UserError(
                 f'{run.config} was made from another config or other --cfg-options, and '
-                f'{trained[0]} comes of it: give another --work-dir, or delete {run.folder}'
+                f'{trained[0]} comes from it: give another --work-dir, or delete {run.folder}'
             )
     write_text(run.config, cfg.pretty_text)
