@@ -16,6 +16,8 @@ from simclr_mm.errors import UserError
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.visualization.views import Views, make_views, plot_views
 
+_MOST = 100  # rows of a picture
+
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -30,7 +32,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--count',
         type=command_line.at_least(1),
         default=4,
-        help='images drawn at random, without --index',
+        help=f'images drawn at random, without --index; {_MOST} at most',
     )
     parser.add_argument(
         '--seed', type=command_line.at_least(0), default=0, help='seed of draw and views'
@@ -46,6 +48,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    shown = len(args.index) if args.index else args.count
+    if shown > _MOST:
+        raise UserError(f'{shown} images were asked for: a picture shows {_MOST} at most')
     cfg = command_line.read_config(args.config, 'train_dataloader')
     if args.data is not None:
         train_on_folder(cfg, args.data)

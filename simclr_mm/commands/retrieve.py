@@ -27,7 +27,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('query', nargs='+', help='image files')
     parser.add_argument('--index', metavar='DIR', required=True, help='what tools/embed.py wrote')
-    parser.add_argument('-k', type=int, default=10, help='images for each query')
+    parser.add_argument(
+        '-k', type=command_line.at_least(1), default=10, help='images for each query'
+    )
     parser.add_argument(
         '--out', metavar='PNG', default='work_dirs/plots/retrieval.png', help='gallery to write'
     )

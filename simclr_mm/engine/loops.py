@@ -119,6 +119,10 @@ class _Resumable(BaseLoop):
     makes_up_validation = True  # a checkpoint is saved before the validation of its step
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:
+        for key in ('max_epochs', 'max_iters', 'val_interval'):
+            value = kwargs.get(key, 1)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UserError(f'train_cfg.{key} = {value!r}: give a whole number, at least 1.')
         super().__init__(runner, build_train_dataloader(runner, dataloader), **kwargs)
 
     def _begin(self) -> None:

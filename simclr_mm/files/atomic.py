@@ -22,12 +22,17 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     file of its own; of two writers, the last to finish wins.
 
     Args:
-        path: Where the complete file shall stand. Its folder is created.
+        path: Where the complete file shall stand. Its folder is created. What is there and
+            no file, such as /dev/null or a pipe, is written to as it is.
 
     Returns:
         A context manager that yields the file, open for writing bytes.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        with open(path, 'wb') as device:  # a folder is an error
+            yield device
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.name[:50]}.{uuid.uuid4().hex[:8]}.partial')
     try:

@@ -57,6 +57,10 @@ class ProjectionNeck(BaseModule):
     ) -> None:
         if num_layers < 0:
             raise UserError(f'num_layers must be >= 0, got {num_layers}: set model.neck.num_layers')
+        if out_channels < 1:
+            raise UserError(
+                f'out_channels must be >= 1, got {out_channels}: set model.neck.out_channels'
+            )
         super().__init__(init_cfg)
         self.num_layers = num_layers
         self.normed = norm_cfg is not None

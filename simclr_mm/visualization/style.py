@@ -1,7 +1,7 @@
 """What all pictures have in common: colours, fonts, names and how a file is written."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from simclr_mm.errors import UserError
+from simclr_mm.files.atomic import atomic_file
 
 # Okabe and Ito, "Color Universal Design", 2008: told apart with any colour vision. Two
 # more make ten: wine, of Paul Tol's "muted" scheme, and a grey.
@@ -68,7 +69,9 @@ def picture(
     if ending not in {'', *FigureCanvasBase.get_supported_filetypes()}:
         raise UserError(f'{file}: no picture is written as .{ending}: take .png, .svg or .pdf')
     if not isinstance(file, BytesIO) and Path(file).is_dir():
-        raise UserError(f'{file} is a folder: name a file in it, such as {file}/picture.png')
+        raise UserError(
+            f'{Path(file)} is a folder: name a file in it, such as {Path(file, "picture.png")}'
+        )
     with matplotlib.rc_context(
         {
             'font.size': 11,
@@ -82,6 +85,5 @@ def picture(
         figure = Figure(figsize=(width, height), layout='constrained')
         figure.suptitle(title)
         yield figure
-        if not isinstance(file, BytesIO):
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=dpi, format=ending or 'png')
+        with nullcontext(file) if isinstance(file, BytesIO) else atomic_file(file) as target:
+            figure.savefig(target, dpi=dpi, format=ending or 'png')

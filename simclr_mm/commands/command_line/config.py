@@ -5,11 +5,13 @@ import os
 import os.path as osp
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from simclr_mm.engine.config_errors import building_from
 from simclr_mm.errors import UserError
 from simclr_mm.files.installed import MIM
 from simclr_mm.registry import type_name
@@ -72,11 +74,14 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
             raise UserError(
                 f'--cfg-options {key}: the runner reads of {first} only {", ".join(sorted(read))}.'
             )
-        place = cfg.get(first)
-        for part in parts:
-            place = place.get(part) if isinstance(place, dict) else None
+        place = _at(cfg, key)
         if isinstance(place, dict) and isinstance(value, str | int | float):
             raise UserError(f'--cfg-options {key}={value}: {key} is a dict, name a key in it')
+        if isinstance(place, int | float) and isinstance(value, str):
+            kind = 'True or False' if isinstance(place, bool) else 'a number'
+            raise UserError(
+                f'--cfg-options {key}={value}: it is {place} in the config, give {kind}'
+            )
         try:
             cfg.merge_from_dict({key: value})
         except (KeyError, TypeError) as error:
@@ -99,7 +104,8 @@ def result_path(args: argparse.Namespace) -> Path:
 
 def build_runner(cfg: Config) -> Runner:
     """Build the runner that the config names."""
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    with building_from(cfg):
+        return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
 def is_classifier(cfg: Config) -> bool:
@@ -110,6 +116,19 @@ def is_classifier(cfg: Config) -> bool:
 def remove_validation(cfg: Config) -> None:
     """Train without validation."""
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+
+
+def _at(cfg: Config, key: str) -> Any:
+    """What stands at ``param_scheduler.0.end``; None where there is no such place."""
+    place: Any = cfg
+    for part in key.split('.'):
+        if isinstance(place, dict | Config):
+            place = place.get(part)
+        elif isinstance(place, list | tuple) and part.isdecimal() and int(part) < len(place):
+            place = place[int(part)]
+        else:
+            return None
+    return place
 
 
 def _dataloaders(cfg: Config) -> list:

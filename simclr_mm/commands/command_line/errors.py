@@ -1,6 +1,7 @@
 """End a command in one line where the user can mend the error."""
 
 import contextvars
+import errno
 import functools
 import io
 import sys
@@ -31,13 +32,16 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Command:
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> None:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
-            sys.stdout.reconfigure(errors='backslashreplace')
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8
+                stream.reconfigure(errors='backslashreplace')
         try:
             contextvars.copy_context().run(main, argv)
         except UserError as error:
             raise SystemExit(_line(str(error))) from error
         except OSError as error:
+            if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise SystemExit(_line(f'{error.strerror}: nothing more can be written')) from error
             if error.filename is None or error.strerror is None:
                 _ask_to_report()
                 raise
@@ -50,7 +54,11 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Command:
 
 
 def _line(message: str) -> str:
-    return f'{Path(sys.argv[0]).name}: error: {" ".join(message.split())}'
+    shown = ''.join(
+        letter if letter.isprintable() else letter.encode('unicode_escape').decode()
+        for letter in ' '.join(message.split())
+    )
+    return f'{Path(sys.argv[0]).name}: error: {shown}'
 
 
 def _ask_to_report() -> None:

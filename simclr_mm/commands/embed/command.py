@@ -32,8 +32,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--out', metavar='DIR', help='default: work_dirs/embed/<name of the folder>'
     )
     add_encoder_flags(parser)
-    parser.add_argument('--batch-size', type=int, default=64, help='images at a time')
-    parser.add_argument('--workers', type=int, default=2, help='processes that read images')
+    parser.add_argument(
+        '--batch-size', type=command_line.at_least(1), default=64, help='images at a time'
+    )
+    parser.add_argument(
+        '--workers', type=command_line.at_least(0), default=2, help='processes that read images'
+    )
     parser.add_argument('--restart', action='store_true', help='begin again, whatever OUT holds')
     parser.add_argument(
         '--parquet', action='store_true', help='also write OUT/features.parquet (needs pyarrow)'

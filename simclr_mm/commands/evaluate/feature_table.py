@@ -16,6 +16,7 @@ from rich.table import Table
 from simclr_mm.apis.encoder import Encoder, build_encoder, load_encoder
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.engine import Runner
+from simclr_mm.engine.config_errors import building_from
 from simclr_mm.evaluation import (
     PIXELS,
     PRETRAINED,
@@ -68,7 +69,8 @@ def evaluate_features(
     started = time.time()
     pretrained = load_encoder(checkpoint, cfg, get_device())
     untrained = _untrained(cfg)
-    loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
+    with building_from(cfg, 'test_dataloader'):
+        loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
     settings = cfg.test_dataloader.dataset
     size = gallery_size(loader.dataset)
     knn = knn_settings(cfg.test_evaluator, settings)

@@ -23,6 +23,7 @@ from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.embed.retrieval import FeatureIndex
 from simclr_mm.datasets import GalleryAndQuery, SampleIndex, collate
 from simclr_mm.engine import Runner
+from simclr_mm.engine.config_errors import building_from
 from simclr_mm.errors import UserError
 from simclr_mm.evaluation import Labelled, extract_features
 
@@ -76,7 +77,8 @@ def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledF
 def from_config(encoder: Encoder, most: int, seed: int = 0) -> LabelledFeatures:
     """Embed some test images of the encoder's config, of a GalleryAndQuery the queries."""
     cfg = encoder.config
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
+    scope = DefaultScope.overwrite_default_scope('mmpretrain')
+    with scope, building_from(cfg, 'test_dataloader'):
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
     if isinstance(dataset, GalleryAndQuery):
         dataset = dataset.query
@@ -99,7 +101,8 @@ def gallery_and_queries(
     Raises:
         UserError: The dataset is no GalleryAndQuery.
     """
-    loader = Runner.build_dataloader(settings, seed=0)
+    with building_from(dict(test_dataloader=settings)):
+        loader = Runner.build_dataloader(settings, seed=0)
     split = gallery_size(loader.dataset)
     features, labels = cached_features(encoder, loader, settings['dataset'], cache, 'features')
     return (features[:split], labels[:split]), (features[split:], labels[split:])
@@ -122,7 +125,8 @@ def gallery_size(dataset: Dataset) -> int:
 
 def training_set(cfg: Config) -> BaseDataset:
     """The training images of a config, behind its training transforms."""
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
+    scope = DefaultScope.overwrite_default_scope('mmpretrain')
+    with scope, building_from(cfg, 'train_dataloader'):
         return DATASETS.build(cfg.train_dataloader.dataset)
 
 

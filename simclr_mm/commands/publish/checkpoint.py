@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from mmengine.config import Config
 from simclr_mm.apis.encoder import Encoder, encoder_of_checkpoint, load_encoder, open_checkpoint
 from simclr_mm.checkpoints import PROBE, model_state
 from simclr_mm.commands.model_card import model_card, results
+from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.version import __version__
 
@@ -53,8 +55,13 @@ def publish(
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or does not fit its config.
-        UserError: how to prepare a picture is not known.
+        UserError: the name is none that a file can have, or how to prepare a picture is not known.
     """
+    if name is not None and not re.fullmatch(r'\w[\w.+-]*', name):
+        raise UserError(
+            f'--name {name!r}: a name of a model has letters, digits and _ . + - only, and '
+            'begins with a letter or digit'
+        )
     opened = open_checkpoint(checkpoint, config)
     loaded, name = opened.content, name or opened.name
     settings = opened.config.to_dict()

@@ -8,6 +8,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from simclr_mm.errors import NotFiniteError
+
 _NAMES_SHOWN = 5
 
 
@@ -89,7 +91,7 @@ def stop(runner: Runner, report: dict, by_epoch: bool) -> None:
         by_epoch: Whether the run is at the end of an epoch.
 
     Raises:
-        FloatingPointError: Always.
+        NotFiniteError: Always.
     """
     hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
     folder = hook.out_dir if hook else runner.work_dir
@@ -101,7 +103,7 @@ def stop(runner: Runner, report: dict, by_epoch: bool) -> None:
         text = json.dumps(report, indent=1)
         fileio.put(text.encode(), f'{file}.json', backend_args=backend_args)
     dist.barrier()  # a rank that ends early would have the others killed
-    raise FloatingPointError(_message(report, file))
+    raise NotFiniteError(_message(report, file))
 
 
 def _message(report: dict, file: str) -> str:
