@@ -18,6 +18,9 @@ FORMATS = ('tar', 'parquet', 'lmdb')
 _TYPES = dict(
     tar='simclr_mm.TarShards', parquet='simclr_mm.HuggingFaceImages', lmdb='simclr_mm.LMDBImages'
 )
+_KINDS: dict[str, type | tuple[type, ...]] = dict(
+    images=int, labels=bool, classes=(list, type(None)), shards=list, settings=dict, unreadable=int
+)
 # A shard lies beside its index: no slash, no %2F, no leading dot.
 _SHARD_NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]*')
 
@@ -53,6 +56,7 @@ def parse_index(content: bytes, source: str) -> dict[str, Any]:
     try:
         index = json.loads(content)
         known = index['pack_version'] == 1 and index['format'] in FORMATS
+        known = known and all(isinstance(index[key], kind) for key, kind in _KINDS.items())
         names = [str(shard['name']) for shard in index['shards'] if shard['bytes'] >= 0]
     except (ValueError, TypeError, KeyError, RecursionError):  # a page of HTML, perhaps
         known = False

@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from simclr_mm.checkpoints import install_safe_loading
+from simclr_mm.checkpoints import install_safe_loading, model_state, read_checkpoint
 from simclr_mm.errors import CheckpointError, MissingFileError, UserError
 from simclr_mm.evaluation.gather import install_gathering
 from simclr_mm.models import SimCLR
@@ -292,6 +292,9 @@ class Runner(_Runner):
         try:
             checkpoint = super().load_checkpoint(filename, map_location, strict, revise_keys)
         except CheckpointError:
+            raise
+        except (AttributeError, TypeError):
+            model_state(read_checkpoint(filename), filename)  # says what the file lacks
             raise
         except RuntimeError as error:  # lists missing, unexpected and misshaped keys
             problems = ' '.join(str(error).split())

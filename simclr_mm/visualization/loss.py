@@ -15,10 +15,10 @@ def read_log(path: str | Path) -> list[dict]:
     A last line that was cut short, because the run was killed, is left out.
     """
     entries = []
-    for line in Path(path).read_text().splitlines():
+    for line in Path(path).read_text(errors='replace').splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict) and isinstance(entry.get('step'), int):
             entries.append(entry)

@@ -96,7 +96,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f'{path} is damaged ({error}): embed again with --restart') from error
 
 

@@ -4,7 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
-from simclr_mm.errors import MissingPackageError
+from simclr_mm.errors import MissingPackageError, UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.walk import printable
 
@@ -37,7 +37,12 @@ def write_parquet(directory: str | Path) -> Path:
 
     index = FeatureIndex(directory)
     lines = (index.directory / ERRORS).read_text().splitlines()
-    errors = {entry['row']: printable(entry['reason']) for entry in map(json.loads, lines)}
+    try:
+        errors = {entry['row']: printable(entry['reason']) for entry in map(json.loads, lines)}
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f'{index.directory / ERRORS} is damaged: embed again with --restart'
+        ) from error
     feature = arrow.list_(arrow.float32(), index.features.shape[1])
     schema = arrow.schema(
         [('path', arrow.string()), ('feature', feature), ('error', arrow.string())],

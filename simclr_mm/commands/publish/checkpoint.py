@@ -66,6 +66,8 @@ def publish(
     loaded, name = opened.content, name or opened.name
     settings = opened.config.to_dict()
     cfg = Config({key: value for key, value in settings.items() if key not in _OF_THE_RUN})
+    if not isinstance(cfg.get('model'), dict):
+        raise UserError(f'{config} has no model = dict(...): name the config of a training')
     cfg.model.pop('online_probe', None)  # it has served
     trained = encoder_of_checkpoint(opened._replace(config=cfg))
     rows = results(trained)

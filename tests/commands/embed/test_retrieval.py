@@ -133,11 +133,7 @@ def test_a_query_that_is_not_there(index, inferencer):
     [
         ('embedding.json', b'{"folder"', 'embedding.json is damaged'),
         ('embedding.json', b'[]', 'embedding.json is not what'),
-        (
-            'embedding.json',
-            b'{"images": "x"}',
-            'embedding.json is not .* without images',
-        ),
+        ('embedding.json', b'{"images": "x"}', 'embedding.json is not .* without images'),
         ('paths.json', b'{}', 'paths.json is no list of names'),
         ('paths.json', b'[1]', 'paths.json is no list of names'),
         ('paths.json', b'["a"', 'paths.json is damaged'),
