@@ -1,5 +1,5 @@
 _base_ = 'simclr_r18_8xb256-coslr-64k_in1k.py'
-# The first trials: local BN; LARS adapts and decays BN and biases too.
+# The first trials: BN is local, and LARS also adapts and decays BN and biases.
 sync_bn = None
 optim_wrapper = dict(optimizer=dict(include_1d=True))
 train_cfg = dict(max_iters=512_000)

@@ -1,6 +1,6 @@
 _base_ = ['_base_/datasets/digits_simclr.py', '_base_/default_runtime.py']
 
-# A ResNet-18 a quarter as wide: seconds an epoch on a CPU.
+# A ResNet-18 with a quarter of the channels: an epoch takes seconds on a CPU.
 model = dict(
     type='simclr_mm.SimCLR',
     backbone=dict(
@@ -8,7 +8,7 @@ model = dict(
         depth=18,
         stem_channels=16,
         base_channels=16,
-        # Residual branches that start at zero would not wake up in 600 steps.
+        # 600 steps are too few for residual branches that start at zero.
         zero_init_residual=False,
     ),
     neck=dict(type='simclr_mm.ProjectionNeck', num_layers=2, out_channels=64),

@@ -4,7 +4,7 @@ _base_ = [
     '_base_/default_runtime.py',
 ]
 
-# Views of 128 pixels instead of 224; for evaluation the shorter side in the same relation.
+# Views of 128 pixels instead of 224. Evaluation resizes the shorter side in proportion.
 _base_.train_dataloader.dataset.pipeline[1].size = 128
 _base_.val_dataloader.dataset.pipeline[1].scale = 146
 _base_.val_dataloader.dataset.pipeline[2].crop_size = 128

@@ -10,12 +10,12 @@ model = dict(
     # Sec. 4.2: a hidden layer as wide as the features, projected to 128.
     neck=dict(type='simclr_mm.ProjectionNeck', num_layers=2, out_channels=128),
     head=dict(type='simclr_mm.NTXentHead', temperature=0.1),
-    # Trained along with the encoder; the figures published for this recipe are its.
+    # Trained along with the encoder. Its accuracies are those published for this recipe.
     online_probe=dict(num_classes=1000),
 )
 train_dataloader = dict(dataset=dict(with_label=True))
 
-# As the reference code trains it: without layer adaptation.
+# The reference code trains the probe without layer adaptation.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'probe.': dict(trust_denominator=None)}))
 
 val_evaluator = [

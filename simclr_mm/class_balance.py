@@ -1,4 +1,4 @@
-"""Draws of rows by class."""
+"""Draw examples by class."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def class_balanced_subset(labels: np.ndarray, per_class: int, seed: int) -> np.n
 
 
 def draw_of_each_class(labels: np.ndarray, how_many: Callable[[int], int], seed: int) -> np.ndarray:
-    """Sorted rows, so many of each class as ``how_many`` says of its size."""
+    """Sorted rows. ``how_many`` maps the size of a class to the number drawn from it."""
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     drawn = [rng.choice(each, how_many(len(each)), replace=False) for each in members]

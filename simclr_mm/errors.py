@@ -1,19 +1,28 @@
-"""Errors that a user can mend. Every command prints them as one line."""
+"""Errors that a user can fix. Every command prints them as one line."""
+
+from collections.abc import Iterable
+
+
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """Names for a message: ``a, b, c, d, e and 3 more``."""
+    texts = [str(name) for name in names]
+    more = f' and {len(texts) - most} more' if len(texts) > most else ''
+    return ', '.join(texts[:most]) + more
 
 
 class UserError(ValueError):
-    """A value, file or combination that the user gave and can change.
+    """An error in a value, file or combination that the user gave and can change.
 
     The message names the key or file, says what is wrong and what to do.
     """
 
 
 class CheckpointError(UserError, RuntimeError):
-    """A checkpoint that cannot be fetched or read, is not safe, or does not fit."""
+    """A checkpoint cannot be fetched or read, is not safe, or does not fit."""
 
 
 class MissingFileError(UserError, FileNotFoundError):
-    """A file or folder that the user named is not there."""
+    """A file or folder that the user named does not exist."""
 
 
 class MissingPackageError(UserError, ImportError):
@@ -25,12 +34,12 @@ class NotFiniteError(UserError, FloatingPointError):
 
 
 class UnreadableImage(UserError, OSError):
-    """A file that is no image, or none that can be read as 8-bit colours.
+    """A file is no image, or cannot be read as 8-bit colours.
 
     Args:
-        message: What is wrong, naming the file.
-        path: The file. Empty where a DataLoader raised the error of its worker again:
-            it carries over the message only, at the end of a traceback.
+        message: What is wrong, with the name of the file.
+        path: The file. Empty where a DataLoader re-raises its worker's error with the
+            traceback as message.
     """
 
     def __init__(self, message: str, path: str = '') -> None:

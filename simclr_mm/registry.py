@@ -1,7 +1,7 @@
 """Child registries of MMEngine's root registries, under scope ``simclr_mm``.
 
-A config names a type of this package as ``simclr_mm.X``; MMEngine imports this module
-by itself when it meets the scope.
+A config names a type of this package as ``simclr_mm.X``. MMEngine imports this module
+when it meets the scope.
 """
 
 from mmengine import registry as root
@@ -33,14 +33,14 @@ METRICS = _child(root.METRICS, 'evaluation')
 
 
 def type_name(of: object) -> str:
-    """What the type of a config's part is called, however the config names it.
+    """The class name of a config's part, in every form that a config allows.
 
     Args:
-        of: A dict with the key ``type``, a type, or a name such as ``'simclr_mm.SimCLR'``,
-            which a dumped config spells with its module.
+        of: A dict with the key ``type``, a type, or a name such as ``'simclr_mm.SimCLR'``
+            (in a dumped config with its module).
 
     Returns:
-        The name of the class, without scope and module; '' where there is none.
+        The name without scope and module; '' if there is none.
     """
     if isinstance(of, dict):
         of = of.get('type')

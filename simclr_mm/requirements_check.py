@@ -1,4 +1,4 @@
-"""Is there exactly one OpenMMLab stack? pip cannot tell, so the import does."""
+"""Check at import that exactly one OpenMMLab stack is installed. pip cannot check it."""
 
 import contextlib
 import io
@@ -16,8 +16,8 @@ def check_openmmlab() -> None:
     """Check that mmengine, mmcv and mmpretrain are installed, each once.
 
     Raises:
-        ImportError: One is missing, or one is installed from two distributions, which
-            own the same files.
+        ImportError: One is missing, or two distributions that own the same files are
+            installed.
     """
     missing = [name for name in _IMPORTS if util.find_spec(name) is None]
     if missing:
@@ -32,7 +32,7 @@ def check_openmmlab() -> None:
         if len(installed) > 1:
             raise ImportError(
                 f'{" and ".join(installed)} are both installed and own the same files, '
-                f'so that neither is whole. Keep one: pip uninstall '
+                f'so neither is complete. Keep one: pip uninstall '
                 f'{" ".join(installed)}, then install simclr_mm[onedl] or '
                 'simclr_mm[openmmlab] in a fresh environment.'
             )
@@ -41,8 +41,8 @@ def check_openmmlab() -> None:
 def import_quietly() -> None:
     """Import mmpretrain's datasets without the line that onedl-mmpretrain prints.
 
-    "Could not import OneDL" is meant for a log of level DEBUG, but print_log without a
-    logger prints. What else the import prints is printed.
+    The line "Could not import OneDL" is meant for a DEBUG log, but print_log without a
+    logger prints it. Other output stays.
     """
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         import_module('mmpretrain.datasets')

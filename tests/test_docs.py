@@ -1,5 +1,6 @@
 """Every code block of README.md and docs/ runs, with small stand-ins for data and weights."""
 
+import re
 import shutil
 from collections import Counter, OrderedDict
 
@@ -136,3 +137,65 @@ def test_what_is_not_run():
         ('docs/inference.md', 'needs a GPU'): 1,
         ('docs/inference.md', 'needs faiss'): 1,
     }
+
+
+# --- Links ----------------------------------------------------------------------------
+
+LINKED = [*PAGES, 'CONTRIBUTING.md', 'SECURITY.md', 'CHANGELOG.md', 'configs/README.md']
+
+
+def without_blocks(page):
+    return re.sub(r'^```.*?^```', '', (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors_of(path):
+    """What GitHub calls the headings of a page."""
+    headings = re.findall(r'^#+ (.+)$', without_blocks(path), re.MULTILINE)
+    plain = [re.sub(r'[^\w\- ]', '', heading.lower()) for heading in headings]
+    return {heading.replace(' ', '-') for heading in plain}
+
+
+def broken_links(page, text):
+    for target in re.findall(r'\]\(([^)\s]+)\)', text):
+        if '://' in target:
+            continue
+        name, _, anchor = target.partition('#')
+        path = ((ROOT / page).parent / name).resolve() if name else ROOT / page
+        if not path.exists():
+            yield f'{target}: there is no {name}'
+        elif anchor and anchor not in anchors_of(path):
+            yield f'{target}: {path.name} has no such heading'
+
+
+def missing_files(text):
+    """Files of this project that a page names in backquotes and that do not exist."""
+    for name in re.findall(r'`([\w./-]+\.(?:py|sh|yml|toml|md))`', text):
+        first, _, rest = name.partition('/')
+        inside = [ROOT, ROOT / 'simclr_mm', ROOT / 'configs']
+        if rest and any((folder / first).is_dir() for folder in inside):
+            if not any((folder / name).exists() for folder in inside):
+                yield name
+
+
+@pytest.mark.parametrize('page', LINKED)
+def test_what_a_page_names_exists(page):
+    text = without_blocks(page)
+    assert not [*broken_links(page, text), *missing_files(text)]
+
+
+def test_a_broken_link_is_found():
+    text = '[a](shards.md#measured) [b](shards.md#no-such) [c](no_page.md) `engine/no_file.py`'
+    assert len([*broken_links('docs/README.md', text), *missing_files(text)]) == 3
+
+
+def test_the_drawing_of_the_floors_names_every_file():
+    drawing = re.search(
+        r'^```\n(tools .*?)^```', (ROOT / 'docs/design.md').read_text(), re.M | re.S
+    )
+    drawn = set(re.findall(r'\w+', drawing[1]))
+    files = [*(ROOT / 'simclr_mm').rglob('*.py'), *(ROOT / 'tools').rglob('*.[ps][yh]')]
+    files = {path.relative_to(ROOT) for path in files if '.mim' not in path.parts}
+    rooms = ('__init__', 'command')  # the name of their room stands for them
+    names = {path.parent.name if path.stem in rooms else path.stem for path in files}
+    assert names - drawn == {'simclr_mm'}
+    assert {word for word in drawn if '_' in word} <= names

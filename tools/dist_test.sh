@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# test on several processes of this machine, or of NNODES machines.
+# Test on several processes of this machine, or of NNODES machines.
 # Usage: tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [flags of tools/test.py]
-# One process a GPU; without GPUs, processes on CPUs over gloo.
+# There is one process a GPU. Without GPUs the processes run on CPUs and talk over gloo.
 set -euo pipefail
 if [ $# -lt 3 ]; then sed -n '2,4s/^# //p' "$0"; exit 2; fi
 config=$1

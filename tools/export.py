@@ -1,5 +1,3 @@
-"""Export the encoder of a checkpoint for another library."""
-
 from simclr_mm.commands.export import main
 
 if __name__ == '__main__':

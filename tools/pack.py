@@ -1,5 +1,3 @@
-"""Pack a folder of images into shards: few large files instead of many small ones."""
-
 from simclr_mm.commands.pack import main
 
 if __name__ == '__main__':

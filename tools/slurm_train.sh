@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# train through Slurm.
+# Train through Slurm.
 # Usage: GPUS=16 GPUS_PER_NODE=8 CPUS_PER_TASK=8 tools/slurm_train.sh PARTITION JOB CONFIG WORK_DIR [flags of tools/train.py]
 set -euo pipefail
 if [ $# -lt 4 ]; then sed -n '2,3s/^# //p' "$0"; exit 2; fi

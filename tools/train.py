@@ -1,5 +1,3 @@
-"""Train a config: pretraining, linear evaluation or fine-tuning."""
-
 from simclr_mm.commands.train import main
 
 if __name__ == '__main__':

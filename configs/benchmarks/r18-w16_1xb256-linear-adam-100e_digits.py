@@ -24,5 +24,5 @@ model = dict(
     ),
 )
 
-# 600 steps in all: 3e-4 would not arrive.
+# There are only 600 steps, so the rate is larger than 3e-4.
 optim_wrapper = dict(optimizer=dict(lr=1e-2))

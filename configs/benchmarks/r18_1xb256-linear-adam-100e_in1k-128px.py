@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# 128 pixels instead of 224; for evaluation the shorter side in the same relation.
+# 128 pixels instead of 224. Evaluation resizes the shorter side in proportion.
 _base_.train_dataloader.batch_size = 256
 _base_.train_dataloader.dataset.pipeline[1].scale = 128
 _base_.val_dataloader.batch_size = 256

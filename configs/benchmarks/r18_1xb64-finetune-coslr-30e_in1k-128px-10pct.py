@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# 128 pixels instead of 224; for evaluation the shorter side in the same relation.
+# 128 pixels instead of 224. Evaluation resizes the shorter side in proportion.
 _base_.train_dataloader.dataset.pipeline[1].scale = 128
 _base_.val_dataloader.batch_size = 256
 _base_.val_dataloader.dataset.pipeline[1].scale = 146
@@ -25,7 +25,7 @@ model = dict(
         in_channels=512,
         topk=(1, 5),
         loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
-        # As the reference code's zero_init_logits_layer.
+        # The reference code's zero_init_logits_layer.
         init_cfg=dict(type='Constant', layer='Linear', val=0.0),
     ),
 )

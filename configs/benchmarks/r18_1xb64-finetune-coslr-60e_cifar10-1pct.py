@@ -18,7 +18,7 @@ model = dict(
         in_channels=512,
         topk=(1, 5),
         loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
-        # As the reference code's zero_init_logits_layer.
+        # The reference code's zero_init_logits_layer.
         init_cfg=dict(type='Constant', layer='Linear', val=0.0),
     ),
 )

@@ -18,11 +18,11 @@ model = dict(
         in_channels=2048,
         topk=(1, 5),
         loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
-        # As the reference code's zero_init_logits_layer.
+        # The reference code's zero_init_logits_layer.
         init_cfg=dict(type='Constant', layer='Linear', val=0.0),
     ),
 )
 
-# Sec. B.2 fine-tunes on all labels and gives no length: 30 epochs is what the authors
-# take for all of ImageNet in SimCLRv2 (arXiv:2006.10029).
+# Sec. B.2 fine-tunes on all labels and gives no length. The authors take 30 epochs for
+# all of ImageNet in SimCLRv2 (arXiv:2006.10029).
 train_cfg = dict(max_epochs=30)

@@ -18,7 +18,7 @@ from simclr_mm.transforms import TwoViews
 
 BLUE, ORANGE, GREEN, INK = '#2f6db5', '#bf5b17', '#33804a', '#22303c'
 WIDTH, HEIGHT = 2.25, 1.25  # of a box
-SEED = 19  # gives two views that both show what was done to them
+SEED = 29  # gives two views that both show what was done to them
 TOP, LOW = 4.35, 0.9  # middle of the upper row, bottom of the boxes below
 # Left edge, colour, title and text of the boxes in the lower row, and what leaves them.
 BOXES = (
@@ -26,7 +26,7 @@ BOXES = (
         0.35,
         ORANGE,
         'ViewsPreprocessor',
-        'BGR to RGB,\nmean and std',
+        'colour, blur of ViewsToMake;\nBGR to RGB, mean and std',
         '(n, V, 3, S, S)\nfloat32 RGB',
     ),
     (
@@ -145,6 +145,7 @@ def draw_worker(axes: Axes) -> None:
         (0.35, LOW + HEIGHT / 2),
     )
     label(axes, 11.05, TOP + 0.4, '(n, V, 3, S, S)\nuint8 BGR', family='monospace')
+    label(axes, 9.2, TOP - 1.2, "with augment='device': ViewsToMake,\ncrops and drawn numbers")
 
 
 def draw_device(axes: Axes) -> None:

@@ -1,12 +1,14 @@
-"""What is called from Python."""
+"""The Python API."""
 
-from .encoder import Encoder, get_model, load_encoder
+from .encoder import Encoder
 from .inference import FeatureInferencer, inference_model
-from .model_zoo import list_models
+from .loading import build_encoder, load_encoder
+from .model_zoo import get_model, list_models
 
 __all__ = [
     'Encoder',
     'FeatureInferencer',
+    'build_encoder',
     'get_model',
     'inference_model',
     'list_models',

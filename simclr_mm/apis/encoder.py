@@ -1,70 +1,42 @@
-"""An encoder: a model, how a picture becomes its input, and where both come from.
+"""An encoder: a model, its image preprocessing, and the origin of both.
 
 n images, S side in pixels, C feature width.
 """
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
-from mmpretrain.registry import DATASETS, TRANSFORMS
-from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
-from torch import Tensor, nn
+from mmpretrain.registry import TRANSFORMS
+from torch import Tensor
 
-from simclr_mm.checkpoints import (
-    backbone_state,
-    has_keys,
-    load_state,
-    model_state,
-    read_checkpoint,
-    trusting,
-)
-from simclr_mm.checkpoints.foreign.weights import WeightsFor, read_weights, weights_for
-from simclr_mm.checkpoints.stored_config import config_of
-from simclr_mm.errors import CheckpointError, UserError
+from simclr_mm.errors import UserError
 from simclr_mm.models import pooled
 from simclr_mm.registry import type_name
 
 from .fingerprint import plain_data, weights_hash
-from .model_zoo import find_config, list_models, published_weights
 from .preprocessing import Preprocessing
-
-_TIME = re.compile(r'_\d{8}_\d{6}$')  # MMEngine's name of a run: config_date_time
-
-_TENSORFLOW = re.compile(r'\.index|\.data-')  # in the names of a checkpoint's files
-_TRAINED_ON = ('neck', 'head', 'online_probe')  # parts of a model that its features do not need
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model with what is needed to use it. Nothing in it changes after it is built.
+    """A model with what is needed to use it. Nothing in it changes after it is built."""
 
-    Args:
-        model: In eval mode.
-        config: The model's config.
-        name: Of the model or its config; '' if neither has one.
-        source: Path or URL of the weights; '' for random ones.
-        classes: Names of the classes that a classifier tells apart, if known.
-        training: ``meta`` and ``message_hub`` of the checkpoint, as far as it has them.
-        pipeline: The transforms of a test image. None: the config does not have them.
-    """
-
-    model: BaseModel
-    config: Config
-    name: str = ''
-    source: str = ''
-    classes: Sequence[str] | None = None
+    model: BaseModel  # in eval mode
+    config: Config  # the model's
+    name: str = ''  # of the model or its config; '' if neither has one
+    source: str = ''  # path or URL of the weights; '' for random ones
+    classes: Sequence[str] | None = None  # names, if a classifier tells them apart
+    # ``meta`` and ``message_hub`` of the checkpoint, as far as it has them.
     training: Mapping[str, Any] = field(default_factory=dict)
+    # Transforms of a test image, if the config has them.
     pipeline: Sequence[Mapping[str, Any]] | None = None
 
     @property
@@ -72,12 +44,12 @@ class Encoder:
         """The transforms of a test image, without the one that reads a file.
 
         Raises:
-            UserError: the config has none.
+            UserError: The config has none.
         """
         if self.pipeline is None:
             raise UserError(
-                'the model has no config with a test_dataloader, so it is not known how to '
-                'prepare a picture: build the model with get_model'
+                'the model has no config with a test_dataloader, so its preprocessing is '
+                'unknown: build the model with get_model'
             )
         steps = [step for step in self.pipeline if type_name(step) != 'LoadImageFromFile']
         with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -88,16 +60,23 @@ class Encoder:
         """The transforms and the normalisation as numbers.
 
         Raises:
-            UserError: they are more than numbers can say.
+            UserError: :class:`Preprocessing` cannot express them.
         """
         return Preprocessing.of(self.model.data_preprocessor, self.pipeline, self.source)
 
     def features(self, images: Tensor) -> Tensor:
-        """Features (n, C) of images (n, 3, S, S) out of the model's preprocessor."""
+        """Features (n, C) of preprocessed images (n, 3, S, S)."""
         return pooled(self.model.extract_feat(images), self.model)
 
+    def feature_shape(self) -> torch.Size:
+        """Of one image from the backbone: (1, C, H, W) of a map, (1, C) of a vector."""
+        backbone, side = self.model.backbone, self.preprocessing.size
+        with torch.no_grad():
+            features = backbone(next(backbone.parameters()).new_zeros(1, 3, side, side))
+        return (features[-1] if isinstance(features, (tuple, list)) else features).shape
+
     def transform(self) -> dict[str, Any]:
-        """From a decoded uint8 BGR image to the network's input, as plain data."""
+        """The steps from a decoded uint8 BGR image to the network's input, as plain data."""
         preprocessor = self.model.data_preprocessor
         settings = dict(self.config.model.get('data_preprocessor') or {})
         settings['type'] = type(preprocessor).__name__
@@ -109,7 +88,7 @@ class Encoder:
         )
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the weights and of the transform: features depend on nothing else."""
+        """SHA-256 of the weights and of the transform. Features depend on nothing else."""
         transform = json.dumps(self.transform(), sort_keys=True)
         return dict(
             weights=weights_hash(self.model),
@@ -117,228 +96,33 @@ class Encoder:
         )
 
     def on(self, device: str | torch.device | None) -> 'Encoder':
-        """Move the model. None: it stays where it is.
+        """Move the model to a device. None: it stays.
 
         Raises:
-            UserError: this machine has no such device; the model is where it was.
+            UserError: This machine has no such device. The model stays where it was.
         """
         if device is not None:
             try:
                 torch.empty(0, device=device)
-            except (AssertionError, RuntimeError) as error:  # without and with CUDA
+            except (AssertionError, RuntimeError) as error:  # PyTorch without or with CUDA
                 reason = str(error).splitlines()[0]
                 raise UserError(f'there is no device {device} here ({reason})') from error
             self.model.to(device)
         return self
 
 
-class Checkpoint(NamedTuple):
-    """A checkpoint that was read, and the config that its model is built from.
-
-    Args:
-        content: What the file holds.
-        config: What is built; whoever opened the checkpoint may change it.
-        name: Of the config, or else of the file.
-        source: Path or URL of the file; '' where there is none.
-        entry: Of mmpretrain's hub, for a model that has a name.
-    """
-
-    content: Any
-    config: Config
-    name: str
-    source: str
-    entry: Any = None
-
-
-def get_model(
-    model: str | Path | Config,
-    pretrained: bool | str | Path = False,
-    device: str | torch.device | None = None,
-    trust_checkpoint: bool = False,
-    **kwargs,
-) -> BaseModel:
-    """Build a model in eval mode.
-
-    Args:
-        model: A name out of :func:`list_models` or mmpretrain's, the path of a config
-            (``.py``), or a Config.
-        pretrained: True for the published weights of the entry; a path or URL for other
-            weights; False for random ones. With weights of another library the model's
-            preprocessing gets the mean and std of that library.
-        device: Where to put it. None: the CPU.
-        trust_checkpoint: Let the file run code, in this call only. Trust its author as
-            you trust the author of a program.
-        **kwargs: Override keys of the config's ``model`` dict. A dict with another
-            ``type`` takes the place of the config's: ``backbone=dict(type=
-            'VisionTransformer', arch='small')``. ``head=None`` or ``neck=None`` removes
-            the part, and its weights are left out.
-
-    Returns:
-        The model. SimCLR's ``extract_feat(images)`` gives (n, C) for images (n, 3, S,
-        S) in normalised RGB; :func:`simclr_mm.inference_model` takes pictures.
-
-    Raises:
-        UserError: no such name, device, or published weights, or backbone=None.
-        CheckpointError: the weights cannot be read, or a key does not fit.
-
-    Differs: mmpretrain's ``get_model`` ignores keys that do not fit, and returns random
-    weights with a warning where there are none.
-    """
-    return build_encoder(model, pretrained, device, trust_checkpoint, **kwargs).model
-
-
-def build_encoder(
-    model: str | Path | Config,
-    pretrained: bool | str | Path = False,
-    device: str | torch.device | None = None,
-    trust_checkpoint: bool = False,
-    **kwargs,
-) -> Encoder:
-    """:func:`get_model`, with everything that is known about the model."""
-    config, entry = find_config(model)
-    if pretrained is True:
-        pretrained = published_weights(model, config, entry)
-    source = str(pretrained or '')
-    name = entry.name if entry else Path(config.filename or '').stem
-    with trusting(trust_checkpoint):
-        content = _read(source) if source else None
-    return _build(Checkpoint(content, config, name, source, entry), kwargs).on(device)
-
-
-def load_encoder(
-    checkpoint: str | Path,
-    config: str | Path | Config | None = None,
-    device: str | torch.device | None = None,
-) -> Encoder:
-    """Build the model that a checkpoint belongs to, and load it.
-
-    Args:
-        checkpoint: A path or URL, or a name with published weights.
-        config: A config, its file or a model name. None: the config that MMEngine
-            stored in the checkpoint when it was trained.
-        device: Where to put the model. None: the CPU.
-
-    Returns:
-        The encoder. Its ``model`` is as from :func:`simclr_mm.get_model`.
-
-    Raises:
-        CheckpointError: the checkpoint cannot be read, does not fit, or holds no config
-            while none is given.
-        UserError: ``config`` is no name and no file.
-    """
-    return encoder_of_checkpoint(open_checkpoint(str(checkpoint), config), device)
-
-
-def open_checkpoint(checkpoint: str, config: str | Path | Config | None = None) -> Checkpoint:
-    """Read a checkpoint, and find its config.
-
-    Args:
-        checkpoint: As for :func:`load_encoder`.
-        config: As for :func:`load_encoder`.
-
-    Raises:
-        CheckpointError: the file cannot be read, or it holds no config that can be used
-            while none is given.
-    """
-    source = checkpoint
-    if config is None and checkpoint.lower() in list_models():
-        config = checkpoint
-        source = published_weights(checkpoint, *find_config(checkpoint))
-    content = _read(source)
-    if config is not None:
-        found, entry = find_config(config)
-        name = found.filename if isinstance(config, Config) else config
-        return Checkpoint(content, found, Path(name or '').stem, source, entry)
-    found = config_of(content, checkpoint)
-    run = str(content['meta'].get('experiment_name') or Path(checkpoint).stem)
-    # Files get this name: it must not lead out of their folder.
-    return Checkpoint(content, found, _TIME.sub('', Path(run).name), source)
-
-
-def encoder_of_checkpoint(
-    checkpoint: Checkpoint, device: str | torch.device | None = None, only_backbone: bool = False
-) -> Encoder:
-    """Build the model of a checkpoint, and load it.
-
-    Args:
-        checkpoint: From :func:`open_checkpoint`.
-        device: Where to put the model. None: the CPU.
-        only_backbone: Leave out neck, head and probe, and whatever weights they have.
-
-    Raises:
-        CheckpointError: nothing can be built from the config, or a weight does not fit.
-    """
-    try:
-        encoder = _build(checkpoint, {}, only_backbone)
-    except CheckpointError:
-        raise
-    except Exception as error:  # whatever a class says to wrong arguments
-        raise CheckpointError(
-            f'{checkpoint.source}: no model can be built from its config '
-            f'({type(error).__name__}: {error}); name another with --config'
-        ) from error
-    return encoder.on(device)
-
-
-def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool = False) -> Encoder:
-    content, config, name, source, entry = checkpoint
-    removed = _override(config, changes)
-    config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
-    settings = config.model
-    if only_backbone:  # built from a copy: the config says how the encoder was trained
-        settings = {key: None if key in _TRAINED_ON else settings[key] for key in settings}
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MMPRETRAIN_MODELS.build(settings)
-        dataset_meta = _dataset_meta(config)
-    if only_backbone:
-        _load_backbone(model, content, source)
-    elif source:
-        _load(model, content, source, removed)
-        dataset_meta = _classes_in(content) or dataset_meta
-    # mmpretrain's inferencers read these three; this package does in encoder_of alone.
-    model._config, model._metainfo, model._dataset_meta = config, entry, dataset_meta
-    parts = content if isinstance(content, dict) else {}
-    return Encoder(
-        model.eval(),
-        config,
-        name,
-        source,
-        dataset_meta.get('classes'),
-        {key: parts[key] for key in ('meta', 'message_hub') if key in parts},
-        pipeline_of(config),
-    )
-
-
-def encoder_of(model: Encoder | BaseModel) -> Encoder:
-    """The encoder around a model from :func:`get_model`, which a user passes on.
-
-    Raises:
-        UserError: the model was not built by ``get_model``.
-    """
-    if isinstance(model, Encoder):
-        return model
-    config = getattr(model, '_config', None)
-    if config is None:
-        raise UserError(
-            'the model has no config, so it is not known how to prepare a picture: build it '
-            'with get_model'
-        )
-    classes = (getattr(model, '_dataset_meta', None) or {}).get('classes')
-    return Encoder(model, config, classes=classes, pipeline=pipeline_of(config))
-
-
 def pipeline_of(config: Config, phase: str = 'test') -> list[dict[str, Any]] | None:
-    """The transforms of a config's images in a phase; None where it has none."""
+    """The transforms of a config's images in a phase. None if there are none."""
     dataset = (config.get(f'{phase}_dataloader') or {}).get('dataset')
-    while dataset is not None and 'pipeline' not in dataset:  # within a LabelSubset
+    while dataset is not None and 'pipeline' not in dataset:  # such as a LabelSubset
         dataset = dataset.get('dataset')
     return None if dataset is None else dataset['pipeline']
 
 
 def _named(settings: Any) -> Any:
-    """The same settings with the types of OpenMMLab by their names alone.
+    """The settings with OpenMMLab's types as bare names.
 
-    A config may name a class by itself, by its name, its scope or its module.
+    A config may write a type as a class, or as a name with or without scope or module.
     """
     if isinstance(settings, list):
         return [_named(entry) for entry in settings]
@@ -348,111 +132,3 @@ def _named(settings: Any) -> Any:
     if str(named.get('type')).split('.')[0] in ('mmcv', 'mmengine', 'mmpretrain', 'simclr_mm'):
         named['type'] = type_name(named)
     return named
-
-
-def _override(config: Config, changes: dict[str, Any]) -> list[str]:
-    """Merge changes into the model's settings; the names of the parts set to None."""
-    if 'backbone' in changes and changes['backbone'] is None:
-        raise UserError(
-            'backbone=None: a model is nothing without one. head=None and neck=None '
-            'remove parts; another backbone is backbone=dict(type=..., ...)'
-        )
-    merged = {}
-    for key, value in changes.items():
-        before = config.model.get(key)
-        both = isinstance(value, dict) and isinstance(before, dict)
-        if both and 'type' in value and type_name(value) != type_name(before):
-            value = dict(value, _delete_=True)
-        merged[key] = value
-    if merged:
-        config.merge_from_dict(dict(model=merged))
-    return [key for key, value in changes.items() if value is None]
-
-
-def _dataset_meta(config: Config) -> dict[str, Any]:
-    """What the class of the test set knows by itself, such as ImageNet's classes."""
-    loader = config.get('test_dataloader')
-    if not loader:
-        return {}
-    dataset = loader.dataset.type
-    dataset = DATASETS.get(dataset) if isinstance(dataset, str) else dataset
-    return getattr(dataset, 'METAINFO', {})
-
-
-def _read(source: str) -> Any:
-    """Load a checkpoint; TensorFlow's lie in several files, which their reader finds."""
-    path = Path(source).expanduser()
-    is_one_file = '://' in source or (path.is_file() and not _TENSORFLOW.search(path.name))
-    return read_checkpoint(source) if is_one_file else read_weights(source)
-
-
-def _weights(model: BaseModel, content: Any, source: str) -> WeightsFor:
-    """What a checkpoint gives to a model. With the model's own keys it needs no conversion."""
-    meta = content.get('meta') if isinstance(content, dict) else None
-    converted = isinstance(meta, dict) and 'normalise' in meta  # by tools/convert.py
-    if not converted and has_keys(content, model.state_dict()):
-        return WeightsFor(model_state(content, source))
-    return weights_for(model.state_dict(), content, source)
-
-
-def _load(model: BaseModel, content: Any, source: str, removed: list[str]) -> None:
-    """Load weights strictly. Those of removed parts are left out, with a line in the log."""
-    weights = _weights(model, content, source)
-    state = weights.state
-    left_out = [key for key in state if key.split('.')[0] in removed]
-    if left_out:
-        print_log(f'{source}: left out {len(left_out)} weights of {", ".join(removed)}')
-        state = {key: value for key, value in state.items() if key not in left_out}
-    missing = [key for key in model.state_dict() if key not in state]
-    is_pretraining = any(key.startswith('neck.') for key in state)
-    if missing and is_pretraining and all(key.startswith('head.') for key in missing):
-        raise CheckpointError(
-            f'{source} is a pretraining checkpoint and lacks {", ".join(missing)}: train '
-            f'the head with tools/train.py CONFIG --pretrained {source}, or load it into '
-            'the SimCLR model it was made with'
-        )
-    _load_into(model, model, weights._replace(state=state), source)
-
-
-def _load_backbone(model: BaseModel, content: Any, source: str) -> None:
-    """Load the weights of the backbone strictly, whatever else the file holds."""
-    weights = _weights(model, content, source)
-    state = backbone_state(weights.state, source=source)
-    _load_into(model, model.backbone, weights._replace(state=state), source)
-
-
-def _load_into(model: BaseModel, part: nn.Module, weights: WeightsFor, source: str) -> None:
-    """Load weights into a part of a model, and the pixels that they need into the model.
-
-    Raises:
-        CheckpointError: a weight does not fit, or the model computes something else than
-            the weights were trained in.
-    """
-    scope, _, name = ((weights.backbone or {}).get('type') or '').rpartition('.')
-    if scope and type(model.backbone).__name__ != name:
-        raise CheckpointError(
-            f'{source} needs a backbone that pads as its own did: pass '
-            f'backbone={weights.backbone} to get_model'
-        )
-    for key, value in (weights.normalise or {}).items():
-        if getattr(model.data_preprocessor, key, None) is None:
-            raise CheckpointError(
-                f'{source} needs data_preprocessor.{key}={value}, and the model does not '
-                'normalise: set it in the config'
-            )
-    load_state(part, weights.state, source)
-    for key, value in (weights.normalise or {}).items():
-        buffer = getattr(model.data_preprocessor, key)
-        buffer.copy_(torch.tensor(value).view_as(buffer))
-    if weights.note:
-        print_log(weights.note)
-
-
-def _classes_in(content: Any) -> dict[str, Any]:
-    """What a checkpoint says about its classes."""
-    meta = content.get('meta') if isinstance(content, dict) else None
-    if not isinstance(meta, dict):
-        return {}
-    if 'CLASSES' in meta:  # mmcls 0.x
-        return dict(classes=meta['CLASSES'])
-    return meta.get('dataset_meta') or {}

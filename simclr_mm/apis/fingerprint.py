@@ -25,7 +25,7 @@ def state_hash(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def plain_data(settings: Any) -> Any:
-    """Settings of a config as JSON has them; a class becomes its name, with its module."""
+    """A config's settings as JSON data. A class becomes its name, with its module."""
 
     def text(value: Any) -> str:
         is_class = isinstance(value, type)

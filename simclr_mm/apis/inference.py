@@ -1,16 +1,16 @@
-"""From pictures to features or classes."""
+"""Features or classes of images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, default_collate
+from mmengine.dataset import default_collate
 from mmengine.model import BaseModel
-from mmpretrain.apis.base import BaseInferencer
 from PIL import Image
+from rich.progress import track
 from torch import Tensor
 
 from simclr_mm.errors import UserError
@@ -19,7 +19,8 @@ from simclr_mm.models import pooled
 from simclr_mm.transforms.loading import LoadImageFromFile
 from simclr_mm.transforms.to_rgb import to_rgb
 
-from .encoder import Encoder, build_encoder, encoder_of
+from .encoder import Encoder
+from .loading import encoder_of
 
 Picture = str | Path | np.ndarray | Image.Image
 PRECISIONS = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
@@ -28,26 +29,26 @@ PRECISIONS = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 def inference_model(
     model: Encoder | BaseModel | str, image: Picture, device: str | torch.device | None = None
 ) -> dict[str, Any]:
-    """Run a model on one picture, with the test pipeline of its config.
+    """Run a model on one image, with the test pipeline of its config.
 
     Args:
         model: From :func:`simclr_mm.get_model` or :func:`load_encoder`, or a name with
             published weights.
-        image: A file, an array (height, width, 3) uint8 in BGR as OpenCV and mmcv give
-            it, or a PIL image. The same picture gives the same result.
-        device: Moves the model there first. None: it stays where it is.
+        image: A file, an array (height, width, 3) uint8 in BGR as from OpenCV and mmcv,
+            or a PIL image. All three give the same result.
+        device: Move the model to this device first. None: it stays.
 
     Returns:
-        For SimCLR, and for a classifier without a head, ``feature``, a (C) array; for a
+        For SimCLR, and for a classifier without a head, ``feature``, a (C) array. For a
         classifier ``pred_label``, ``pred_score``, ``pred_scores`` (one for each class)
-        and, where the classes have names, ``pred_class``, as mmpretrain gives them.
+        and, if the classes have names, ``pred_class``, as in mmpretrain.
 
     Raises:
-        UserError: the model was not built by ``get_model``, the array is no image, or
+        UserError: ``get_model`` did not build the model, the array is no image, or
             there is no such device.
-        UnreadableImage: the file is not.
+        UnreadableImage: The file is no image.
     """
-    encoder = _encoder(model, True).on(device)
+    encoder = encoder_of(model).on(device)
     batch = default_collate([encoder.transforms(read_picture(image))])
     network = encoder.model.eval()
     with torch.no_grad():
@@ -60,27 +61,26 @@ def inference_model(
     return _prediction(sample.pred_score.cpu(), encoder.classes)
 
 
-class FeatureInferencer(BaseInferencer):
+class FeatureInferencer:
     """Features of many pictures: files, arrays, PIL images, lists of these, a folder.
 
     Args:
-        model: From :func:`simclr_mm.get_model` or :func:`load_encoder`; or what
-            ``get_model`` builds one from: a name, a config.
-        pretrained: As for ``get_model``; not used where ``model`` is built already.
-        device: Moves the model there. None: it stays where it is, which is the CPU for
-            a new one.
+        model: From :func:`simclr_mm.get_model` or :func:`load_encoder`, or an argument
+            of ``get_model``: a name or a config.
+        pretrained: As for ``get_model``; ignored if ``model`` is built already.
+        device: Move the model to this device. None: it stays; a new model is on the CPU.
         precision: 'fp32', 'fp16' (GPU only) or 'bf16': autocast, so weights, BN and
-            what is returned stay float32.
-        compile: Compile the network with ``torch.compile``; the first batch takes up to
+            the returned features stay float32.
+        compile: Compile the network with ``torch.compile``. The first batch takes up to
             a minute longer.
         **kwargs: As for ``get_model``.
 
     Raises:
-        UserError: an unknown precision or device, 'fp16' on a CPU, or a model without
+        UserError: An unknown precision or device, 'fp16' on a CPU, or a model without
             a config.
 
     Differs: mmpretrain's FeatureExtractor loads weights that do not fit without an
-        error, gives a list of tensors, and takes a folder's top level only.
+    error, returns a list of tensors, and reads a folder's top level only.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class FeatureInferencer(BaseInferencer):
         compile: bool = False,
         **kwargs,
     ) -> None:
-        self.encoder = _encoder(model, pretrained, **kwargs).on(device)
+        self.encoder = encoder_of(model, pretrained, **kwargs).on(device)
         self.transforms = self.encoder.transforms
-        super().__init__(self.encoder.model)
+        self.model = self.encoder.model.eval()
         self.precision = precision
         self.device = next(self.model.parameters()).device
         _check_precision(precision, self.device)
@@ -102,24 +102,34 @@ class FeatureInferencer(BaseInferencer):
         self.extract = torch.compile(extract) if compile else extract
 
     def __call__(self, inputs: Picture | Sequence[Picture], batch_size: int = 32) -> np.ndarray:
-        """Embed pictures, with a progress bar.
+        """Embed images, with a progress bar.
 
         Args:
-            inputs: One picture as for :func:`inference_model`, a list of them, or a
-                folder: every image in it, at any depth, sorted by path as
-                :func:`image_paths` lists them.
-            batch_size: Pictures at a time.
+            inputs: One image as for :func:`inference_model`, a list of images, or a
+                folder: every image in it, at any depth, sorted by path as in
+                :func:`image_paths`.
+            batch_size: Images at a time.
 
         Returns:
-            (N, C) float32, a row for each picture, in order.
+            (N, C) float32, a row for each image, in order.
 
         Raises:
-            UnreadableImage: a file is no image. ``embed_folder`` goes on instead.
-            UserError: an array is no image, or there is none; batch_size is below 1.
+            UnreadableImage: A file is no image. ``embed_folder`` would continue.
+            UserError: An array is no image, there is no image, or batch_size is below 1.
         """
         if batch_size < 1:
             raise UserError(f'batch_size is {batch_size}: give at least 1')
-        return super().__call__(inputs, batch_size=batch_size)
+        if isinstance(inputs, (str, Path)) and Path(inputs).is_dir():
+            inputs = image_paths(inputs)
+        pictures: list[Any] = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        if not pictures:
+            raise UserError('no picture was given: the list is empty')
+        features = []
+        for start in track(range(0, len(pictures), batch_size), 'embedding'):
+            some = pictures[start : start + batch_size]
+            batch = default_collate([self.transforms(read_picture(each)) for each in some])
+            features.append(self.forward(batch))
+        return np.concatenate(features)
 
     @torch.no_grad()
     def forward(self, inputs: dict) -> np.ndarray:
@@ -130,55 +140,21 @@ class FeatureInferencer(BaseInferencer):
             features = self.extract(images)
         return pooled(features, self.model).float().cpu().numpy()
 
-    def postprocess(
-        self, preds: list[np.ndarray], visualization: None = None, return_datasamples: bool = False
-    ) -> np.ndarray:
-        """n features (C) -> (n, C)."""
-        if not preds:
-            raise UserError('no picture was given: the list is empty')
-        return np.stack(preds)
-
-    def _inputs_to_list(self, inputs: Picture | Sequence[Picture]) -> list:
-        if isinstance(inputs, (str, Path)) and Path(inputs).is_dir():
-            return image_paths(inputs)
-        return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-
-    def _init_pipeline(self, cfg: Config) -> Callable:
-        return Compose([read_picture, self.transforms])
-
 
 def read_picture(image: Picture) -> dict[str, Any]:
-    """A picture in the form in which LoadImageFromFile gives it, uint8 BGR."""
+    """An image in the format of LoadImageFromFile, uint8 BGR."""
     if isinstance(image, (str, Path)):
         return LoadImageFromFile()(dict(img_path=str(image)))
     if isinstance(image, Image.Image):
         name = str(getattr(image, 'filename', '') or 'the PIL image')
         image = to_rgb(image, name)[..., ::-1]  # by the rule for files
-    if not (
-        isinstance(image, np.ndarray)
-        and image.dtype == np.uint8
-        and image.ndim == 3
-        and image.shape[2] == 3
-    ):
-        got = (
-            f'{image.shape} {image.dtype}'
-            if isinstance(image, np.ndarray)
-            else type(image).__name__
-        )
-        raise UserError(
-            'an image is a path, a PIL image or an array (height, width, '
-            f'3) uint8 in BGR, got {got}'
-        )
+    is_array = isinstance(image, np.ndarray)
+    if not (is_array and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
+        got = f'{image.shape} {image.dtype}' if is_array else type(image).__name__
+        array = 'an array (height, width, 3) uint8 in BGR'
+        raise UserError(f'an image is a path, a PIL image or {array}, got {got}')
     shape = image.shape[:2]
     return dict(img=np.ascontiguousarray(image), img_shape=shape, ori_shape=shape)
-
-
-def _encoder(
-    model: Encoder | BaseModel | str | Path | Config, pretrained: bool | str | Path, **kwargs
-) -> Encoder:
-    if isinstance(model, (Encoder, BaseModel)):
-        return encoder_of(model)
-    return build_encoder(model, pretrained, **kwargs)
 
 
 def _check_precision(precision: str, device: torch.device) -> None:

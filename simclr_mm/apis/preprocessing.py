@@ -1,4 +1,4 @@
-"""How a picture is prepared for an encoder, as data that travels with its weights."""
+"""The preprocessing of an encoder's images, as data that travels with its weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from simclr_mm.registry import type_name
 
 Triple = tuple[float, float, float]  # of red, green and blue
 _LOADING = ('LoadImageFromFile', 'PackInputs')
-# What a config may say; it comes with a file, and these values enter code that is run.
+# Allowed values: they come from a file and enter code that is run.
 _INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'area', 'lanczos', 'box', 'hamming')
 _BACKENDS = ('cv2', 'pillow')
 _LARGEST = 4096  # pixels
@@ -20,25 +20,15 @@ _LARGEST = 4096  # pixels
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From a picture to an encoder's input: resize, crop, scale to [0, 1], normalise.
+    """From a picture to an encoder's input: resize, crop, scale to [0, 1], normalise."""
 
-    Args:
-        mean: Three means of RGB in [0, 1].
-        std: Three standard deviations of RGB in [0, 1].
-        resize: Pixels of the shorter edge, or of both.
-        edge: 'short' or 'both', the latter without keeping the ratio.
-        size: Side of the centre crop in pixels.
-        interpolation: 'bilinear' and so on.
-        backend: 'pillow', which smooths what it shrinks, or 'cv2', which does not.
-    """
-
-    mean: Triple
-    std: Triple
-    resize: int
-    edge: str
-    size: int
-    interpolation: str
-    backend: str
+    mean: Triple  # of the pixels in [0, 1]
+    std: Triple  # likewise
+    resize: int  # pixels of the shorter edge, or of both
+    edge: str  # 'short' or 'both', the latter without keeping the ratio
+    size: int  # side of the centre crop in pixels
+    interpolation: str  # 'bilinear' and so on
+    backend: str  # 'pillow', which smooths what it shrinks, or 'cv2', which does not
 
     @classmethod
     def of(
@@ -47,15 +37,12 @@ class Preprocessing:
         pipeline: Sequence[Mapping[str, Any]] | None,
         source: str,
     ) -> 'Preprocessing':
-        """Read it off a model's preprocessor and the transforms of a test image.
+        """Read it from a model's preprocessor and the transforms of a test image, if known.
 
-        Args:
-            preprocessor: Of the model.
-            pipeline: Settings of the transforms; None: they are not known.
-            source: Name of the checkpoint, for errors.
+        ``source`` names the checkpoint in errors.
 
         Raises:
-            UserError: they do not say all of it, or say what this cannot express.
+            UserError: The settings are incomplete, or this class cannot express them.
         """
         steps = _steps(pipeline, source)
         resizing, crop = steps[0], steps[1] if len(steps) > 1 else None
@@ -84,7 +71,7 @@ class Preprocessing:
         )
 
     def record(self) -> dict[str, Any]:
-        """As plain data, with what the numbers are counted in."""
+        """Plain data, with colour order and value range."""
         plain = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
@@ -92,7 +79,7 @@ class Preprocessing:
         return dict(color_order='RGB', value_range=[0, 1], **plain)
 
     def sentence(self) -> str:
-        """The part before normalising, in words."""
+        """The steps before the normalisation, in words."""
         resize = 'both edges' if self.edge == 'both' else 'shorter edge'
         return (
             f'RGB, {resize} resized to {self.resize} px ({self.interpolation}, '
@@ -100,14 +87,14 @@ class Preprocessing:
         )
 
     def openmmlab(self, flag: str) -> str:
-        """A data_preprocessor's arguments; ``flag`` is what it calls BGR to RGB."""
+        """A data_preprocessor's arguments. ``flag`` is its name for BGR to RGB."""
         mean, std = (
             [round(255 * value, 4) for value in values] for values in (self.mean, self.std)
         )
         return f'mean={mean}, std={std}, {flag}=True'
 
     def pipeline(self) -> list[dict[str, Any]]:
-        """mmpretrain's transforms, from a file on."""
+        """mmpretrain's transforms, starting from a file."""
         how = dict(interpolation=self.interpolation, backend=self.backend)
         resize: dict[str, Any] = dict(type='Resize', scale=self.resize, **how)
         if self.edge == 'short':
@@ -116,14 +103,10 @@ class Preprocessing:
         return [dict(type='LoadImageFromFile'), resize, crop, dict(type='PackInputs')]
 
     def torchvision(self, normalise: bool = True) -> str:
-        """An expression that makes the transform of a PIL image, with ``v2``.
-
-        Args:
-            normalise: False to end with uint8 pixels.
-        """
+        """The transform of a PIL image, as an expression with ``v2``; or up to uint8 pixels."""
         edge = (self.resize, self.resize) if self.edge == 'both' else self.resize
         mode = f'v2.InterpolationMode.{self.interpolation.upper()}'
-        # cv2 shrinks without smoothing, which v2 does to tensors only.
+        # cv2 shrinks without antialiasing. v2 can do this for tensors only.
         smooth, pixels = '', ['v2.PILToTensor()']
         before = pixels if self.backend == 'cv2' else []
         if self.backend == 'cv2':
@@ -142,9 +125,9 @@ class Preprocessing:
         return f'v2.Compose([{", ".join(steps)}])'
 
     def timm(self) -> dict[str, Any]:
-        """As timm's ``pretrained_cfg`` says it."""
+        """timm's ``pretrained_cfg``."""
         share = self.size / self.resize
-        if int(self.size / share) != self.resize:  # timm divides, and rounds down
+        if int(self.size / share) != self.resize:  # timm divides and rounds down
             share = self.size / (self.resize + 0.5)
         return dict(
             input_size=(3, self.size, self.size),
@@ -163,13 +146,13 @@ def _is_side(value: Any) -> bool:
 
 def _unknown(source: str, reason: str) -> UserError:
     return UserError(
-        f'{source}: how to prepare a picture is not known ({reason:.300}); give a config '
+        f'{source}: its preprocessing is unknown ({reason:.300}); give a config '
         'whose test pipeline is Resize, or ResizeEdge and CenterCrop, with --config'
     )
 
 
 def _steps(pipeline: Sequence[Mapping[str, Any]] | None, source: str) -> list[dict[str, Any]]:
-    """One resizing step, and perhaps a centre crop; types without their scope."""
+    """One resizing step and an optional centre crop, types without their scope."""
     if pipeline is None:
         raise _unknown(source, 'the config has no test_dataloader')
     steps = [dict(step, type=type_name(step)) for step in pipeline]
@@ -190,11 +173,10 @@ def _statistics(preprocessor: BaseDataPreprocessor, source: str) -> tuple[Triple
     to_rgb = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))
     if not to_rgb:
         raise UserError(
-            f'{source}: data_preprocessor.to_rgb is not True, so it is not known '
-            'whether the encoder takes BGR or RGB; if RGB, add --cfg-options '
-            'data_preprocessor.to_rgb=True'
+            f'{source}: data_preprocessor.to_rgb is not True, so it is not known whether the '
+            'encoder takes BGR or RGB; if RGB, add --cfg-options data_preprocessor.to_rgb=True'
         )
-    # No mean and no std: pixels in [0, 255].
+    # Without mean and std the pixels stay in [0, 255].
     mean, std = (
         torch.as_tensor(getattr(preprocessor, name, default)).double().flatten()
         for name, default in (('mean', [0.0] * 3), ('std', [1.0] * 3))
@@ -203,6 +185,6 @@ def _statistics(preprocessor: BaseDataPreprocessor, source: str) -> tuple[Triple
 
 
 def _rgb(values: torch.Tensor) -> Triple:
-    # 123.675 / 255 is 0.485 but for what float32 loses: seven digits.
+    # Seven digits, the precision of float32: 123.675 / 255 gives 0.485.
     red, green, blue = (float(f'{value / 255:.7g}') for value in values.tolist())
     return red, green, blue

@@ -1,7 +1,5 @@
 """Checkpoint files: keys and bytes, no models."""
 
-from simclr_mm.errors import CheckpointError
-
 from .download import download
 from .safe_load import load_file, trust_checkpoints, trusting
 from .schemes import install_safe_loading, read_checkpoint
@@ -17,7 +15,6 @@ from .state_dict import (
 )
 
 __all__ = [
-    'CheckpointError',
     'PROBE',
     'backbone_state',
     'download',

@@ -1,8 +1,8 @@
-"""Compare what a checkpoint file claims with its bytes before PyTorch believes it.
+"""Compare a checkpoint file's claims with its bytes, before PyTorch allocates memory.
 
-A zip entry of 1 kB may claim to unpack to 1 TB. A pickle may claim a million numbers for
-a storage of 40 bytes, or copy one long list a million times. Nothing is built here: the
-opcodes of the pickle are followed, but not carried out.
+A zip entry of 1 kB may claim to unpack to 1 TB. A pickle may claim a million numbers for a
+storage of 40 bytes, or copy one long list a million times. This module follows the
+opcodes of the pickle without executing them, so it builds nothing.
 """
 
 import os
@@ -17,17 +17,17 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 from simclr_mm.errors import UserError
 
 _ZIP = b'PK\3\4'
-_END, _LOCATOR, _END64 = b'PK\5\6', b'PK\6\7', b'PK\6\6'  # end a zip, in its last 98 bytes
+_END, _LOCATOR, _END64 = b'PK\5\6', b'PK\6\7', b'PK\6\6'  # records in a zip's last 98 bytes
 _LEGACY_PICKLES = 5  # magic number, version, system, content, keys of the storages
 _OPCODES = 1_000_000  # a training checkpoint has some ten thousand; each costs about 300 bytes
-_DEEPEST = 100  # tuples inside tuples: hash() of deep ones overflows the C stack
-# What calls and dict keys may read or copy: so many bytes for each byte of the file, and
-# this many more.
+_DEEPEST = 100  # levels of tuples: hash() of deeper ones overflows the C stack
+# Calls and dict keys may read or copy so many bytes for each byte of the file, and this
+# many more.
 _COPIES, _COPIES_FREE = 8, 1_000_000
-# Numbers from 2**60 on can be chosen so that dicts slow down with each further key.
+# Keys of 2**60 and more can be chosen to collide and slow dicts down.
 _LARGE_NUMBER, _COST_OF_LARGE = 2**60, 10_000
 _LONGEST_NAME = 200  # letters of a module and a class
-# Bytes of an element. PyTorch has no further typed storages; newer types are untyped.
+# Bytes of an element. PyTorch has no other typed storages; newer dtypes are untyped.
 _ITEM_SIZE = dict(
     ComplexDoubleStorage=16,
     DoubleStorage=8,
@@ -40,7 +40,7 @@ _ITEM_SIZE = dict(
     BFloat16Storage=2,
     ShortStorage=2,
 )
-# PyTorch lets a pickle call these, and they take a size and allocate it.
+# PyTorch lets a pickle call these. They allocate a size that the pickle gives.
 _ALLOCATE = (
     'bytearray',
     '_rebuild_qtensor',
@@ -51,13 +51,10 @@ _ALLOCATE = (
 
 
 def check_claims(file: BinaryIO) -> None:
-    """Compare what a file says about itself with what it holds.
-
-    Args:
-        file: Open at the start of the checkpoint; left there.
+    """Compare an open file's claims with its content; its position is restored.
 
     Raises:
-        ValueError: the zip can be read in two ways, an entry is compressed, a storage is
+        UserError: The zip can be read in two ways, an entry is compressed, a storage is
             shorter than claimed, or the pickle is broken, too long, nested too deeply, or
             makes more than its file could hold.
     """
@@ -85,8 +82,8 @@ def _check_zip(file: BinaryIO, size: int) -> None:
     for entry in entries:
         if entry.compress_type != ZIP_STORED or entry.file_size != entry.compress_size:
             raise UserError(
-                f'its entry {entry.filename[:100]} is compressed, which PyTorch never does and '
-                'which could unpack to any size'
+                f'its entry {entry.filename[:100]} is compressed and could unpack to any size; '
+                'PyTorch never compresses'
             )
     if sum(entry.file_size for entry in entries) > size:
         raise UserError('its zip entries overlap')
@@ -108,8 +105,8 @@ def _check_zip(file: BinaryIO, size: int) -> None:
 def _check_directory(file: BinaryIO, size: int) -> None:
     """Refuse a zip in which Python and PyTorch would find different directories.
 
-    Both read the end of a zip, each in its own way. They agree where the directory, the
-    optional 64-bit record with its locator, and the end stand one behind the other.
+    Each reads the end of a zip in its own way. They agree if the directory, the optional
+    64-bit record with its locator, and the end record follow each other.
     """
     file.seek(max(0, size - 98))
     tail = file.read(98).rjust(98, b'\0')
@@ -127,7 +124,7 @@ def _check_directory(file: BinaryIO, size: int) -> None:
 
 
 def _stored(file: BinaryIO, entry: ZipInfo) -> bytes:
-    """Read an entry. zipfile would refuse the wrong checksum that PyTorch may write."""
+    """Read an entry. zipfile would refuse the wrong checksums that PyTorch may write."""
     file.seek(entry.header_offset + 26)
     name, extra = struct.unpack('<HH', file.read(4))
     file.seek(name + extra, os.SEEK_CUR)
@@ -149,12 +146,10 @@ def _check_legacy(file: BinaryIO, size: int) -> None:
 
 @dataclass
 class _Value:
-    """What is known of an object on the stack of a pickle.
+    """The known facts of an object on the stack of a pickle.
 
-    Args:
-        value: A number, a text, 'module name' of a global, the _Values in a tuple; or None.
-        size: Bytes that a copy of it takes, about; a tuple counts what is in it.
-        depth: Tuples inside one another.
+    ``value`` is a number, a text, 'module name' of a global, the _Values of a tuple, or None.
+    ``size`` is the approximate bytes of a copy, and ``depth`` the levels of nested tuples.
     """
 
     value: Any = None
@@ -163,9 +158,9 @@ class _Value:
 
 
 def _storages(pickled: BinaryIO, size: int) -> Iterator[tuple[str, int]]:
-    """Follow a pickle to its end; yield key and claimed bytes of every storage in it.
+    """Follow a pickle to its end. Yields key and claimed bytes of every storage.
 
-    ``size`` is the file's, in bytes.
+    ``size`` is the size of the file in bytes.
     """
     stack: list[_Value] = []
     marks: list[int] = []
@@ -197,7 +192,7 @@ def _storages(pickled: BinaryIO, size: int) -> Iterator[tuple[str, int]]:
 
 
 def _take(stack: list[_Value], marks: list[int], opcode: pickletools.OpcodeInfo) -> list[_Value]:
-    """Remove from the stack what an opcode consumes."""
+    """Remove the operands of an opcode from the stack."""
     before = opcode.stack_before
     if pickletools.markobject in before:
         below = marks.pop() - before.index(pickletools.markobject)
@@ -211,7 +206,7 @@ def _take(stack: list[_Value], marks: list[int], opcode: pickletools.OpcodeInfo)
 
 
 def _copied(opcode: str, taken: list[_Value]) -> int:
-    """Bytes that an opcode reads or copies: what a call gets, what a dict hashes."""
+    """Bytes that an opcode reads or copies: arguments of a call, hashed keys of a dict."""
     if opcode in ('REDUCE', 'NEWOBJ'):
         _check_call(*taken)
         return sum(_size_now(value) for value in taken[1].value)
@@ -228,13 +223,13 @@ def _size_now(value: _Value) -> int:
 
 
 def _result(opcode: str, arg: Any, taken: list[_Value]) -> _Value:
-    """What an opcode leaves on the stack."""
+    """The object that an opcode leaves on the stack."""
     size = sum(value.size for value in taken)
     if opcode in ('APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'ADDITEMS', 'BUILD'):
         taken[0].size = size
         return taken[0]
     if opcode == 'GLOBAL' and len(arg) > _LONGEST_NAME:
-        raise UserError(f'it asks for a name of {len(arg)} letters')
+        raise UserError(f'it asks for a name of {len(arg)} characters')
     if 'TUPLE' in opcode:
         depth = 1 + max((value.depth for value in taken), default=0)
         if depth > _DEEPEST:
@@ -247,10 +242,10 @@ def _result(opcode: str, arg: Any, taken: list[_Value]) -> _Value:
 
 
 def _check_call(function: _Value, args: _Value) -> None:
-    """Refuse calls of what makes large things out of small arguments."""
+    """Refuse calls that make large objects from small arguments."""
     if not isinstance(function.value, str):
         if function.size > _LONGEST_NAME:  # PyTorch would print it, with all that is in it
-            raise UserError('it calls what is no function')
+            raise UserError('it calls something that is no function')
         return
     module, _, name = function.value.rpartition(' ')
     made = module.startswith('torch') and name.endswith(('Tensor', 'Storage'))
@@ -266,7 +261,7 @@ def _check_call(function: _Value, args: _Value) -> None:
 
 
 def _claim(taken: list[_Value]) -> tuple[str, int]:
-    """Key and bytes out of ('storage', type, key, location, number of elements)."""
+    """Key and bytes from ('storage', type, key, location, number of elements)."""
     try:
         _, kind, key, _, elements = (value.value for value in taken[0].value[:5])
         if not isinstance(key, str) or not isinstance(elements, int) or elements < 0:

@@ -1,4 +1,4 @@
-"""Fetch checkpoints from the web into a cache that only ever holds complete files."""
+"""Download checkpoints into a cache that holds only complete files."""
 
 import hashlib
 import re
@@ -14,13 +14,13 @@ from simclr_mm.files.http import transfer
 
 from .safe_load import file_problem
 
-# PyTorch's and OpenMMLab's servers put the start of the SHA-256 there. A date is none,
-# nor is what MMEngine's `published_keys` appends to `epoch_1`: the hash of a pickle.
+# PyTorch's and OpenMMLab's servers put the start of the SHA-256 there. A date is no hash,
+# nor is the suffix that MMEngine's `published_keys` appends to `epoch_1`: it hashes a pickle.
 _HASH = re.compile(r'(?!(?:epoch|iter)_\d+-).*-(?!(?:19|20)\d{6}\.)([0-9a-f]{8})\.pth')
 
 
 def cache_path(url: str) -> Path:
-    """Where the file of a URL stands once it is downloaded: one folder for each URL."""
+    """The path of a URL's file in the cache, with one folder for each URL."""
     name = Path(unquote(urlsplit(url).path)).name
     if name in ('', '..'):
         name = 'index'
@@ -28,16 +28,12 @@ def cache_path(url: str) -> Path:
 
 
 def download(url: str) -> Path:
-    """Download a file once for all processes of this machine.
+    """Download a file once for all processes of this machine, and return it in the cache.
 
-    Args:
-        url: http or https; proxies are taken from the environment.
-
-    Returns:
-        The complete file in the cache.
+    Proxies come from the environment.
 
     Raises:
-        CheckpointError: it cannot be fetched, or what came is broken; the message says
+        CheckpointError: It cannot be fetched, or the download is broken. The message says
             where to put a copy. Nothing stays in the cache.
     """
     target = cache_path(url)

@@ -1,4 +1,4 @@
-"""Read checkpoints without running code that they carry."""
+"""Read checkpoints without running code in them."""
 
 import os
 import pickle
@@ -29,7 +29,7 @@ _TRUSTED = ContextVar('_TRUSTED', default=False)  # of this thread and this tool
 
 
 def trust_checkpoints() -> None:
-    """Let every checkpoint that this context still reads run code: a tool's flag."""
+    """Let every later checkpoint of this context run code, for a tool's flag."""
     _TRUSTED.set(True)
 
 
@@ -48,14 +48,10 @@ def trusting(trust: bool = True) -> Iterator[None]:
 
 
 def file_problem(path: Path, expected_hash: str | None) -> str | None:
-    """What is wrong with a checkpoint file, as far as it shows without unpickling.
+    """A problem of a checkpoint file that is visible without unpickling, or None.
 
-    Args:
-        path: The file.
-        expected_hash: What its SHA-256 has to begin with; None: anything.
-
-    Returns:
-        The end of a sentence that begins with the path; None if nothing is wrong.
+    It is the end of a sentence that begins with the path. The file's SHA-256 has to begin with
+    ``expected_hash``, if that is given.
     """
     if path.is_dir():
         return 'is a directory: give the .pth file in it'
@@ -83,39 +79,33 @@ def file_problem(path: Path, expected_hash: str | None) -> str | None:
 def _has_directory(file: BinaryIO) -> bool:
     try:
         return is_zipfile(file)
-    except BadZipFile:  # what looks like the end of a zip says what cannot be
+    except BadZipFile:  # its end record is invalid
         return False
 
 
 def load_file(
-    file: str | Path | BinaryIO,
-    map_location: Any = 'cpu',
-    name: str | None = None,
-    trust: bool = False,
+    file: str | Path | BinaryIO, map_location: Any = 'cpu', name: str | None = None
 ) -> Any:
     """Read a checkpoint file, refusing every name outside the allow-list.
 
-    Training checkpoints of mmengine and onedl-mmengine, written under numpy 1 or 2,
-    pass; so does nearly all that ``torch.load(weights_only=True)`` reads.
+    It reads training checkpoints of mmengine and onedl-mmengine, written under numpy 1 or 2,
+    and nearly everything that ``torch.load(weights_only=True)`` reads.
 
     Args:
         file: A path, or an open file or buffer at its start.
         map_location: As in ``torch.load``; None is 'cpu'.
-        name: What to call the file in errors. Default: its path.
-        trust: Let this file run code. So do :func:`trusting` and a tool's
-            ``--trust-checkpoint``.
+        name: Name of the file in errors. Default: its path.
 
     Returns:
         What was saved, usually a dict with ``state_dict`` and ``meta``.
 
     Raises:
-        CheckpointError: the file is missing, broken, not what its name says, claims
-            more than it holds, or asks for something that could run code; nothing has
-            been run.
+        CheckpointError: The file is missing, broken, does not match the hash in its name, claims
+            more than it holds, or asks for something that could run code. Nothing has been run.
     """
     map_location = 'cpu' if map_location is None else map_location
     if not isinstance(file, (str, Path)):
-        return _load(file, map_location, name or 'the checkpoint', trust)
+        return _load(file, map_location, name or 'the checkpoint')
     path = Path(file).expanduser()
     name = name or str(path)
     try:
@@ -124,14 +114,14 @@ def load_file(
         if problem:
             raise CheckpointError(f'{name} {problem}')
         with open(path, 'rb') as opened:
-            return _load(opened, map_location, name, trust)
+            return _load(opened, map_location, name)
     except OSError as error:
         raise CheckpointError(f'{name} cannot be opened: {error.strerror}') from error
 
 
-def _load(file: BinaryIO, map_location: Any, name: str, trust: bool) -> Any:
+def _load(file: BinaryIO, map_location: Any, name: str) -> Any:
     try:
-        if trust or _TRUSTED.get():
+        if _TRUSTED.get():
             return torch.load(file, map_location=map_location, weights_only=False)
         check_claims(file)
         with stand_ins():

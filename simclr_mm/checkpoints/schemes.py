@@ -1,4 +1,4 @@
-"""Every way in which MMEngine reads a checkpoint, led through :mod:`.safe_load`."""
+"""Route every way in which MMEngine reads a checkpoint through :mod:`.safe_load`."""
 
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,13 @@ def load_from_mmcls(filename: str, map_location: Any = None) -> Any:
 
 def load_from_elsewhere(filename: str, map_location: Any = None) -> Any:
     raise CheckpointError(
-        f'{filename}: {filename.partition("://")[0]} is not read, only files, http and https, '
-        'torchvision, open-mmlab and mmcls: download the file and give its path'
+        f'{filename}: {filename.partition("://")[0]} is not supported, only files, http and '
+        'https, torchvision, open-mmlab and mmcls: download the file and give its path'
     )
 
 
 def _load(file: str | Path, map_location: Any) -> Any:
-    """Read a checkpoint whose weights are going to be used."""
+    """Read a checkpoint whose weights will be used."""
     checkpoint = load_file(file, map_location)
     if isinstance(checkpoint, dict):
         weights = {key: checkpoint[key] for key in _WEIGHTS if key in checkpoint}
@@ -68,8 +68,7 @@ def _look_up(urls: dict[str, str], filename: str) -> str:
     scheme, _, name = filename.partition('://')
     if name not in urls:
         raise CheckpointError(
-            f'{filename}: {scheme} has no model "{name}"; give the '
-            'path or the URL of the file instead'
+            f'{filename}: {scheme} has no model "{name}"; give the path or the URL of the file'
         )
     return urls[name]
 
@@ -87,18 +86,17 @@ _LOADERS = {
 
 
 def install_safe_loading() -> None:
-    """Make MMEngine read every checkpoint with the allow-list; may be called again.
+    """Make MMEngine read every checkpoint with the allow-list. It may be called again.
 
-    Covers ``load_from``, ``resume``, ``init_cfg=dict(type='Pretrained')`` and the
-    ``load_checkpoint`` that mmpretrain uses. Schemes of MMEngine that this module does not read,
-    such as ``s3://``, end in an error: their loaders may run code. MMEngine 0.10.7 cannot
-    read its own checkpoints under torch >= 2.6, and onedl-mmengine reads what is refused
-    once more without protection.
+    It covers ``load_from``, ``resume``, ``init_cfg=dict(type='Pretrained')`` and the
+    ``load_checkpoint`` that mmpretrain uses. MMEngine's other schemes, such as ``s3://``, end in an
+    error, because their loaders may run code. MMEngine 0.10.7 cannot read its own checkpoints under
+    torch >= 2.6, and onedl-mmengine reads refused files again without protection.
     """
     loaders = {
         prefix: load_from_elsewhere
         for prefix, loader in CheckpointLoader._schemes.items()
-        if loader.__module__.startswith('mmengine.')  # a user's own stay
+        if loader.__module__.startswith('mmengine.')  # a user's own loaders stay
     }
     for prefix, loader in {**loaders, **_LOADERS}.items():
         CheckpointLoader.register_scheme(prefix, loader, force=True)
@@ -107,14 +105,11 @@ def install_safe_loading() -> None:
 def read_checkpoint(source: str) -> Any:
     """Read a checkpoint onto the CPU from a path or URL, with the allow-list.
 
-    Args:
-        source: A path, or a URL of a scheme that this module reads.
-
     Returns:
         What was saved, usually a dict with ``state_dict`` and ``meta``.
 
     Raises:
-        CheckpointError: it cannot be fetched or read, asks for something that could run
+        CheckpointError: It cannot be fetched or read, asks for something that could run
             code, or holds weights that are not finite.
     """
     install_safe_loading()

@@ -1,9 +1,9 @@
-"""What a pickle may name besides PyTorch's own classes, and what it gets instead.
+"""Harmless stand-ins for classes and functions that a training checkpoint names.
 
-MMEngine's training checkpoints ask for NumPy's arrays, for HistoryBuffer and for
-``builtins.getattr``. The real ones would let a file allocate any amount of memory,
-damage it (``numpy.dtype.__setstate__`` checks nothing) or run code. PyTorch gets
-harmless classes under the same names, and :func:`finished` replaces them afterwards.
+MMEngine's training checkpoints name NumPy's arrays, HistoryBuffer and
+``builtins.getattr``. With the real ones a file could allocate any amount of memory,
+corrupt it (``numpy.dtype.__setstate__`` checks nothing) or run code. PyTorch gets
+stand-ins under the same names. :func:`finished` replaces them afterwards.
 """
 
 import pickle
@@ -23,12 +23,12 @@ from simclr_mm.errors import UserError
 _STATISTICS = ('min', 'max', 'current', 'mean')
 _NUMBERS = re.compile(r'[biufcSU]\d{1,6}')  # numbers, booleans, strings; no objects
 _LOCK = threading.Lock()  # PyTorch's allow-list belongs to the process
-_DEEPEST = 100  # containers inside one another; training checkpoints have about 6
-_SHARED = 8  # tensors that may share a byte: tied weights are two
+_DEEPEST = 100  # levels of nested containers; training checkpoints have about 6
+_SHARED = 8  # tensors that may share a byte; tied weights are two
 
 
 class DType:
-    """Stands in for ``numpy.dtype``; knows numbers, booleans and strings only."""
+    """Stands in for ``numpy.dtype``, for numbers, booleans and strings only."""
 
     def __init__(self, code: Any, *flags: Any) -> None:
         if not isinstance(code, str) or not _NUMBERS.fullmatch(code):
@@ -43,7 +43,7 @@ class DType:
 
 
 class Array:
-    """Stands in for ``numpy.ndarray`` and is filled from bytes."""
+    """Stands in for ``numpy.ndarray``, filled from bytes."""
 
     array: np.ndarray | None = None
 
@@ -60,7 +60,7 @@ class Array:
 
 
 class HistoryBuffer:
-    """Stands in for MMEngine's, which would write into its own class."""
+    """Stands in for MMEngine's HistoryBuffer, which would write into its own class."""
 
     def __init__(self, *args: Any) -> None:
         if args:
@@ -74,7 +74,7 @@ class HistoryBuffer:
 
 
 def _new_array(kind: Any, shape: Any, code: Any) -> Array:
-    """Stands in for ``_reconstruct``, for the one call that pickles make."""
+    """Stands in for NumPy's ``_reconstruct``, with the only call that pickles make."""
     if kind is not Array or shape != (0,):
         _refuse('numpy.core.multiarray._reconstruct(...)')
     return Array()
@@ -97,8 +97,8 @@ def _no_bytes(*args: Any) -> bytes:
 def _statistic(owner: Any, name: Any) -> str:
     """Stands in for ``builtins.getattr``.
 
-    A HistoryBuffer pickles its table of statistics, hence ``getattr(HistoryBuffer,
-    'mean')``. The real getattr would lead from there to ``__globals__`` and to code.
+    A HistoryBuffer pickles its table of statistics as ``getattr(HistoryBuffer, 'mean')``.
+    The real getattr would lead from there to ``__globals__`` and to code.
     """
     if owner is not HistoryBuffer or name not in _STATISTICS:
         _refuse(f'builtins.getattr(..., {_shown(name)})')
@@ -106,7 +106,7 @@ def _statistic(owner: Any, name: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value for an error. The text of nested lists could take any memory."""
+    """A value for an error. The full text of nested lists could take any memory."""
     return repr(value[:40]) if isinstance(value, str) else '...'
 
 
@@ -128,7 +128,7 @@ _STAND_INS: list[tuple[Callable, str]] = [
 
 
 def _is_replaced(entry: Any) -> bool:
-    """Whether a name that somebody has allowed in this process has a stand-in."""
+    """Whether an allowed name of this process has a stand-in."""
     if isinstance(entry, tuple):
         name = entry[1]
     else:
@@ -138,9 +138,9 @@ def _is_replaced(entry: Any) -> bool:
 
 @contextmanager
 def stand_ins() -> Iterator[None]:
-    """Let torch.load know the stand-ins, and leave the process as it was.
+    """Register the stand-ins with torch.load, and restore the process afterwards.
 
-    What the user has allowed stays allowed, except the names that have a stand-in.
+    Names that the user has allowed stay allowed, except those with a stand-in.
     """
     with _LOCK:
         before = get_safe_globals()
@@ -155,24 +155,17 @@ def stand_ins() -> Iterator[None]:
 
 
 def finished(content: Any, size: int) -> Any:
-    """Replace the stand-ins in a loaded checkpoint by what they stand for.
-
-    Args:
-        content: What torch.load gave; changed in place where it can be.
-        size: Of its file, in bytes.
-
-    Returns:
-        The content.
+    """Replace the stand-ins in the result of torch.load by the real objects, in place if possible.
 
     Raises:
-        ValueError: its tensors claim more than the file could hold, or containers are
-            nested too deeply.
+        UserError: Its tensors claim more than a file of this size in bytes could hold, or
+            containers are nested too deeply.
     """
-    done: dict[int, tuple[Any, Any]] = {}  # id: (object, what replaces it)
+    done: dict[int, tuple[Any, Any]] = {}  # id: (object, its replacement)
     tensor_bytes = 0  # as if no two tensors shared memory
 
     def visit(value: Any, depth: int) -> Any:
-        """Visit every object once, however often it is referred to."""
+        """Visit every object once."""
         if depth > _DEEPEST:
             raise UserError(f'it is nested more than {_DEEPEST} levels deep')
         if id(value) not in done:

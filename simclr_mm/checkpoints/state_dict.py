@@ -1,4 +1,4 @@
-"""Take weights out of a loaded checkpoint and put them into a model, all or none."""
+"""Extract weights from a loaded checkpoint and load them into a model, all or none."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -7,36 +7,30 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from simclr_mm.errors import CheckpointError
+from simclr_mm.errors import CheckpointError, listed
 
-PROBE = 'probe.'  # what the online probe's keys begin with
-_MAX_LISTED = 20  # keys of each kind in an error, about what a terminal shows
-_LONGEST = 200  # letters of a key in an error
+PROBE = 'probe.'  # prefix of the online probe's keys
+_MAX_LISTED = 20  # keys of each kind in an error, about one screen
+_LONGEST = 200  # characters of a key in an error
 
 
 def model_state(checkpoint: Any, source: str) -> Mapping[str, Tensor]:
-    """The state_dict in a loaded checkpoint.
-
-    Args:
-        checkpoint: A dict with the key ``state_dict``, or the state_dict itself.
-        source: Name of the file, for the error.
-
-    Returns:
-        Tensors by key.
+    """The state_dict in a checkpoint: under the key ``state_dict``, or the checkpoint itself.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: There is none.
     """
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
-    if isinstance(state, Mapping) and state and all(map(_is_weight, state.items())):
-        return state
+    if isinstance(state, Mapping) and state and all(isinstance(key, str) for key in state):
+        if all(isinstance(w, Tensor) and w.layout == torch.strided for w in state.values()):
+            return state
     raise CheckpointError(
         f'{source} holds no weights: expected a dict of tensors, or one under the key "state_dict"'
     )
 
 
 def has_keys(checkpoint: Any, expected: Iterable[str]) -> bool:
-    """Whether a file has a model's own keys. Each side may have an online probe or not."""
+    """Whether a file has a model's own keys, apart from an online probe on either side."""
     try:
         found = model_state(checkpoint, '')
     except CheckpointError:
@@ -44,20 +38,14 @@ def has_keys(checkpoint: Any, expected: Iterable[str]) -> bool:
     return all(key.startswith(PROBE) for key in set(expected) ^ found.keys())
 
 
-def _is_weight(item: tuple[Any, Any]) -> bool:
-    key, value = item
-    return isinstance(key, str) and isinstance(value, Tensor) and value.layout == torch.strided
-
-
 def require_finite(weights: Mapping[str, Any], source: str) -> None:
-    """Refuse weights with which every result would be NaN.
+    """Refuse weights with NaN or infinity.
 
     Args:
-        weights: Tensors by key, or dicts of these; other values are passed over.
-        source: Name of the file, for the error.
+        weights: Tensors by key, or dicts of tensors. Other values are ignored.
 
     Raises:
-        CheckpointError: a weight is NaN or infinite; the keys are listed.
+        CheckpointError: A weight is NaN or infinite. The message lists the keys.
     """
     tensors = list(_tensors(weights, set()))
     spoilt = [key for key, value in tensors if not _is_finite(value)]
@@ -69,7 +57,7 @@ def require_finite(weights: Mapping[str, Any], source: str) -> None:
 
 
 def _tensors(weights: Mapping[str, Any], seen: set[int]) -> Iterator[tuple[str, Tensor]]:
-    """Tensors in dicts of dicts, by their innermost key. Each dict is seen once."""
+    """Tensors in nested dicts, by their innermost key. Each dict is visited once."""
     if id(weights) in seen:
         return
     seen.add(id(weights))
@@ -92,18 +80,10 @@ def _is_finite(value: Tensor) -> bool:
 def backbone_state(
     checkpoint: Any, prefix: str = 'backbone.', source: str = 'the checkpoint'
 ) -> dict[str, Tensor]:
-    """The part of a state_dict that belongs to the backbone.
-
-    Args:
-        checkpoint: As for :func:`model_state`.
-        prefix: What its keys begin with; '' takes all.
-        source: Name of the file, for the error.
-
-    Returns:
-        Tensors by key, without the prefix.
+    """The backbone's tensors in a checkpoint, by key without the prefix. '' takes all keys.
 
     Raises:
-        CheckpointError: no key begins with the prefix.
+        CheckpointError: No key begins with the prefix.
     """
     state = model_state(checkpoint, source)
     found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
@@ -117,16 +97,11 @@ def backbone_state(
 
 
 def load_state(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
-    """Load weights into a model, every key or none; an online probe may be absent.
-
-    Args:
-        model: Gets the weights.
-        state_dict: Tensors by key, from a file that was read with ``read_checkpoint``.
-        source: Name of the file, for the error.
+    """Load weights into a model, every key or none. An online probe may be absent.
 
     Raises:
-        CheckpointError: keys are missing, unexpected or of another shape; all kinds are
-            listed, and the model is as it was.
+        CheckpointError: Keys are missing, unexpected or of another shape. The message
+            lists them, and the model is unchanged.
     """
     state_dict, own = dict(state_dict), model.state_dict()
     fit_probe(state_dict, own)
@@ -140,16 +115,15 @@ def load_state(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) 
 
 
 def fit_probe(state: dict[str, Tensor], expected: Mapping[str, Tensor], prefix: str = '') -> None:
-    """Let an encoder be loaded where only one side has an online probe; log a line.
+    """Allow an online probe in only one of checkpoint and model, with a log line.
 
-    Where both sides have a probe, or neither, nothing is done. Its keys then have to fit
-    like all others.
+    If both or neither have a probe, nothing is done, and its keys have to fit like all others.
 
     Args:
-        state: What is to be loaded, changed in place: a probe that the model lacks is
-            taken out, and one that only the model has is copied from it.
+        state: The state to load, changed in place. A probe that the model lacks is
+            removed. A probe that only the model has is copied from the model.
         expected: The model's own state_dict.
-        prefix: What stands before the probe's own prefix in all keys.
+        prefix: Prefix of all keys, in front of the probe's own prefix.
     """
     found = [key for key in state if key.startswith(prefix + PROBE)]
     wanted = [key for key in expected if key.startswith(prefix + PROBE)]
@@ -168,7 +142,7 @@ def fit_probe(state: dict[str, Tensor], expected: Mapping[str, Tensor], prefix: 
 
 
 def state_problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """What keeps weights from fitting, in one line; '' if they fit."""
+    """Why weights do not fit, in one line; '' if they fit."""
     missing = [key for key in expected if key not in found]
     unexpected = [key for key in found if key not in expected]
     misshaped = [
@@ -181,16 +155,10 @@ def state_problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) 
 
 
 def left_out(checkpoint: Any, source: str, prefix: str = 'backbone.') -> dict[str, str]:
-    """What an export of the backbone leaves behind, and how much it is.
+    """The parts of a checkpoint that an export of the keys with a prefix leaves out.
 
-    Args:
-        checkpoint: A loaded checkpoint.
-        source: Name of the file, for errors.
-        prefix: What the keys that are exported begin with.
-
-    Returns:
-        By name: ``neck``, ``head`` and other parts of the model with their counts of
-        tensors and numbers; ``optimizer`` and the rest of the file.
+    By name: ``neck``, ``head`` and other parts of the model with their counts of tensors and
+    numbers; ``optimizer`` and the rest of the file.
     """
     state = model_state(checkpoint, source)
     parts: dict[str, list] = {}
@@ -207,6 +175,4 @@ def left_out(checkpoint: Any, source: str, prefix: str = 'backbone.') -> dict[st
 
 
 def _listed(keys: list[str]) -> str:
-    more = len(keys) - _MAX_LISTED
-    listed = ', '.join(str(key)[:_LONGEST] for key in keys[:_MAX_LISTED])
-    return f'{listed} and {more} more' if more > 0 else listed
+    return listed((str(key)[:_LONGEST] for key in keys), _MAX_LISTED)

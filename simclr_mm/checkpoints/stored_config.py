@@ -1,9 +1,9 @@
-"""The config that a training run stored in its checkpoint, read as data.
+"""Read the config in a training checkpoint as data.
 
-MMEngine stores the text of a Python file and reads it back by running it. A checkpoint
-may come from anywhere, so here the text is parsed, never run. The registries would build
-a class of any dotted name, ``os.system`` too, so here only registered classes of
-OpenMMLab and of this package pass. No module is imported because a file names it.
+MMEngine stores the text of a Python file and runs it to read it. A checkpoint may come
+from anywhere, so this module parses the text and never runs it. The registries would
+build a class of any dotted name, also ``os.system``, so only registered classes of
+OpenMMLab and of this package are allowed. No module is imported because a file names it.
 """
 
 import ast
@@ -18,8 +18,8 @@ from mmpretrain import registry as mmpretrain_registry
 from simclr_mm import registry
 from simclr_mm.errors import CheckpointError, UserError
 
-_LONGEST = 1 << 20  # letters; parsing takes about 200 bytes for each
-_LARGE_NUMBER = 2**60  # from here on numbers can be chosen so that sets are slow
+_LONGEST = 1 << 20  # characters; parsing takes about 200 bytes for each
+_LARGE_NUMBER = 2**60  # numbers from here on can be chosen to collide and slow sets down
 _SCOPES = ('simclr_mm', 'mmpretrain', 'mmcv', 'mmengine')
 _PACKAGES = (*_SCOPES, 'torch', 'torchvision')
 # Models of other libraries, whose arguments may load and run further files.
@@ -28,52 +28,41 @@ _ADVICE = 'name the config with --config, or pass it to get_model'
 
 
 def config_of(checkpoint: Any, source: str) -> Config:
-    """The config that a loaded checkpoint holds.
-
-    Args:
-        checkpoint: What the file held.
-        source: Name of the file, for errors.
+    """The config in a loaded checkpoint.
 
     Raises:
-        CheckpointError: it holds none, or one that :func:`stored_config` refuses.
+        CheckpointError: It holds none, or :func:`stored_config` refuses it.
     """
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
     text = meta.get('cfg') if isinstance(meta, dict) else None
     if not isinstance(text, str):
         raise CheckpointError(
-            f'{source} does not hold the config it was trained with: name it, as '
-            'in --config simclr_resnet50 or --config my_config.py'
+            f'{source} does not hold its config: name it, for example with '
+            '--config simclr_resnet50 or --config my_config.py'
         )
     return stored_config(text, source)
 
 
 def stored_config(text: str, source: str) -> Config:
-    """Read the config in a checkpoint.
+    """Parse the config of a checkpoint, ``meta['cfg']`` as MMEngine writes it.
 
-    Args:
-        text: ``meta['cfg']`` of a checkpoint, as MMEngine writes it.
-        source: Name of the file, for errors.
-
-    Returns:
-        The config. A class that is named with its module, as new-style configs do it, has
-        its registered name.
+    A class that a new-style config names with its module gets its registered name.
 
     Raises:
-        CheckpointError: the text is too long or more than settings, or its model, its
-            preprocessing or its test data name something else than a registered class
-            of OpenMMLab or of this package.
+        CheckpointError: The text is too long or more than settings, or its model, preprocessing or
+            test data name something other than a registered class of OpenMMLab or of this package.
     """
     try:
         settings = parse_settings(text)
         config = Config(settings)
-    except Exception as error:  # whatever ast and Config say to wrong text
+    except Exception as error:  # ast and Config raise errors of many types
         raise CheckpointError(
             f'{source}: the stored config is no list of settings '
             f'({str(error)[:200]}), so it is not read: {_ADVICE}'
         ) from error
     if not _has_shape(settings):
         raise CheckpointError(
-            f'{source}: the stored config has no model, or a test dataset that is none: {_ADVICE}'
+            f'{source}: the stored config has no model, or an invalid test dataset: {_ADVICE}'
         )
     used = [config.get(key) for key in ('model', 'data_preprocessor')]
     used.append((config.get('test_dataloader') or {}).get('dataset'))
@@ -88,14 +77,14 @@ def stored_config(text: str, source: str) -> Config:
 
 
 def parse_settings(text: str) -> dict[str, Any]:
-    """Read a dumped config as data. Nothing in it is run.
+    """Parse a dumped config as data, without running it.
 
     Raises:
-        ValueError: the text is too long. Other errors of ``ast`` for what is no list of
-            assignments.
+        ValueError: The text is too long. ``ast`` raises other errors for text that is no
+            list of assignments.
     """
     if len(text) > _LONGEST:
-        raise ValueError(f'it has {len(text)} letters')
+        raise ValueError(f'it has {len(text)} characters')
     return dict(map(_assigned, ast.parse(text).body))
 
 
@@ -108,7 +97,7 @@ def _assigned(statement: ast.stmt) -> tuple[str, Any]:
 
 
 def _has_shape(settings: dict[str, Any]) -> bool:
-    """Whether everything that is read of a config is where it should be."""
+    """Whether the parts of a config that are read have the right types."""
     dataset: Any = settings.get('test_dataloader') or {}
     dataset = dataset.get('dataset', {}) if isinstance(dataset, dict) else None
     steps = dataset.get('pipeline', []) if isinstance(dataset, dict) else None
@@ -120,7 +109,7 @@ def _has_shape(settings: dict[str, Any]) -> bool:
 
 
 class _Dicts(ast.NodeTransformer):
-    """Turns ``dict(a=1)`` and ``dict({'a.b': 1})`` into dicts that literal_eval takes."""
+    """Turns ``dict(a=1)`` and ``dict({'a.b': 1})`` into dicts for literal_eval."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         if getattr(node.func, 'id', None) == 'dict' and not node.keywords:
@@ -151,7 +140,7 @@ def _parts(value: Any) -> Iterator[dict]:
 
 
 def _check_names(settings: dict[str, Any]) -> None:
-    """Check ``type`` and ``_scope_`` of a part; give the type its registered name."""
+    """Check ``type`` and ``_scope_`` of a part, and give the type its registered name."""
     scope = settings.get('_scope_', 'mmpretrain')
     if scope not in _SCOPES:
         raise UserError(f'_scope_={scope!r:.100}, which is no scope of OpenMMLab or simclr_mm')
@@ -169,11 +158,11 @@ def _check_names(settings: dict[str, Any]) -> None:
 
 
 def _registered_name(of: Any) -> str | None:
-    """The name of a class in a config, without its module; None if it is not allowed."""
+    """A class's name in a config, without its module. None if it is not allowed."""
     if not isinstance(of, str):
         return None
     place, _, name = of.rpartition('.')
-    # In a module that is imported already, and that the file does not make us import.
+    # Only in a module that is imported already: a file must not trigger imports.
     named = vars(sys.modules[place]).get(name) if place in sys.modules else None
     for registry_ in _registries():
         for known, entry in registry_.module_dict.items():

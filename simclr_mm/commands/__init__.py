@@ -1,4 +1,4 @@
-"""What is called from a shell: a room for each command, named as the command is.
+"""The command-line tools, one package or module for each command.
 
-Every room has ``main(argv=None)``, which ``tools/`` calls.
+Each has ``main(argv=None)``, which ``tools/`` calls.
 """

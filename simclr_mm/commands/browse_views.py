@@ -1,4 +1,4 @@
-"""Draw images beside the views that pretraining makes of them, with what was drawn.
+"""Draw images beside the views that pretraining makes of them, with the drawn parameters.
 
 The views are those of a run with this seed (randomness.seed) in this epoch.
 """
@@ -20,41 +20,22 @@ _MOST = 100  # rows of a picture
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', help='pretraining config')
-    parser.add_argument(
-        '--data', metavar='DIR', help="images of this folder instead of the config's"
-    )
-    parser.add_argument('--index', type=int, nargs='+', help='places of images in the dataset')
-    parser.add_argument(
-        '--count',
-        type=command_line.at_least(1),
-        default=4,
-        help=f'images drawn at random, without --index; {_MOST} at most',
-    )
-    parser.add_argument(
-        '--seed', type=command_line.at_least(0), default=0, help='seed of draw and views'
-    )
-    parser.add_argument('--epoch', type=command_line.at_least(0), default=0, help='epoch, from 0')
-    parser.add_argument(
-        '--out', metavar='PNG', default='work_dirs/plots/views.png', help='picture to write'
-    )
-    command_line.add_cfg_options(parser)
+    parser = command_line.parser_of(__doc__, 'config', '--data', '--seed', '--cfg-options')
+    add, at_least = parser.add_argument, command_line.at_least
+    add('--index', type=int, nargs='+', help='places of images in the dataset')
+    add('--count', type=at_least(1), default=4, help='images drawn without --index')
+    add('--epoch', type=at_least(0), default=0, help='epoch, from 0')
+    add('--out', metavar='PNG', default='work_dirs/plots/views.png', help='picture to write')
     return parser.parse_args(argv)
 
 
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    shown = len(args.index) if args.index else args.count
-    if shown > _MOST:
-        raise UserError(f'{shown} images were asked for: a picture shows {_MOST} at most')
-    cfg = command_line.read_config(args.config, 'train_dataloader')
-    if args.data is not None:
-        train_on_folder(cfg, args.data)
-    command_line.merge_cfg_options(cfg, args.cfg_options)
+    shown_images = len(args.index) if args.index else args.count
+    if shown_images > _MOST:
+        raise UserError(f'{shown_images} images were asked for: a picture shows {_MOST} at most')
+    cfg = command_line.config_with_flags(args.config, args, train_on_folder, 'train_dataloader')
     dataset = training_set(cfg)
     samples = chosen_samples(dataset, args)
     plot_views(
@@ -68,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def chosen_samples(dataset: Any, args: argparse.Namespace) -> list[Views]:
-    """Of --index, or drawn at random: then a file that cannot be read is named, not shown."""
+    """The images of --index, or random ones. Unreadable random images are named and skipped."""
     if args.index:
         return [make_views(dataset, place, args.seed, args.epoch) for place in args.index]
     rng = np.random.default_rng(args.seed)

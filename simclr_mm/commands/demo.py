@@ -1,6 +1,5 @@
 """Pretrain on scikit-learn's digits, evaluate, and draw a report. No download."""
 
-import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +14,12 @@ from simclr_mm.files.installed import MIM
 from simclr_mm.visualization import plot_report, read_scalars
 
 CONFIG = MIM / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
-PAIRS = 8  # images whose views the report shows
+PAIRS = 8  # images whose views are in the report
 
 
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.parser_of(__doc__)
     parser.add_argument('--work-dir', default='work_dirs/demo', help='folder of logs and report')
     args = parser.parse_args(argv)
 

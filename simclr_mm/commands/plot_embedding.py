@@ -1,7 +1,7 @@
 """Draw features as points in the plane, coloured by class: t-SNE, UMAP or PCA.
 
-SOURCE is a folder that tools/embed.py wrote, where the folder an image lies in is its
-class, or a config whose test images are embedded with CHECKPOINT.
+SOURCE is a folder from tools/embed.py, in which the folder of an image is its class, or
+a config whose test images are embedded with CHECKPOINT.
 """
 
 import argparse
@@ -19,29 +19,16 @@ from simclr_mm.visualization.scatter import METHODS, plot_scatter, project
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('source', help='folder that tools/embed.py wrote, or a config (.py)')
-    parser.add_argument('checkpoint', nargs='?', help='with a config: its weights')
-    parser.add_argument(
-        '--data',
-        metavar='DIR',
-        help='with a config: DIR/train/<class>/ and DIR/val/<class>/ replace its data',
-    )
-    parser.add_argument('--method', choices=METHODS, default='tsne')
-    parser.add_argument(
-        '--max-images',
-        type=command_line.at_least(1),
-        default=2000,
-        help='more are drawn from at random',
-    )
-    parser.add_argument(
-        '--seed', type=command_line.at_least(0), default=0, help='of the draw and the map'
-    )
-    parser.add_argument('--out', metavar='PNG', default='work_dirs/plots/embedding.png')
-    command_line.add_cfg_options(parser)
-    command_line.add_trust_flag(parser)
+    parser = command_line.parser_of(__doc__, '--seed', '--cfg-options', '--trust-checkpoint')
+    add = parser.add_argument
+    add('source', help='folder that tools/embed.py wrote, or a config (.py)')
+    add('checkpoint', nargs='?', help='with a config: its weights')
+    replaced = 'with a config: DIR/train/<class>/ and DIR/val/<class>/ replace its data'
+    add('--data', metavar='DIR', help=replaced)
+    add('--method', choices=METHODS, default='tsne')
+    most = command_line.at_least(1)
+    add('--max-images', type=most, default=2000, help='more are drawn from at random')
+    add('--out', metavar='PNG', default='work_dirs/plots/embedding.png')
     return parser.parse_args(argv)
 
 
@@ -56,10 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             'tools/embed.py wrote, or a config and a checkpoint'
         )
     else:
-        cfg = command_line.read_config(args.source)
-        if args.data is not None:
-            test_on_folder(cfg, args.data)
-        command_line.merge_cfg_options(cfg, args.cfg_options)
+        cfg = command_line.config_with_flags(args.source, args, test_on_folder)
         encoder = load_encoder(args.checkpoint, cfg, get_device())
         data = from_config(encoder, args.max_images, args.seed)
     points = project(data.features, args.method, args.seed)

@@ -1,7 +1,7 @@
-"""Draw how similar two views of one image are, beside views of different images.
+"""Draw the similarities of two views of one image and of views of different images.
 
 Histograms of cosines for the projections, which the loss compares, and for the
-features, which are used afterwards.
+features, which later tasks use.
 """
 
 import argparse
@@ -18,21 +18,10 @@ from simclr_mm.visualization.similarity import pair_similarities, plot_similarit
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', help='pretraining config')
-    parser.add_argument('checkpoint', help='checkpoint, a path or a URL')
-    parser.add_argument(
-        '--data', metavar='DIR', help="images of this folder instead of the config's"
-    )
+    flags = ('config', 'checkpoint', '--data', '--seed', '--cfg-options', '--trust-checkpoint')
+    parser = command_line.parser_of(__doc__, *flags)
     parser.add_argument('--count', type=int, default=500, help='images, drawn at random')
-    parser.add_argument(
-        '--seed', type=command_line.at_least(0), default=0, help='of the draw and the views'
-    )
     parser.add_argument('--out', metavar='PNG', default='work_dirs/plots/similarity.png')
-    command_line.add_cfg_options(parser)
-    command_line.add_trust_flag(parser)
     return parser.parse_args(argv)
 
 
@@ -44,10 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f'--count is {args.count}: take 2 to 5000 images, because the '
             'number of pairs grows with the square'
         )
-    cfg = command_line.read_config(args.config)
-    if args.data is not None:
-        train_on_folder(cfg, args.data)
-    command_line.merge_cfg_options(cfg, args.cfg_options)
+    cfg = command_line.config_with_flags(args.config, args, train_on_folder)
     encoder = load_encoder(args.checkpoint, cfg, get_device())
     features, projections = embed_views(encoder, training_set(cfg), args.count, args.seed)
     panels = [('features', *pair_similarities(features))]

@@ -1,6 +1,6 @@
-"""Print the images of an embedded folder that are nearest to a query, and draw them.
+"""Print and draw the images of an embedded folder that are nearest to a query.
 
-The folder is embedded once, by tools/embed.py CHECKPOINT FOLDER --out DIR.
+Embed the folder once with tools/embed.py CHECKPOINT FOLDER --out DIR.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from rich.text import Text
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.checkpoints.stored_config import stored_config
 from simclr_mm.commands import command_line
-from simclr_mm.commands.command_line.encoder_flags import add_encoder_flags, inferencer_of
+from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of
 from simclr_mm.commands.embed.embedding_record import RECORD
 from simclr_mm.commands.embed.retrieval import FeatureIndex, retrieve
 from simclr_mm.errors import UserError
@@ -22,19 +22,13 @@ from simclr_mm.visualization.gallery import plot_gallery
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('query', nargs='+', help='image files')
-    parser.add_argument('--index', metavar='DIR', required=True, help='what tools/embed.py wrote')
-    parser.add_argument(
-        '-k', type=command_line.at_least(1), default=10, help='images for each query'
-    )
-    parser.add_argument(
-        '--out', metavar='PNG', default='work_dirs/plots/retrieval.png', help='gallery to write'
-    )
-    parser.add_argument('--checkpoint', help='default: the one that the index was made with')
-    add_encoder_flags(parser)
+    parser = command_line.parser_of(__doc__, *ENCODER_FLAGS)
+    add = parser.add_argument
+    add('query', nargs='+', help='image files')
+    add('--index', metavar='DIR', required=True, help='what tools/embed.py wrote')
+    add('-k', type=command_line.at_least(1), default=10, help='images for each query')
+    add('--out', metavar='PNG', default='work_dirs/plots/retrieval.png', help='gallery to write')
+    add('--checkpoint', help='default: the one that the index was made with')
     return parser.parse_args(argv)
 
 
@@ -65,16 +59,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _inferencer(args: argparse.Namespace, index: FeatureIndex) -> FeatureInferencer:
     """The encoder of the index, unless flags name another checkpoint or config.
 
-    A config file that the index names is Python code and not the user's choice: it is not
+    A config file named by the index is Python code that the user did not choose, so it is not
     run. The settings in the index are read as data instead.
     """
     origin, settings = index.record['origin'], index.record.get('config')
     args.checkpoint = args.checkpoint or origin.get('checkpoint')
     if args.checkpoint is None:
-        raise UserError(
-            f'{args.index} does not say which checkpoint it was made with: '
-            'give it with --checkpoint'
-        )
+        raise UserError(f'{args.index} does not name its checkpoint: give it with --checkpoint')
     named = origin.get('config')
     if args.config is None and named is not None:
         if not named.endswith('.py'):

@@ -21,9 +21,7 @@ _METRICS = ('.json', '.yaml', '.yml')
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.parser_of(__doc__, '--cfg-options', '--trust-checkpoint')
     add = parser.add_argument
     add('config', help='config file')
     add('checkpoint', help='checkpoint, a path or a URL')

@@ -12,42 +12,39 @@ from simclr_mm.errors import UserError
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.parser_of(__doc__, '--cfg-options', '--trust-checkpoint')
     add = parser.add_argument
     add('config', nargs='?', help='config file')
     add(
         '--data',
         nargs='+',
         metavar='DIR',
-        help="train on this instead of the config's data. Pretraining: folders with images "
-        'at any depth, .txt or .csv lists of paths, or one pack; a classifier: a folder with '
+        help="replaces the config's data. Pretraining: folders with images at any depth, "
+        '.txt or .csv lists of paths, or one pack; a classifier: a folder with '
         'train/<class>/ and val/<class>/',
     )
-    add(
-        '--pretrained',
-        metavar='PATH',
-        help='checkpoint of the encoder that a classifier starts from',
-    )
+    encoder = 'checkpoint of the encoder that a classifier starts from'
+    add('--pretrained', metavar='PATH', help=encoder)
     resumed = 'continue from this checkpoint, or from the latest one in the work dir'
     add('--resume', nargs='?', const='auto', metavar='CHECKPOINT', help=resumed)
-    fp16 = 'fp16 with a loss scaler, for GPUs without bf16, which pretraining uses by itself'
+    fp16 = 'fp16 with a loss scaler, for GPUs without bf16; pretraining uses bf16 by default'
     add('--amp', action='store_true', help=fp16)
     add('--no-validate', action='store_true', help='skip validation')
     scaled = 'scale the learning rate by actual batch / auto_scale_lr.base_batch_size'
     add('--auto-scale-lr', action='store_true', help=scaled)
-    anew = 'start the loader workers anew in each epoch'
+    anew = 'start the loader workers again in each epoch'
     add('--no-persistent-workers', action='store_true', help=anew)
     command_line.add_common_flags(parser)
     args = parser.parse_args(argv)
     if args.config is None and args.data and args.data[-1].endswith('.py'):
-        args.config = args.data.pop()  # it may stand behind --data DIR
+        args.config = args.data.pop()  # it may follow --data DIR
     if args.config is None or args.data == []:
-        parser.error('name a config file, and a place behind --data')
+        parser.error('name a config file, and a folder after --data')
     return args
 
 
 def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
-    """Enter the flags that only training has."""
+    """Apply the flags that only training has."""
     if args.data is not None:
         train_on_folder(cfg, *args.data)
     if args.no_validate:

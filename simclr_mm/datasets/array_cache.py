@@ -1,7 +1,6 @@
-"""Decoded images kept beside the data, so that they are decoded once.
+"""A cache of decoded images beside the data, so that they are decoded once.
 
-Two files hold a dataset: the images, which every process maps into its memory and all
-share, and the labels.
+Two files hold a dataset: the images, which all processes map into shared memory, and the labels.
 """
 
 import hashlib
@@ -28,7 +27,6 @@ class Arrays(NamedTuple):
     Args:
         images: (N, H, W, 3) uint8 BGR.
         labels: (N,) integers, -1 for none.
-        classes: Their names.
     """
 
     images: np.ndarray
@@ -37,10 +35,10 @@ class Arrays(NamedTuple):
 
 
 def files_key(root: str | Path, paths: Iterable[str]) -> str:
-    """A name for decoded files: of their names, sizes, times of change, and our rule.
+    """A key of decoded files: from their names, sizes, modification times and the reading rule.
 
     Args:
-        root: Folder that the names begin at: a moved dataset keeps its key.
+        root: The folder that the names are relative to, so a moved dataset keeps its key.
         paths: Files below it.
     """
     below = len(os.path.join(root, ''))
@@ -51,17 +49,12 @@ def files_key(root: str | Path, paths: Iterable[str]) -> str:
 def cached_arrays(
     data_root: Path, name: str, key: Callable[[], str], make: Callable[[], Arrays]
 ) -> Arrays:
-    """What ``make`` returns, from the files it was kept in where they are current.
+    """The result of ``make``, from the cache in ``data_root`` if it is current.
 
-    One process makes them, others that want the same wait. Where nothing can be
-    written, every process keeps its own copy in memory, and one line says so.
-
-    Args:
-        data_root: The files go to its folder ``.simclr_mm_cache``.
-        name: Of dataset and split, for the files.
-        key: Names the content of the data. Called again after ``make``, which may have
-            fetched them.
-        make: Decodes the images.
+    One process makes it while others wait. If nothing can be written, every process keeps
+    its own copy in memory, and the log says so. ``name`` names dataset and split. ``key``
+    names the content of the data; it is called again after ``make``, which may have fetched
+    the data.
     """
     folder = data_root / CACHE_FOLDER
     found = _open(folder / f'{name}-{key()}')
@@ -97,7 +90,7 @@ def _kept_in_memory(arrays: Arrays, name: str, folder: Path, error: OSError) -> 
 
 
 def _files(stem: Path) -> tuple[Path, Path]:
-    """Images and labels."""
+    """Paths of images and labels."""
     return Path(f'{stem}.npy'), Path(f'{stem}.npz')
 
 
@@ -121,12 +114,12 @@ def _save(arrays: Arrays, stem: Path) -> None:
     images_file, labels_file = _files(stem)
     with atomic_file(labels_file) as file:
         np.savez(file, labels=np.asarray(arrays.labels), classes=np.array(arrays.classes))
-    with atomic_file(images_file) as file:  # last: where it is, both are
+    with atomic_file(images_file) as file:  # last, so that both exist if it does
         np.save(file, np.ascontiguousarray(arrays.images))
 
 
 def _remove_others(folder: Path, name: str, stem: Path) -> None:
-    """Remove what the data were before they changed."""
+    """Remove caches of earlier states of the data."""
     for path in folder.glob(f'{name}-{"[0-9a-f]" * 16}.np[yz]'):
         if path not in _files(stem):
             path.unlink(missing_ok=True)

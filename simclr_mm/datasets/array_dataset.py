@@ -1,4 +1,4 @@
-"""A dataset in one array, which gives single images or whole batches.
+"""A dataset in one array, which returns single images or whole batches.
 
 N images of the dataset, n of a batch, V views, S side of a view in pixels.
 """
@@ -22,18 +22,18 @@ class ArrayDataset(BaseDataset):
     """Images in one uint8 array (N, H, W, 3), BGR, with one label each.
 
     Args:
-        data_root: Folder of the data; unused where a library carries it.
-        split: Which part, one of the class's ``SPLITS``.
-        with_label: Whether samples carry ``gt_label``. Images without one (STL-10's
-            unlabelled split) never do.
+        data_root: Folder of the data. Ignored if a library contains the data.
+        split: One of the class's ``SPLITS``.
+        with_label: Whether samples have ``gt_label``. Images without a label (STL-10's
+            unlabelled split) never have it.
         pipeline: Transforms of one sample.
-        batched: Make the views of a batch at once: one gather and no collation. The
+        batched: Make the views of a batch at once, without collation. The
             pipeline is [TwoViews, PackInputs]; ``collate_fn`` of the dataloader is
-            ``dict(type='simclr_mm.collate')``. The views are those of single images.
-        **kwargs: As mmpretrain's BaseDataset, for example ``indices``.
+            ``dict(type='simclr_mm.collate')``. The views equal those of single images.
+        **kwargs: As for mmpretrain's BaseDataset, for example ``indices``.
 
     Raises:
-        ValueError: An unknown split, or another pipeline with ``batched``.
+        UserError: An unknown split, or another pipeline with ``batched``.
     """
 
     SPLITS: tuple[str, ...] = ('train', 'test')
@@ -54,7 +54,7 @@ class ArrayDataset(BaseDataset):
         self.split = split
         self.with_label = with_label
         self.batched = batched
-        # The array is shared by forked workers; a serialised copy would double it.
+        # Forked workers share the array. A serialised copy would double the memory.
         super().__init__(
             ann_file='',
             data_root=data_root,
@@ -86,15 +86,11 @@ class ArrayDataset(BaseDataset):
 
     @force_full_init
     def __getitems__(self, indices: Sequence[int]) -> dict | list[dict]:
-        """What torch's DataLoader asks for: the samples of a batch.
+        """The samples of a batch, for torch's DataLoader.
 
-        Args:
-            indices: (n,) places, :class:`SampleIndex` for views that can be had again.
-
-        Returns:
-            If batched, a batch: ``inputs`` as :meth:`TwoViews.batch` gives them,
-            ``sample_idx``, and ``data_samples`` with labels if these are asked for.
-            Else a list of n samples.
+        The (n,) indices are of type :class:`SampleIndex` for reproducible views. If batched, it is
+        a batch: ``inputs`` of :meth:`TwoViews.batch`, ``sample_idx``, and ``data_samples`` with
+        labels if ``with_label``. Else it is a list of n samples.
         """
         if not self.batched:
             return [self[index] for index in indices]
@@ -127,10 +123,9 @@ class ArrayDataset(BaseDataset):
 
 @FUNCTIONS.register_module()
 def collate(samples: dict | Sequence[dict]) -> Any:
-    """Leave a whole batch as it is, and make one of a list of samples.
+    """Return a whole batch unchanged, and make a batch from a list of samples.
 
     Args:
-        samples: From ``__getitems__`` of a dataset, or a list that MMEngine's
-            default_collate puts together.
+        samples: A batch from ``__getitems__``, or a list for MMEngine's default_collate.
     """
     return samples if isinstance(samples, dict) else default_collate(samples)

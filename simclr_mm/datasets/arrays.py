@@ -21,10 +21,10 @@ DIGITS_TEST_IMAGES = 500
 
 @DATASETS.register_module()
 class Digits(ArrayDataset):
-    """The 1797 handwritten digits of 8 x 8 pixels that scikit-learn carries.
+    """The 1797 handwritten digits of 8 x 8 pixels in scikit-learn.
 
-    Split once, stratified by class, into 1297 for training and 500 for testing. Needs
-    no file and no network.
+    One fixed split, stratified by class: 1297 for training and 500 for testing. Needs no
+    file and no network.
     """
 
     def load_arrays(self) -> Arrays:
@@ -41,16 +41,11 @@ class Digits(ArrayDataset):
 
 
 class _CachedDataset(ArrayDataset):
-    """A dataset whose decoded images are kept beside its files."""
+    """A dataset with a cache of its decoded images."""
 
     def _decode(self, files: LabelledFiles, size: int | None = None) -> Arrays:
-        """Read files, or what is kept of them.
-
-        Args:
-            files: Below data_root.
-            size: As in :func:`read_images`.
-        """
-        self.paths = files.paths  # of the rows, for messages
+        """Read files or their cache. ``size`` as in :func:`read_images`."""
+        self.paths = files.paths  # for messages
         name = f'{type(self).__name__.lower()}-{self.split}'
         labels = np.array(files.labels)
         arrays = cached_arrays(
@@ -59,7 +54,7 @@ class _CachedDataset(ArrayDataset):
             key=lambda: files_key(self.data_root, files.paths),
             make=lambda: Arrays(read_images(files.paths, size), labels, files.classes),
         )
-        # An empty folder or a list renames classes, and leaves the key what it is.
+        # An empty folder or an annotation file can rename classes without a new key.
         return arrays._replace(labels=labels, classes=files.classes)
 
     def _split_folders(self) -> list[str]:
@@ -67,7 +62,7 @@ class _CachedDataset(ArrayDataset):
 
 
 class _FolderOrTorchvision(_CachedDataset):
-    """A dataset kept as class folders or, failing these, fetched by torchvision."""
+    """A dataset in class folders, or else fetched by torchvision."""
 
     UNPACKED = ''  # torchvision's folder in data_root
 
@@ -89,39 +84,35 @@ class _FolderOrTorchvision(_CachedDataset):
 
 @DATASETS.register_module()
 class CIFAR10(_FolderOrTorchvision):
-    """CIFAR-10: ``data_root/{train,test}/<class>/*`` or the archive from its home.
+    """CIFAR-10: ``data_root/{train,test}/<class>/*``, or the original archive.
 
-    Where the folders are absent, torchvision downloads the archive to ``data_root`` and
-    checks its MD5 sum.
+    Without these folders, torchvision downloads the archive to ``data_root`` and checks its
+    MD5 sum.
     """
 
     UNPACKED = 'cifar-10-batches-py'
+    TORCHVISION = 'CIFAR10'
 
     def _torchvision(self) -> Arrays:
-        return _cifar(torchvision_datasets.CIFAR10, self.data_root, self.split)
+        kind = getattr(torchvision_datasets, self.TORCHVISION)
+        data = kind(self.data_root, train=self.split == 'train', download=True)
+        return Arrays(data.data[..., ::-1], np.array(data.targets), data.classes)  # to BGR
 
 
 @DATASETS.register_module()
-class CIFAR100(_FolderOrTorchvision):
-    """CIFAR-100 with its 100 fine classes, as :class:`CIFAR10` kept and fetched."""
+class CIFAR100(CIFAR10):
+    """CIFAR-100 with its 100 fine classes, stored and fetched as :class:`CIFAR10`."""
 
     UNPACKED = 'cifar-100-python'
-
-    def _torchvision(self) -> Arrays:
-        return _cifar(torchvision_datasets.CIFAR100, self.data_root, self.split)
-
-
-def _cifar(kind: type, data_root: str, split: str) -> Arrays:
-    data = kind(data_root, train=split == 'train', download=True)
-    return Arrays(data.data[..., ::-1], np.array(data.targets), data.classes)  # to BGR
+    TORCHVISION = 'CIFAR100'
 
 
 @DATASETS.register_module()
 class STL10(_FolderOrTorchvision):
-    """STL-10, 96 x 96 pixels: folders, or the archive from its home.
+    """STL-10, 96 x 96 pixels: folders, or the original archive.
 
     The folders are ``data_root/{train,test}/<class>/*`` and ``data_root/unlabeled/*``.
-    ``train+unlabeled`` are the 105,000 images for pretraining; 100,000 carry no label.
+    ``train+unlabeled`` has the 105,000 images for pretraining; 100,000 have no label.
     """
 
     SPLITS = ('train', 'test', 'unlabeled', 'train+unlabeled')
@@ -137,12 +128,11 @@ class STL10(_FolderOrTorchvision):
 class TinyImageNet(_CachedDataset):
     """Tiny-ImageNet: 100,000 images of 64 x 64 pixels in 200 classes.
 
-    ``data_root`` is the unpacked archive, with ``train/<wnid>/images/*`` and
-    ``val/images/*`` labelled by ``val/val_annotations.txt``; or has class folders,
-    ``{train,val}/<class>/*``.
+    ``data_root`` is the unpacked archive, with ``train/<wnid>/images/*`` and ``val/images/*``
+    labelled by ``val/val_annotations.txt``, or has class folders, ``{train,val}/<class>/*``.
 
     Raises:
-        FileNotFoundError: It is not there. Says how to fetch it.
+        MissingFileError: The split's folder is missing. The message says how to fetch it.
     """
 
     SPLITS = ('train', 'val')
@@ -162,7 +152,7 @@ class TinyImageNet(_CachedDataset):
 
 
 def _annotated(folder: Path) -> LabelledFiles:
-    """Images whose classes a list names: file, class, four numbers of a box."""
+    """Images with classes from the annotation file: file, class, four numbers of a box."""
     lines = (folder / 'val_annotations.txt').read_text().splitlines()
     class_of = dict(line.split('\t')[:2] for line in lines)
     classes = sorted(set(class_of.values()))
@@ -177,14 +167,15 @@ class InMemoryFolder(_CachedDataset):
 
     Args:
         data_root: The folder.
-        size: Short sides are resized to this many pixels, antialiased, and the middle
-            is kept. None: all images have one size already.
-        with_label: Whether the names of the folders right in ``data_root`` are labels.
-        **kwargs: As :class:`ArrayDataset`, without ``split``.
+        size: Images are resized, antialiased, to this many pixels on the short side, and
+            cropped at the centre. None: all images already have one size.
+        with_label: Whether the folders directly in ``data_root`` are the classes.
+        **kwargs: As for :class:`ArrayDataset`, without ``split``.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: The images do not fit into the free memory.
+        MissingFileError: There is no such folder.
+        UserError: The folder holds no image, images cannot be read or differ in size, or they
+            do not fit into the free memory.
     """
 
     SPLITS = ('all',)

@@ -1,4 +1,4 @@
-"""Image files read into one array.
+"""Decode image files into one array.
 
 N images, S side in pixels.
 """
@@ -17,19 +17,13 @@ from simclr_mm.transforms.crop import resized_crop
 
 
 def read_images(paths: Sequence[str], size: int | None = None) -> np.ndarray:
-    """Decode files into one array.
+    """Decode N files into one array, (N, H, W, 3) uint8 BGR, or (N, S, S, 3) with a size.
 
-    Args:
-        paths: N files.
-        size: S: short sides are resized to this, antialiased, and the middle is kept.
-            None: all images have one size already.
-
-    Returns:
-        (N, H, W, 3) uint8 BGR, (N, S, S, 3) with a size.
+    With a size S, images are resized, antialiased, to this short side, and cropped at the
+    centre. Without it, all images must have one size already.
 
     Raises:
-        ValueError: Images that cannot be read or are of different sizes, or more than
-            fit into the free memory.
+        UserError: Images cannot be read, differ in size, or exceed the free memory.
     """
     shape = (size, size, 3) if size else _shape_of_first(paths)
     _check_memory(len(paths), shape)
@@ -56,7 +50,7 @@ def read_images(paths: Sequence[str], size: int | None = None) -> np.ndarray:
         more = f' ... and {len(problems) - 5} more.' if len(problems) > 5 else ''
         raise UserError(
             f'{len(problems)} of {len(paths)} images cannot be held in one array: '
-            f'{" ".join(problems[:5])}{more} Remove or mend them; for images of mixed '
+            f'{" ".join(problems[:5])}{more} Remove or repair them; for images of mixed '
             "sizes use type='simclr_mm.InMemoryFolder' with size=, or "
             "type='simclr_mm.ImageFolder', which reads them while it trains."
         )
@@ -77,7 +71,7 @@ def _read(path: str, size: int | None) -> np.ndarray:
 
 
 def _shape_of_first(paths: Sequence[str]) -> tuple[int, ...]:
-    """(H, W, 3) of the first image that can be read."""
+    """(H, W, 3) of the first readable image."""
     for path in paths:
         try:
             return _read(path, None).shape
@@ -90,18 +84,17 @@ def _check_memory(number: int, shape: tuple[int, ...]) -> None:
     needed, free = number * int(np.prod(shape)), free_memory()
     if free is not None and needed > free:
         raise UserError(
-            f'{number} images of {shape[1]} x {shape[0]} pixels take '
-            f'{needed / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB of memory are free: '
-            "use type='simclr_mm.ImageFolder', which reads files while it trains, or a "
-            'smaller size=.'
+            f'{number} images of {shape[1]} x {shape[0]} pixels take {needed / 2**30:.2f} GiB, but '
+            f"{free / 2**30:.2f} GiB of memory are free: use type='simclr_mm.ImageFolder', which "
+            'reads files while it trains, or a smaller size=.'
         )
 
 
 def free_memory() -> int | None:
-    """Bytes that can be had without swapping; None where the system does not say."""
+    """Bytes available without swapping. None if the system does not say."""
     try:
         lines = Path('/proc/meminfo').read_text().splitlines()
     except OSError:  # not Linux
         return None
     sizes = dict(line.split(':') for line in lines)
-    return int(sizes['MemAvailable'].split()[0]) * 1024  # given in kB
+    return int(sizes['MemAvailable'].split()[0]) * 1024  # from KiB

@@ -10,7 +10,7 @@ from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset
 
 from simclr_mm.class_balance import class_balanced_subset
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UserError, listed
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.transforms.loading import reads_with_mmcv
@@ -18,28 +18,26 @@ from simclr_mm.transforms.loading import reads_with_mmcv
 
 @DATASETS.register_module()
 class GalleryAndQuery(Dataset):
-    """A labelled gallery followed by the queries that are classified by it.
+    """A labelled gallery, followed by the queries that it classifies.
 
-    MMEngine's val loop embeds both in one pass;
-    :class:`~simclr_mm.evaluation.KNNAccuracy` tells them apart by the metainfo
-    ``gallery`` of each sample.
+    MMEngine's val loop embeds both in one pass. :class:`~simclr_mm.evaluation.KNNAccuracy` tells
+    them apart by the metainfo ``gallery`` of each sample.
 
-    An unreadable gallery image is replaced by another of its class, with a warning: the
-    gallery is training data, whose broken files training survives too. An unreadable query
-    is an error.
+    An unreadable gallery image is replaced by another image of its class, with a warning, as
+    in training. An unreadable query is an error.
 
     Args:
         gallery: Config of a labelled dataset, without a pipeline.
         query: Config of a labelled dataset with the same classes, without a pipeline.
-        pipeline: Transforms for both. Files are read by ``simclr_mm.LoadImageFromFile``,
-            which refuses half an image; another one is used with a warning.
-        gallery_per_class: Images of each class that are used, drawn once from a fixed
-            seed; None: all. ImageNet's 1.28 million take as long to embed as an epoch.
+        pipeline: Transforms for both. ``simclr_mm.LoadImageFromFile`` refuses truncated
+            images; mmcv's loader is used with a warning.
+        gallery_per_class: Images of each class, drawn once from a fixed seed. None: all.
+            Embedding ImageNet's 1.28 million takes as long as an epoch.
 
     Raises:
-        UserError: Gallery and query have different classes, a gallery image has no label,
+        UserError: Gallery and query have different classes, an image of either has no label,
             or a class has fewer images than gallery_per_class.
-        UnreadableImage: From a query, or from every image of a class.
+        UnreadableImage: For a query, or if no image of a class can be read.
     """
 
     def __init__(
@@ -51,12 +49,11 @@ class GalleryAndQuery(Dataset):
     ) -> None:
         self.gallery = MMPRETRAIN_DATASETS.build({**gallery, 'pipeline': pipeline})
         self.query = MMPRETRAIN_DATASETS.build({**query, 'pipeline': pipeline})
-        self.metainfo = self.query.metainfo
         transforms = getattr(getattr(self.query, 'pipeline', None), 'transforms', ())
         if reads_with_mmcv(transforms):
             print_log(
-                "GalleryAndQuery.pipeline has mmcv's LoadImageFromFile, which gives half of an "
-                "image that is cut short: write dict(type='simclr_mm.LoadImageFromFile').",
+                "GalleryAndQuery.pipeline has mmcv's LoadImageFromFile, which loads truncated "
+                "images in part: write dict(type='simclr_mm.LoadImageFromFile').",
                 logger='current',
                 level=logging.WARNING,
             )
@@ -98,7 +95,7 @@ class GalleryAndQuery(Dataset):
         )
 
     def _of_its_class(self, row: int) -> Iterator[int]:
-        """The image itself, then all of its class in an order of its own."""
+        """The image itself, then all images of its class in an order seeded by the row."""
         yield row
         others = np.flatnonzero(self.labels == self.labels[row])
         np.random.default_rng(row).shuffle(others)
@@ -106,14 +103,10 @@ class GalleryAndQuery(Dataset):
 
 
 def labels_of(dataset: BaseDataset, key: str) -> np.ndarray:
-    """(n,) labels of a dataset.
-
-    Args:
-        dataset: One of MMEngine's.
-        key: What names it in a config, for the error.
+    """(n,) labels of an MMEngine dataset.
 
     Raises:
-        UserError: An image has none. Names the first.
+        UserError: An image has no label. The message names ``key`` of the config and the first.
     """
     try:
         return np.asarray(dataset.get_gt_labels())
@@ -130,12 +123,12 @@ def labels_of(dataset: BaseDataset, key: str) -> np.ndarray:
 
 
 def _check_same_classes(gallery: BaseDataset, query: BaseDataset) -> None:
-    """Labels are places among the class names, so these have to be the same."""
+    """Labels are indices of class names, so both sets need the same names."""
     names, others = (list(each.metainfo.get('classes') or ()) for each in (gallery, query))
     if names and others and names != others:
         in_one = sorted(set(names) ^ set(others))
         raise UserError(
             f'GalleryAndQuery: gallery has {len(names)} classes and query {len(others)}, '
-            + (f'{", ".join(in_one[:5])} in one of them only' if in_one else 'in another order')
+            + (f'{listed(in_one)} in one of them only' if in_one else 'in another order')
             + ': give both the same class folders.'
         )

@@ -1,6 +1,5 @@
-"""Images in Parquet or Arrow files, through Hugging Face's datasets."""
+"""Images in Parquet or Arrow files, read with Hugging Face's ``datasets``."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.registry import DATASETS
-from simclr_mm.transforms import UnreadableImage
+from simclr_mm.transforms.to_rgb import unreadable
 
 from .pack_index import read_index, require_whole
 from .shard_cache import is_url
@@ -22,23 +21,21 @@ _HUB = 'hf://'
 class HuggingFaceImages(StoredImages):
     """Images in a column of a table that ``datasets`` maps into memory.
 
-    ``datasets`` turns Parquet files into Arrow once, in its cache (``HF_HOME``), which takes
-    their size again.
+    ``datasets`` converts Parquet files once to Arrow files of the same size in its cache
+    (``HF_HOME``).
 
     Args:
-        data_root: A folder of ``*.parquet`` or ``*.arrow``, or one that
-            ``save_to_disk`` wrote; the URL of a Parquet file; or ``hf://NAME`` for a
-            dataset on the hub.
-        split: Which split, where there are several: of the hub's datasets and of
-            ``save_to_disk``.
-        image_column: Its values are encoded images: bytes, or a dict of ``bytes`` and
-            ``path``, as the feature ``Image`` stores them.
-        label_column: Its values are numbers of classes. May be absent.
-        **kwargs: As :class:`StoredImages`.
+        data_root: A folder of ``*.parquet`` or ``*.arrow`` files, a folder written by
+            ``save_to_disk``, the URL of a Parquet file, or ``hf://NAME`` for a dataset on the hub.
+        split: The split of a dataset on the hub or from ``save_to_disk``.
+        image_column: Column of encoded images: bytes, or a dict of ``bytes`` and ``path``,
+            as the feature ``Image`` stores them.
+        label_column: Column of class numbers. Optional.
+        **kwargs: As for :class:`StoredImages`.
 
     Raises:
-        ImportError: datasets is not installed.
-        FileNotFoundError: Nothing of that kind is there.
+        MissingPackageError: datasets is not installed.
+        MissingFileError: There are no such files.
         UserError: There is no such column or split, or ``datasets`` cannot read the files.
     """
 
@@ -48,13 +45,12 @@ class HuggingFaceImages(StoredImages):
         split: str = 'train',
         image_column: str = 'image',
         label_column: str = 'label',
-        pipeline: Sequence[dict | Callable] = (),
         **kwargs,
     ) -> None:
         self.split = split
         self.image_column = image_column
         self.label_column = label_column
-        super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
+        super().__init__(data_root=data_root, **kwargs)
 
     def find(self) -> tuple[np.ndarray | None, list[str] | None, int]:
         datasets = optional_package('datasets', 'parquet', type(self).__name__)
@@ -92,11 +88,11 @@ class HuggingFaceImages(StoredImages):
         if content is None and path is not None and Path(path).is_file():
             content = Path(path).read_bytes()
         if content is None:
-            raise UnreadableImage(f'{self.name(row)}: there is no image.', self.name(row))
+            raise unreadable(self.name(row), 'there is no image.')
         return content
 
     def _load(self, datasets: ModuleType) -> Any:
-        """One table of ``datasets``, whatever kind of place data_root is."""
+        """The table of ``datasets``, for every kind of data_root."""
         if self.data_root.startswith(_HUB):
             return datasets.load_dataset(self.data_root[len(_HUB) :], split=self.split)
         if is_url(self.data_root):

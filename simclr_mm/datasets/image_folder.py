@@ -1,4 +1,4 @@
-"""Any folder of images, with the names of its folders as labels or without labels."""
+"""A folder of images, without labels or with folder names as labels."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -7,13 +7,13 @@ from typing import NamedTuple
 from mmengine.logging import print_log
 from mmpretrain.datasets import BaseDataset
 
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UserError, listed
 from simclr_mm.files.walk import EXTENSIONS, image_paths
 from simclr_mm.registry import DATASETS
 
 
 class LabelledFiles(NamedTuple):
-    """Image files, their labels (-1 for none), and the names of the classes."""
+    """Image files, their labels (-1 for none), and the class names."""
 
     paths: list[str]
     labels: list[int]
@@ -21,13 +21,13 @@ class LabelledFiles(NamedTuple):
 
 
 def class_names_of(folder: str) -> list[str]:
-    """The folders right in a folder, sorted. Hidden names are no classes."""
+    """The sorted names of the folders directly in a folder, without hidden ones."""
     names = (name for name in os.listdir(folder) if not name.startswith('.'))
     return sorted(name for name in names if os.path.isdir(os.path.join(folder, name)))
 
 
 def class_folders(folders: Sequence[str], extensions: Sequence[str] = EXTENSIONS) -> LabelledFiles:
-    """Images in ``folder/<class>/``, at any depth, and without a label ``folder/*``.
+    """Images in ``folder/<class>/`` at any depth, and images directly in ``folder``, unlabelled.
 
     Raises:
         UserError: A folder is missing or holds no image.
@@ -40,13 +40,13 @@ def class_folders(folders: Sequence[str], extensions: Sequence[str] = EXTENSIONS
         parts += [path[below:].split(os.sep) for path in files]
     classes = sorted({name for folder in folders for name in class_names_of(folder)})
     label_of = {name: label for label, name in enumerate(classes)}
-    # The image files right in a folder have no class.
+    # Image files directly in a folder have no class.
     labels = [label_of[part[0]] if len(part) > 1 else -1 for part in parts]
     empty = sorted(set(range(len(classes))) - set(labels))
     if empty:
         print_log(
             f'{", ".join(folders)}: {len(empty)} of {len(classes)} classes have no image: '
-            f'{", ".join(classes[label] for label in empty[:10])}',
+            f'{listed((classes[label] for label in empty), 10)}',
             logger='current',
         )
     return LabelledFiles(paths, labels, classes)
@@ -57,18 +57,17 @@ class ImageFolder(BaseDataset):
     """Every image below a folder, at any depth, sorted by path.
 
     Args:
-        data_root: The folder. Links are followed, hidden names left out, and one line of
-            the log counts what else was passed over.
+        data_root: The folder. Links are followed and hidden names left out. One line of the
+            log counts all other files.
         pipeline: Transforms of one sample.
-        extensions: File-name endings that count as images, in lower case.
-        with_label: The folders right in ``data_root`` are the classes, sorted by name. The
-            images beside these folders have no class and are left out, with a line in the
-            log.
-        **kwargs: As mmpretrain's BaseDataset, for example ``indices``.
+        extensions: File-name endings of images, in lower case.
+        with_label: The folders directly in ``data_root`` are the classes, sorted by name. Images
+            outside these folders have no class and are left out, with a line in the log.
+        **kwargs: As for mmpretrain's BaseDataset, for example ``indices``.
 
     Raises:
         MissingFileError: There is no such folder.
-        UserError: The folder holds no image.
+        UserError: The folder holds no image, or metainfo names another number of classes.
     """
 
     def __init__(

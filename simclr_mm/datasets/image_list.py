@@ -1,4 +1,4 @@
-"""Images of several folders and of lists of paths, without labels."""
+"""Images from several folders and lists of paths, without labels."""
 
 import csv
 import os
@@ -16,17 +16,17 @@ LISTS = ('.txt', '.csv')  # endings of files that list paths
 
 @DATASETS.register_module()
 class ImageList(BaseDataset):
-    """Every image of some places, in their order, each file once; no labels.
+    """Every image of several places, in their order, each file once, without labels.
 
     Args:
-        places: Folders, whose images are taken at any depth, and lists of paths: ``.txt``
-            with one path a line, or ``.csv`` with a column ``path``, else in the first
-            column. A relative path begins at the folder of its list.
+        places: Folders, searched at any depth, and lists of paths: ``.txt`` with one path a
+            line, or ``.csv`` with the paths in the column ``path`` or, without it, in the
+            first column. A relative path starts at the folder of its list.
         pipeline: Transforms of one sample.
-        **kwargs: As mmpretrain's BaseDataset, for example ``indices``.
+        **kwargs: As for mmpretrain's BaseDataset, for example ``indices``.
 
     Raises:
-        MissingFileError: A place is missing, or the first file of a list.
+        MissingFileError: A place or the first file of a list is missing.
         UserError: A folder or a list holds no image.
     """
 
@@ -58,10 +58,10 @@ def is_list(place: str) -> bool:
 
 
 def _listed(file: str) -> list[str]:
-    """The paths that a list names."""
+    """The paths in a list."""
     if not os.path.isfile(file):
         raise MissingFileError(f'there is no list {os.path.abspath(file)}: name another file.')
-    # Names are whatever bytes the file system holds; some programs begin with a mark.
+    # File names may hold any bytes. Some programs write a byte order mark first.
     with open(file, encoding='utf-8-sig', errors='surrogateescape', newline='') as lines:
         if file.lower().endswith('.csv'):
             rows = [row for row in csv.reader(lines) if row]

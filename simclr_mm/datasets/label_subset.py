@@ -1,4 +1,4 @@
-"""A few labelled images of a dataset, for semi-supervised fine-tuning."""
+"""A labelled subset of a dataset, for semi-supervised fine-tuning."""
 
 import posixpath
 from collections import Counter, defaultdict
@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 
 from simclr_mm.class_balance import class_balanced_subset, draw_of_each_class
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UserError, listed
 from simclr_mm.registry import DATASETS
 
 from .gallery_query import labels_of
@@ -27,32 +27,29 @@ def label_subset(
     seed: int = 0,
     rest: bool = False,
 ) -> BaseDataset:
-    """Build a dataset and keep the images whose labels may be used.
+    """Build a dataset and keep only the images whose labels may be used.
 
-    A function, because the result is the dataset itself with fewer images (MMEngine's
-    ``get_subset_``): its pipeline, classes and indices are what they are everywhere.
-    The images depend on the dataset and the seed only, so they are the same on every
-    rank and in every run.
+    It is a function, because the result is the dataset itself with fewer images (MMEngine's
+    ``get_subset_``), with its pipeline, classes and indices. The images depend only on the
+    dataset and the seed, so they are the same on every rank and in every run.
 
-    Source: SimCLR, arXiv:2002.05709, Sec. 6: 1 % or 10 % of the labels, balanced over
-    the classes.
+    Source: SimCLR, arXiv:2002.05709, Sec. 6: 1 % or 10 % of the labels, balanced over the classes.
 
     Args:
         dataset: Config of a labelled dataset, with its pipeline.
-        share: Of the images of each class, in (0, 1], rounded; at least one image.
+        share: Share of the images of each class, in (0, 1], rounded; at least one image.
         per_class: Images of each class, >= 1, instead of a share.
-        list_file: Text file with the name of one image a line, instead of a draw:
-            a file name, or as much of the path as makes it unique
-            (``<class>/<file>``).
-        seed: Seed of the draw; not used with a list.
-        rest: Keep all the other images instead, for example to test on.
+        list_file: Text file with one image name a line, instead of a draw: a file name, or
+            as much of the path as makes it unique (``<class>/<file>``).
+        seed: Seed of the draw. Ignored with a list.
+        rest: Keep all the other images instead, for example for testing.
 
     Returns:
-        The dataset, reduced, in its own order.
+        The reduced dataset, in its own order.
 
     Raises:
-        UserError: Not exactly one of share, per_class and list_file, or one that does not
-            fit the dataset; a dataset without labels or, for a list, without files.
+        UserError: Not exactly one of share, per_class and list_file is given, it does not
+            fit the dataset, or the dataset has no labels or, for a list, no files.
     """
     given = dict(share=share, per_class=per_class, list_file=list_file)
     if sum(value is not None for value in given.values()) != 1:
@@ -63,8 +60,8 @@ def label_subset(
     built = MMPRETRAIN_DATASETS.build(dataset)
     if not isinstance(built, BaseDataset):
         raise UserError(
-            f"LabelSubset.dataset is {dataset['type']}: it has to be one of MMEngine's "
-            'BaseDatasets, which know their images.'
+            f'LabelSubset.dataset is {dataset["type"]}: write a dataset that is a subclass '
+            "of MMEngine's BaseDataset."
         )
     size, labels = len(built), labels_of(built, 'LabelSubset.dataset')
     if list_file is not None:
@@ -90,8 +87,7 @@ def stratified_subset(labels: np.ndarray, share: float, seed: int) -> np.ndarray
 
     Args:
         labels: (n,) class of each example.
-        share: In (0, 1]; of a class of m examples the whole number nearest to share * m
-            is drawn, and at least one.
+        share: In (0, 1]. A class of m examples gives share * m examples, rounded, and at least one.
         seed: Seed of the draw.
 
     Returns:
@@ -111,7 +107,7 @@ def stratified_subset(labels: np.ndarray, share: float, seed: int) -> np.ndarray
 
 
 def _read_list(list_file: str) -> list[str]:
-    """Names in a list of images, each once."""
+    """Names in a list of images."""
     path = Path(list_file)
     if not path.is_file():
         part = '10percent.txt' if '10' in path.name else '1percent.txt'
@@ -123,26 +119,21 @@ def _read_list(list_file: str) -> list[str]:
     names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     if not names:
         raise UserError(f'{path} lists no image.')
-    _refuse(
-        [name for name, times in Counter(names).items() if times > 1],
-        f'{path} lists images more than once',
-        'Remove the repetitions.',
-    )
     return names
 
 
 def _rows_of_names(dataset: BaseDataset, names: list[str], list_file: str) -> np.ndarray:
-    """Sorted rows of the listed images, each of which is one image of the dataset."""
+    """Sorted rows of the listed images. Each name is one image of the dataset."""
     ends: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        ends[posixpath.basename(name)].append(name)
     found: dict[str, list[int]] = {name: [] for name in names}
+    for name in found:
+        ends[posixpath.basename(name)].append(name)
     for row in range(len(dataset)):
         path = dataset.get_data_info(row).get('img_path')
         if path is None:
             raise UserError(
-                f'LabelSubset.list_file: the images of {type(dataset).__name__} are no '
-                'files and have no names; set share or per_class instead.'
+                f'LabelSubset.list_file: the images of {type(dataset).__name__} have no '
+                'file names; set share or per_class instead.'
             )
         for name in ends.get(posixpath.basename(path), ()):
             if f'/{path}'.endswith(f'/{name}'):
@@ -158,17 +149,16 @@ def _rows_of_names(dataset: BaseDataset, names: list[str], list_file: str) -> np
         f'{list_file} has names that belong to several images',
         'Write <class>/<file>.',
     )
-    times = Counter(row for rows in found.values() for row in rows)
+    times = Counter(found[name][0] for name in names)
     _refuse(
         [name for name, (row,) in found.items() if times[row] > 1],
-        f'{list_file} lists an image by two names, with and without its folder',
-        'Remove one of them.',
+        f'{list_file} lists images more than once, maybe with and without their folder',
+        'Remove the repetitions.',
     )
     return np.sort(list(times))
 
 
 def _refuse(names: list[str], problem: str, remedy: str) -> None:
-    """Raise if there are names with a problem."""
+    """Raise a UserError if there are such names."""
     if names:
-        shown = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
-        raise UserError(f'{problem} ({len(names)}): {shown}. {remedy}')
+        raise UserError(f'{problem} ({len(names)}): {listed(names)}. {remedy}')

@@ -1,4 +1,4 @@
-"""Images in one LMDB database, through MMEngine's backend."""
+"""Images in one LMDB database, read with MMEngine's backend."""
 
 import functools
 import importlib
@@ -10,7 +10,7 @@ from mmengine.fileio import LmdbBackend
 
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.registry import DATASETS
-from simclr_mm.transforms import UnreadableImage
+from simclr_mm.transforms.to_rgb import unreadable
 
 from .pack_index import read_index
 from .stored_images import StoredImages, optional_package
@@ -20,18 +20,18 @@ LIST = 'list.txt'
 
 @DATASETS.register_module()
 class LMDBImages(StoredImages):
-    """A database of encoded images and ``list.txt``, as ``tools/pack.py`` writes them.
+    """A database of encoded images with a ``list.txt``, written by ``tools/pack.py``.
 
-    A line of the list is a key, followed by a space and a label if there are labels.
+    A line of the list is a key. If there are labels, a space and the label follow.
 
     Args:
         data_root: Folder of ``data.mdb`` and ``list.txt``.
-        **kwargs: As :class:`StoredImages`.
+        **kwargs: As for :class:`StoredImages`.
 
     Raises:
-        ImportError: lmdb is not installed.
-        FileNotFoundError: One of the two is missing.
-        UserError: One of the two is cut short.
+        MissingPackageError: lmdb is not installed.
+        MissingFileError: One of the two files is missing.
+        UserError: One of the two files is truncated.
     """
 
     def find(self) -> tuple[np.ndarray | None, list[str] | None, int]:
@@ -50,7 +50,7 @@ class LMDBImages(StoredImages):
         if pack is not None and (len(lines) != pack['images'] or not text.endswith('\n')):
             raise UserError(
                 f'{folder / LIST} has {len(lines)} whole lines, index.json says '
-                f'{pack["images"]} images: copy it again, or pack anew with --restart.'
+                f'{pack["images"]} images: copy it again, or pack again with --restart.'
             )
         labels = None
         if pack is not None and pack['labels']:
@@ -65,18 +65,16 @@ class LMDBImages(StoredImages):
     def read(self, row: int) -> bytes:
         content = _backend(os.path.realpath(self.data_root)).get(self.keys[row].decode())
         if content is None:
-            raise UnreadableImage(
-                f'{self.name(row)}: the database has no such key.', self.name(row)
-            )
+            raise unreadable(self.name(row), 'the database has no such key.')
         return content
 
 
 @functools.cache
 def _backend(path: str) -> LmdbBackend:
-    """A database, open once in this process: a training set and a gallery share it.
+    """A database, opened once in each process and shared by its datasets.
 
-    A file that ends before its last page is refused: to read behind the end of a file that
-    is mapped into memory ends the process by a signal.
+    A truncated file is refused, because reading past the end of a memory-mapped file kills
+    the process.
     """
     lmdb = importlib.import_module('lmdb')
     size = os.path.getsize(os.path.join(path, 'data.mdb'))
@@ -84,14 +82,14 @@ def _backend(path: str) -> LmdbBackend:
         with lmdb.open(path, readonly=True, lock=False) as database:
             needed = (database.info()['last_pgno'] + 1) * database.stat()['psize']
     except lmdb.Error as error:
-        raise UserError(f'{path}/data.mdb: {error}: copy it again, or pack anew.') from error
+        raise UserError(f'{path}/data.mdb: {error}: copy it again, or pack again.') from error
     if size < needed:
         raise UserError(
-            f'{path}/data.mdb has {size} bytes of {needed}: copy it again, or pack anew '
+            f'{path}/data.mdb has {size} bytes of {needed}: copy it again, or pack again '
             'with --restart.'
         )
     return LmdbBackend(path)
 
 
-# LMDB forbids to take an open database through a fork. Whoever reads next opens it.
+# LMDB forbids an open database across a fork. The next read opens it again.
 os.register_at_fork(before=_backend.cache_clear)

@@ -1,4 +1,4 @@
-"""The index that ``tools/pack.py`` writes beside its shards, and how shards are recognised."""
+"""The index that ``tools/pack.py`` writes beside its shards, and detection of shards."""
 
 import json
 import re
@@ -11,47 +11,47 @@ from simclr_mm.files.walk import EXTENSIONS
 from .shard_cache import is_url
 
 INDEX = 'index.json'
-TAR_INDEX = 'index.npz'  # a TarIndex, beside tar shards
+TAR_INDEX = 'index.npz'  # rows of tar_index.index_tars, beside tar shards
 UNREADABLE = 'unreadable.jsonl'  # path and reason of images left out
 WORK = '.packing'  # folder of what tools/pack.py needs until INDEX is written
-FORMATS = ('tar', 'parquet', 'lmdb')
-_TYPES = dict(
-    tar='simclr_mm.TarShards', parquet='simclr_mm.HuggingFaceImages', lmdb='simclr_mm.LMDBImages'
-)
 _KINDS: dict[str, type | tuple[type, ...]] = dict(
     images=int, labels=bool, classes=(list, type(None)), shards=list, settings=dict, unreadable=int
 )
+_TYPES = dict(
+    tar='simclr_mm.TarShards', parquet='simclr_mm.HuggingFaceImages', lmdb='simclr_mm.LMDBImages'
+)
+FORMATS = tuple(_TYPES)
 # A shard lies beside its index: no slash, no %2F, no leading dot.
 _SHARD_NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]*')
 
 
 def read_index(folder: Path) -> dict[str, Any] | None:
-    """The ``index.json`` of a pack, as :func:`parse_index`; None where there is none.
+    """The ``index.json`` of a pack, see :func:`parse_index`. None if there is none.
 
-    A pack that is not finished is refused.
+    Raises:
+        UserError: The pack is not finished.
     """
     path = Path(folder, INDEX)
     if path.is_file():
         return parse_index(path.read_bytes(), str(path))
     if Path(folder, WORK).is_dir():
         raise UserError(
-            f'{folder} is half a pack: call tools/pack.py again with the '
-            'same arguments, and it goes on.'
+            f'{folder} is an unfinished pack: call tools/pack.py again with the '
+            'same arguments to finish it.'
         )
     return None
 
 
 def parse_index(content: bytes, source: str) -> dict[str, Any]:
-    """Read ``index.json``, which comes from ``source``.
+    """Read an ``index.json`` that comes from ``source``.
 
     Returns:
-        ``format``, one of FORMATS; ``images``; ``labels``, whether there are any;
-        ``classes``, names in the order of the labels, or None; ``shards``, a list of
-        ``name``, ``images`` and ``bytes``; ``settings`` of tools/pack.py and
-        ``unreadable``, how many images were left out.
+        ``format``, one of FORMATS; ``images``; ``labels``, whether there are labels; ``classes``,
+        names in the order of the labels, or None; ``shards``, a list of ``name``, ``images`` and
+        ``bytes``; ``settings`` of tools/pack.py; and ``unreadable``, the number of images left out.
 
     Raises:
-        UserError: It is of an unknown version, no index, or names a shard elsewhere.
+        UserError: It is no index, has an unknown version, or names a shard elsewhere.
     """
     try:
         index = json.loads(content)
@@ -63,19 +63,19 @@ def parse_index(content: bytes, source: str) -> dict[str, Any]:
     if not known:
         raise UserError(
             f'{source} is no index of tools/pack.py that this version of '
-            'simclr_mm knows: pack anew, or update simclr_mm.'
+            'simclr_mm knows: pack again, or update simclr_mm.'
         )
     for name in names:
         if not _SHARD_NAME.fullmatch(name):
             raise UserError(
-                f'{source} names the shard {name!r}, which would not lie beside it. '
+                f'{source} names the shard {name!r}, which is not in its folder. '
                 'tools/pack.py writes no such names: do not use this pack.'
             )
     return index
 
 
 def require_whole(folder: Path, index: dict[str, Any]) -> None:
-    """Raise a UserError if a shard is missing or has another size than its index says."""
+    """Raise a UserError if a shard is missing or its size differs from the index."""
     for shard in index['shards']:
         path = Path(folder, shard['name'])
         size = path.stat().st_size if path.is_file() else None
@@ -83,17 +83,17 @@ def require_whole(folder: Path, index: dict[str, Any]) -> None:
             problem = 'is missing' if size is None else f'has {size} bytes'
             raise UserError(
                 f'{path} {problem}, {INDEX} says {shard["bytes"]}: copy it'
-                ' again, or pack anew with --restart.'
+                ' again, or pack again with --restart.'
             )
 
 
 def shard_dataset(location: str) -> dict[str, Any] | None:
-    """The config of the dataset that reads the shards at a place, None for a plain folder.
+    """Config of the dataset that reads the shards at a place. None for a plain folder.
 
     Args:
-        location: A folder, a URL below which ``index.json`` lies, the URL of a Parquet
-            file, or ``hf://NAME`` on the hub. Shards in a folder without an index are
-            recognised where nothing else lies beside them.
+        location: A folder, a URL with an ``index.json`` below it, the URL of a Parquet
+            file, or ``hf://NAME`` on the hub. Without an index, shards are recognised if
+            the folder has no images and no subfolders.
     """
     if is_url(location):
         is_table = location.startswith('hf://') or location.endswith('.parquet')
@@ -105,7 +105,7 @@ def shard_dataset(location: str) -> dict[str, Any] | None:
 
 
 def class_names(location: str) -> list[str] | None:
-    """The classes of a pack by ``tools/pack.py``, None if they are not known."""
+    """The class names of a pack by ``tools/pack.py``. None if they are unknown."""
     index = read_index(Path(location))
     return index['classes'] if index else None
 
@@ -115,7 +115,7 @@ def _kind_of_files(folder: Path) -> str | None:
         return 'parquet'
     paths = list(folder.iterdir()) if folder.is_dir() else []
     endings = {path.suffix.lower() for path in paths}
-    # An archive may lie beside the images that came out of it.
+    # An archive may lie beside the images that were unpacked from it.
     if any(path.is_dir() for path in paths) or endings & set(EXTENSIONS):
         return None
     if '.tar' in endings:

@@ -1,4 +1,4 @@
-"""A sampler whose position is a number, so that a run can stop and resume anywhere."""
+"""A sampler that can stop and resume at any position."""
 
 from collections.abc import Iterator, Sized
 
@@ -13,19 +13,18 @@ from simclr_mm.registry import DATA_SAMPLERS
 
 
 class SampleIndex(int):
-    """The index of an image that also says which run and which epoch asks for it.
+    """The index of an image, together with the seed and the epoch of the request.
 
-    MMEngine's datasets hand the index they were asked for to their transforms as
-    ``results['sample_idx']``; with these numbers a view is a function of (seed, epoch,
-    image, view) in whatever worker process it is made.
+    MMEngine's datasets pass the index to their transforms as ``results['sample_idx']``. So a
+    view is a function of (seed, epoch, image, view) in every worker process.
 
     Args:
         index: Position in the dataset, >= 0.
         seed: The run's seed.
-        epoch: Epoch the image is drawn for, from 0.
+        epoch: Epoch of the request, from 0.
         ahead: A shard that will be needed soon, for datasets that fetch shards.
-        place: Position among all images that the sampler deals, which stays the same
-            where a dataset of datasets asks one of its members. None: ``index``.
+        place: Position among all images of the sampler. It stays the same when a dataset
+            of datasets asks one of its members. None: ``index``.
     """
 
     seed: int
@@ -52,7 +51,7 @@ class SampleIndex(int):
         return SampleIndex, (int(self), self.seed, self.epoch, self.ahead, self.place)
 
     def at(self, index: int) -> 'SampleIndex':
-        """Another image in this one's place."""
+        """The same request for another image."""
         return SampleIndex(index, self.seed, self.epoch, place=self.place)
 
     def __sub__(self, offset: int) -> 'SampleIndex':
@@ -66,33 +65,33 @@ class SampleIndex(int):
 
 @DATA_SAMPLERS.register_module()
 class ResumableSampler(Sampler):
-    """One permutation an epoch, dealt to the ranks in turn, started anywhere.
+    """One permutation an epoch, dealt to the ranks in turn, from any start.
 
-    With ``drop_last=True`` in the dataloader the batches of all ranks together are one
-    permutation of the dataset cut to whole global batches; the remainder, smaller than
-    one global batch, changes with the epoch's permutation.
+    With ``drop_last=True`` in the dataloader, the batches of all ranks together are one
+    permutation of the dataset, cut to whole global batches. The images left out change with
+    the permutation.
 
-    With ``shards_at_once`` the permutation reads shards nearly one after another. They
-    stand in a random order on a circle; each image is drawn at a random point of the k
-    steps after its shard's place, and one round is the epoch. At any time images of k
-    shards are mixed, and every so many images one shard is done and another begins.
-    Each rank takes one arc of the circle, so it reads its own share of the shards.
+    With ``shards_at_once`` = k the permutation reads shards nearly one after another. The
+    shards stand in a random order on a circle. Each image gets a random point in the k
+    steps after its shard's position, and one round is the epoch. At any time images of k
+    shards are mixed. Each rank takes one arc of the circle, so it reads its own share of the
+    shards.
 
     Args:
-        dataset: Its length is used, and its shards with ``shards_at_once``.
+        dataset: Its length is used and, with ``shards_at_once``, its shards.
         shuffle: False gives the dataset's own order in every epoch.
         seed: Seed of the permutations and, through :class:`SampleIndex`, of the views.
-            None: a random one, the same on every rank.
-        shards_at_once: k >= 1 for shards that are fetched from the web, or lie on disks
-            that are slow at random places. 16 mixes well if images are spread over the
-            shards at random, as tools/pack.py does. None: any image at any time.
+            None: a random seed, the same on every rank.
+        shards_at_once: k >= 1, for shards from the web or on disks that are slow at random
+            access. 16 mixes well if images are spread over the shards at random, as
+            tools/pack.py does. None: any image at any time.
 
     Raises:
-        ValueError: The dataset has fewer images than there are ranks, has no shards to
-            read at once, or would fetch a shard for every image.
+        UserError: The dataset has fewer images than there are ranks, has no shards for
+            ``shards_at_once``, or would fetch a shard for every image.
 
     Differs: MMEngine's DefaultSampler repeats images to make ranks even, cannot start
-        inside an epoch, and tells the transforms neither seed nor epoch.
+        inside an epoch, and sends neither seed nor epoch to the transforms.
     """
 
     def __init__(
@@ -141,11 +140,11 @@ class ResumableSampler(Sampler):
         return shards
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the permutation and the place in it where the next iterator begins.
+        """Choose the permutation, and the position where the next iterator starts.
 
         Args:
             epoch: Epoch, from 0.
-            start: Images of this rank to pass over, in [0, len(self)].
+            start: Images of this rank to skip, in [0, len(self)].
         """
         self.epoch = epoch
         self.start = start
@@ -176,7 +175,7 @@ class ResumableSampler(Sampler):
         return points.argsort(stable=True)
 
     def _ahead(self, mine: Tensor) -> dict[int, int]:
-        """At which images to think of which shard: two new shards before it is used."""
+        """The shard to fetch at each of some images, two shards before its own images."""
         if self.shards is None:
             return {}
         shards, first = np.unique(self.shards[mine].numpy(), return_index=True)

@@ -1,4 +1,4 @@
-"""Shards from the web, kept on this machine in a folder of bounded size."""
+"""A cache of bounded size for shards from the web."""
 
 import hashlib
 import os
@@ -16,11 +16,11 @@ from simclr_mm.files.http import transfer
 
 from .stored_images import optional_package
 
-_ATTEMPTS = 5  # another process may remove a shard between fetching and opening
+_ATTEMPTS = 5  # another process may remove a shard before it is opened
 
 
 class FetchError(UserError, OSError):
-    """A file on the web that cannot be fetched."""
+    """A file on the web cannot be fetched."""
 
 
 def is_url(location: str) -> bool:
@@ -31,11 +31,11 @@ def is_url(location: str) -> bool:
 class ShardCache:
     """Whole shards, fetched once for all processes of this machine.
 
-    They are kept in ``shards`` below ``SIMCLR_MM_HOME``, or PyTorch's cache without it.
+    The folder is ``shards`` below ``SIMCLR_MM_HOME``, or below PyTorch's cache without it.
 
     Args:
-        limit_gib: Room for all shards together, in GiB. The least recently used go first.
-            For a moment one more shard is there.
+        limit_gib: Room for all shards, in GiB. The least recently used shards are removed
+            first. Briefly there is one shard more.
         version: Tells one content of a URL from an earlier one.
     """
 
@@ -45,17 +45,17 @@ class ShardCache:
         self.folder = cache_home() / 'shards'
 
     def path(self, url: str) -> Path:
-        """Where the file of a URL stands once it is there."""
+        """The path of a URL's file in the cache."""
         place, query = url.partition('?')[::2]
         place, _, name = place.rpartition('/')
         if name in ('', '.', '..'):
             raise UserError(f'{url} does not end in the name of a file: give the URL of one.')
-        # What is quoted in a name stays so: %2F is no step into another folder.
+        # Quoted characters stay quoted, so that %2F cannot lead into another folder.
         origin = hashlib.sha256(f'{place} {query} {self.version}'.encode()).hexdigest()
         return self.folder / origin[:16] / name
 
     def open(self, url: str, size: int | None = None) -> BinaryIO:
-        """Open a shard, fetched before if it is not there.
+        """Open a shard, and fetch it first if it is missing.
 
         Args:
             url: http, https, or any scheme that fsspec knows.
@@ -67,16 +67,15 @@ class ShardCache:
                 file = open(path, 'rb')
             except FileNotFoundError:
                 continue
-            os.utime(file.fileno())  # used now; the path may be gone already
+            os.utime(file.fileno())  # marks its use; the path may be gone already
             return file
         raise FetchError(
-            f'{path} vanished {_ATTEMPTS} times: the cache of '
-            f'{self.limit / 2**30:g} GiB is too small for what the processes '
-            'of this machine read at a time. Raise cache_gib.'
+            f'{path} vanished {_ATTEMPTS} times: the cache of {self.limit / 2**30:g} GiB is too '
+            'small for what the processes of this machine read at a time. Raise cache_gib.'
         )
 
     def fetch(self, url: str, size: int | None = None, anew: bool = False) -> Path:
-        """The path of a file that is there, whole; ``anew`` even if it was before."""
+        """The path of a complete file. ``anew`` fetches it again."""
         path = self.path(url)
         if not anew and self._is_whole(path, size):
             return path
@@ -114,7 +113,7 @@ class ShardCache:
                 raise OSError(f'{file.tell()} bytes came, its index says {size}')
 
     def _make_room(self, newest: Path) -> None:
-        """Remove the least recently used shards. Their readers have them open."""
+        """Remove the least recently used shards. Their readers keep them open."""
         with FileLock(self.folder / 'room.lock'):
             shards = [(path.stat(), path) for path in self.folder.glob('*/*.tar')]
             room = self.limit

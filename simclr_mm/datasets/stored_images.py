@@ -1,7 +1,7 @@
-"""The base of datasets whose images lie in a few large files."""
+"""Base class of datasets with their images in a few large files."""
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -13,39 +13,32 @@ from simclr_mm.transforms.loading import reads_with_mmcv
 
 
 class StoredImages(BaseDataset):
-    """Encoded images in large files, any of which can be read at any time.
+    """Encoded images in large files with random access.
 
-    A sample enters the pipeline with ``img_bytes``, which ``LoadImageFromFile`` of this
-    package decodes; ``img_path`` names shard and image for messages.
+    A sample enters the pipeline with ``img_bytes``, which this package's
+    ``LoadImageFromFile`` decodes. ``img_path`` names shard and image for messages.
 
     Args:
-        data_root: Where the files lie.
-        with_label: Whether samples carry ``gt_label``.
-        pipeline: Transforms of one sample.
-        **kwargs: As mmpretrain's BaseDataset, for example ``indices`` and ``classes``.
+        data_root: Place of the files.
+        with_label: Whether samples have ``gt_label``.
+        **kwargs: As for mmpretrain's BaseDataset, such as ``pipeline`` and ``indices``.
 
     Raises:
-        UserError: There are no labels, or a step of the pipeline opens files.
+        UserError: Labels or images are missing, or a step of the pipeline opens files.
     """
 
-    def __init__(
-        self,
-        data_root: str | Path,
-        with_label: bool = True,
-        pipeline: Sequence[dict | Callable] = (),
-        **kwargs,
-    ) -> None:
+    def __init__(self, data_root: str | Path, with_label: bool = True, **kwargs) -> None:
         self.with_label = with_label
         self.labels: np.ndarray | None = None
-        super().__init__(ann_file='', data_root=str(data_root), pipeline=list(pipeline), **kwargs)
+        super().__init__(ann_file='', data_root=str(data_root), **kwargs)
         if reads_with_mmcv(self.pipeline.transforms):
             raise UserError(
-                f"{type(self).__name__}: mmcv's LoadImageFromFile opens files, and here are "
-                "none: write dict(type='simclr_mm.LoadImageFromFile') in the pipeline."
+                f"{type(self).__name__}: mmcv's LoadImageFromFile needs one file for each image: "
+                "write dict(type='simclr_mm.LoadImageFromFile') in the pipeline."
             )
 
     def _join_prefix(self) -> None:
-        """Nothing is below data_root that MMEngine would open, which may be a URL."""
+        """Do nothing: MMEngine would join paths to data_root, which may be a URL."""
 
     def find(self) -> tuple[np.ndarray | None, Sequence[str] | None, int]:
         """Find the images: (N,) labels or None, class names or None, and N."""
@@ -56,16 +49,15 @@ class StoredImages(BaseDataset):
         raise NotImplementedError
 
     def read(self, row: int) -> bytes:
-        """The encoded image; an UnreadableImage if this one cannot be read."""
+        """The encoded image. Raises UnreadableImage if it cannot be read."""
         raise NotImplementedError
 
     def load_data_list(self) -> list:
         self.labels, classes, images = self.find()
         if self.with_label and (self.labels is None or (self.labels < 0).any()):
             raise UserError(
-                f'{self.data_root} holds images without a label: write with_label=False'
-                f' in the {type(self).__name__} of the config, or pack a folder of '
-                'class folders.'
+                f'{self.data_root} holds images without a label: write with_label=False in the '
+                f'{type(self).__name__} of the config, or pack a folder of class folders.'
             )
         if images == 0:
             raise UserError(f'{self.data_root} holds no image.')
@@ -87,7 +79,7 @@ class StoredImages(BaseDataset):
 
 
 def optional_package(name: str, extra: str, use: str) -> ModuleType:
-    """Import a package that only some ``use`` needs; an ``extra`` of ours installs it."""
+    """Import a package that only ``use`` needs. ``extra`` of simclr_mm installs it."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The places of images in tar shards, so that any image can be read at any time."""
+"""The positions of images in tar shards, for random access."""
 
 import hashlib
 import re
@@ -22,7 +22,7 @@ from simclr_mm.files.walk import EXTENSIONS
 
 # webdataset's rule: the key of a sample ends at the first dot of the file's name.
 _KEY = re.compile(r'((?:.*/|)[^.]+)([.][^/]*)', re.DOTALL)
-_NAME_BYTES = 1024  # of a member, for messages; all names take as much as the longest
+_NAME_BYTES = 1024  # of a member's name, for messages; all take the space of the longest
 _COLUMNS: dict[str, type] = dict(
     shard=np.int32, offset=np.int64, size=np.int64, label=np.int32, name=np.bytes_
 )
@@ -32,19 +32,19 @@ _DAMAGED = (AttributeError, EOFError, KeyError, TypeError, ValueError, BadZipFil
 
 
 def read_rows(source: Path) -> np.ndarray:
-    """Rows of :func:`index_tars` out of an .npz file; a UserError if it is damaged."""
+    """Rows of :func:`index_tars` from an .npz file. A damaged file is a UserError."""
     try:
         with np.load(source) as columns:
             return _rows([columns[name] for name in _COLUMNS])
     except _DAMAGED as error:
         raise UserError(
             f'{source} is no list of images, or a damaged one ({error}): remove it if it '
-            'lies in a cache, else fetch it again or pack anew.'
+            'lies in a cache, else fetch it again or pack again.'
         ) from error
 
 
 def write_rows(path: Path, rows: np.ndarray) -> None:
-    """Write rows to an .npz file, an array for each column."""
+    """Write rows to an .npz file, one array for each column."""
     with atomic_file(path) as file:
         columns: dict[str, Any] = {name: rows[name] for name in _COLUMNS}
         np.savez_compressed(file, **columns)
@@ -60,21 +60,19 @@ def lie_within(rows: np.ndarray, sizes: Sequence[int]) -> bool:
 
 
 def index_tars(paths: Iterable[Path], total: int) -> np.ndarray:
-    """Read all headers of tar files; the images stay unread.
+    """Read all headers of tar files, without the images.
 
     Args:
-        paths: Plain tar files in WebDataset's layout: files of one sample lie together
-            and share their name up to the first dot; ``.cls`` is its label in decimal
-            digits.
-        total: How many they are.
+        paths: Uncompressed tar files in WebDataset's layout: files of one sample are adjacent and
+            share their name up to the first dot; ``.cls`` holds the label in decimal digits.
+        total: Number of files.
 
     Returns:
-        (N,) rows with ``shard``, its place among the paths; ``offset`` of the first byte
-        in it; ``size`` in bytes; ``label``, -1 without; and ``name``, the bytes of the
-        member's name.
+        (N,) rows with ``shard``, its index among the paths; ``offset`` of the first byte in it;
+        ``size`` in bytes; ``label``, -1 for none; and ``name``, the bytes of the member's name.
 
     Raises:
-        UserError: One of them is compressed, damaged or no tar file.
+        UserError: A file is compressed, damaged or no tar file.
     """
     images: list[tuple[int, int, int, int, bytes]] = []
     for shard, path in enumerate(track(paths, 'indexing shards', total, transient=True)):
@@ -90,11 +88,11 @@ def _rows(columns: Sequence[ArrayLike]) -> np.ndarray:
 
 
 def remembered_index(states: Sequence[str], paths: Iterable[Path]) -> np.ndarray:
-    """Rows of foreign tar files, found once on each machine and kept in its cache.
+    """Rows of foreign tar files, kept in a cache of this machine.
 
     Args:
-        states: What changes when a file does, one for each file.
-        paths: The files. Looked at only if the rows are not known.
+        states: For each file, a text that changes when the file does.
+        paths: The files. Used only if the cache has no rows.
     """
     text = '\n'.join(states).encode(errors='surrogateescape')
     digest = hashlib.sha256(text).hexdigest()[:16]
@@ -120,14 +118,13 @@ def _images_of(path: Path) -> list[tuple[int, int, int, bytes]]:
             return [image for sample in samples for image in _image_of(tar, sample)]
     except tarfile.TarError as error:
         raise UserError(
-            f'{path}: {error}: not a whole, uncompressed tar file. Images are read at '
-            'their places, so unpack a compressed one (gunzip), and fetch a damaged '
-            'one again.'
+            f'{path}: {error}: not a complete, uncompressed tar file. Unpack a compressed '
+            'file (gunzip); fetch a damaged file again.'
         ) from error
 
 
 def _require_end(tar: tarfile.TarFile) -> None:
-    """Raise if a tar file stops without its mark, where tarfile stops in silence."""
+    """Raise if a tar file lacks its end mark. tarfile itself stops silently."""
     last = tar.getmembers()[-1:]
     end = last[0].offset_data + -(-last[0].size // 512) * 512 if last else 0
     assert tar.fileobj is not None  # it is open

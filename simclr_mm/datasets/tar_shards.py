@@ -5,7 +5,6 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,61 +12,56 @@ import numpy as np
 
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.registry import DATASETS
-from simclr_mm.transforms import UnreadableImage
+from simclr_mm.transforms.to_rgb import unreadable
 
 from .pack_index import INDEX, TAR_INDEX, parse_index, read_index, require_whole
 from .shard_cache import ShardCache, is_url
 from .stored_images import StoredImages, optional_package
 from .tar_index import lie_within, read_rows, remembered_index
 
-_OPEN_FILES = 32  # of a process: more than are read at a time in the shards' order
+_OPEN_FILES = 32  # of a process: more than shards_at_once needs
 
 
 @DATASETS.register_module()
 class TarShards(StoredImages):
-    """Images in tar files of ``key.jpg``, ``key.cls`` and others, any of which can be read.
+    """Images in tar files of ``key.jpg``, ``key.cls`` and others, with random access.
 
-    A pack of ``tools/pack.py`` has the order of its folder, so training on it is training
-    on the folder. The images of other tar files keep the order in which they lie there;
-    the headers are read once on each machine.
+    A pack of ``tools/pack.py`` keeps the order of its folder, so training on it equals
+    training on the folder. The images of other tar files keep their order in the files.
+    Their headers are read once on each machine.
 
     A shard by URL is fetched whole when its first image is needed, once for all processes
     of a machine, and kept in a cache. The sampler's ``shards_at_once`` gives an order that
     reads few shards at a time.
 
     Args:
-        data_root: Folder of the shards, or its URL: http, https, or what fsspec knows.
-        shards: Names of the files where there is no ``index.json``: a glob, or braces as in
-            ``train-{000000..000146}.tar``, which need webdataset. A URL takes braces only,
-            and every shard is fetched before the first image, to find the images in it.
+        data_root: Folder of the shards, or its URL: http, https, or any scheme of fsspec.
+        shards: Names of the files if there is no ``index.json``: a glob, or braces as in
+            ``train-{000000..000146}.tar``, which need webdataset. With a URL use braces;
+            then every shard is fetched before the first image, to find the images in it.
         cache_gib: Room in GiB for fetched shards. 64 hold some 300 shards of 200 MB, which
             is ImageNet re-encoded at 256 px.
-        **kwargs: As :class:`StoredImages`.
+        **kwargs: As for :class:`StoredImages`.
 
     Raises:
-        FileNotFoundError: No shard is there.
-        UserError: A shard is damaged, or is not what its index says.
+        MissingFileError: There is no shard.
+        UserError: A shard is damaged, or differs from its index.
 
     Differs: webdataset reads streams. Their order depends on buffers and workers, and
-        they cannot be resumed at a sample.
+        they cannot resume at a sample.
     """
 
     def __init__(
-        self,
-        data_root: str | Path,
-        shards: str = '*.tar',
-        cache_gib: float = 64,
-        pipeline: Sequence[dict | Callable] = (),
-        **kwargs,
+        self, data_root: str | Path, shards: str = '*.tar', cache_gib: float = 64, **kwargs
     ) -> None:
         self.shards = shards
         self.cache = ShardCache(cache_gib)
         self.is_remote = is_url(str(data_root))
-        super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
+        super().__init__(data_root=data_root, **kwargs)
 
     def find(self) -> tuple[np.ndarray | None, list[str] | None, int]:
         self.files = _OpenFiles()
-        self.sizes: list[int | None] = []  # bytes of each shard, where known
+        self.sizes: list[int | None] = []  # bytes of each shard, if known
         self.index, classes = self._read_pack() or self._read_foreign()
         return self.index['label'].copy(), classes, len(self.index)
 
@@ -84,13 +78,9 @@ class TarShards(StoredImages):
         try:
             content = os.pread(file.fileno(), size, offset)
         except OSError as error:
-            raise UnreadableImage(
-                f'{self.name(row)}: cannot be read: {error}', self.name(row)
-            ) from error
+            raise unreadable(self.name(row), f'cannot be read: {error}') from error
         if len(content) != size:
-            raise UnreadableImage(
-                f'{self.name(row)}: the shard ends before the image does.', self.name(row)
-            )
+            raise unreadable(self.name(row), 'the shard ends before the image does.')
         return content
 
     def shards_of_images(self) -> np.ndarray:
@@ -107,7 +97,7 @@ class TarShards(StoredImages):
 
     def _fetch(self, shard: int) -> None:
         """Fetch a shard that will be needed soon."""
-        with contextlib.suppress(OSError, UserError):  # the read that needs it says so
+        with contextlib.suppress(OSError, UserError):  # the later read raises it
             self.cache.fetch(self.paths[shard], self.sizes[shard])
 
     def _open_shard(self, shard: int) -> BinaryIO:
@@ -116,7 +106,7 @@ class TarShards(StoredImages):
         return open(self.paths[shard], 'rb')
 
     def _read_pack(self) -> tuple[np.ndarray, list[str] | None] | None:
-        """Rows and classes of what tools/pack.py wrote; None where it wrote nothing."""
+        """Rows and classes of a pack by tools/pack.py. None if there is none."""
         root = self.data_root.rstrip('/')
         if self.is_remote and '{' in self.shards:
             return None
@@ -136,14 +126,14 @@ class TarShards(StoredImages):
         if len(rows) != pack['images'] or not lie_within(rows, sizes):
             raise UserError(
                 f'{root}/{TAR_INDEX} does not belong to the {INDEX} beside it: copy both '
-                'again, or pack anew with --restart.'
+                'again, or pack again with --restart.'
             )
         self.sizes = list(sizes)
         self.paths = [f'{root}/{shard["name"]}' for shard in pack['shards']]
         return rows, pack['classes']
 
     def _fetch_index(self, url: str) -> dict[str, Any]:
-        """The index as it is now. It names the pack whose shards the cache holds from here on."""
+        """Fetch the current index. Its hash becomes the version of the cached shards."""
         content = self.cache.fetch(f'{url}/{INDEX}', anew=True).read_bytes()
         self.cache.version = hashlib.sha256(content).hexdigest()
         return parse_index(content, f'{url}/{INDEX}')
@@ -173,9 +163,9 @@ class TarShards(StoredImages):
 
 
 class _OpenFiles(OrderedDict[int, BinaryIO]):
-    """Files by their shard, the latest last. A copy for another process begins empty.
+    """Open files by shard, the latest last. A pickled copy is empty.
 
-    Reads give their place, so forked processes may share the files.
+    Reads give their offset, so forked processes may share the files.
     """
 
     def __reduce__(self) -> tuple[type, tuple[()]]:

@@ -1,4 +1,4 @@
-"""Keep training when an image cannot be read, and keep count."""
+"""Replace unreadable training images, and report them."""
 
 import logging
 from collections.abc import Sequence
@@ -17,22 +17,22 @@ from .sampler import SampleIndex
 
 _ATTEMPTS = 100
 
-# No view of an image has these numbers, which stand for what is drawn beside views.
+# View numbers of draws that belong to no view. No view has them.
 _WHOLE_PIPELINE = 2**32
 _STAND_IN = 2**33
 
 
 @DATASETS.register_module()
 class ReplaceUnreadable(Dataset):
-    """Give another image of the dataset for one that cannot be read.
+    """Return another image of the dataset for one that cannot be read.
 
-    Which one is a function of (seed, epoch, image). The paths that failed travel with
-    the sample, as metainfo ``unreadable`` of its DataSample, to
+    The choice is a function of (seed, epoch, image). The failed paths travel with the
+    sample, as metainfo ``unreadable`` of its DataSample, to
     :class:`~simclr_mm.engine.UnreadableImageHook`, which logs and counts them.
 
-    Our training loops put it around every training dataset. Where the pipeline has no
-    TwoViews, whose views are a function of seed, epoch and image by themselves, the
-    global generators are seeded for each image, which makes other transforms one too.
+    The training loops wrap every training dataset in it. If the pipeline has no TwoViews, the
+    global generators are seeded for each image, so that other transforms are a function of
+    seed, epoch and image, too.
 
     Args:
         dataset: A dataset, or its config, whose pipeline raises
@@ -52,14 +52,14 @@ class ReplaceUnreadable(Dataset):
         if not self.batched and any(getattr(each, 'batched', 0) for each in members):
             print_log(
                 f'{type(dataset).__name__} asks its datasets for one image at a time: '
-                'batched=True in them has no effect, num_workers has.',
+                'batched=True in them has no effect. Set num_workers instead.',
                 logger='current',
                 level=logging.WARNING,
             )
 
     @property
     def batched(self) -> bool:
-        """Images in memory have been read, so a whole batch has nothing to replace."""
+        """Whether the dataset makes whole batches. Then its images are decoded already."""
         return getattr(self.dataset, 'batched', False)
 
     def __len__(self) -> int:
@@ -71,11 +71,11 @@ class ReplaceUnreadable(Dataset):
         return getattr(self.dataset, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """What is set here, such as a pipeline that a hook exchanges, is the dataset's."""
+        """Set attributes of the wrapped dataset, such as a pipeline that a hook replaces."""
         setattr(self.dataset, name, value)
 
     def __getitems__(self, indices: Sequence[SampleIndex]) -> dict | list[dict]:
-        """A whole batch from a dataset that makes batches, else a list of samples."""
+        """A whole batch if the dataset makes batches, else a list of samples."""
         if self.batched:
             return self.dataset.__getitems__(indices)
         return [self[index] for index in indices]

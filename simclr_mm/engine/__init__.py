@@ -1,12 +1,10 @@
-from .hooks import (
-    CheckpointHook,
-    DataWaitHook,
-    LearningWatchHook,
-    NonFiniteGuardHook,
-    PretrainedBackboneHook,
-    RuntimeInfoHook,
-    UnreadableImageHook,
-)
+from .hooks.checkpoint_hook import CheckpointHook
+from .hooks.data_wait import DataWaitHook
+from .hooks.learning_watch import LearningWatchHook
+from .hooks.non_finite_guard import NonFiniteGuardHook
+from .hooks.pretrained_backbone import PretrainedBackboneHook
+from .hooks.runtime_info import RuntimeInfoHook
+from .hooks.unreadable import UnreadableImageHook
 from .lars import LARS
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .optim_wrapper import AutocastOptimWrapper

@@ -1,4 +1,4 @@
-"""Let training on a CPU, and the workers that read images, keep what they free."""
+"""Keep freed memory in training on a CPU and in the workers that read images."""
 
 import ctypes
 import platform
@@ -10,13 +10,12 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 def keep_freed_memory() -> bool:
     """Ask glibc not to return freed memory to the system.
 
-    Every step of training allocates and frees the same activations. By default glibc
-    maps and unmaps each large one, and the kernel clears every page again: between a
-    tenth and a quarter of the time of a small ResNet on two cores. A worker does the
-    same with every image and its views: a tenth of its time.
+    Every training step allocates and frees the same activations. By default glibc maps and
+    unmaps each large one, and the kernel clears every page again. This takes 10 to 25 % of
+    the time of a small ResNet on two cores, and 10 % of a worker's time.
 
     Returns:
-        Whether the allocator was told; other C libraries are left as they are.
+        Whether it worked. Other C libraries are left unchanged.
     """
     if platform.libc_ver()[0] != 'glibc':
         return False
@@ -29,7 +28,7 @@ def start_worker(then: Callable[[int], None] | None, worker: int) -> None:
 
     Args:
         then: The loader's own ``worker_init_fn``, if it has one.
-        worker: Its number.
+        worker: The worker's number.
     """
     keep_freed_memory()
     if then is not None:

@@ -16,27 +16,27 @@ _CPU_BATCH = 2**18
 
 @OPTIMIZERS.register_module()
 class LARS(Optimizer):
-    """SGD with momentum whose step is scaled to the norm of each weight tensor.
+    """SGD with momentum and a step scaled to the norm of each weight tensor.
 
     With update u = g + weight_decay * w, each parameter w with gradient g takes
-    v = momentum * v + lr * trust * u and w = w - v. Nothing is read back from the
-    device. On a GPU all parameters share each kernel launch that can be shared; on a
-    CPU they are updated in batches that stay in its cache.
+    v = momentum * v + lr * trust * u and w = w - v. Nothing is read from the device. On a
+    GPU all parameters share kernel launches where possible. On a CPU they are updated in
+    batches that stay in its cache.
 
     Source: You et al., arXiv:1708.03888, Algorithm 1, as in SimCLR's reference code
-    (lars_optimizer.py): classic momentum, that is with the rate inside v, which
-    differs from torch.optim.SGD while the rate changes.
+    (lars_optimizer.py): classic momentum with the rate inside v, which differs from
+    torch.optim.SGD while the rate changes.
 
     Args:
         params: Parameters or groups of them. Groups may set every argument below, so
-            mmengine's paramwise_cfg works; it is not needed for norms and biases.
+            mmengine's paramwise_cfg works. Norms and biases do not need it.
         lr: Base learning rate, >= 0. The paper: 0.3 * batch / 256 (Sec. 2.2).
         momentum: In [0, 1). 0.9 as in the reference code.
         weight_decay: >= 0. The paper: 1e-6 (Sec. 2.2).
         eta: Trust coefficient, > 0. 0.001 as in the reference code.
-        trust_denominator: 'sum', the reference code: trust = eta * |w| / |u|. 'parts',
-            mmpretrain, lightly and solo-learn:
-            eta * |w| / (|g| + weight_decay * |w| + 1e-8). Where a norm is 0, trust
+        trust_denominator: 'sum', as in the reference code: trust = eta * |w| / |u|. 'parts',
+            as in mmpretrain, lightly and solo-learn:
+            eta * |w| / (|g| + weight_decay * |w| + 1e-8). If a norm is 0, trust
             is 1. A group may also set None: trust 1 and no decay.
         include_1d: Also adapt and decay parameters of at most one dimension (norms,
             biases). By default these take trust 1 and no decay, as in the reference
@@ -44,7 +44,7 @@ class LARS(Optimizer):
             ``lars_exclude=True``: trust 1, with the group's decay.
 
     Raises:
-        ValueError: An argument is out of range.
+        UserError: An argument is out of range.
     """
 
     def __init__(
@@ -63,8 +63,7 @@ class LARS(Optimizer):
         _check('eta', eta, 'a number > 0', lambda x: x > 0)
         if trust_denominator not in ('sum', 'parts'):
             raise UserError(
-                "trust_denominator must be 'sum' or 'parts', got "
-                f'{trust_denominator!r}: set '
+                f"trust_denominator must be 'sum' or 'parts', got {trust_denominator!r}: set "
                 'optim_wrapper.optimizer.trust_denominator'
             )
         super().__init__(
@@ -81,14 +80,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient.
-
-        Args:
-            closure: Computes the gradients anew and returns the loss.
-
-        Returns:
-            The closure's loss.
-        """
+        """Update every parameter that has a gradient; return the loss of the closure, if any."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -100,9 +92,9 @@ class LARS(Optimizer):
         return loss
 
     def _alike(self) -> list[tuple[dict, list[Tensor]]]:
-        """Parameters that take one update together, with its numbers.
+        """Parameters with one form of update, and its numbers, over all groups.
 
-        Over all groups: paramwise_cfg makes a group of every parameter.
+        paramwise_cfg makes a group of every parameter.
         """
         alike: dict[tuple, list[Tensor]] = defaultdict(list)
         for group in self.param_groups:
@@ -126,10 +118,10 @@ class LARS(Optimizer):
 
 
 def _in_cache(params: list[Tensor]) -> list[list[Tensor]]:
-    """On a CPU, batches small enough to stay in its cache; elsewhere one batch.
+    """On a CPU, batches that fit into its cache; elsewhere one batch.
 
-    An update reads and writes each tensor several times. Launches are what costs on a
-    GPU, memory on a CPU: all of ResNet-50 at once takes twice the time.
+    An update reads and writes each tensor several times. On a CPU memory traffic dominates:
+    all of ResNet-50 at once takes twice the time. On a GPU launches dominate.
     """
     if params[0].device.type != 'cpu':
         return [params]

@@ -1,4 +1,4 @@
-"""Training loops that continue from any iteration as if they had never stopped."""
+"""Training loops that resume at any iteration as if they had never stopped."""
 
 import functools
 from collections.abc import Sized
@@ -31,7 +31,7 @@ def plain_model(runner: Runner) -> nn.Module:
 
 
 def data_layout(runner: Runner) -> str:
-    """What has to stay the same for a resumed run to continue the one before."""
+    """What has to stay the same for a resumed run to continue the interrupted one."""
     loader = runner.train_dataloader
     order = ''
     if loader.sampler.shards_at_once is not None:
@@ -43,15 +43,10 @@ def data_layout(runner: Runner) -> str:
 
 
 def build_train_dataloader(runner: Runner, dataloader: DataLoader | dict) -> DataLoader:
-    """Build ``train_dataloader`` and refuse one that could not train or resume.
+    """Build the config's ``train_dataloader`` and refuse one that could not train or resume.
 
-    Args:
-        runner: The runner whose seed and processes are used.
-        dataloader: The config's ``train_dataloader``, or a DataLoader that is built.
-
-    Returns:
-        A dataloader with a :class:`~simclr_mm.datasets.ResumableSampler`. A dataset built
-        here replaces unreadable images.
+    It has a :class:`~simclr_mm.datasets.ResumableSampler`. A dataset built here replaces
+    unreadable images.
 
     Raises:
         UserError: Another sampler, a collate function that cannot take a whole batch,
@@ -78,16 +73,15 @@ def build_train_dataloader(runner: Runner, dataloader: DataLoader | dict) -> Dat
     batched = getattr(dataloader.dataset, 'batched', False)
     if batched and collate in (default_collate, pseudo_collate):
         raise UserError(
-            f'train_dataloader.collate_fn is {collate.__name__}, which puts single '
-            "samples together: write dict(type='simclr_mm.collate') for a dataset with "
-            'batched=True.'
+            f'train_dataloader.collate_fn is {collate.__name__}, which needs single samples: '
+            "write dict(type='simclr_mm.collate') for a dataset with batched=True."
         )
     _check_sizes(runner, dataloader)
     return dataloader
 
 
 def _check_sizes(runner: Runner, loader: DataLoader) -> None:
-    """Compare images and batch before the first step, and log what an epoch is."""
+    """Compare images and batch before the first step, and log the size of an epoch."""
     images, ranks = len(cast(Sized, loader.dataset)), runner.world_size
     batch, mine = cast(int, loader.batch_size), len(cast(Sized, loader.sampler))
     require_same(
@@ -103,7 +97,7 @@ def _check_sizes(runner: Runner, loader: DataLoader) -> None:
     if last * ranks == 1 and isinstance(plain_model(runner), SimCLR):
         raise UserError(
             f'{images} images with {key} and train_dataloader.drop_last = {loader.drop_last} '
-            'leave a batch of one image, which has nothing to be compared with. Set '
+            'leave a batch of one image, which has no negatives. Set '
             'train_dataloader.drop_last=True or another batch_size.'
         )
     used = (len(loader) - 1) * batch * ranks + last * ranks
@@ -114,15 +108,15 @@ def _check_sizes(runner: Runner, loader: DataLoader) -> None:
 
 
 class _Resumable(BaseLoop):
-    """What both loops share: their data, and validations that a kill has prevented."""
+    """The common part of both loops: data, and validations that a kill prevented."""
 
     makes_up_validation = True  # a checkpoint is saved before the validation of its step
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:
-        for key in ('max_epochs', 'max_iters', 'val_interval'):
-            value = kwargs.get(key, 1)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f'train_cfg.{key} = {value!r}: give a whole number, at least 1.')
+        for name in ('max_epochs', 'max_iters', 'val_interval'):
+            number = kwargs.get(name, 1)
+            if isinstance(number, str) or number != int(number) or number < 1:
+                raise UserError(f'train_cfg.{name} = {number!r}: give a whole number from 1')
         super().__init__(runner, build_train_dataloader(runner, dataloader), **kwargs)
 
     def _begin(self) -> None:
@@ -132,7 +126,7 @@ class _Resumable(BaseLoop):
         self.runner.call_hook('before_train')
 
     def _validate_if_due(self, done: int, length: int) -> None:
-        """Validate after so many epochs or iterations, unless the checkpoint says it was done."""
+        """Validate after ``done`` epochs or iterations, unless the checkpoint records it."""
         self._decide_current_val_interval()
         due = done >= self.val_begin and (done == length or done % self.val_interval == 0)
         validated = self.runner.message_hub.runtime_info.get(VALIDATED) == self.runner.iter
@@ -142,16 +136,10 @@ class _Resumable(BaseLoop):
 
 @LOOPS.register_module()
 class EpochBasedTrainLoop(_Resumable, _EpochBasedTrainLoop):
-    """MMEngine's loop over epochs, which also resumes inside an epoch.
+    """MMEngine's loop over epochs, which can also resume inside an epoch.
 
-    Args:
-        runner: The runner.
-        dataloader: The config's ``train_dataloader``.
-        **kwargs: ``max_epochs``, ``val_begin``, ``val_interval`` and
-            ``dynamic_intervals`` of MMEngine's loop.
-
-    Raises:
-        UserError: See :func:`build_train_dataloader`.
+    Its arguments are those of MMEngine's loop. The dataloader has to pass
+    :func:`build_train_dataloader`, and the numbers of ``train_cfg`` are whole, from 1.
     """
 
     def run(self) -> nn.Module:
@@ -180,19 +168,13 @@ class EpochBasedTrainLoop(_Resumable, _EpochBasedTrainLoop):
 class IterBasedTrainLoop(_Resumable, _IterBasedTrainLoop):
     """MMEngine's loop over iterations, in whole epochs of the dataset.
 
-    Args:
-        runner: The runner.
-        dataloader: The config's ``train_dataloader``.
-        **kwargs: ``max_iters``, ``val_begin``, ``val_interval`` and
-            ``dynamic_intervals`` of MMEngine's loop.
-
-    Raises:
-        UserError: See :func:`build_train_dataloader`.
+    Its arguments are those of MMEngine's loop. The dataloader has to pass
+    :func:`build_train_dataloader`, and the numbers of ``train_cfg`` are whole, from 1.
     """
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:
         super().__init__(runner, dataloader, **kwargs)
-        # It would go on from the first image; in mmengine 0.10 it has begun already.
+        # It would start at the first image. In mmengine 0.10 it has started already.
         del self.dataloader_iterator
 
     def run(self) -> nn.Module:

@@ -1,4 +1,4 @@
-"""bf16 where the GPU has it, and a clipped norm that nobody waits for."""
+"""bf16 if the GPU supports it, and gradient clipping without waiting for the device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,26 +15,24 @@ _DTYPES = ('auto', 'bfloat16', 'float32')
 
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
-    """MMEngine's OptimWrapper with autocast and without waiting for the device.
+    """MMEngine's OptimWrapper with autocast, without waiting for the device.
 
-    bf16 has the range of float32, so no loss is scaled and nothing has to be read back.
-    Parameters, their gradients and the loss stay float32. One config runs on a CPU, an
-    old and a new GPU.
+    bf16 has the range of float32, so no loss is scaled and nothing is read back. Parameters, their
+    gradients and the loss stay float32. One config runs on a CPU, an old and a new GPU.
 
     Args:
         dtype: 'auto': 'bfloat16' on a GPU that computes with it (NVIDIA since Ampere),
-            'float32' elsewhere. 'bfloat16' on a CPU too; 'float32': no autocast. For
-            fp16 take MMEngine's AmpOptimWrapper.
-        **kwargs: Of MMEngine's OptimWrapper: ``optimizer``, ``accumulative_counts``,
+            'float32' elsewhere. 'bfloat16': on a CPU, too. 'float32': no autocast. For
+            fp16 use MMEngine's AmpOptimWrapper.
+        **kwargs: As for MMEngine's OptimWrapper: ``optimizer``, ``accumulative_counts``,
             ``clip_grad``.
 
     Attributes:
-        clipped: Of the last ``update_params``, by its name in the log: the norm of
-            the gradient before it was clipped, on the device. Empty if it clipped
-            none. RuntimeInfoHook logs it.
+        clipped: The gradient norm of the last ``update_params`` before clipping, on the
+            device, by its name in the log. Empty without clipping. RuntimeInfoHook logs it.
 
     Raises:
-        ValueError: another dtype.
+        UserError: Another dtype.
 
     Differs: MMEngine's AmpOptimWrapper refuses to start on a CPU, and its loss scaler
         and its clipping read from the device in every step.
@@ -74,7 +72,7 @@ class AutocastOptimWrapper(OptimWrapper):
             if p.grad is not None
         ]
         norm = self.clip_func(params, **self.clip_grad_kwargs)
-        if norm is not None:  # clipping by value has none
+        if norm is not None:  # clipping by value returns None
             self.clipped = {self.grad_name: norm.detach()}
 
 

@@ -1,4 +1,4 @@
-"""What the ranks of a job agree on before they train together."""
+"""Checks that the ranks of a job agree before they train together."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from simclr_mm.errors import UserError
 
 
 def on_first_rank(function: Callable[[], Any]) -> Any:
-    """Call a function on rank 0; every rank gets its result, or raises its UserError."""
+    """Call a function on rank 0. Every rank gets its result or raises its UserError."""
     answer: list[Any] = [None, None]  # a result, an error
     if dist.is_main_process():
         try:
@@ -25,14 +25,11 @@ def on_first_rank(function: Callable[[], Any]) -> Any:
 
 
 def require_same(mine: Mapping[str, Any], advice: str) -> None:
-    """Compare what each rank has with what rank 0 has.
-
-    Args:
-        mine: Of this rank, by the name that the error shows.
-        advice: The end of the error: what to do.
+    """Compare the values of all ranks, by name, with those of rank 0.
 
     Raises:
-        UserError: On all ranks, where two differ. It names the rank and the key.
+        UserError: On all ranks, if two values differ. It names the rank and the key, and ends
+            with the advice.
     """
     first, *others = dist.all_gather_object(dict(mine))
     for rank, other in enumerate(others, start=1):

@@ -1,7 +1,7 @@
-"""What a resumed run may change, and what all ranks must share: one definition.
+"""The settings that a resumed run may change, and those that all ranks must share.
 
-A run's result is a function of its settings. :func:`settings` lists those that count.
-docs/concepts.md states the rule for users.
+:func:`settings` lists the settings on which a run's losses depend. docs/concepts.md states
+the rule for users.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.logging import MMLogger
 
 from simclr_mm.checkpoints.stored_config import parse_settings
-from simclr_mm.errors import CheckpointError, MissingFileError, UserError
+from simclr_mm.errors import CheckpointError, MissingFileError, UserError, listed
 from simclr_mm.registry import type_name
 
 _PARTS = (
@@ -23,16 +23,16 @@ _PARTS = (
     'train_cfg',
     'train_dataloader',
 )
-# Ranks take the same steps together: validation, log and what else waits for the others.
+# Parts in which ranks wait for each other, such as validation and log.
 _STEPS = ('custom_hooks', 'default_hooks', 'log_processor', 'resume', 'val_cfg', 'val_evaluator')
 _PLACES = {'data_root', 'data_prefix', 'ann_file', 'cache_dir', 'metainfo', 'out_dir', 'init_cfg'}
-# Wherever they stand, these change speed, places or what is logged, and no loss.
+# At any depth, these keys change speed, paths or the log, but no loss.
 _FREE = _PLACES | {
     *('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'worker_init_fn'),
     *('val_begin', 'val_interval', 'dynamic_intervals'),
     *('compile_backbone', 'with_cp', 'foreach', 'fused', 'deterministic'),
 }
-# A resumed run takes these from the checkpoint: another value would have no effect.
+# A resumed run takes these from the checkpoint, so another value would have no effect.
 _FIXED = (
     'auto_scale_lr',
     'optim_wrapper',
@@ -46,11 +46,10 @@ _LENGTH = ('train_cfg.max_epochs', 'train_cfg.max_iters')
 _SEEDS = ('randomness.seed', 'train_dataloader.sampler.seed')
 # The precision may follow the device.
 _PRECISION = ('optim_wrapper.type', 'optim_wrapper.dtype', 'optim_wrapper.loss_scale')
-_SHOWN = 5
 
 
 def settings(cfg: dict) -> dict[str, Any]:
-    """The settings of a config on which the losses depend, by their dotted keys."""
+    """The settings of a config on which the losses depend, by dotted key."""
     found = _flatten({part: cfg.get(part) for part in _PARTS}, _FREE)
     if not found.get('auto_scale_lr.enable'):
         found = {key: found[key] for key in found if not key.startswith('auto_scale_lr')}
@@ -58,7 +57,7 @@ def settings(cfg: dict) -> dict[str, Any]:
 
 
 def shared_settings(cfg: dict) -> dict[str, Any]:
-    """The settings that all ranks must share: all but places, by their dotted keys."""
+    """The settings that all ranks must share, by dotted key: all except paths."""
     found = _flatten({part: cfg.get(part) for part in (*_PARTS, *_STEPS)}, _PLACES)
     return {**found, 'load_from': 'a file' if cfg.get('load_from') else None}
 
@@ -82,12 +81,12 @@ def _flatten(value: Any, free: set[str], key: str = '') -> dict[str, Any]:
 
 
 def _as_list(value: Any) -> Any:
-    """Lists for tuples, which are the same thing in a config."""
+    """Lists for tuples, because a config does not distinguish them."""
     return [_as_list(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def latest_checkpoint(work_dir: str) -> str | None:
-    """The newest checkpoint of a work dir, which may have been moved since it was saved."""
+    """The newest checkpoint of a work dir, also after the folder was moved."""
     name = Path(work_dir, 'last_checkpoint')
     if not name.is_file():
         return None
@@ -98,28 +97,22 @@ def latest_checkpoint(work_dir: str) -> str | None:
     if '://' not in saved and not Path(saved).exists():
         raise MissingFileError(
             f'--resume: {name} names {saved}, which is not there: put it back, name another '
-            'checkpoint with --resume PATH, or remove last_checkpoint to start anew.'
+            'checkpoint with --resume PATH, or remove last_checkpoint to start again.'
         )
     return saved
 
 
 def check_resumable(checkpoint: dict, cfg: dict, source: str, logger: MMLogger) -> None:
-    """Refuse to resume where the checkpoint does not hold a run, or holds another one.
+    """Refuse a checkpoint that holds no run, or another run than this config's.
 
-    Settings that a resumed run would pass over are an error. Others that count are used,
-    and named in the log.
-
-    Args:
-        checkpoint: What the file holds.
-        cfg: The config of this run.
-        source: The file's name.
-        logger: For what has changed.
+    Changed settings that a resumed run would ignore are an error. Other changed settings that
+    affect losses are used, and named in the log.
 
     Raises:
-        CheckpointError: It holds weights alone.
+        CheckpointError: It holds only weights.
         UserError: The schedule, the optimizer, the order of images or the seed differ.
     """
-    anew = f'start anew from its weights: --cfg-options load_from={source}, without --resume'
+    anew = f'start again from its weights: --cfg-options load_from={source}, without --resume'
     meta = checkpoint.get('meta') or {}
     if not {'epoch', 'iter'} <= set(meta) or not {'optimizer', 'message_hub'} <= set(checkpoint):
         raise CheckpointError(
@@ -129,8 +122,8 @@ def check_resumable(checkpoint: dict, cfg: dict, source: str, logger: MMLogger) 
     stored = _stored_config(meta.get('cfg'))
     if stored is None:
         logger.warning(
-            f'{source} holds no config that can be read: whether this run has the same '
-            'schedule is not checked.'
+            f'{source} holds no readable config, so the schedule of this run is not '
+            'compared with it.'
         )
         return
     before, now = settings(stored), settings(cfg)
@@ -141,38 +134,29 @@ def check_resumable(checkpoint: dict, cfg: dict, source: str, logger: MMLogger) 
     if not _depends_on_length(now):
         keys = [key for key in keys if key not in _LENGTH]
     changes = {key: f'{key} = {now.get(key)!r} (was {before.get(key)!r})' for key in keys}
-    fixed = [text for key, text in changes.items() if _is_fixed(key)]
+    fixed = [changes[key] for key in keys if key.startswith(_FIXED) and key not in _PRECISION]
     if fixed:
         raise UserError(
             f'--resume: {source} was saved with other settings, and a resumed run cannot '
-            f'change {_some(fixed)}: take the old value, or {anew}.'
+            f'change {listed(fixed)}: take the old value, or {anew}.'
         )
     used = [text for key, text in changes.items() if key != 'train_dataloader.batch_size']
     if used:
         logger.warning(
-            f'{source} was saved with other settings. From here on the run uses {_some(used)}.'
+            f'{source} was saved with other settings. From here on the run uses {listed(used)}.'
         )
 
 
-def _is_fixed(key: str) -> bool:
-    return key.startswith(_FIXED) and key not in _PRECISION
-
-
 def _depends_on_length(now: dict[str, Any]) -> bool:
-    """Whether a schedule ends with the run because it does not say where it ends."""
+    """Whether a schedule has no end of its own and ends with the run."""
     schedules = {key.split('.')[1] for key in now if key.startswith('param_scheduler.')}
     one = 'param_scheduler.type' in now  # not in a list
     ends = ['param_scheduler.end'] if one else [f'param_scheduler.{i}.end' for i in schedules]
     return any(end not in now for end in ends)
 
 
-def _some(texts: list[str]) -> str:
-    more = f' and {len(texts) - _SHOWN} more' if len(texts) > _SHOWN else ''
-    return ', '.join(texts[:_SHOWN]) + more
-
-
 def _stored_config(text: Any) -> dict | None:
-    """The settings in a config's text, read as data and never run."""
+    """The settings in a config's text, parsed as data and never run."""
     try:
         return parse_settings(text)
     except (AttributeError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError):

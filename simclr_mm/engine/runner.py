@@ -1,4 +1,4 @@
-"""MMEngine's runner: also on CPU ranks, strict in reading, exact in resuming."""
+"""MMEngine's runner with CPU ranks, strict loading and exact resuming."""
 
 import io
 import itertools
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.dist import all_gather_object, is_distributed
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.logging import MMLogger
@@ -27,6 +28,7 @@ from simclr_mm.models import SimCLR
 from simclr_mm.registry import RUNNERS
 
 from .allocator import keep_freed_memory
+from .arguments import check_arguments
 from .config_errors import building_from, check_type
 from .loops import DATA_LAYOUT, EARLY_STOPPING, SAMPLER_SEED, data_layout, plain_model
 from .ranks import on_first_rank, require_same, weights_digest
@@ -42,36 +44,33 @@ _built = itertools.count(1)  # runners of this process
 
 @RUNNERS.register_module()
 class Runner(_Runner):
-    """The runner of every config here, named by ``runner_type='simclr_mm.Runner'``.
+    """The runner of every config of this package, named by ``runner_type='simclr_mm.Runner'``.
 
     Args:
-        *args: As MMEngine's Runner.
-        **kwargs: As MMEngine's Runner.
+        *args: As for MMEngine's Runner.
+        **kwargs: As for MMEngine's Runner.
 
     Raises:
-        UserError: A schedule longer than the run; settings that a resumed run cannot
-            change or that differ between ranks; a work dir in which another run trains.
-        CheckpointError: A checkpoint whose keys or shapes differ from the model's, that
-            cannot be resumed, or that is another file on another rank.
+        UserError: A schedule is longer than the run, settings that a resumed run cannot
+            change are changed or differ between ranks, or another run trains in the work dir.
+        CheckpointError: A checkpoint's keys or shapes differ from the model's, it cannot be
+            resumed, or it is another file on another rank.
 
-    Differs: from MMEngine's, where
-        - distributed training needs GPUs: here ranks without one use gloo, and BN stays
-          local with a warning;
-        - missing and unexpected keys are logged: here they are errors;
-        - checkpoints may run code when they are read: here they cannot;
-        - a batch that differs from ``auto_scale_lr.base_batch_size`` passes in silence:
-          here it warns with both learning rates;
-        - a schedule that ends after the run is cut off: here it is an error;
-        - accumulating the gradients of a contrastive model warns that it adds no
-          negatives;
-        - ``compile`` compiles the training step of SimCLR with its data and its loss:
-          here it is an error that names ``model.compile_backbone``;
-        - each rank resumes from what it finds: here rank 0 decides, and all ranks compare
-          what they have read;
-        - metrics are gathered through files: here through the process group;
-        - ``default_hooks`` switches off MMEngine's six hooks only: here every one;
-        - convolutions on a GPU keep their weights in another order than the
-          channels-last images they meet: here weights are channels-last too.
+    Differs from MMEngine's Runner:
+        - distributed training also runs on CPU ranks, with gloo; BN then stays local, with a
+          warning;
+        - missing and unexpected keys are errors;
+        - checkpoints cannot run code when they are read;
+        - a batch that differs from ``auto_scale_lr.base_batch_size`` gives a warning with both
+          learning rates;
+        - a schedule that ends after the run is an error;
+        - gradient accumulation of a contrastive model gives a warning that it adds no negatives;
+        - ``compile``, which would compile SimCLR's training step with its data and loss, is an
+          error that names ``model.compile_backbone``;
+        - rank 0 chooses the checkpoint to resume from, and all ranks compare what they read;
+        - metrics are gathered through the process group, not through files;
+        - None in ``default_hooks`` switches off every hook, not only MMEngine's six;
+        - convolution weights on a GPU are channels-last, like the images.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -88,15 +87,6 @@ class Runner(_Runner):
         with building_from(cfg):
             super().__init__(*args, **kwargs)
 
-    def set_randomness(self, seed: int | None, *args, **kwargs) -> None:
-        is_seed = type(seed) is int and 0 <= seed < 2**32
-        if seed is not None and not is_seed:
-            raise UserError(
-                f'randomness.seed = {seed!r}: give a whole number from 0 to 2**32 - 1, or None '
-                'for another seed each time.'
-            )
-        super().set_randomness(seed, *args, **kwargs)
-
     def build_logger(self, *args, **kwargs) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
@@ -104,6 +94,19 @@ class Runner(_Runner):
             if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8
                 stream.reconfigure(errors='backslashreplace')
         return logger
+
+    def set_randomness(self, seed: int | None, *args, **kwargs) -> None:
+        if seed is not None and not (type(seed) is int and 0 <= seed < 2**32):
+            raise UserError(
+                f'randomness.seed = {seed!r}: give a whole number from 0 to 2**32 - 1, or None '
+                'for another seed each time.'
+            )
+        super().set_randomness(seed, *args, **kwargs)
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> _Runner:
+        check_arguments(dict(cfg.items()))
+        return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
         if self.distributed and not torch.cuda.is_available() and not is_distributed():
@@ -124,7 +127,7 @@ class Runner(_Runner):
         if off:
             self.logger.info(f'Switched off: default_hooks.{", default_hooks.".join(off)}.')
         for name in off:
-            if name not in _MMENGINE_HOOKS:  # MMEngine knows how to leave out its own
+            if name not in _MMENGINE_HOOKS:  # MMEngine leaves out its own
                 del hooks[name]
         super().register_default_hooks(hooks)
 
@@ -132,24 +135,25 @@ class Runner(_Runner):
     def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
         if isinstance(dataloader, dict):
             dataloader = _fitting(dataloader)
-        # Outside a run nobody has set a scope, or MMEngine's own, which lacks mmpretrain's names.
+        # Outside a run the scope is unset or MMEngine's, which lacks mmpretrain's names.
         current = DefaultScope.get_current_instance()
         named = current is not None and current.scope_name != 'mmengine'
         try:
             with DefaultScope.overwrite_default_scope(None if named else 'mmpretrain'):
                 return _Runner.build_dataloader(dataloader, *args, **kwargs)
         except FileNotFoundError as error:
-            if not isinstance(dataloader, dict):
+            dataset = dataloader['dataset'] if isinstance(dataloader, dict) else None
+            options = ' '.join(_data_roots(dataset))
+            if not options:
                 raise
-            options = ' '.join(_data_roots(dataloader['dataset']))
             raise MissingFileError(
-                f'{error}. Put the data there, or name their place: --data DIR, or '
-                f'--cfg-options {options}'
+                f'{str(error).removesuffix(".")}. Put the data there, or give their folder: --data '
+                f'DIR, or --cfg-options {options}'
             ) from error
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         if torch.cuda.is_available():
-            # Else cuDNN reorders each weight in each pass; the values are the same.
+            # Else cuDNN reorders each weight in each pass. The values stay the same.
             model = model.to(memory_format=torch.channels_last)
         if not self.distributed or torch.cuda.is_available():
             return super().wrap_model(model_wrapper_cfg, model)
@@ -187,21 +191,15 @@ class Runner(_Runner):
             if not isinstance(scheduler, dict):
                 continue
             by_epoch = scheduler.get('by_epoch', True)
-            length = loop.max_epochs if by_epoch else loop.max_iters
-            unit = 'epochs' if by_epoch else 'iterations'
-            limit = 'max_epochs' if by_epoch else 'max_iters'
-            beyond = [
-                key
-                for key, last in (('begin', length - 1), ('end', length))
-                if scheduler.get(key, 0) > last
-            ]
-            for key in beyond:
-                raise UserError(
-                    f'param_scheduler.{i}.{key} = {scheduler[key]} {unit} is not '
-                    f'within training, train_cfg.{limit} = {length}. Change one of '
-                    'them, for example with --cfg-options '
-                    f'param_scheduler.{i}.{key}=...'
-                )
+            limit, unit = ('max_epochs', 'epochs') if by_epoch else ('max_iters', 'iterations')
+            length = getattr(loop, limit)
+            for key, last in (('begin', length - 1), ('end', length)):
+                if scheduler.get(key, 0) > last:
+                    raise UserError(
+                        f'param_scheduler.{i}.{key} = {scheduler[key]} {unit} is not within '
+                        f'training, train_cfg.{limit} = {length}. Change one of them, for '
+                        f'example with --cfg-options param_scheduler.{i}.{key}=...'
+                    )
         return loop
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
@@ -235,17 +233,17 @@ class Runner(_Runner):
         return wrapper
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
-        base = (auto_scale_lr or {}).get('base_batch_size', 1)
-        if not isinstance(base, int) or base < 1:
-            raise UserError(f'auto_scale_lr.base_batch_size = {base!r}: give a number of images.')
         super().scale_lr(optim_wrapper, auto_scale_lr)
         if not auto_scale_lr or auto_scale_lr.get('enable', False):
             return
+        base = auto_scale_lr['base_batch_size']
+        if not base > 0:
+            raise UserError(f'auto_scale_lr.base_batch_size = {base}: write the batch of the rate')
         batch = self.train_dataloader.batch_size * self.world_size
         if batch != base:
             lr = optim_wrapper.optimizer.param_groups[0]['lr']
             self.logger.warning(
-                f'learning rate {lr:g} belongs to batches of {base} images, this job '
+                f'learning rate {lr:g} is for batches of {base} images, but this job '
                 f'has {batch}: the linear rule would give {lr * batch / base:g}. Pass '
                 '--auto-scale-lr to apply it.'
             )
@@ -296,7 +294,7 @@ class Runner(_Runner):
         except (AttributeError, TypeError):
             model_state(read_checkpoint(filename), filename)  # says what the file lacks
             raise
-        except RuntimeError as error:  # lists missing, unexpected and misshaped keys
+        except RuntimeError as error:  # lists missing, unexpected and mismatched keys
             problems = ' '.join(str(error).split())
             raise CheckpointError(
                 f'{filename} does not fit: {problems}; take the config that the '
@@ -319,7 +317,7 @@ class Runner(_Runner):
             raise UserError(
                 f'{filename} was saved by a run of {saved}, this one has {layout}: '
                 'resume with the same dataset, train_dataloader.batch_size and number '
-                'of processes, or start anew from it with load_from.'
+                'of processes, or start again from it with load_from.'
             )
         for hook in self._stopping_hooks():
             state = info.get(EARLY_STOPPING, {}).get(hook.monitor)
@@ -327,7 +325,7 @@ class Runner(_Runner):
                 hook.wait_count, hook.best_score = state
 
     def save_checkpoint(self, *args, **kwargs) -> None:
-        # MMEngine's early stopping saves nothing itself.
+        # MMEngine's early stopping does not save its own state.
         state = {
             each.monitor: [each.wait_count, each.best_score] for each in self._stopping_hooks()
         }
@@ -339,7 +337,7 @@ class Runner(_Runner):
 
 
 def _fitting(dataloader: dict) -> dict:
-    """A dataloader's config without what PyTorch refuses where there are no workers."""
+    """A dataloader's config without options that PyTorch refuses if there are no workers."""
     if not torch.cuda.is_available():
         dataloader = {**dataloader, 'pin_memory': False}  # it would only warn
     if dataloader.get('num_workers', 0) > 0:
@@ -348,8 +346,10 @@ def _fitting(dataloader: dict) -> dict:
     return {key: value for key, value in dataloader.items() if key not in of_workers}
 
 
-def _data_roots(dataset: dict, key: str = '{val,test}_dataloader.dataset') -> list[str]:
-    """Options for the command line that say where the images of a dataset are."""
+def _data_roots(dataset: object, key: str = '{val,test}_dataloader.dataset') -> list[str]:
+    """Command-line options that set the image folders of a dataset."""
+    if not isinstance(dataset, dict):  # it is built
+        return []
     if dataset['type'] == 'simclr_mm.ReplaceUnreadable':  # our loops put it there
         return _data_roots(dataset['dataset'], 'train_dataloader.dataset')
     roots = [f'{key}.data_root=DIR'] if 'data_root' in dataset else []

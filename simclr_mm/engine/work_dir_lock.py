@@ -15,14 +15,10 @@ from .ranks import on_first_rank
 
 
 class WorkDirLock:
-    """Hold a work dir, as a context, or fail with the name of the run that holds it.
+    """A context that locks an existing work dir, or fails with the name of the run that holds it.
 
-    Rank 0 holds it for its job. The system gives it back when that process ends, however
-    it ends. Where files cannot be locked, a warning says so and the run goes on.
-
-    Args:
-        work_dir: Exists.
-        logger: For the warning.
+    Rank 0 holds the lock for its job. The system releases it when that process ends for any
+    reason. If files cannot be locked, the run continues with a warning.
 
     Raises:
         UserError: On entering, on all ranks: another process trains in this work dir.
@@ -43,7 +39,7 @@ class WorkDirLock:
     def _take(self) -> None:
         try:
             self._file = open(self._path, 'a+')
-            # lockf, not flock: loader workers that outlive this process do not keep it.
+            # lockf, not flock, so that loader workers that outlive this process do not keep it.
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if self._file is None or not isinstance(error, (BlockingIOError, PermissionError)):

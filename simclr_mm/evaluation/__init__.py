@@ -4,7 +4,7 @@ from .knn import KNNAccuracy, knn_predict
 from .label_free import LabelFreeMetrics
 from .linear_probe import Labelled, few_label_probe, linear_probe, swept_linear_probe
 from .probe_accuracy import ProbeAccuracy
-from .result import PIXELS, PRETRAINED, UNTRAINED, EvaluationRun, Result, read_run
+from .result import PIXELS, PRETRAINED, UNTRAINED, EvaluationRun, Result, Value, hardware, read_run
 
 __all__ = [
     'CLASS_METRICS',
@@ -18,8 +18,10 @@ __all__ = [
     'ProbeAccuracy',
     'Result',
     'UNTRAINED',
+    'Value',
     'extract_features',
     'few_label_probe',
+    'hardware',
     'knn_predict',
     'linear_probe',
     'read_run',

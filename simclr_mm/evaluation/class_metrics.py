@@ -1,4 +1,4 @@
-"""How transfer learning is scored: accuracies, and the mean average precision of VOC.
+"""Metrics of transfer learning: accuracies, and the mean average precision of VOC.
 
 m examples, K classes.
 """
@@ -29,12 +29,12 @@ def voc07_map(scores: np.ndarray, targets: np.ndarray) -> float:
 
     Source: Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010,
     Sec. 4.2: the mean, over recalls of 0, 0.1 ... 1, of the highest precision at this
-    recall or a greater one. Of equal scores the one that comes first counts as greater.
+    recall or a greater one. Ties in scores are broken by order.
 
     Args:
-        scores: (m, K), greater where the class is more likely.
-        targets: (m, K), 1 for the classes of an image, 0 for others, -1 for what is not
-            scored: classes of which an image shows difficult objects only.
+        scores: (m, K), higher for more likely classes.
+        targets: (m, K), 1 for the classes of an image, 0 for others, -1 for classes that
+            are not scored, because the image shows only difficult objects of them.
 
     Returns:
         Mean over the classes that some image has, in [0, 1].
@@ -56,14 +56,14 @@ def _eleven_points(scores: np.ndarray, targets: np.ndarray) -> float:
     """Average precision of one class."""
     scores, targets = scores[targets != -1], targets[targets != -1]
     hits = targets[np.argsort(-scores, kind='stable')] == 1
-    found = np.cumsum(hits)  # images of the class among the first 1, 2 ...
+    found = np.cumsum(hits)  # images of the class among the first 1, 2, ...
     precision = found / np.arange(1, len(hits) + 1)
-    # In whole numbers, for 3 * 0.1 is more than 0.3.
+    # In whole numbers, because 3 * 0.1 is more than 0.3.
     return float(np.mean([precision[10 * found >= k * found[-1]].max() for k in range(11)]))
 
 
-# By name. Each takes predicted classes (m,), or scores (m, K) where an image has several
-# classes, and the truth. Each returns a share.
+# Each takes predicted classes (m,), or scores (m, K) if an image has several classes, and
+# the truth. Each returns a share.
 CLASS_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = dict(
     top1=top1, mean_per_class=mean_per_class, voc07_map=voc07_map
 )
@@ -73,11 +73,10 @@ CLASS_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = dict(
 class VOC07MeanAP(VOCAveragePrecision):
     """:func:`voc07_map` in percent, as a metric of val and test loops.
 
-    mmpretrain's VOCAveragePrecision sums over all recalls, which gives other numbers.
-
     Args:
-        **kwargs: As for VOCAveragePrecision; by default, what is difficult does not
-            count.
+        **kwargs: As for VOCAveragePrecision. By default difficult objects do not count.
+
+    Differs: mmpretrain's VOCAveragePrecision sums over all recalls, which gives other numbers.
     """
 
     default_prefix: str | None = 'voc07'

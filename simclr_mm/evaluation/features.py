@@ -31,13 +31,12 @@ def extract_features(
     Args:
         model: A model with ``extract_feat`` and a data preprocessor.
         loader: Batches of ``inputs`` and labelled ``data_samples``.
-        embed: Maps normalised images (n, 3, S, S) to features (n, C); None: the model's
+        embed: Maps normalised images (n, 3, S, S) to features (n, C). None: the model's
             ``extract_feat``.
-        description: Text of the progress bar.
-        target: What is known of an image: its class, or an array for one with several.
+        target: The target of a sample: its class, or an array for an image with several.
 
     Returns:
-        (n, C) float32 features and (n,) int64 labels, or what ``target`` gave, stacked.
+        (n, C) float32 features, and (n,) int64 labels or the stacked targets.
     """
     embed = embed or model.extract_feat
     was_training = model.training

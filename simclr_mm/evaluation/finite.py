@@ -1,19 +1,15 @@
-"""Rows of features that are not finite, such as those that stand for unreadable images."""
+"""Handle rows of features that are not finite, such as those of unreadable images."""
 
 import logging
 
 from mmengine.logging import print_log
 from torch import Tensor
 
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UserError, listed
 
 
 def finite_rows(features: Tensor, what: str) -> Tensor:
-    """Which rows are finite, (n) booleans; a log line counts and names the others.
-
-    Args:
-        features: (n, ...).
-        what: What the rows are, for the messages.
+    """Which rows of (n, ...) are finite, (n) booleans. A log line counts and names the others.
 
     Raises:
         UserError: No row is finite.
@@ -28,7 +24,7 @@ def finite_rows(features: Tensor, what: str) -> Tensor:
 
 
 def check_finite(features: Tensor, what: str) -> None:
-    """Refuse rows that are not finite, by number: their score would mean nothing."""
+    """Refuse rows that are not finite, and name their numbers."""
     finite = features.flatten(1).isfinite().all(dim=1)
     if not finite.all():
         raise UserError(f'{_message(finite, what)}; leave them out.')
@@ -36,5 +32,5 @@ def check_finite(features: Tensor, what: str) -> None:
 
 def _message(finite: Tensor, what: str) -> str:
     rows = (~finite).nonzero().flatten().tolist()
-    listed = ', '.join(map(str, rows[:5])) + (' ...' if len(rows) > 5 else '')
-    return f'{len(rows)} of {len(finite)} {what} are not finite (NaN or infinity): rows {listed}'
+    named = f'{len(rows)} of {len(finite)} {what} are not finite (NaN or infinity)'
+    return f'{named}: rows {listed(rows)}'

@@ -1,4 +1,4 @@
-"""Results of all ranks, gathered through the process group and not through files."""
+"""Gather results of all ranks through the process group, without files."""
 
 from itertools import chain, zip_longest
 from typing import Any
@@ -6,21 +6,15 @@ from typing import Any
 from mmengine import dist
 from mmengine.evaluator import metric
 
-# Results of each rank that travel together: 256 features of 2048 numbers are 2 MB.
+# Results of each rank in one transfer: 256 features of 2048 numbers are 2 MB.
 _AT_ONCE = 256
 
 
 def gather_results(results: list, size: int) -> list | None:
-    """Put the results of all ranks into the order of the dataset.
+    """Put the results of all ranks into the order of the dataset, on rank 0; None on the others.
 
-    Beside the results themselves only rank 0 needs memory, for 256 results of each rank.
-
-    Args:
-        results: Of this rank, one for each image.
-        size: Images in the dataset. Samplers repeat some to make the ranks even.
-
-    Returns:
-        ``size`` results on rank 0, None on the others.
+    Besides the results, only rank 0 needs memory, for 256 results of each rank. Samplers repeat
+    some images to make the ranks even: there are ``size`` of them in the dataset.
     """
     rank, processes = dist.get_dist_info()
     if processes == 1:
@@ -40,9 +34,8 @@ def gather_results(results: list, size: int) -> list | None:
 def install_gathering() -> None:
     """Make every MMEngine metric gather with :func:`gather_results`.
 
-    MMEngine writes a folder ``.dist_test`` in the current directory, which all machines
-    would have to share. A metric with ``collect_device='gpu'`` or ``collect_dir`` gathers
-    as it is told.
+    MMEngine writes a folder ``.dist_test`` in the current directory, which all machines would have
+    to share. A metric with ``collect_device='gpu'`` or ``collect_dir`` keeps MMEngine's way.
     """
     metric.collect_results = _collect_results
 

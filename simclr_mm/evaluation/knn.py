@@ -32,19 +32,18 @@ def knn_predict(
 
     Args:
         query: (q, C) features, all finite.
-        gallery: (g, C) features. Rows that are not finite are left out; a log line counts
-            them.
+        gallery: (g, C) features. Rows that are not finite are left out; a log line counts them.
         labels: (g,) int64 classes of the gallery, >= 0.
         k: Neighbours, in [1, g].
         temperature: t > 0.
-        device: Where to compare, which takes g * C floats there. None: where the
-            gallery lies.
+        device: Where to compute. It needs memory for g * C floats. None: the gallery's.
 
     Returns:
-        (q,) int64 predicted classes, where the query lies.
+        (q,) int64 predicted classes, on the query's device.
 
     Raises:
-        UserError: k is not in [1, g], temperature <= 0, or a query is not finite.
+        UserError: k is not in [1, g], temperature <= 0, a query is not finite or a label
+            is negative.
     """
     return best_classes(query, gallery, labels, k, temperature, device)[:, 0]
 
@@ -57,19 +56,23 @@ def best_classes(
     temperature: float,
     device: str | torch.device | None = None,
 ) -> Tensor:
-    """As :func:`knn_predict`, (q, 5) classes at most; -1 for a class without a vote.
+    """Like :func:`knn_predict`, but up to five classes, (q, 5), by decreasing votes.
 
-    The first has most votes.
+    -1 stands for a class without a vote.
     """
-    check_finite(query, 'queries of kNN')
-    finite = finite_rows(gallery, 'gallery features of kNN')
+    check_finite(_lengths(query), 'queries of kNN')
+    finite = finite_rows(_lengths(gallery), 'gallery features of kNN')
     gallery, labels = gallery[finite], labels[finite.to(labels.device)]
+    if (labels < 0).any():
+        raise UserError(
+            f'kNN: {(labels < 0).sum()} gallery labels are negative: leave images without a '
+            'class out of the gallery.'
+        )
     if not 1 <= k <= len(gallery):
         raise UserError(
             f'kNN: k = {k}, but the gallery has {len(gallery)} features: choose k from 1 to that.'
         )
-    if not temperature > 0:
-        raise UserError(f'kNN: temperature = {temperature}: give a positive number.')
+    _check_temperature(temperature)
     place = gallery.device if device is None else device
     gallery = F.normalize(gallery.to(place, torch.float32), dim=1)
     labels = labels.to(place)
@@ -79,9 +82,9 @@ def best_classes(
         chunk = F.normalize(chunk.to(place, torch.float32), dim=1)
         similarity = chunk @ gallery.T  # (chunk, g)
         nearest, rows = similarity.topk(k, dim=1)  # (chunk, k)
-        # Beside the nearest, whose vote is 1: at no temperature do all votes vanish.
+        # Relative to the nearest, which votes 1, so that the votes never all underflow.
         weights = ((nearest - nearest[:, :1]) / temperature).exp()
-        # Places in one axis: so the sum is deterministic on a GPU that is asked to be.
+        # Indices in one axis: only so scatter_add_ can be deterministic on a GPU.
         first = torch.arange(0, len(chunk) * classes, classes, device=place)
         places = (first[:, None] + labels[rows]).flatten()  # (chunk * k)
         votes = (
@@ -94,6 +97,16 @@ def best_classes(
     return torch.cat(predictions)
 
 
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0:
+        raise UserError(f'kNN: temperature = {temperature}: give a positive number.')
+
+
+def _lengths(features: Tensor) -> Tensor:
+    """(n, 1) lengths of rows, infinite where float32 cannot hold the length."""
+    return torch.linalg.vector_norm(features.float(), dim=1, keepdim=True)
+
+
 @METRICS.register_module()
 class KNNAccuracy(BaseMetric):
     """Accuracy in percent of weighted kNN, logged as ``knn/top1`` and ``knn/top5``.
@@ -101,16 +114,16 @@ class KNNAccuracy(BaseMetric):
     For a val or test loop over :class:`~simclr_mm.datasets.GalleryAndQuery` and a model
     whose ``predict`` gives features. They are kept in main memory and compared on the
     GPU, if there is one. Top-5 counts a query whose class is among the five with most
-    votes; a class without a vote is not.
+    votes; a class without a vote does not count.
 
     Args:
-        k: Neighbours. 200 as Wu et al. for ImageNet; small datasets want 20 or so.
-        temperature: Of the votes' weights. 0.07 as Wu et al.
+        k: Neighbours. 200 as in Wu et al. for ImageNet; use about 20 for small datasets.
+        temperature: Of the votes' weights. 0.07 as in Wu et al.
         collect_device: Where features of several ranks are gathered.
 
     Raises:
-        UserError: The val dataset is not a GalleryAndQuery or makes views, or k
-            exceeds the gallery, which is seen before the first step.
+        UserError: The val dataset is not a GalleryAndQuery or makes views, or, before the
+            first step, k exceeds the gallery or the temperature is not positive.
     """
 
     default_prefix = 'knn'
@@ -119,12 +132,13 @@ class KNNAccuracy(BaseMetric):
         self, k: int = 200, temperature: float = 0.07, collect_device: str = 'cpu'
     ) -> None:
         super().__init__(collect_device=collect_device)
+        _check_temperature(temperature)
         self.k = k
         self.temperature = temperature
 
     @property
     def dataset_meta(self) -> dict | None:
-        """What the loop tells of its dataset, when it is built."""
+        """The dataset's metainfo, which the loop sets when it is built."""
         return self._dataset_meta
 
     @dataset_meta.setter
@@ -141,17 +155,16 @@ class KNNAccuracy(BaseMetric):
         for sample in data_samples:
             if sample['feature'].ndim != 1:
                 raise UserError(
-                    'KNNAccuracy: the validation images come in views, '
-                    f'{tuple(sample["feature"].shape)} features of one image: compare '
-                    'single images, without simclr_mm.TwoViews in the pipeline.'
+                    'KNNAccuracy: the validation images are views, with '
+                    f'{tuple(sample["feature"].shape)} features of one image: take '
+                    'simclr_mm.TwoViews out of the validation pipeline.'
                 )
             if 'gallery' not in sample:
                 raise UserError(
-                    'KNNAccuracy: samples do not say whether they are gallery or '
-                    'query: give the dataloader a '
-                    "dict(type='simclr_mm.GalleryAndQuery')."
+                    'KNNAccuracy: samples do not say whether they are gallery or query: give the '
+                    "dataloader a dict(type='simclr_mm.GalleryAndQuery')."
                 )
-        # A GPU is read once a batch.
+        # Read a GPU once a batch.
         features = torch.stack([sample['feature'].float() for sample in data_samples])
         labels = torch.cat([torch.as_tensor(each['gt_label']).view(1) for each in data_samples])
         in_gallery = [sample['gallery'] for sample in data_samples]

@@ -1,4 +1,4 @@
-"""What features tell about an encoder without labels."""
+"""Measures of features that need no labels."""
 
 from collections.abc import Sequence
 from zlib import crc32
@@ -18,21 +18,16 @@ CHUNK = 1024  # rows at a time: 1024 x 10,000 similarities are 40 MB
 
 
 def effective_rank(features: Tensor) -> float:
-    """RankMe: how many directions the features use.
+    """RankMe: the number of directions that the features, (m, C), use.
 
     exp of the entropy of p_k = s_k / sum(s) + 1e-7, with s the singular values of the
-    features as they are, neither centred nor normalised.
+    features, neither centred nor normalised. From about 1, if all features are multiples of one
+    vector, to min(m, C).
 
     Source: Garrido et al., RankMe, arXiv:2210.02885, Sec. 3.1, ICML 2023.
 
-    Args:
-        features: (m, C).
-
-    Returns:
-        About 1, if all features are multiples of one, to min(m, C).
-
     Differs: singular values are roots of the eigenvalues of a C x C matrix in float64,
-    so those below 1e-8 of the largest are noise. The paper's 1e-7 is above that.
+    so values below 1e-8 of the largest are noise. The paper's 1e-7 is above this.
     """
     x = features.double()
     gram = x.T @ x if x.shape[0] > x.shape[1] else x @ x.T  # (r, r), r = min(m, C)
@@ -45,22 +40,18 @@ def feature_std(features: Tensor) -> float:
     """Standard deviation of each channel of normalised features, averaged.
 
     Source: SimSiam, arXiv:2011.10566, Sec. 4.1: 0 for collapsed features, 1/sqrt(C) for
-    those that point in all directions alike. Features: (m, C).
+    isotropic features. Features: (m, C).
     """
     return float(F.normalize(features.double(), dim=1).std(dim=0, correction=0).mean())
 
 
 def uniformity(features: Tensor) -> float:
-    """log of the mean of exp(-2 |x - y|^2) over pairs of normalised features.
+    """log of the mean of exp(-2 |x - y|^2) over pairs of normalised features, (m, C), m >= 2.
+
+    From -8 to 0, lower is more uniform; 0 if all features are the same, about -4 if they are
+    isotropic.
 
     Source: Wang and Isola, arXiv:2005.10242, Sec. 4.1, with t = 2.
-
-    Args:
-        features: (m, C), m >= 2.
-
-    Returns:
-        From -8 to 0, lower is more uniform; 0 if all features are the same, about -4
-        if they point in all directions alike.
     """
     x = F.normalize(features.float(), dim=1)
     total = 0.0
@@ -73,15 +64,11 @@ def uniformity(features: Tensor) -> float:
 
 
 def alignment(views: Tensor) -> float:
-    """Mean squared distance of normalised features of two views of an image.
+    """Mean squared distance between normalised features of two views of an image, (m, V, C).
+
+    The mean over all pairs of views, from 0 (equal features) to 4.
 
     Source: Wang and Isola, arXiv:2005.10242, Sec. 4.1, with alpha = 2.
-
-    Args:
-        views: (m, V, C), V >= 2.
-
-    Returns:
-        From 0, views of one image have one feature, to 4; over all pairs of views.
     """
     x = F.normalize(views.double(), dim=2)
     num_views = x.shape[1]
@@ -94,23 +81,22 @@ def alignment(views: Tensor) -> float:
 class LabelFreeMetrics(BaseMetric):
     """Measures of features that need no labels, logged as ``label_free/...``.
 
-    ``effective_rank``; ``feature_std`` beside ``isotropic_std``, 1/sqrt(C);
-    ``uniformity``; and, where the val pipeline makes views (``simclr_mm.TwoViews``),
-    ``alignment``. They are the functions of this file, of the backbone's features. Of a
-    GalleryAndQuery the queries count. Features that are not finite are left out; a log
-    line counts them.
+    They are the functions of this file on the backbone's features: ``effective_rank``;
+    ``feature_std`` with ``isotropic_std``, 1/sqrt(C); ``uniformity``; and ``alignment`` if
+    the val pipeline makes views (``simclr_mm.TwoViews``). In a GalleryAndQuery only the
+    queries count. Features that are not finite are left out; a log line counts them.
 
-    Any number of ranks computes them from the same images: those whose numbers in the
-    dataset have the lowest checksums.
+    The images are those whose indices have the lowest checksums, so any number of ranks
+    uses the same images.
 
     Args:
-        max_samples: Images at most. ``effective_rank`` cannot exceed their number; 10,000
+        max_samples: Images at most. ``effective_rank`` cannot exceed their number. 10,000
             are five times the width of ResNet-50 and take 82 MB there.
         collect_device: Where features of several ranks are gathered.
 
     Raises:
-        UserError: max_samples is below 2, fewer than two images came, or samples do
-            not say their number.
+        UserError: max_samples is below 2, there are fewer than two images, or samples have
+            no index.
     """
 
     default_prefix = 'label_free'
@@ -119,26 +105,25 @@ class LabelFreeMetrics(BaseMetric):
         super().__init__(collect_device=collect_device)
         if max_samples < 2:
             raise UserError(
-                f'LabelFreeMetrics: max_samples is {max_samples}: the '
-                'measures compare images, give 2 or more.'
+                f'LabelFreeMetrics: max_samples is {max_samples}: give 2 or more, because '
+                'the measures compare images.'
             )
         self.max_samples = max_samples
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        # One entry a rank, so that mmengine gathers them whatever their sizes are.
+        # One entry for each rank, because mmengine gathers equally many of each.
         if not self.results:
             self.results.append({})
         kept: dict[tuple, np.ndarray] = self.results[0]
         queries = [sample for sample in data_samples if not sample.get('gallery')]
         if not all('sample_idx' in sample for sample in queries):
             raise UserError(
-                'LabelFreeMetrics: samples do not say which they are: '
-                "leave 'sample_idx' in PackInputs.meta_keys."
+                "LabelFreeMetrics: samples have no 'sample_idx': keep it in PackInputs.meta_keys."
             )
         if queries:
-            # With the path, because datasets joined in one each count from 0.
+            # With the path, because concatenated datasets each count from 0.
             keys = [(int(each['sample_idx']), each.get('img_path')) for each in queries]
-            # A GPU is read once a batch.
+            # Read a GPU once a batch.
             features = torch.stack([sample['feature'].float() for sample in queries]).cpu()
             kept.update(zip(keys, map(np.copy, features.numpy())))
         if len(kept) > 2 * self.max_samples:
@@ -150,14 +135,14 @@ class LabelFreeMetrics(BaseMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         kept = self._chosen({k: v for rank in results for k, v in rank.items()})
-        if len(kept) < 2:
-            raise UserError(
-                f'LabelFreeMetrics: {len(kept)} image(s) to compare: validate on two or more.'
-            )
         x = torch.from_numpy(np.stack(list(kept.values())))  # (m, C) or (m, V, C)
         x = x[finite_rows(x, 'features of LabelFreeMetrics')]
+        if len(x) < 2:
+            raise UserError(
+                f'LabelFreeMetrics: {len(x)} image(s) to compare: validate on two or more.'
+            )
         views = x if x.ndim == 3 else x[:, None]  # (m, V, C)
-        each = views.unbind(dim=1)  # V of (m, C): no measure sees an image twice
+        each = views.unbind(dim=1)  # V of (m, C), so that no measure compares two views
         metrics = dict(
             effective_rank=np.mean([effective_rank(view) for view in each]),
             feature_std=np.mean([feature_std(view) for view in each]),

@@ -20,18 +20,17 @@ from .one_vs_rest import one_vs_rest
 # (n, C) features, and (n,) labels or (n, K) targets as for one_vs_rest.
 Labelled = tuple[np.ndarray, np.ndarray]
 
-# Sec. B.8: "45 logarithmically spaced values between 1e-6 and 1e5". Strongest first:
-# each fit starts from the one before, and strong penalties are quick.
+# Sec. B.8: "45 logarithmically spaced values between 1e-6 and 1e5". Strongest first,
+# because each fit starts from the previous one, and strong penalties are quick.
 PENALTIES = tuple(np.logspace(5, -6, 45).tolist())
 
 
 class Sweep(NamedTuple):
-    """What :func:`swept_linear_probe` found.
+    """The result of :func:`swept_linear_probe`.
 
     Args:
-        accuracy: The metric on the test images, by default the share of the labels that
-            are predicted, in [0, 1].
-        penalty: The chosen one.
+        accuracy: The metric on the test images, by default the share of correct labels, in [0, 1].
+        penalty: The chosen penalty.
         validation: The metric on the validation images, for each penalty.
         predicted: (m,) classes of the test images, or (m, K) logits.
     """
@@ -57,8 +56,10 @@ def linear_probe(train: Labelled, test: Labelled, c: float = 1.0) -> float:
         Share of the test labels predicted, in [0, 1].
 
     Raises:
-        UserError: A test row is not finite, or no training row is.
+        UserError: A test row is not finite, no training row is, or c <= 0.
     """
+    if not c > 0:
+        raise UserError(f'linear probe: c = {c}: give a positive number.')
     return top1(_predictions(_finite(train), test[0], [1 / c])[0], test[1])
 
 
@@ -73,26 +74,25 @@ def swept_linear_probe(
 ) -> Sweep:
     """Linear evaluation with the L2 penalty that is best on held-out training images.
 
-    The penalty multiplies half the squared weights beside the sum of cross entropies,
-    so it is 1 / C of scikit-learn. The best one is that of the highest validation
-    score, of equals the largest; the test score is that of a fit to all training
-    images. Where images have several classes, each class has a classifier of its own.
+    The objective is the sum of cross entropies plus penalty / 2 times the squared weights, so
+    the penalty is 1 / C of scikit-learn. The highest validation score wins, in a tie the
+    largest penalty. The test score is that of a fit to all training images. If images have
+    several classes, each class gets its own classifier.
 
     Source: arXiv:2002.05709, Sec. B.8.1, the linear classifier of transfer learning.
 
     Args:
-        train: (n, C) features and (n,) labels, of each class two at least, as for
+        train: (n, C) features and (n,) labels, at least two of each class, as for
             :func:`linear_probe`; or (n, K) targets as for
             :func:`~simclr_mm.evaluation.one_vs_rest.one_vs_rest`, which need ``held_out``
             and the metric ``voc07_map``.
         test: (m, C) features and (m,) labels to predict, or (m, K) targets.
-        penalties: Values to try, in the order in which they are fitted.
-        validation_share: Of the training images, the same of each class. The paper does
+        penalties: Values to try, in the order of fitting.
+        validation_share: Share of the training images, stratified by class. The paper does
             not say how many it held out.
-        seed: Of the validation split.
-        held_out: Rows of the training images to validate on. None: drawn by share and
-            seed.
-        metric: One of ``CLASS_METRICS``, the higher the better.
+        seed: Seed of the validation split.
+        held_out: Rows of the training images to validate on. None: drawn by share and seed.
+        metric: One of ``CLASS_METRICS``; higher is better.
 
     Raises:
         UserError: A class is too small to be split, or see :func:`linear_probe`.
@@ -114,14 +114,13 @@ def swept_linear_probe(
 
 
 def _stratified(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Rows of a share of the examples, the same of each class."""
+    """Rows of a share of the examples, stratified by class."""
     counts = np.unique(labels, return_counts=True)[1]
     if counts.min() < 2 or share * len(labels) < len(counts):
         raise UserError(
-            f'linear evaluation: {len(labels)} training images of '
-            f'{len(counts)} classes, {counts.min()} of the smallest, are '
-            'too few to hold some of each class out for validation: use '
-            'linear_probe with a fixed penalty.'
+            f'linear evaluation: {len(labels)} training images of {len(counts)} classes, '
+            f'{counts.min()} of the smallest, are too few to hold some of each class out for '
+            'validation: use linear_probe with a fixed penalty.'
         )
     rows = np.arange(len(labels))
     return train_test_split(rows, test_size=share, random_state=seed, stratify=labels)[1]
@@ -136,11 +135,11 @@ def few_label_probe(
         train: (n, C) features and (n,) labels to draw from.
         test: (m, C) features and (m,) labels to predict.
         per_class: Labels of each class in one draw.
-        draws: Draws, with seeds 0 to draws - 1.
+        draws: Number of draws, with seeds 0 to draws - 1.
         c: Inverse strength of the L2 penalty, > 0.
 
     Returns:
-        Mean share over the draws, in [0, 1].
+        Mean share of correct labels over the draws, in [0, 1].
     """
     features, labels = _finite(train)
     accuracies = []
@@ -173,9 +172,8 @@ def _predictions(
             predicted.append(classes[fit.predict(features)])
     if unconverged:
         warnings.warn(
-            f'linear probe: {unconverged} of {fits} fits were stopped when '
-            'L-BFGS ran out of iterations. Small penalties on separable '
-            'classes do this.',
+            f'linear probe: {unconverged} of {fits} fits were stopped when L-BFGS ran out of '
+            'iterations. Small penalties on separable classes do this.',
             stacklevel=2,
         )
     return predicted

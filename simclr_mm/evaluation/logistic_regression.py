@@ -13,9 +13,9 @@ from torch import Tensor
 
 from simclr_mm.errors import UserError
 
-# Where L-BFGS stops: the largest slope, in coordinates in which curvature is at most about
-# 1, and the gain of a step in nats. At ten times these values, predictions for digits still
-# differ from those of the exact minimum.
+# L-BFGS stops at this largest slope, in coordinates with a curvature of at most about 1,
+# or at this gain of a step in nats. At ten times these values, predictions for digits
+# still differ from those of the exact minimum.
 SLOPE, GAIN = 1e-5, 1e-11
 
 
@@ -23,9 +23,9 @@ class Fit(NamedTuple):
     """A fitted classifier.
 
     Args:
-        weight: (K, C) for features as they were given.
+        weight: (K, C) for the features before standardisation.
         bias: (K,).
-        converged: False where the iterations ran out.
+        converged: False if the iterations ran out.
     """
 
     weight: Tensor
@@ -46,20 +46,20 @@ class LogisticRegression:
     """Multinomial logistic regression on one set of features, for any L2 penalty.
 
     Features are standardised. The objective is that of scikit-learn's
-    LogisticRegression with C = 1 / penalty: sum of cross entropies plus penalty / 2
-    times the squared weights, the bias left out.
+    LogisticRegression with C = 1 / penalty: the sum of cross entropies plus penalty / 2
+    times the squared weights, without the bias.
 
-    L-BFGS needs a thousand steps where features are correlated, as pixels are. Here it
-    works in coordinates in which the curvature at weights of zero is the identity: the
-    eigenvectors of the covariance, each scaled by its curvature. The minimum is the
-    same, found in tens of steps. Each fit starts from the one before.
+    L-BFGS needs a thousand steps for correlated features such as pixels. Here it works in
+    coordinates in which the curvature at zero weights is the identity: the eigenvectors of
+    the covariance, each scaled by its curvature. It finds the same minimum in tens of steps.
+    Each fit starts from the previous one.
 
     Args:
         features: (n, C) float.
         labels: (n,) classes in [0, K).
         classes: K.
         device: Where to compute. On a CPU, 50,000 features of width 512 take 0.2 GB.
-        iterations: Of L-BFGS at most in one fit.
+        iterations: Iterations of L-BFGS at most in one fit.
 
     Raises:
         UserError: Features are not finite in float32.
@@ -101,7 +101,7 @@ class LogisticRegression:
             loss, gradient = self._loss_and_gradient(scale * point, decay)
             return loss, (scale * gradient).double().cpu().numpy().ravel()
 
-        # SciPy's own threads would wait busily beside PyTorch's: 25 times slower for
+        # SciPy's threads would busy-wait next to PyTorch's, which is 25 times slower for
         # small problems on two cores.
         with threadpool_limits(1, user_api='blas'):
             found = minimize(
@@ -128,10 +128,10 @@ class LogisticRegression:
 
 
 def _principal(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Orthonormal directions (C, r) that span x, x along them, its variances."""
+    """Orthonormal directions (C, r) that span x, x in these coordinates, and its variances."""
     n, width = x.shape
     basis = None
-    if n < width:  # the weights of the minimum are sums of examples
+    if n < width:  # the optimal weights are linear combinations of examples
         basis = torch.linalg.qr(x.T).Q  # (C, n)
         x = x @ basis  # (n, n)
     variance, directions = torch.linalg.eigh(x.T @ x / n)

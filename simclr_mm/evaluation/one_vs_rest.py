@@ -1,4 +1,4 @@
-"""A logistic regression for each class, where an image may have several.
+"""One logistic regression for each class, for images with several classes.
 
 n and m examples, C feature width, K classes.
 """
@@ -20,14 +20,12 @@ def one_vs_rest(
 
     Args:
         train: (n, C) features, and (n, K) targets: 1 for the classes of an example, 0
-            for others; -1 keeps it out of the fit of this class.
+            for others; -1 keeps the example out of the fit of this class.
         features: (m, C) to score.
-        penalties: Of the squared weights, 1 / C of scikit-learn's binary
-            LogisticRegression.
-        device: Where to compute.
+        penalties: Of the squared weights, 1 / C of scikit-learn's binary LogisticRegression.
 
     Returns:
-        For each penalty (m, K) logits; and how many fits did not converge.
+        (m, K) logits for each penalty, and the number of fits that did not converge.
     """
     scores = [np.empty((len(features), train[1].shape[1])) for _ in penalties]
     unconverged = 0
@@ -35,7 +33,8 @@ def one_vs_rest(
         known = target >= 0
         regression = LogisticRegression(train[0][known], target[known], 2, device)
         for row, penalty in enumerate(penalties):
-            # Two opposite weights, each half the binary one, have half its square.
+            # The two classes get opposite weights, each half the binary weight. Together
+            # their squares are half the binary square.
             fit = regression.fit(2 * penalty)
             unconverged += not fit.converged
             logits = fit.logits(features)  # (m, 2)

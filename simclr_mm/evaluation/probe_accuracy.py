@@ -14,21 +14,26 @@ from simclr_mm.registry import METRICS
 class ProbeAccuracy(BaseMetric):
     """Accuracy in percent of ``SimCLR(online_probe=...)``, logged as ``probe/top1``.
 
-    For a val or test loop over any labelled dataset. Of a GalleryAndQuery the queries
-    count: the gallery is training data.
+    For a val or test loop over any labelled dataset. In a GalleryAndQuery only the queries
+    count, because the gallery is training data.
 
     Args:
-        topk: For which k the true class has to be among the k highest scores.
+        topk: Values of k. A hit has the true class among the k highest scores.
         collect_device: Where the results of several ranks are gathered.
 
     Raises:
-        UserError: The model has no online probe, or k exceeds its classes.
+        UserError: The model has no online probe, or k is below 1 or exceeds its classes.
     """
 
     default_prefix = 'probe'
 
     def __init__(self, topk: Sequence[int] = (1,), collect_device: str = 'cpu') -> None:
         super().__init__(collect_device=collect_device)
+        counts = topk if isinstance(topk, (list, tuple)) else ()
+        if not counts or not all(isinstance(k, int) and k >= 1 for k in counts):
+            raise UserError(
+                f'ProbeAccuracy: topk = {topk!r}: give whole numbers from 1, such as (1, 5)'
+            )
         self.topk = topk
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -49,11 +54,11 @@ class ProbeAccuracy(BaseMetric):
                     f'probe has {len(scores)} classes.'
                 )
             best = scores.topk(max(self.topk)).indices  # (k)
-            # Scores that are not finite hit nothing.
+            # Scores that are not finite are a miss.
             found.append((best == sample['gt_label']) & scores.isfinite().all())
-        # A GPU is read once a batch.
+        # Read a GPU once a batch.
         hits = iter(torch.stack(found).cpu() if found else ())
-        # mmengine puts ranks together by place, so each sample needs an entry.
+        # mmengine interleaves the ranks by position, so each sample needs an entry.
         self.results += [None if each.get('gallery') else next(hits) for each in data_samples]
 
     def compute_metrics(self, results: list[Tensor | None]) -> dict[str, float]:

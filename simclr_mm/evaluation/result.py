@@ -1,4 +1,4 @@
-"""What an evaluation found, in one form for every protocol: a JSON file a run."""
+"""Results of every evaluation in one format: one JSON file for each run."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from simclr_mm.version import __version__
 SCHEMA = 'simclr_mm.evaluation/1'
 Value = int | float | str
 
-# Whose features. The last two owe nothing to a checkpoint.
+# Origins of features. The last two need no checkpoint.
 PRETRAINED, UNTRAINED, PIXELS = 'pretrained encoder', 'untrained encoder', 'raw pixels'
 
 
@@ -33,18 +33,17 @@ class Result:
     """One number.
 
     Args:
-        task: 'classification', 'transfer', or 'representation' for measures without
-            labels.
-        dataset: Name of the dataset's class, or of the folder that took its place.
-        split: The images that were scored, such as 'test'.
-        features: Whose: 'pretrained encoder', 'raw pixels' ...; 'checkpoint' for the
-            metrics of tools/test.py.
-        protocol: How: 'knn', 'linear', 'linear-swept', 'linear-5-labels',
+        task: 'classification', 'transfer', or 'representation' for measures without labels.
+        dataset: Name of the dataset's class, or of the folder used instead.
+        split: The scored images, such as 'test'.
+        features: Origin of the features: 'pretrained encoder', 'raw pixels' ...;
+            'checkpoint' for the metrics of tools/test.py.
+        protocol: 'knn', 'linear', 'linear-swept', 'linear-5-labels',
             'linear-published', 'fine-tuned', 'fine-tuned-1%' ...
         metric: 'top1', 'top5' ...
         value: The number, in ``unit``.
-        settings: What the protocol was run with, such as k.
-        unit: '%', as every accuracy is given; '' where there is none.
+        settings: Settings of the protocol, such as k.
+        unit: '%' for every accuracy; '' if there is none.
     """
 
     task: str
@@ -60,22 +59,22 @@ class Result:
 
 @dataclass
 class EvaluationRun:
-    """Results of one run, and what they were obtained with.
+    """Results of one run, and their origin.
 
     Args:
         config: Path or name of the config.
         checkpoint: Path or URL.
-        checkpoint_sha256: Of the model's weights as they were loaded, names and values.
-        seed: Of every draw; None where nothing is drawn.
-        seconds: That the run took.
+        checkpoint_sha256: Of the model's loaded weights, names and values.
+        seed: Of every draw. None if nothing is drawn.
+        seconds: Duration of the run.
         results: Its numbers.
-        time: When it ended, UTC, ISO 8601.
-        versions: Of this package and those it computes with.
+        time: Its end, UTC, ISO 8601.
+        versions: Of this package and the packages that it computes with.
         hardware: GPU, or processor and threads.
-        command: What was typed.
-        study: Of a run of tools/sweep.py the name of the study, as ``study``, and the
+        command: The command line.
+        study: For a run of tools/sweep.py the name of the study, as ``study``, and the
             run's value on each axis.
-        schema: Name and version of this form.
+        schema: Name and version of this format.
     """
 
     config: str
@@ -101,13 +100,13 @@ class EvaluationRun:
     schema: str = SCHEMA
 
     def write(self, path: str | Path) -> None:
-        """Write the run as JSON; the file is complete or absent."""
+        """Write the run as JSON. The file is complete or absent."""
         with atomic_file(path) as file:
             file.write(json.dumps(asdict(self), indent=1).encode())
 
 
 def read_run(path: str | Path) -> EvaluationRun | None:
-    """Read what :meth:`EvaluationRun.write` wrote; None for any other JSON file.
+    """Read a file of :meth:`EvaluationRun.write`. None for any other JSON file.
 
     Raises:
         UserError: The file names this schema and lacks a part of it, or a part is of
@@ -121,7 +120,7 @@ def read_run(path: str | Path) -> EvaluationRun | None:
         return None
     missing = {each.name for each in fields(EvaluationRun)} - set(content)
     if missing:
-        raise UserError(f'{path} is no {SCHEMA} file: it lacks {", ".join(sorted(missing))}')
+        raise UserError(f'{path} is no {SCHEMA} file: {", ".join(sorted(missing))} is missing')
     try:
         results = [Result(**result) for result in content.pop('results')]
         run = EvaluationRun(**content, results=results)
@@ -144,10 +143,10 @@ def _require_kinds(part: object) -> None:
 
 
 def hardware(device: str | None = None) -> str:
-    """The GPU, or the processor and how many threads compute.
+    """The GPU, or the processor and the number of threads.
 
     Args:
-        device: Where it computes, such as 'cpu'. None: on a GPU if there is one.
+        device: Where to compute, such as 'cpu'. None: a GPU if there is one.
     """
     if torch.cuda.is_available() and device != 'cpu':
         return torch.cuda.get_device_name(device)

@@ -1,6 +1,6 @@
-"""Files as bytes: written whole or not at all, fetched once, kept in a cache, hashed."""
+"""File operations: atomic writes, downloads, caches and hashes."""
 
-from .atomic import atomic_file
+from .atomic import atomic_file, write_text
 from .cache import cache_home
 
-__all__ = ['atomic_file', 'cache_home']
+__all__ = ['atomic_file', 'cache_home', 'write_text']

@@ -1,4 +1,4 @@
-"""Files that exist whole or not at all."""
+"""Write files completely or not at all."""
 
 import fcntl
 import os
@@ -15,21 +15,20 @@ _STALE = 60  # seconds since the last write
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file that takes its name only when the block ends without an error.
+    """Open a file that gets its name only when the block ends without an error.
 
-    The bytes go to a hidden file in the same folder, reach the disk, and are renamed in
-    one step: a reader sees the old file or the complete new one. Each writer has a hidden
-    file of its own; of two writers, the last to finish wins.
+    The bytes go to a hidden file in the same folder, are flushed to disk, and are renamed in
+    one step. A reader sees the old file or the complete new one. Each writer has its own
+    hidden file; the last writer to finish wins.
 
     Args:
-        path: Where the complete file shall stand. Its folder is created. What is there and
-            no file, such as /dev/null or a pipe, is written to as it is.
+        path: The complete file. Its folder is created.
 
     Returns:
         A context manager that yields the file, open for writing bytes.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file():  # such as /dev/null or a pipe
         with open(path, 'wb') as device:  # a folder is an error
             yield device
         return
@@ -46,14 +45,20 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
-def remove_stale(folder: str | Path) -> list[Path]:
-    """Remove what killed writers left in a folder.
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text as UTF-8, the whole of it or nothing; other bytes as escapes."""
+    with atomic_file(path) as file:
+        file.write(text.encode(errors='backslashreplace'))
 
-    A file that somebody may still write stays: one that is locked, that changed in the
-    last minute, or that lies on a file system without locks.
+
+def remove_stale(folder: str | Path) -> list[Path]:
+    """Remove the partial files of killed writers in a folder.
+
+    A file stays if it is locked, changed in the last minute, or lies on a file system without
+    locks.
 
     Returns:
-        What was removed.
+        The removed files.
     """
     removed = []
     for partial in Path(folder).glob(PARTIAL):
@@ -62,13 +67,13 @@ def remove_stale(folder: str | Path) -> list[Path]:
                 if time.time() - os.stat(partial).st_mtime > _STALE and _lock(file):
                     partial.unlink()
                     removed.append(partial)
-        except OSError:  # finished meanwhile, or not ours
+        except OSError:  # finished meanwhile, or of another user
             continue
     return removed
 
 
 def _lock(file: BinaryIO) -> bool:
-    """Lock a file until it is closed; False where another has it, or locks are unknown."""
+    """Lock a file until it is closed. False if it is locked or cannot be locked."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -1,4 +1,4 @@
-"""Where what is fetched or computed once is kept."""
+"""The folder of caches."""
 
 import os
 from pathlib import Path
@@ -7,8 +7,5 @@ import torch
 
 
 def cache_home() -> Path:
-    """The folder of everything that is kept between runs.
-
-    ``SIMCLR_MM_HOME`` names it. Without it, it is PyTorch's cache.
-    """
+    """The cache folder: ``SIMCLR_MM_HOME``, or else PyTorch's cache."""
     return Path(os.environ.get('SIMCLR_MM_HOME') or torch.hub.get_dir()).expanduser()

@@ -1,4 +1,4 @@
-"""SHA-256 of files: of what they hold, or of their names, sizes and times of change."""
+"""SHA-256 of files: of their content, or of their names, sizes and modification times."""
 
 import hashlib
 import os
@@ -18,11 +18,11 @@ def content_hash(path: str | Path) -> str:
 
 
 def listing_hash(root: str | Path, paths: Iterable[str]) -> str:
-    """SHA-256 of names, sizes and times of change, without reading the files.
+    """SHA-256 of names, sizes and modification times, without reading the files.
 
     Args:
-        root: A folder. It is not in the hash: a moved folder keeps its hash.
-        paths: Files, relative to it. Of one that is not there the name counts.
+        root: A folder. It is not hashed, so a moved folder keeps its hash.
+        paths: Files, relative to it. Of a missing file only the name is hashed.
     """
     digest = hashlib.sha256()
     for path in paths:

@@ -1,4 +1,4 @@
-"""Bring the bytes of a URL into a file, through connections that break."""
+"""Download a URL into a file, over unreliable connections."""
 
 import os
 import socket
@@ -16,8 +16,8 @@ from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 _TIMEOUT = 30  # seconds without a byte before a connection counts as lost
 _WAIT = 1  # seconds before the second attempt, doubled for each further one
 _ATTEMPTS = 5  # waits 15 s in all: enough for a server that restarts a connection
-_MAY_PASS = (408, 416, 429, 500, 502, 503, 504)  # HTTP: 416 passes with a new start
-# Without a network, a later attempt finds none either.
+_MAY_PASS = (408, 416, 429, 500, 502, 503, 504)  # HTTP; after 416 a new start may succeed
+# Errors that a later attempt would meet again.
 _FINAL = (socket.gaierror, ConnectionRefusedError, ssl.SSLCertVerificationError, str)
 _BLOCK = 1 << 16  # bytes
 
@@ -27,21 +27,20 @@ class _Broken(OSError):
 
 
 def transfer(url: str, file: BinaryIO, name: str, quiet: bool = False) -> None:
-    """Write what a URL gives into a file.
+    """Write the content of a URL into a file.
 
-    A lost connection is taken up where it broke if the server says that the content is
-    still the same (Range and If-Range), and from the start otherwise. Proxies are those
-    of the environment (``https_proxy``, ``no_proxy``).
+    After a lost connection it continues where it stopped if the server confirms the same
+    content (Range and If-Range), and from the start otherwise. Proxies come from the
+    environment (``https_proxy``, ``no_proxy``).
 
     Args:
         url: http or https.
         file: Open for writing, empty.
-        name: What the progress bar shows.
-        quiet: Show none, where many processes fetch in the background.
+        quiet: Show no progress bar.
 
     Raises:
-        OSError: it failed for good, or five times.
-        http.client.HTTPException: the server speaks no HTTP.
+        OSError: It failed permanently, or five times.
+        http.client.HTTPException: The server does not speak HTTP.
     """
     source = _Source(url)
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
@@ -66,7 +65,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 class _Source:
-    """A URL, and what its server said about the content."""
+    """A URL, and the server's facts about its content."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -74,30 +73,27 @@ class _Source:
         self._version: str | None = None  # strong ETag or date of the content
 
     def read_into(self, file: BinaryIO) -> Iterator[int]:
-        """Make one attempt, behind the bytes that the file has; yield its growing size."""
-        request = Request(self.url, headers=self._headers(file.tell()))
+        """Make one attempt from the end of the file on. Yields the growing size of the file."""
+        headers = {'User-Agent': 'simclr_mm'}
+        if file.tell() and self._version is not None:
+            headers.update({'Range': f'bytes={file.tell()}-', 'If-Range': self._version})
+        request = Request(self.url, headers=headers)
         try:
             response = build_opener().open(request, timeout=_TIMEOUT)  # reads proxies now
         except HTTPError as error:
-            if error.code == 416:  # it has nothing after our bytes: start again
+            if error.code == 416:  # nothing follows our bytes: start again
                 self._version = None
             raise
         with response:
             self._start(response, file)
-            while block := response.read1(_BLOCK):  # what is there, soon
+            while block := response.read1(_BLOCK):  # returns available bytes early
                 file.write(block)
                 yield file.tell()
         if self.total is not None and file.tell() != self.total:
             raise _Broken(f'the connection broke after {file.tell()} of {self.total} bytes')
 
-    def _headers(self, size: int) -> dict[str, str]:
-        headers = {'User-Agent': 'simclr_mm'}
-        if size and self._version is not None:
-            headers.update({'Range': f'bytes={size}-', 'If-Range': self._version})
-        return headers
-
     def _start(self, response: HTTPResponse, file: BinaryIO) -> None:
-        """Put the file where the response begins: at its end, or at zero."""
+        """Move to where the response begins: the end of the file, or zero."""
         headers = response.headers
         if response.status != 206:
             file.seek(0)

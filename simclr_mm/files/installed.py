@@ -1,4 +1,4 @@
-"""Where the configs, the tools and the model index of this package lie."""
+"""The folder of this package's configs, tools and model index."""
 
 from pathlib import Path
 

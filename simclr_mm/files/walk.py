@@ -1,4 +1,4 @@
-"""Which files below a folder are images: one list of endings and one walk."""
+"""Find the image files below a folder: one list of endings and one walk."""
 
 import logging
 import os
@@ -12,29 +12,29 @@ from mmengine.logging import print_log
 from simclr_mm.errors import MissingFileError, UserError
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
-CACHE_FOLDER = '.simclr_mm_cache'  # what this project keeps beside images
+CACHE_FOLDER = '.simclr_mm_cache'  # caches of this package beside images
 
 BROKEN = 'broken link(s)'
 _LISTED = 'link(s) to a folder that is listed already'
 _UNREADABLE = 'folder(s) that cannot be read'
 _SPECIAL = 'neither file nor folder'
-_NAMED = (BROKEN, _LISTED, _UNREADABLE, _SPECIAL)  # the others are only counted
+_NAMED = (BROKEN, _LISTED, _UNREADABLE, _SPECIAL)  # shown by name; others are counted
 
 
 class Walk(NamedTuple):
-    """What lies below a folder.
+    """The files below a folder.
 
     Args:
-        paths: The image files, sorted. Each begins with the folder as it was given.
-        passed_over: All other files by the reason, which is their ending (``.heic``) or
-            says more. Folders that were not entered are among them.
+        paths: The image files, sorted. Each begins with the folder as given.
+        passed_over: All other files by reason: their ending (``.heic``) or a description.
+            Folders that were not entered are included.
     """
 
     paths: list[str]
     passed_over: dict[str, list[str]]
 
     def others(self) -> str:
-        """How many files were passed over and why, as ``30 .heic, 2 .txt``."""
+        """The number of files passed over by reason, such as ``30 .heic, 2 .txt``."""
         by_count = sorted(self.passed_over.items(), key=lambda item: (-len(item[1]), item[0]))
         parts = []
         for reason, names in by_count:
@@ -45,7 +45,7 @@ class Walk(NamedTuple):
 
 
 def printable(path: str) -> str:
-    """A path that any terminal and log can show, whatever bytes its name has."""
+    """A path that every terminal and log can show, whatever bytes it has."""
     return os.fsencode(path).decode(errors='backslashreplace')
 
 
@@ -55,7 +55,7 @@ def image_paths(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> l
 
 
 def images_below(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> Walk:
-    """List the images below a folder as :func:`walk_images`; log what was passed over.
+    """List the images below a folder with :func:`walk_images`, and log the other files.
 
     Raises:
         MissingFileError: There is no such folder.
@@ -87,13 +87,11 @@ def images_below(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> 
 def walk_images(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> Walk:
     """List the images below a folder, at any depth.
 
-    Links to files and to folders are followed. A folder is entered once, by its own name
-    where it has one below ``folder``, so loops end. Names that begin with a dot are passed
-    over.
+    Links to files and folders are followed. A folder is entered once, by its own name rather than a
+    link if it lies below ``folder``, so loops end. Names that begin with a dot are passed over.
 
     Args:
-        folder: An existing folder.
-        extensions: The endings of images, in lower case; a file may have them in capitals.
+        extensions: The endings of images, in lower case. Files may have them in capitals.
 
     Raises:
         UserError: The folder itself cannot be read.
@@ -130,14 +128,14 @@ def walk_images(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> W
 
 
 def _reason(entry: os.DirEntry, endings: tuple[str, ...]) -> str | None:
-    """None for an image, 'folder' for what to enter, else why it is passed over."""
+    """None for an image, 'folder' for a folder to enter, else why it is passed over."""
     if entry.name.startswith('.'):
         return 'hidden'
     is_folder, is_file = entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False)
     if entry.is_symlink():
         try:
             mode = os.stat(entry.path).st_mode
-        except OSError:  # its target is missing, is the link itself, or is locked away
+        except OSError:  # its target is missing, unreadable or the link itself
             return BROKEN
         is_folder, is_file = stat.S_ISDIR(mode), stat.S_ISREG(mode)
     if is_folder:

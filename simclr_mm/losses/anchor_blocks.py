@@ -1,4 +1,4 @@
-"""Losses of triples of an anchor, a positive and a negative, one block of anchors at a time.
+"""Mean losses of (anchor, positive, negative) triples, computed in blocks of anchors.
 
 Letters: b images in a block, n images on this rank, N images in the job, V views, d
 projection width.
@@ -24,27 +24,25 @@ Terms = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 def mean_over_anchors(
     z: Tensor, terms: Terms, temperature: float | Tensor = 1.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Losses of pairs of an anchor and a positive, averaged over this rank's pairs.
+    """Mean loss over this rank's pairs of an anchor and a positive.
 
-    The gradient of a block is computed together with its losses. Then its similarities are
-    dropped, so that memory grows linearly with N.
+    The gradient of a block is computed together with its losses. Then the block's
+    similarities are dropped, so memory grows linearly with N.
 
     Args:
-        z: (n, V, d) projections of this rank, the same n on every rank. Any float
-            dtype, not normalised; computed in float32 (float64 stays float64), under
-            autocast too.
-        terms: Takes the cosine similarities of a block of anchors, (b, V, V-1) to their
-            positives and (b, V, NV) to all rows of the job, where those of the anchor's
-            own image are -inf. Returns (b, V, V-1) losses and, if it mines negatives,
-            (b, V, V-1) booleans: whether the pair has one.
-        temperature: What ``terms`` divides similarities by. A tensor gets its gradient.
+        z: (n, V, d) projections of this rank, the same n on every rank. Any float dtype,
+            not normalised. Computed in float32 (float64 stays float64), also under autocast.
+        terms: Takes the cosine similarities of a block of anchors: (b, V, V-1) to their
+            positives, and (b, V, NV) to all rows of the job, -inf for the anchor's own
+            image. Returns (b, V, V-1) losses and, if it mines negatives, (b, V, V-1)
+            booleans: whether the pair has a negative.
+        temperature: The divisor that ``terms`` uses. A tensor gets its gradient.
 
     Returns:
         Scalar, with gradients to the rows of all ranks, and a dict of detached scalars:
-        ``top1``, the share of anchors whose nearest other row is one of their
-        positives; ``pos_sim`` and ``neg_sim``, mean cosine similarities to the
-        positives and to the other images; if ``terms`` mines, ``mined``, the mean of the
-        booleans.
+        ``top1``, the share of anchors whose nearest other row is one of their positives;
+        ``pos_sim`` and ``neg_sim``, mean cosine similarities to the positives and to the
+        other images; ``mined``, the mean of the booleans, if ``terms`` mines.
 
     Raises:
         UserError: z is not (n, V, d) with V >= 2, the job holds a single image, or
@@ -59,8 +57,8 @@ def mean_over_anchors(
         keys, first = gather_rows(rows)  # (N, V, d)
         anchors = rows
         if isinstance(temperature, Tensor):
-            # Times 1. The losses depend on anchor . key / temperature alone, so this
-            # carries the gradient of the temperature.
+            # A factor of 1 that carries the gradient of the temperature: the losses
+            # depend on anchor . key / temperature alone.
             anchors = rows * (temperature.detach() / temperature).reshape(())
         loss, hits, *mined = _SumOverBlocks.apply(anchors, keys, first, size, terms)
         num_anchors = len(rows) * num_views
@@ -105,9 +103,9 @@ class _SumOverBlocks(torch.autograd.Function):
 
 
 def _block_sums(block: Tensor, keys: Tensor, first: int, terms: Terms) -> tuple[Tensor, ...]:
-    """Sums of losses, of hits and, if there are any, of mined pairs.
+    """Sums over a block: losses, hits and, where the loss mines, mined pairs.
 
-    The block's images are number ``first`` and following of the keys.
+    ``first`` is the place of the block's first image among the keys.
     """
     b, num_views = block.shape[:2]
     sims = block.flatten(0, 1) @ keys.flatten(0, 1).T  # (bV, NV)
@@ -120,14 +118,14 @@ def _block_sums(block: Tensor, keys: Tensor, first: int, terms: Terms) -> tuple[
     neg = sims.flatten(2)  # (b, V, NV)
     losses, mined = terms(pos, neg)
     with torch.no_grad():
-        tie = 8 * torch.finfo(pos.dtype).eps  # a collapsed model finds nothing
+        tie = 8 * torch.finfo(pos.dtype).eps  # a collapsed model has no hits
         hits = pos.amax(-1) > neg.amax(-1) + tie
     counts = [hits] if mined is None else [hits, mined]
     return (losses.sum(), *(flags.sum().to(losses.dtype) for flags in counts))
 
 
 def _similarities(rows: Tensor, keys: Tensor) -> dict[str, Tensor]:
-    """Mean cosines; a sum over pairs of rows is a product of two sums of rows."""
+    """Mean cosines. A sum over pairs of rows is the product of two sums of rows."""
     n, num_views = rows.shape[:2]
     every = rows.sum((0, 1)) @ keys.sum((0, 1))
     own = rows.sum(1).square().sum()

@@ -1,4 +1,4 @@
-"""Rows of all ranks, with gradients that go back to them.
+"""Gather rows from all ranks, with gradients back to their ranks.
 
 Letters: n images on this rank, N images in the job, W processes.
 """
@@ -18,17 +18,12 @@ def world_size() -> int:
 
 
 def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
-    """Rows of all ranks in rank order, and the place of this rank's first.
+    """Rows of all ranks, (N, ...), in rank order, and the place of this rank's first row.
 
-    Args:
-        rows: (n, ...), the same shape and dtype on every rank.
-
-    Returns:
-        (N, ...), whose gradients are summed over all ranks on their way back, and an
-        index into its first axis.
+    The backward pass sums gradients over all ranks.
 
     Raises:
-        UserError: Another rank's shape differs.
+        UserError: The ranks' shapes differ.
     """
     check_same_shape(rows)
     if world_size() == 1:
@@ -37,16 +32,13 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
 
 
 def check_same_shape(rows: Tensor) -> None:
-    """Refuse ranks with different shapes, on which a gather would hang or worse.
+    """Refuse ranks with different shapes: a gather would hang or mix up rows.
 
-    Every rank has to call it. On a GPU the device compares, and nothing waits for it: a
-    difference ends the process with an assertion of CUDA that shows the message.
-
-    Args:
-        rows: What is about to be gathered.
+    Every rank has to call it. On a GPU the comparison runs on the device without a wait.
+    There a difference ends the process with a CUDA assertion that shows the message.
 
     Raises:
-        UserError: Another rank's shape differs.
+        UserError: The ranks' shapes differ.
     """
     if world_size() == 1:
         return
@@ -66,7 +58,7 @@ def all_gather(rows: Tensor) -> Tensor:
         return rows
     rows = rows.contiguous()
     everyone = rows.new_zeros(world_size() * len(rows), *rows.shape[1:])
-    if rows.is_cuda and dist.get_backend() == 'gloo':  # which can only add up there
+    if rows.is_cuda and dist.get_backend() == 'gloo':  # gloo has only all_reduce on CUDA
         first = dist.get_rank() * len(rows)
         everyone[first : first + len(rows)] = rows
         dist.all_reduce(everyone)

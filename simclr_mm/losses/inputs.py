@@ -1,9 +1,10 @@
-"""What every loss asks of its arguments, and the unit rows that it compares.
+"""Checks of the losses' arguments, and unit rows.
 
 Letters: n images on this rank, V views, d projection width.
 """
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ _ZERO = 1e-8
 
 
 def check_projections(z: Tensor) -> None:
-    """Refuse projections of which no contrastive loss can be computed.
+    """Refuse projections that have no contrastive loss.
 
     Raises:
         UserError: z is not (n, V, d) with V >= 2, or the job holds a single image.
@@ -31,21 +32,17 @@ def check_projections(z: Tensor) -> None:
 
 
 def check_temperature(temperature: float | Tensor, papers: str, lowest: float = 0) -> float:
-    """The temperature as a number.
-
-    Args:
-        temperature: A number, or a tensor with one.
-        papers: What the paper uses, for the message.
-        lowest: The lowest value that is allowed; 0 itself is not.
+    """The temperature, a number or a tensor with one, as a number.
 
     Raises:
-        UserError: The temperature is not one finite number in this range.
+        UserError: It is not finite, not above 0, or below ``lowest``. The message says what
+            the paper uses.
     """
     value = math.nan
-    if not isinstance(temperature, Tensor):
+    if isinstance(temperature, Tensor):
+        value = temperature.item() if temperature.numel() == 1 else value
+    elif isinstance(temperature, numbers.Real):
         value = float(temperature)
-    elif temperature.numel() == 1:
-        value = temperature.item()
     if not (value > 0 and lowest <= value < math.inf):
         raise UserError(
             f'temperature must be {f">= {lowest}" if lowest else "> 0"} and finite, got '
@@ -55,16 +52,10 @@ def check_temperature(temperature: float | Tensor, papers: str, lowest: float = 
 
 
 def unit_rows(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows divided by their lengths; a row shorter than 1e-8 gives zeros.
+    """(n, V, d) rows divided by their lengths, and these divisors, (n, V, 1).
 
-    Such a row has cosine 0 with every other one, and its gradient is zero. Divided by its
-    length the gradient would have no bound.
-
-    Args:
-        z: (n, V, d).
-
-    Returns:
-        (n, V, d) rows, and what they were divided by, (n, V, 1): infinity for a zero row.
+    A row shorter than 1e-8 becomes zeros; its divisor is infinity. A zero row has cosine 0 with
+    every row and the gradient 0. Without this rule its gradient would have no bound.
     """
     norms = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
     norms = norms.masked_fill(norms < _ZERO, torch.inf)

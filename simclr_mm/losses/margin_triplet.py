@@ -16,41 +16,39 @@ from .semi_hard import closest_semi_hard
 
 
 def margin_triplet(z: Tensor, margin: float, semi_hard: bool = False) -> Tensor:
-    """Views of one image are to be nearer, by a margin, than those of other images.
+    """Hinge loss: a positive must be nearer than a negative by a margin.
 
     With c the cosine similarity, m the margin, anchor i, p one of the other V - 1 views
-    of its image, and the K = (N - 1)V rows k of all other images:
+    of its image, and k one of the K = (N - 1)V rows of all other images:
 
     - without mining: (1 / K) sum over k of max(c_ik - c_ip + m, 0);
     - ``semi_hard``: c_ik - c_ip + m for the one k with the largest c_ik between
-      c_ip - m and c_ip, both excluded; 0 if there is none, as negatives at least as
-      near as the positive do not count and those beyond the margin have no loss.
+      c_ip - m and c_ip, both excluded; 0 if there is none. Negatives at least as near
+      as the positive do not count. Negatives beyond the margin have no loss.
 
-    Averaged over the positives of an anchor and over anchors, those with loss 0
-    included.
+    The mean is over the positives of an anchor and over anchors, also those with loss 0.
 
     Source: SimCLR, arXiv:2002.05709, Table 2 (its objective is this with the other
     sign), Sec. 5.1 and B.10.
 
     Args:
         z: (n, V, d) projections, as for :func:`~simclr_mm.losses.nt_xent`.
-        margin: m >= 0 in cosine similarity, > 0 with ``semi_hard``. From 2 on no
-            triplet is far enough apart. The paper tries 0, 0.4, 0.8 and 1.6 (B.10).
+        margin: m >= 0 in cosine similarity, > 0 with ``semi_hard``. With m >= 2 every
+            triplet has a loss. The paper tries 0, 0.4, 0.8 and 1.6 (B.10).
         semi_hard: Mine negatives, see above.
 
     Returns:
-        Scalar in cosine similarity, the mean over this rank's V*n anchors. On several
-        ranks and when it is differentiated it behaves as ``nt_xent`` does.
+        Scalar in cosine similarity, the mean over this rank's V*n anchors. Several ranks
+        and derivatives are handled as in ``nt_xent``.
 
     Raises:
-        UserError: z is not (n, V, d) with V >= 2, the margin is negative, not finite,
-            or 0 with ``semi_hard``, the job holds a single image, or ranks differ in
-            the shape of z.
-        TypeError: The margin asks for a gradient. Learnt, it would only shrink to 0.
+        UserError: z is not (n, V, d) with V >= 2, the margin is negative, not finite, or 0 with
+            ``semi_hard``, the job holds a single image, or ranks differ in the shape of z.
+        TypeError: The margin requires a gradient. Training would only shrink it to 0.
 
-    Differs: the paper writes the loss of one triplet and does not say how several are
-    weighed; here they are averaged. It takes negatives from one of the two views and
-    calls that slightly worse (B.10); here they are all rows.
+    Differs: the paper writes the loss of one triplet and does not weigh several; here
+    they are averaged. The paper takes negatives from one of the two views and calls this
+    slightly worse (B.10); here all rows are negatives.
     """
     return margin_triplet_with_stats(z, margin, semi_hard)[0]
 
@@ -58,15 +56,15 @@ def margin_triplet(z: Tensor, margin: float, semi_hard: bool = False) -> Tensor:
 def margin_triplet_with_stats(
     z: Tensor, margin: float, semi_hard: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """:func:`margin_triplet`, and what a training log wants to know.
+    """:func:`margin_triplet`, and statistics for the training log.
 
     Returns:
-        The loss, and detached scalars as :func:`~simclr_mm.losses.nt_xent_with_stats`
-        gives them; ``mined`` with ``semi_hard``, the share of pairs (i, p) that have a
-        semi-hard negative. ``chance`` is m, the loss of similarities of 0.
+        The loss, and the detached scalars of :func:`~simclr_mm.losses.nt_xent_with_stats`.
+        With ``semi_hard`` also ``mined``, the share of pairs (i, p) that have a semi-hard
+        negative. ``chance`` is m, the loss if all similarities are 0.
     """
     if isinstance(margin, Tensor) and margin.requires_grad:
-        raise TypeError('margin_triplet does not learn its margin: give a number')
+        raise TypeError('margin_triplet cannot learn its margin: give a number')
     margin = float(margin)
     if not 0 <= margin < math.inf:
         raise UserError(

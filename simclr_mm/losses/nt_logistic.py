@@ -16,17 +16,17 @@ from .semi_hard import closest_semi_hard
 
 
 def nt_logistic(z: Tensor, temperature: float | Tensor, semi_hard: bool = False) -> Tensor:
-    """Is this pair of views of one image? Logistic regression on every pair in the job.
+    """Logistic loss: classify every pair in the job as views of one image or of two.
 
     With s the cosine similarity over temperature, anchor i, p one of the other V - 1
-    views of its image, and the K = (N - 1)V rows k of all other images:
+    views of its image, and k one of the K = (N - 1)V rows of all other images:
 
     - without mining: -log sigmoid(s_ip) - (1 / K) sum over k of log sigmoid(-s_ik);
     - ``semi_hard``: -log sigmoid(s_ip) - log sigmoid(-s_ik) for the one k with the
       largest s_ik < s_ip. There is no margin. If every negative is at least as near as
-      the positive, the second term is 0 and only the pull to the positive stays.
+      the positive, the second term is 0.
 
-    Averaged over the positives of an anchor and over anchors.
+    The mean is over the positives of an anchor and over anchors.
 
     Source: SimCLR, arXiv:2002.05709, Table 2 (its objective is this with the other
     sign), Sec. 5.1 and B.10.
@@ -38,18 +38,17 @@ def nt_logistic(z: Tensor, temperature: float | Tensor, semi_hard: bool = False)
         semi_hard: Mine negatives, see above.
 
     Returns:
-        Scalar in nats, the mean over this rank's V*n anchors. On several ranks and when
-        it is differentiated it behaves as ``nt_xent`` does.
+        Scalar in nats, the mean over this rank's V*n anchors. Several ranks and
+        derivatives are handled as in ``nt_xent``.
 
     Raises:
         UserError: z is not (n, V, d) with V >= 2, temperature <= 0, the job holds a
             single image, or ranks differ in the shape of z.
 
-    Differs: the paper writes the loss of one negative and does not say how several are
-    weighed. Here they are averaged, so that pull and push weigh the same at every batch
-    size; as a sum, the push would weigh K times the pull. The paper takes negatives
-    from one of the two views and calls that slightly worse (B.10); here they are all
-    rows.
+    Differs: the paper writes the loss of one negative and does not weigh several. Here
+    they are averaged, so that the two terms weigh the same at every batch size. A sum
+    would weigh the negatives K times the positive. The paper takes negatives from one of
+    the two views and calls this slightly worse (B.10); here all rows are negatives.
     """
     return nt_logistic_with_stats(z, temperature, semi_hard)[0]
 
@@ -57,12 +56,12 @@ def nt_logistic(z: Tensor, temperature: float | Tensor, semi_hard: bool = False)
 def nt_logistic_with_stats(
     z: Tensor, temperature: float | Tensor, semi_hard: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """:func:`nt_logistic`, and what a training log wants to know.
+    """:func:`nt_logistic`, and statistics for the training log.
 
     Returns:
-        The loss, and detached scalars as :func:`~simclr_mm.losses.nt_xent_with_stats`
-        gives them; ``mined`` with ``semi_hard``, the share of pairs (i, p) that have a
-        semi-hard negative. ``chance`` is 2 ln 2, the loss of similarities of 0.
+        The loss, and the detached scalars of :func:`~simclr_mm.losses.nt_xent_with_stats`.
+        With ``semi_hard`` also ``mined``, the share of pairs (i, p) that have a semi-hard
+        negative. ``chance`` is 2 ln 2, the loss if all similarities are 0.
     """
     tau = check_temperature(temperature, 'tries 0.1, 0.2, 0.5 and 1')
 

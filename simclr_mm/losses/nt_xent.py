@@ -1,4 +1,4 @@
-"""NT-Xent, the loss of SimCLR, without its matrix of similarities.
+"""NT-Xent, the loss of SimCLR, without the full matrix of similarities.
 
 Letters: n images on this rank, N images in the job, V views, d projection width, W
 processes; m = nV rows on this rank, M = NV rows in the job.
@@ -19,7 +19,7 @@ from .inputs import check_projections, check_temperature, unit_rows
 from .precision import full_float32
 from .similarities import Similarities
 
-# Below, exp(1 / temperature) and sums of it do not fit into float64.
+# For lower temperatures exp(1 / temperature) and sums of it overflow float64.
 _LOWEST = 0.002
 
 
@@ -36,32 +36,31 @@ def nt_xent(z: Tensor, temperature: float | Tensor, pairs: str = 'all') -> Tenso
 
     For V = 2 both are eq. (1).
 
-    The value and the gradient are exact and the memory is linear in N: similarities are
-    computed in tiles of their upper triangle, summed, dropped, and computed again in
-    the backward pass. Up to about a thousand rows they are one tile, which is kept.
+    The value and the gradient are exact and the memory is linear in N. Similarities are
+    computed in tiles of the upper triangle of their matrix, summed, dropped, and computed
+    again in the backward pass. A single process with up to 1448 rows on a CPU or 4096 on a
+    GPU keeps the whole matrix instead.
 
-    Each similarity of the job is computed by one process, and again in the backward pass:
-    M^2 / (2W) of them each. A process moves, in bytes of float32, 4 Md for all rows, 8 Md
-    for their gradients (an all_reduce moves everything twice) and 20 M for sums, maxima
-    and weights.
+    One process computes each similarity of the job: M^2 / (2W) for each process and pass.
+    A process moves, in bytes of float32, 4 Md for all rows, 8 Md for their gradients (an
+    all_reduce moves everything twice) and 20 M for sums, maxima and weights.
 
     Source: SimCLR, arXiv:2002.05709, Sec. 2.1, eq. (1) and Algorithm 1.
 
     Args:
         z: (n, V, d) projections, the V views of one image along axis 1, the same n on
-            every rank. Any float dtype and any strides, not normalised; computed in
-            float32 (float64 stays float64), under autocast and whatever precision
-            PyTorch's products are set to. Temperatures under about 0.013 are computed in
-            float64. A row of zeros has cosine 0 with every other row and the gradient 0.
+            every rank. Any float dtype and any strides, not normalised. Computed in
+            float32 (float64 stays float64), also under autocast and TF32. Computed in
+            float64 for temperatures under about 0.013. A row of zeros has cosine 0 with
+            every other row and the gradient 0.
         temperature: tau >= 0.002, no unit. A tensor gets its gradient; its value is read
             from the device.
         pairs: 'all' or 'separate', see above.
 
     Returns:
-        Scalar in nats, the mean over this rank's V*n anchors. With the gradient average
-        of DistributedDataParallel it is the loss over all V*N anchors: the keys are
-        gathered from all ranks and carry gradients back to them. It can be
-        differentiated once.
+        Scalar in nats, the mean over this rank's V*n anchors. Gradients reach the rows of
+        all ranks, so with the gradient average of DistributedDataParallel it is the loss
+        over all V*N anchors. It can be differentiated once.
 
     Raises:
         UserError: z is not (n, V, d) with V >= 2, temperature < 0.002, ``pairs`` is
@@ -75,13 +74,13 @@ def nt_xent(z: Tensor, temperature: float | Tensor, pairs: str = 'all') -> Tenso
 def nt_xent_with_stats(
     z: Tensor, temperature: float | Tensor, pairs: str = 'all'
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """:func:`nt_xent`, and what a training log wants to know.
+    """:func:`nt_xent`, and statistics for the training log.
 
     Returns:
-        The loss, and detached scalars over this rank's anchors: ``top1``, the share that
-        is closer to one of its positives than to any negative (equal is a miss);
-        ``pos_sim`` and ``neg_sim``, mean cosine similarities to the positives and to the
-        other images; ``chance``, the loss in nats when all rows are alike, ln(VN - 1).
+        The loss, and detached scalars over this rank's anchors: ``top1``, the share of
+        anchors that are closer to one of their positives than to any negative (a tie is a
+        miss); ``pos_sim`` and ``neg_sim``, mean cosine similarities to the positives and to
+        the other images; ``chance``, the loss in nats when all rows are alike, ln(VN - 1).
         For 'separate' they are means over the pairs of views, and chance is ln(2N - 1).
     """
     return _nt_xent(z, temperature, pairs, with_stats=True)
@@ -136,8 +135,8 @@ class _NTXent(torch.autograd.Function):
         pos = cosines / tau
         lse_pos = pos[..., 0] if num_views == 2 else pos.logsumexp(-1)  # (n, V)
         margin = lse_pos - sums.log()  # (n, V)
-        # The first term is logaddexp(negatives, positives) - positives. It is tiny near
-        # convergence, so it is not formed by subtraction.
+        # This is logaddexp(negatives, positives) - positives. Near convergence it is tiny
+        # and a subtraction would lose its digits.
         loss = -logsigmoid(margin).mean()
         wrong = margin.neg().sigmoid_()  # (n, V), 1 - P(positives)
         pull = wrong[..., None]  # (n, V, V-1), - d loss / d pos, times nV
@@ -167,15 +166,15 @@ class _NTXent(torch.autograd.Function):
             gradient, along = _NTXent._gradient(ctx, grad)
         of_temperature = None
         if ctx.needs_input_grad[1]:
-            # The loss depends on the rows u through u_i . u_k / tau alone. Scaling them all
-            # by 1 + e therefore does what dividing tau by 1 + 2e does.
+            # The loss depends on the unit rows u through u_i . u_k / tau alone. For small e,
+            # scaling all rows by 1 + e equals dividing tau by 1 + 2e.
             of_temperature = along.sum() / (-2 * ctx.temperature.to(along))
             of_temperature = of_temperature.to(ctx.temperature).view_as(ctx.temperature)
         return gradient, of_temperature, None, None
 
     @staticmethod
     def _gradient(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Of z, and of the length of each unit row, (n, V, 1)."""
+        """Gradients of z, and of the length of each unit row, (n, V, 1)."""
         norms, weights, pull = ctx.saved_tensors
         n, num_views = weights.shape
         similarities = ctx.similarities
@@ -187,10 +186,10 @@ class _NTXent(torch.autograd.Function):
         out = all_grad[similarities.own].view_as(own)
         pull = pull * scale
         for step in range(1, num_views):
-            # The pull between v and v + step, as anchor and as positive.
+            # Views v and v + step, each as the anchor of the other.
             both = pull[..., step - 1] + pull[..., -step].roll(-step, 1)  # (n, V)
             out.addcmul_(both[..., None], own.roll(-step, 1), value=-1)
-        # Through the normalisation: what points along a row changes nothing.
+        # Through the normalisation: the component along a row has no effect.
         along = torch.linalg.vecdot(out, own)[..., None]  # (n, V, 1)
         out.addcmul_(along, own, value=-1).div_(norms)
         return out.to(ctx.dtype), along
@@ -203,9 +202,9 @@ def _dtype(z: Tensor, temperature: float) -> torch.dtype:
 
 
 def _positives(own: Tensor) -> Tensor:
-    """Cosines of each view v with v+1, v+2, ... (mod V): (n, V, d) -> (n, V, V-1).
+    """Cosines of each view v with views v+1, v+2, ... (mod V): (n, V, d) -> (n, V, V-1).
 
-    For V = 2, where both are the same, (n, 1, 1).
+    (n, 1, 1) for V = 2, where both cosines are equal.
     """
     num_views = own.shape[1]
     if num_views == 2:
@@ -218,15 +217,19 @@ def _positives(own: Tensor) -> Tensor:
 def _statistics(
     similarities: Similarities, cosines: Tensor, nearest: Tensor, norms: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """From the positives' cosines, the highest of the negatives, (n, V), and the norms."""
+    """top1, pos_sim and neg_sim.
+
+    ``cosines`` are from :func:`_positives`, ``nearest`` (n, V) each anchor's highest cosine to
+    a negative, and ``norms`` (n, V, 1) the divisors of :func:`~.inputs.unit_rows`.
+    """
     keys, num_views = similarities.keys, similarities.num_views
     own = keys[similarities.own]  # (m, d)
-    # In a collapsed model all are equal but for rounding.
+    # In a collapsed model all cosines are equal up to rounding.
     tie = 8 * torch.finfo(cosines.dtype).eps
     hit = cosines.amax(-1) - nearest > tie  # (n, V)
     pos_sim = cosines.mean()
-    # Sum over all anchor-key pairs as one product of two sums, (d) by (d), less those
-    # of an image with itself; by the number of negatives.
+    # The sum over all anchor-key pairs is a product of two sums of rows, (d) by (d). Pairs
+    # within an image are subtracted below.
     all_sum = keys.sum(0)
     own_sum = all_sum if len(own) == len(keys) else own.sum(0)
     num_neg = len(keys) - num_views

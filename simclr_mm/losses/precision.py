@@ -7,13 +7,10 @@ import torch
 
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
-    """Switch off autocast, and tf32 and bfloat16 in products, whatever the job has set.
+    """Switch off autocast, and TF32 and bfloat16 in matrix products.
 
-    Similarities are divided by a temperature of 0.1 or less and exponentiated: an error of
-    1e-3 in them, which tf32 makes, would be 1e-2 and more in the gradient.
-
-    Args:
-        device: Where the products run.
+    Similarities are divided by a temperature of 0.1 or less and exponentiated. TF32 has an
+    error of 1e-3, which would become 1e-2 and more in the gradient.
     """
     products = torch.backends.mkldnn if device.type == 'cpu' else torch.backends.cuda
     matmul: Any = getattr(products, 'matmul', None)  # mkldnn has none before torch 2.9

@@ -1,4 +1,4 @@
-"""What NT-Xent needs of the matrix of similarities, one tile at a time.
+"""Sums over NT-Xent's matrix of similarities, one tile at a time.
 
 Letters: V views, d projection width, W processes; m rows on this rank, M = Wm rows in
 the job, T rows of a tile.
@@ -15,17 +15,17 @@ from .gather import world_size
 
 # Rows of a tile. On a CPU its 1 MB stays in the cache; a GPU wants larger kernels.
 _SIDE = dict(cpu=512, cuda=2048)
-# The most rows of one process whose whole matrix is kept for the backward pass. Above,
-# computing it again is quicker than reading it from memory.
+# Up to so many rows a single process keeps the whole matrix for the backward pass. For
+# more, computing it again is quicker than reading it from memory.
 _KEPT = dict(cpu=1448, cuda=4096)
 
 
 class Similarities:
     """Sums of exp(similarity) over the other images' rows, and their gradient.
 
-    Every entry of the upper triangle of the (M, M) matrix belongs to one rank, which
-    computes it for both its rows. The caller adds up over the ranks what the two methods
-    return; of the maxima it takes the maximum.
+    One rank computes each entry of the upper triangle of the (M, M) matrix, for both of its
+    rows. The caller reduces the results over the ranks: sums and gradients by addition,
+    maxima by maximum.
 
     Args:
         keys: (M, d) unit rows of all ranks in rank order, the V views of an image next
@@ -37,7 +37,7 @@ class Similarities:
     def __init__(self, keys: Tensor, num_views: int, temperature: float) -> None:
         self.keys = keys
         self.num_views = num_views
-        self.exponent = math.log2(math.e) / temperature  # exp2 is the faster one
+        self.exponent = math.log2(math.e) / temperature  # exp2 is faster than exp
         rank, ranks = (dist.get_rank(), world_size()) if world_size() > 1 else (0, 1)
         m = len(keys) // ranks
         self.own = slice(rank * m, (rank + 1) * m)
@@ -47,14 +47,7 @@ class Similarities:
             self.sizes, self.pairs = tiles(rank, ranks, m, side, num_views)
 
     def sums(self, maxima: bool) -> tuple[Tensor, Tensor | None]:
-        """Sums and maxima of exp(similarity / tau) over the rows of other images.
-
-        Args:
-            maxima: Whether to compute the second result, else None.
-
-        Returns:
-            (M) and (M).
-        """
+        """(M) sums of exp(similarity / tau) over the other images' rows, and (M) maxima or None."""
         if self.keep:
             exps = torch.mm(self.keys * self.exponent, self.keys.T).exp2_()  # (M, M)
             self.whole = self._without_own_image(exps)
@@ -73,15 +66,8 @@ class Similarities:
         return sums, tops if maxima else None
 
     def gradient(self, weights: Tensor) -> Tensor:
-        """tau times the gradient of ``weights @ sums`` with respect to ``keys``.
-
-        Args:
-            weights: (M).
-
-        Returns:
-            (M, d).
-        """
-        # w_i exp_ij + w_j exp_ij: an entry counts in the sums of both its rows.
+        """(M, d), tau times the gradient of ``weights @ sums`` with respect to ``keys``."""
+        # w_i exp_ij + w_j exp_ij: an entry counts in the sums of both of its rows.
         if self.keep:
             both = torch.add(weights[:, None], weights).mul_(self.whole)
             return both @ self.keys
@@ -100,7 +86,7 @@ class Similarities:
     def _tiles(self) -> Iterator[tuple[int, int, Tensor]]:
         """This rank's tiles of exp(similarity / tau), zero within an image.
 
-        All share their memory.
+        All tiles share one memory.
         """
         rows = (self.keys * self.exponent).split(self.sizes)
         columns = [part.T for part in self.keys.split(self.sizes)]
@@ -116,7 +102,7 @@ class Similarities:
         return exps
 
     def _scratch(self) -> dict[tuple[int, int], Tensor]:
-        """One piece of memory as tiles of every shape."""
+        """One piece of memory, viewed as a tile of each shape."""
         shapes = {(self.sizes[i], self.sizes[j]) for i, j in self.pairs}
         memory = self.keys.new_empty(max(math.prod(shape) for shape in shapes))
         return {shape: memory[: math.prod(shape)].view(shape) for shape in shapes}
@@ -125,22 +111,16 @@ class Similarities:
 def tiles(
     rank: int, ranks: int, m: int, side: int, num_views: int
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """How the M rows are cut into parts, and which tiles of two parts belong to a rank.
+    """Cut the M rows into parts, and assign tiles of two parts to a rank.
 
     Exactly one of the tiles (i, j) and (j, i) belongs to a rank. A rank takes the tiles
-    on its diagonal and half of those between it and each other rank.
-
-    Args:
-        rank: 0 to W - 1.
-        ranks: W.
-        m: Rows on each rank, a multiple of V.
-        side: T, about the most rows of a part, which is a multiple of V.
-        num_views: V.
+    on its diagonal and half of those between it and each other rank. A part has about ``side``
+    rows at most, in whole images. The m rows of a rank are a multiple of V.
 
     Returns:
-        Rows of each part, and pairs of their indices.
+        Rows of each part, and this rank's pairs of part indices.
     """
-    # With an even number of ranks two meet from both sides: each takes half of that.
+    # With an even number of ranks, opposite ranks share their tiles: each takes half.
     half = m // num_views // 2 * num_views if ranks % 2 == 0 else 0
     lower, upper = (_cut(part, side, num_views) for part in (half, m - half))
     count = len(lower) + len(upper)  # parts of a rank
@@ -159,7 +139,7 @@ def tiles(
 
 
 def _cut(rows: int, side: int, num_views: int) -> list[int]:
-    """Parts of whole images, as equal as can be."""
+    """Split rows into parts of whole images, as equal as possible."""
     images = rows // num_views
     count = math.ceil(rows / max(side, num_views))
     return [(images * (k + 1) // count - images * k // count) * num_views for k in range(count)]

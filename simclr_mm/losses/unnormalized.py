@@ -16,20 +16,19 @@ from .precision import full_float32
 def unnormalized_xent(z: Tensor, temperature: float | Tensor) -> Tensor:
     """Cross entropy of plain dot products over every view in the job.
 
-    ``nt_xent`` with s_ik = z_i . z_k / temperature instead of cosines, for studies: it
-    holds the (Vn, VN) matrix of similarities, which ``nt_xent`` never does.
+    It is ``nt_xent`` with s_ik = z_i . z_k / temperature instead of cosines. It holds the
+    (Vn, VN) matrix of similarities, so use it for studies.
 
     Source: SimCLR, arXiv:2002.05709, Sec. 5.1 and Table 5, rows without L2 norm.
 
     Args:
-        z: (n, V, d) projections, as for :func:`~simclr_mm.losses.nt_xent`; their lengths
-            count here.
-        temperature: tau > 0, in the unit of the dot products; the paper tries 10 and
+        z: (n, V, d) projections, as for :func:`~simclr_mm.losses.nt_xent`, but their lengths count.
+        temperature: tau > 0, in the unit of the dot products. The paper tries 10 and
             100. A tensor gets its gradient.
 
     Returns:
-        Scalar in nats, the mean over this rank's V*n anchors and their positives. On
-        several ranks it behaves as ``nt_xent`` does.
+        Scalar in nats, the mean over this rank's V*n anchors and their positives. Several
+        ranks are handled as in ``nt_xent``.
 
     Raises:
         UserError: z is not (n, V, d) with V >= 2, temperature <= 0, the job holds a
@@ -41,11 +40,11 @@ def unnormalized_xent(z: Tensor, temperature: float | Tensor) -> Tensor:
 def unnormalized_xent_with_stats(
     z: Tensor, temperature: float | Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """:func:`unnormalized_xent`, and what a training log wants to know.
+    """:func:`unnormalized_xent`, and statistics for the training log.
 
     Returns:
-        The loss, and detached scalars as :func:`~simclr_mm.losses.nt_xent_with_stats`
-        gives them, but dot products instead of cosines.
+        The loss, and the detached scalars of :func:`~simclr_mm.losses.nt_xent_with_stats`,
+        with dot products instead of cosines.
     """
     check_projections(z)
     check_temperature(temperature, 'tries 10 and 100')
@@ -57,7 +56,7 @@ def unnormalized_xent_with_stats(
         key = torch.arange(dots.shape[1], device=z.device)
         anchor = key.narrow(0, first * num_views, n * num_views)[:, None]  # (Vn, 1)
         same = anchor // num_views == key // num_views  # (Vn, VN)
-        # Places that are known, not found, so that nothing waits for the device.
+        # Computed indices: finding them with nonzero would wait for the device.
         steps = torch.arange(1, num_views, device=z.device)
         partner = anchor // num_views * num_views + (anchor + steps) % num_views  # (Vn, V-1)
         pos = dots.gather(1, partner)  # (Vn, V-1)

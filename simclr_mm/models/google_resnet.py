@@ -14,26 +14,26 @@ _SK_RATIO, _SK_MIN = 0.0625, 32  # SimCLR v2's --sk_ratio, and sk_conv2d's min_d
 
 @MODELS.register_module()
 class GoogleResNet(ResNet):
-    """mmpretrain's ResNet, changed to what TensorFlow and google-research/simclr do.
+    """mmpretrain's ResNet with the differences of google-research/simclr in TensorFlow.
 
-    - The max-pool pads SAME: an even side gets nothing at the top and left.
-    - Every stage begins with a convolution in the shortcut, the first of ResNet-18 too.
-    - Selective kernels come with the stem and the shortcuts of ResNet-D.
+    - The max-pool pads SAME: an even side gets no padding at the top and left.
+    - Every stage begins with a convolution in the shortcut, also in ResNet-18 and 34.
+    - Selective kernels use the stem and the shortcuts of ResNet-D.
 
-    Strided convolutions pad as PyTorch's do: the reference code pads them itself.
+    Strided convolutions pad as in PyTorch, because the reference code pads them itself.
 
     Source: github.com/google-research/simclr, ``resnet.py``; arXiv:2006.10029 (SimCLR
-    v2), Sec. 3 on widths and selective kernels; arXiv:1903.06586 for the latter.
+    v2), Sec. 3 on widths and selective kernels; arXiv:1903.06586 for selective kernels.
 
     Args:
         depth: 18, 34, 50, 101, 152 or 200.
-        width: Multiplies every number of channels; 1, 2, 3 and 4 are published.
-        selective_kernels: Published as ``sk1``. Depth 50 and more.
+        width: Multiplies every number of channels. Published are 1, 2, 3 and 4.
+        selective_kernels: Published as ``sk1``. Needs depth 50 or more.
         small_images: A 3x3 stem of stride 1 without max-pool, for 32 px.
         **kwargs: As for mmpretrain's ResNet, such as ``frozen_stages``.
 
     Raises:
-        UserError: selective kernels with depth 18 or 34.
+        UserError: selective_kernels with depth 18 or 34.
     """
 
     arch_settings = {**ResNet.arch_settings, 200: (Bottleneck, (3, 24, 36, 3))}
@@ -68,18 +68,16 @@ class GoogleResNet(ResNet):
             in_channels = stage[0].out_channels
             if selective_kernels:
                 for block in stage:
-                    # Never below 0, so the block's ReLU behind it changes nothing.
+                    # Its output is >= 0, so the ReLU after it has no effect.
                     block.conv2 = SelectiveKernel(block.mid_channels, block.stride)
                     block.bn2 = nn.Identity()
         self._freeze_stages()
 
 
 class SelectiveKernel(nn.Module):
-    """Two 3x3 convolutions. Weights from the mean of their sum mix them by channel.
+    """Two parallel 3x3 convolutions of stride 1 or 2, mixed per channel by a softmax.
 
-    Args:
-        channels: Of input and output.
-        stride: 1 or 2.
+    The weights of the mix come from the mean over positions of the sum of both outputs.
     """
 
     def __init__(self, channels: int, stride: int) -> None:
@@ -104,7 +102,7 @@ class _SamePool(nn.Module):
     """Max-pool 3x3 of stride 2 with TensorFlow's SAME padding."""
 
     def forward(self, x: Tensor) -> Tensor:
-        # Two pixels for an odd side, one at each end; one at the far end for an even.
+        # An odd side gets one pixel at each end, an even side one at the far end.
         (top, bottom), (left, right) = ((side % 2, 1) for side in x.shape[2:])
         x = F.pad(x, (left, right, top, bottom), value=-torch.inf)
         return F.max_pool2d(x, 3, 2)

@@ -1,8 +1,7 @@
-"""Embed a batch in chunks that keep no activations between forward and backward."""
+"""Embed a batch in chunks, without keeping activations for the backward pass."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +14,16 @@ def in_micro_batches(
 ) -> tuple[Tensor, ...]:
     """``embed(inputs)`` with the activations of one chunk in memory at a time.
 
-    Each chunk's activations are dropped and computed again in the backward pass, which
-    costs a second forward pass. That pass has the random state and the autocast of the
-    first. Gradients are those of one pass over the whole batch.
-
-    Except with BN: it takes the statistics of a chunk, not of the batch, in both passes.
-    Its running statistics count each chunk once.
+    Each chunk's activations are dropped and computed again in the backward pass, with the
+    random state and the autocast of the first pass. This costs a second forward pass.
+    Gradients equal those of one pass over the whole batch, except with BN: BN in training
+    uses the statistics of a chunk. Its running statistics count each chunk once.
 
     Args:
-        embed: Takes rows and returns tensors of as many rows. Each row depends on its
-            own row only, except through BN.
-        inputs: (n, ...). Split into as few chunks as ``size`` allows, equal but for
-            one row.
+        embed: Takes rows and returns tensors with as many rows. Apart from BN, each output
+            row depends on its own input row only.
+        inputs: (n, ...). Split into as few chunks as ``size`` allows. Their sizes differ by
+            one row at most.
         size: Rows of a chunk at most, >= 1.
         model: The module that holds every BN of ``embed``.
 
@@ -36,27 +33,27 @@ def in_micro_batches(
     chunks = inputs.tensor_split(-(-len(inputs) // size))  # rounded up
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     outputs = [
-        checkpoint(embed, chunk, use_reentrant=False, context_fn=partial(_contexts, norms))
+        checkpoint(
+            embed,
+            chunk,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), _copied_statistics(norms)),
+        )
         for chunk in chunks
     ]
     return tuple(map(torch.cat, zip(*outputs)))
 
 
-def _contexts(norms: list[_BatchNorm]) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Contexts of the first and of the second forward pass of a chunk."""
-    return nullcontext(), _copied_statistics(norms)
-
-
 @contextmanager
 def _copied_statistics(norms: list[_BatchNorm]) -> Iterator[None]:
-    """Let BN count into copies of its running statistics, which are thrown away.
+    """Let BN update copies of its running statistics, and throw them away.
 
-    Turning ``track_running_stats`` off would count nothing either, but then the second
-    pass saves fewer tensors than the first, which ``checkpoint`` refuses.
+    ``track_running_stats=False`` would update nothing either, but then the second pass saves
+    fewer tensors than the first, which ``checkpoint`` refuses.
     """
     buffers = [dict(norm._buffers) for norm in norms]
     for norm in norms:
-        if norm.training:  # an evaluating one counts nothing
+        if norm.training:  # in eval mode it updates nothing
             norm._buffers.update(
                 {
                     name: buffer.clone()

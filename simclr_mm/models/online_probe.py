@@ -1,4 +1,4 @@
-"""A linear classifier that is trained along with the encoder, to watch it."""
+"""A linear classifier that is trained along with the encoder, for monitoring."""
 
 import torch
 import torch.nn.functional as F
@@ -9,14 +9,13 @@ from simclr_mm.errors import UserError
 
 
 class OnlineProbe(nn.Module):
-    """Multinomial logistic regression on features that get no gradient from it.
+    """Multinomial logistic regression on detached features.
 
-    ``SimCLR(online_probe=dict(num_classes=K))`` builds it. The optimizer of the encoder
+    ``SimCLR(online_probe=dict(num_classes=K))`` builds it. The encoder's optimizer
     trains it in the same step, on all views of each image with the image's label.
 
     Source: SimCLR's reference code, flag ``lineareval_while_pretraining``: tf2/model.py
-    (stop_gradient, no layer adaptation under LARS) and tf2/run.py (labels of all
-    views).
+    (stop_gradient, no layer adaptation under LARS) and tf2/run.py (labels of all views).
 
     Args:
         in_channels: C.
@@ -25,8 +24,8 @@ class OnlineProbe(nn.Module):
     Raises:
         UserError: num_classes is not a whole number above 1.
 
-    Differs: weights start at 0, in the reference code at N(0, 0.01). So nothing is
-    drawn, and the encoder starts with the weights that it has without a probe.
+    Differs: weights start at 0, in the reference code at N(0, 0.01). So the probe draws no
+    random numbers, and the encoder starts with the same weights as without a probe.
     """
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
@@ -42,10 +41,10 @@ class OnlineProbe(nn.Module):
         self._labels_checked = False
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits in float32, (..., C) -> (..., K), whatever autocast says.
+        """Logits, (..., C) -> (..., K), in float32 also under autocast.
 
-        In float16 a gradient of the probe could overflow, and the loss scaler would
-        skip the encoder's step too.
+        In float16 the probe's gradient could overflow, and the loss scaler would skip the
+        encoder's step too.
         """
         with torch.autocast(features.device.type, enabled=False):
             return self.fc(features.detach().to(self.fc.weight.dtype))
@@ -58,12 +57,11 @@ class OnlineProbe(nn.Module):
             data_samples: n, each with one ``gt_label``.
 
         Returns:
-            Scalars: ``probe_loss`` in nats, which mmengine adds to what is minimised,
-            and detached ``probe_top1``, a share in [0, 1].
+            Scalars: ``probe_loss`` in nats, which mmengine adds to the loss, and
+            detached ``probe_top1``, a share in [0, 1].
 
         Raises:
-            UserError: An image has no label, or a label of the first batch is not
-                below num_classes.
+            UserError: An image has no label, or a label of the first batch is not in [0, K).
         """
         labels = self._labels(data_samples).to(features.device)  # (n)
         labels = labels.repeat_interleave(features.shape[1])  # (nV)
@@ -79,16 +77,15 @@ class OnlineProbe(nn.Module):
                 'for images without labels'
             )
         labels = torch.cat([sample.gt_label for sample in data_samples])  # (n)
-        if not self._labels_checked:  # once: it waits for the device
+        if not self._labels_checked:  # only once, because it waits for the device
             classes = self.fc.out_features
             if len(labels) != len(data_samples) or not (
                 0 <= labels.min() and labels.max() < classes
             ):
                 raise UserError(
-                    f'model.online_probe.num_classes is {classes}, so each training '
-                    f'image needs one label from 0 to {classes - 1}; this batch of '
-                    f'{len(data_samples)} has {len(labels)} from {labels.min()} to '
-                    f'{labels.max()}'
+                    f'model.online_probe.num_classes is {classes}, so each training image needs '
+                    f'one label from 0 to {classes - 1}; this batch of {len(data_samples)} has '
+                    f'{len(labels)} from {labels.min()} to {labels.max()}'
                 )
             self._labels_checked = True
         return labels

@@ -4,14 +4,14 @@ from torch import Tensor, nn
 
 
 def pooled(features: Tensor | Sequence[Tensor], model: nn.Module | None = None) -> Tensor:
-    """What a backbone or an ``extract_feat`` returns, averaged over positions.
+    """Average the output of a backbone or of ``extract_feat`` over positions.
 
     Args:
-        features: (n, C), a map (n, C, H, W) or tokens (n, L, C), or several stages, of
-            which the last counts. Tokens are averaged with the class token if the
-            backbone returns it among them (``out_type='raw'``).
-        model: The backbone or a model that has one. Its ``embed_dims`` tells MlpMixer's
-            (n, C, L) from tokens.
+        features: (n, C), a map (n, C, H, W), tokens (n, L, C), or several stages, of
+            which the last is used. Tokens include the class token if the backbone returns
+            it among them (``out_type='raw'``).
+        model: The backbone or a model that has one. Its ``embed_dims`` tells the
+            (n, C, L) of MlpMixer from tokens.
 
     Returns:
         (n, C).

@@ -29,21 +29,25 @@ class ProjectionNeck(BaseModule):
     Source: SimCLR, arXiv:2002.05709, Sec. 2.1 and 4.2.
 
     Args:
-        in_channels: C, width of the features; ``SimCLR`` fills it in.
-        hid_channels: Width of every layer but the last; C by default, as in the
+        in_channels: C, width of the features. ``SimCLR`` sets it.
+        hid_channels: Width of every layer but the last. C by default, as in the
             paper (2048 for ResNet-50).
-        out_channels: d, width of the projection, on which the features hardly depend
-            (Fig. 8); 128 as in Sec. 2.2. With 0 layers it is not used, and d is C.
+        out_channels: d, width of the projection; 128 as in Sec. 2.2. The features hardly
+            depend on it (Fig. 8). With 0 layers it is ignored, and d is C.
         num_layers: 0 (no head), 1 (linear), 2 (the paper) or more (3 in SimCLR v2).
-        norm_cfg: Norm after every fc layer, the last included. 'BN1d' runs on a CPU
-            and is turned into SyncBN with the backbone's. None: no norms, and fc layers
-            with a bias, as in solo-learn, VISSL and other peers' checkpoints.
-        init_cfg: By default linear layers as PyTorch's own and norms 1 and 0.
+        norm_cfg: Norm after every fc layer, also the last. 'BN1d' runs on a CPU
+            and becomes SyncBN together with the backbone's. None: no norms, and fc layers
+            with a bias, as in the checkpoints of solo-learn and VISSL.
+        init_cfg: By default PyTorch's own initialisation of linear layers, and norms with
+            weight 1 and bias 0.
 
-    Differs: the reference code draws fc weights from N(0, 0.01), which is within 30 %
-    of PyTorch's 1/sqrt(3 * 2048) = 0.013 at 2048 inputs, but makes SGD's steps in a
-    narrow neck, where the norm hides the weights' scale, many times larger. Its last
-    norm has no bias; here every norm has both, as in mmselfsup's checkpoints.
+    Raises:
+        UserError: num_layers is negative.
+
+    Differs: the reference code draws fc weights from N(0, 0.01). At 2048 inputs this is within 30 %
+    of PyTorch's 1/sqrt(3 * 2048) = 0.013. In a narrow neck it would make SGD's relative steps many
+    times larger, because the norm hides the weights' scale. The last norm of the reference code has
+    no bias; here every norm has weight and bias, as in mmselfsup's checkpoints.
     """
 
     def __init__(
@@ -57,10 +61,11 @@ class ProjectionNeck(BaseModule):
     ) -> None:
         if num_layers < 0:
             raise UserError(f'num_layers must be >= 0, got {num_layers}: set model.neck.num_layers')
+        for name, width in (('hid_channels', hid_channels), ('out_channels', out_channels)):
+            if width is not None and width < 1:
+                raise UserError(f'{name} must be >= 1, got {width}: set model.neck.{name}')
         if out_channels < 1:
-            raise UserError(
-                f'out_channels must be >= 1, got {out_channels}: set model.neck.out_channels'
-            )
+            raise UserError(f'out_channels must be >= 1, got {out_channels}')
         super().__init__(init_cfg)
         self.num_layers = num_layers
         self.normed = norm_cfg is not None

@@ -1,7 +1,6 @@
 """SimCLR: a backbone, a projection neck and a contrastive head.
 
-Letters: n images on this rank, V views, C feature width, d projection width, S side in
-pixels.
+Letters: n images on this rank, V views, C feature width, d projection width, S side in pixels.
 """
 
 import torch
@@ -18,12 +17,12 @@ from .micro_batches import in_micro_batches
 from .online_probe import OnlineProbe
 from .pooled import pooled
 
-# Parts of mmpretrain's own SimCLR, which pass tuples and pairs, and what to write instead.
+# What to write instead of the parts of mmpretrain's SimCLR, which pass tuples and pairs.
 _REPLACEMENTS = dict(
     neck="dict(type='simclr_mm.ProjectionNeck', num_layers=2, out_channels=128)",
     head="dict(type='simclr_mm.NTXentHead', temperature=0.1)",
 )
-# oneDNN crashes on channels-last images where an AVX512 CPU meets fewer channels.
+# With fewer channels, oneDNN crashes on channels-last images on AVX512 CPUs.
 _FEWEST_CHANNELS = 16
 
 # ImageNet statistics, RGB, in [0, 255], as in mmpretrain's configs.
@@ -39,36 +38,34 @@ class SimCLR(BaseModel):
     Source: SimCLR, arXiv:2002.05709, Algorithm 1.
 
     Args:
-        backbone: Any backbone of mmpretrain for RGB images; its width is inferred.
-        neck: ``ProjectionNeck`` without ``in_channels``; None: features only, no loss.
-        head: ``NTXentHead``, ``NTLogisticHead`` or ``MarginTripletHead``; None: no
-            loss.
+        backbone: Any backbone of mmpretrain for RGB images. Its width is inferred.
+        neck: ``ProjectionNeck``, without ``in_channels``. None: features only, no loss.
+        head: ``NTXentHead``, ``NTLogisticHead``, ``MarginTripletHead`` or
+            ``UnnormalizedXentHead``. None: no loss.
         data_preprocessor: Changes to ``ViewsPreprocessor`` with the ImageNet mean and
             std, or another type.
-        micro_batch_size: Images on this rank, all V views of each, that are embedded at
-            a time; None: the whole batch. For batches larger than the memory: the loss
-            is that of the whole batch with all its negatives, memory that of one
-            micro-batch and the projections, time that of one more forward pass. The
-            gradient is exact with frozen BN, GroupNorm or LayerNorm. BN in training
-            uses the statistics of each micro-batch (SyncBN: of each one across the
-            ranks), not of the batch, and counts each once in its running statistics.
+        micro_batch_size: Images on this rank, with all V views, that are embedded at
+            a time. None: the whole batch. It serves batches larger than the memory: the
+            loss is that of the whole batch with all its negatives, and the cost is one more
+            forward pass. The gradient is exact with frozen BN, GroupNorm or LayerNorm.
+            BN in training uses the statistics of each micro-batch (SyncBN: across the
+            ranks), and its running statistics count each micro-batch once.
         online_probe: ``dict(num_classes=K)``: a linear classifier on the features
             (after pooling, before the neck), trained in the same step without a
             gradient to the encoder; see ``OnlineProbe``. Needs labels. None: no probe.
         compile_backbone: True, or arguments of ``torch.compile`` such as
-            ``dict(mode='max-autotune')``: the backbone is compiled at its first batch,
+            ``dict(mode='max-autotune')``. The backbone is compiled at its first batch,
             once for training and once for evaluation. Checkpoint keys stay the same.
-            Pays on GPUs, in runs longer than the minutes that it takes.
+            Compiling takes minutes and pays in longer runs on GPUs.
         init_cfg: As everywhere in MMEngine.
 
     Attributes:
-        projections: (n, V, d), detached, of the last batch that ``loss`` saw, for
-            hooks; None before.
+        projections: (n, V, d), detached, of the last batch of ``loss``, for hooks. None
+            before the first batch.
 
     Raises:
-        UserError: ``micro_batch_size`` is not a whole number above 0, the images are
-            not RGB, the width cannot be inferred, or neck or head is a part of
-            mmpretrain's own SimCLR.
+        UserError: ``micro_batch_size`` is not a whole number above 0, the images are not RGB, the
+            width cannot be inferred, or neck or head is a part of mmpretrain's SimCLR.
 
     Differs: the reference code feeds [0, 1] without mean and std.
     """
@@ -127,7 +124,7 @@ class SimCLR(BaseModel):
     def forward(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
     ) -> Tensor | dict[str, Tensor] | list[DataSample]:
-        """What MMEngine calls: :meth:`extract_feat`, :meth:`loss` or :meth:`predict`.
+        """MMEngine's entry: run ``extract_feat``, ``loss`` or ``predict``.
 
         ``mode`` is 'tensor', 'loss' or 'predict'.
         """
@@ -141,7 +138,7 @@ class SimCLR(BaseModel):
 
     def extract_feat(self, images: Tensor) -> Tensor:
         """Features (n, C) of (n, 3, S, S) normalised RGB, see :func:`pooled`."""
-        # Convolutions on a CPU run about twice as fast on channels-last memory.
+        # Convolutions on a CPU are about twice as fast on channels-last memory.
         narrow = self._narrow and images.device.type == 'cpu'
         order = torch.contiguous_format if narrow else torch.channels_last
         return pooled(self.backbone(images.contiguous(memory_format=order)), self.backbone)
@@ -149,14 +146,14 @@ class SimCLR(BaseModel):
     def get_layer_depth(self, param_name: str) -> tuple[int, int]:
         """The depth of a parameter's layer, and the number of depths.
 
-        mmpretrain's LearningRateDecayOptimWrapperConstructor asks for it.
+        For mmpretrain's LearningRateDecayOptimWrapperConstructor.
         """
         depth_of = getattr(self.backbone, 'get_layer_depth', None)
         try:
             if depth_of is None:
                 raise NotImplementedError
             return depth_of(param_name, 'backbone.')
-        except NotImplementedError as error:  # also ResNets of less than 50 layers
+        except NotImplementedError as error:  # raised by ResNets below 50 layers, too
             raise UserError(
                 f'layer-wise decay: this {type(self.backbone).__name__} does not know the '
                 'depth of its layers; take VisionTransformer or ResNet-50, for example'
@@ -168,22 +165,23 @@ class SimCLR(BaseModel):
         """The contrastive loss of all views of the batch, and the probe's.
 
         Args:
-            inputs: (n, V, 3, S, S), normalised RGB.
+            inputs: (n, V, 3, S, S), normalised RGB, or a list of V tensors (n, 3, S, S).
             data_samples: n, with labels if there is a probe.
 
         Returns:
             The head's scalars and the probe's. MMEngine minimises the sum of those with
-            'loss' in their name and logs each by itself.
+            'loss' in their name and logs each of them.
 
         Raises:
-            UserError: The model has no neck or no head, or ``inputs`` no axis of views.
+            UserError: The model has no neck or no head, ``inputs`` has no axis of views,
+                or the views differ in size.
         """
         if self.neck is None or self.head is None:
             raise UserError(
                 'this SimCLR has no neck or no head, so it has no loss: '
                 'set model.neck and model.head'
             )
-        if isinstance(inputs, (list, tuple)):  # V of (n, 3, S, S), by SelfSupDataPreprocessor
+        if isinstance(inputs, (list, tuple)):  # from mmpretrain's SelfSupDataPreprocessor
             if len({view.shape for view in inputs}) > 1:
                 raise UserError(
                     'the views differ in size: give all of them one size, or write '
@@ -192,9 +190,8 @@ class SimCLR(BaseModel):
             inputs = torch.stack(list(inputs), dim=1)  # (n, V, 3, S, S)
         if inputs.ndim != 5:
             raise UserError(
-                'the loss needs views, (n, V, 3, S, S), got '
-                f'{tuple(inputs.shape)}: put the transform simclr_mm.TwoViews into '
-                'train_dataloader.dataset.pipeline'
+                f'the loss needs views, (n, V, 3, S, S), got {tuple(inputs.shape)}: put the '
+                'transform simclr_mm.TwoViews into train_dataloader.dataset.pipeline'
             )
         if self.micro_batch_size is None or len(inputs) <= self.micro_batch_size:
             outputs = self._embed(inputs)
@@ -208,12 +205,12 @@ class SimCLR(BaseModel):
         return losses
 
     def _embed(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Projections (n, V, d) of views (n, V, 3, S, S), with a probe also features.
+        """Projections (n, V, d) of views (n, V, 3, S, S), and features if there is a probe.
 
         The features, (n, V, C), carry no gradient.
         """
         assert self.neck is not None  # as loss has checked
-        # One pass, because all views must share the statistics of BN.
+        # One pass, so that all views share the statistics of BN.
         features = self.extract_feat(inputs.flatten(0, 1))  # (nV, C)
         z = self.neck(features)  # (nV, d)
         outputs = (z,) if self.probe is None else (z, features.detach())
@@ -222,32 +219,28 @@ class SimCLR(BaseModel):
     def predict(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None
     ) -> list[DataSample]:
-        """Features as data samples.
+        """Features of images, (n, 3, S, S), or views, (n, V, 3, S, S), as data samples.
 
-        Args:
-            inputs: (n, 3, S, S), or views, (n, V, 3, S, S); normalised RGB.
-            data_samples: n, or None.
-
-        Returns:
-            n samples with ``feature``, (C) or (V, C), and, of single images and with a
-            probe, its ``pred_score``, (K), and ``pred_label``.
+        The n samples have ``feature``, (C) or (V, C). With a probe, samples of single images also
+        have ``pred_score``, (K), and ``pred_label``.
         """
         features = self.extract_feat(inputs.flatten(0, -4))  # (n, C) or (nV, C)
         features = features.unflatten(0, inputs.shape[:-3])  # (n, C) or (n, V, C)
         if data_samples is None:
             data_samples = [DataSample() for _ in features]
         for sample, feature in zip(data_samples, features):
-            # A copy: a view would be pickled with the storage of the whole batch.
+            # A copy, because a view is pickled with the storage of the whole batch.
             sample.set_field(feature.clone(), 'feature')
         if self.probe is not None and inputs.ndim == 4:
             scores = self.probe(features).softmax(dim=1)  # (n, K)
-            labels = scores.argmax(dim=1, keepdim=True)  # (n, 1): of (n) each would be read
+            # (n, 1): DataSample would read a scalar back from the device.
+            labels = scores.argmax(dim=1, keepdim=True)
             for sample, score, label in zip(data_samples, scores, labels):
                 sample.set_pred_score(score.clone()).set_pred_label(label.clone())
         return data_samples
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
-        """What every way of loading calls first: a checkpoint may lack the probe."""
+        """Let a checkpoint lack the probe. Every way of loading calls this first."""
         fit_probe(state_dict, self.state_dict(prefix=prefix), prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -259,7 +252,7 @@ class SimCLR(BaseModel):
             try:
                 width = self.extract_feat(torch.zeros(1, 3, *side)).shape[1]
                 break
-            except (AssertionError, RuntimeError) as error:  # a side it cannot take
+            except (AssertionError, RuntimeError) as error:  # it refuses this side
                 reason = error
         else:
             raise UserError(
@@ -271,11 +264,11 @@ class SimCLR(BaseModel):
 
 
 def _sides(backbone: nn.Module) -> list[tuple[int, int]]:
-    """Image sides in pixels to try, the one the backbone was built for first."""
+    """Image sides in pixels to try, first the side that the backbone was built for."""
     built_for = getattr(backbone, 'img_size', None) or getattr(
         getattr(backbone, 'patch_embed', None), 'init_input_size', None
     )
     if built_for is not None:
         return [built_for if isinstance(built_for, tuple) else (built_for,) * 2]
-    # 64 is quick; backbones made for 224 alone (DaViT, LeViT) refuse it.
+    # 64 is quick. Backbones that take only 224 (DaViT, LeViT) refuse it.
     return [(64, 64), (224, 224)]

@@ -1,6 +1,6 @@
-"""ResNets of other libraries for small images, for weights converted from there.
+"""ResNets of other libraries for small images, for weights converted from them.
 
-Their stems differ from that of mmpretrain's ResNet_CIFAR. No key of a checkpoint shows it.
+Their stems differ from mmpretrain's ResNet_CIFAR, but the checkpoint keys do not.
 """
 
 from mmpretrain.models.backbones import ResNet_CIFAR
@@ -11,7 +11,7 @@ from simclr_mm.registry import MODELS
 
 @MODELS.register_module()
 class SoloResNet(ResNet_CIFAR):
-    """As in solo-learn: the 3x3 stem pads two pixels, so that 32 pixels become 34.
+    """ResNet of solo-learn: the 3x3 stem pads two pixels, so that 32 pixels become 34.
 
     Source: github.com/vturrisi/solo-learn, ``solo/methods/base.py``.
 
@@ -26,10 +26,10 @@ class SoloResNet(ResNet_CIFAR):
 
 @MODELS.register_module()
 class LightlyResNet(ResNet_CIFAR):
-    """As in lightly's examples: no ReLU behind the norm of the stem.
+    """ResNet of lightly's examples: no ReLU after the stem's norm.
 
     The examples put the children of ``ResNetGenerator`` into an ``nn.Sequential``. Its ReLU
-    is not a child but a call in ``forward``.
+    is no child but a call in ``forward``, so it is lost.
 
     Source: github.com/lightly-ai/lightly, ``lightly/models/resnet.py``.
 

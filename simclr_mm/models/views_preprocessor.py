@@ -14,25 +14,25 @@ from simclr_mm.transforms.batched import ViewsToMake
 
 @MODELS.register_module()
 class ViewsPreprocessor(BaseDataPreprocessor):
-    """Copies a batch to the device, makes what is not yet made, and normalises RGB.
+    """Copy a batch to the device, make missing views there, and normalise RGB.
 
     n images, V views, S side in pixels. A batch's ``inputs`` are uint8 and one of
 
-    - (n, V, 3, S, S), from TwoViews,
-    - :class:`~simclr_mm.transforms.batched.ViewsToMake`, from TwoViews that leaves views to
-      the device, or the list that mmpretrain's PackInputs makes of it,
-    - a list of V tensors (n, 3, S, S), from mmpretrain's MultiView and default_collate,
-    - (n, 3, S, S), images without views,
-    - a list of n tensors (3, S, S), the same by pseudo_collate.
+    - (n, V, 3, S, S), from TwoViews;
+    - :class:`~simclr_mm.transforms.batched.ViewsToMake`, from TwoViews with augmentation on
+      the device, or the list that mmpretrain's PackInputs makes of it;
+    - a list of V tensors (n, 3, S, S), from mmpretrain's MultiView and default_collate;
+    - (n, 3, S, S), images without views;
+    - a list of n tensors (3, S, S), the same from pseudo_collate.
 
     Args:
         mean: Three means in [0, 255], in the order of the output (RGB if to_rgb).
-        std: Three standard deviations, > 0, likewise.
+        std: Three standard deviations, > 0, in the same order.
         to_rgb: Reverse the channels. False for data that is RGB already.
-        non_blocking: Copy to a GPU without waiting, where the memory is pinned.
+        non_blocking: Copy pinned memory to a GPU without waiting.
 
     Raises:
-        ValueError: mean or std are not three numbers, std is not above 0, or inputs are
+        UserError: mean or std are not three numbers, std is not above 0, or inputs are
             none of the above.
     """
 
@@ -52,23 +52,22 @@ class ViewsPreprocessor(BaseDataPreprocessor):
                 )
         if min(std) <= 0:
             raise UserError(f'ViewsPreprocessor: std must be above 0, got {std}.')
-        # Not persistent: the checkpoint's keys are mmpretrain's.
+        # Not persistent, so that checkpoints keep mmpretrain's keys.
         for key, value in (('mean', mean), ('std', std)):
             buffer = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
             self.register_buffer(key, buffer, persistent=False)
         self.to_rgb = to_rgb
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Make the model's arguments out of a batch.
+        """Make the model's arguments from a batch.
 
         Args:
-            data: ``inputs`` as above, and maybe ``data_samples``, a list.
-            training: Not used; the same is done in training and testing.
+            data: ``inputs`` as above, and optionally ``data_samples``, a list.
+            training: Ignored. Training and testing are the same here.
 
         Returns:
             ``inputs`` float32 (n, V, 3, S, S) or (n, 3, S, S), normalised RGB, each
-            image channels-last in memory, and ``data_samples``, None where the batch
-            has none.
+            image channels-last in memory, and ``data_samples``, None if the batch has none.
         """
         inputs = ViewsToMake.restored(data['inputs'])
         samples = self.cast_data(data.get('data_samples'))
@@ -77,7 +76,7 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         images = _as_one_tensor(self.cast_data(inputs))
         if self.to_rgb:
             images = images.flip(-3)
-        # While they are bytes, another order in memory costs a quarter.
+        # Reordering bytes moves a quarter of the memory that float32 would.
         shape = images.shape
         images = images.flatten(0, -4).contiguous(memory_format=torch.channels_last)
         images = images.float().sub_(self.mean).div_(self.std)
@@ -85,12 +84,9 @@ class ViewsPreprocessor(BaseDataPreprocessor):
 
     @torch.no_grad()
     def _make_views(self, drawn: ViewsToMake) -> Tensor:
-        """Do on the device what was drawn on the host, and normalise.
+        """Make the drawn views on the device and normalise them: (n, V, 3, S, S) float32.
 
-        Drawn numbers stay on the host, where they decide which kernels to start.
-
-        Returns:
-            (n, V, 3, S, S) float32.
+        The drawn numbers stay on the host, because they decide which kernels to start.
         """
         images = drawn.images.flatten(0, -4)  # (m, H, W, 3)
         images = images.to(self.device, non_blocking=self._non_blocking)

@@ -1,4 +1,4 @@
-"""What the random transforms of one view have in common."""
+"""Base classes and checks of the transforms."""
 
 import inspect
 import math
@@ -12,10 +12,11 @@ from torch import Tensor
 
 from simclr_mm.errors import UserError
 
-from .batched import TWINS, on_rows
+from .batched.pixels import on_rows
+from .batched.views_to_make import TWINS
 from .random_streams import RandomStream, RandomStreams
 
-_UINT8 = np.dtype(np.uint8)  # compared in a third of the time of the type
+_UINT8 = np.dtype(np.uint8)  # comparing with it takes a third of the time of np.uint8
 
 
 def check_image(img: Any, owner: str) -> None:
@@ -50,7 +51,7 @@ def check_range(
 ) -> None:
     """Raise unless ``value`` is a pair 0 < value[0] <= value[1] <= highest.
 
-    ``zero`` allows value[0] to be 0. Class, argument and a good value are for the message.
+    ``zero`` allows value[0] = 0. ``owner``, ``key`` and ``example`` are for the message.
     """
     pair = isinstance(value, (tuple, list)) and len(value) == 2
     if not (pair and 0 <= value[0] <= value[1] <= highest and (zero or value[0] > 0)):
@@ -61,7 +62,7 @@ def check_range(
 
 
 class Transform(BaseTransform):
-    """A transform that shows its parameters where it is printed."""
+    """A transform whose ``repr`` shows its parameters."""
 
     def __repr__(self) -> str:
         names = inspect.signature(type(self)).parameters
@@ -70,12 +71,12 @@ class Transform(BaseTransform):
 
 
 class RandomTransform(Transform):
-    """Applies itself to ``results['img']`` with a probability.
+    """A transform of ``results['img']`` that applies with a probability.
 
     It draws only from ``results['rng']``, the stream that TwoViews gives to each step of a
-    view. So a view depends on nothing but (seed, epoch, image, view). Without TwoViews it
-    draws from fresh entropy. Where ``results['view_params_one']`` is a dict, the drawn
-    parameters are kept there under the class name; None if the transform was not applied.
+    view. So a view depends only on (seed, epoch, image, view). Without TwoViews it
+    draws from fresh entropy. If ``results`` has the dict ``view_params_one``, the drawn
+    parameters are stored there under the class name; None if the transform was not applied.
 
     Args:
         prob: Probability in [0, 1] of being applied to an image.
@@ -86,14 +87,9 @@ class RandomTransform(Transform):
         self.prob = prob
 
     def apply(self, img: np.ndarray, rng: RandomStream) -> tuple[np.ndarray, dict]:
-        """Draw parameters and apply them.
+        """Draw parameters from ``rng`` alone and apply them to an image, which is not written to.
 
-        Args:
-            img: (H, W, 3) uint8 BGR, not written to.
-            rng: The only source of randomness.
-
-        Returns:
-            The new image and the drawn parameters.
+        Returns the new image, (H, W, 3) uint8 BGR, and the drawn parameters.
         """
         raise NotImplementedError
 
@@ -115,46 +111,46 @@ class RandomTransform(Transform):
 class DeviceTransform(RandomTransform):
     """A random transform that the device can apply to a whole batch.
 
-    It draws and applies apart. ``draw`` and ``paint`` are for one image on the host,
-    ``paint_batch`` for images on the device. Between them the drawn parameters travel as
-    numbers, one for each of ``columns``. A subclass that changes ``paint`` and not
+    It draws and applies in two steps. ``draw`` and ``paint`` handle one image on the host;
+    ``paint_batch`` handles images on the device. The drawn parameters travel to the device
+    as numbers, one for each of ``columns``. A subclass that overrides ``paint`` without
     ``paint_batch`` stays on the host.
 
     Attributes:
-        columns: Name and type (float, int or bool) of each parameter that ``draw`` gives.
-        paint_batch: A static method: (m, 3, S, S) uint8 RGB images on the device and, in
-            the order of ``columns``, (m,) float64 parameters on the host, to images of
-            the same kind. It gives the picture that ``paint`` gives.
+        columns: Name and type (float, int or bool) of each parameter that ``draw`` returns.
+        paint_batch: A static method. It takes (m, 3, S, S) uint8 RGB images on the device
+            and, in the order of ``columns``, (m,) float64 parameters on the host. It
+            returns images of the same kind, equal to the result of ``paint``.
     """
 
     columns: ClassVar[Mapping[str, type]] = {}
     paint_batch: ClassVar[Callable[..., Tensor] | None] = None
-    code: ClassVar[int]  # what stands for the class in a row of numbers
+    code: ClassVar[int]  # stands for the class in a row of numbers
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = vars(cls)
-        # The parent's version for batches does not know of the child's for one image.
+        # The parent's batched version does not do what the child's overrides do.
         if 'draw' in own and 'draw_batch' not in own:
             cls.draw_batch = DeviceTransform.draw_batch  # type: ignore[method-assign]  # as above
         if 'paint_batch' not in own and {'paint', 'apply', 'transform'} & own.keys():
             cls.paint_batch = None
-        # The same in every process. A script's workers call its module __mp_main__.
+        # Equal in every process: in the workers of a script its module is __mp_main__.
         module = cls.__module__.replace('__mp_main__', '__main__')
         cls.code = zlib.crc32(f'{module}.{cls.__qualname__}'.encode())
         TWINS[cls.code] = cls.apply_batch
 
     def draw(self, height: int, width: int, rng: RandomStream) -> dict:
-        """Parameters for an image of this height and width in pixels."""
-        raise NotImplementedError
+        """Parameters for an image of this height and width in pixels; by default none."""
+        return {}
 
     def draw_batch(self, height: int, width: int, streams: RandomStreams) -> Sequence[Any]:
-        """What ``draw`` and ``encode`` give for n images: (n,) or one number a column."""
+        """Encoded parameters of n images: for each column (n,) numbers or one number."""
         drawn = [self.draw(height, width, rng) for rng in streams.singly()]
         return np.array([self.encode(params) for params in drawn]).reshape(len(drawn), -1).T
 
     def draw_arrays(self, height: int, width: int, streams: RandomStreams) -> Sequence[Any]:
-        """``draw_batch`` for a ``draw`` whose arithmetic works on arrays too."""
+        """A ``draw_batch`` for a class whose ``draw`` also works on arrays."""
         return self.encode(self.draw(height, width, streams))  # type: ignore[arg-type]  # as said
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
@@ -166,20 +162,15 @@ class DeviceTransform(RandomTransform):
         return [params[name] for name in self.columns]
 
     def decode(self, numbers: Sequence[float]) -> dict:
-        """The parameters that ``encode`` made into numbers."""
+        """The inverse of ``encode``."""
         return {name: kind(number) for (name, kind), number in zip(self.columns.items(), numbers)}
 
     @classmethod
     def apply_batch(cls, images: Tensor, chosen: Tensor, numbers: Tensor) -> Tensor:
-        """Apply drawn parameters to some images of a batch.
+        """Apply drawn parameters to the chosen images of a batch, which is returned.
 
-        Args:
-            images: (n, 3, S, S) uint8 RGB, on any device.
-            chosen: (n,) bool: the images that the transform was drawn for.
-            numbers: (n, columns and more) float64, on the host.
-
-        Returns:
-            (n, 3, S, S) uint8 RGB.
+        ``images`` is (n, 3, S, S) uint8 RGB on any device, ``chosen`` is (n,) bool, and ``numbers``
+        is (n, columns and more) float64 on the host.
         """
         assert cls.paint_batch is not None  # TwoViews sends no others here
         paint, rows = cls.paint_batch, chosen.nonzero()[:, 0]
@@ -192,5 +183,5 @@ class DeviceTransform(RandomTransform):
         return self.paint(img, params), params
 
     def record(self, size: int, rng: RandomStream) -> dict | None:
-        """Draw for an image of this side in pixels; None: not to be applied."""
+        """Draw for an image of this side in pixels. None: do not apply the transform."""
         return self.draw(size, size, rng) if rng.random() < self.prob else None

@@ -1,4 +1,4 @@
-"""Gaussian blur with the kernel that the reference code uses."""
+"""Gaussian blur with the kernel of the reference code."""
 
 import math
 
@@ -8,23 +8,17 @@ import numpy as np
 from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
-from . import batched
 from .base import DeviceTransform, check_range
+from .batched import blur as batched
 from .random_streams import RandomStream
 
 
 def gaussian_blur(img: np.ndarray, kernel: int, sigma: float) -> np.ndarray:
-    """Convolve with a Gaussian cut off at the kernel's edge, reflecting the border.
+    """Blur (H, W, 3) uint8 with a Gaussian that ends at the kernel's edge.
 
-    Args:
-        img: (H, W, 3) uint8 BGR.
-        kernel: Side of the kernel in pixels, odd.
-        sigma: Standard deviation in pixels, > 0.
-
-    Returns:
-        (H, W, 3) uint8.
+    The border is reflected. The kernel's side, odd, and sigma > 0 are in pixels.
     """
-    # What lies beyond four sigma weighs less than 1e-4, no uint8 level.
+    # Beyond four sigma the weights are below 1e-4, less than a uint8 level.
     radius = min(kernel // 2, math.ceil(4 * sigma))
     taps = cv2.getGaussianKernel(2 * radius + 1, sigma, cv2.CV_32F)
     return cv2.sepFilter2D(img, -1, taps, taps, borderType=cv2.BORDER_REFLECT_101)
@@ -40,9 +34,9 @@ class RandomGaussianBlur(DeviceTransform):
     Args:
         prob: Probability.
         sigma: Lowest and highest standard deviation in pixels.
-        kernel: Side of the kernel in pixels, odd. None: a tenth of the image's height,
-            an even number plus one (23 at 224 pixels), as in the reference code.
-            Below 20 pixels that is 1, no blur.
+        kernel: Side of the kernel in pixels, odd. None: a tenth of the image's height;
+            an even number gets one more (23 at 224 pixels), as in the reference code.
+            Below 20 pixels it is 1, no blur.
     """
 
     columns = dict(sigma=float, kernel=int)

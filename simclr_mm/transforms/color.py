@@ -1,8 +1,8 @@
-"""Colour operations on uint8 BGR with the semantics of torchvision on PIL images.
+"""Colour operations on uint8 BGR with the results of torchvision on PIL images.
 
 Every function takes an image, (H, W, 3) uint8, and returns a new one, clipped. PIL cuts
-the fraction off where OpenCV rounds. ``_FLOOR`` is added to turn one into the other. It is
-a little above -0.5 so that whole numbers stay what they are.
+the fraction off and OpenCV rounds, so ``_FLOOR`` is added. It is a little above -0.5, so
+that whole numbers stay unchanged.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,12 @@ from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
 from .base import DeviceTransform, Transform, check_prob
-from .batched import color_jitter, grayscale
-from .batched.color import NOTHING
+from .batched.color import NOTHING, color_jitter, grayscale
 from .random_streams import RandomStream, RandomStreams
 
 _FLOOR = -0.499
 _NAMES = ('brightness', 'contrast', 'saturation', 'hue')
-# Only a range of zero width, which switches an operation off, gives exactly these factors.
+# Exactly these factors arise only from a range of zero width, which disables an operation.
 _UNCHANGED = (1.0, 1.0, 1.0, 0.0)
 
 
@@ -52,8 +51,8 @@ def adjust_saturation(img: np.ndarray, factor: float) -> np.ndarray:
 def adjust_hue(img: np.ndarray, factor: float) -> np.ndarray:
     """Turn the colour circle by a share of a full turn, in [-0.5, 0.5]."""
     hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV_FULL)  # hue in 256 steps
-    # 255, not 256, and cut towards zero: what torchvision does. uint8 wraps around.
-    # A row of (h, 0, 0) has no stride, a third of the time of hsv[..., 0] += h.
+    # 255, not 256, and truncated, as in torchvision. uint8 wraps around.
+    # Adding a contiguous row of (h, 0, 0) takes a third of the time of hsv[..., 0] += h.
     turn = np.zeros((img.shape[1], 3), np.uint8)  # (W, 3)
     turn[:, 0] = int(factor * 255) % 256
     hsv += turn
@@ -72,7 +71,7 @@ class ColorJitter(DeviceTransform):
         prob: Probability of applying all of them, else none.
     """
 
-    # Places of the names in the order of application follow the factors.
+    # The factors, then the order of application as indices of the names.
     columns = dict.fromkeys((*_NAMES, 'first', 'second', 'third', 'fourth'), float)
 
     def __init__(
@@ -101,7 +100,7 @@ class ColorJitter(DeviceTransform):
         self.hue = hue
 
     def draw(self, height: int, width: int, rng: RandomStream) -> dict:
-        """The drawn factors by name, in the order of their application."""
+        """The drawn factors by name, in the order of application."""
         order = rng.permutation(4)
         params = [
             (name, rng.uniform(low, high)) for name, (_, low, high) in self.operations.items()
@@ -135,7 +134,7 @@ class ColorJitter(DeviceTransform):
 
     @classmethod
     def apply_batch(cls, images: Tensor, chosen: Tensor, numbers: Tensor) -> Tensor:
-        # Images left out take part with no operation: cheaper than a copy of the others.
+        # Other images get factors without effect: cheaper than copying the chosen ones.
         nothing = numbers.new_tensor((*_UNCHANGED, 0, 1, 2, 3))
         numbers = torch.where(chosen[:, None], numbers[:, :8], nothing)
         return cls.paint_batch(images, *numbers.unbind(1))
@@ -143,7 +142,7 @@ class ColorJitter(DeviceTransform):
 
 @TRANSFORMS.register_module()
 class RandomGrayscale(DeviceTransform):
-    """All colour gone, three equal channels.
+    """Replace the colours by luma in three equal channels.
 
     Args:
         prob: Probability; 0.2 in the paper, Appendix A.
@@ -155,23 +154,20 @@ class RandomGrayscale(DeviceTransform):
     def __init__(self, prob: float = 0.2) -> None:
         super().__init__(prob)
 
-    def draw(self, height: int, width: int, rng: RandomStream) -> dict:
-        return {}
-
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         return to_gray(img)
 
 
 @TRANSFORMS.register_module()
 class ColorDistortion(Transform):
-    """The colour part of SimCLR's augmentation with its one strength.
+    """The colour part of SimCLR's augmentation, with one strength.
 
     Source: SimCLR, arXiv:2002.05709, Appendix A, "Color distortion": jitter of
     brightness, contrast and saturation by 0.8 s and of hue by 0.2 s, then grayscale.
 
     Args:
         strength: s in [0, 2.5]; 1 for ImageNet, 0.5 for CIFAR-10 (Appendix B.9). Above
-            2.5 the hue would turn more than half the circle.
+            2.5 the hue would turn by more than half the circle.
         jitter_prob: Probability of the jitter.
         gray_prob: Probability of the grayscale.
     """

@@ -18,18 +18,11 @@ def sample_crop(
     ratio: tuple[float, float],
     rng: RandomStream,
 ) -> Box:
-    """Draw the box of a random resized crop, by torchvision's algorithm.
+    """Draw the box of a random resized crop with torchvision's algorithm.
 
-    Args:
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        scale: Range of the crop's area as a share of the image, uniform.
-        ratio: Range of width / height, log-uniform.
-        rng: Source of randomness.
-
-    Returns:
-        (top, left, height, width) in pixels. After ten boxes that do not fit, the
-        largest central one of an allowed ratio.
+    ``scale`` is the range of the crop's area as a share of the image, uniform. ``ratio`` is the
+    range of width / height, log-uniform. After ten boxes that do not fit, the result is the
+    largest central box of an allowed ratio.
 
     Differs: the reference code tries 100 times and then takes the whole image.
     """
@@ -53,13 +46,10 @@ def sample_crops(
     ratio: tuple[float, float],
     streams: RandomStreams,
 ) -> np.ndarray:
-    """As :func:`sample_crop`, for all images of a batch, which are of one size.
+    """:func:`sample_crop` for all images of a batch, which have one size: (n, 4) whole numbers.
 
-    All streams take as many tries as the last image needs: draw nothing after this that
-    must be a function of the image.
-
-    Returns:
-        (n, 4) whole numbers, top, left, height and width in pixels.
+    All streams use as many tries as the slowest image. So later numbers of these streams
+    depend on the batch, not on the image alone: do not draw from them again.
     """
     log_ratio = np.log(ratio)
     boxes = np.empty((len(streams), 4), np.int64)
@@ -93,29 +83,22 @@ def _largest_crop(height: int, width: int, ratio: tuple[float, float]) -> Box:
 def resized_crop(
     img: np.ndarray, box: Box, size: int, interpolation: str = 'bilinear', flip: bool = False
 ) -> np.ndarray:
-    """Cut a box out and resize it as PIL does, antialiased where it shrinks.
+    """Cut a box out and resize it as in PIL, antialiased where it shrinks.
 
-    Args:
-        img: (H, W, 3) uint8 BGR.
-        box: (top, left, height, width) in pixels, inside the image.
-        size: S, side of the result in pixels.
-        interpolation: 'bilinear' or 'bicubic'.
-        flip: Whether to mirror it left to right.
-
-    Returns:
-        (S, S, 3) uint8, a new array.
+    The image is (H, W, 3) uint8 BGR, with the box inside. The result is (S, S, 3) with S =
+    ``size`` in pixels, a new array, mirrored left to right with ``flip``.
     """
     top, left, h, w = box
     crop = img[top : top + h, left : left + w]  # (h, w, 3)
     if interpolation == 'bilinear' and max(h, w) <= size:
-        # Nothing to antialias: OpenCV is a fifth of a level from PIL and halves
-        # the time of a whole view at 32 pixels. (Its bicubic is another kernel.)
+        # Nothing to antialias: OpenCV differs from PIL by a fifth of a level and halves
+        # the time of a whole view at 32 pixels. (Its bicubic has another kernel.)
         resized = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
         return cv2.flip(resized, 1) if flip else resized
-    # torch wants the box in a memory of its own; a flip makes one anyway.
+    # torch needs contiguous memory; a flip makes a copy anyway.
     crop = cv2.flip(crop, 1) if flip else crop.copy()
-    # permute(2, 0, 1)[None] would give a batch stride that hides the channels-last
-    # layout from torch, which then copies to planes: 1.4 times slower.
+    # With the batch stride of permute(2, 0, 1)[None], torch would not recognise the
+    # channels-last layout and would copy to planes: 1.4 times slower.
     images = torch.from_numpy(crop)  # (h, w, 3)
     images = images.as_strided((1, 3, h, w), (h * w * 3, 1, w * 3, 3))
     images = torch.nn.functional.interpolate(

@@ -1,6 +1,6 @@
-"""What is drawn for views: of one image by itself, or of a whole batch by array operations.
+"""Draw the parameters of views: for one image, or for a batch with array operations.
 
-Both draw the same numbers. A drawn view is a list of parameters, those of the crop first;
+Both draw the same numbers. A drawn view is a list of parameters, first those of the crop.
 None stands for a step that is not applied. n images, V views, T steps of a pipeline.
 """
 
@@ -10,13 +10,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from .base import DeviceTransform
-from .batched import CROP_WIDTH, INTERPOLATIONS, STEP_WIDTH
+from .batched.crop import INTERPOLATIONS
+from .batched.views_to_make import CROP_WIDTH, STEP_WIDTH
 from .random_crop import RandomCropAndFlip
 from .random_streams import RandomStream, batch_streams
 
 
 class Recipe(Protocol):
-    """What TwoViews says about its views."""
+    """The attributes of TwoViews that drawing needs."""
 
     size: int
     num_views: int
@@ -27,7 +28,7 @@ class Recipe(Protocol):
 def draw_view(
     views: Recipe, v: int, height: int, width: int, streams: Sequence[RandomStream]
 ) -> list[Any]:
-    """Draw view number ``v`` of an image: a stream for the crop, and one for each step."""
+    """Draw view ``v`` of an image with one stream for the crop and one for each step."""
     steps = zip(views.pipelines[v], streams[1:])
     crop = views.crop.draw(height, width, streams[0])
     return [crop, *(step.record(views.size, rng) for step, rng in steps)]
@@ -39,16 +40,10 @@ def draw_batch(
     height: int,
     width: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw all views of n images.
+    """Draw all views of n images of one height and width in pixels.
 
-    Args:
-        views: What to draw.
-        addresses: (n,) seeds of the run, epochs, and places in the dataset.
-        height: Of the images, in pixels.
-        width: Of the images, in pixels.
-
-    Returns:
-        ``crops`` and ``steps`` of :class:`~simclr_mm.transforms.batched.ViewsToMake`.
+    ``addresses`` are (n,) seeds of the run, epochs, and indices in the dataset. Returns ``crops``
+    and ``steps`` of :class:`~simclr_mm.transforms.batched.ViewsToMake`.
     """
     crops, steps = no_numbers(views, len(addresses[0]))
     for v, pipeline in enumerate(views.pipelines):
@@ -63,7 +58,7 @@ def draw_batch(
 
 
 def _fill(rows: np.ndarray, columns: Sequence) -> None:
-    """Write columns, (n,) each or one number, into the first ones of (n, width) rows."""
+    """Write columns, (n,) or one number each, into the first columns of (n, width) rows."""
     for k, numbers in enumerate(columns):
         rows[:, k] = numbers
 
@@ -71,7 +66,7 @@ def _fill(rows: np.ndarray, columns: Sequence) -> None:
 def encode_view(
     views: Recipe, v: int, drawn: Sequence, crop: np.ndarray, steps: np.ndarray
 ) -> None:
-    """Write a drawn view into arrays of :func:`no_numbers`: (CROP_WIDTH), and (T, width)."""
+    """Write a drawn view into its arrays of :func:`no_numbers`, (CROP_WIDTH) and (T, width)."""
     crop[:-2] = views.crop.encode(drawn[0])
     for row, step, params in zip(steps, views.pipelines[v], drawn[1:]):
         if params is not None:
@@ -80,7 +75,7 @@ def encode_view(
 
 
 def decode_view(views: Recipe, v: int, crop: Sequence, steps: Sequence) -> list[Any]:
-    """A view that :func:`draw_batch` drew, from lists of numbers."""
+    """The inverse of :func:`encode_view`, from lists of numbers."""
     pairs = zip(views.pipelines[v], steps)
     params = (step.decode(row[1:]) if row[0] else None for step, row in pairs)
     return [views.crop.decode(crop), *params]
@@ -90,7 +85,7 @@ def no_numbers(views: Recipe, *images: int) -> tuple[np.ndarray, np.ndarray]:
     """Empty ``crops`` and ``steps`` of ViewsToMake, without or with an axis of images."""
     crops = np.empty((*images, views.num_views, CROP_WIDTH))
     crops[..., -2:] = views.size, INTERPOLATIONS.index(views.crop.interpolation)
-    # One step at least: an empty tensor cannot be collated.
+    # At least one step, because an empty tensor cannot be collated.
     length = max([1, *map(len, views.pipelines)])
     widths = [1 + len(step.columns) for pipeline in views.pipelines for step in pipeline]
     return crops, np.zeros((*images, views.num_views, length, max([STEP_WIDTH, *widths])))

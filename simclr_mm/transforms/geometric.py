@@ -1,8 +1,8 @@
 """The other augmentations of the paper's composition study.
 
 Source: SimCLR, arXiv:2002.05709, Sec. 3 and Fig. 4 (rotation, cutout, Gaussian noise,
-Sobel filtering). Of their parameters the paper gives the three rotations alone. The reason
-for each other one is written beside it.
+Sobel filtering). The paper gives only the three rotations. The reason for each other
+parameter stands beside it.
 """
 
 import cv2
@@ -11,15 +11,15 @@ import numpy as np
 from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
-from . import batched
 from .base import DeviceTransform, check_range
+from .batched import geometric as batched
 from .random_streams import RandomStream
 
-# Near the ImageNet mean, so near zero after normalisation, as cutout's paper
-# (arXiv:1708.04552) wants it.
+# Near the ImageNet mean, so near zero after normalisation, as in cutout's paper
+# (arXiv:1708.04552).
 _MID_GRAY = 128
 
-# PIL cuts fractions off; whole numbers stay what they are.
+# Added before fractions are cut off, as in PIL, so that whole numbers stay unchanged.
 _ALMOST_ZERO = 1e-3
 
 _QUARTER_TURNS = {
@@ -30,9 +30,9 @@ _QUARTER_TURNS = {
 
 
 def rotate(img: np.ndarray, degrees: float) -> np.ndarray:
-    """Turn counter-clockwise about the centre; (H, W, 3) uint8 BGR in and out.
+    """Turn counter-clockwise about the centre, repeating the border outwards.
 
-    The border is repeated outwards. Bilinear and rounded down, as by PIL.
+    (H, W, 3) uint8 BGR in and out. Bilinear and rounded down, as in PIL.
     """
     height, width = img.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
@@ -49,18 +49,18 @@ def rotate(img: np.ndarray, degrees: float) -> np.ndarray:
 def sobel(img: np.ndarray) -> np.ndarray:
     """A quarter of the length of the 3 x 3 Sobel gradient of every channel, clipped.
 
-    So an upright step from 0 to 255 gives 255. (H, W, 3) uint8 in and out.
+    A vertical edge from 0 to 255 gives 255. (H, W, 3) uint8 in and out.
     """
     dx = cv2.Sobel(img, cv2.CV_32F, 1, 0, scale=0.25)
     dy = cv2.Sobel(img, cv2.CV_32F, 0, 1, scale=0.25)
-    # Not cv2.magnitude: its last bit, and so the rounding of halves, depends on where in
-    # memory the image lies.
+    # Not cv2.magnitude: its last bit, and so the rounding of halves, depends on the
+    # memory address of the image.
     return cv2.convertScaleAbs(np.sqrt(dx * dx + dy * dy))
 
 
 @TRANSFORMS.register_module()
 class RandomRotation(DeviceTransform):
-    """Rotate by quarter turns or by any small angle.
+    """Rotate by quarter turns, or by an angle up to a limit.
 
     Args:
         degrees: None: 0, 90, 180 or 270 degrees with equal probability. A number d in
@@ -97,14 +97,14 @@ class RandomRotation(DeviceTransform):
 
 @TRANSFORMS.register_module()
 class RandomCutout(DeviceTransform):
-    """Paint a grey square over a random place.
+    """Paint a grey square at a random place.
 
     The centre is uniform over all pixels, as in cutout's paper (arXiv:1708.04552). So
-    squares at the border lose a part.
+    a square at the border is cut.
 
     Args:
-        ratio: Side of the square as a share of the image's shorter side, in (0, 1];
-            a half, that paper's 16 of 32 pixels for CIFAR-10.
+        ratio: Side of the square as a share of the image's shorter side, in (0, 1]. The
+            default is that paper's 16 of 32 pixels for CIFAR-10.
         prob: Probability.
     """
 
@@ -148,9 +148,6 @@ class RandomSobel(DeviceTransform):
     def __init__(self, prob: float = 1.0) -> None:
         super().__init__(prob)
 
-    def draw(self, height: int, width: int, rng: RandomStream) -> dict:
-        return {}
-
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         return sobel(img)
 
@@ -159,11 +156,11 @@ class RandomSobel(DeviceTransform):
 class RandomGaussianNoise(DeviceTransform):
     """Add independent normal noise to every value.
 
-    The device uses the same drawn standard deviations, but other noise.
+    The device uses the same standard deviations, but other noise.
 
     Args:
         std: Lowest and highest standard deviation in grey levels of [0, 255], drawn
-            uniformly for each image. The default ends where noise is plain to see.
+            uniformly for each image. At the default's upper end noise is clearly visible.
         prob: Probability.
     """
 

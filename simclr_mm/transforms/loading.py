@@ -1,4 +1,4 @@
-"""Reading an image file, or saying which file cannot be read and why."""
+"""Read image files, with an error that names an unreadable file and the reason."""
 
 import os
 import struct
@@ -15,8 +15,8 @@ from simclr_mm.registry import TRANSFORMS
 
 from .to_rgb import MAX_PIXELS, check_pixels, decode, unreadable
 
-# First and last bytes of the formats that OpenCV before 5.0 decodes in part, and
-# without an error, when the file is cut short.
+# First and last bytes of formats. OpenCV before 5.0 decodes a truncated file of them in
+# part, without an error.
 _ENDINGS = {b'\xff\xd8': b'\xff\xd9', b'\x89PNG': b'IEND\xaeB`\x82'}
 # Second bytes of JPEG's SOF markers (ITU-T T.81, table B.1): C0 to CF without the
 # tables DHT, JPG and DAC.
@@ -28,7 +28,10 @@ _PNG_TEXTS_FOR_PILLOW = (b'Raw profile type exif', b'XML:com.adobe.xmp')  # orie
 
 
 class Header(NamedTuple):
-    """Width and height in pixels, bits of a value; plain if OpenCV keeps our rule."""
+    """Width and height in pixels, bits of a value, and whether OpenCV may decode it.
+
+    ``plain``: OpenCV gives the same values as :func:`~.to_rgb.decode`.
+    """
 
     width: int
     height: int
@@ -37,7 +40,7 @@ class Header(NamedTuple):
 
 
 def read_header(content: bytes) -> Header | None:
-    """The header of a JPEG or PNG; None for other or damaged files."""
+    """The header of a JPEG or PNG. None for other or damaged files."""
     if content.startswith(b'\xff\xd8'):
         return _jpeg_header(content)
     if content.startswith(b'\x89PNG') and content[12:16] == b'IHDR' and len(content) > 33:
@@ -77,31 +80,30 @@ def _png_header(content: bytes) -> Header:
 
 
 def is_complete(content: bytes) -> bool:
-    """Whether a JPEG or PNG ends as its format demands; True for other files."""
+    """Whether a JPEG or PNG ends with its end marker. True for other files."""
     ends = [end for start, end in _ENDINGS.items() if content.startswith(start)]
     return not ends or content.endswith(ends[0])
 
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
-    """mmcv's LoadImageFromFile that reads any file by one rule and never half an image.
+    """mmcv's LoadImageFromFile with one rule for all files, which refuses truncated images.
 
-    By default ``results['img']`` is (H, W, 3) uint8 BGR, as :func:`~.to_rgb.decode` makes
-    it; ordinary JPEG and PNG files take OpenCV's way to the same values. Where the dataset
-    has read the file already, as those on shards do, its bytes are in
-    ``results['img_bytes']`` and ``results['img_path']`` only names it. A sample that has an
-    image and no file, as mmpretrain's inferencers give it, stays as it is.
+    By default ``results['img']`` is (H, W, 3) uint8 BGR, with the values of
+    :func:`~.to_rgb.decode`. OpenCV decodes ordinary JPEG and PNG files to the same values.
+    If a dataset has already read the file, as tar shards do, the bytes are in
+    ``results['img_bytes']`` and ``results['img_path']`` only names it. A sample with
+    an image and without a path, as from mmpretrain's inferencers, stays unchanged.
 
     Args:
-        *args: As mmcv's.
-        max_pixels: An image of more pixels is refused before it takes the memory.
-        **kwargs: As mmcv's. With a ``color_type`` other than 'color', and with
-            ``imdecode_backend`` 'turbojpeg' or 'tifffile', decoding is mmcv's.
+        *args: As in mmcv.
+        max_pixels: An image with more pixels is refused before it is decoded.
+        **kwargs: As in mmcv. mmcv decodes alone with a ``color_type`` other than 'color' and
+            with ``imdecode_backend`` 'turbojpeg' or 'tifffile'.
 
     Raises:
-        UnreadableImage: The file is missing, empty, truncated, no image, too large, or
-            holds no 8-bit colours. With ``ignore_empty=True`` the transform returns None
-            instead.
+        UnreadableImage: The file is missing, empty, truncated, no image, too large, or has no 8-bit
+            colours. With ``ignore_empty=True`` the transform returns None instead.
     """
 
     def __init__(self, *args, max_pixels: int = MAX_PIXELS, **kwargs) -> None:
@@ -109,7 +111,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         self.max_pixels = max_pixels
 
     def read(self, path: str) -> tuple[bytes, np.ndarray]:
-        """A file's bytes and the image that they are.
+        """A file's bytes and its decoded image.
 
         Raises:
             UnreadableImage: As above.
@@ -136,6 +138,9 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         results['img_shape'] = img.shape[:2]
         results['ori_shape'] = img.shape[:2]
         return results
+
+    def __repr__(self) -> str:
+        return f'{super().__repr__()[:-1]}, max_pixels={self.max_pixels})'
 
     def _read(self, path: str) -> bytes:
         try:
@@ -164,13 +169,13 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         if not is_complete(content) or (ours and not plain):
             if header and header.bits > 8 and content.startswith(b'\xff\xd8'):
                 raise unreadable(path, f'a JPEG of {header.bits} bits. Save it with 8 bits.')
-            # Pillow is strict: what is appended to an image does no harm, what lacks does.
+            # Pillow accepts appended bytes and refuses a truncated file.
             rgb = decode(content, path, self.max_pixels)
             if ours:
                 return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
         try:
             img = mmcv.imfrombytes(content, self.color_type, backend=self.imdecode_backend)
-        except Exception as error:  # decoders raise whatever they like
+        except Exception as error:  # decoders raise errors of many types
             raise unreadable(path, f'a damaged image: {error}') from error
         if img is None:
             raise unreadable(path, f'a damaged image ({len(content)} bytes).')
@@ -178,7 +183,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
 
 
 def reads_with_mmcv(transforms: Iterable[object]) -> bool:
-    """Whether a pipeline has mmcv's LoadImageFromFile, which may give half an image."""
+    """Whether a pipeline has mmcv's LoadImageFromFile, which may load a truncated image."""
     return any(
         isinstance(step, mmcv.transforms.LoadImageFromFile)
         and not isinstance(step, LoadImageFromFile)

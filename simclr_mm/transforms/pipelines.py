@@ -1,4 +1,4 @@
-"""The transforms of TwoViews after crop and flip, a list for each view."""
+"""The transforms of TwoViews after crop and flip, one list for each view."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,18 +11,12 @@ from .random_crop import RandomCropAndFlip
 
 
 def build_pipelines(transforms: Sequence, num_views: int, size: int) -> list[list[Callable]]:
-    """Build the ``transforms`` of TwoViews.
+    """Build the ``transforms`` of TwoViews: V lists, with ColorDistortion split into its parts.
 
-    Args:
-        transforms: Configs for all views alike, or a list of them for each view.
-        num_views: V.
-        size: Side of a view in pixels.
-
-    Returns:
-        V lists. ColorDistortion is taken apart into its jitter and its grayscale.
+    They are configs for all views, or one list of configs for each view.
 
     Raises:
-        ValueError: The number of pipelines is not V, or a transform has another size.
+        UserError: The number of pipelines is not V, or a transform has another size.
     """
     per_view = [isinstance(entry, (list, tuple)) for entry in transforms]
     if not any(per_view):
@@ -52,20 +46,15 @@ def build_pipelines(transforms: Sequence, num_views: int, size: int) -> list[lis
 
 
 def _steps(transform: Callable) -> list[Callable]:
-    """What a transform does one after the other."""
+    """The steps of a transform in order."""
     if type(transform) is ColorDistortion:
         return [transform.jitter, transform.gray]
     return [transform]
 
 
 def is_foreign(transform: Callable) -> bool:
-    """Whether it cannot be drawn ahead of its work and applied by the device.
+    """Whether a transform cannot be drawn ahead and applied on the device.
 
     Such a transform may return anything, and draw from the global generators.
     """
     return not (isinstance(transform, DeviceTransform) and transform.paint_batch is not None)
-
-
-def foreign_names(pipelines: list[list]) -> list[str]:
-    """Class names, each once."""
-    return sorted({type(step).__name__ for step in sum(pipelines, []) if is_foreign(step)})

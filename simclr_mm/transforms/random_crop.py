@@ -1,4 +1,4 @@
-"""The crop of TwoViews as a transform of its own, for studies."""
+"""The crop of TwoViews as a separate transform, for studies."""
 
 from typing import Any
 
@@ -6,37 +6,36 @@ import numpy as np
 
 from simclr_mm.registry import TRANSFORMS
 
-from . import batched
 from .base import DeviceTransform, check_prob, check_range
+from .batched.crop import crop_and_flip
 from .crop import resized_crop, sample_crop, sample_crops
 from .random_streams import RandomStream, RandomStreams, view_streams
 
 BOX = ('top', 'left', 'height', 'width')
 
-# No view of an image has this number: the crop before TwoViews is not that of a view.
+# The view number of a crop before TwoViews. No view has it.
 _BEFORE_VIEWS = 2**31
 
 
 @TRANSFORMS.register_module()
 class RandomCropAndFlip(DeviceTransform):
-    """Random resized crop, then a flip: what TwoViews does to every view.
+    """Random resized crop, then a flip, as TwoViews does to every view.
 
-    In a pipeline of TwoViews it crops one view alone. Before TwoViews it crops the
-    image that all views are made of, by the seed and epoch that
-    simclr_mm.ResumableSampler sends along.
+    Inside TwoViews it crops each view. Before TwoViews it crops the image that all views
+    are made of, with the seed and epoch that simclr_mm.ResumableSampler sends along.
 
     Source: SimCLR, arXiv:2002.05709, Appendix A.
 
     Args:
-        size: Side of the result in pixels; None: the image's height.
+        size: Side of the result in pixels. None: the image's height.
         scale: Range of the crop's area as a share of the image, in (0, 1].
         ratio: Range of the crop's width / height.
         flip_prob: Probability of a horizontal flip.
-        prob: Probability of doing both, else none. Without it images keep their size.
+        prob: Probability of doing both. Otherwise the image keeps its size.
     """
 
     columns = dict.fromkeys(BOX, int) | dict(flip=bool)
-    paint_batch = staticmethod(batched.crop_and_flip)
+    paint_batch = staticmethod(crop_and_flip)
 
     def __init__(
         self,
@@ -52,7 +51,7 @@ class RandomCropAndFlip(DeviceTransform):
         self.scale = scale
         self.ratio = ratio
         self.flip_prob = flip_prob
-        self.interpolation = 'bilinear'  # TwoViews may choose another
+        self.interpolation = 'bilinear'  # TwoViews may set another one
 
     def transform(self, results: dict) -> dict:
         index: Any = results.get('sample_idx')

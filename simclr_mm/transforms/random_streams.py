@@ -1,4 +1,4 @@
-"""Random numbers by address: those of a view are a function of what it is.
+"""Random numbers that are a function of an address: seed, epoch, image and view.
 
 n images of a batch.
 """
@@ -12,18 +12,18 @@ import numpy as np
 
 _ADDRESS = struct.Struct('<QQQQ')  # seed, epoch, image, view
 _WORDS = struct.Struct('<42I')
-_BLOCK = _WORDS.size  # 168 bytes: what SHAKE-128 gives by one turn of its permutation
+_BLOCK = _WORDS.size  # 168 bytes, the output of one permutation of SHAKE-128
 
 
 class RandomStream:
     """The random numbers of one step of one view.
 
     SHAKE-128 (FIPS 202) of the view's address gives each stream 42 words of 32 bits. The
-    hash of these gives the next 42, and so on. To hash costs a microsecond; to seed NumPy's
-    generator costs thirteen and more, and a view takes few numbers.
+    hash of these words gives the next 42, and so on. A hash costs a microsecond. Seeding a
+    NumPy generator costs 13 microseconds and more, and a view needs few numbers.
 
-    The methods are those of :class:`numpy.random.Generator` that views are drawn with.
-    For other distributions there is :meth:`generator`.
+    The methods are the part of :class:`numpy.random.Generator` that views need. For other
+    distributions use :meth:`generator`.
 
     Args:
         block: 168 random bytes.
@@ -35,7 +35,7 @@ class RandomStream:
 
     @classmethod
     def unseeded(cls) -> 'RandomStream':
-        """Another one each time, by the operating system's entropy."""
+        """A new stream from the operating system's entropy."""
         return cls(os.urandom(_BLOCK))
 
     def next_word(self) -> int:
@@ -67,15 +67,15 @@ class RandomStream:
         return sorted(range(length), key=keys.__getitem__)
 
     def generator(self) -> np.random.Generator:
-        """A generator of NumPy that the next words seed."""
+        """A NumPy generator, seeded with the next words."""
         return np.random.default_rng([self.next_word() for _ in range(4)])
 
 
 class RandomStreams:
-    """The streams of one step of n views: methods give arrays, (n,) or (n, length).
+    """The streams of one step of n views. Methods return arrays, (n,) or (n, length).
 
-    Each view's numbers are those of its own :class:`RandomStream`. There is no
-    ``generator``: NumPy's would give all views the same numbers.
+    Each view's numbers equal those of its :class:`RandomStream`. There is no
+    ``generator``, because one NumPy generator would give all views the same numbers.
 
     Args:
         blocks: (n, 42) words, uint32.
@@ -96,7 +96,7 @@ class RandomStreams:
         return self._blocks[:, self._used - 1].astype(np.int64)
 
     def singly(self) -> list[RandomStream]:
-        """A stream for each view, which goes on where these are."""
+        """A RandomStream for each view, which continues from here."""
         streams = [RandomStream(block.tobytes()) for block in self._blocks]
         for stream in streams:
             for _ in range(self._used):
@@ -119,10 +119,10 @@ class RandomStreams:
 
 
 def view_streams(seed: int, epoch: int, image: int, view: int, count: int) -> list[RandomStream]:
-    """The streams of one view: of its crop, and of each step after it.
+    """The streams of one view: one for its crop, and one for each step after it.
 
-    Of a seed beyond 64 bits the low ones count. Epoch, image (its place in the dataset) and
-    view are in [0, 2^64). More streams leave the first ones what they are.
+    Only the low 64 bits of a seed count. Epoch, image (its index in the dataset) and view are
+    in [0, 2^64). A higher ``count`` does not change the first streams.
     """
     blocks = _blocks_of(seed, epoch, image, view, count)
     starts = range(0, len(blocks), _BLOCK)
@@ -147,7 +147,7 @@ def _hash(source: bytes, count: int) -> bytes:
 
 
 def _words(blocks: Iterable[bytes]) -> np.ndarray:
-    """(n, count, 42) of n times count blocks."""
+    """Blocks as (n, count, 42) words."""
     blocks = list(blocks)
     words = np.frombuffer(b''.join(blocks), '<u4')
     return words.reshape(len(blocks), -1, _BLOCK // 4)

@@ -1,4 +1,4 @@
-"""Randomness of transforms that draw from the global generators."""
+"""Seeds for transforms that draw from the global generators."""
 
 import contextlib
 import random
@@ -12,9 +12,9 @@ from .random_streams import RandomStream
 
 @contextlib.contextmanager
 def seeded_globals(rng: RandomStream) -> Iterator[None]:
-    """Seed ``random``, ``numpy.random`` and torch's CPU generator, then put them back.
+    """Seed ``random``, ``numpy.random`` and torch's CPU generator, then restore them.
 
-    For transforms of other packages, which draw from these.
+    For transforms of other packages, which draw from these generators.
     """
     seed = rng.next_word()
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()

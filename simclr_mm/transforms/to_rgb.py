@@ -1,6 +1,6 @@
-"""The rule that makes 8-bit RGB of any picture; docs/your_own_images.md has it as a table.
+"""The rule that converts any picture to 8-bit RGB, for files, shards and PIL images.
 
-It is written for PIL's images, which come from files, from shards and from users.
+docs/your_own_images.md has the rule as a table.
 """
 
 import functools
@@ -17,13 +17,13 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from simclr_mm.errors import UnreadableImage
 from simclr_mm.files.walk import printable
 
-# Pillow knows more formats. Some of them start other programs (EPS), some have no signature
-# and take any file for an image (TGA).
+# Pillow's other formats are left out. Some start other programs (EPS). Some have no
+# signature and match any file (TGA).
 FORMATS = 'JPEG MPO PNG WEBP BMP DIB PPM TIFF GIF JPEG2000 AVIF'.split()
-READING_RULE = 2  # raise it when files give other values: decoded images are kept by it
+READING_RULE = 2  # increase it when decoded values change: caches of images depend on it
 MAX_PIXELS = 178_956_970  # above it Pillow refuses to open a file
-BACKGROUND = (255, 255, 255, 255)  # behind transparent pixels: white, as paper is
-_DARK = 64  # of 256: values of 14 bits and fewer that are stored in 16 stay below it
+BACKGROUND = (255, 255, 255, 255)  # behind transparent pixels: white, as paper
+_DARK = 64  # of 256: values of 14 bits or fewer, stored in 16 bits, stay below it
 _REMEDY = 'Nothing says which values are black and white: save it as grey or RGB with 8 bits.'
 
 # TIFF 6.0, sections 8 and 18 to 23: tags and their values.
@@ -34,16 +34,11 @@ _ALPHA = {1, 2, 999}  # associated, unassociated, and what Corel Draw writes
 
 
 def decode(content: bytes, path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB.
-
-    Args:
-        content: The file.
-        path: Its name, for messages.
-        max_pixels: A larger image is not decoded.
+    """The bytes of an image file as (H, W, 3) uint8 RGB.
 
     Raises:
-        UnreadableImage: It is no image, is damaged or too large, or its values are no
-            colours of 8 bits and have no single meaning as such.
+        UnreadableImage: The file is no image, is damaged, has more than ``max_pixels``, or its
+            values have no single meaning as 8-bit colours.
     """
     image = _open(content, path)
     check_pixels(*image.size, path, max_pixels)
@@ -57,27 +52,23 @@ def decode(content: bytes, path: str, max_pixels: int = MAX_PIXELS) -> np.ndarra
 
 
 def to_rgb(image: Image.Image, path: str) -> np.ndarray:
-    """A PIL image of any mode as (H, W, 3) uint8 RGB, turned as its EXIF data says.
-
-    Args:
-        image: Stays as it is.
-        path: Its name, for messages.
+    """A PIL image of any mode as (H, W, 3) uint8 RGB, turned upright by its EXIF data.
 
     Raises:
-        UnreadableImage: It is damaged, or its values have no single meaning as colours of
-            8 bits.
+        UnreadableImage: The image is damaged, or its values have no single meaning as 8-bit
+            colours.
     """
     bits = _bits(image, path)
     try:
         image.load()
-    except Exception as error:  # decoders raise whatever they like
+    except Exception as error:  # decoders raise errors of many types
         raise unreadable(path, f'a damaged image, or a kind that is not read: {error}') from error
     try:
         upright = ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data, which say nothing about pixels
+    except Exception:  # damaged EXIF data do not affect the pixels
         upright = image
     if bits > 8 and upright.mode.startswith('I'):
-        # Pillow inverts a TIFF whose white is 0 where it has 8 bits, and here does not.
+        # Pillow inverts a TIFF with white = 0 if it has 8 bits, but not if it has more.
         tags = getattr(image, 'tag_v2', {})
         upright = _high_bits(upright, bits, white_is_zero=tags.get(_PHOTOMETRIC) == 0)
     if upright.has_transparency_data:
@@ -101,7 +92,7 @@ def unreadable(path: str, reason: str) -> UnreadableImage:
 
 
 def check_pixels(width: int, height: int, path: str, max_pixels: int) -> None:
-    """Refuse an image before its pixels take the memory."""
+    """Refuse an image before its pixels are decoded."""
     if width * height > max_pixels:
         raise unreadable(
             path,
@@ -115,7 +106,7 @@ _noticed: Counter[str] = Counter()
 
 
 def notice(path: str, what: str) -> None:
-    """Log what a file loses in reading: for the 1st, 10th, 100th, ... image of this process."""
+    """Warn of what reading loses: at the 1st, 10th, 100th, ... image of this process."""
     _noticed[what] += 1
     times = str(_noticed[what])
     if times.rstrip('0') == '1':
@@ -143,7 +134,7 @@ def _open(content: bytes, path: str) -> Image.Image:
 
 
 def _why_not(content: bytes) -> str:
-    """Why Pillow opens no image here."""
+    """Why Pillow cannot open an image."""
     if content.startswith((b'\xff\xd8', b'\x89PNG')):
         return 'a damaged image: its header ends early or contradicts itself.'
     if content.startswith(tuple(TiffImagePlugin.PREFIXES)):
@@ -165,7 +156,7 @@ def _why_not(content: bytes) -> str:
 
 
 def _bits(image: Image.Image, path: str) -> int:
-    """Bits of a value, up to 16, of which the highest 8 count.
+    """Bits of a value, up to 16. The highest 8 of them count.
 
     Raises:
         UnreadableImage: The values are no unsigned numbers of at most 16 bits.
@@ -180,12 +171,12 @@ def _bits(image: Image.Image, path: str) -> int:
     if image.mode == 'F' or (image.mode == 'I' and image.format not in ('PNG', 'PPM')):
         kind = 'floating-point' if image.mode == 'F' else '32-bit'
         raise unreadable(path, f'its values are {kind} numbers. {_REMEDY}')
-    # A mode of the file, such as 'RGB;16B', is in what Pillow has still to decode.
+    # Before decoding, ``tile`` has the mode of the file, such as 'RGB;16B'.
     return 16 if image.mode[0] == 'I' or ';16' in str(getattr(image, 'tile', '')) else 8
 
 
 def _tiff_problem(tags: Mapping[int, Any]) -> str | None:
-    """What of a TIFF's values has no reading as colours, None if all is well."""
+    """Why a TIFF's values cannot be read as colours. None if they can."""
     bits, kind = max(tags.get(_BITS, (1,))), _KINDS.get(tags.get(_KIND, (1,))[0])
     if kind or bits > 16:
         return f'its values are {kind or "unsigned"} numbers of {bits} bits. {_REMEDY}'
@@ -207,7 +198,7 @@ def _spare_bands(tags: Mapping[int, Any]) -> int:
 
 
 def _high_bits(image: Image.Image, bits: int, white_is_zero: bool) -> Image.Image:
-    """The highest 8 of a grey image's bits, as Pillow and OpenCV take them of colours."""
+    """The highest 8 bits of a grey image, as Pillow and OpenCV take them for colours."""
     values = np.asarray(image)  # (H, W)
     grey = Image.fromarray((values >> (bits - 8)).astype(np.uint8) ^ (255 * white_is_zero))
     key = image.info.get('transparency')

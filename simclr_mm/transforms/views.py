@@ -1,4 +1,4 @@
-"""V random views of one image: crop, flip, and a pipeline for each view."""
+"""TwoViews: V random views of one image, with a crop, a flip and a pipeline each."""
 
 import logging
 import secrets
@@ -15,9 +15,10 @@ from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
 from .base import Transform, check_image
-from .batched import INTERPOLATIONS, ViewsToMake
+from .batched import ViewsToMake
+from .batched.crop import INTERPOLATIONS
 from .drawing import decode_view, draw_batch, draw_view, encode_view, no_numbers
-from .pipelines import build_pipelines, foreign_names, is_foreign
+from .pipelines import build_pipelines, is_foreign
 from .random_crop import BOX, RandomCropAndFlip, check_crop
 from .random_streams import RandomStream, view_streams
 from .seeding import seeded_globals
@@ -25,49 +26,47 @@ from .seeding import seeded_globals
 
 @TRANSFORMS.register_module()
 class TwoViews(Transform):
-    """V random resized crops of one image, flipped, each through its pipeline.
+    """V random resized crops of one image, each flipped and sent through its pipeline.
 
-    The name is that of the usual V = 2.
+    The name comes from the usual V = 2.
 
     Source: SimCLR, arXiv:2002.05709, Algorithm 1 and Appendix A.
 
-    Reads ``img`` (uint8 BGR) and ``sample_idx``. Writes ``img``, a (V, 3, S, S) uint8 BGR
-    array, which mmpretrain's PackInputs turns into a tensor as it is; ``img_shape`` (S, S);
-    and ``view_params``, a list of V dicts of what was drawn: ``crop`` (top, left, height,
-    width), ``flip``, and by class name the parameters of each random transform of this
-    package (None where it was not applied).
+    Reads ``img`` (uint8 BGR) and ``sample_idx``. Writes ``img``, a (V, 3, S, S) uint8 BGR array,
+    which mmpretrain's PackInputs turns into a tensor; ``img_shape`` (S, S); and ``view_params``, a
+    list of V dicts with the drawn parameters: ``crop`` (top, left, height, width), ``flip``, and by
+    class name the parameters of each random transform of this package (None if it was not applied).
 
-    Where the device augments, ``img`` is a list instead, the fields of
-    :class:`~simclr_mm.transforms.batched.ViewsToMake` for one image, since PackInputs takes
-    lists alone. ViewsPreprocessor makes views from it with the same drawn numbers, so the
-    views are the same but for rounding.
+    If the device augments, ``img`` is a list instead: the fields of
+    :class:`~simclr_mm.transforms.batched.ViewsToMake` for one image. PackInputs keeps only
+    lists unchanged. ViewsPreprocessor makes the views from it with the same drawn numbers,
+    so they are the same up to rounding.
 
-    A dataset in memory with ``batched=True`` has the views of a whole batch made at
-    once, see :meth:`batch`. They are the same.
+    A dataset in memory with ``batched=True`` makes the views of a whole batch at once, see
+    :meth:`batch`. They are the same.
 
     The views are a function of (seed, epoch, image, view) if the index comes from
-    simclr_mm.ResumableSampler, in any worker and any order. Other packages' transforms
-    find the global generators of Python, NumPy and torch seeded from that, too.
+    simclr_mm.ResumableSampler, in any worker and any order. Transforms of other packages
+    get global generators of Python, NumPy and torch that are seeded from that address.
 
     Args:
         size: S, side of a view in pixels.
-        num_views: V >= 2. AVGSimCLR takes four and more.
+        num_views: V >= 2. AVGSimCLR uses four and more.
         scale: Range of the crop's area as a share of the image, in (0, 1].
         ratio: Range of the crop's width / height.
-        flip_prob: Probability of a horizontal flip. 0 for images whose meaning a mirror
-            changes, such as digits.
-        interpolation: 'bilinear', torchvision's and mmpretrain's default, or 'bicubic',
-            the reference code's.
-        transforms: Configs of the transforms after crop and flip, for all views alike,
-            or a list of V such lists, one for each view. They must keep (S, S, 3)
-            uint8.
-        augment: Who applies ``transforms``: 'worker', this process; 'device',
-            ViewsPreprocessor on the model's device, in batches, which takes
-            DeviceTransforms alone; 'auto', the device where this machine has a GPU that
-            PyTorch can use and the transforms allow it, else the worker.
+        flip_prob: Probability of a horizontal flip. Write 0 if a mirror changes the meaning
+            of images, such as digits.
+        interpolation: 'bilinear', the default of torchvision and mmpretrain, or 'bicubic',
+            as in the reference code.
+        transforms: Configs of the transforms after crop and flip, for all views, or a list of V
+            such lists, one for each view. They must keep (S, S, 3) uint8.
+        augment: Who applies ``transforms``. 'worker': this process. 'device':
+            ViewsPreprocessor on the model's device, in batches; it supports only
+            DeviceTransforms. 'auto': the device if PyTorch can use a GPU of this machine
+            and the transforms allow it, else the worker.
 
     Raises:
-        ValueError: a value is outside its range, the number of pipelines is not V, an image
+        UserError: A value is outside its range, the number of pipelines is not V, an image
             is not uint8 with three channels, or a pipeline changes size or type.
     """
 
@@ -108,9 +107,9 @@ class TwoViews(Transform):
         self.transforms = transforms
         self.augment = augment
         self.pipelines: list[list] = build_pipelines(transforms, num_views, size)  # V lists
-        # By view: these are made by mmcv's calls, seeded and checked.
+        # For each view: whether it needs mmcv's calls, with seeds and checks.
         self.foreign = [any(map(is_foreign, pipeline)) for pipeline in self.pipelines]
-        # Decided here, in the process that trains, and not again in its workers.
+        # Decided once, in the process that trains, and not in its workers.
         self.on_device = self._choose_device(augment)
         self._warned = False
 
@@ -121,10 +120,11 @@ class TwoViews(Transform):
             )
         if augment == 'worker' or (augment == 'auto' and not torch.cuda.is_available()):
             return False
-        others = foreign_names(self.pipelines)
+        steps = sum(self.pipelines, [])
+        others = sorted({type(step).__name__ for step in steps if is_foreign(step)})
         if not others:
             return True
-        reason = f'{", ".join(others)} cannot run on the device, which takes DeviceTransforms alone'
+        reason = f'{", ".join(others)} cannot run on the device, only DeviceTransforms can'
         if augment == 'device':
             raise UserError(
                 f"TwoViews: {reason}: write augment='worker' or 'auto', or leave them out."
@@ -133,18 +133,18 @@ class TwoViews(Transform):
         return False
 
     def batch(self, images: np.ndarray, indices: Sequence[int]) -> torch.Tensor | ViewsToMake:
-        """The views of n images at once, the same that each has by itself.
+        """The views of n images at once, equal to the views of each image alone.
 
         Args:
             images: (n, H, W, 3) uint8 BGR.
-            indices: (n,) their places in the dataset.
+            indices: (n,) their indices in the dataset.
 
         Returns:
-            (n, V, 3, S, S) uint8 BGR; or, where the device augments, images and drawn
-            numbers, from which ViewsPreprocessor makes them.
+            (n, V, 3, S, S) uint8 BGR. If the device augments, images and drawn numbers for
+            ViewsPreprocessor.
 
         Raises:
-            ValueError: A transform gave an image up, by mmcv's sign, None.
+            UserError: A transform dropped an image, which mmcv marks by None.
         """
         if self.on_device:
             crops, steps = draw_batch(self, self._addresses(indices), *images.shape[1:3])
@@ -159,8 +159,8 @@ class TwoViews(Transform):
         for image, index, out in zip(images, indices, made):
             if self._make_all(dict(img=image, sample_idx=index), out) is None:
                 raise UserError(
-                    f'TwoViews: a transform gave up image {int(index)} of a batch, '
-                    f'which cannot do without it: write batched=False in the dataset.'
+                    f'TwoViews: a transform returned None for image {int(index)}, but a '
+                    f'batch needs every image: write batched=False in the dataset.'
                 )
         return torch.from_numpy(made)
 
@@ -179,9 +179,9 @@ class TwoViews(Transform):
         return results
 
     def _make_all(self, results: dict, out: np.ndarray) -> list[dict] | None:
-        """Draw and make the views of one image, (V, 3, S, S), and say what was drawn.
+        """Make the views of one image, (V, 3, S, S), and return the drawn parameters.
 
-        None if a transform gave the image up.
+        None if a transform dropped the image.
         """
         height, width = results['img'].shape[:2]
         params = []
@@ -201,7 +201,7 @@ class TwoViews(Transform):
     def _make(self, img: np.ndarray, v: int, drawn: Sequence, out: np.ndarray) -> None:
         """Make a drawn view, (3, S, S), of an image (H, W, 3).
 
-        With OpenCV, one by one: a view of 32 pixels stays in a CPU's cache all the time.
+        OpenCV makes one view at a time, so a view of 32 pixels stays in a CPU's cache.
         """
         view = self.crop.paint(img, drawn[0])
         for transform, params in zip(self.pipelines[v], drawn[1:]):
@@ -212,7 +212,7 @@ class TwoViews(Transform):
     def _call(
         self, results: dict, v: int, streams: list[RandomStream], out: np.ndarray
     ) -> dict | None:
-        """Make a view whose transforms draw by themselves, and say what was drawn."""
+        """Make a view with transforms that draw by themselves, and return the drawn parameters."""
         height, width = results['img'].shape[:2]
         crop = self.crop.draw(height, width, streams[0])
         shown = self._shown(v, [crop])
@@ -221,14 +221,14 @@ class TwoViews(Transform):
         with seeded_globals(streams[-1]):
             for transform, view['rng'] in zip(self.pipelines[v], streams[1:]):
                 view = transform(view)
-                if view is None:  # mmcv's sign for an image given up
+                if view is None:  # mmcv's mark of a dropped image
                     return None
         self._check_view(view['img'], v)
         cv2.split(view['img'], list(out))
         return shown
 
     def _leave_to_device(self, results: dict) -> tuple[list, list[dict]]:
-        """Crops with the numbers of what the device shall do, and what was drawn."""
+        """Crops with the numbers for the device, and the drawn parameters."""
         height, width = results['img'].shape[:2]
         made = np.empty((self.num_views, self.size, self.size, 3), np.uint8)
         crops, steps = no_numbers(self)
@@ -239,7 +239,7 @@ class TwoViews(Transform):
             made[v] = self.crop.paint(results['img'], drawn[0])
             encode_view(self, v, drawn, crops[v], steps[v])
             params.append(self._shown(v, drawn))
-        # Tensors, because PackInputs takes an array of three axes for an image.
+        # Tensors, because PackInputs treats an array of three axes as an image.
         return [made, torch.from_numpy(crops), torch.from_numpy(steps)], params
 
     def _shown(self, v: int, drawn: Sequence) -> dict:
@@ -249,7 +249,7 @@ class TwoViews(Transform):
         return dict(crop=crop, flip=drawn[0]['flip'], **dict(zip(names, drawn[1:])))
 
     def _streams(self, index: Any, v: int) -> list[RandomStream]:
-        """A stream for the crop, one for each step, one for others' transforms."""
+        """Streams for the crop, for each step, and for foreign transforms if there are any."""
         count = 1 + len(self.pipelines[v]) + self.foreign[v]
         if hasattr(index, 'seed'):
             return view_streams(index.seed, index.epoch, index.place, v, count)
@@ -258,13 +258,13 @@ class TwoViews(Transform):
         return [RandomStream.unseeded() for _ in range(count)]
 
     def _addresses(self, indices: Sequence) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-        """Seeds, epochs and images, (n,) each; fresh ones for plain indices."""
+        """Seeds, epochs and images, (n,) each. Plain indices get a random seed."""
         if hasattr(indices[0], 'seed'):
             seeds = [index.seed for index in indices]
             places = [index.place for index in indices]
             return seeds, [index.epoch for index in indices], places
         self._warn_of_plain_indices()
-        # Not the indices themselves: a plain sampler may give one twice.
+        # Not the indices themselves, because a plain sampler may repeat one.
         n = len(indices)
         return [secrets.randbits(64)] * n, [0] * n, range(n)
 
@@ -285,7 +285,6 @@ class TwoViews(Transform):
         check_image(img, f'TwoViews, after the transforms of view {view}')
         if img.shape[:2] != (self.size, self.size):
             raise UserError(
-                f'TwoViews: the transforms of view {view} made the image '
-                f'{img.shape[0]} x {img.shape[1]} pixels: they must keep size, '
-                f'{self.size} x {self.size}.'
+                f'TwoViews: the transforms of view {view} made the image {img.shape[0]} x '
+                f'{img.shape[1]} pixels: they must keep size, {self.size} x {self.size}.'
             )

@@ -1,4 +1,4 @@
-"""Histograms of crops, without colour distortion beside with it."""
+"""Histograms of crops, without and with colour distortion side by side."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from .style import COLOURS, picture
 
-HIGHEST = 25  # percent; a dark or a bright crop has half its values in one bin
+HIGHEST = 25  # percent; dark or bright crops can have half of their values in one bin
 
 
 def plot_crop_histograms(
@@ -18,14 +18,13 @@ def plot_crop_histograms(
     kinds: Sequence[str],
     title: str,
 ) -> None:
-    """Write a row for each image, a line for each crop, the same axes everywhere.
+    """Write a row for each image and a line for each crop, with the same axes everywhere.
 
     Args:
+        path: The file to write.
         histograms: (I, 2, K, B) shares of the values of I images and K crops, in B
             bins of [0, 256), without and with distortion.
-        overlaps: (I, 2) how much the crops of one image have in common, in [0, 1].
-        images: Names of the I images.
-        kinds: Names of without and with.
+        overlaps: (I, 2) mean overlap of the histograms of an image's crops, in [0, 1].
     """
     with picture(path, 11, 1.4 + 2.6 * len(histograms), title) as figure:
         grid = figure.subplots(len(histograms), 2, sharex=True, sharey=True, squeeze=False)

@@ -1,4 +1,4 @@
-"""Query images and what was found for them."""
+"""Query images and the images found for them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from simclr_mm.transforms import LoadImageFromFile
 from .style import COLOURS, picture, plain
 
 _SIDE = 160  # pixels of a thumbnail
-_NAME = 22  # characters that fit under one
+_NAME = 22  # characters that fit under a thumbnail
 
 
 def plot_gallery(
@@ -23,13 +23,9 @@ def plot_gallery(
     similarities: Sequence[Sequence[float]],
     title: str,
 ) -> None:
-    """Write a row for each query: the query, then the images found for it.
+    """Write a row for each query: its file, then the k images found for it, the nearest first.
 
-    Args:
-        queries: q image files.
-        names: For each query the names of the k images, the nearest first.
-        images: For each query their files, or (H, W, 3) uint8 RGB.
-        similarities: For each query their cosine similarities.
+    An image is a file, or (H, W, 3) uint8 RGB; a similarity is a cosine.
     """
     rows, columns = len(queries), 1 + len(names[0])
     with picture(path, 1.75 * columns, 2.15 * rows + 0.9, plain(title)) as figure:
@@ -37,18 +33,14 @@ def plot_gallery(
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, query, *found in zip(grid, queries, names, images, similarities):
             _show(axes[0], query, 'query', query)
-            _frame(axes[0])
+            for spine in axes[0].spines.values():
+                spine.set(edgecolor=COLOURS[5], linewidth=3)
             for rank, (place, name, file, value) in enumerate(zip(axes[1:], *found), start=1):
                 _show(place, file, f'{rank}.  cos {value:.3f}', name)
 
 
 def thumbnail(image: str | np.ndarray, side: int = _SIDE) -> np.ndarray:
-    """An RGB picture of at most side x side pixels, its shape kept.
-
-    Args:
-        image: A file, or (H, W, 3) uint8 RGB.
-        side: In pixels. Small images are enlarged without smoothing.
-    """
+    """An RGB image of at most side x side pixels. Small images are enlarged without smoothing."""
     if isinstance(image, str):
         pixels = LoadImageFromFile()(dict(img_path=image))['img'][..., ::-1]
     else:
@@ -67,13 +59,8 @@ def _show(axes: Axes, file: str | np.ndarray, label: str, name: str) -> None:
     axes.set(xticks=[], yticks=[])
 
 
-def _frame(axes: Axes) -> None:
-    for spine in axes.spines.values():
-        spine.set(edgecolor=COLOURS[5], linewidth=3)
-
-
 def _shortened(name: str) -> str:
-    """Folder and file, each on its line, cut in the middle where they are long."""
+    """Folder and file, one a line. Long names are cut in the middle."""
     parts = [plain(part) for part in Path(name).parts[-2:]]
     half = _NAME // 2 - 1
     return '\n'.join(

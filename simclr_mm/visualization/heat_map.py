@@ -1,4 +1,4 @@
-"""A table of numbers as colours, the numbers written in."""
+"""A table of numbers as a heat map, with the numbers in its cells."""
 
 from collections.abc import Sequence
 
@@ -17,14 +17,13 @@ def plot_heat_map(
     title: str,
     with_mean: bool = False,
 ) -> None:
-    """Write a heat map; a frame marks the highest number.
+    """Write a heat map with a frame around the highest number.
 
     Args:
         values: (rows, columns), at least one of them finite; NaN: an empty cell.
-        rows: Names of the rows.
-        columns: Names of the columns.
         labels: Of the rows, of the columns and, with its unit, of the numbers.
-        with_mean: Add a column with the mean of each row, as the paper's Fig. 5 has.
+        title: Title of the picture.
+        with_mean: Add a column with the mean of each row, as in the paper's Fig. 5.
     """
     highest = np.unravel_index(np.nanargmax(values), values.shape)
     columns = list(columns)

@@ -12,7 +12,7 @@ from .style import COLOURS
 def read_log(path: str | Path) -> list[dict]:
     """The entries of a ``vis_data/scalars.json``, oldest first.
 
-    A last line that was cut short, because the run was killed, is left out.
+    Lines that are no JSON are left out, such as the truncated last line of a killed run.
     """
     entries = []
     for line in Path(path).read_text(errors='replace').splitlines():
@@ -31,12 +31,7 @@ def read_scalars(path: str | Path) -> list[dict]:
 
 
 def plot_loss(axes: Axes, scalars: Sequence[dict]) -> None:
-    """Draw the loss, and beside it chance where the log has it.
-
-    Args:
-        axes: Where.
-        scalars: What :func:`read_scalars` gives: ``step``, ``loss``, maybe ``chance``.
-    """
+    """Draw the loss of :func:`read_scalars`, and chance if the log has it."""
     steps = [entry['step'] for entry in scalars]
     losses = [entry['loss'] for entry in scalars]
     axes.plot(steps, losses, color=COLOURS[0], label='training loss')

@@ -15,24 +15,17 @@ from .unit_rows import unit_rows
 
 METHODS = ('tsne', 'umap', 'pca')
 _NAMES = dict(tsne='t-SNE', umap='UMAP', pca='PCA')
-_LEGEND = 24  # classes whose names fit
-_IN_LEGEND = 60  # size of a marker there, in square points
+_LEGEND = 24  # classes that fit into a legend
+_IN_LEGEND = 60  # size of a marker in the legend, in square points
 
 
 def project(features: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
-    """Features of length 1 in the plane, their neighbourhoods kept.
+    """Features (n, C) of length 1 in the plane, (n, 2), their neighbourhoods kept.
 
     Args:
-        features: (n, C), n >= 4.
+        features: n >= 4, finite and not all alike.
         method: 'tsne', 'umap' (needs umap-learn) or 'pca'.
         seed: Of t-SNE and UMAP.
-
-    Returns:
-        (n, 2).
-
-    Raises:
-        UserError: An unknown method, fewer than four features, features that are not
-            finite or all alike, or no umap-learn.
     """
     if method not in METHODS:
         raise UserError(f'method is {method!r}: choose one of {", ".join(METHODS)}')
@@ -52,7 +45,7 @@ def project(features: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
             'install umap-learn, or take t-SNE'
         ) from error
     neighbours = min(15, len(features) - 1)
-    # One job, or UMAP says with every seed that it takes one.
+    # One job, because UMAP with a seed warns about more.
     return UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(features)
 
 
@@ -64,13 +57,9 @@ def plot_scatter(
     method: str,
     title: str,
 ) -> None:
-    """Write a map of features with a legend of classes and their counts.
+    """Write a map of :func:`project` with a legend of classes and their counts.
 
-    Args:
-        points: (n, 2), from :func:`project`.
-        labels: (n,) class of each, a place in ``classes``.
-        classes: Their names. One name, or none: no legend.
-        method: What :func:`project` was given.
+    ``labels`` are indices of ``classes``. With one name, or none, there is no legend.
     """
     with picture(path, 9.5, 7) as figure:
         axes = figure.subplots()
@@ -81,7 +70,7 @@ def plot_scatter(
 def plot_map(
     axes: Axes, points: np.ndarray, labels: np.ndarray, classes: Sequence[str], method: str
 ) -> None:
-    """Draw what :func:`plot_scatter` writes."""
+    """Draw the map of :func:`plot_scatter`."""
     counts = np.bincount(labels, minlength=max(1, len(classes)))
     largest = np.argsort(-counts, kind='stable')[:_LEGEND]
     rest = ~np.isin(labels, largest)

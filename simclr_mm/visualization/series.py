@@ -1,4 +1,4 @@
-"""One number for each of a few settings: lines, or bars in groups."""
+"""One number for each of several settings: lines, or groups of bars."""
 
 from collections.abc import Sequence
 
@@ -8,20 +8,18 @@ from matplotlib.axes import Axes
 from .style import COLOURS, MARKERS, picture
 
 Place = int | float | str | None
-# What one line, or one colour of bars, stands for, and its numbers: by place on x, or
-# by None for one that belongs to no place.
+# Name of a line or of a colour of bars, and its numbers by place on x. The place None
+# stands for a number without a place.
 Series = dict[str, dict[Place, float]]
 
 
 def plot_lines(
     path: str, series: Series, places: Sequence[Place], labels: Sequence[str], title: str
 ) -> None:
-    """Write a line for each series, over places an equal step apart.
+    """Write a line for each series, over equally spaced places.
 
-    Args:
-        series: Its numbers may miss places.
-        places: Of x, in order.
-        labels: Of x, of the numbers with their unit, and of the legend.
+    ``labels`` are those of x, of the numbers with their unit, and of the legend. Numbers may
+    be missing at places.
     """
     with picture(path, 7.5, 4.8, title) as figure:
         axes = figure.subplots()
@@ -40,12 +38,9 @@ def plot_lines(
 def plot_bars(
     path: str, series: Series, places: Sequence[Place], labels: Sequence[str], title: str
 ) -> None:
-    """Write groups of bars, a colour for each series; they do not start at zero.
+    """Write groups of bars, a colour for each series. The bars do not start at zero.
 
-    Args:
-        series: Its numbers may miss places; one under None is a dashed line.
-        places: Of x, in order.
-        labels: Of x, of the numbers with their unit, and of the legend.
+    The arguments are those of :func:`plot_lines`. A number at None is a dashed line.
     """
     count = sum(None not in numbers for numbers in series.values())
     with picture(path, max(7.5, 2 + 0.3 * len(places) * (count + 1)), 4.8, title) as figure:
@@ -68,7 +63,7 @@ def plot_bars(
 
 
 def _draw_bars(axes: Axes, bars: Series, places: Sequence[Place], colours: dict[str, str]) -> None:
-    """Bars of a place stand side by side, without gaps for numbers that miss."""
+    """Draw the bars of a place side by side, without gaps for missing numbers."""
     named = set()
     for x, place in enumerate(places):
         present = [name for name in bars if place in bars[name]]

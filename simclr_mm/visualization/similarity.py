@@ -1,4 +1,4 @@
-"""How similar two views of one image are, beside views of different images.
+"""Similarities of two views of one image, compared with views of different images.
 
 n images, V views, d width of the features.
 """
@@ -24,9 +24,6 @@ def pair_similarities(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Positives, (n V (V - 1) / 2) pairs of one image, and negatives, all other pairs,
         each pair once.
-
-    Raises:
-        UserError: The features are not finite or all alike.
     """
     n, views, width = features.shape
     flat = unit_rows(features.reshape(n * views, width).astype(np.float64))  # (nV, d)
@@ -39,14 +36,7 @@ def pair_similarities(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def plot_similarities(
     path: str, panels: Sequence[tuple[str, np.ndarray, np.ndarray]], title: str
 ) -> None:
-    """Write histograms of positives against negatives, a panel for each kind.
-
-    Args:
-        panels: Title, positives and negatives of each panel.
-
-    Raises:
-        UserError: There are no negatives, which are views of two images.
-    """
+    """Write histograms, a panel for each (title, positives, negatives)."""
     if any(len(negatives) == 0 for _, _, negatives in panels):
         raise UserError('there is one image only: similarities of different images need two')
     with picture(path, 6.2 * len(panels), 4.8, title) as figure:
@@ -55,7 +45,7 @@ def plot_similarities(
 
 
 def separation(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """How often a positive pair is more similar than a negative one, in [0, 1]."""
+    """Probability that a positive pair is more similar than a negative one, in [0, 1]."""
     truth = np.repeat([1, 0], [len(positives), len(negatives)])
     return float(roc_auc_score(truth, np.concatenate([positives, negatives])))
 

@@ -1,4 +1,4 @@
-"""What all pictures have in common: colours, fonts, names and how a file is written."""
+"""Shared parts of all pictures: colours, fonts, names and writing the file."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 
-# Okabe and Ito, "Color Universal Design", 2008: told apart with any colour vision. Two
-# more make ten: wine, of Paul Tol's "muted" scheme, and a grey.
+# Okabe and Ito, "Color Universal Design", 2008: distinct for any colour vision. Two more
+# make ten: wine, from Paul Tol's "muted" scheme, and a grey.
 COLOURS = (
     '#0072B2',
     '#E69F00',
@@ -30,15 +30,15 @@ MARKERS = ('o', '^', 's')
 
 
 def mark(index: int) -> tuple[str, str]:
-    """Colour and marker of a class; 30 classes look different, neighbours in both."""
+    """Colour and marker of a class. 30 classes look different, and neighbours differ in both."""
     return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
 
 
 def plain(name: str) -> str:
-    """A name that somebody else chose, such as a folder's, as one line of a picture.
+    """A user's name, such as a folder's, as one line of text for a picture.
 
-    A control character or a byte that is not UTF-8 becomes its escape. A legend leaves out
-    names that begin with an underscore, so these begin with a space.
+    A control character or a byte that is not UTF-8 becomes its escape. Legends leave out
+    names that begin with an underscore, so these get a space in front.
     """
     shown = ''.join(
         letter if letter.isprintable() else letter.encode('unicode_escape').decode()
@@ -51,23 +51,20 @@ def plain(name: str) -> str:
 def picture(
     file: str | Path | BytesIO, width: float, height: float, title: str = '', dpi: int = 110
 ) -> Iterator[Figure]:
-    """A figure to draw in, which is written when the block ends, by default as PNG.
+    """A figure that is written when the block ends, by default as PNG.
 
-    A dollar sign is a dollar sign: no text is read as a formula.
+    Dollar signs stay dollar signs: no text is read as a formula.
 
     Args:
-        file: Its folder is made. Its ending says the format.
+        file: The file to write, with the format as its ending. Its folder is created.
         width: In inches.
         height: In inches.
-        title: Of the whole figure.
-        dpi: Pixels an inch.
-
-    Raises:
-        UserError: The file is a folder, or its ending is that of no format.
+        title: Title of the whole figure.
+        dpi: Pixels per inch.
     """
     ending = '' if isinstance(file, BytesIO) else Path(file).suffix[1:].lower()
     if ending not in {'', *FigureCanvasBase.get_supported_filetypes()}:
-        raise UserError(f'{file}: no picture is written as .{ending}: take .png, .svg or .pdf')
+        raise UserError(f'{file}: .{ending} is no picture format: use .png, .svg or .pdf')
     if not isinstance(file, BytesIO) and Path(file).is_dir():
         raise UserError(
             f'{Path(file)} is a folder: name a file in it, such as {Path(file, "picture.png")}'
@@ -81,7 +78,7 @@ def picture(
             'text.parse_math': False,
         }
     ):
-        # This layout keeps the parts clear of each other.
+        # This layout avoids overlaps.
         figure = Figure(figsize=(width, height), layout='constrained')
         figure.suptitle(title)
         yield figure

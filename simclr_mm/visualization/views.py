@@ -1,4 +1,4 @@
-"""An image, the views that training makes of it, and what was drawn for each.
+"""An image, the views that training makes of it, and their drawn parameters.
 
 V views, S side of a view in pixels.
 """
@@ -22,33 +22,20 @@ from .style import COLOURS, picture
 
 @dataclass(frozen=True)
 class Views:
-    """One image and its views.
+    """One image and its views."""
 
-    Args:
-        index: Its place in the dataset.
-        original: (H, W, 3) uint8 RGB, as TwoViews gets it.
-        views: (V, S, S, 3) uint8 RGB.
-        params: For each view what was drawn, as TwoViews writes ``view_params``.
-    """
-
-    index: int
-    original: np.ndarray
-    views: np.ndarray
-    params: list[dict[str, Any]]
+    index: int  # its place in the dataset
+    original: np.ndarray  # (H, W, 3) uint8 RGB, as TwoViews gets it
+    views: np.ndarray  # (V, S, S, 3) uint8 RGB
+    params: list[dict[str, Any]]  # for each view what was drawn, as TwoViews writes ``view_params``
 
 
 def make_views(dataset: Any, index: int, seed: int, epoch: int = 0) -> Views:
-    """The views that training with this seed makes of an image in this epoch.
-
-    Args:
-        dataset: A dataset of MMEngine's kind with TwoViews in its pipeline.
-        index: Place of the image.
-        seed: The run's seed.
-        epoch: From 0.
+    """The views that training with this seed makes of an image in this epoch, from 0.
 
     Raises:
-        ValueError: the pipeline has no TwoViews, or there is no such image.
-        UnreadableImage: the image cannot be read, or a transform gave it up.
+        UserError: The pipeline has no TwoViews, or there is no such image.
+        UnreadableImage: The image cannot be read, or a transform dropped it.
     """
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
     places = [p for p, each in enumerate(transforms) if isinstance(each, TwoViews)]
@@ -70,20 +57,14 @@ def make_views(dataset: Any, index: int, seed: int, epoch: int = 0) -> Views:
     results = Compose(transforms[: places[0]])(results)
     original = None if results is None else results['img'][..., ::-1].copy()  # (H, W, 3) RGB
     results = None if results is None else two_views(results)
-    if original is None or results is None:  # mmcv's sign for an image given up
-        raise UnreadableImage(f'image {index} {path}: a transform gave it up', path)
+    if original is None or results is None:  # mmcv's mark of a dropped image
+        raise UnreadableImage(f'image {index} {path}: a transform dropped it', path)
     views = results['img'][:, ::-1].transpose(0, 2, 3, 1)  # (V, 3, S, S) BGR -> RGB
     return Views(index, original, views, results['view_params'])
 
 
 def plot_views(path: str, samples: Sequence[Views], title: str) -> None:
-    """Write a row for each image: the original with the crops' boxes, and its views.
-
-    Args:
-        path: The file to write.
-        samples: Images with equally many views.
-        title: Title of the picture.
-    """
+    """Write a row for each image: the original with the boxes of its crops, and its views."""
     columns = 1 + len(samples[0].views)
     lines = max(len(describe(params)) for sample in samples for params in sample.params)
     height = (2.75 + 0.17 * lines) * len(samples) + 0.7
@@ -96,7 +77,7 @@ def plot_views(path: str, samples: Sequence[Views], title: str) -> None:
 
 
 def describe(params: dict[str, Any]) -> list[str]:
-    """What was drawn for one view, a line for each transform that was applied."""
+    """The drawn parameters of a view, a line for each applied transform."""
     top, left, height, width = params['crop']
     lines = [
         f'crop {width} x {height} px at ({left}, {top})' + (', flipped' if params['flip'] else '')

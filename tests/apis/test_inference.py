@@ -210,7 +210,7 @@ def test_wrong_arguments(simclr):
     ):
         with pytest.raises(ValueError, match=message):
             FeatureInferencer(simclr, precision=bad)
-    with pytest.raises(ValueError, match='list is empty'):
+    with pytest.raises(ValueError, match='list of images is empty'):
         FeatureInferencer(simclr)([])
     with pytest.raises(ValueError, match='got int'):
         FeatureInferencer(simclr)([7])

@@ -195,7 +195,7 @@ def test_another_backbone_takes_the_place_of_the_configs():
 
 
 def test_the_backbone_cannot_be_removed():
-    with pytest.raises(ValueError, match='backbone=None: a model is nothing without'):
+    with pytest.raises(ValueError, match='backbone=None: a model needs'):
         get_model(PRETRAINING, backbone=None)
 
 

@@ -34,7 +34,7 @@ def of(resize=None, crop=None) -> Preprocessing:
     ],
 )
 def test_a_value_that_no_config_has_is_refused(resize, crop):
-    with pytest.raises(UserError, match='^a.pth: how to prepare a picture is not known'):
+    with pytest.raises(UserError, match='^a.pth: its preprocessing is unknown'):
         of(resize, crop)
 
 

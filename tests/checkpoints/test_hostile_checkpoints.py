@@ -302,7 +302,7 @@ BOMBS = {
     'a million empty lists': (lambda: pickled(b'](' + b']' * 1_100_000 + b'e'), 'opcodes'),
     'a call of nested lists, which PyTorch prints': (
         lambda: pickled(pickle.dumps(lists(12), 2)[2:-1] + b')R'),
-        'calls what is no function',
+        'calls something that is no function',
     ),
     'a storage of 2^36': (
         lambda: saved(Call(torch.UntypedStorage, 2**36)),
@@ -482,7 +482,8 @@ def test_trust_is_for_one_call_of_the_api(tmp_path, monkeypatch):
             load_file(file)
         assert not (tmp_path / MARKER).exists()
         get_model(str(DIGITS), pretrained=file, trust_checkpoint=True)
-        load_file(file, trust=True)
+        with trusting():
+            load_file(file)
         (tmp_path / MARKER).unlink()
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from simclr_mm import get_model
-from simclr_mm.apis.encoder import load_encoder, open_checkpoint
+from simclr_mm.apis.loading import load_encoder, open_checkpoint
 from simclr_mm.checkpoints import read_checkpoint, safe_load
 from simclr_mm.checkpoints.foreign.weights import read_weights
 from simclr_mm.commands.convert.conversion import convert

@@ -77,7 +77,9 @@ def test_an_unknown_model_name(unprotected):
 @pytest.mark.parametrize('scheme', ['s3', 'petrel', 'cluster:s3', 'cluster:petrel', 'pavi'])
 def test_what_cannot_be_read_safely_is_refused(unprotected, scheme):
     install_safe_loading()
-    with pytest.raises(CheckpointError, match=f'^{scheme}://bucket/a.pth: {scheme} is not read'):
+    with pytest.raises(
+        CheckpointError, match=f'^{scheme}://bucket/a.pth: {scheme} is not supported'
+    ):
         CheckpointLoader.load_checkpoint(f'{scheme}://bucket/a.pth')
 
 

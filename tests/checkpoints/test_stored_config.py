@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmpretrain.models import ResNet
 
 import simclr_mm
-from simclr_mm.apis.encoder import load_encoder
+from simclr_mm.apis import load_encoder
 from simclr_mm.checkpoints.stored_config import stored_config
 from simclr_mm.errors import CheckpointError
 

@@ -19,9 +19,8 @@ SHARED = {'command_line', 'model_card', 'runs'}  # rooms without a command
 def test_a_script_calls_a_command_in_three_lines(script):
     names = runpy.run_path(str(script))
     room = names['main'].__module__.split('.')[2]
-    assert room in {script.stem, 'evaluate', 'publish'} and names['__doc__']
-    code = script.read_text().split('"""')[2]
-    assert len([line for line in code.splitlines() if line]) == 3
+    assert room in {script.stem, 'evaluate', 'publish'}
+    assert len([line for line in script.read_text().splitlines() if line]) == 3
 
 
 def test_every_command_has_a_script():

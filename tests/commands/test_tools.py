@@ -17,7 +17,7 @@ import pytest
 import torch
 from helpers import CONFIGS, DIGITS, ROOT
 from helpers.processes import free_port, launched, start
-from helpers.tools import tool
+from helpers.tools import refusal, tool
 from mmengine.config import Config
 from mmengine.registry import OPTIM_WRAPPERS
 from mmpretrain import FeatureExtractor
@@ -322,6 +322,13 @@ def test_evaluate_features_compares_three_encoders(encoder, tmp_path, capsys):
     assert table.count('\n') == 2 + len(values)
     assert '| raw pixels | linear | top1 |' in table and table in capsys.readouterr().out
     assert (tmp_path / 'report.html').stat().st_size > 1000
+
+
+def test_evaluate_features_checks_k_before_it_embeds(encoder):
+    said = refusal(
+        'evaluate_features.py', DIGITS, encoder, '--cfg-options', 'test_evaluator.k=9999'
+    )
+    assert 'k = 9999' in said and 'set test_evaluator.k' in said
 
 
 def test_report_without_results(tmp_path):

@@ -106,11 +106,11 @@ def test_a_list_of_file_names(folder, tmp_path):
     [
         (
             ['ant_1.png', *(f'x{i}.png' for i in range(7))],
-            r'not among the 20 of CustomDataset \(7\): x0.png, .*x4.png, \.\.\.',
+            r'not among the 20 of CustomDataset \(7\): x0.png, .*x4.png and 2 more',
         ),
-        (['ant_1.png', 'ant_1.png', 'ant_2.png'], r'more than once \(1\): ant_1.png'),
+        (['ant_1.png', 'ant_1.png', 'ant_2.png'], r'more than once, .* \(1\): ant_1.png'),
         (['s.png'], r'several images \(1\): s.png. Write <class>/<file>'),
-        (['ant_1.png', 'ant/ant_1.png'], 'lists an image by two names'),
+        (['ant_1.png', 'ant/ant_1.png'], r'more than once, .* \(2\): ant'),
         (
             ['nt_1.png', 'ant_2.png'],
             r'not among the 20 of CustomDataset \(1\): nt_1.png',
@@ -142,7 +142,7 @@ def test_errors(kwargs, message):
 
 
 def test_images_without_labels_or_names(tmp_path):
-    with pytest.raises(ValueError, match='the images of Digits are no files'):
+    with pytest.raises(ValueError, match='the images of Digits have no file names'):
         label_subset(DIGITS, **written(tmp_path, '0.png'))
     with pytest.raises(
         ValueError,

@@ -162,8 +162,8 @@ def test_mistakes_are_named(foreign, tmp_path):
     for number, (content, message) in enumerate(
         (
             (gzip.compress(tar), 'uncompressed tar'),
-            (tar[:700], 'not a whole'),
-            (b'no tar' * 200, 'not a whole'),
+            (tar[:700], 'not a complete'),
+            (b'no tar' * 200, 'not a complete'),
         )
     ):
         folder = tmp_path / str(number)

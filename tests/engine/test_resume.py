@@ -254,7 +254,7 @@ def test_a_config_that_cannot_be_read_is_said():
     checkpoint = dict(meta=dict(epoch=1, iter=2, cfg='import os'), optimizer={}, message_hub={})
     logger = type('Logger', (), dict(warning=lambda self, text: logged.append(text)))()
     check_resumable(checkpoint, Config(), 'a.pth', logger)
-    assert 'a.pth holds no config that can be read' in logged[0]
+    assert 'a.pth holds no readable config' in logged[0]
 
 
 def test_a_best_checkpoint_of_another_run_stays(saved, tmp_path):
@@ -294,7 +294,7 @@ def test_a_config_too_long_to_parse_is_not_read():
     logger = type('Logger', (), dict(warning=lambda self, text: logged.append(text)))()
     checkpoint = dict(meta=meta, optimizer={}, message_hub={})
     check_resumable(checkpoint, Config(), 'a.pth', logger)
-    assert 'holds no config that can be read' in logged[0]
+    assert 'holds no readable config' in logged[0]
 
 
 @pytest.mark.parametrize('name', ['../secret.txt', 'notes.txt', 'best_of.txt'])

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from simclr_mm.engine import Runner
 from simclr_mm.engine.allocator import start_worker
-from simclr_mm.errors import UserError
+from simclr_mm.errors import MissingFileError, UserError
 
 
 @pytest.fixture(scope='module', params=[{}, BY_ITERATION], ids=['epochs', 'iterations'])
@@ -148,6 +148,14 @@ def test_a_missing_folder_names_the_option(dataset, option):
     assert str(error.value).endswith(f' --cfg-options {option}=DIR')
 
 
+def test_a_list_of_missing_files_says_all_by_itself(tmp_path):
+    (tmp_path / 'list.txt').write_text('gone.png')
+    dataset = dict(type='simclr_mm.ImageList', places=[str(tmp_path / 'list.txt')])
+    with pytest.raises(MissingFileError) as error:
+        Runner.build_dataloader(dict(dataset=dataset, batch_size=1))
+    assert '--cfg-options' not in str(error.value) and 'gone.png' in str(error.value)
+
+
 def test_a_sampler_that_cannot_resume(tmp_path):
     with pytest.raises(ValueError, match="type='simclr_mm.ResumableSampler'"):
         runner(tmp_path, **{'train_dataloader.sampler.type': 'DefaultSampler'}).train()
@@ -168,7 +176,7 @@ def test_another_batch_than_the_learning_rate_was_made_for(tmp_path):
     warned = runner(tmp_path / 'a', **options)
     warned.train()
     log = next(Path(warned.log_dir).glob('*.log')).read_text()
-    assert 'learning rate 0.002 belongs to batches of 64' in log
+    assert 'learning rate 0.002 is for batches of 64' in log
     assert 'would give 0.0005' in log
     scaled = runner(
         tmp_path / 'b', **{**options, 'auto_scale_lr': dict(base_batch_size=64, enable=True)}

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
+from simclr_mm.errors import UserError
 from simclr_mm.evaluation import KNNAccuracy, finite, knn_predict
 
 RNG = np.random.default_rng(0)
@@ -76,6 +77,24 @@ def test_bad_arguments(k, temperature, match):
         knn_predict(*ARGS, k, temperature)
 
 
+def test_labels_below_zero_are_refused():
+    query, gallery, labels = ARGS
+    with pytest.raises(UserError, match='60 gallery labels are negative'):
+        knn_predict(query, gallery, labels.where(torch.arange(300) >= 60, -1), 5)
+
+
+@pytest.mark.parametrize('size', [1e30, 1e300])
+def test_rows_whose_length_float32_cannot_hold_are_left_out(size):
+    query, gallery, labels = ARGS
+    long = gallery.clone()
+    long[::3] *= size
+    rows = np.arange(300) % 3 != 0
+    right = knn_predict(query[:50], gallery[rows], labels[rows], 20)
+    assert knn_predict(query[:50], long, labels, 20).equal(right)
+    with pytest.raises(UserError, match='50 of 50 queries'):
+        knn_predict(query[:50] * size, gallery, labels, 20)
+
+
 def test_metric_tells_gallery_and_queries_apart():
     metric = KNNAccuracy(k=1)
     # Two clusters; of three queries the last is labelled wrongly.
@@ -135,7 +154,7 @@ def test_rows_that_are_not_finite_are_left_out_and_counted(monkeypatch):
         knn_predict(query, gallery * torch.nan, labels, 20)
     bad = query.clone()
     bad[:9, 0] = torch.nan
-    with pytest.raises(ValueError, match=r'9 of 2100 queries.*: rows 0, 1, 2, 3, 4 ...; leave'):
+    with pytest.raises(ValueError, match=r'9 of 2100 queries.*: rows 0, .* 4 and 4 more; leave'):
         knn_predict(bad, gallery, labels, 20)
 
 
@@ -162,5 +181,10 @@ def test_metric_without_a_gallery():
 
 
 def test_metric_of_views():
-    with pytest.raises(ValueError, match=r'\(2, 8\).*without simclr_mm.TwoViews'):
+    with pytest.raises(ValueError, match=r'\(2, 8\).*take simclr_mm.TwoViews out'):
         KNNAccuracy().process({}, [dict(feature=torch.zeros(2, 8), gt_label=0, gallery=0)])
+
+
+def test_a_temperature_of_zero_is_refused_before_a_step():
+    with pytest.raises(ValueError, match='temperature = 0'):
+        KNNAccuracy(k=1, temperature=0)

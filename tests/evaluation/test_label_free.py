@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from simclr_mm.errors import UserError
 from simclr_mm.evaluation import LabelFreeMetrics
 from simclr_mm.evaluation.label_free import alignment, effective_rank, feature_std, uniformity
 
@@ -142,6 +143,13 @@ def test_rows_that_are_not_finite_are_left_out():
         for views, numbers in ((broken, range(30)), (broken[rows], rows))
     )
     assert found == right
+
+
+def test_one_row_left_is_no_comparison():
+    views = VIEWS[:2].clone()
+    views[1, 0, 0] = math.nan
+    with pytest.raises(UserError, match='1 image'):
+        _evaluated(LabelFreeMetrics(), views, range(2))
 
 
 def _evaluated(metric, views, numbers):

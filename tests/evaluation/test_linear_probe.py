@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
+from simclr_mm.errors import UserError
 from simclr_mm.evaluation import few_label_probe, finite, linear_probe, swept_linear_probe
 
 
@@ -90,6 +91,12 @@ def test_fits_that_do_not_end_are_counted(monkeypatch):
     )
     with pytest.warns(UserWarning, match='1 of 1 fits were stopped'):
         linear_probe(noisy(200, 0), noisy(20, 1), c=1e3)
+
+
+@pytest.mark.parametrize('c', [0, -1, float('nan')])
+def test_c_is_above_zero(c):
+    with pytest.raises(UserError, match='c = '):
+        linear_probe(noisy(20, 0), noisy(20, 1), c=c)
 
 
 def test_rows_that_are_not_finite_are_left_out_and_counted(monkeypatch):

@@ -36,3 +36,9 @@ def test_errors_name_the_fix():
         ProbeAccuracy().process({}, [dict(feature=torch.zeros(2), gt_label=0)])
     with pytest.raises(ValueError, match='topk = .1, 5.*3 classes'):
         ProbeAccuracy((1, 5)).process({}, [sample([0.1, 0.2, 0.7], 0)])
+
+
+@pytest.mark.parametrize('topk', [(0,), (1, 2.5), (), 5, '15'])
+def test_a_topk_that_counts_nothing_is_refused_at_once(topk):
+    with pytest.raises(ValueError, match='ProbeAccuracy: topk = .*from 1'):
+        ProbeAccuracy(topk)

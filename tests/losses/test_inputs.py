@@ -8,6 +8,7 @@ from helpers.dense import dense
 from helpers.triples import projections
 
 from simclr_mm import losses
+from simclr_mm.errors import UserError
 
 LOSSES = dict(
     nt_xent=losses.nt_xent,
@@ -69,9 +70,11 @@ def test_a_margin_is_not_learnt():
 
 
 @pytest.mark.parametrize('name', ['nt_xent', 'nt_logistic', 'unnormalized'])
-@pytest.mark.parametrize('value', [torch.ones(2), torch.tensor(0.0), torch.tensor(math.nan)])
-def test_a_tensor_that_is_no_temperature(name, value):
-    with pytest.raises(ValueError, match='model.head.temperature'):
+@pytest.mark.parametrize(
+    'value', [torch.ones(2), torch.tensor(0.0), torch.tensor(math.nan), '0.1', None, [0.1]]
+)
+def test_what_is_no_temperature(name, value):
+    with pytest.raises(UserError, match='model.head.temperature'):
         LOSSES[name](projections(4, 2), value)
 
 

@@ -83,3 +83,9 @@ def test_other_norms():
 def test_errors_name_the_fix():
     with pytest.raises(ValueError, match='model.neck.num_layers'):
         build(in_channels=8, num_layers=-1)
+
+
+@pytest.mark.parametrize('name', ['hid_channels', 'out_channels'])
+def test_a_width_of_zero_is_refused(name):
+    with pytest.raises(ValueError, match=rf'{name} must be >= 1, got 0: set model\.neck\.{name}'):
+        build(in_channels=8, **{name: 0})

@@ -213,7 +213,7 @@ def test_an_image_given_up_in_a_batch(images):
     views.foreign[1] = True
     indices = [SampleIndex(i) for i in range(12)]
     views.batch(images[:4], indices[:4])
-    with pytest.raises(ValueError, match='gave up image 4 of a batch.*batched=False'):
+    with pytest.raises(ValueError, match='returned None for image 4, but a batch.*batched=False'):
         views.batch(images, indices)
 
 

@@ -27,7 +27,7 @@ def test_what_cannot_be_drawn_becomes_its_escape():
 
 
 @pytest.mark.parametrize(
-    'name, message', [('a.nosuch', r'no picture is written as \.nosuch'), ('.', 'is a folder')]
+    'name, message', [('a.nosuch', r'\.nosuch is no picture format'), ('.', 'is a folder')]
 )
 def test_a_file_that_cannot_be_written(name, message, tmp_path):
     with pytest.raises(UserError, match=message), picture(tmp_path / name, 2, 2):

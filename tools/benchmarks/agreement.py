@@ -1,13 +1,12 @@
-"""Our kNN and linear evaluation beside others, on the features of a checkpoint.
+"""Compare our kNN and linear evaluation with others, on the features of a checkpoint.
 
-kNN and logistic regression beside scikit-learn's. Of the kNN predictions that differ, those
-are counted where the votes of two classes or the similarities of the k-th and the next
-neighbour tie, to float32's precision. With --published also the swept logistic regression
-beside the published protocol: a linear layer that is trained with the optimizer, the
+The references are scikit-learn's kNN and logistic regression. Differing kNN predictions
+count as ties if the votes of two classes, or the similarities of the k-th and the next
+neighbour, are equal to float32's precision. --published also compares the swept logistic
+regression with the published protocol: a linear layer trained with the optimizer, the
 schedule and the batch of a benchmark config, here on features without augmentation.
 """
 
-import argparse
 import time
 from collections.abc import Sequence
 
@@ -25,7 +24,6 @@ from torch import Tensor, nn
 import simclr_mm.engine  # noqa: F401  registers LARS
 from simclr_mm.apis import load_encoder
 from simclr_mm.commands import command_line
-from simclr_mm.commands.evaluate.cache import default_cache
 from simclr_mm.commands.evaluate.image_features import gallery_and_queries
 from simclr_mm.evaluation import Labelled, knn_predict, swept_linear_probe
 from simclr_mm.evaluation.logistic_regression import LogisticRegression
@@ -34,10 +32,11 @@ from simclr_mm.evaluation.logistic_regression import LogisticRegression
 def knn_agreement(
     train: Labelled, test: Labelled, k: int, temperature: float
 ) -> tuple[int, int, np.ndarray, np.ndarray]:
-    """Predict by both; labels are 0 to K - 1.
+    """Predict with both implementations. Labels are 0 to K - 1.
 
     Returns:
-        How many predictions differ, how many of these are ties, ours, scikit-learn's.
+        The number of differing predictions, the number of ties among them, our
+        predictions, and scikit-learn's.
     """
     gallery, queries = (normalize(part[0].astype(np.float64)) for part in (train, test))
 
@@ -66,7 +65,7 @@ def knn_agreement(
 def linear_agreement(
     train: Labelled, test: Labelled, penalty: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions of our fit and of scikit-learn's, for standardised features."""
+    """Predictions of our fit and of scikit-learn's, on standardised features."""
     scaler = StandardScaler().fit(train[0])
     reference = Reference(C=1 / penalty, max_iter=10_000, tol=1e-4)
     reference.fit(scaler.transform(train[0]), train[1])
@@ -78,18 +77,14 @@ def linear_agreement(
 def train_linear_layer(
     cfg: Config, features: Tensor, labels: Tensor, batch: int, seed: int
 ) -> nn.Linear:
-    """Train a linear layer by a benchmark config's optimizer, cosine decay and epochs.
+    """Train a linear layer with a benchmark config's optimizer, cosine decay and epochs.
 
-    Args:
-        cfg: The benchmark config.
-        features: (n, C).
-        labels: (n,).
-        batch: Images a step; the learning rate follows it linearly.
-        seed: Of the order of the images and of the layer's first weights.
+    The learning rate follows the batch linearly. The seed is that of the order of the images
+    and of the layer's first weights.
     """
     torch.manual_seed(seed)
     layer = nn.Linear(features.shape[1], int(labels.max()) + 1).to(features.device)
-    nn.init.normal_(layer.weight, std=0.01)  # as LinearClsHead
+    nn.init.normal_(layer.weight, std=0.01)  # as in LinearClsHead
     nn.init.zeros_(layer.bias)
     settings = dict(cfg.optim_wrapper.optimizer)
     settings['lr'] *= batch / cfg.auto_scale_lr.base_batch_size
@@ -109,24 +104,14 @@ def train_linear_layer(
 
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', help='pretraining config')
-    parser.add_argument('checkpoint', help='checkpoint, a path or a URL')
-    parser.add_argument('--k', type=int, nargs='*', default=[1, 20, 200])
-    parser.add_argument('--temperature', type=float, default=0.07)
-    parser.add_argument(
-        '--penalty', type=float, nargs='*', default=[1.0], help='1 / C of scikit-learn'
-    )
-    parser.add_argument(
-        '--published', nargs='*', default=[], help='linear configs, of configs/benchmarks'
-    )
-    parser.add_argument('--batch', type=int, help='images a step; default: that of the config')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--cache', metavar='DIR', default=default_cache())
-    command_line.add_cfg_options(parser)
-    command_line.add_trust_flag(parser)
+    flags = ('config', 'checkpoint', '--seed', '--cache', '--cfg-options', '--trust-checkpoint')
+    parser = command_line.parser_of(__doc__, *flags)
+    add = parser.add_argument
+    add('--k', type=int, nargs='*', default=[1, 20, 200])
+    add('--temperature', type=float, default=0.07)
+    add('--penalty', type=float, nargs='*', default=[1.0], help='1 / C of scikit-learn')
+    add('--published', nargs='*', default=[], help='linear configs, of configs/benchmarks')
+    add('--batch', type=int, help='images a step; default: that of the config')
     args = parser.parse_args(argv)
 
     cfg = Config.fromfile(args.config)
@@ -141,9 +126,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         started = time.time()
         differing, ties, ours, expected = knn_agreement(train, test, k, args.temperature)
         print(
-            f'kNN, k {k}: {top1(ours)}, scikit-learn {top1(expected)}; {differing} '
-            f'of {len(ours)} predictions differ, {ties} of them ties; '
-            f'{time.time() - started:.0f} s'
+            f'kNN, k {k}: {top1(ours)}, scikit-learn {top1(expected)}; {differing} of {len(ours)} '
+            f'predictions differ, {ties} of them ties; {time.time() - started:.0f} s'
         )
     for penalty in args.penalty:
         started = time.time()

@@ -1,20 +1,18 @@
-"""Two views of an image: images per second of every path, and the time of our stages.
+"""Two views of an image: images per second of every implementation, and times of our steps.
 
     python tools/benchmarks/bench_input.py --data FOLDER --out work_dirs/bench_input
     python tools/benchmarks/bench_input.py --cifar FOLDER --out work_dirs/bench_input
 
---data takes photographs and one core: our worker and device paths, decoding alone, and
-mmpretrain, lightly, albumentations, torchvision and kornia where they can be imported,
-each with its own SimCLR defaults. --cifar takes CIFAR-10, as its archive or as JPEGs,
-and compares whole loaders with their batches: ours as the config has it, in memory,
-and mmpretrain's transforms with two workers. All run in turn, round after round.
+--data takes photographs and one core. It compares our worker and device paths, decoding
+alone, and mmpretrain, lightly, albumentations, torchvision and kornia, if installed,
+each with its own SimCLR defaults. --cifar takes CIFAR-10, as its archive or as JPEGs. It
+compares whole loaders with their batches: ours with its config, in memory, and
+mmpretrain's transforms with two workers. All run in turn, round after round.
 """
 
 import argparse
 import functools
 import itertools
-import json
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,12 +26,13 @@ from mmengine.dataset import Compose
 from mmpretrain.utils import register_all_modules
 from rich.console import Console
 from rich.table import Table
-from timing import draw_bars, interleaved, spread, version
+from timing import draw_bars, interleaved, ratio, save, spread, table_of, version
 from torch.utils.data import default_collate
 
+from simclr_mm.commands.command_line import parser_of
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.engine.allocator import keep_freed_memory
-from simclr_mm.evaluation.result import hardware
+from simclr_mm.evaluation import hardware
 from simclr_mm.transforms import TwoViews, color
 from simclr_mm.transforms.blur import gaussian_blur
 
@@ -46,19 +45,16 @@ FACTORS = dict(brightness=1.3, contrast=0.7, saturation=1.4, hue=0.1)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
+    add = parser.add_argument
     data = parser.add_mutually_exclusive_group(required=True)
     data.add_argument('--data', type=Path, help='folder of photographs, at any depth')
     data.add_argument('--cifar', type=Path, help='folder of CIFAR-10')
-    parser.add_argument('--images', type=int, help='in a round of each path; 64, with --cifar 4096')
-    parser.add_argument('--repeats', type=int, default=5, help='rounds')
-    parser.add_argument('--peers', nargs='*', choices=PEERS, default=PEERS, help='with --data; all')
-    parser.add_argument(
-        '--workers', type=int, default=2, help="of mmpretrain's loader with --cifar"
-    )
-    parser.add_argument('--out', type=Path, help='folder for bench_input_{data,cifar}.{json,png}')
+    add('--images', type=int, help='in a round of each path; 64, with --cifar 4096')
+    add('--repeats', type=int, default=5, help='rounds')
+    add('--peers', nargs='*', choices=PEERS, default=PEERS, help='with --data; all')
+    add('--workers', type=int, default=2, help="of mmpretrain's loader with --cifar")
+    add('--out', type=Path, help='folder for bench_input_{data,cifar}.{json,png}')
     return parser.parse_args()
 
 
@@ -87,20 +83,16 @@ def main() -> None:
         f'torch {torch.__version__}, cv2 {cv2.__version__}'
     )
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        path = args.out / f'bench_input_{kind}'
-        path.with_suffix('.json').write_text(
-            json.dumps(dict(title=title, rates=rates, stages=stages), indent=1)
-        )
+        path = save(args.out, f'bench_input_{kind}', title=title, rates=rates, stages=stages)
         draw_bars(rates, title, 'images per second', path.with_suffix('.png'))
-        console.print(f'Written to {path}.json and .png')
+        console.print(f'Written to {path} and .png')
 
 
 def photographs(args: argparse.Namespace, console: Console) -> tuple[int, dict, dict[str, float]]:
-    """Rates of each path, by one core, and milliseconds of each of our stages."""
+    """Rates of each implementation on one core, and milliseconds of each of our steps."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    keep_freed_memory()  # as in our workers, but here for everybody
+    keep_freed_memory()  # as in our workers, here for all implementations
     files = sorted(p for p in args.data.rglob('*') if p.suffix.lower() in SUFFIXES)
     if not files:
         raise SystemExit(f'bench_input.py: error: no images in {args.data}')
@@ -123,7 +115,7 @@ def photographs(args: argparse.Namespace, console: Console) -> tuple[int, dict, 
 
 
 def seconds_of(path: Callable, files: list[Path]) -> float:
-    """Seconds of all files, after a few that fill the caches with this path's own."""
+    """Seconds for all files, after a few files that fill the caches."""
     for file in files[:8]:
         path(file)
     start = time.perf_counter()
@@ -143,7 +135,7 @@ def views(augment: str) -> Callable:
     pipeline, index = Compose(steps(augment)), itertools.count()
 
     def make(path: Path) -> dict:
-        # Another index each time: views are drawn by it.
+        # Another index each time, because it determines the views.
         return pipeline(dict(img_path=str(path), sample_idx=SampleIndex(next(index))))
 
     return make
@@ -155,7 +147,7 @@ def loader() -> Callable:
 
 
 def one_round(files: list[Path]) -> dict[str, float]:
-    """Milliseconds an image of our stages, two views, weighted by how often each is done."""
+    """Milliseconds per image of our steps, for two views, weighted by their probability."""
     decoder, crop, _ = Compose(steps('worker')).transforms
     crop = TwoViews(crop.size, interpolation=crop.interpolation)
     operations = {
@@ -187,32 +179,24 @@ def one_round(files: list[Path]) -> dict[str, float]:
 
 
 def rate_table(rates: dict[str, list[float]], reference: str, title: str) -> Table:
-    table = Table(title=title)
-    table.add_column('')
-    for column in ('images/s, median (lowest-highest)', f'{reference} has'):
-        table.add_column(column, justify='right')
-    ours = rates[reference]
+    rows, caption = [], ''
     for name, values in rates.items():
-        # Round by round, so that what slows the machine is in both.
-        ratio = statistics.median(a / b for a, b in zip(ours, values))
-        table.add_row(name, spread(values), '' if name == reference else f'{ratio:.2f}x')
+        times = '' if name == reference else f'{ratio(rates[reference], values):.2f}x'
+        rows.append((name, spread(values), times))
     if DECODE in rates:
-        share = statistics.median(a / b for a, b in zip(rates[DEVICE], rates[DECODE]))
-        table.caption = f'For the device: {share:.2f} of the rate of decoding alone'
-    return table
+        share = ratio(rates[DEVICE], rates[DECODE])
+        caption = f'For the device: {share:.2f} of the rate of decoding alone'
+    columns = ('', 'images/s, median (lowest-highest)', f'{reference} has')
+    return table_of(title, columns, rows, caption)
 
 
 def stage_table(stages: dict[str, float]) -> Table:
-    table = Table(
-        title='ms an image',
-        caption='Two views; the lowest of three rounds over the same images. An operation is '
-        'timed on one view at one strength: twice that, times how often it is applied.',
+    rows = [(stage, f'{milliseconds:.2f}') for stage, milliseconds in stages.items()]
+    caption = (
+        'Two views; the lowest of three rounds over the same images. An operation is '
+        'timed on one view at one strength: twice that, times how often it is applied.'
     )
-    table.add_column('')
-    table.add_column(WORKER, justify='right')
-    for stage, milliseconds in stages.items():
-        table.add_row(stage, f'{milliseconds:.2f}')
-    return table
+    return table_of('ms an image', ('', WORKER), rows, caption)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Time a step of LARS on ResNet-50's 161 tensors, ours beside mmpretrain's."""
+"""Time a LARS step on ResNet-50's 161 tensors, ours and mmpretrain's."""
 
 import argparse
 import statistics
@@ -7,20 +7,19 @@ from collections.abc import Iterable
 import torch
 from mmpretrain.engine import LARS as MMPretrainLARS
 from rich.console import Console
-from rich.table import Table
-from timing import interleaved, spread
+from timing import interleaved, spread, table_of
 from torch import nn
 from torchvision.models import resnet50
 
 from simclr_mm.engine import LARS
-from simclr_mm.evaluation.result import hardware
+from simclr_mm.evaluation import hardware
 
-# The paper's recipe, Sec. 2.2; the rate is that of batch 4096.
+# The paper's recipe, Sec. 2.2, with the rate for batch 4096.
 SETTINGS = dict(lr=4.8, momentum=0.9, weight_decay=1e-6)
 
 
 def parameters(device: str) -> list[nn.Parameter]:
-    """ResNet-50's, with random gradients of one millionth."""
+    """ResNet-50's parameters, with random gradients of about 1e-6."""
     torch.manual_seed(0)
     params = list(resnet50().to(device).parameters())
     for p in params:
@@ -29,7 +28,7 @@ def parameters(device: str) -> list[nn.Parameter]:
 
 
 def theirs(params: Iterable[nn.Parameter]) -> MMPretrainLARS:
-    """mmpretrain's, with vectors excluded as its SimCLR config does by name."""
+    """mmpretrain's LARS. Vectors are excluded, as its SimCLR config does by name."""
     params = list(params)
     matrices = dict(params=[p for p in params if p.ndim > 1])
     vectors = dict(params=[p for p in params if p.ndim == 1], weight_decay=0, lars_exclude=True)
@@ -56,13 +55,14 @@ def main() -> None:
     seconds = interleaved(steps, args.warm_up + args.repeats)
     times = {name: [1000 * s for s in each[args.warm_up :]] for name, each in seconds.items()}
     base = statistics.median(times['mmpretrain'])
-    table = Table(title='One LARS step on the 161 tensors of ResNet-50, 25.6 M numbers')
-    for column in ('', 'median, ms (lowest-highest)', 'of mmpretrain'):
-        table.add_column(column, justify='right' if column else 'left')
-    for name, values in times.items():
-        table.add_row(name, spread(values, 1), f'{statistics.median(values) / base:.2f}')
+    title = 'One LARS step on the 161 tensors of ResNet-50, 25.6 M numbers'
+    columns = ('', 'median, ms (lowest-highest)', 'of mmpretrain')
+    rows = [
+        (name, spread(values, 1), f'{statistics.median(values) / base:.2f}')
+        for name, values in times.items()
+    ]
     console = Console()
-    console.print(table)
+    console.print(table_of(title, columns, rows))
     console.print(
         f'{hardware(args.device)}; torch {torch.__version__}; '
         f'{args.repeats} interleaved repeats, default allocator',

@@ -1,46 +1,38 @@
-"""Time and memory of NT-Xent, forward and backward, beside other implementations.
+"""Time and memory of NT-Xent, forward and backward, compared with other implementations.
 
     python tools/benchmarks/bench_loss.py --out work_dirs/bench_loss
 
-Peers take part where they can be imported (pip install lightly
-pytorch-metric-learning, in an environment of their own). All run in turn, round after
-round; the table shows the median and, in brackets, the lowest and the highest.
+Other packages take part if they are installed (pip install lightly
+pytorch-metric-learning, in a separate environment). All run in turn, round after
+round. The table shows the median and, in brackets, the lowest and the highest.
 """
 
 import argparse
 import ctypes
 import gc
-import json
 import statistics
 import time
 from functools import partial
 from pathlib import Path
 
-import matplotlib
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
-from timing import interleaved, resident, version, wait
+from timing import interleaved, resident, save, table_of, version, wait
 from torch import Tensor, nn
 
-from simclr_mm.evaluation.result import hardware
+from simclr_mm.commands.command_line import parser_of
+from simclr_mm.evaluation import hardware
 from simclr_mm.losses import nt_xent, nt_xent_with_stats
+from simclr_mm.visualization.style import picture
 
 TEMPERATURE = 0.1
 SECONDS = 0.2  # shorter calls are repeated until they have taken this long
 
 
-def ours(z: Tensor) -> Tensor:
-    return nt_xent_with_stats(z, TEMPERATURE)[0]
-
-
-def ours_without_statistics(z: Tensor) -> Tensor:
-    return nt_xent(z, TEMPERATURE)
-
-
 def cross_entropy(z: Tensor) -> Tensor:
-    """The shortest way to write it: all similarities, the diagonal masked."""
+    """The shortest implementation: all similarities, with a masked diagonal."""
     rows = F.normalize(z.flatten(0, 1), dim=1)  # (2n, d)
     logits = rows @ rows.T / TEMPERATURE  # (2n, 2n)
     logits = logits.masked_fill(
@@ -50,7 +42,7 @@ def cross_entropy(z: Tensor) -> Tensor:
 
 
 def solo_learn_formula(z: Tensor) -> Tensor:
-    """As solo-learn computes it: exponentials, two masks, the log of a quotient."""
+    """solo-learn's formula: exponentials, two masks, the log of a quotient."""
     rows = F.normalize(z.transpose(0, 1).flatten(0, 1), dim=1)  # (2n, d), view-major
     exps = torch.exp(torch.einsum('if,jf->ij', rows, rows) / TEMPERATURE)  # (2n, 2n)
     image = torch.arange(len(z), device=z.device).repeat(2)  # (2n)
@@ -96,11 +88,11 @@ def metric_learning_loss():
     return lambda z: criterion(z[:, 0], z[:, 1])
 
 
-# Name: (how to make it, the distribution whose version is shown, the most rows: memory
-# that grows with their square, or for pytorch-metric-learning with their cube).
+# Name: (factory, distribution whose version is shown, largest number of rows). Memory grows
+# with the square of the rows, in pytorch-metric-learning with their cube.
 CONTENDERS = {
-    'simclr_mm': (lambda: ours, None, 2**20),
-    'simclr_mm, no statistics': (lambda: ours_without_statistics, None, 8192),
+    'simclr_mm': (lambda: lambda z: nt_xent_with_stats(z, TEMPERATURE)[0], None, 2**20),
+    'simclr_mm, no statistics': (lambda: lambda z: nt_xent(z, TEMPERATURE), None, 8192),
     'cross-entropy': (lambda: cross_entropy, None, 8192),
     'mmpretrain': (mmpretrain_loss, 'mmpretrain', 8192),
     'lightly': (lightly_loss, 'lightly', 8192),
@@ -110,15 +102,13 @@ CONTENDERS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    sizes = [64, 256, 1024, 2048, 4096, 8192, 65536]
-    parser.add_argument('--rows', type=int, nargs='+', default=sizes, help='2N, views in the batch')
-    parser.add_argument('--width', type=int, default=128, help='d')
-    parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--device', default='cpu')
-    parser.add_argument('--out', type=Path, help='folder for bench_loss.{json,png}')
+    parser = parser_of(__doc__)
+    add, sizes = parser.add_argument, [64, 256, 1024, 2048, 4096, 8192, 65536]
+    add('--rows', type=int, nargs='+', default=sizes, help='2N, views in the batch')
+    add('--width', type=int, default=128, help='d')
+    add('--rounds', type=int, default=5)
+    add('--device', default='cpu')
+    add('--out', type=Path, help='folder for bench_loss.{json,png}')
     args = parser.parse_args()
     console = Console(width=170)  # the table is wide, also in a file
     losses, versions = available(console)
@@ -128,18 +118,14 @@ def main() -> None:
     console.print(table(results))
     if len(args.rows) > 1:
         console.print(growth(results))
-    if args.device != 'cpu':
-        console.print(floor(args))
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        written = json.dumps(dict(setting=setting, results=results))
-        (args.out / 'bench_loss.json').write_text(written)
+        save(args.out, 'bench_loss', setting=setting, results=results)
         draw(results, args.out / 'bench_loss.png')
         console.print(f'Written to {args.out}/bench_loss.json and .png')
 
 
 def available(console: Console) -> tuple[dict, list[str]]:
-    """The losses that can be imported, and versions."""
+    """The installed losses, and versions."""
     losses, versions = {}, [f'torch {torch.__version__}']
     for name, (make, distribution, _) in CONTENDERS.items():
         try:
@@ -153,7 +139,7 @@ def available(console: Console) -> tuple[dict, list[str]]:
 
 
 def measure(losses: dict, args: argparse.Namespace) -> list[dict]:
-    """Times in ms of every round and peak memory in MB, of each loss at each size."""
+    """Times in ms of every round and peak memory in MB, for each loss and size."""
     torch.manual_seed(0)
     memory, calls = {}, {}
     for loss in losses.values():  # the first call loads libraries
@@ -173,7 +159,7 @@ def measure(losses: dict, args: argparse.Namespace) -> list[dict]:
 
 
 def run(loss, z: Tensor, repeats: int = 1) -> float:
-    """Seconds of one forward and backward pass, the mean of some."""
+    """Mean seconds of one forward and backward pass."""
     wait()
     start = time.perf_counter()
     for _ in range(repeats):
@@ -184,10 +170,10 @@ def run(loss, z: Tensor, repeats: int = 1) -> float:
 
 
 def peak_memory(loss, z: Tensor) -> float:
-    """MB of one call above what is in use before.
+    """MB of one call above the use before.
 
-    On a CPU it is the high-water mark of the process's resident memory, which Linux
-    lets one reset; the C library first gives back what it holds.
+    On a CPU it is the peak of the process's resident memory, which Linux can reset. The C
+    library first returns its free memory.
     """
     z.grad = None
     if z.is_cuda:
@@ -210,12 +196,8 @@ def table(results: list[dict]) -> Table:
     """A row for each size, a column for each loss; ratios to ours."""
     found = {(result['name'], result['rows']): result for result in results}
     names = list(dict.fromkeys(name for name, _ in found))
-    out = Table(
-        title=f'NT-Xent, forward and backward, temperature {TEMPERATURE}: '
-        'ms (lowest-highest), MB above the start'
-    )
-    for column in ('2N', *names):
-        out.add_column(column, justify='right')
+    title = f'NT-Xent, forward and backward, temperature {TEMPERATURE}: ms (lowest-highest), '
+    lines = []
     for rows in dict.fromkeys(rows for _, rows in found):
         cells = []
         for name in names:
@@ -229,62 +211,37 @@ def table(results: list[dict]) -> Table:
                 f'{statistics.median(ms):.3g} ({min(ms):.3g}-{max(ms):.3g})\n'
                 f'{result["mb"]:.0f} MB' + ('' if ms is ours else f'\n{ratio:.2f}x')
             )
-        out.add_row(str(rows), *cells)
-    return out
+        lines.append((str(rows), *cells))
+    return table_of(f'{title}MB above the start', ('2N', *names), lines)
 
 
 def growth(results: list[dict]) -> str:
-    """How the time of the largest size compares with the one before, round by round."""
+    """Time of the largest size compared with the second largest, round by round."""
     *_, first, last = (result for result in results if result['name'] == 'simclr_mm')
     ratios = [b / a for a, b in zip(first['ms'], last['ms'])]
     return (
-        f'simclr_mm from 2N = {first["rows"]} to {last["rows"]}: '
-        f'{statistics.median(ratios):.1f}x the time '
-        f'({min(ratios):.1f}-{max(ratios):.1f}), '
+        f'simclr_mm from 2N = {first["rows"]} to {last["rows"]}: {statistics.median(ratios):.1f}x '
+        f'the time ({min(ratios):.1f}-{max(ratios):.1f}), '
         f'{(last["rows"] / first["rows"]) ** 2:.0f}x the arithmetic'
     )
 
 
-def floor(args: argparse.Namespace) -> Table:
-    """What the device could do at best: its measured product rate and bandwidth."""
-    side = torch.randn(4096, 4096, device=args.device)
-    big = torch.empty(2**28, device=args.device)
-    other = torch.empty_like(big)
-    calls = dict(product=lambda: side @ side, copy=lambda: other.copy_(big))
-    seconds = {name: min(values) for name, values in interleaved(calls, 10).items()}
-    rate = 2 * 4096**3 / seconds['product']
-    bandwidth = 2 * 4 * 2**28 / seconds['copy']  # bytes/s
-    out = Table(title=f'Floor: {rate / 1e12:.1f} Tflop/s in float32, {bandwidth / 1e12:.2f} TB/s')
-    for name in ('2N', 'products, ms', 'tiles written and read, ms'):
-        out.add_column(name, justify='right')
-    for rows in args.rows:
-        # Half of the matrix, four products with 2d operations an entry; an entry of
-        # four bytes is written or read about eleven times in both passes.
-        products = 4 * rows**2 / 2 * 2 * args.width / rate
-        traffic = rows**2 / 2 * 4 * 11 / bandwidth
-        out.add_row(str(rows), f'{1e3 * products:.3g}', f'{1e3 * traffic:.3g}')
-    return out
-
-
 def draw(results: list[dict], path: Path) -> None:
-    matplotlib.use('Agg')
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout='constrained')
-    for name in dict.fromkeys(result['name'] for result in results):
-        if name == 'simclr_mm, no statistics':  # the same curve in this picture
-            continue
-        mine = [result for result in results if result['name'] == name]
-        rows = [result['rows'] for result in mine]
-        style = dict(marker='o', markersize=4, linewidth=2.5 if name == 'simclr_mm' else 1.2)
-        axes[0].plot(rows, [statistics.median(r['ms']) for r in mine], label=name, **style)
-        axes[1].plot(rows, [max(r['mb'], 0.1) for r in mine], label=name, **style)
-    for axis, label in zip(axes, ('time, ms', 'memory above the start, MB')):
-        axis.set(xscale='log', yscale='log', xlabel='2N, views in the batch', title=label)
-        axis.grid(alpha=0.3)
-    axes[0].legend(frameon=False)
-    figure.suptitle('NT-Xent, forward and backward')
-    figure.savefig(path, dpi=120)
+    # Without statistics it is the same curve in this picture.
+    names = dict.fromkeys(result['name'] for result in results)
+    names.pop('simclr_mm, no statistics', None)
+    with picture(path, 11, 4.5, 'NT-Xent, forward and backward') as figure:
+        axes = figure.subplots(1, 2)
+        for name in names:
+            mine = [result for result in results if result['name'] == name]
+            rows = [result['rows'] for result in mine]
+            style = dict(marker='o', markersize=4, linewidth=2.5 if name == 'simclr_mm' else 1.2)
+            axes[0].plot(rows, [statistics.median(r['ms']) for r in mine], label=name, **style)
+            axes[1].plot(rows, [max(r['mb'], 0.1) for r in mine], label=name, **style)
+        for axis, label in zip(axes, ('time, ms', 'memory above the start, MB')):
+            axis.set(xscale='log', yscale='log', xlabel='2N, views in the batch', title=label)
+            axis.grid(alpha=0.3)
+        axes[0].legend(frameon=False)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
-"""Peak memory of one training step in micro-batches, and what it would be without.
+"""Peak memory of one training step in micro-batches, compared with a step in one pass.
 
-Needs Linux, which keeps the peak memory of a process.
+Needs Linux, which records the peak memory of a process.
 """
 
 import argparse
@@ -10,8 +10,7 @@ import time
 import torch
 from mmengine.optim import OptimWrapper
 from rich.console import Console
-from rich.table import Table
-from timing import resident
+from timing import resident, table_of
 
 from simclr_mm.engine import LARS
 from simclr_mm.models import SimCLR
@@ -23,14 +22,14 @@ def step(
     """One step of ResNet-18 with a CIFAR stem: forward, backward and LARS.
 
     Returns:
-        Peak memory above that before the step in GB, seconds, and the loss.
+        Peak memory above the memory before the step in GB, seconds, and the loss.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     backbone = dict(type='ResNet_CIFAR', depth=18, norm_cfg=dict(type='BN'))
     model = SimCLR(backbone, micro_batch_size=micro_batch)
     wrapper = OptimWrapper(LARS(model.parameters(), lr=1.0, weight_decay=1e-6))
-    # A first step loads libraries and makes the optimizer's state.
+    # A first step loads libraries and creates the optimizer's state.
     model.train_step(dict(inputs=views(2, side)), wrapper)
     inputs = views(batch, side)
     before = resident('VmRSS')
@@ -47,38 +46,30 @@ def views(n: int, side: int) -> torch.Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--batch', type=int, default=4096, help='images of two views')
-    parser.add_argument('--micro-batch', type=int, default=128, help='images')
-    parser.add_argument(
-        '--plain',
-        type=int,
-        nargs=2,
-        default=(128, 256),
-        metavar='IMAGES',
-        help='two batches that fit, from which the step in one pass is computed',
-    )
-    parser.add_argument('--side', type=int, default=32, help='of a view, in pixels')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
+    add = parser.add_argument
+    add('--batch', type=int, default=4096, help='images of two views')
+    add('--micro-batch', type=int, default=128, help='images')
+    fit = 'two batches that fit, from which the step in one pass is computed'
+    add('--plain', type=int, nargs=2, default=(128, 256), metavar='IMAGES', help=fit)
+    add('--side', type=int, default=32, help='of a view, in pixels')
+    add('--threads', type=int, default=torch.get_num_threads())
     args = parser.parse_args()
-    table = Table(title=f'One step of ResNet-18 at {args.side} px, two views')
-    for column in ('images', 'images at a time', 'peak, GB', 'seconds', 'loss'):
-        table.add_column(column, justify='right')
-    peaks = []
+    rows, peaks = [], []
     for batch, micro in (*((n, None) for n in args.plain), (args.batch, args.micro_batch)):
-        # Each in a process of its own, whose peak nothing else has raised.
+        # Each in its own process, so that no other step raises the peak.
         with multiprocessing.get_context('spawn').Pool(1) as pool:
             result = pool.apply(step, (batch, micro, args.side, args.threads))
         peaks.append(result[0])
-        table.add_row(str(batch), str(micro or batch), *(f'{value:.2f}' for value in result))
+        rows.append((str(batch), str(micro or batch), *(f'{value:.2f}' for value in result)))
     (first, second), (low, high) = args.plain, peaks[:2]
     plain = low + (high - low) / (second - first) * (args.batch - first)
-    table.add_row(str(args.batch), str(args.batch), f'{plain:.1f} (computed)')
+    rows.append((str(args.batch), str(args.batch), f'{plain:.1f} (computed)'))
+    columns = ('images', 'images at a time', 'peak, GB', 'seconds', 'loss')
     console = Console()
-    console.print(table)
+    console.print(table_of(f'One step of ResNet-18 at {args.side} px, two views', columns, rows))
     console.print(
-        f'Peak: VmHWM in the step above VmRSS before it, float32, {args.threads} '
-        f'threads, torch {torch.__version__}, default allocator. Computed: the line '
-        'through the first two.',
+        f'Peak: VmHWM in the step above VmRSS before it, float32, {args.threads} threads, torch '
+        f'{torch.__version__}, default allocator. Computed: the line through the first two.',
         soft_wrap=True,
     )
 

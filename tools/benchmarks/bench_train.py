@@ -1,18 +1,18 @@
-"""A training step as the config has it, beside the same step on synthetic tensors.
+"""A training step of a config, compared with the same step on synthetic tensors.
 
     python tools/benchmarks/bench_train.py --config CONFIG --data FOLDER
 
 Four rows, interleaved, round after round:
-- training: what a run does: the config's dataloader, loop and hooks, with one line of
-  the log in each round;
+- training: a run with the config's dataloader, loop and hooks, with one log line in each
+  round;
 - ceiling: the step alone, on tensors that are on the device already;
-- bare: forward and backward of backbone and neck alone on them, no loss, no optimizer;
-- mmpretrain: its SimCLR, its views, its loader with as many workers, the same backbone,
-  batch and optimizer, where it can be imported.
+- bare: forward and backward of backbone and neck on these tensors, without loss and
+  optimizer;
+- mmpretrain, if installed: its SimCLR, its views, its loader with as many workers, and
+  the same backbone, batch and optimizer.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Collection
@@ -29,32 +29,26 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.utils import register_all_modules
 from rich.console import Console
 from rich.table import Table
-from timing import interleaved, spread, version, wait
+from timing import interleaved, ratio, save, spread, table_of, version, wait
 
-from simclr_mm.evaluation.result import hardware
+from simclr_mm.commands.command_line import parser_of
+from simclr_mm.evaluation import hardware
 from simclr_mm.registry import type_name
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--config', required=True, help='of a pretraining')
-    parser.add_argument(
-        '--data', type=Path, help="instead of the config's: photographs at any depth, or CIFAR-10"
-    )
-    parser.add_argument('--steps', type=int, default=4, help='in a round of each row')
-    parser.add_argument('--repeats', type=int, default=5, help='rounds')
-    parser.add_argument('--batch-size', type=int, help="instead of the config's")
-    parser.add_argument('--workers', type=int, help="instead of the config's")
-    parser.add_argument(
-        '--amp',
-        choices=['auto', 'bfloat16', 'float32'],
-        help="autocast dtype instead of the config's",
-    )
-    parser.add_argument('--compile', action='store_true', help='compile our backbone')
-    parser.add_argument('--no-peer', action='store_true', help='leave mmpretrain out')
-    parser.add_argument('--out', type=Path, help='folder for bench_train.json')
+    parser = parser_of(__doc__)
+    add, instead = parser.add_argument, "instead of the config's"
+    add('--config', required=True, help='of a pretraining')
+    add('--data', type=Path, help=f'{instead}: photographs at any depth, or CIFAR-10')
+    add('--steps', type=int, default=4, help='in a round of each row')
+    add('--repeats', type=int, default=5, help='rounds')
+    add('--batch-size', type=int, help=instead)
+    add('--workers', type=int, help=instead)
+    add('--amp', choices=['auto', 'bfloat16', 'float32'], help=f'autocast dtype {instead}')
+    add('--compile', action='store_true', help='compile our backbone')
+    add('--no-peer', action='store_true', help='leave mmpretrain out')
+    add('--out', type=Path, help='folder for bench_train.json')
     return parser.parse_args()
 
 
@@ -71,17 +65,13 @@ def main() -> None:
     batch_size = cfg.train_dataloader.batch_size
     console.print(table(loop.rows, seconds, args.steps * batch_size))
     setting = (
-        f'{Path(args.config).stem}, batch {batch_size}, '
-        f'{cfg.train_dataloader.num_workers} workers, '
-        f'{runner.optim_wrapper.dtype}; {hardware()}; torch {torch.__version__}, '
+        f'{Path(args.config).stem}, batch {batch_size}, {cfg.train_dataloader.num_workers} '
+        f'workers, {runner.optim_wrapper.dtype}; {hardware()}; torch {torch.__version__}, '
         f'{version("mmpretrain")}; {args.repeats} rounds of {args.steps} steps'
     )
     console.print(setting)
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / 'bench_train.json').write_text(
-            json.dumps(dict(setting=setting, seconds=seconds), indent=1)
-        )
+        save(args.out, 'bench_train', setting=setting, seconds=seconds)
 
 
 def configured(args: argparse.Namespace) -> Config:
@@ -89,7 +79,7 @@ def configured(args: argparse.Namespace) -> Config:
     cfg.work_dir, cfg.log_level = 'work_dirs/bench_train', 'ERROR'
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.auto_scale_lr = None
-    cfg.train_cfg = dict(by_epoch=True)  # our loop stands in for the config's
+    cfg.train_cfg = dict(by_epoch=True)  # our loop replaces the config's
     cfg.default_hooks.logger.interval = args.steps
     cfg.default_hooks.data_wait.limit = 1.0  # no advice in the middle of a round
     loader = cfg.train_dataloader
@@ -116,7 +106,7 @@ def configured(args: argparse.Namespace) -> Config:
 
 
 class Rounds(EpochBasedTrainLoop):
-    """In the place of training, when all is set up for it: the rounds of all rows."""
+    """A training loop that runs the rounds of all rows instead of training."""
 
     def __init__(self, runner: Runner, cfg: Config, args: argparse.Namespace) -> None:
         self.cfg, self.args = cfg, args
@@ -124,14 +114,14 @@ class Rounds(EpochBasedTrainLoop):
             cfg.train_dataloader,  # as our loops build it
             dataset=dict(type='simclr_mm.ReplaceUnreadable', dataset=cfg.train_dataloader.dataset),
         )
-        # Too many epochs for a checkpoint, or for the end of a warm-up, to come.
+        # So many epochs that no checkpoint and no end of a warm-up comes.
         super().__init__(runner, cut(ours, args.steps), max_epochs=10**6)
 
     def run(self) -> None:
         steps, model = self.args.steps, self.runner.model
         batch = next(iter(self.dataloader))
         resident = [model.data_preprocessor(batch, True)] * steps
-        # An optimizer of its own, which no hook watches.
+        # A separate optimizer without hooks.
         wrapper = self.runner.build_optim_wrapper(self.cfg.optim_wrapper)
         self.rows = {
             'training': Training(self, steps),
@@ -146,17 +136,17 @@ class Rounds(EpochBasedTrainLoop):
 
 
 class Row:
-    """Steps of a training without hooks; counts how long they waited for data.
+    """Steps of a training without hooks. Measures the time that they wait for data.
 
-    The device may still compute while the host waits for data: on a GPU the share is
-    what a step takes longer than the ceiling, not this one.
+    The device may compute while the host waits for data. So on a GPU compare the time with
+    that of the ceiling instead.
     """
 
     def __init__(
         self, model: BaseModel, wrapper: OptimWrapper, batches: Collection[dict], steps: int
     ) -> None:
         self.model, self.wrapper, self.batches = model, wrapper, batches
-        self.before = len(batches) - steps  # untimed: workers fill their queues
+        self.before = len(batches) - steps  # untimed steps, while workers fill their queues
         self.waits: list[float] = []  # share of each round
         self.peak = 0.0  # MB
 
@@ -185,7 +175,7 @@ class Row:
 
 
 class Training(Row):
-    """The loop's steps, hooks included, and the rest of its epoch."""
+    """The loop's steps, with hooks and the rest of its epoch."""
 
     def __init__(self, loop: Rounds, steps: int) -> None:
         self.loop = loop
@@ -196,7 +186,7 @@ class Training(Row):
         return super().__call__()
 
     def step(self, batch: dict) -> None:
-        # Counted through all rounds, so that each has its line of the log.
+        # Counted over all rounds, so that each has its log line.
         self.loop.run_iter(self.loop.iter, batch)
 
 
@@ -205,7 +195,7 @@ class Ceiling(Row):
 
     def step(self, batch: dict) -> None:
         with self.wrapper.optim_context(self.model):
-            losses = self.model.loss(**batch)  # past the hooks on the model
+            losses = self.model.loss(**batch)  # without the hooks on the model
         self.wrapper.update_params(self.model.parse_losses(losses)[0])
 
 
@@ -255,27 +245,19 @@ def peer(cfg: Config, width: int, steps: int) -> Row:
 
 
 def table(rows: dict[str, Row], seconds: dict[str, list[float]], images: int) -> Table:
-    out = Table(title='Images per second')
-    out.add_column('')
     columns = 'median (lowest-highest)', 'of the ceiling', 'training takes', 'waited for data'
-    for column in (*columns, 'GPU memory, MB'):
-        out.add_column(column, justify='right')
-    for name, values in seconds.items():
-        share = ratio(seconds['ceiling'], values)
-        out.add_row(
+    lines = [
+        (
             name,
             spread([images / s for s in values], 1),
-            f'{share:.2f}',
+            f'{ratio(seconds["ceiling"], values):.2f}',
             f'{ratio(seconds["training"], values):.2f}x its time',
             f'{100 * statistics.median(rows[name].waits):.0f} %',
             f'{rows[name].peak:.0f}' if rows[name].peak else '-',
         )
-    return out
-
-
-def ratio(first: list[float], second: list[float]) -> float:
-    """Round by round, so that what slows the machine is in both."""
-    return statistics.median(a / b for a, b in zip(first, second))
+        for name, values in seconds.items()
+    ]
+    return table_of('Images per second', ('', *columns, 'GPU memory, MB'), lines)
 
 
 if __name__ == '__main__':

@@ -1,11 +1,11 @@
-"""Compare the reading of image files with Pillow's, over Pillow's own test images.
+"""Compare our decoding of image files with Pillow's, on Pillow's own test images.
 
     pip download --no-deps --no-binary pillow pillow==VERSION -d DIR
     python tools/benchmarks/compare_decoders.py DIR/pillow-VERSION.tar.gz
 
-Without an argument pip fetches the source distribution of the installed Pillow into a
-temporary folder. Pillow's answer is ``exif_transpose(image).convert('RGB')``; what is
-transparent lies on white.
+Without an argument pip downloads the source distribution of the installed Pillow to a
+temporary folder. Pillow's result is ``exif_transpose(image).convert('RGB')``, with
+transparency on white.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from PIL import Image, ImageOps
 from simclr_mm.errors import UnreadableImage
 from simclr_mm.transforms import LoadImageFromFile
 
-LEVELS = 2  # of 255: what rounding in two JPEG decoders may differ by
-# What docs/your_own_images.md refuses and Pillow takes.
+LEVELS = 2  # of 255: allowed rounding difference of two JPEG decoders
+# Images that docs/your_own_images.md refuses and Pillow accepts.
 DOCUMENTED = re.compile('format that is not read|signed|floating-point|numbers of 32 bits|bands')
 
 
@@ -46,11 +46,11 @@ def main() -> None:
     for answer, number in Counter(answer for answer, _ in answers.values()).most_common():
         print(f'{number:5} {answer}')
     if {'differs', 'refused by us'} & {answer for answer, _ in answers.values()}:
-        sys.exit('Some files are read otherwise than Pillow reads them, and no document says why.')
+        sys.exit('Some files are read differently from Pillow without a documented reason.')
 
 
 def fetch(folder: Path) -> Path:
-    """The source distribution of the Pillow that runs here."""
+    """The source distribution of the installed Pillow."""
     package = f'pillow=={PIL.__version__}'
     pip = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--no-binary', 'pillow']
     subprocess.run([*pip, package, '-d', str(folder)], check=True, stdout=subprocess.DEVNULL)
@@ -89,7 +89,7 @@ def compare(name: str, content: bytes) -> tuple[str, str]:
 
 
 def by_pillow(content: bytes) -> tuple[np.ndarray | None, str, str]:
-    """Pillow's RGB, or None; its mode; why it is None."""
+    """Pillow's RGB or None, the image's mode, and the reason for None."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()

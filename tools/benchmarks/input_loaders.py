@@ -1,4 +1,4 @@
-"""Whole loaders of CIFAR-10: ours as the config has it, and mmpretrain's transforms."""
+"""Whole loaders of CIFAR-10: ours with its config, and mmpretrain's transforms."""
 
 import copy
 import time
@@ -22,9 +22,9 @@ CIFAR = CONFIGS / 'simclr_r18_1xb512-coslr-100e_cifar10.py'
 
 
 def their_views(size: int) -> list[dict]:
-    """mmpretrain's SimCLR config, at 32 pixels with what the paper changes (Sec. B.9).
+    """mmpretrain's SimCLR views; at 32 pixels with the paper's changes for CIFAR-10.
 
-    That is strength 0.5 and no blur.
+    These are strength 0.5 and no blur (Sec. B.9).
     """
     base = Path(mmpretrain.__file__).parent / '.mim' / 'configs' / '_base_'
     cfg = Config.fromfile(base / 'datasets' / 'imagenet_bs32_simclr.py')
@@ -56,15 +56,10 @@ def their_loader(ours: dict, size: int) -> dict:
 
 
 class Round:
-    """Some batches of a loader, taken without a pause.
+    """The last batches of a loader from :func:`cut`, taken without a pause and preprocessed.
 
     An epoch of the loader is a round and what comes before it, while workers start and
     fill their queues: nothing runs in the background of what is timed next.
-
-    Args:
-        loader: From :func:`cut`.
-        preprocessor: Applied to each batch.
-        batches: That are timed, the last ones.
     """
 
     def __init__(self, loader: DataLoader, preprocessor: Callable, batches: int):
@@ -81,7 +76,7 @@ class Round:
 
 
 class Cycle(Sampler):
-    """Images in random order, again and again until there are as many as asked for."""
+    """Images in random order, repeated until their number is reached."""
 
     def __init__(self, images: int) -> None:
         self.images = images
@@ -98,7 +93,7 @@ class Cycle(Sampler):
 
 
 def cut(loader: dict, batches: int) -> DataLoader:
-    """Build a loader whose epoch has as many batches, and before them what fills it."""
+    """Build a loader whose epoch has these batches, after others that fill its queues."""
     batches += 2 * loader['num_workers']  # torch's prefetch_factor
     sampler = Cycle(batches * loader['batch_size'])
     built = Runner.build_dataloader(dict(loader, sampler=sampler), seed=0)
@@ -107,12 +102,9 @@ def cut(loader: dict, batches: int) -> DataLoader:
 
 
 def cifar_loaders(folder: Path, images: int, workers: int) -> tuple[dict[str, Callable], int]:
-    """Rounds of batches of 512, preprocessed on the CPU, and the images of a round.
+    """Rounds of batches of 512, preprocessed on the CPU, and the number of images of a round.
 
-    Args:
-        folder: CIFAR-10.
-        images: Rounded up to whole batches for each worker.
-        workers: Of mmpretrain's loader.
+    Images are rounded up to whole batches for each worker of mmpretrain's loader.
     """
     batches = -(-images // 512 // workers) * workers
     cfg = Config.fromfile(CIFAR)

@@ -1,7 +1,7 @@
-"""Two views of a photograph as other packages make them.
+"""Two views of a photograph, as other packages make them.
 
-Each as its SimCLR default has it: 224 pixels, colour strength 1, blur. The packages are
-imported when their function is called. Each function returns one that takes a file's path.
+Each package has its SimCLR default: 224 pixels, colour strength 1, blur. It is imported
+when its function is called. Each function returns one that takes a file's path.
 """
 
 import io
@@ -34,7 +34,7 @@ def mmpretrain() -> Callable:
 def repair_hue() -> None:
     """Make mmcv's hue run under NumPy 2, where negative factors overflow.
 
-    mmcv 2.1 has the fault and onedl-mmcv has not. The same steps take its place, with the
+    mmcv 2.1 has this fault, onedl-mmcv does not. The replacement does the same steps with the
     factor modulo 256.
     """
     import mmcv
@@ -64,7 +64,7 @@ def _rgb(path: Path) -> np.ndarray:
 
 
 def albumentations() -> Callable:
-    """With OpenCV's decoder, and one image as NumPy has it: its fastest form."""
+    """With OpenCV's decoder, and one image as a NumPy array, its fastest form."""
     import albumentations as A
 
     wide, hue = (0.2, 1.8), (-0.2, 0.2)
@@ -87,7 +87,7 @@ def albumentations() -> Callable:
 
 
 def torchvision() -> Callable:
-    """Tensors and torchvision.transforms.v2 from the decoder on."""
+    """With tensors and torchvision.transforms.v2 from the decoder on."""
     from torchvision.io import ImageReadMode, decode_image
     from torchvision.transforms import v2
 
@@ -110,7 +110,7 @@ def torchvision() -> Callable:
 
 
 def kornia() -> Callable:
-    """float32 tensors, one image at a time as a loader's worker has them."""
+    """With float32 tensors, one image at a time as in a loader's worker."""
     import kornia.augmentation as K
 
     view = K.AugmentationSequential(
@@ -128,7 +128,7 @@ def kornia() -> Callable:
     return views
 
 
-# By name in the table: how to make it, and the distributions it is made of.
+# Name in the table: (factory, distributions whose versions are shown).
 PEERS = {
     'mmpretrain': (mmpretrain, ('mmpretrain', 'mmcv')),
     'lightly': (lightly, ('lightly', 'torchvision')),

@@ -1,17 +1,21 @@
-"""What the benchmarks share: interleaved timing, memory, versions, bars."""
+"""Shared helpers of the benchmarks: interleaved timing, memory, versions, tables, files, bars."""
 
 import importlib.metadata
+import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 from rich.progress import Progress
+from rich.table import Table
+
+from simclr_mm.visualization.style import picture
 
 
 def wait() -> None:
-    """Until the GPU, where there is one, has done what it was told."""
+    """Wait until the GPU, if there is one, has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -19,8 +23,8 @@ def wait() -> None:
 def interleaved(calls: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
     """Seconds of each call, round after round: A B C A B C ...
 
-    A slow minute of the machine is then in all of them. Each is called once before. A
-    call that has untimed parts returns its seconds itself.
+    So a slow phase of the machine affects all of them. Each is called once before. A call
+    with untimed parts returns its own seconds.
     """
     seconds = {name: [] for name in calls}
     with Progress(transient=True) as progress:
@@ -37,7 +41,7 @@ def interleaved(calls: dict[str, Callable], repeats: int) -> dict[str, list[floa
 
 
 def resident(key: str) -> float:
-    """Bytes of this process in Linux's account: VmRSS now, VmHWM at most."""
+    """Bytes of this process in Linux's statistics: VmRSS now, VmHWM at its peak."""
     status = Path('/proc/self/status').read_text()
     return int(status.split(f'{key}:')[1].split()[0]) * 1024
 
@@ -49,7 +53,7 @@ def spread(values: list[float], digits: int = 0) -> str:
 
 
 def version(distribution: str) -> str:
-    """Name and version of what is installed, the maintained distribution or not."""
+    """Name and version of an installed distribution, or of its onedl- fork."""
     for name in (distribution, f'onedl-{distribution}'):
         try:
             return f'{name} {importlib.metadata.version(name)}'
@@ -58,31 +62,45 @@ def version(distribution: str) -> str:
     return distribution
 
 
+def ratio(first: list[float], second: list[float]) -> float:
+    """Median ratio, round by round, so that a slow phase of the machine affects both."""
+    return statistics.median(a / b for a, b in zip(first, second))
+
+
+def table_of(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str = ''
+) -> Table:
+    """A table whose first column has the names of the rows."""
+    table = Table(title=title, caption=caption)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify='right' if place else 'left')
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def save(folder: Path, name: str, **content: object) -> Path:
+    """Write the results as JSON. Returns the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f'{name}.json'
+    path.write_text(json.dumps(content, indent=1))
+    return path
+
+
 def draw_bars(values: dict[str, list[float]], title: str, unit: str, path: Path) -> None:
     """Horizontal bars of the medians with lowest and highest, ours in colour."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot as plt
-
     names = list(values)[::-1]
     medians = [statistics.median(values[name]) for name in names]
     ranges = [
         [median - min(values[name]) for name, median in zip(names, medians)],
         [max(values[name]) - median for name, median in zip(names, medians)],
     ]
-    ours = [name.startswith('simclr_mm') for name in names]
-    figure, axis = plt.subplots(figsize=(9, 0.6 + 0.42 * len(names)), layout='constrained')
-    axis.barh(
-        names,
-        medians,
-        xerr=ranges,
-        color=['#1f6f8b' if own else '#b0b7bd' for own in ours],
-        error_kw=dict(linewidth=1, capsize=3),
-    )
-    for y, (name, median) in enumerate(zip(names, medians)):
-        axis.text(max(values[name]) + max(medians) * 0.015, y, f'{median:.0f}', va='center')
-    furthest = max(map(max, values.values()))
-    axis.set(xlabel=unit, title=title, xlim=(0, furthest * 1.1))
-    axis.spines[['top', 'right']].set_visible(False)
-    figure.savefig(path, dpi=120)
+    colours = ['#1f6f8b' if name.startswith('simclr_mm') else '#b0b7bd' for name in names]
+    with picture(path, 9, 0.6 + 0.42 * len(names)) as figure:
+        axis = figure.subplots()
+        axis.barh(names, medians, xerr=ranges, color=colours, error_kw=dict(linewidth=1, capsize=3))
+        for y, (name, median) in enumerate(zip(names, medians)):
+            axis.text(max(values[name]) + max(medians) * 0.015, y, f'{median:.0f}', va='center')
+        furthest = max(map(max, values.values()))
+        axis.set(xlabel=unit, title=title, xlim=(0, furthest * 1.1))
+        axis.spines[['top', 'right']].set_visible(False)

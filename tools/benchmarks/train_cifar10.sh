@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Pretrain on CIFAR-10, then evaluate kNN, linear probe and a few labels, in one go and
-# without a network; print the seconds of an epoch and of the whole.
+# Pretrain on CIFAR-10, then evaluate by kNN, a linear probe and a few labels, without a
+# network. Print the seconds of an epoch and of the whole.
 #
 #   tools/benchmarks/train_cifar10.sh DATA WORK_DIR [CONFIG [KEY=VALUE ...]]
 #

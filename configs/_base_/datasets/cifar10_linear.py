@@ -3,7 +3,7 @@ data_preprocessor = dict(
     num_classes=10, mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0], to_rgb=True
 )
 
-# Sec. B.6: random crop and flip alone.
+# Sec. B.6: random crop and flip only.
 train_dataloader = dict(
     batch_size=512,
     num_workers=4,

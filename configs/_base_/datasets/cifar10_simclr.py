@@ -5,7 +5,7 @@ data_preprocessor = dict(
 
 train_dataloader = dict(
     batch_size=512,
-    num_workers=0,  # in memory: a batch is made at once
+    num_workers=0,  # in memory: one call makes a batch
     persistent_workers=False,
     pin_memory=True,
     drop_last=True,
@@ -22,7 +22,7 @@ train_dataloader = dict(
             dict(
                 type='simclr_mm.TwoViews',
                 size=32,
-                augment='auto',  # on the GPU where there is one
+                augment='auto',  # on the GPU if there is one
                 transforms=[dict(type='simclr_mm.ColorDistortion', strength=0.5)],
             ),
             dict(type='PackInputs'),

@@ -5,7 +5,7 @@ data_preprocessor = dict(
 
 train_dataloader = dict(
     batch_size=64,
-    num_workers=0,  # in memory: a batch is made at once
+    num_workers=0,  # in memory: one call makes a batch
     persistent_workers=False,
     drop_last=True,
     collate_fn=dict(type='simclr_mm.collate'),
@@ -16,14 +16,14 @@ train_dataloader = dict(
         with_label=False,
         batched=True,
         pipeline=[
-            # A mirrored digit is another sign: no flips. Grey pictures: brightness
-            # and contrast are all the colour there is.
+            # No flips: a mirrored digit is another sign. Grey pictures have no colours,
+            # only brightness and contrast.
             dict(
                 type='simclr_mm.TwoViews',
                 size=16,
                 scale=(0.4, 1.0),
                 flip_prob=0.0,
-                augment='auto',  # on the GPU where there is one
+                augment='auto',  # on the GPU if there is one
                 transforms=[
                     dict(type='simclr_mm.RandomRotation', degrees=15.0, prob=0.8),
                     dict(

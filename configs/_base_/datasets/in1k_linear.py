@@ -2,7 +2,7 @@ data_preprocessor = dict(
     num_classes=1000, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
 )
 
-# Sec. B.6: random crop and flip alone.
+# Sec. B.6: random crop and flip only.
 train_dataloader = dict(
     batch_size=512,
     num_workers=8,

@@ -23,7 +23,7 @@ train_dataloader = dict(
             dict(
                 type='simclr_mm.TwoViews',
                 size=224,
-                augment='auto',  # on the GPU where there is one
+                augment='auto',  # on the GPU if there is one
                 transforms=[
                     dict(type='simclr_mm.ColorDistortion', strength=1.0),
                     dict(type='simclr_mm.RandomGaussianBlur'),

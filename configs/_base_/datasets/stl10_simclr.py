@@ -4,7 +4,7 @@ data_preprocessor = dict(
 
 train_dataloader = dict(
     batch_size=256,
-    num_workers=0,  # in memory: a batch is made at once
+    num_workers=0,  # in memory: one call makes a batch
     persistent_workers=False,
     pin_memory=True,
     drop_last=True,
@@ -20,7 +20,7 @@ train_dataloader = dict(
             dict(
                 type='simclr_mm.TwoViews',
                 size=96,
-                augment='auto',  # on the GPU where there is one
+                augment='auto',  # on the GPU if there is one
                 transforms=[
                     dict(type='simclr_mm.ColorDistortion', strength=1.0),
                     dict(type='simclr_mm.RandomGaussianBlur'),

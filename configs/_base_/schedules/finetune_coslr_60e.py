@@ -1,6 +1,6 @@
 # Sec. B.5: SGD with Nesterov momentum, learning rate 0.05 x 4096 / 256, no warm-up, no
-# decay. The paper does not say how the rate falls: cosine per iteration, which is all
-# that its code has.
+# decay. The paper does not say how the rate falls. Its code has only the cosine, per
+# iteration.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.8, momentum=0.9, nesterov=True, weight_decay=0.0),

@@ -1,1 +1,1 @@
-"""Checkpoints of other libraries: whose they are, and their keys as ours."""
+"""Checkpoints of other libraries: recognise them, and rename their keys."""

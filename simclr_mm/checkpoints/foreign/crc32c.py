@@ -1,7 +1,7 @@
 """CRC-32C, the checksum of TensorFlow's files, in NumPy.
 
-zlib has CRC-32 with another polynomial, and a loop over bytes takes a minute for the
-weights of a ResNet-50; this takes two seconds.
+zlib's CRC-32 has another polynomial. For the weights of a ResNet-50 a loop over bytes
+takes a minute, this code two seconds.
 """
 
 from functools import cache
@@ -9,14 +9,14 @@ from functools import cache
 import numpy as np
 
 _LANE = 512  # bytes of one row; rows are computed side by side
-_FEW = 8 * _LANE  # bytes for which a loop is quicker
+_FEW = 8 * _LANE  # up to so many bytes a loop is faster
 
 
 def crc32c(data: bytes) -> int:
     """The checksum of bytes.
 
-    Source: RFC 3720, Sec. 12.1. CRC is linear, so the checksums of rows can be computed
-    at once, and one is moved past the next by what zero bytes would do to it.
+    Source: RFC 3720, Sec. 12.1. CRC is linear, so rows are processed side by side, and the
+    checksum of one row is shifted past the next with a table for zero bytes.
     """
     table, skip = _tables()
     count = len(data) // _LANE if len(data) > _FEW else 0
@@ -43,7 +43,7 @@ def unmasked(stored: bytes) -> int:
 
 @cache
 def _tables() -> tuple[np.ndarray, np.ndarray]:
-    """What one byte does to the checksum, and what a row of zeros does to each byte."""
+    """The effect of one byte on the checksum, and of a row of zeros on each of its bytes."""
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = table >> 1 ^ (table & 1) * np.uint32(0x82F63B78)

@@ -1,9 +1,9 @@
-"""Names of the variables in Google's SimCLR checkpoints, of TensorFlow 1 and 2.
+"""Variable names in Google's SimCLR checkpoints, of TensorFlow 1 and 2.
 
 Facts are from github.com/google-research/simclr: ``resnet.py``, ``model_util.py`` and
-``tf2/``. TensorFlow 1 numbers a network's convolutions and norms in the order in which
-they are made (``base_model/conv2d_7``, ``base_model/batch_normalization_6``),
-TensorFlow 2 names them by their place among the objects; one list here serves both.
+``tf2/``. TensorFlow 1 numbers convolutions and norms in the order of their creation
+(``base_model/conv2d_7``, ``base_model/batch_normalization_6``). TensorFlow 2 names them
+by their path of attributes. One list of modules serves both.
 """
 
 import re
@@ -17,23 +17,16 @@ from torch import Tensor
 
 from simclr_mm.errors import CheckpointError
 
+from .resnet_shape import BLOCKS
 from .tensor_bundle import OBJECT_GRAPH, object_graph
 
-BLOCKS = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-    200: (3, 24, 36, 3),
-}
 _NORM = dict(gamma='weight', beta='bias', moving_mean='running_mean', moving_variance='running_var')
 _V1_MODULE = re.compile(r'base_model/((?:conv2d|batch_normalization)(?:_\d+)?)/\w+')
 _HEAD = re.compile(
     r'(?:head_contrastive/n?l_|_projection_head/linear_layers/)(\d+)/'
     r'(dense|batch_normalization|bn_relu/bn)/(\w+)'
 )
-# The attributes that lead to a variable in TensorFlow 2, step by step.
+# Paths of attributes that lead to a variable in TensorFlow 2.
 _INNER = (r'conv2d\w*|batch_norm_relu(_1)?|bn_relu|bn|dense|kernel|gamma|beta|moving_\w+',) * 3
 _V2_WAYS = tuple(
     (*way.split('/'), *_INNER)
@@ -43,7 +36,7 @@ _V2_WAYS = tuple(
         r'model/_projection_head/linear_layers/\d+',
     )
 )
-# Modules that are made before their neighbours, whatever their names.
+# Modules that are created before the other modules of their block.
 _FIRST = re.compile(
     'initial_conv_relu_max_pool|projection_layers|shortcut_layers|conv2d_fixed_padding'
 )
@@ -67,14 +60,10 @@ class GoogleTensors:
 
 
 def google_tensors(values: Mapping[str, Any], source: str) -> GoogleTensors:
-    """Sort the variables of a checkpoint.
-
-    Args:
-        values: From ``read_bundle``.
-        source: Name of the file, for errors.
+    """Sort the variables of a checkpoint, from ``read_bundle``.
 
     Raises:
-        CheckpointError: they are not a SimCLR ResNet's.
+        CheckpointError: They are not the variables of a SimCLR ResNet.
     """
     graph = values.get(OBJECT_GRAPH)
     names = {key: key for key in values} if graph is None else _places(graph)
@@ -110,16 +99,16 @@ def google_tensors(values: Mapping[str, Any], source: str) -> GoogleTensors:
 
 
 def _modules(depth: int, selective: bool, small: bool) -> Iterator[tuple[str, str | None]]:
-    """Convolutions and the norms behind them, in the order in which Google makes them.
+    """Convolutions and the norms after them, in Google's order of creation.
 
-    Every stage begins with a block whose shortcut is a convolution, made first.
+    Every stage begins with a block whose shortcut is a convolution, created first.
     """
     if selective and not small:
         yield from ((f'stem.{place}.conv', f'stem.{place}.bn') for place in range(3))
     else:
         yield 'conv1', 'bn1'
     convs = 2 if depth < 50 else 3
-    shift = int(selective)  # behind the pool of ResNet-D's shortcut
+    shift = int(selective)  # after the pool of ResNet-D's shortcut
     for stage, blocks in enumerate(BLOCKS[depth], 1):
         for number in range(blocks):
             block = f'layer{stage}.{number}.'
@@ -135,7 +124,7 @@ def _modules(depth: int, selective: bool, small: bool) -> Iterator[tuple[str, st
 
 
 def _architecture(convs: int, kernel: int, source: str) -> tuple[int, bool, bool]:
-    """Depth, selective kernels and 3x3 stem, as the number of convolutions tells them."""
+    """Depth, selective kernels and 3x3 stem, from the number of convolutions."""
     for depth in BLOCKS:
         for selective in (False, True)[: 1 + (depth >= 50)]:
             for small in (False, True):
@@ -144,14 +133,14 @@ def _architecture(convs: int, kernel: int, source: str) -> tuple[int, bool, bool
                 ):
                     return depth, selective, small
     raise CheckpointError(
-        f'{source} has {convs} convolutions, the first {kernel}x{kernel}: no ResNet of '
-        f'depth {", ".join(map(str, BLOCKS))} has (not supported: squeeze-and-'
-        'excitation, and ResNet-18 and -34 with --sk_ratio)'
+        f'{source} has {convs} convolutions, the first {kernel}x{kernel}, unlike every ResNet '
+        f'of depth {", ".join(map(str, BLOCKS))} (not supported: squeeze-and-excitation, and '
+        'ResNet-18 and -34 with --sk_ratio)'
     )
 
 
 def _modules_in(names: Mapping[str, str]) -> list[str]:
-    """Convolutions and norms of the encoder, in the order in which they were made."""
+    """Convolutions and norms of the encoder, in the order of their creation."""
     if any(name.startswith('base_model/') for name in names):
         matches = (_V1_MODULE.fullmatch(name) for name in names)
         found = {f'base_model/{match[1]}' for match in matches if match}
@@ -161,7 +150,7 @@ def _modules_in(names: Mapping[str, str]) -> list[str]:
 
 
 def _made(name: str) -> list:
-    """Sort key: when a module was made. Numbers count as numbers."""
+    """Sort key of the order of creation. Digits count as numbers."""
     return [
         (part.isdigit(), int(part) if part.isdigit() else part)
         for part in re.split('[/_]', _FIRST.sub('', name))
@@ -169,13 +158,13 @@ def _made(name: str) -> list:
 
 
 def _places(graph: bytes) -> dict[str, str]:
-    """Names in a file of TensorFlow 2 by the variable's place below ``model``.
+    """Names in a file of TensorFlow 2, by the variable's path of attributes below ``model``.
 
-    Only the attributes of Google's classes are followed: Keras adds lists of its own,
-    which also lead to the variables.
+    Only the attributes of Google's classes are followed, because Keras adds lists that also
+    lead to the variables.
     """
     objects = object_graph(graph)
-    seen = set()  # a graph of few objects may have very many ways through it
+    seen = set()  # a graph of few objects may have very many paths
 
     def follow(index: int, place: str, ways: tuple) -> Iterator[tuple[str, str]]:
         if (index, ways) in seen:
@@ -193,21 +182,17 @@ def _places(graph: bytes) -> dict[str, str]:
 
 
 def _add_head(found: GoogleTensors, names: Mapping[str, str], values: Mapping[str, Any]) -> None:
-    """The projection head, layer after layer; the last norm has no beta."""
-    layers = []
-    for place, name in names.items():
-        match = _HEAD.fullmatch(place)
-        if match:
-            module = 'fc' if match[2] == 'dense' else 'norm'
-            layers.append((int(match[1]), module, match[3], name))
-    for layer, module, variable, name in sorted(layers):
-        key = f'{layer}.{module}.{_NORM.get(variable, "weight")}'
+    """Add the projection head, layer after layer. Its last norm has no beta."""
+    matches = [(match, name) for at, name in names.items() if (match := _HEAD.fullmatch(at))]
+    layers = [(int(match[1]), match[2] != 'dense', match[3], name) for match, name in matches]
+    for layer, is_norm, variable, name in sorted(layers):
+        key = f'{layer}.{"norm" if is_norm else "fc"}.{_NORM.get(variable, "weight")}'
         found.head[key] = _tensor(values[name])
         found.names[key] = name
 
 
 def _tensor(value: np.ndarray) -> Tensor:
-    """TensorFlow has a kernel's output channels last, PyTorch has them first."""
+    """A tensor with PyTorch's order of axes: output channels first, not last."""
     tensor = torch.from_numpy(np.asarray(value, np.float32))
     if tensor.ndim == 4:
         tensor = tensor.permute(3, 2, 0, 1)  # (h, w, in, out) -> (out, in, h, w)

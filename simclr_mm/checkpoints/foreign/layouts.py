@@ -1,37 +1,37 @@
-"""A table of libraries and how each names its keys; which library a checkpoint is from."""
+"""The key names of each library, and how to recognise the library of a checkpoint."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from simclr_mm.errors import CheckpointError
 
+IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+UNIT_RANGE = dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0])  # pixels enter in [0, 1]
 _WRAPPERS = re.compile(r'^(?:module\.|_orig_mod\.|model\.)+')  # DDP, compile, Lightning
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a library names its keys.
+class Layout(NamedTuple):
+    """The key names of a library.
 
     Args:
         name: Of the library.
         marks: Patterns. Each must match the beginning of some key.
         encoder: Pattern of the beginning of the encoder's keys.
         head: Pattern of the beginning of the projection head's keys.
-        unit_range: Pixels enter in [0, 1]; otherwise with ImageNet's mean and std.
+        normalise: ``mean`` and ``std`` of its preprocessing, RGB in [0, 255].
     """
 
     name: str
     marks: tuple
     encoder: str
     head: str = r'(?!)'  # matches nothing
-    unit_range: bool = False
+    normalise: Mapping[str, Sequence[float]] = IMAGENET
 
 
-# The first that fits. Facts are from each library's model definition.
+# The first match counts. Facts are from each library's model definition.
 LAYOUTS = (
     Layout(
         'VISSL', (r'(?:trunk\.)?_feature_blocks\.',), r'(?:trunk\.)?_feature_blocks\.', r'heads\.'
@@ -42,7 +42,7 @@ LAYOUTS = (
         r'backbone\.(?!fc\.)',
         r'projection_head\.(?:layers\.)?',
     ),
-    Layout('Atanov', (r'convnet\.',), r'convnet\.(?!fc\.)', r'projection\.', True),
+    Layout('Atanov', (r'convnet\.',), r'convnet\.(?!fc\.)', r'projection\.', UNIT_RANGE),
     Layout(
         'MoCo-like',
         (r'encoder_q\.',),
@@ -56,15 +56,17 @@ LAYOUTS = (
         r'projector\.',
     ),
     Layout('solo-learn', (r'backbone\.', r'projector\.'), r'backbone\.', r'projector\.'),
-    Layout('Spijkervet', (r'encoder\.layer1\.',), r'encoder\.(?!fc\.)', r'projector\.', True),
-    Layout('sthalles', (r'backbone\.fc\.0\.',), r'backbone\.(?!fc\.)', r'backbone\.fc\.', True),
+    Layout('Spijkervet', (r'encoder\.layer1\.',), r'encoder\.(?!fc\.)', r'projector\.', UNIT_RANGE),
+    Layout(
+        'sthalles', (r'backbone\.fc\.0\.',), r'backbone\.(?!fc\.)', r'backbone\.fc\.', UNIT_RANGE
+    ),
     Layout('mmpretrain', (r'backbone\.',), r'backbone\.'),
     Layout('torchvision', (r'(?:conv1|bn1)\.', r'layer1\.0\.conv1\.'), r'(?!fc\.)'),
 )
 
 
 def layout_of(checkpoint: Any) -> str | None:
-    """Name of the layout of a loaded PyTorch checkpoint; None if no library is known."""
+    """Name of the layout of a loaded PyTorch checkpoint. None if it is unknown."""
     try:
         layout = recognised(weights_in(checkpoint, '')[0])
     except CheckpointError:
@@ -73,7 +75,7 @@ def layout_of(checkpoint: Any) -> str | None:
 
 
 def weights_in(checkpoint: Any, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Weights by key, those in nested dicts joined with dots; and why the rest is left."""
+    """Weights by key, with nested keys joined by dots, and the reason for each unused key."""
     left: dict[str, str] = {}
     for way in (
         ('classy_state_dict', 'base_model', 'model'),
@@ -97,7 +99,7 @@ def weights_in(checkpoint: Any, source: str) -> tuple[dict[str, Tensor], dict[st
 
 
 def _flat(nested: Mapping, seen: set[int]) -> dict[str, Tensor] | None:
-    """Tensors by joined keys; None if there is anything else, or one dict in two places."""
+    """Tensors by joined keys. None if there is anything else, or one dict in two places."""
     flat: dict[str, Tensor] = {}
     if id(nested) in seen:
         return None
@@ -114,7 +116,7 @@ def _flat(nested: Mapping, seen: set[int]) -> dict[str, Tensor] | None:
 
 
 def bare_key(key: str) -> str:
-    """A key without what DDP, torch.compile and Lightning put before it."""
+    """A key without the prefixes of DDP, torch.compile and Lightning."""
     return _WRAPPERS.sub('', key)
 
 

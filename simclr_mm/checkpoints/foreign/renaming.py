@@ -1,11 +1,11 @@
-"""Rename a foreign checkpoint's keys to ours.
+"""Rename a foreign checkpoint's keys to those of mmselfsup and mmpretrain.
 
-Ours are mmselfsup's and mmpretrain's: ``backbone.layer1.0.conv1.weight``,
-``neck.fc0.weight``, ``neck.bn0.weight``. This module knows keys and tensors, no models.
+Examples are ``backbone.layer1.0.conv1.weight``, ``neck.fc0.weight``,
+``neck.bn0.weight``. This module knows keys and tensors, no models.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,12 @@ from torch import Tensor
 from simclr_mm.errors import CheckpointError
 
 from .google_layout import google_tensors
-from .layouts import LAYOUTS, bare_key, recognised, weights_in
+from .layouts import LAYOUTS, UNIT_RANGE, bare_key, recognised, weights_in
 from .resnet_shape import TIMM_STEM
 
 _PARTS = ('conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4')
-# Where a ResNet's parts stand in an nn.Sequential: torchvision's with ReLU and pool
-# between, lightly's small one without.
+# Index of a ResNet's parts in an nn.Sequential: torchvision's has ReLU and pool among
+# them, lightly's small one does not.
 _PLACES = {4: dict(zip('014567', _PARTS)), 2: dict(zip('012345', _PARTS))}
 _FROM_TIMM_STEM = {theirs: ours for ours, theirs in TIMM_STEM.items()}
 _CLASSIFIER = 'a classifier, which a SimCLR does not have'
@@ -28,53 +28,46 @@ _CLASSIFIER = 'a classifier, which a SimCLR does not have'
 
 @dataclass
 class Conversion:
-    """A state_dict with our keys, and where each key came from.
+    """A state_dict with our keys, the origin of each key, and the settings that it needs.
 
     Args:
-        layout: Name of the library.
         state: Tensors by our keys: ``backbone.*``, ``neck.*``.
         names: Keys in the file by our keys.
-        left: Why a key in the file is not used, by that key.
-        filled: The value of what the file lacks, in words, by our key.
-        unit_range: As for :class:`Layout`.
-        google: Arguments of ``simclr_mm.GoogleResNet`` where that is the encoder.
-        stem: 'solo' or 'lightly' where the encoder is that library's ResNet for small
-            images, whose stem differs in what no key tells.
+        left: For each unused key in the file, the reason.
+        filled: For each of our keys that the file lacks, a description of its value.
+        normalise: ``mean`` and ``std`` of its preprocessing, RGB in [0, 255].
+        backbone: The ``backbone`` of a config that equals its network.
+        stem: 'solo' or 'lightly' if the encoder is that library's ResNet for small
+            images. No key shows the difference of its stem.
     """
 
     layout: str
+    normalise: Mapping[str, Sequence[float]]
     state: dict[str, Tensor] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     filled: dict[str, str] = field(default_factory=dict)
-    unit_range: bool = False
-    google: dict[str, Any] = field(default_factory=dict)
+    backbone: dict[str, Any] = field(default_factory=dict)
     stem: str = ''
 
 
 def to_our_keys(checkpoint: Any, source: str) -> Conversion:
-    """Recognise a loaded PyTorch checkpoint and rename its keys.
+    """Recognise a PyTorch checkpoint from ``load_file`` and rename its keys.
 
-    Args:
-        checkpoint: From ``load_file``.
-        source: Name of the file, for errors.
-
-    Returns:
-        The conversion. mmpretrain's own keys stay as they are, heads included.
+    mmpretrain's own keys stay unchanged, heads included.
 
     Raises:
-        CheckpointError: it holds no weights, keys of no known library, or two tensors for
-            one key.
+        CheckpointError: It holds no weights, keys of no known library, or two tensors for one key.
     """
     tensors, left = weights_in(checkpoint, source)
     layout = recognised(tensors)
     if layout is None:
         raise CheckpointError(
-            f'{source} has keys of no known library ({", ".join(list(tensors)[:4])[:200]}, ...), '
-            f'which are {", ".join(dict.fromkeys(entry.name for entry in LAYOUTS))}, timm and '
+            f'{source} has keys of no known library ({", ".join(list(tensors)[:4])[:200]}, ...). '
+            f'Known are {", ".join(dict.fromkeys(entry.name for entry in LAYOUTS))}, timm and '
             "google-research: rename the encoder's keys to backbone.*"
         )
-    result = Conversion(layout.name, left=left, unit_range=layout.unit_range)
+    result = Conversion(layout.name, layout.normalise, left=left)
     if layout.name == 'mmpretrain':
         for key, tensor in tensors.items():
             # mmselfsup 0.x calls the classifier of its linear evaluation fc_cls.
@@ -98,9 +91,10 @@ def to_our_keys(checkpoint: Any, source: str) -> Conversion:
 
 
 def from_google(values: Mapping[str, Any], source: str) -> Conversion:
-    """The same for the variables of a TensorFlow checkpoint, from ``read_bundle``."""
+    """:func:`to_our_keys` for the variables of a TensorFlow checkpoint, from ``read_bundle``."""
     found = google_tensors(values, source)
-    result = Conversion('google-research', unit_range=True, google=dict(found.arguments))
+    result = Conversion('google-research', UNIT_RANGE)
+    result.backbone = dict(type='simclr_mm.GoogleResNet', **found.arguments)
     _add_encoder(result, found.encoder, found.names)
     _add_head(result, found.head, found.names)
     used = {*result.names.values(), *result.left}
@@ -116,7 +110,7 @@ def _enter(
     left: dict[str, str],
     source: str,
 ) -> None:
-    """Note that ``key`` becomes ``ours``. A module may be saved under two names."""
+    """Record that ``key`` becomes ``ours``. A module may be saved under two names."""
     if ours not in keys:
         keys[ours] = key
     elif torch.equal(tensors[keys[ours]], tensors[key]):
@@ -153,9 +147,9 @@ def _add_encoder(
     elif result.layout == 'solo-learn' and stem is not None and stem.shape[-1] == 3:
         result.stem = 'solo'
     deep = 'conv1.0.weight' in tensors
-    # With stride 1 timm has an identity before the convolution, ours nothing.
+    # With stride 1 timm has an identity before the convolution, mmpretrain nothing.
     shifted = getattr(tensors.get('layer1.0.downsample.1.weight'), 'ndim', 1) == 4 and (
-        not result.google
+        not result.backbone
     )
     for key, tensor in tensors.items():
         module, _, variable = key.rpartition('.')
@@ -199,7 +193,7 @@ def _add_head(result: Conversion, tensors: Mapping[str, Tensor], names: Mapping[
 
 
 def _fill_norm(result: Conversion, layer: int) -> None:
-    """Give a norm its scale and shift. Move the bias of the layer before into its mean."""
+    """Give a norm its scale and shift, and move the previous layer's bias into its mean."""
     state, norm = result.state, f'neck.bn{layer}.'
     mean = state[f'{norm}running_mean']
     for variable, value in (('weight', 1.0), ('bias', 0.0)):

@@ -1,4 +1,4 @@
-"""A ResNet as its tensors tell it, and its keys in torchvision and timm."""
+"""Read a ResNet's shape from its tensors, and map its keys to torchvision and timm."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _RESNET_KEY = re.compile(
     r'layer[1-4]\.\d+\.(?:conv[123]|bn[123]|downsample\.[012]))'
     r'\.(?:weight|bias|running_mean|running_var|num_batches_tracked))'
 )
-# timm numbers the modules of a deep stem through, ReLUs included; its last norm is bn1.
+# timm numbers all modules of a deep stem, ReLUs included. Its last norm is bn1.
 TIMM_STEM = {
     'stem.0.conv': 'conv1.0',
     'stem.0.bn': 'conv1.1',
@@ -22,19 +22,21 @@ TIMM_STEM = {
     'stem.2.conv': 'conv1.6',
     'stem.2.bn': 'bn1',
 }
-# Depths by whether blocks are bottlenecks, and how many a stage has.
-DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
-    (False, (2, 2, 2, 2)): 18,
-    (False, (3, 4, 6, 3)): 34,
-    (True, (3, 4, 6, 3)): 50,
-    (True, (3, 4, 23, 3)): 101,
-    (True, (3, 8, 36, 3)): 152,
+# Blocks of each stage by depth; bottlenecks from depth 50 on. 200 is Google's alone.
+BLOCKS: dict[int, tuple[int, ...]] = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
 }
+DEPTHS = {(depth >= 50, blocks): depth for depth, blocks in BLOCKS.items() if depth < 200}
 
 
 @dataclass(frozen=True)
 class ResNetShape:
-    """A ResNet as its tensors tell it.
+    """The shape of a ResNet, read from its tensors.
 
     Args:
         blocks: Blocks in each of the four stages.
@@ -42,10 +44,9 @@ class ResNetShape:
         stem: Channels of the stem.
         stem_kernel: Side of its first kernel in pixels: 7, or 3 for small images.
         deep_stem: A stem of three convolutions.
-        planes: Width of the first stage as torchvision counts it; 64 in ResNet-50.
-        groups: Groups of the 3x3 convolutions; 1 but for ResNeXt.
-        group_width: torchvision's ``width_per_group``, 64 but for wide ResNets and
-            ResNeXt.
+        planes: Width of the first stage in torchvision's sense; 64 in ResNet-50.
+        groups: Groups of the 3x3 convolutions; 1 except in ResNeXt.
+        group_width: torchvision's ``width_per_group``; 64 except in wide ResNets and ResNeXt.
         avg_down: Shortcuts with an average pool, as in ResNet-D.
     """
 
@@ -61,20 +62,15 @@ class ResNetShape:
 
     @property
     def depth(self) -> int | None:
-        """50 in ResNet-50; None where no ResNet of the papers has these blocks."""
+        """50 in ResNet-50. None if no ResNet of the papers has these blocks."""
         return DEPTHS.get((self.bottleneck, self.blocks))
 
 
 def resnet_shape(state: Mapping[str, Tensor], source: str) -> ResNetShape:
-    """Read the shape of a ResNet off its state_dict.
-
-    Args:
-        state: Tensors of the backbone, keys without prefix.
-        source: Name of the file, for the error.
+    """Read the shape of a ResNet from a backbone's state_dict, keys without prefix.
 
     Raises:
-        CheckpointError: the tensors are not those of a ResNet with batch norm and four
-            stages.
+        CheckpointError: The tensors are not those of a ResNet with batch norm and four stages.
     """
     others = [key for key in state if not _RESNET_KEY.fullmatch(key)]
     blocks = tuple(
@@ -108,9 +104,9 @@ def resnet_shape(state: Mapping[str, Tensor], source: str) -> ResNetShape:
 
 
 def timm_keys(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Names of a ResNet's tensors in timm, by ours.
+    """timm's names of a ResNet's tensors, by ours.
 
-    torchvision has the same for what it can hold: no deep stem, no average pool.
+    torchvision uses the same names for its ResNets, without deep stem and average pool.
     """
     averaged = any(_is_averaged(state, f'layer{stage}.0.') for stage in '234')
     names = {}
@@ -118,7 +114,7 @@ def timm_keys(state: Mapping[str, Tensor]) -> dict[str, str]:
         module, _, tensor = key.rpartition('.')
         block, shortcut, place = module.rpartition('downsample.')
         if shortcut and averaged and not _is_averaged(state, block):
-            # With stride 1 ours has no pool, timm an identity in its place.
+            # With stride 1 mmpretrain has no pool, timm an identity in its place.
             module = f'{block}downsample.{int(place) + 1}'
         names[key] = f'{TIMM_STEM.get(module, module)}.{tensor}'
     return names
@@ -130,6 +126,6 @@ def renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, 
 
 
 def _is_averaged(state: Mapping[str, Tensor], block: str) -> bool:
-    """Whether the shortcut's convolution is its second module, behind a pool."""
+    """Whether the shortcut's convolution is its second module, after a pool."""
     weight = state.get(f'{block}downsample.1.weight')
     return weight is not None and weight.ndim == 4

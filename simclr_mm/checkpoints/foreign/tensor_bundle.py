@@ -1,11 +1,9 @@
 """Read TensorFlow's checkpoints without TensorFlow.
 
-A checkpoint is ``NAME.index``, a sorted table of leveldb's kind that maps a variable's
-name to a record (type, shape, place, checksum), and ``NAME.data-?????-of-?????``, the
-values one after another. Source: tensorflow/core/util/tensor_bundle and
-tensorflow/core/lib/io/format.cc describe both.
-
-No byte of a file is read for two variables, so memory is bounded by the files' size.
+``NAME.index`` is a sorted leveldb table that maps a variable's name to a record (type,
+shape, offset, checksum). ``NAME.data-?????-of-?????`` hold the values. Source:
+tensorflow/core/util/tensor_bundle and tensorflow/core/lib/io/format.cc. No byte of a file
+is read for two variables, so the files' size bounds the memory.
 """
 
 from collections import Counter
@@ -15,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from simclr_mm.errors import CheckpointError, UserError
+from simclr_mm.errors import CheckpointError, UserError, listed
 
 from .crc32c import crc32c, unmasked
 
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, 'little')  # ends every table
 _FOOTER = 48  # bytes: two handles, padded, and the magic number
-_LONGEST_NAME = 1000  # bytes; an entry may repeat the one before it
+_LONGEST_NAME = 1000  # bytes; an entry may repeat the previous name
 OBJECT_GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
 # DataType of tensorflow/core/framework/types.proto; bfloat16 (14) is widened.
 _DTYPES = {1: '<f4', 2: '<f8', 3: '<i4', 9: '<i8', 10: '?', 14: '<u2', 19: '<f2'}
@@ -29,14 +27,14 @@ _STRING, _BFLOAT16 = 7, 14
 
 
 def bundle_prefix(path: str | Path) -> str:
-    """The NAME of a checkpoint: '' if there is none.
+    """The NAME of a checkpoint. '' if there is none.
 
     Args:
-        path: NAME, NAME.index, one of its data files, or the folder that holds one
-            checkpoint, itself or in ``variables/`` (a SavedModel).
+        path: NAME, NAME.index, one of its data files, or a folder that holds one
+            checkpoint, directly or in ``variables/`` (a SavedModel).
 
     Raises:
-        CheckpointError: the folder holds several.
+        CheckpointError: The folder holds several checkpoints.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -44,7 +42,7 @@ def bundle_prefix(path: str | Path) -> str:
         if len(found) > 1:
             raise CheckpointError(
                 f'{path} holds {len(found)} TensorFlow checkpoints: name one of '
-                f'{", ".join(str(entry.with_suffix("")) for entry in found[:5])}'
+                f'{listed(entry.with_suffix("") for entry in found)}'
             )
         return str(found[0])[: -len('.index')] if found else ''
     name = str(path)
@@ -55,17 +53,13 @@ def bundle_prefix(path: str | Path) -> str:
 
 
 def read_bundle(prefix: str) -> dict[str, Any]:
-    """Read a checkpoint's variables, each checked against its checksum.
+    """Read a checkpoint's variables, each checked against its checksum, as arrays by name.
 
-    Args:
-        prefix: NAME, as from :func:`bundle_prefix`.
-
-    Returns:
-        Arrays by name. TensorFlow 2 names a variable by one of its places in a graph of
-        objects; that graph, for :func:`object_graph`, is the entry ``OBJECT_GRAPH``.
+    TensorFlow 2 names a variable by one of its paths in a graph of objects. The entry
+    ``OBJECT_GRAPH`` is that graph, for :func:`object_graph`.
 
     Raises:
-        CheckpointError: a file is missing, damaged, compressed or of another kind.
+        CheckpointError: A file is missing, damaged, compressed or of another kind.
     """
     try:
         entries = dict(_table(Path(f'{prefix}.index').read_bytes()))
@@ -83,11 +77,11 @@ def read_bundle(prefix: str) -> dict[str, Any]:
 
 
 def object_graph(graph: bytes) -> list[tuple[dict[str, int], dict[str, str]]]:
-    """The objects of a TensorFlow 2 program, the first one being the root.
+    """The objects of a TensorFlow 2 program. The first one is the root.
 
     Returns:
-        For each: its attributes that are objects, as numbers in this list, and what
-        the file calls its values.
+        For each object its attributes that are objects, as indices of this list, and the
+        names of its values in the file.
     """
     objects = []
     for node in map(_fields, _fields(graph)[1]):
@@ -117,7 +111,7 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block(data: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The entries of a block; a key repeats the start of the one before it."""
+    """The entries of a block. A key may share the start of the previous one."""
     start, at = _varint(handle, 0)
     size = _varint(handle, at)[0]
     block = data[start : start + size]
@@ -139,7 +133,7 @@ def _block(data: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _value(prefix: str, shards: int, record: dict[int, list[Any]], read: Counter[str]) -> Any:
-    """The array of a record; the bytes of a scalar string."""
+    """The array of a record, or the bytes of a scalar string."""
     dtype, size = record[1][0], record.get(5, [0])[0]
     shape = [_fields(dim).get(1, [0])[0] for dim in _fields(record.get(2, [b''])[0]).get(2, [])]
     shard, offset = record.get(3, [0])[0], record.get(4, [0])[0]
@@ -150,7 +144,7 @@ def _value(prefix: str, shards: int, record: dict[int, list[Any]], read: Counter
             raise UserError(f'{file.name} is too short')
         file.seek(offset)
         data = file.read(size)
-    if dtype == _STRING:  # its length, a checksum of that, itself
+    if dtype == _STRING:  # its length, a checksum of the length, the bytes
         return data[_varint(data, 0)[1] + 4 :]
     if dtype not in _DTYPES or 7 in record:
         raise UserError(f'a variable of type {dtype}, or in slices, is not known')
@@ -163,7 +157,7 @@ def _value(prefix: str, shards: int, record: dict[int, list[Any]], read: Counter
 
 
 def _fields(message: bytes) -> dict[int, list[Any]]:
-    """The fields of a protocol-buffer message: numbers, and bytes undecoded."""
+    """The fields of a protocol-buffer message: numbers, and undecoded bytes."""
     found: dict[int, list[Any]] = {}
     at = 0
     while at < len(message):
@@ -179,7 +173,7 @@ def _fields(message: bytes) -> dict[int, list[Any]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Seven bits a byte, low ones first, at most ten; the number and where the next begins."""
+    """A number of seven bits a byte, low bits first, and the index after it."""
     number = 0
     for place in range(10):
         byte = data[at + place]

@@ -1,4 +1,4 @@
-"""Another library's checkpoint: its weights under our keys, and what they need."""
+"""A foreign checkpoint's weights under our keys, with the config that they need."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,52 +21,33 @@ from .renaming import Conversion, from_google, to_our_keys
 from .resnet_shape import DEPTHS, resnet_shape
 from .tensor_bundle import bundle_prefix, read_bundle
 
-# Of RGB in [0, 255]: ImageNet's mean and std, and pixels in [0, 1].
-_IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
-_UNIT = dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0])
 _STEMS = dict(solo='simclr_mm.SoloResNet', lightly='simclr_mm.LightlyResNet')
 
 
-class ForeignWeights(NamedTuple):
-    """What a checkpoint gives and asks for.
-
-    Args:
-        conversion: Its tensors under our keys, and what became of each key.
-        backbone: The ``backbone`` of a config that computes what its network did.
-        normalise: ``mean`` and ``std`` of its preprocessing, RGB in [0, 255].
-    """
-
-    conversion: Conversion
-    backbone: dict[str, Any]
-    normalise: dict[str, Sequence[float]]
-
-
 class WeightsFor(NamedTuple):
-    """What a checkpoint gives to one model.
+    """The weights of a checkpoint for one model.
 
     Args:
         state: Weights under the model's keys.
-        normalise: ``mean`` and ``std`` that the preprocessing has to get, RGB in [0, 255].
+        normalise: ``mean`` and ``std`` that the preprocessing needs, RGB in [0, 255].
             None: those of the config.
-        backbone: The ``backbone`` of a config that computes what its network did. None:
-            the keys tell it all.
-        note: What became of the keys, for the log; '' if all are ours.
+        backbone: The ``backbone`` of a config that equals its network. None: the keys determine it.
+        note: The use of foreign keys, for the log; '' if all keys are ours.
     """
 
     state: Mapping[str, Tensor]
-    normalise: dict[str, Sequence[float]] | None = None
+    normalise: Mapping[str, Sequence[float]] | None = None
     backbone: dict[str, Any] | None = None
     note: str = ''
 
 
 def read_weights(path: str) -> Any:
-    """Load a checkpoint of PyTorch, or the variables of one of TensorFlow.
+    """Load a PyTorch checkpoint, or the variables of a TensorFlow checkpoint.
 
-    Args:
-        path: A path or URL; of TensorFlow's files NAME, NAME.index or their folder.
+    The path of the latter is NAME, NAME.index or their folder.
 
     Raises:
-        CheckpointError: it cannot be read, or holds weights that are not finite.
+        CheckpointError: It cannot be read, or holds weights that are not finite.
     """
     if not _is_tensorflow(path):
         return read_checkpoint(path)
@@ -76,44 +57,33 @@ def read_weights(path: str) -> Any:
     return values
 
 
-def foreign_weights(loaded: Any, source: str) -> ForeignWeights:
-    """Recognise a checkpoint and rename its keys.
-
-    Args:
-        loaded: From :func:`read_weights`.
-        source: Where it came from, for errors.
+def foreign_weights(loaded: Any, source: str) -> Conversion:
+    """Recognise a checkpoint of :func:`read_weights` and rename its keys.
 
     Raises:
-        CheckpointError: its keys are of no known library, or its network is no ResNet
-            that mmpretrain or this package has.
+        CheckpointError: Its keys are of no known library, or neither mmpretrain nor this
+            package has its network.
     """
     try:
         if _is_tensorflow(source):
-            conversion = from_google(loaded, source)
-        else:
-            conversion = to_our_keys(loaded, source)
-        backbone = _backbone(conversion, source)
+            return from_google(loaded, source)
+        conversion = to_our_keys(loaded, source)
+        conversion.backbone = _backbone(conversion, source)
+        return conversion
     except CheckpointError:
         raise
-    except Exception as error:  # tensors of any shape may stand under known keys
+    except Exception as error:  # known keys may hold tensors of any shape
         raise CheckpointError(
-            f'{source}: its keys are known, but its tensors do not go with them '
+            f'{source}: its keys are known, but its tensors do not fit them '
             f'({type(error).__name__}: {str(error)[:200]})'
         ) from error
-    normalise = _UNIT if conversion.unit_range else _IMAGENET
-    return ForeignWeights(conversion, backbone, dict(normalise))
 
 
 def weights_for(expected: Iterable[str], loaded: Any, source: str) -> WeightsFor:
-    """Find what a checkpoint gives to a model, without changing the model.
-
-    Args:
-        expected: The model's keys, or its state_dict.
-        loaded: From :func:`read_weights`.
-        source: Where it came from.
+    """The weights of a checkpoint of :func:`read_weights` for a model with the expected keys.
 
     Raises:
-        CheckpointError: it holds no weights, or a damaged ``meta``.
+        CheckpointError: It holds no weights, or a damaged ``meta``.
     """
     backbone, normalise = _stored_needs(loaded, source)
     if _is_tensorflow(source):
@@ -124,13 +94,12 @@ def weights_for(expected: Iterable[str], loaded: Any, source: str) -> WeightsFor
             return WeightsFor(model_state(loaded, source), normalise, backbone)
         if layout == 'mmpretrain':
             return WeightsFor(to_our_keys(loaded, source).state, normalise, backbone)
-    foreign = foreign_weights(loaded, source)
-    done = foreign.conversion
+    done = foreign_weights(loaded, source)
     note = (
         f'{source}: keys of {done.layout}; {len(done.names)} used, {len(done.left)} '
         f'left, {len(done.filled)} filled; tools/convert.py lists them'
     )
-    return WeightsFor(done.state, foreign.normalise, foreign.backbone, note)
+    return WeightsFor(done.state, done.normalise, done.backbone, note)
 
 
 def _is_tensorflow(path: str) -> bool:
@@ -138,7 +107,7 @@ def _is_tensorflow(path: str) -> bool:
 
 
 def _stored_needs(loaded: Any, source: str) -> tuple[dict | None, dict | None]:
-    """Backbone and pixels that tools/convert.py noted in a checkpoint, if it made it."""
+    """Backbone and normalisation that tools/convert.py stored in a checkpoint."""
     meta = loaded.get('meta') if isinstance(loaded, dict) else None
     if not isinstance(meta, dict) or 'normalise' not in meta:
         return None, None
@@ -156,15 +125,12 @@ def _stored_needs(loaded: Any, source: str) -> tuple[dict | None, dict | None]:
 
 
 def _backbone(conversion: Conversion, source: str) -> dict[str, Any]:
-    """The backbone's config, as names and shapes of its tensors tell it."""
-    if conversion.google:
-        return dict(type='simclr_mm.GoogleResNet', **conversion.google)
+    """The backbone's config, from names and shapes of its tensors."""
     shape = resnet_shape(backbone_state(conversion.state, source=source), source)
     if shape.depth is None or shape.groups > 1:
         raise CheckpointError(
-            f'{source}: its encoder has stages of {shape.blocks} blocks and '
-            f'{shape.groups} groups; ResNets of depth '
-            f'{", ".join(map(str, DEPTHS.values()))} with one group are known'
+            f'{source}: its encoder has stages of {shape.blocks} blocks and {shape.groups} groups; '
+            f'ResNets of depth {", ".join(map(str, DEPTHS.values()))} with one group are known'
         )
     small = shape.stem_kernel == 3 and not shape.deep_stem
     name = _STEMS.get(conversion.stem, 'ResNet_CIFAR') if small else 'ResNet'

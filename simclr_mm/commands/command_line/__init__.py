@@ -1,8 +1,9 @@
-"""What the command-line tools share: flags and how they enter a config."""
+"""Shared parts of the command-line tools: flags, and how they change a config."""
 
 from .config import (
     TOOLS,
     build_runner,
+    config_with_flags,
     is_classifier,
     load_config,
     merge_cfg_options,
@@ -10,21 +11,21 @@ from .config import (
     result_path,
 )
 from .errors import command
-from .flags import add_cfg_options, add_common_flags, add_trust_flag
+from .flags import add_common_flags, parser_of
 from .values import KeyValues, at_least, read_config
 
 __all__ = [
     'KeyValues',
     'TOOLS',
-    'add_cfg_options',
     'add_common_flags',
-    'add_trust_flag',
     'at_least',
     'build_runner',
     'command',
+    'config_with_flags',
     'is_classifier',
     'load_config',
     'merge_cfg_options',
+    'parser_of',
     'read_config',
     'remove_validation',
     'result_path',

@@ -1,16 +1,17 @@
-"""What flags make of a config, and the runner and the file of results it asks for."""
+"""Apply flags to a config, and build its runner and its results file."""
 
 import argparse
 import os
 import os.path as osp
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from simclr_mm.engine.arguments import check_arguments
 from simclr_mm.engine.config_errors import building_from
 from simclr_mm.errors import UserError
 from simclr_mm.files.installed import MIM
@@ -20,13 +21,13 @@ from .values import read_config
 
 TOOLS = MIM / 'tools'
 
-# Keys that MMEngine's runner reads though our configs do not set them.
+# Keys that MMEngine's runner reads although our configs do not set them.
 _RUNNER_KEYS = {
     *('activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'sync_bn'),
     *('custom_hooks', 'custom_imports', 'experiment_name', 'work_dir'),
     *('find_unused_parameters', 'log_processor', 'model_wrapper_cfg', 'param_scheduler'),
 }
-# All that it reads of dicts in which it passes over other keys without a word.
+# The keys that it reads of dicts in which it silently ignores other keys.
 _PARTS_READ = dict(
     auto_scale_lr={'base_batch_size', 'enable'},
     env_cfg={'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},
@@ -34,9 +35,9 @@ _PARTS_READ = dict(
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Read the config file and enter the flags of :func:`.flags.add_common_flags`.
+    """Read the config file and apply the flags of :func:`.flags.add_common_flags`.
 
-    ``--cfg-options`` are left to :func:`merge_cfg_options`, which comes last.
+    :func:`merge_cfg_options` applies ``--cfg-options`` last.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config)
@@ -47,20 +48,34 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('work_dirs', Path(args.config).stem)
-    if args.no_pin_memory:
-        for loader in _dataloaders(cfg):
+    for phase in ('train', 'val', 'test'):
+        loader = cfg.get(f'{phase}_dataloader')
+        if args.no_pin_memory and loader is not None:
             loader.pin_memory = False
     return cfg
 
 
+def config_with_flags(
+    path: str,
+    args: argparse.Namespace,
+    replace_data: Callable[[Config, str], None],
+    part: str = 'model',
+) -> Config:
+    """Read a config that has this part, and apply ``--data`` and ``--cfg-options``."""
+    cfg = read_config(path, part)
+    if args.data is not None:
+        replace_data(cfg, args.data)
+    merge_cfg_options(cfg, args.cfg_options)
+    return cfg
+
+
 def merge_cfg_options(cfg: Config, options: dict | None) -> None:
-    """Merge ``--cfg-options``.
+    """Merge ``--cfg-options``, and check the arguments of this package's classes.
 
     Raises:
-        ValueError: An option begins with a key that neither the config nor the runner
-            has, or names a part that the runner does not read: it would change nothing.
-            Or it leads into a value that has no parts, or to a place that a list does
-            not have.
+        UserError: an option would change nothing, because neither the config nor the runner
+            reads it, or it leads to a place that the config does not have. Or a class of this
+            package does not take an argument of the config.
     """
     for key, value in (options or {}).items():
         first, *parts = key.split('.')
@@ -72,9 +87,14 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
         read = _PARTS_READ.get(first)
         if read and parts and parts[0] not in read:
             raise UserError(
-                f'--cfg-options {key}: the runner reads of {first} only {", ".join(sorted(read))}.'
+                f'--cfg-options {key}: the keys of {first} are {", ".join(sorted(read))}.'
             )
-        place = _at(cfg, key)
+        place = cfg.get(first)
+        for part in parts:
+            if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
+                place = place[int(part)]
+            else:
+                place = place.get(part) if isinstance(place, dict) else None
         if isinstance(place, dict) and isinstance(value, str | int | float):
             raise UserError(f'--cfg-options {key}={value}: {key} is a dict, name a key in it')
         if isinstance(place, int | float) and isinstance(value, str):
@@ -88,17 +108,13 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
             raise UserError(
                 f'--cfg-options {key}: the config has no such place. {error.args[0]}'
             ) from error
+    check_arguments(dict(cfg.items()))
 
 
 def result_path(args: argparse.Namespace) -> Path:
-    """A new file for the results of an evaluation, ``evaluation/<time>.json``.
-
-    Args:
-        args: With ``config`` and ``work_dir``; by default the latter is named after the
-            config.
-    """
+    """A new file for results, ``evaluation/<time>.json`` in ``--work-dir`` or its default."""
     work_dir = args.work_dir or osp.join('work_dirs', Path(args.config).stem)
-    now = datetime.now()  # to the microsecond: tools may end together
+    now = datetime.now()  # with microseconds, because tools may end together
     return Path(work_dir, 'evaluation', now.strftime('%Y%m%d_%H%M%S_%f.json'))
 
 
@@ -116,21 +132,3 @@ def is_classifier(cfg: Config) -> bool:
 def remove_validation(cfg: Config) -> None:
     """Train without validation."""
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-
-
-def _at(cfg: Config, key: str) -> Any:
-    """What stands at ``param_scheduler.0.end``; None where there is no such place."""
-    place: Any = cfg
-    for part in key.split('.'):
-        if isinstance(place, dict | Config):
-            place = place.get(part)
-        elif isinstance(place, list | tuple) and part.isdecimal() and int(part) < len(place):
-            place = place[int(part)]
-        else:
-            return None
-    return place
-
-
-def _dataloaders(cfg: Config) -> list:
-    names = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-    return [cfg[name] for name in names if cfg.get(name) is not None]

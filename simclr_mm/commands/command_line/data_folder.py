@@ -1,4 +1,4 @@
-"""Folders, lists or shards of the user's in place of a config's data: ``--data``."""
+"""``--data``: replace a config's data by the user's folders, lists or shards."""
 
 import os
 from pathlib import Path
@@ -17,24 +17,22 @@ from .config import is_classifier, remove_validation
 
 _HELD_OUT = ('val', 'test')
 _LOADING = 'simclr_mm.LoadImageFromFile'
-_SHARDS = ('.tar', '.parquet', '.arrow', '.mdb')  # files of which the folder is given
+_SHARDS = ('.tar', '.parquet', '.arrow', '.mdb')  # files whose folder --data takes
 
 
 def train_on_folder(cfg: Config, *places: str) -> None:
-    """Let ``--data`` replace the training data of a config.
+    """Replace the training data of a config by ``--data``.
 
     Args:
-        cfg: A config. Pretraining takes every image of the places and has neither
-            validation nor online probe, for want of labels. A classifier takes
+        cfg: A config. Pretraining uses every image of the places. It has no labels, so
+            validation and online probe are removed. A classifier uses
             ``folder/train/<class>/`` and ``folder/{val,test}/<class>/`` of one folder,
-            and as many classes as there are.
-        *places: Folders, with images at any depth, and ``.txt`` or ``.csv`` lists of
-            paths. What ``simclr_mm.datasets.shard_dataset`` recognises may stand for a
-            folder or, of a classifier, for its parts.
+            and gets their number of classes.
+        *places: Folders, with images at any depth, ``.txt`` or ``.csv`` lists of paths, or
+            shards that ``simclr_mm.datasets.shard_dataset`` recognises.
 
     Raises:
-        MissingFileError: A folder or a part of it is missing.
-        UserError: A place is of no kind that is read, or the parts have different
+        UserError: A place is missing or of an unsupported kind, or the parts have different
             classes.
     """
     if not is_classifier(cfg):
@@ -54,24 +52,20 @@ def train_on_folder(cfg: Config, *places: str) -> None:
         )
     root = _folder(places[0])
     train, held_out = _folder(root / 'train'), _held_out(root)
-    _check_same_classes(train, held_out)
+    check_same_classes('--data', train, held_out)
     _read_files_from(_part(cfg, 'train_dataloader'), _class_folders(train))
     _test_classifier_on(cfg, held_out, 'val')
     _test_classifier_on(cfg, held_out, 'test')
 
 
 def test_on_folder(cfg: Config, folder: str) -> None:
-    """Let ``--data`` replace the test data of a config.
+    """Replace the test data of a config by ``--data``.
 
-    Args:
-        cfg: A config. A classifier is tested on ``folder/{val,test}/<class>/``, or on
-            ``folder/<class>/`` where there are none; kNN also takes its gallery from
-            ``folder/train/<class>/``.
-        folder: The folder.
+    A classifier is tested on ``folder/{val,test}/<class>/``, or on ``folder/<class>/``
+    if there are none. kNN also takes its gallery from ``folder/train/<class>/``.
 
     Raises:
-        MissingFileError: The folder or a part of it is missing.
-        UserError: Gallery and queries have different classes.
+        UserError: A part is missing, or gallery and queries have different classes.
     """
     root = _folder(folder)
     if is_classifier(cfg):
@@ -79,7 +73,7 @@ def test_on_folder(cfg: Config, folder: str) -> None:
         _test_classifier_on(cfg, parts[0] if parts else root, 'test')
         return
     gallery, queries = _folder(root / 'train'), _held_out(root)
-    _check_same_classes(gallery, queries)
+    check_same_classes('--data', gallery, queries)
     dataset = _part(cfg, 'test_dataloader').dataset
     if 'query' not in dataset:
         raise UserError(
@@ -90,7 +84,7 @@ def test_on_folder(cfg: Config, folder: str) -> None:
     dataset.gallery = ConfigDict(_class_folders(gallery))
     dataset.query = ConfigDict(_class_folders(queries))
     dataset.pipeline = _with_loading(dataset.pipeline)
-    if isinstance(cfg.test_evaluator, list):  # the probe knows its own classes only
+    if isinstance(cfg.test_evaluator, list):  # the probe has its own classes
         cfg.test_evaluator = [
             metric for metric in cfg.test_evaluator if type_name(metric) != 'ProbeAccuracy'
         ]
@@ -128,24 +122,24 @@ def _class_names(folder: Path) -> list[str]:
     names = class_names(str(folder))
     if names is None:
         raise UserError(
-            f'--data: {folder} does not say the names of its classes. Pack it with '
-            'tools/pack.py, or enter it into a config of your own.'
+            f'--data: {folder} has no class names. Pack it with tools/pack.py, or write '
+            'your own config for it.'
         )
     return names
 
 
-def _check_same_classes(train: Path, held_out: Path) -> None:
-    """Labels are places in the class names, so these have to be the same."""
+def check_same_classes(flag: str, train: Path, held_out: Path) -> None:
+    """Labels are indices of class names, so both sets need the same names."""
     names, others = _class_names(train), _class_names(held_out)
     differing = sorted(set(names) ^ set(others))
     if differing:
         raise UserError(
-            f'--data: {train} and {held_out} have different classes: '
+            f'{flag}: {train} and {held_out} have different classes: '
             f'{", ".join(differing[:10])} in one of them only.'
         )
     if names != others:
         raise UserError(
-            f'--data: {train} and {held_out} have the same classes in '
+            f'{flag}: {train} and {held_out} have the same classes in '
             'another order: pack both with one file of --classes.'
         )
 
@@ -164,8 +158,8 @@ def _unlabelled(places: tuple[str, ...]) -> dict[str, Any]:
     shards = [place for place in places if not is_list(place) and shard_dataset(place)]
     if shards and len(places) > 1:
         raise UserError(
-            f'--data {" ".join(places)}: {shards[0]} holds shards, which are read alone. '
-            'Pack all images into one folder with tools/pack.py.'
+            f'--data {" ".join(places)}: {shards[0]} holds shards, which cannot be combined '
+            'with other data. Pack all images into one folder with tools/pack.py.'
         )
     if shards:
         return dict(shard_dataset(shards[0]) or {}, with_label=False)
@@ -177,17 +171,17 @@ def _unlabelled(places: tuple[str, ...]) -> dict[str, Any]:
 def _read_files_from(loader: ConfigDict, dataset: dict[str, Any]) -> None:
     """Give a dataloader another dataset behind the same pipeline.
 
-    What wraps the dataset, such as a LabelSubset, stays.
+    Wrappers of the dataset, such as a LabelSubset, stay.
     """
     around = loader
     while 'dataset' in around.dataset:
         around = around.dataset
     if 'pipeline' not in around.dataset:
         raise UserError(
-            f'--data: a {type_name(around.dataset)} of the config has no pipeline that '
-            'another dataset could take over: enter your folder into the config.'
+            f'--data: a {type_name(around.dataset)} of the config has no pipeline to reuse: '
+            'write your folder into the config.'
         )
-    if around.dataset.get('batched'):  # were in memory; files are read by workers
+    if around.dataset.get('batched'):  # it was in memory, but files need workers
         loader.num_workers = min(4, os.cpu_count() or 1)
         loader.persistent_workers = True
     pipeline = _with_loading(around.dataset.pipeline)
@@ -195,16 +189,16 @@ def _read_files_from(loader: ConfigDict, dataset: dict[str, Any]) -> None:
 
 
 def _with_loading(pipeline: list[ConfigDict]) -> list[ConfigDict]:
-    """The pipeline with our step that reads an image, from a file or a shard."""
+    """The pipeline with simclr_mm's loading step, for files and shards."""
     for step in pipeline:
         if type_name(step) == 'LoadImageFromFile':  # mmcv's reads files only
             step['type'] = _LOADING
             return pipeline
-    return [ConfigDict(type=_LOADING), *pipeline]  # in-memory data need none
+    return [ConfigDict(type=_LOADING), *pipeline]  # in-memory data had none
 
 
 def _folder(place: str | Path) -> Path:
-    """A folder that is there; an error that says what to give instead of another place."""
+    """An existing folder, or an error with advice for the kind of place."""
     path, text = Path(place), str(place)
     if text and path.is_dir():
         return path

@@ -1,4 +1,4 @@
-"""End a command in one line where the user can mend the error."""
+"""End a command with one line for an error that the user can fix."""
 
 import contextvars
 import errno
@@ -7,35 +7,26 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from simclr_mm.errors import UserError
 
 
-class Command(Protocol):
-    """Takes the arguments behind its name; None: those of the process."""
-
-    def __call__(self, argv: Sequence[str] | None = None) -> None: ...
-
-
-def command(main: Callable[[Sequence[str] | None], None]) -> Command:
+def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]:
     """Make a ``main(argv)`` a command: a user's mistake ends it in one line.
 
     A mistake is a :class:`simclr_mm.errors.UserError`, or an error of the operating system
-    about a file, such as a missing one or a full disk. The exit code is then 1. Any other
-    error is a fault of the program: it keeps its traceback, after a line that asks to
-    report it. What ``--trust-checkpoint`` allows ends with the command.
-
-    Args:
-        main: Takes the arguments behind the command's name; None: those of the process.
+    about a file, such as a missing file or a full disk. The exit code is then 1. Any other
+    error keeps its traceback, after a line that asks to report it. The effect of
+    ``--trust-checkpoint`` ends with the command.
     """
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> None:
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8
+            if isinstance(stream, io.TextIOWrapper):  # file names may not be UTF-8
                 stream.reconfigure(errors='backslashreplace')
         try:
+            _refuse_empty(sys.argv[1:] if argv is None else argv)
             contextvars.copy_context().run(main, argv)
         except UserError as error:
             raise SystemExit(_line(str(error))) from error
@@ -51,6 +42,14 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Command:
             raise
 
     return run
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """An empty path would be the current folder, which nobody has named."""
+    for flag, argument in zip(('', *arguments), arguments):
+        if argument == '':
+            named = flag if flag.startswith('--') else 'an argument'
+            raise UserError(f'{named} is empty: give a value, or look why the shell gave none.')
 
 
 def _line(message: str) -> str:

@@ -1,10 +1,11 @@
-"""Flags that several tools have."""
+"""Flags of several commands."""
 
 import argparse
+from typing import Any
 
 from simclr_mm.checkpoints import trust_checkpoints
 
-from .values import KeyValues
+from .values import KeyValues, at_least, cache_folder
 
 
 class _Trust(argparse.Action):
@@ -14,37 +15,59 @@ class _Trust(argparse.Action):
         trust_checkpoints()
 
 
-def add_trust_flag(parser: argparse.ArgumentParser) -> None:
-    """Add ``--trust-checkpoint``, which :func:`.errors.command` ends with the tool."""
-    parser.add_argument(
-        '--trust-checkpoint',
+_FLAGS: dict[str, dict[str, Any]] = {
+    'config': dict(help='pretraining config'),
+    'checkpoint': dict(help='checkpoint, a path or a URL'),
+    '--config': dict(
+        help='config file or model name; default: the config stored in the checkpoint'
+    ),
+    '--data': dict(metavar='DIR', help="images of this folder instead of the config's"),
+    '--device': dict(help='cuda, cuda:1, cpu; default: a GPU if any'),
+    '--precision': dict(
+        metavar='{fp32,fp16,bf16}', default='fp32', help='fp16 needs a GPU; bf16 also runs on CPUs'
+    ),
+    '--compile': dict(action='store_true', help='compile the network with torch.compile'),
+    '--seed': dict(type=at_least(0), default=0, help='of every draw'),
+    '--cache': dict(
+        metavar='DIR',
+        type=cache_folder,
+        default='',
+        help='keep features here for the next time; default: $SIMCLR_MM_HOME/features, and '
+        'nothing is kept where SIMCLR_MM_HOME is not set',
+    ),
+    '--cfg-options': dict(
+        nargs='+',
+        action=KeyValues,
+        help='override settings of the config as key=value, for example '
+        'train_cfg.max_epochs=2 param_scheduler.0.end=1; lists as key="[a,b]"',
+    ),
+    # Its effect ends with the command, see .errors.command.
+    '--trust-checkpoint': dict(
         action=_Trust,
         nargs=0,
         default=argparse.SUPPRESS,
         help='read checkpoints that may run code; only for files whose author you '
         'trust as you trust a program',
+    ),
+}
+
+
+def parser_of(doc: str | None, *names: str) -> argparse.ArgumentParser:
+    """A parser with a module's docstring as description, and shared flags by name."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    for name in names:
+        parser.add_argument(name, **_FLAGS[name])
+    return parser
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that train.py and test.py have in common with mmpretrain's."""
+    """Add the flags that train.py and test.py share with mmpretrain's."""
     add = parser.add_argument
     add('--work-dir', help='folder of logs and checkpoints')
-    add_cfg_options(parser)
-    add_trust_flag(parser)
     add('--no-pin-memory', action='store_true', help='no pinned memory in the dataloaders')
     launchers = ('none', 'pytorch', 'slurm', 'mpi')
     started = 'how the processes of this job were started'
     add('--launcher', choices=launchers, default='none', help=started)
     add('--local_rank', '--local-rank', type=int, default=0, help="set by PyTorch's launcher")
-
-
-def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cfg-options``."""
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=KeyValues,
-        help='override settings of the config as key=value, for example '
-        'train_cfg.max_epochs=2 param_scheduler.0.end=1; lists as key="[a,b]"',
-    )

@@ -1,13 +1,14 @@
-"""What a user types: config files, key=value pairs and numbers, checked where they enter."""
+"""User input: config files, key=value pairs and numbers, checked on entry."""
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from simclr_mm.apis.model_zoo import read_config_file
-from simclr_mm.errors import UserError
+from simclr_mm.errors import MissingFileError, UserError
 
 
 def read_config(path: str, part: str = 'model') -> Config:
@@ -17,7 +18,13 @@ def read_config(path: str, part: str = 'model') -> Config:
         MissingFileError: There is no such file.
         UserError: It is no config, or the part is missing or no dict.
     """
-    cfg = read_config_file(path)
+    if not Path(path).is_file():
+        raise MissingFileError(f'there is no config file {path!r}')
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # a config is a program
+        reason = f'{type(error).__name__}: {error}'
+        raise UserError(f'{path} cannot be read as a config: {reason}') from error
     if not isinstance(cfg.get(part), dict):
         raise UserError(f'{path} has no {part} = dict(...): name the config of a training')
     return cfg
@@ -39,11 +46,22 @@ class KeyValues(DictAction):
         super().__call__(parser, namespace, values, option_string)
 
 
-_HIGHEST = 2**31 - 1  # what counts images, epochs and processes, or seeds NumPy
+def cache_folder(text: str) -> Path | None:
+    """For ``type`` of ``--cache``: without a place ``$SIMCLR_MM_HOME/features``, if it is set.
+
+    Features of ImageNet are gigabytes: nothing is kept unless a place is named.
+    """
+    home = os.environ.get('SIMCLR_MM_HOME')
+    if text or not home:
+        return Path(text) if text else None
+    return Path(home).expanduser() / 'features'
+
+
+_HIGHEST = 2**31 - 1  # of images, epochs, processes, and of NumPy's seeds
 
 
 def at_least(lowest: int) -> Callable[[str], int]:
-    """For ``type`` of a flag: a whole number that is not below another, nor above 2^31 - 1."""
+    """For ``type`` of a flag: a whole number that is not below ``lowest``."""
 
     def whole_number(text: str) -> int:
         try:

@@ -1,4 +1,4 @@
-"""Another library's checkpoint as one of ours."""
+"""Convert another library's checkpoint."""
 
 from .command import main
 

@@ -1,8 +1,8 @@
-"""Convert another library's SimCLR checkpoint, or a ResNet's, into one of ours.
+"""Convert another library's SimCLR or ResNet checkpoint to simclr_mm.
 
-Known are mmselfsup and mmpretrain, lightly, solo-learn, VISSL, sthalles, Spijkervet,
+Supported are mmselfsup and mmpretrain, lightly, solo-learn, VISSL, sthalles, Spijkervet,
 Atanov, MoCo-like, torchvision and timm ResNets, and google-research's checkpoints of
-TensorFlow 1 and 2. Every weight is checked; OUT.keys.txt tells what became of each.
+TensorFlow 1 and 2. Every weight is checked. OUT.keys.txt lists the use of each key.
 """
 
 import argparse
@@ -15,28 +15,19 @@ _SHOWN = 10  # keys of a kind on the terminal; all are in OUT.keys.txt
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        'source', help='a path or URL; for TensorFlow NAME of NAME.index, or the folder'
-    )
-    parser.add_argument('out', help='the checkpoint to write, ending in .pth')
+    parser = command_line.parser_of(__doc__, '--trust-checkpoint')
+    add = parser.add_argument
+    add('source', help='a path or URL; for TensorFlow NAME of NAME.index, or the folder')
+    add('out', help='the checkpoint to write, ending in .pth')
+    trained = "the encoder was trained with, where it is not what the library's own code has"
     for name in ('mean', 'std'):
-        parser.add_argument(
-            f'--{name}',
-            nargs=3,
-            type=float,
-            metavar=('R', 'G', 'B'),
-            help=f'{name} of the pixels in [0, 255] that the encoder was trained with, '
-            "where it is not what the library's own code has",
-        )
-    command_line.add_trust_flag(parser)
+        explained = f'{name} of the pixels in [0, 255] that {trained}'
+        add(f'--{name}', nargs=3, type=float, metavar=('R', 'G', 'B'), help=explained)
     return parser.parse_args(argv)
 
 
 def report(converted: Converted) -> None:
-    """Print whose checkpoint it is, its pixels, and what became of its keys."""
+    """Print the library, the normalisation and the use of the keys."""
     settings = dict(converted.config.model.backbone)
     normalise = converted.checkpoint['meta']['normalise']
     renamed = sum(key != ours for key, ours in converted.used.items())

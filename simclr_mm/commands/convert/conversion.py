@@ -1,4 +1,4 @@
-"""Turn any SimCLR checkpoint into one of ours, with the config that it needs."""
+"""Convert any SimCLR checkpoint, together with the config that it needs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,59 +19,45 @@ _KEPT = ('backbone.', 'neck.')
 
 
 class Converted(NamedTuple):
-    """A converted checkpoint.
+    """A converted checkpoint."""
 
-    Args:
-        checkpoint: What ``torch.save`` writes: ``state_dict`` and ``meta``, which holds
-            the config as MMEngine's checkpoints do.
-        config: The config.
-        layout: Name of the library.
-        used: Our keys by the keys in the file.
-        left: Why a key in the file is not used, by that key.
-        filled: The value of what the file lacks, in words, by our key.
-    """
-
-    checkpoint: dict[str, Any]
+    checkpoint: dict[str, Any]  # ``state_dict``, and ``meta`` with the config as MMEngine has it
     config: Config
-    layout: str
-    used: dict[str, str]
-    left: dict[str, str]
-    filled: dict[str, str]
+    layout: str  # name of the library
+    used: dict[str, str]  # our keys by the keys in the file
+    left: dict[str, str]  # why a key in the file is not used, by that key
+    filled: dict[str, str]  # the value of what the file lacks, in words, by our key
 
 
 def convert(
     source: str | Path, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> Converted:
-    """Convert a checkpoint and check that the model it needs takes every weight.
+    """Convert a checkpoint and check that its model takes every weight.
 
     Args:
-        source: A path or URL; of TensorFlow's files NAME, NAME.index or their folder.
+        source: A path or URL; for TensorFlow NAME, NAME.index or their folder.
         mean: Three means of RGB in [0, 255]. None: those in the library's own code. Give
-            them where the training had others, as solo-learn's on CIFAR.
+            them if the training used others, as solo-learn does on CIFAR.
         std: Three standard deviations of RGB in [0, 255], or None.
 
-    Returns:
-        The conversion; :func:`save` writes it.
-
     Raises:
-        CheckpointError: it cannot be read, its keys are of no known library, its encoder
+        CheckpointError: It cannot be read, its keys are of no known library, its encoder
             is no known ResNet, or a weight does not fit.
     """
     source = str(source)
-    foreign = foreign_weights(read_weights(source), source)
-    done = foreign.conversion
+    done = foreign_weights(read_weights(source), source)
     state = {key: value for key, value in done.state.items() if key.startswith(_KEPT)}
     left = dict(done.left)
     for key in [key for key in done.state if key not in state]:
         left[done.names[key]] = 'a head, which a SimCLR encoder does not need'
     given = dict(mean=mean, std=std)
-    normalise = {key: given[key] or value for key, value in foreign.normalise.items()}
-    config = _config(foreign.backbone, neck_config(state), normalise)
+    normalise = {key: given[key] or value for key, value in done.normalise.items()}
+    config = _config(done.backbone, neck_config(state), normalise)
     load_state(get_model(config), state, source)
     meta = dict(
         cfg=config.pretty_text,
         converted_from=dict(layout=done.layout, file=Path(source).name),
-        backbone=foreign.backbone,
+        backbone=done.backbone,
         normalise={key: list(map(float, value)) for key, value in normalise.items()},
     )
     used = {done.names[key]: key for key in state if key in done.names}
@@ -81,16 +67,7 @@ def convert(
 
 
 def save(converted: Converted, out: str | Path) -> list[Path]:
-    """Write a conversion.
-
-    Args:
-        converted: From :func:`convert`.
-        out: Name of the checkpoint, ending in ``.pth``.
-
-    Returns:
-        The files: the checkpoint, its config (``.py``), and a list that says what became
-        of every key (``.keys.txt``).
-    """
+    """Write the checkpoint, its config (``.py``), and the use of every key (``.keys.txt``)."""
     out = Path(out)
     if out.suffix != '.pth':
         raise UserError(f'OUT must end in .pth, got {out}')
@@ -103,7 +80,7 @@ def save(converted: Converted, out: str | Path) -> list[Path]:
 
 
 def key_lines(converted: Converted) -> list[str]:
-    """What became of every key, a line for each: used, left, filled."""
+    """The use of every key, one a line: used, left, filled."""
     lines = [
         f'used    {key}' + (f' -> {ours}' if ours != key else '')
         for key, ours in converted.used.items()
@@ -115,7 +92,7 @@ def key_lines(converted: Converted) -> list[str]:
 def _config(
     backbone: dict[str, Any], neck: dict[str, Any] | None, normalise: dict[str, Any]
 ) -> Config:
-    """A config of ours with this model, for images of the size that its stem suits."""
+    """A config of this package with this model, for the image size of its stem."""
     small = backbone['type'] in ('ResNet_CIFAR', 'simclr_mm.SoloResNet') or backbone.get(
         'small_images'
     )

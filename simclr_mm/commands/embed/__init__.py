@@ -1,4 +1,4 @@
-"""Features of every image in a folder, and the index made of them."""
+"""Features of every image in a folder, and a search index of them."""
 
 from .command import main
 

@@ -1,8 +1,9 @@
-"""Write the features of every image in a folder into a file.
+"""Write the features of every image in a folder to a file.
 
-OUT/features.npy has one row for each image, OUT/paths.json names them row by row,
-OUT/errors.jsonl lists unreadable images (their rows are NaN), and OUT/embedding.json
-says how it was made. Stopped, the same command goes on where it was.
+OUT/features.npy has one row for each image, OUT/paths.json names the images in the same
+order, OUT/errors.jsonl lists unreadable images (their rows are NaN), and
+OUT/embedding.json records the encoder and its settings. After an interruption the same
+command continues.
 """
 
 import argparse
@@ -11,11 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simclr_mm.commands import command_line
-from simclr_mm.commands.command_line.encoder_flags import (
-    add_encoder_flags,
-    inferencer_of,
-    origin_of,
-)
+from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of, origin_of
 from simclr_mm.commands.embed.embed_folder import embed_folder
 from simclr_mm.commands.embed.embedding_record import ERRORS
 from simclr_mm.commands.embed.parquet import require_pyarrow, write_parquet
@@ -23,25 +20,15 @@ from simclr_mm.files.walk import printable
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('checkpoint', help='a path, a URL or the name of a model with weights')
-    parser.add_argument('folder', help='any folder of images, at any depth, or a pack')
-    parser.add_argument(
-        '--out', metavar='DIR', help='default: work_dirs/embed/<name of the folder>'
-    )
-    add_encoder_flags(parser)
-    parser.add_argument(
-        '--batch-size', type=command_line.at_least(1), default=64, help='images at a time'
-    )
-    parser.add_argument(
-        '--workers', type=command_line.at_least(0), default=2, help='processes that read images'
-    )
-    parser.add_argument('--restart', action='store_true', help='begin again, whatever OUT holds')
-    parser.add_argument(
-        '--parquet', action='store_true', help='also write OUT/features.parquet (needs pyarrow)'
-    )
+    parser = command_line.parser_of(__doc__, *ENCODER_FLAGS)
+    add = parser.add_argument
+    add('checkpoint', help='a path, a URL or the name of a model with weights')
+    add('folder', help='any folder of images, at any depth, or a pack')
+    add('--out', metavar='DIR', help='default: work_dirs/embed/<name of the folder>')
+    add('--batch-size', type=command_line.at_least(1), default=64, help='images at a time')
+    add('--workers', type=command_line.at_least(0), default=2, help='processes that read images')
+    add('--restart', action='store_true', help='begin again, whatever OUT holds')
+    add('--parquet', action='store_true', help='also write OUT/features.parquet (needs pyarrow)')
     return parser.parse_args(argv)
 
 
@@ -63,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     print(
         f'{printable(str(out))}/features.npy: {record["images"]} images of '
-        f'{printable(args.folder)}, '
-        f'{record["width"]} numbers each; {time.time() - started:.1f} s'
+        f'{printable(args.folder)}, {record["width"]} numbers each; {time.time() - started:.1f} s'
     )
     if record['unreadable']:
         print(

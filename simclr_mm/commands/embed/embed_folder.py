@@ -1,4 +1,4 @@
-"""Features of a folder in a file, written in batches and resumed where it stopped.
+"""Write the features of a folder in batches, and resume after an interruption.
 
 n images in a batch, N images in the folder, C feature width.
 """
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.atomic import write_text
 
 from .embedding_record import ERRORS, FEATURES, PARTIAL, PATHS, RECORD, earlier_progress, new_record
 from .images import Images
@@ -40,23 +40,16 @@ def embed_folder(
     ``out`` also gets ``paths.json``, N paths relative to the folder, or keys in the pack;
     ``errors.jsonl``, row, path and reason of each unreadable image (its features are NaN);
     and ``embedding.json``, what was embedded how. Images and features pass through memory
-    batch by batch. Called again after it was stopped, it goes on.
+    batch by batch. Called again after it was stopped, it goes on; with ``restart`` it begins
+    again, whatever is in ``out``.
 
     Args:
-        inferencer: The encoder, its device and its precision.
-        folder: A folder of images, at any depth, or a pack.
-        out: Folder of the results.
         batch_size: Images at a time.
         workers: Processes that read images; 0: this one.
-        restart: Begin again, whatever is in ``out``.
         origin: Where the weights come from, noted in ``embedding.json``.
 
     Returns:
-        ``embedding.json``.
-
-    Raises:
-        UserError: no such folder, no image in it, a number is too small, ``out`` holds
-            features of something else, or another process is writing there.
+        What ``embedding.json`` holds.
     """
     if batch_size < 1 or workers < 0:
         raise UserError(f'batch_size is {batch_size} and workers {workers}: give at least 1 and 0')
@@ -70,7 +63,9 @@ def embed_folder(
             if record['rows_done'] == 0:
                 _begin(out, names, record['width'])
             if record['rows_done'] < len(images):
-                _fill(inferencer, images, names, out, record, batch_size, workers)
+                rest = Subset(images, range(record['rows_done'], len(images)))
+                loader = DataLoader(rest, batch_size, num_workers=workers, collate_fn=_collate)
+                _fill(inferencer, loader, names, out, record)
             if (out / PARTIAL).exists():
                 os.replace(out / PARTIAL, out / FEATURES)
             return record
@@ -81,35 +76,27 @@ def embed_folder(
 
 
 def _begin(out: Path, names: list[str], width: int) -> None:
-    """The files of an embedding that has no row yet."""
+    """Create the files of an embedding without rows."""
     for name in (RECORD, FEATURES, PARTIAL, ERRORS):
         (out / name).unlink(missing_ok=True)
-    _write_json(out / PATHS, names)
+    write_text(out / PATHS, json.dumps(names, indent=1))
     open_memmap(out / PARTIAL, 'w+', np.float32, (len(names), width))
-    if hasattr(os, 'posix_fallocate'):  # a full disk is an error now, not a crash later
+    if hasattr(os, 'posix_fallocate'):  # a full disk is an error now, not a later crash
         with open(out / PARTIAL, 'r+b') as file:
             os.posix_fallocate(file.fileno(), 0, os.path.getsize(out / PARTIAL))
     (out / ERRORS).touch()
 
 
 def _fill(
-    inferencer: FeatureInferencer,
-    images: Images,
-    names: list[str],
-    out: Path,
-    record: dict[str, Any],
-    batch_size: int,
-    workers: int,
+    inferencer: FeatureInferencer, loader: DataLoader, names: list[str], out: Path, record: dict
 ) -> None:
-    """Embed the rows that are missing."""
+    """Embed the missing rows."""
     features = open_memmap(out / PARTIAL, 'r+')  # (N, C)
     _forget_errors_from(record['rows_done'], out / ERRORS)
     saved = time.monotonic()
-    rest = Subset(images, range(record['rows_done'], len(images)))
-    loader = DataLoader(rest, batch_size, num_workers=workers, collate_fn=_collate, shuffle=False)
     columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, TimeRemainingColumn()) as bar, open(out / ERRORS, 'a') as errors:
-        task = bar.add_task('embedding', total=len(images), completed=record['rows_done'])
+        task = bar.add_task('embedding', total=len(names), completed=record['rows_done'])
         for rows, batch, reasons in loader:
             if batch is not None:
                 features[rows] = inferencer.forward(batch)  # (n, C)
@@ -119,10 +106,10 @@ def _fill(
             record['rows_done'] += len(rows) + len(reasons)
             record['unreadable'] += len(reasons)
             bar.update(task, completed=record['rows_done'])
-            if time.monotonic() - saved > _SAVE_EVERY or record['rows_done'] == len(images):
+            if time.monotonic() - saved > _SAVE_EVERY or record['rows_done'] == len(names):
                 errors.flush()
                 features.flush()
-                _write_json(out / RECORD, record)
+                write_text(out / RECORD, json.dumps(record, indent=1))
                 saved = time.monotonic()
 
 
@@ -135,13 +122,7 @@ def _collate(entries: list) -> tuple[list[int], Any, dict[int, str]]:
 
 
 def _forget_errors_from(row: int, path: Path) -> None:
-    """Drop what was noted after the last save: those rows are done again."""
+    """Drop errors noted after the last save, because their rows are embedded again."""
     lines = path.read_text().splitlines(keepends=True)
     kept = [line for line in lines if line.endswith('\n') and json.loads(line)['row'] < row]
-    with atomic_file(path) as file:
-        file.write(''.join(kept).encode())
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic_file(path) as file:
-        file.write(json.dumps(content, indent=1).encode())
+    write_text(path, ''.join(kept))

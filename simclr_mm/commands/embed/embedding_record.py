@@ -1,4 +1,4 @@
-"""The files of an embedded folder, and the note of what was embedded how."""
+"""The files of an embedded folder, and the record of images and encoder."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from mmengine.dataset import default_collate
 
 from simclr_mm.apis.fingerprint import plain_data
-from simclr_mm.apis.inference import FeatureInferencer
+from simclr_mm.apis.inference import FeatureInferencer, read_picture
 from simclr_mm.datasets import is_url
 from simclr_mm.errors import UserError
 from simclr_mm.files.hashes import listing_hash
@@ -18,7 +18,7 @@ from simclr_mm.version import __version__
 from .images import Images
 
 FEATURES = 'features.npy'
-PARTIAL = 'features.partial.npy'  # until the last row is there
+PARTIAL = 'features.partial.npy'  # until all rows are written
 PATHS = 'paths.json'
 ERRORS = 'errors.jsonl'
 RECORD = 'embedding.json'
@@ -34,7 +34,7 @@ _NEEDED: dict[str, type] = dict(
     **dict.fromkeys(('folder', 'simclr_mm'), str),
     **dict.fromkeys(('origin', 'fingerprint'), dict),
 )
-_CONFIG = ('model', 'data_preprocessor', 'test_dataloader')  # what an encoder is built from
+_CONFIG = ('model', 'data_preprocessor', 'test_dataloader')  # parts that build an encoder
 
 
 def new_record(
@@ -42,7 +42,7 @@ def new_record(
 ) -> dict[str, Any]:
     """``embedding.json`` before the first row."""
     encoder, location = inferencer.encoder, images.location
-    black = default_collate([inferencer.pipeline(np.zeros((64, 64, 3), np.uint8))])
+    black = default_collate([inferencer.transforms(read_picture(np.zeros((64, 64, 3), np.uint8)))])
     folder, files = Path(location), names
     if images.is_pack and folder.is_dir():
         files = sorted(path.name for path in folder.iterdir())
@@ -66,11 +66,7 @@ def new_record(
 
 
 def read_record(out: Path) -> dict[str, Any] | None:
-    """``embedding.json`` of a folder, None where there is none.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """``embedding.json`` of a folder. None if there is none. A damaged one is a UserError."""
     path = out / RECORD
     if not path.is_file():
         return None
@@ -89,11 +85,7 @@ def read_record(out: Path) -> dict[str, Any] | None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a file of an embedded folder.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """The content of a file of an embedded folder. A damaged file is a UserError."""
     try:
         return json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
@@ -101,20 +93,17 @@ def read_json(path: Path) -> Any:
 
 
 def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:
-    """How far an earlier call came.
-
-    Returns:
-        ``rows_done`` and ``unreadable``, or nothing where there are no rows.
+    """``rows_done`` and ``unreadable`` of an earlier call, or nothing if there are no rows.
 
     Raises:
-        UserError: the rows there are of something else, or it is not known of what.
+        UserError: The rows are of something else, or of unknown origin.
     """
     earlier = read_record(out)
     if earlier is None:
         if (out / FEATURES).exists():
             raise UserError(
-                f'{out / FEATURES} exists and {RECORD} does not, so it is not known what it '
-                'holds: give another --out, or overwrite it with --restart'
+                f'{out / FEATURES} exists without {RECORD}, so its content is unknown: '
+                'give another --out, or overwrite it with --restart'
             )
         return {}
     changed = [
@@ -131,5 +120,5 @@ def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:
             '--out, or embed everything again with --restart'
         )
     if not (out / FEATURES).exists() and not (out / PARTIAL).exists():
-        return {}  # somebody deleted the rows
+        return {}  # the rows were deleted
     return {key: earlier[key] for key in ('rows_done', 'unreadable')}

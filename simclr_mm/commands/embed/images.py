@@ -19,13 +19,9 @@ class Images(Dataset):
     """(row, sample, '') of an image, or (row, None, reason) of an unreadable one.
 
     Args:
-        location: A folder of images, at any depth, or what ``shard_dataset`` recognises:
-            a pack, shards, their URL.
-        transforms: Of a decoded image.
-
-    Raises:
-        MissingFileError: there is no such folder.
-        UserError: it holds no image.
+        location: A folder of images, at any depth, or a place that ``shard_dataset``
+            recognises: a pack, shards, or their URL. No image is a UserError.
+        transforms: Transforms of a decoded image.
     """
 
     def __init__(self, location: str | Path, transforms: Compose | None = None) -> None:
@@ -61,7 +57,7 @@ class Images(Dataset):
         return Path(os.path.relpath(path, self.location)).as_posix()
 
     def picture(self, row: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB; no transforms may be set."""
+        """(H, W, 3) uint8 RGB. The images must have no transforms."""
         return self._sample(row)['img'][..., ::-1]
 
     def _sample(self, row: int) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
+
 from simclr_mm.errors import MissingPackageError, UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.walk import printable
@@ -15,21 +17,18 @@ _ROWS = 16384  # of a row group
 
 
 def require_pyarrow() -> None:
-    """Raise MissingPackageError where pyarrow, an optional package, is not installed."""
+    """Raise MissingPackageError if the optional package pyarrow is not installed."""
     if importlib.util.find_spec('pyarrow') is None:
         raise MissingPackageError('--parquet needs pyarrow: pip install pyarrow')
 
 
 def write_parquet(directory: str | Path) -> Path:
-    """Write ``features.parquet`` beside ``features.npy``, block by block.
+    r"""Write ``features.parquet`` beside ``features.npy``, block by block.
 
     Columns: ``path``, ``feature`` (a list of C float32, null for an unreadable image)
-    and ``error`` (its reason, null for a readable one). Parquet stores UTF-8 only: other
-    bytes of a name become ``\\xff``. The table's metadata carry ``embedding.json`` under
+    and ``error`` (the reason, null for a readable image). Parquet stores UTF-8 only: other
+    bytes of a name become ``\xff``. The table's metadata have ``embedding.json`` under
     the key ``simclr_mm``.
-
-    Raises:
-        MissingPackageError: pyarrow is not installed, an optional requirement.
     """
     require_pyarrow()
     import pyarrow as arrow
@@ -43,7 +42,9 @@ def write_parquet(directory: str | Path) -> Path:
         raise UserError(
             f'{index.directory / ERRORS} is damaged: embed again with --restart'
         ) from error
-    feature = arrow.list_(arrow.float32(), index.features.shape[1])
+    # Not of fixed size: pyarrow 25, the last for Python 3.10, cannot read nulls of that type.
+    feature = arrow.list_(arrow.float32())
+    width = index.features.shape[1]
     schema = arrow.schema(
         [('path', arrow.string()), ('feature', feature), ('error', arrow.string())],
         metadata={'simclr_mm': json.dumps(index.record)},
@@ -54,8 +55,9 @@ def write_parquet(directory: str | Path) -> Path:
             block = index.features[start : start + _ROWS]  # (m, C)
             rows = range(start, start + len(block))
             reasons = arrow.array([errors.get(row) for row in rows], arrow.string())
-            features = arrow.FixedSizeListArray.from_arrays(
-                arrow.array(block.reshape(-1)), block.shape[1], mask=reasons.is_valid()
+            starts = arrow.array(width * np.arange(len(block) + 1, dtype=np.int32))
+            features = arrow.ListArray.from_arrays(
+                starts, arrow.array(block.reshape(-1)), mask=reasons.is_valid()
             )
             names = arrow.array([printable(index.names[row]) for row in rows])
             writer.write_table(arrow.table([names, features, reasons], schema=schema))

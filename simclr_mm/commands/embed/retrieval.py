@@ -1,6 +1,6 @@
-"""The images of an embedded folder that are nearest to a query.
+"""Find the images of an embedded folder that are nearest to a query.
 
-q queries, N images in the index, C feature width, k images asked for.
+q queries, N images in the index, C feature width, k images requested.
 """
 
 from collections.abc import Sequence
@@ -16,34 +16,24 @@ from simclr_mm.errors import MissingFileError, UserError
 from .embedding_record import FEATURES, PATHS, RECORD, read_json, read_record
 from .images import Images
 
-_ROWS = 65536  # of the index compared at a time: 128 MB of ResNet-50's features, twice
+_ROWS = 65536  # rows compared at a time: two copies of 512 MB of ResNet-50's features
 
 
 @dataclass(frozen=True)
 class Hit:
-    """An image that was found.
+    """An image that was found."""
 
-    Args:
-        row: Of the index.
-        path: The file, or the place in a pack.
-        name: Its path below the embedded folder, or its key in the pack.
-        similarity: Cosine of the two features, in [-1, 1].
-    """
-
-    row: int
-    path: str
-    name: str
-    similarity: float
+    row: int  # of the index
+    path: str  # the file, or the place in a pack
+    name: str  # its path below the embedded folder, or its key in the pack
+    similarity: float  # cosine of the two features, in [-1, 1]
 
 
 class FeatureIndex:
-    """A folder embedded by ``tools/embed.py``, to be searched. Features stay on disk.
-
-    Args:
-        directory: What ``embed_folder`` wrote.
+    """A searchable folder embedded by ``tools/embed.py``. Features stay on disk.
 
     Raises:
-        UserError: it is no such folder, or not complete.
+        UserError: It is no such folder, or not complete.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -86,24 +76,20 @@ class FeatureIndex:
         return Images(self.record['folder'])
 
     def picture(self, row: int) -> str | np.ndarray:
-        """The file of an image, or, out of a pack, (H, W, 3) uint8 RGB."""
+        """The file of an image, or, from a pack, (H, W, 3) uint8 RGB."""
         if self.record.get('pack'):
             return self._images.picture(row)
         return str(self.folder / self.names[row])
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k rows of largest cosine similarity for each query.
-
-        Args:
-            queries: (q, C) features, of any length.
-            k: How many, from 1 to the number of readable images.
+        """The k rows with the largest cosine similarity to each of (q, C) queries.
 
         Returns:
-            Similarities (q, k), falling, and rows (q, k); of equal ones the earlier
-            row comes first.
+            Similarities (q, k), decreasing, and rows (q, k). In a tie the earlier row comes
+            first.
 
         Raises:
-            UserError: k is out of range, or the queries have another width.
+            UserError: There are fewer readable images, or the queries have another width.
         """
         readable = self.record['images'] - self.record['unreadable']
         if not 1 <= k <= readable:
@@ -134,28 +120,17 @@ class FeatureIndex:
 def retrieve(
     inferencer: FeatureInferencer, index: FeatureIndex, queries: Sequence[str], k: int
 ) -> list[list[Hit]]:
-    """The images nearest to each query, which itself is left out if it is among them.
-
-    Args:
-        inferencer: The encoder that the index was made with.
-        index: Where to look.
-        queries: Image files.
-        k: Images for each query.
-
-    Returns:
-        For each query k hits, the nearest first.
+    """The k images nearest to each query, the nearest first, without the query itself.
 
     Raises:
-        UserError: the index was made with other weights or another transform, or k is
-            out of range.
-        MissingFileError: there is no such query.
-        UnreadableImage: a query is no image.
+        UserError: The index has other weights or another transform, k is out of range, or
+            a query is no image.
     """
     if k < 1:
         raise UserError(f'{k} nearest images were asked for: give at least 1')
     for query in queries:
         if not Path(query).is_file():
-            raise MissingFileError(f'{query}: there is no such file to look for')
+            raise MissingFileError(f'{query}: there is no such file: name an image')
     _check_same_encoder(inferencer, index)
     readable = index.record['images'] - index.record['unreadable']
     similarities, rows = index.search(inferencer(list(queries)), min(k + 1, readable))
@@ -182,13 +157,13 @@ def _check_same_encoder(inferencer: FeatureInferencer, index: FeatureIndex) -> N
     if changed:
         raise UserError(
             f'{index.directory} was embedded with other {" and ".join(changed)}, so '
-            'its features mean something else: take the checkpoint and the config that '
-            'its embedding.json names, or embed the folder again'
+            'its features cannot be compared: take the checkpoint and the config in its '
+            'embedding.json, or embed the folder again'
         )
 
 
 def _unit(features: np.ndarray) -> np.ndarray:
-    """Rows of length 1 in float32; NaN rows stay NaN, zero rows zero."""
+    """Rows of length 1 in float32. NaN rows stay NaN, and zero rows zero."""
     features = np.asarray(features, np.float32)
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.where(length == 0, 1, length)

@@ -1,4 +1,4 @@
-"""A pretrained encoder beside an untrained one and raw pixels."""
+"""Compare a pretrained encoder with an untrained one and with raw pixels."""
 
 from .command import main
 

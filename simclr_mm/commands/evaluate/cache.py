@@ -1,6 +1,5 @@
-"""Features of a test dataset, kept on disk for the next evaluation."""
+"""A cache on disk of a test dataset's features."""
 
-import argparse
 import hashlib
 import json
 import os
@@ -26,26 +25,6 @@ from simclr_mm.files.hashes import listing_hash
 from simclr_mm.version import __version__
 
 
-def default_cache() -> Path | None:
-    """``$SIMCLR_MM_HOME/features``, None where the variable is not set.
-
-    Features of ImageNet are gigabytes: nothing is kept unless a place is named.
-    """
-    home = os.environ.get('SIMCLR_MM_HOME')
-    return Path(home).expanduser() / 'features' if home else None
-
-
-def add_cache_flag(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cache``."""
-    parser.add_argument(
-        '--cache',
-        metavar='DIR',
-        default=default_cache(),
-        help='keep features here for the next time; default: $SIMCLR_MM_HOME/features, '
-        'and nothing is kept where SIMCLR_MM_HOME is not set',
-    )
-
-
 def cached_features(
     encoder: Encoder,
     loader: DataLoader,
@@ -54,23 +33,22 @@ def cached_features(
     description: str,
     target: Callable[[DataSample], Target] = class_of,
 ) -> Labelled:
-    """Features of a dataloader's images, read from disk if they were computed before.
+    """Features of a dataloader's images, from the cache if they are in it.
 
     A file serves only the same weights, architecture, transform, dataset, target and
     version of this package. It holds this key in full, and is complete or absent. Files
-    are never removed: delete the folder when you like.
+    are never removed; delete the folder at any time.
 
     Args:
         encoder: On its device.
         loader: The images.
         settings: Config of the loader's dataset.
-        cache: Folder of the files; None: compute, keep nothing.
-        description: Text of the progress bar.
-        target: What is known of an image, as for ``extract_features``. A function is
-            told from others by its name, any other object by its ``repr``.
+        cache: Folder of the files. None: compute without a cache.
+        target: The target of an image, as for ``extract_features``. The key identifies
+            a function by its name, any other object by its ``repr``.
 
     Returns:
-        (n, C) float32 features and (n,) int64 labels, or what ``target`` gave, stacked.
+        (n, C) float32 features, and (n,) int64 labels or the stacked targets.
     """
 
     def compute() -> Labelled:
@@ -111,7 +89,8 @@ def feature_key(
 def images_hash(dataset: BaseDataset | GalleryAndQuery) -> str:
     """SHA-256 of a dataset's images, in order.
 
-    Of images in memory the content counts; of files names, sizes and times of change.
+    It hashes the content of images in memory, and names, sizes and modification times of
+    files.
     """
     if isinstance(dataset, GalleryAndQuery):
         parts = images_hash(dataset.gallery), images_hash(dataset.query)
@@ -134,7 +113,7 @@ def _sha256(*parts: bytes | memoryview) -> str:
 
 
 def _read(path: Path, key: str) -> Labelled | None:
-    """What a file of the cache holds, None if it is absent, broken or another's."""
+    """The content of a cache file. None if it is absent, broken or has another key."""
     if not path.is_file():
         return None
     try:

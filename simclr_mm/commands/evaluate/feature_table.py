@@ -1,8 +1,6 @@
-"""How good features are, beside those of an untrained encoder and raw pixels."""
+"""Evaluate features, compared with those of an untrained encoder and raw pixels."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,10 +11,9 @@ from mmengine.runner import set_random_seed
 from rich.console import Console
 from rich.table import Table
 
-from simclr_mm.apis.encoder import Encoder, build_encoder, load_encoder
+from simclr_mm.apis import build_encoder, load_encoder
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import weights_hash
-from simclr_mm.engine import Runner
-from simclr_mm.engine.config_errors import building_from
 from simclr_mm.evaluation import (
     PIXELS,
     PRETRAINED,
@@ -24,16 +21,14 @@ from simclr_mm.evaluation import (
     EvaluationRun,
     Labelled,
     Result,
-    extract_features,
+    Value,
     few_label_probe,
     knn_predict,
     linear_probe,
     swept_linear_probe,
 )
-from simclr_mm.evaluation.result import Value
 
-from .cache import cached_features
-from .image_features import gallery_size
+from .image_features import gallery_and_queries
 from .loop_results import knn_settings, scored_dataset
 
 PENALTY = 1.0  # of the weights, 1 / C of scikit-learn
@@ -51,40 +46,32 @@ def evaluate_features(
     """Evaluate three sets of features by kNN and linear probes.
 
     Args:
-        cfg: A pretraining config. Its test dataset is a GalleryAndQuery: probes are
+        cfg: A pretraining config with a GalleryAndQuery as test dataset. Probes are
             fitted on the gallery and scored on the queries.
         config: Its path, for the record.
         checkpoint: Weights of the config's model, a path or a URL.
-        per_class: Labels of each class of the few-label probe.
-        draws: Draws of the few-label probe.
-        sweep: Also choose the penalty of the linear probe on held-out gallery images,
-            for the two encoders.
-        cache: Folder that keeps the encoders' features. None: they are not kept.
+        per_class: Labels of each class of the few-label probe, in each of ``draws``.
+        sweep: Also choose the penalty of the linear probe on held-out gallery images.
+        cache: Cache folder of the encoders' features. None: no cache.
 
     Returns:
         Top-1 accuracies of the pretrained encoder, of the same encoder before training
-        (seed 0) and of raw pixels, by each protocol; and the pretrained features and
-        labels of the queries.
+        (seed 0) and of raw pixels; and the pretrained features and labels of the queries.
     """
     started = time.time()
     pretrained = load_encoder(checkpoint, cfg, get_device())
     untrained = _untrained(cfg)
-    with building_from(cfg, 'test_dataloader'):
-        loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
     settings = cfg.test_dataloader.dataset
-    size = gallery_size(loader.dataset)
     knn = knn_settings(cfg.test_evaluator, settings)
+    k = int(knn['k'])
     dataset, split = scored_dataset(settings)
-    results, queries_of = [], {}
-    for name, encoder in ((PRETRAINED, pretrained), (UNTRAINED, untrained), (PIXELS, None)):
-        if encoder is None:
-            features, labels = extract_features(
-                pretrained.model, loader, lambda images: images.flatten(1), description=name
-            )
-        else:
-            features, labels = cached_features(encoder, loader, settings, cache, name)
-        gallery, queries = (features[:size], labels[:size]), (features[size:], labels[size:])
-        queries_of[name] = queries
+    found_in = {
+        PRETRAINED: gallery_and_queries(pretrained, cfg.test_dataloader, cache, k=k),
+        UNTRAINED: gallery_and_queries(untrained, cfg.test_dataloader, cache),
+        PIXELS: gallery_and_queries(pretrained, cfg.test_dataloader, pixels=True),
+    }
+    results = []
+    for name, (gallery, queries) in found_in.items():
         few: dict[str, Value] = dict(per_class=per_class, draws=draws, penalty=PENALTY)
         with Console().status(f'{name}: kNN and linear probes'):
             few_labels = few_label_probe(gallery, queries, per_class, draws)
@@ -93,7 +80,7 @@ def evaluate_features(
                 ('linear', linear_probe(gallery, queries), dict(penalty=PENALTY)),
                 (f'linear-{per_class}-labels', few_labels, few),
             ]
-            if encoder is not None and sweep:
+            if sweep and name != PIXELS:
                 swept = swept_linear_probe(gallery, queries)
                 found.append(('linear-swept', swept.accuracy, dict(penalty=swept.penalty)))
         for protocol, share, how in found:
@@ -103,11 +90,11 @@ def evaluate_features(
             )
     weights = weights_hash(pretrained.model)
     run = EvaluationRun(config, checkpoint, weights, 0, time.time() - started, results)
-    return run, queries_of[PRETRAINED]
+    return run, found_in[PRETRAINED][1]
 
 
 def print_table(run: EvaluationRun) -> None:
-    """Print what :func:`evaluate_features` found, a row for each set of features."""
+    """Print the result of :func:`evaluate_features`, a row for each set of features."""
     titles = {
         'knn': 'kNN',
         'linear': 'linear, all labels',
@@ -129,23 +116,15 @@ def print_table(run: EvaluationRun) -> None:
 
 
 def _untrained(cfg: Config) -> Encoder:
-    """The encoder before training, of seed 0."""
+    """The encoder before training, with seed 0."""
     encoder = build_encoder(cfg, device=get_device())
     set_random_seed(0)
-    with _quiet():
-        encoder.model.init_weights()  # reports every parameter
-    return encoder
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
     logger = MMLogger.get_current_instance()
     level = logger.level
-    logger.setLevel('WARNING')
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    logger.setLevel('WARNING')  # or it reports every parameter
+    encoder.model.init_weights()
+    logger.setLevel(level)
+    return encoder
 
 
 def _knn(gallery: Labelled, queries: Labelled, settings: dict[str, Value]) -> float:

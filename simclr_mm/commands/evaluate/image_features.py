@@ -1,4 +1,4 @@
-"""Features of images: of an embedded folder, of a config's data, of views.
+"""Features of an embedded folder, of a config's data, or of views.
 
 n images shown, C feature width, V views, d projection width.
 """
@@ -17,7 +17,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 from rich.progress import track
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.embed.retrieval import FeatureIndex
@@ -31,34 +31,26 @@ from .cache import cached_features
 
 
 class LabelledFeatures(NamedTuple):
-    """Features with classes.
+    """Features with classes."""
 
-    Args:
-        features: (n, C) float32.
-        labels: (n,) places in ``classes``.
-        classes: Their names.
-        name: Of the folder or of the config's file.
-        total: Images that were there to draw from.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
-    classes: list[str]
-    name: str
-    total: int
+    features: np.ndarray  # (n, C) float32
+    labels: np.ndarray  # (n,) places in ``classes``
+    classes: list[str]  # their names
+    name: str  # of the folder or of the config's file
+    total: int  # images that were there to draw from
 
 
 def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledFeatures:
-    """Some rows of an embedded folder; the folder an image lies in is its class.
+    """A sample of rows of an embedded folder. An image's class is its folder.
 
     Raises:
-        UserError: the images are those of a pack, not of folders; or no row is finite.
+        UserError: The images are those of a pack, not of folders, or no row is finite.
     """
     index = FeatureIndex(directory)
     if index.record.get('pack'):
         raise UserError(
-            f'{directory} holds the features of a pack, {index.folder}, and its keys do not name '
-            'the classes: give a config with this pack as its test data, and a checkpoint'
+            f'{directory} holds the features of a pack, {index.folder}, whose keys have no '
+            'classes: give a config with this pack as its test data, and a checkpoint'
         )
     rows = _some(len(index.features), most, seed)
     features = np.array(index.features[rows])
@@ -75,10 +67,9 @@ def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledF
 
 
 def from_config(encoder: Encoder, most: int, seed: int = 0) -> LabelledFeatures:
-    """Embed some test images of the encoder's config, of a GalleryAndQuery the queries."""
+    """Embed a sample of the test images of the encoder's config, for kNN the queries."""
     cfg = encoder.config
-    scope = DefaultScope.overwrite_default_scope('mmpretrain')
-    with scope, building_from(cfg, 'test_dataloader'):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
     if isinstance(dataset, GalleryAndQuery):
         dataset = dataset.query
@@ -91,40 +82,41 @@ def from_config(encoder: Encoder, most: int, seed: int = 0) -> LabelledFeatures:
 
 
 def gallery_and_queries(
-    encoder: Encoder, settings: dict[str, Any], cache: str | Path | None = None
+    encoder: Encoder,
+    settings: dict[str, Any],
+    cache: str | Path | None = None,
+    pixels: bool = False,
+    k: int = 1,
 ) -> tuple[Labelled, Labelled]:
-    """Embed all images of a GalleryAndQuery.
+    """Features (g, C) and labels (g,) of the gallery of a GalleryAndQuery, and of the queries.
 
-    Returns:
-        Features (g, C) and labels (g,) of the gallery, (q, C) and (q,) of the queries.
-
-    Raises:
-        UserError: The dataset is no GalleryAndQuery.
+    With ``pixels`` the features are what the preprocessor gives. A gallery of fewer than
+    ``k`` images is refused before anything is embedded.
     """
     with building_from(dict(test_dataloader=settings)):
         loader = Runner.build_dataloader(settings, seed=0)
-    split = gallery_size(loader.dataset)
-    features, labels = cached_features(encoder, loader, settings['dataset'], cache, 'features')
-    return (features[:split], labels[:split]), (features[split:], labels[split:])
-
-
-def gallery_size(dataset: Dataset) -> int:
-    """Images of the gallery, which come first.
-
-    Raises:
-        UserError: The dataset is no GalleryAndQuery.
-    """
-    if not isinstance(dataset, GalleryAndQuery):
+    if not isinstance(loader.dataset, GalleryAndQuery):
         raise UserError(
-            f'the test dataset is a {type(dataset).__name__}, without a '
+            f'the test dataset is a {type(loader.dataset).__name__}, without a '
             'gallery to learn from: take a pretraining config, whose '
             'test_dataloader.dataset is a simclr_mm.GalleryAndQuery'
         )
-    return len(dataset.rows)
+    split = len(loader.dataset.rows)
+    if not 1 <= k <= split:
+        raise UserError(
+            f'kNN: k = {k}, but the gallery has {split} images: set test_evaluator.k from 1 to '
+            f'{split}, for example with --cfg-options.'
+        )
+    if pixels:
+        found = extract_features(encoder.model, loader, lambda images: images.flatten(1), 'pixels')
+    else:
+        found = cached_features(encoder, loader, settings['dataset'], cache, 'features')
+    features, labels = found
+    return (features[:split], labels[:split]), (features[split:], labels[split:])
 
 
 def training_set(cfg: Config) -> BaseDataset:
-    """The training images of a config, behind its training transforms."""
+    """The training images of a config, with its training transforms."""
     scope = DefaultScope.overwrite_default_scope('mmpretrain')
     with scope, building_from(cfg, 'train_dataloader'):
         return DATASETS.build(cfg.train_dataloader.dataset)
@@ -134,13 +126,10 @@ def training_set(cfg: Config) -> BaseDataset:
 def embed_views(
     encoder: Encoder, dataset: BaseDataset, most: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Embed the views that training makes of some images, in eval mode.
+    """Embed the views that training makes of a sample of images, in eval mode.
 
     Returns:
         Features (n, V, C), and projections (n, V, d), None for a model without a neck.
-
-    Raises:
-        UserError: the dataset gives no views.
     """
     features, projections = [], []
     model = encoder.model.eval()
@@ -168,6 +157,6 @@ def _batches_of_views(
 
 
 def _some(total: int, most: int, seed: int) -> np.ndarray:
-    """Sorted rows, drawn without replacement; all where there are not more."""
+    """Sorted rows, drawn without replacement; all rows if there are at most ``most``."""
     rng = np.random.default_rng(seed)
     return np.sort(rng.choice(total, min(total, most), replace=False))

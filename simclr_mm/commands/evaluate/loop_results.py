@@ -1,9 +1,8 @@
-"""The metrics of a test loop in the form of every evaluation."""
+"""Convert the metrics of a test loop to results."""
 
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from mmengine.config import Config
@@ -12,24 +11,16 @@ from mmengine.model import BaseModel, is_model_wrapper
 
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands.command_line import is_classifier
-from simclr_mm.evaluation import EvaluationRun, Result, knn_predict
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import EvaluationRun, Result, Value, knn_predict
 from simclr_mm.registry import type_name
 
-
-class Kind(NamedTuple):
-    """What a metric says: task, protocol and unit as in a Result."""
-
-    task: str
-    protocol: str
-    unit: str
-
+Kind = tuple[str, str, str]  # task, protocol and unit as in a Result
 
 # By the prefix of a metric's name.
 _KINDS = dict(
-    knn=Kind('classification', 'knn', '%'),
-    probe=Kind('classification', 'online-probe', '%'),
-    label_free=Kind('representation', 'label-free', ''),
+    knn=('classification', 'knn', '%'),
+    probe=('classification', 'online-probe', '%'),
+    label_free=('representation', 'label-free', ''),
 )
 
 
@@ -41,41 +32,41 @@ def run_of_metrics(
     model: BaseModel,
     seconds: float,
 ) -> EvaluationRun:
-    """Results of a test loop; metrics that are not one number are named and left out."""
+    """Results of a test loop. Metrics with more than one number are named and left out."""
     dataset, split = scored_dataset(cfg.test_dataloader.dataset)
     results = []
     for name, value in metrics.items():
         if np.ndim(value) > 0:  # such as a confusion matrix
-            print_log(f'{name} is more than one number and not among the results', 'current')
+            print_log(f'{name} has more than one number and is not among the results', 'current')
             continue
         prefix, _, metric = name.rpartition('/')
-        kind, settings = _kind(prefix, cfg)
-        unit = '' if metric == 'support' else kind.unit  # images of a class
-        scored = (kind.task, dataset, split, 'checkpoint', kind.protocol, metric)
+        (task, protocol, unit), settings = _kind(prefix, cfg)
+        if metric == 'support':  # images of a class
+            unit = ''
+        scored = (task, dataset, split, 'checkpoint', protocol, metric)
         results.append(Result(*scored, float(value), settings, unit))
     model = model.module if is_model_wrapper(model) else model
     return EvaluationRun(config, checkpoint, weights_hash(model), None, seconds, results)
 
 
 def _kind(prefix: str, cfg: Config) -> tuple[Kind, dict[str, Value]]:
-    """What the metrics of a prefix say, and the settings that belong to it."""
+    """The kind of the metrics with a prefix, and their settings."""
     if prefix == 'knn':
         return _KINDS[prefix], knn_settings(cfg.test_evaluator, cfg.test_dataloader.dataset)
     if prefix in _KINDS:
         return _KINDS[prefix], {}
-    if is_classifier(cfg):  # all of mmpretrain's are in percent
+    if is_classifier(cfg):  # all of mmpretrain's metrics are in percent
         protocol, settings = classifier_protocol(cfg)
-        return Kind('classification', protocol, '%'), settings
-    return Kind(prefix, prefix, ''), {}
+        return ('classification', protocol, '%'), settings
+    return (prefix, prefix, ''), {}
 
 
 def classifier_protocol(cfg: Config) -> tuple[str, dict[str, Value]]:
-    """How a config trains a classifier.
+    """How a config trains a classifier, with the settings of a LabelSubset.
 
-    Returns:
-        'linear-published' or 'fine-tuned', as PretrainedBackboneHook freezes the
-        encoder or not, or 'classifier' without one, and for a LabelSubset the part of
-        the labels behind it, such as 'fine-tuned-1%'; and the settings of that part.
+    It is 'linear-published' or 'fine-tuned', depending on whether PretrainedBackboneHook
+    freezes the encoder, or 'classifier' without that hook. A LabelSubset adds its part of the
+    labels, such as 'fine-tuned-1%'.
     """
     name = 'classifier'
     for hook in cfg.get('custom_hooks') or []:
@@ -97,12 +88,7 @@ def classifier_protocol(cfg: Config) -> tuple[str, dict[str, Value]]:
 
 
 def knn_settings(evaluator: dict | Sequence[dict], dataset: dict) -> dict[str, Value]:
-    """k and temperature of a config's KNNAccuracy, or their defaults.
-
-    Args:
-        evaluator: Of a val or test loop, one metric or several.
-        dataset: Of the same loop; its ``gallery_per_class`` is told if it is set.
-    """
+    """k and temperature of a loop's KNNAccuracy, or their defaults, and the gallery's size."""
     metrics = [evaluator] if isinstance(evaluator, dict) else evaluator
     knn = next((metric for metric in metrics if type_name(metric) == 'KNNAccuracy'), {})
     defaults = inspect.signature(knn_predict).parameters
@@ -115,8 +101,8 @@ def knn_settings(evaluator: dict | Sequence[dict], dataset: dict) -> dict[str, V
 def scored_dataset(dataset: dict) -> tuple[str, str]:
     """Name and split of the images that a val or test dataset scores.
 
-    Of class folders the last two names of the path, of a GalleryAndQuery the queries,
-    of a dataset within another, such as a LabelSubset, the inner one.
+    For class folders these are the last two names of the path, for a GalleryAndQuery those of
+    the queries, and for a wrapper such as a LabelSubset those of the inner dataset.
     """
     dataset = dataset.get('query', dataset)
     while 'dataset' in dataset:

@@ -1,4 +1,4 @@
-"""An encoder for other libraries, verified there."""
+"""Export an encoder to other libraries, with a verification there."""
 
 from .command import main
 

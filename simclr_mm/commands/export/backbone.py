@@ -1,4 +1,4 @@
-"""The backbone that an export is made of, and the pictures that prove it."""
+"""The backbone to export, and the images that verify an export."""
 
 from pathlib import Path
 from typing import Any
@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simclr_mm.apis.encoder import Encoder, encoder_of_checkpoint, open_checkpoint
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.inference import inference_model
+from simclr_mm.apis.loading import encoder_of_checkpoint, open_checkpoint
 from simclr_mm.apis.preprocessing import Preprocessing
 from simclr_mm.checkpoints.state_dict import left_out
 from simclr_mm.commands.command_line import merge_cfg_options
 from simclr_mm.errors import CheckpointError
 
-# Settings of a backbone that belong to its training, not to what it computes.
+# Settings of a backbone that belong to its training and do not change its output.
 _TRAINING = ('init_cfg', 'frozen_stages', 'norm_eval', 'with_cp', 'pretrained', 'checkpoint_path')
 
 
@@ -24,12 +25,7 @@ def read_backbone(
     """Read the backbone of a checkpoint, strictly.
 
     Returns:
-        The encoder, without neck and head; and what an export leaves behind, by name.
-
-    Raises:
-        CheckpointError: the file cannot be read, does not fit the config, or holds a
-            number that is not finite.
-        UserError: how to prepare a picture is not known.
+        The encoder, without neck and head, and what the export leaves out, by name.
     """
     opened = open_checkpoint(checkpoint, config)
     merge_cfg_options(opened.config, options)
@@ -38,7 +34,7 @@ def read_backbone(
             f'{checkpoint}: its config has no model.backbone; name another with --config'
         )
     encoder = encoder_of_checkpoint(opened, only_backbone=True)
-    _ = encoder.preprocessing  # or an error now
+    _ = encoder.preprocessing  # raises early
     return encoder, left_out(opened.content, checkpoint)
 
 
@@ -48,7 +44,7 @@ def file_of(encoder: Encoder) -> str:
 
 
 def settings_of(encoder: Encoder) -> dict[str, Any]:
-    """The backbone's settings, type with its scope."""
+    """The backbone's settings, with the scope of its type."""
     backbone = plain(
         {key: v for key, v in encoder.config.model.backbone.items() if key not in _TRAINING}
     )
@@ -62,7 +58,7 @@ def settings_of(encoder: Encoder) -> dict[str, Any]:
 
 
 def tensors_of(encoder: Encoder) -> dict[str, Tensor]:
-    """The backbone's tensors, keys without prefix, each with a memory of its own."""
+    """The backbone's tensors, keys without prefix, each in its own memory."""
     return {
         key: value.detach().clone(memory_format=torch.contiguous_format)
         for key, value in encoder.model.backbone.state_dict().items()
@@ -70,14 +66,14 @@ def tensors_of(encoder: Encoder) -> dict[str, Tensor]:
 
 
 def pictures(preprocessing: Preprocessing, count: int = 3) -> list[np.ndarray]:
-    """Random uint8 RGB pictures, as large as the resizing makes them."""
+    """Random uint8 RGB images of the size after resizing."""
     side = preprocessing.resize
     noise = np.random.default_rng(0)
     return list(noise.integers(0, 256, (count, side, side, 3), np.uint8))
 
 
 def cropped(preprocessing: Preprocessing, pictures: list[np.ndarray]) -> Tensor:
-    """Pictures of that size as the encoder sees them: (n, 3, S, S), uint8 RGB."""
+    """Images of that size as input of the encoder: (n, 3, S, S), uint8 RGB."""
     start = round((preprocessing.resize - preprocessing.size) / 2)
     window = slice(start, start + preprocessing.size)
     pixels = torch.from_numpy(np.stack(pictures))[:, window, window]
@@ -85,21 +81,13 @@ def cropped(preprocessing: Preprocessing, pictures: list[np.ndarray]) -> Tensor:
 
 
 def features_of(encoder: Encoder, pictures: list[np.ndarray]) -> Tensor:
-    """(n, C) by this package's own way from a picture to a feature."""
+    """(n, C) features from this package's own inference."""
     rows = [inference_model(encoder, picture[..., ::-1])['feature'] for picture in pictures]
     return torch.from_numpy(np.stack(rows))
 
 
-def is_map(encoder: Encoder) -> bool:
-    """Whether the backbone gives a map (n, C, H, W)."""
-    size = encoder.preprocessing.size
-    with torch.no_grad():
-        features = encoder.model.backbone(torch.zeros(1, 3, size, size))
-    return (features[-1] if isinstance(features, (tuple, list)) else features).ndim == 4
-
-
 def plain(value: Any) -> Any:
-    """Config dicts as dicts, whatever stands in them."""
+    """Config dicts, tuples and lists as plain ones."""
     if isinstance(value, dict):
         return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

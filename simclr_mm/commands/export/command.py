@@ -1,7 +1,7 @@
 """Export the encoder of a checkpoint for another library.
 
-The file is loaded there and compared with the encoder before it gets its name. A model
-card stands beside it.
+The other library loads the file, and its features are compared with the encoder's,
+before the file gets its name. A model card is written beside it.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import torch
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands import command_line
-from simclr_mm.commands.command_line.encoder_flags import add_config_flag
 from simclr_mm.commands.export.backbone import read_backbone
 from simclr_mm.commands.export.targets import TARGETS
 from simclr_mm.commands.export.verified import Proof, export
@@ -24,20 +23,13 @@ from simclr_mm.version import __version__
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('checkpoint', help='checkpoint of a training, a path or a URL')
-    parser.add_argument(
-        'out', nargs='?', help='file to write; default: {checkpoint}_{target} beside the checkpoint'
-    )
-    parser.add_argument(
-        '--to', required=True, choices=sorted(TARGETS), help='the library that loads it'
-    )
-    add_config_flag(parser)
-    command_line.add_cfg_options(parser)
-    command_line.add_trust_flag(parser)
-    # OUT may also stand behind --to.
+    flags = ('checkpoint', '--config', '--cfg-options', '--trust-checkpoint')
+    parser = command_line.parser_of(__doc__, *flags)
+    add = parser.add_argument
+    beside = '{checkpoint}_{target} beside the checkpoint'
+    add('out', nargs='?', help=f'file to write; default: {beside}')
+    add('--to', required=True, choices=sorted(TARGETS), help='the library that loads it')
+    # OUT may also follow --to.
     return parser.parse_intermixed_args(argv)
 
 
@@ -59,14 +51,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f'verified: {proof}')
     if left_out:
         print('left out: ' + '; '.join(f'{k} ({v})' for k, v in left_out.items()))
-    print(f'pictures: {encoder.preprocessing.sentence()}; in the file, too')
+    print(f'preprocessing: {encoder.preprocessing.sentence()}; it is also in the file')
     print('use:\n' + textwrap.indent(code, '    '))
 
 
 def _card(encoder: Encoder, target: str, code: str, proof: Proof, left_out: dict[str, str]) -> str:
     file = Path(encoder.source).expanduser()
     origin = f'`{file.name}`'
-    if file.is_file():  # not from the web
+    if file.is_file():  # not a URL
         origin += f', SHA-256 `{content_hash(file)}`'
     verified = (
         f'Loaded by {target} on this machine: {proof}. PyTorch {torch.__version__}, '

@@ -1,11 +1,10 @@
-"""Backbones as ONNX and safetensors files, whatever their architecture."""
+"""Export backbones of any architecture as ONNX and safetensors files."""
 
 import json
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from simclr_mm.apis.encoder import Encoder
@@ -13,17 +12,13 @@ from simclr_mm.errors import UserError
 from simclr_mm.models import pooled
 
 from .backbone import cropped, tensors_of
-from .target import Target, code
+from .target import Names, Target, code
 
 _PREFIX = 'encoder.backbone.'
 
 
 class PixelEncoder(nn.Module):
-    """Features of pixels: normalises inside, so that no caller can do it wrong.
-
-    Args:
-        encoder: The encoder.
-    """
+    """Features of pixels, with the normalisation inside the model."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -42,17 +37,19 @@ class PixelEncoder(nn.Module):
 
 
 class Onnx(Target):
-    """A model from uint8 RGB (n, 3, S, S) to features (n, C), any n.
+    """A model from uint8 RGB (n, 3, S, S) to features (n, C), for any n.
 
-    Every weight stays an initialiser under its name behind ``encoder.backbone.``.
+    Every weight stays an initialiser under its name, with the prefix ``encoder.backbone.``.
     """
 
     suffix = '.onnx'
     packages = ('onnx', 'onnxruntime', 'onnxscript')
-    tolerance = 1e-4  # other kernels than PyTorch's
+    tolerance = 1e-4  # its kernels differ from PyTorch's
     use = 'features, = session.run(None, {"images": crop(picture)[None].numpy()})'
 
     def write(self, encoder: Encoder, metadata: dict[str, Any]) -> bytes:
+        if torch.__version__ < '2.7':  # 2.6 does not take onnxscript's batch norm
+            raise UserError(f'--to onnx needs PyTorch 2.7 or newer, this is {torch.__version__}')
         import onnxscript.optimizer
 
         size = encoder.preprocessing.size
@@ -63,11 +60,11 @@ class Onnx(Target):
             output_names=['features'],
             dynamic_shapes={'images': {0: torch.export.Dim('n')}},
             dynamo=True,
-            # Optimised, batch norm would be multiplied into the convolutions.
+            # The optimiser would fold batch norm into the convolutions.
             optimize=False,
             verbose=False,
         )
-        assert program is not None  # without a file to write to, it is returned
+        assert program is not None  # returned, because no file is given
         onnxscript.optimizer.fold_constants(program.model, should_fold=_needs_no_weight)
         onnxscript.optimizer.remove_unused_nodes(program.model)
         program.model.metadata_props.update(_texts(metadata))
@@ -81,17 +78,17 @@ class Onnx(Target):
             f'crop = {encoder.preprocessing.torchvision(normalise=False)}',
         )
 
-    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
-        """All pictures at once, after the first one alone gave the same."""
-        session, images = names['session'], cropped(encoder.preprocessing, pictures).numpy()
-        (features,) = session.run(None, {'images': images})
-        (first,) = session.run(None, {'images': images[:1]})
-        if not np.allclose(first, features[:1], rtol=0, atol=1e-4 * np.abs(features).max()):
+    def features(self, encoder: Encoder, names: Names, pictures: list[np.ndarray]) -> Tensor:
+        """Features of single images, after a check that a batch gives the same."""
+        alone = super().features(encoder, names, pictures)
+        images = cropped(encoder.preprocessing, pictures).numpy()
+        (together,) = names['session'].run(None, {'images': images})
+        if not np.allclose(alone, together, rtol=0, atol=1e-4 * np.abs(together).max()):
             raise UserError('a batch of 1 gives other features than a batch of 3')
-        return torch.from_numpy(features)
+        return alone
 
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
-        """The initialisers; a counter of batches has no place in a graph."""
+    def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
+        """The initialisers. A graph has no counters of batches."""
         from onnx import load, numpy_helper
 
         return {
@@ -125,17 +122,12 @@ class Safetensors(Target):
             f'preprocess = {encoder.preprocessing.torchvision()}',
         )
 
-    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
-        images = [names['preprocess'](Image.fromarray(rgb)) for rgb in pictures]
-        with torch.no_grad():
-            return pooled(names['backbone'](torch.stack(images)), names['backbone'])
-
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+    def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
         return names['backbone'].state_dict()
 
 
 def _needs_no_weight(node: Any) -> bool | None:
-    """False to keep a node: folded, its weights would be stored transposed."""
+    """False to keep a node, because folding would store its weights transposed."""
     names = (value.name for value in node.inputs if value is not None)
     return False if any(name.startswith(_PREFIX) for name in names) else None
 

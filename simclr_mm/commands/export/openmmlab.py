@@ -1,8 +1,8 @@
-"""Backbones as mmpretrain, mmdet and mmseg take them.
+"""Export backbones for mmpretrain, mmdet and mmseg.
 
-mmdet and mmseg need not be installed to verify. They read ``init_cfg`` by MMEngine's
-loader, as mmpretrain does, and their ResNet has the keys of mmpretrain's. Every other
-backbone they take from mmpretrain itself, by its scope.
+Verifying needs neither mmdet nor mmseg. Like mmpretrain they read ``init_cfg`` with
+MMEngine's loader, and their ResNet has mmpretrain's keys. Every other backbone comes from
+mmpretrain itself, by its scope.
 """
 
 from typing import Any
@@ -17,8 +17,8 @@ from simclr_mm.apis.encoder import Encoder
 from simclr_mm.errors import UserError
 from simclr_mm.models import pooled
 
-from .backbone import cropped, is_map, settings_of, tensors_of
-from .target import Target, code, literal
+from .backbone import cropped, settings_of, tensors_of
+from .target import Names, Target, code, literal
 
 # Arguments that the ResNet of mmdet and mmseg shares with mmpretrain's.
 _SHARED = set(
@@ -28,7 +28,7 @@ _SHARED = set(
 
 
 class MMPretrain(Target):
-    """The tensors as in every checkpoint of mmpretrain."""
+    """The tensors with the keys of mmpretrain's checkpoints."""
 
     use = 'features = FeatureExtractor(model)(bgr)[0]  # a path, or a uint8 BGR array'
 
@@ -36,10 +36,12 @@ class MMPretrain(Target):
         return {f'backbone.{key}': value for key, value in tensors_of(encoder).items()}
 
     def setup(self, encoder: Encoder, path: str) -> str:
-        """Code that makes ``model``, and a config that trains on."""
+        """Code that builds ``model``, and a config for training from it."""
         backbone, preprocessing = settings_of(encoder), encoder.preprocessing
         backbone['type'] = backbone['type'].removeprefix('mmpretrain.')
-        neck = ', neck=dict(type="GlobalAveragePooling")' if is_map(encoder) else ''
+        neck = (
+            ', neck=dict(type="GlobalAveragePooling")' if len(encoder.feature_shape()) == 4 else ''
+        )
         return code(
             'from mmengine.config import Config',
             'from mmpretrain import FeatureExtractor, get_model',
@@ -55,22 +57,17 @@ class MMPretrain(Target):
             f'init_cfg = dict(\n    type="Pretrained", checkpoint={path!r}, prefix="backbone.")',
         )
 
-    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
-        """By the model, after the config was seen to give the same weights."""
-        model = names['model']
+    def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
+        """The model's weights, after a check that the config gives the same."""
+        weights = names['model'].backbone.state_dict()
         again = _initialised(dict(names['backbone'], init_cfg=names['init_cfg'])).state_dict()
-        if not all(torch.equal(again[k], v) for k, v in model.backbone.state_dict().items()):
+        if not all(torch.equal(again[key], value) for key, value in weights.items()):
             raise UserError('init_cfg and get_model load different weights')
-        batch = model.data_preprocessor(dict(inputs=_bgr(encoder, pictures)))
-        with torch.no_grad():
-            return pooled(model.extract_feat(batch['inputs']), model)
-
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
-        return names['model'].backbone.state_dict()
+        return weights
 
 
 class Detection(Target):
-    """The tensors of a bare backbone, for a config of mmdet or mmseg."""
+    """The tensors of the bare backbone, for a config of mmdet or mmseg."""
 
     def tensors(self, encoder: Encoder) -> dict[str, Tensor]:
         return tensors_of(encoder)
@@ -80,7 +77,7 @@ class Detection(Target):
         settings, lines = settings_of(encoder), []
         if settings['type'] == 'mmpretrain.ResNet' and set(settings) <= _SHARED:
             settings['type'] = 'ResNet'
-            if 'base_channels' in settings:  # theirs makes the stem as wide
+            if 'base_channels' in settings:  # theirs would widen the stem, too
                 settings.setdefault('stem_channels', 64)
         else:
             package = settings['type'].split('.')[0]
@@ -93,27 +90,24 @@ class Detection(Target):
             f'    backbone={literal(settings)})',
         )
 
-    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
-        """By the backbone that the config describes."""
+    def features(self, encoder: Encoder, names: Names, pictures: list[np.ndarray]) -> Tensor:
+        """Features of the backbone in the config."""
         settings = names['model']
         names['built'] = _initialised(settings['backbone'])
+        bgr = cropped(encoder.preprocessing, pictures).flip(1)
         # The class that mmdet's and mmseg's preprocessors derive from.
         preprocessor = ImgDataPreprocessor(**settings['data_preprocessor'])
-        images = preprocessor(dict(inputs=list(_bgr(encoder, pictures))))['inputs']
+        images = preprocessor(dict(inputs=list(bgr)))['inputs']
         with torch.no_grad():
             return pooled(names['built'](images), names['built'])
 
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+    def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
         return names['built'].state_dict()
 
 
 def _initialised(settings: dict[str, Any]) -> torch.nn.Module:
     backbone = MMPRETRAIN_MODELS.build({'_scope_': 'mmpretrain', **settings})
-    # What init_weights does with it, without a line for each tensor.
+    # Like init_weights, without a log line for each tensor.
     initialize(backbone, backbone.init_cfg)
     backbone.eval()
     return backbone
-
-
-def _bgr(encoder: Encoder, pictures: list[np.ndarray]) -> Tensor:
-    return cropped(encoder.preprocessing, pictures).flip(1)

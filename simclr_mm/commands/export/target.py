@@ -1,30 +1,27 @@
-"""What an export has to know about a library."""
+"""The interface to a library that takes exports."""
 
 import io
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from simclr_mm.apis.encoder import Encoder
+from simclr_mm.models import pooled
+
+Names = dict[str, Any]  # what code has defined, by name
 
 
 class Target:
-    """One library that takes a backbone.
+    """One library that takes a backbone."""
 
-    Attributes:
-        suffix: Of its files.
-        packages: What has to be installed to verify.
-        tolerance: Greatest difference of a feature from ours, as a share of the largest
-            feature.
-        use: Code after that of :meth:`setup`, from a PIL image ``picture`` or an array
-            ``bgr`` to ``features``; '' where the code is a config.
-    """
-
-    suffix = '.pth'
-    packages: tuple[str, ...] = ()
-    tolerance = 1e-5
+    suffix = '.pth'  # of its files
+    packages: tuple[str, ...] = ()  # what has to be installed to verify
+    tolerance = 1e-5  # greatest difference of a feature, as a share of the largest feature
+    # Code after that of :meth:`setup`, from a PIL image ``picture`` or an array ``bgr`` to
+    # ``features``; '' where the code is a config.
     use = ''
 
     def tensors(self, encoder: Encoder) -> dict[str, Tensor]:
@@ -41,13 +38,20 @@ class Target:
         """Code that loads the file."""
         raise NotImplementedError
 
-    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
-        """Features (n, C) of uint8 RGB pictures, from what that code defined."""
-        raise NotImplementedError
+    def features(self, encoder: Encoder, names: Names, pictures: list[np.ndarray]) -> Tensor:
+        """Features (n, C) of uint8 RGB images, with the names that :meth:`setup`'s code defines."""
+        rows = []
+        for rgb in pictures:
+            names.update(picture=Image.fromarray(rgb), bgr=np.ascontiguousarray(rgb[..., ::-1]))
+            exec(self.use, names)
+            found = names['features']
+            found = found[-1] if isinstance(found, (list, tuple)) else found
+            rows.append(pooled(torch.as_tensor(found).detach()).reshape(1, -1))
+        return torch.cat(rows)
 
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
-        """The weights as they were loaded there, under our names."""
-        raise NotImplementedError
+    def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
+        """The weights that the library loaded, under our names."""
+        return names['model'].state_dict()
 
 
 def code(*lines: str) -> str:
@@ -58,11 +62,8 @@ def code(*lines: str) -> str:
 def literal(value: Any) -> str:
     """A setting as code: ``dict(type='ResNet', depth=50)``.
 
-    Only plain values become code. Their text is Python's own, so a value out of a file
-    cannot bring code along.
-
-    Raises:
-        TypeError: the value is not plain.
+    Only plain values become code, with Python's own ``repr``, so a value from a file cannot
+    inject code. Other values are a TypeError.
     """
     if isinstance(value, dict) and all(str(key).isidentifier() for key in value):
         ordered = sorted(value.items(), key=lambda item: item[0] != 'type')

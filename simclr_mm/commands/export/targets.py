@@ -1,4 +1,4 @@
-"""The libraries that take an encoder, as a table."""
+"""The table of libraries that take an encoder."""
 
 import importlib.util
 
@@ -21,11 +21,7 @@ TARGETS: dict[str, Target] = dict(
 
 
 def require(packages: tuple[str, ...], reason: str) -> None:
-    """Stop where a package is missing.
-
-    Raises:
-        MissingPackageError: with the command that installs it.
-    """
+    """Raise if a package is missing, with the command that installs it."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         names = ' '.join(missing)

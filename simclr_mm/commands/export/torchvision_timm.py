@@ -1,29 +1,25 @@
-"""ResNets as torchvision and timm have them, and every model that timm built itself."""
+"""Export ResNets to torchvision and timm, and timm's own models to timm."""
 
-from typing import Any
-
-import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.checkpoints.foreign.resnet_shape import ResNetShape, renamed, resnet_shape, timm_keys
 from simclr_mm.errors import CheckpointError
+from simclr_mm.registry import type_name
 
 from .backbone import file_of, settings_of, tensors_of
-from .target import Target, code, literal
+from .target import Names, Target, code, literal
 
 _TYPES = ('ResNet', 'ResNet_CIFAR', 'ResNeXt', 'ResNetV1c', 'ResNetV1d')
-# What their constructors fix and no tensor tells.
+# Arguments that their constructors fix and that no tensor shows.
 _FIXED = dict(style='pytorch', strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1))
-# TIMMBackbone of mmpretrain: where the model is in it, and arguments that are not timm's.
+# mmpretrain's TIMMBackbone: the prefix of its model, and arguments that are not timm's.
 _INSIDE = 'timm_model.'
 _NOT_TIMMS = ('type', 'model_name', 'pretrained', 'checkpoint_path', 'in_channels', 'init_cfg')
 
 
 class Torchvision(Target):
-    """A ResNet under torchvision's names, which are ours."""
+    """A ResNet under torchvision's names, which equal ours."""
 
     packages: tuple[str, ...] = ('torchvision',)
     use = 'features = model(preprocess(picture)[None])  # (1, C)'
@@ -38,7 +34,7 @@ class Torchvision(Target):
         return tensors_of(encoder)
 
     def setup(self, encoder: Encoder, path: str) -> str:
-        """Code that makes ``model`` and ``preprocess``."""
+        """Code that builds ``model`` and ``preprocess``."""
         shape = _shape(encoder, 'torchvision')
         options = _options(groups=(shape.groups, 1), width_per_group=(shape.group_width, 64))
         stem = _stem(encoder, shape)
@@ -64,14 +60,6 @@ class Torchvision(Target):
             f'preprocess = {encoder.preprocessing.torchvision()}',
         )
 
-    def run(self, encoder: Encoder, names: dict[str, Any], pictures: list[np.ndarray]) -> Tensor:
-        images = [names['preprocess'](Image.fromarray(rgb)) for rgb in pictures]
-        with torch.no_grad():
-            return names['model'](torch.stack(images))
-
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
-        return names['model'].state_dict()
-
 
 class Timm(Torchvision):
     """A ResNet under timm's names, or the timm model inside a TIMMBackbone."""
@@ -83,7 +71,7 @@ class Timm(Torchvision):
         return renamed(state, _timm_names(encoder, state))
 
     def setup(self, encoder: Encoder, path: str) -> str:
-        """Code that makes ``model`` and ``preprocess``."""
+        """Code that builds ``model`` and ``preprocess``."""
         settings = ', '.join(f'{k}={v!r}' for k, v in encoder.preprocessing.timm().items())
         name, options, stem = _timm_model(encoder)
         return code(
@@ -96,14 +84,14 @@ class Timm(Torchvision):
             'preprocess = timm.data.create_transform(**timm.data.resolve_model_data_config(model))',
         )
 
-    def weights(self, encoder: Encoder, names: dict[str, Any]) -> dict[str, Tensor]:
+    def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
         theirs = _timm_names(encoder, tensors_of(encoder))
         ours = {name: key for key, name in theirs.items()}
         return renamed(names['model'].state_dict(), ours)
 
 
 def _is_timms(encoder: Encoder) -> bool:
-    return settings_of(encoder)['type'] == 'mmpretrain.TIMMBackbone'
+    return type_name(settings_of(encoder)) == 'TIMMBackbone'
 
 
 def _timm_names(encoder: Encoder, state: dict[str, Tensor]) -> dict[str, str]:
@@ -121,8 +109,8 @@ def _timm_model(encoder: Encoder) -> tuple[str, list[str], list[str]]:
         arguments = {key: v for key, v in settings.items() if key not in _NOT_TIMMS}
         if arguments.pop('features_only', False):
             raise CheckpointError(
-                f'{file_of(encoder)}: features_only=True of its TIMMBackbone takes the last '
-                'layers off, and the features differ from those of the timm model; export it '
+                f'{file_of(encoder)}: features_only=True of its TIMMBackbone removes the last '
+                'layers, so its features differ from those of the timm model; export it '
                 'to onnx, mmpretrain or safetensors'
             )
         return settings['model_name'], [f'{k}={literal(v)}' for k, v in arguments.items()], []
@@ -142,7 +130,7 @@ def _timm_model(encoder: Encoder) -> tuple[str, list[str], list[str]]:
 
 def _shape(encoder: Encoder, target: str) -> ResNetShape:
     settings = settings_of(encoder)
-    name = settings['type'].rpartition('.')[2]
+    name = type_name(settings)
     reason = '' if name in _TYPES else name
     for key, usual in _FIXED.items():
         value = settings.get(key, usual)
@@ -150,8 +138,8 @@ def _shape(encoder: Encoder, target: str) -> ResNetShape:
             reason = reason or f'{key}={value}'
     if reason:
         raise CheckpointError(
-            f'{file_of(encoder)}: {target} has no place for this backbone ({reason}), only '
-            f'for {", ".join(_TYPES)} with the usual strides; export it to mmpretrain, '
+            f'{file_of(encoder)}: {target} does not support this backbone ({reason}), only '
+            f'{", ".join(_TYPES)} with the usual strides; export it to mmpretrain, '
             'onnx or safetensors'
         )
     shape = resnet_shape(tensors_of(encoder), file_of(encoder))
@@ -164,20 +152,19 @@ def _shape(encoder: Encoder, target: str) -> ResNetShape:
 
 
 def _options(**values: tuple) -> list[str]:
-    """Arguments that differ from their default, given as (value, default)."""
+    """Arguments that differ from their defaults, given as (value, default)."""
     return [f'{key}={value!r}' for key, (value, default) in values.items() if value != default]
 
 
 def _stem(encoder: Encoder, shape: ResNetShape) -> list[str]:
-    """Code for a stem of one convolution that the constructor does not make."""
+    """Code for a stem of one convolution that the constructor cannot build."""
     lines = []
     if not shape.deep_stem and (shape.stem, shape.stem_kernel) != (64, 7):
         stride = '' if shape.stem_kernel == 3 else ', stride=2'
         lines.append(
-            f'model.conv1 = torch.nn.Conv2d(3, {shape.stem}, '
-            f'{shape.stem_kernel}{stride}, padding={shape.stem_kernel // 2}, '
-            'bias=False)'
+            f'model.conv1 = torch.nn.Conv2d(3, {shape.stem}, {shape.stem_kernel}{stride}, '
+            f'padding={shape.stem_kernel // 2}, bias=False)'
         )
-    if settings_of(encoder)['type'].rpartition('.')[2] == 'ResNet_CIFAR':
+    if type_name(settings_of(encoder)) == 'ResNet_CIFAR':
         lines.append('model.maxpool = torch.nn.Identity()')
     return lines

@@ -1,63 +1,50 @@
-"""Export an encoder for another library, and prove it there before the file exists."""
+"""Export an encoder for another library, and verify it there before the file exists."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.errors import CheckpointError
 from simclr_mm.files.atomic import atomic_file
-from simclr_mm.models import pooled
 from simclr_mm.version import __version__
 
 from .backbone import features_of, file_of, pictures, settings_of, tensors_of
 from .targets import TARGETS, require
 
-_COUNTER = 'num_batches_tracked'  # of batch norm; no number that features depend on
+_COUNTER = 'num_batches_tracked'  # of batch norm; features do not depend on it
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What a verification found.
+    """What a verification found."""
 
-    Args:
-        difference: Greatest difference of a feature, as a share of the largest one.
-        tolerance: What it may be.
-        identical: Tensors that are the same bit by bit.
-        absent: Tensors that the format has no place for: counters of batches.
-    """
-
-    difference: float
-    tolerance: float
-    identical: int
-    absent: int
+    difference: float  # greatest difference of a feature, as a share of the largest one
+    tolerance: float  # what it may be
+    identical: int  # tensors that are the same bit by bit
+    absent: int  # tensors that the format has no place for: counters of batches
 
     def __str__(self) -> str:
-        counters = f', {self.absent} counters of batches have no place' * (self.absent > 0)
+        counters = f', {self.absent} counters of batches are not stored' * (self.absent > 0)
         return (
-            f'features differ by at most {self.difference:.1e} of the largest '
-            f'(tolerance {self.tolerance:.0e}), {self.identical} tensors are '
-            f'bit-identical{counters}'
+            f'features differ by at most {self.difference:.1e} of the largest (tolerance '
+            f'{self.tolerance:.0e}), {self.identical} tensors are bit-identical{counters}'
         )
 
 
 def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
     """Write an encoder for another library.
 
-    The code that loads it is run on the file before the file gets its name.
+    The loading code runs on the file before the file gets its name.
 
     Returns:
-        The code that uses it, and what the verification found.
+        The code that uses the file, and the result of the verification.
 
     Raises:
-        CheckpointError: the target cannot hold this backbone, or the verification
-            failed; there is no file then.
-        MissingPackageError: a package is missing.
+        CheckpointError: The target cannot hold this backbone, or the verification
+            failed. Then there is no file.
     """
     entry = TARGETS[target]
     require(entry.packages, f'--to {target}')
@@ -70,24 +57,16 @@ def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
 
 
 def verify(encoder: Encoder, target: str, path: str) -> Proof:
-    """Load an exported file as its users do, and compare.
-
-    Raises:
-        CheckpointError: it does not load, a weight differs in a bit, or a feature by
-            more than the tolerance.
-    """
+    """Load an exported file as its users do, and compare every weight and some features."""
     entry, shown = TARGETS[target], pictures(encoder.preprocessing)
     namespace: dict[str, Any] = dict(path=path)
     try:
-        exec(entry.setup(encoder, path), namespace)  # the code that is printed
-        found = entry.run(encoder, namespace, shown)
-        namespace.update(picture=Image.fromarray(shown[0]))
-        namespace.update(bgr=np.ascontiguousarray(shown[0][..., ::-1]))
-        exec(entry.use, namespace)
+        exec(entry.setup(encoder, path), namespace)  # the printed code
+        found = entry.features(encoder, namespace, shown)
         weights = entry.weights(encoder, namespace)
-    except Exception as error:  # whatever another library says
+    except Exception as error:  # libraries raise errors of many types
         raise CheckpointError(
-            f'{target} does not take the export of {file_of(encoder)} '
+            f'{target} does not load the export of {file_of(encoder)} '
             f'({type(error).__name__}: {error})'
         ) from error
     state = tensors_of(encoder)
@@ -103,9 +82,6 @@ def verify(encoder: Encoder, target: str, path: str) -> Proof:
             f'{len(differing)} weights differ, {differing[0]} first'
         )
     expected = features_of(encoder, shown)
-    if entry.use:
-        found = torch.cat([found, _row(namespace['features'])])
-        expected = torch.cat([expected, expected[:1]])
     difference = float((found - expected).abs().max() / expected.abs().max())
     if not difference <= entry.tolerance:
         raise CheckpointError(
@@ -115,15 +91,8 @@ def verify(encoder: Encoder, target: str, path: str) -> Proof:
     return Proof(difference, entry.tolerance, len(state) - len(absent), len(absent))
 
 
-def _row(features: Any) -> Tensor:
-    """One picture's features as (1, C), in whatever form a library gives them."""
-    if isinstance(features, (list, tuple)):
-        features = features[-1]
-    return pooled(torch.as_tensor(features).detach()).reshape(1, -1)
-
-
 def metadata_of(encoder: Encoder, target: str) -> dict[str, Any]:
-    """What travels inside the file, plain data only."""
+    """The metadata inside the file, plain data only."""
     return dict(
         preprocessing=encoder.preprocessing.record(),
         backbone=settings_of(encoder),

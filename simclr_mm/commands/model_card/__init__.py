@@ -1,4 +1,4 @@
-"""A page about a file of weights, and what is known about its training."""
+"""A model card for a file of weights, with the facts of its training."""
 
 from .card import model_card
 from .facts import MEASURED, batch_size, results, training_data

@@ -1,4 +1,4 @@
-"""A page about a file of weights: Markdown behind YAML that machines read."""
+"""A model card: Markdown with a YAML header for machines."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,19 +21,15 @@ def model_card(
     library: str = 'simclr_mm',
     sections: Mapping[str, str] | None = None,
 ) -> str:
-    """The page beside a file of weights.
+    """The page beside a file of weights, in Markdown.
 
     Args:
-        encoder: What the file holds.
-        name: Of the model, the title.
+        encoder: The encoder in the file.
+        name: Name of the model, the title.
         about: One sentence about the file.
-        code: What loads it.
+        code: What loads it, with ``library``.
         rows: Results, in the form of a model index.
-        library: The library that loads the file.
         sections: More sections, by their titles, in front of the config.
-
-    Returns:
-        Markdown.
     """
     trained = facts(encoder)
     measured = [
@@ -79,7 +75,7 @@ def _front(
 
 
 def _indexed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A result as model cards on the web have it."""
+    """A result in the format of model cards on the web."""
     return dict(
         task=dict(type='image-classification', name=row['Task']),
         dataset=dict(type=row['Dataset'].lower(), name=row['Dataset']),

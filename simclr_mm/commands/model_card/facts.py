@@ -1,4 +1,4 @@
-"""What a config and a checkpoint say about how an encoder was trained."""
+"""Facts about an encoder's training, from its config and checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ _DATA = dict(
     Digits='scikit-learn digits',
     ImageFolder='a folder of images',
 )
-# Logged names of validation metrics: task and metric as model indexes name them.
+# Logged names of validation metrics: task and metric in a model index.
 _METRICS = {
     'val/knn/top1': ('kNN Classification', 'Top 1 Accuracy'),
     'val/accuracy/top1': ('Image Classification', 'Top 1 Accuracy'),
@@ -29,39 +29,36 @@ MEASURED = 'measured here'
 
 
 def training_data(cfg: Config, phase: str = 'train') -> str:
-    """Name of the data that a phase reads."""
+    """Name of the data of a phase."""
     dataset = cfg[f'{phase}_dataloader'].dataset
-    name = type_name(dataset.get('query', dataset))  # of kNN the queries
+    name = type_name(dataset.get('query', dataset))  # for kNN the queries
     return _DATA.get(name, name)
 
 
 def batch_size(cfg: Config) -> int:
-    """Images a step over all processes, which the learning rate is made for."""
+    """Images of a step over all processes, for which the learning rate is set."""
     base = cfg.get('auto_scale_lr', {}).get('base_batch_size')
     return base or cfg.train_dataloader.batch_size
 
 
 def results(encoder: Encoder) -> list[dict[str, Any]]:
-    """Metrics of an encoder, in the form of a model index.
+    """Metrics of an encoder, in the format of a model index.
 
-    They are those of the published model whose weights have the name of this file, and
-    the last validation in the log of the training, if the checkpoint has the log.
-
-    Returns:
-        Dicts with ``Task``, ``Dataset``, ``Metrics`` and ``Source``, who measured it.
+    They come from the published model whose weights have this file's name, and from the last
+    validation in the training log, if the checkpoint has the log.
     """
     file = Path(encoder.source).name
     entries = yaml.safe_load((MIM / 'configs' / 'metafile.yml').read_text())['Models']
     found = [entry for entry in entries if Path(entry.get('Weights', '')).name == file]
     downstream = {name for entry in found for name in entry.get('Downstream', [])}
     found += [entry for entry in entries if entry['Name'] in downstream]
-    # Two entries may name the same weights, and so the same results.
+    # Two entries may have the same weights, and so the same results.
     known = {str(row): row for entry in found for row in entry['Results'] or []}
     return [*known.values(), *_logged(encoder)]
 
 
 def facts(encoder: Encoder) -> dict[str, str]:
-    """How an encoder was trained, by label, as far as it is known."""
+    """The known facts of an encoder's training, by label."""
     cfg = encoder.config
     if not cfg.get('train_dataloader') or not cfg.get('optim_wrapper'):
         return {}
@@ -106,7 +103,7 @@ def _logged(encoder: Encoder) -> list[dict[str, Any]]:
 
 
 def _part(content: Any, *keys: str) -> dict[str, Any]:
-    """A dict inside dicts; empty where a file has none there."""
+    """A nested dict. Empty if the file has none there."""
     for key in keys:
         content = content.get(key) if isinstance(content, dict) else None
     return content if isinstance(content, dict) else {}
@@ -121,7 +118,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 
 def _transforms(pipeline: list[dict[str, Any]]) -> list[str]:
-    """Types of all transforms, those inside others after them."""
+    """Types of all transforms, each followed by its inner transforms."""
     names = []
     for step in pipeline:
         arguments = {

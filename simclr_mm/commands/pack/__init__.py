@@ -1,4 +1,4 @@
-"""A folder of images in a few large files."""
+"""Pack a folder of images into a few large files."""
 
 from .command import main
 

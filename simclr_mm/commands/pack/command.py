@@ -1,9 +1,9 @@
 """Pack a folder of images into shards: few large files instead of many small ones.
 
-OUT/shard-*.tar are tar files in WebDataset's layout, or Parquet files, or one LMDB
-database. OUT/index.json says what they hold. OUT/unreadable.jsonl lists the images that
-are left out because they cannot be read. Train on them with tools/train.py --data OUT.
-If packing was stopped, the same command goes on.
+OUT/shard-*.tar are tar files in WebDataset's layout; other formats are Parquet files or
+one LMDB database. OUT/index.json lists the shards. OUT/unreadable.jsonl lists unreadable
+images, which are left out. Train with tools/train.py --data OUT. After an interruption
+the same command continues.
 """
 
 import argparse
@@ -18,9 +18,7 @@ from simclr_mm.datasets.pack_index import FORMATS, UNREADABLE
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.parser_of(__doc__)
     add = parser.add_argument
     classes = 'the folders directly below it are classes if no image lies beside them'
     add('folder', help=f'images at any depth; {classes}')

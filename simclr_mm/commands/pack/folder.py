@@ -16,14 +16,14 @@ from rich.progress import track
 
 from simclr_mm.datasets.pack_index import INDEX, UNREADABLE, parse_index
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.atomic import write_text
 from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
 from simclr_mm.version import __version__
 
 from .plan import PackPlan, PackSettings, open_work, plan_pack
 from .writers import WRITERS, PackedImage, Writer
 
-_BROKEN = 'a broken link: the file that it names is not there.'
+_BROKEN = 'a broken link: its target does not exist.'
 # An encoded image: its row; its content and extension, or the reason why it has none.
 _Encoded = tuple[int, tuple[bytes, str] | str]
 
@@ -37,21 +37,17 @@ def pack_folder(
     processes: int = 1,
     restart: bool = False,
 ) -> dict[str, Any]:
-    """Write the shards of a folder that are not there yet.
+    """Write the missing shards of a folder. Returns the content of ``index.json``.
 
-    The shard of an image depends on the folder and the settings alone, and a shard is
-    there whole or not at all. So a pack that was stopped and is called again is the same
-    as an unbroken one.
+    The shard of an image depends only on the folder and the settings, and a shard is
+    complete or absent. So a pack continued after an interruption equals an uninterrupted one.
 
     Args:
-        folder: As ``classes_file`` and ``labelled``, see :func:`.plan.plan_pack`.
+        folder: See :func:`.plan.plan_pack`, also for ``classes_file`` and ``labelled``.
         out: A folder that does not exist, is empty, or holds a part of this pack.
         settings: Format and size.
-        processes: That read and encode images.
+        processes: Processes that read and encode images.
         restart: Replace another pack.
-
-    Returns:
-        What ``index.json`` holds.
     """
     _check(settings, processes)
     plan = plan_pack(folder, settings, classes_file, labelled)
@@ -73,11 +69,10 @@ def pack_folder(
 
 
 def encode(path: str, short_side: int | None, quality: int) -> tuple[bytes, str]:
-    """Read an image for a pack, with the settings of PackSettings.
+    """An image for a pack, and the extension of its format.
 
-    Returns:
-        The file as it is, or a JPEG of the reduced image, turned as EXIF said, where
-        the image is larger; and the extension of its format.
+    A larger image becomes a reduced JPEG, turned upright by its EXIF data. Other files stay
+    unchanged.
     """
     content, img = LoadImageFromFile().read(path)
     if short_side is not None and min(img.shape[:2]) > short_side:
@@ -114,7 +109,7 @@ def _encode_row(task: tuple[int, str], settings: PackSettings) -> _Encoded:
 def _write_shards(
     plan: PackPlan, writer: Writer, work: Path, processes: int
 ) -> list[dict[str, Any]]:
-    """Write the missing shards; name, images and unreadable rows of each."""
+    """Write the missing shards. Returns name, images and unreadable rows of each."""
     states = []
     with _encoding(plan.settings, processes) as encoded:
         for number, rows in enumerate(track(plan.shards(writer.shuffled), 'packing shards')):
@@ -124,9 +119,7 @@ def _write_shards(
                 unreadable: dict[int, str] = {}
                 results = encoded((row, str(plan.root / plan.paths[row])) for row in rows)
                 writer.write(path, _readable(plan, results, unreadable))
-                with atomic_file(file) as handle:
-                    state = dict(name=path.name, unreadable=unreadable)
-                    handle.write(json.dumps(state).encode())
+                write_text(file, json.dumps(dict(name=path.name, unreadable=unreadable)))
             state = json.loads(file.read_text())
             states.append(dict(state, images=len(rows) - len(state['unreadable'])))
     return states
@@ -136,12 +129,12 @@ def _write_shards(
 def _encoding(
     settings: PackSettings, processes: int
 ) -> Iterator[Callable[[Iterable[tuple[int, str]]], Iterator[_Encoded]]]:
-    """Encode rows with their paths, in their order, by so many processes."""
+    """Encode rows with their paths, in order, in several processes."""
     one = partial(_encode_row, settings=settings)
     if processes == 1:
         yield partial(map, one)
         return
-    # OpenCV's threads do not survive a fork, and the processes are enough.
+    # OpenCV's threads do not survive a fork.
     with ProcessPoolExecutor(
         processes, multiprocessing.get_context('fork'), cv2.setNumThreads, (0,)
     ) as pool:
@@ -151,7 +144,7 @@ def _encoding(
 def _readable(
     plan: PackPlan, results: Iterable[_Encoded], unreadable: dict[int, str]
 ) -> Iterator[PackedImage]:
-    """Pass readable images on, remember the reasons of the others."""
+    """Yield readable images, and collect the reasons of the others."""
     for row, image in results:
         if isinstance(image, str):
             unreadable[row] = image
@@ -162,15 +155,14 @@ def _readable(
 def _finish(
     plan: PackPlan, writer: Writer, states: list[dict[str, Any]], record: dict[str, Any]
 ) -> None:
-    """Write the lists and the index of whole shards."""
+    """Write the lists and the index of complete shards."""
     reasons = {int(row): reason for state in states for row, reason in state['unreadable'].items()}
     left_out = {plan.paths[row]: reason for row, reason in sorted(reasons.items())}
     if len(left_out) == len(plan.paths):
         raise UserError(f'no image of {plan.root} can be read; the first: {reasons[0]}')
     left_out.update((path, _BROKEN) for path in plan.broken)
-    with atomic_file(writer.out / UNREADABLE) as file:
-        for path, reason in left_out.items():
-            file.write(json.dumps(dict(path=path, reason=reason)).encode() + b'\n')
+    lines = (json.dumps(dict(path=path, reason=reason)) for path, reason in left_out.items())
+    write_text(writer.out / UNREADABLE, ''.join(f'{line}\n' for line in lines))
     rows = [row for row in range(len(plan.paths)) if row not in reasons]
     shards = [state for state in states if writer.suffix]
     paths = [writer.out / state['name'] for state in shards]
@@ -190,5 +182,4 @@ def _finish(
         ],
         plan=record,
     )
-    with atomic_file(writer.out / INDEX) as file:
-        file.write(json.dumps(index, indent=1).encode())
+    write_text(writer.out / INDEX, json.dumps(index, indent=1))

@@ -1,4 +1,4 @@
-"""The plan of a pack: which image goes into which shard."""
+"""The plan of a pack: the shard of each image."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import numpy as np
 from simclr_mm.datasets.lmdb_images import LIST
 from simclr_mm.datasets.pack_index import INDEX, TAR_INDEX, UNREADABLE, WORK
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import PARTIAL, atomic_file
+from simclr_mm.files.atomic import PARTIAL, write_text
 from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import BROKEN, EXTENSIONS, images_below
 
@@ -26,10 +26,10 @@ _WRITTEN = (
 
 @dataclass(frozen=True)
 class PackSettings:
-    """What decides the bytes of a pack, besides its images."""
+    """The settings that, with the images, determine the bytes of a pack."""
 
     format: str  # one of pack_index.FORMATS
-    short_side: int | None = None  # pixels, of larger images; None: files go in as they are
+    short_side: int | None = None  # pixels, of larger images; None: keep all files unchanged
     quality: int = 90  # of JPEG, 1 to 100, for reduced images
     shard_images: int = 2000  # images in a shard
 
@@ -40,7 +40,7 @@ class PackPlan:
 
     root: Path
     paths: list[str]  # relative to the root, sorted
-    broken: list[str]  # links to images that are not there, likewise
+    broken: list[str]  # broken links with names of images, in the same form
     settings: PackSettings
     labels: list[int] | None = None  # of the paths
     classes: list[str] | None = None
@@ -49,7 +49,7 @@ class PackPlan:
         return None if self.labels is None else self.labels[row]
 
     def shards(self, shuffled: bool) -> list[list[int]]:
-        """Rows of each shard, sorted; dealt at random, always the same, or in order."""
+        """Sorted rows of each shard: in a fixed random order, or in the order of the folder."""
         rows = np.arange(len(self.paths))
         if shuffled:
             np.random.default_rng(0).shuffle(rows)
@@ -57,7 +57,7 @@ class PackPlan:
         return [sorted(part.tolist()) for part in np.split(rows, cuts)]
 
     def record(self) -> dict[str, Any]:
-        """The settings and files that a resumed pack shares with its beginning."""
+        """The settings and files that must stay the same when packing continues."""
         return dict(
             settings=asdict(self.settings),
             classes=self.classes,
@@ -69,15 +69,11 @@ class PackPlan:
 def plan_pack(
     folder: str, settings: PackSettings, classes_file: str | None, labelled: bool
 ) -> PackPlan:
-    """List a folder and find its classes.
+    """List a folder and find its classes, if ``labelled``.
 
-    Args:
-        folder: Class folders, or any images. The folders directly below it are classes,
-            if no image lies beside them.
-        settings: As the user gave them.
-        classes_file: Class names, one a line, in the order of their labels; None: all
-            folders that hold images, sorted.
-        labelled: Whether to look for classes.
+    The folders directly below it are classes, if no image lies beside them. ``classes_file``
+    has class names, one a line, in the order of their labels. Without it, the classes are all
+    folders that hold images, sorted.
     """
     found = images_below(folder)
     broken = [
@@ -115,16 +111,15 @@ def _class_names(file: str | None, folders: list[str], root: str) -> list[str]:
 
 
 def open_work(out: Path, record: dict[str, Any], restart: bool) -> Path:
-    """The folder of a pack's state, of this plan and no other.
+    """The folder of a pack's state, for this plan only.
 
-    It does not exist where the pack is finished. A folder that holds something else is
-    refused.
+    It does not exist if the pack is finished. A folder with other content is refused.
     """
     work = out / WORK
     if restart and (work.is_dir() or (out / INDEX).is_file()):
         _remove_pack(out)
     state = work / PLAN
-    if (out / INDEX).is_file():  # written last: the pack is whole
+    if (out / INDEX).is_file():  # written last, so the pack is complete
         state = out / INDEX
         shutil.rmtree(work, ignore_errors=True)
     if state.is_file():
@@ -138,20 +133,19 @@ def open_work(out: Path, record: dict[str, Any], restart: bool) -> Path:
     if out.is_dir() and any(path != work for path in out.iterdir()):
         raise UserError(f'{out} is not empty and holds no pack: name a new folder.')
     work.mkdir(parents=True, exist_ok=True)
-    with atomic_file(work / PLAN) as file:
-        file.write(json.dumps(dict(plan=record), indent=1).encode())
+    write_text(work / PLAN, json.dumps(dict(plan=record), indent=1))
     return work
 
 
 def _remove_pack(out: Path) -> None:
-    """Remove a pack, if nothing else has come to lie beside it."""
+    """Remove a pack, unless there are other files in its folder."""
     others = [path.name for path in out.iterdir() if not any(map(path.match, _WRITTEN))]
     if others:
         raise UserError(
             f'--restart: {out} holds {", ".join(sorted(others)[:5])} '
-            'beside the pack: move it away, or name a new folder.'
+            'beside the pack: move these files away, or name a new folder.'
         )
-    (out / INDEX).unlink(missing_ok=True)  # first: where it is, a pack is whole
+    (out / INDEX).unlink(missing_ok=True)  # first, because it marks a complete pack
     shutil.rmtree(out)
 
 

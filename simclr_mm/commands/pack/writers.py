@@ -1,4 +1,4 @@
-"""One shard of a pack as a file: tar, Parquet or a part of an LMDB database."""
+"""Write one shard of a pack: tar, Parquet or a part of an LMDB database."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 
 _KEY_BYTES = 511  # LMDB's longest key
-_GROUP_IMAGES = 100  # of a Parquet row group: some MB, which streams read at a time
+_GROUP_IMAGES = 100  # of a Parquet row group: some MB, the unit of reading
 _PRINTABLE = ''.join(map(chr, range(0x20, 0x7F))).replace('%', '')
 
 
@@ -34,19 +34,14 @@ class PackedImage:
 
 
 def lmdb_key(path: str) -> str:
-    """The key of a relative path: the path, its non-ASCII characters as %XX."""
+    """The key of a relative path: the path with non-ASCII characters as %XX."""
     return quote(os.fsencode(path), safe=_PRINTABLE)
 
 
 class Writer:
-    """Writes the shards of one format.
+    """Writes the shards of one format into a folder. ``classes`` are class names or None."""
 
-    Args:
-        out: Folder of the pack.
-        classes: Names of the classes, or None.
-    """
-
-    suffix = ''  # of a shard's file; none where all shards are one file
+    suffix = ''  # of a shard's file; '' if all shards are one file
     shuffled = False  # whether images are dealt to the shards at random
 
     def __init__(self, out: Path, classes: list[str] | None) -> None:
@@ -54,18 +49,18 @@ class Writer:
         self.classes = classes
 
     def write(self, path: Path, images: Iterable[PackedImage]) -> None:
-        """Write one shard, the whole of it or nothing."""
+        """Write one shard, completely or not at all."""
         raise NotImplementedError
 
     def finish(self, shards: list[Path], images: list[tuple[str, int | None]]) -> None:
-        """Write what lies beside the shards, from the path and the label of each image."""
+        """Write the files beside the shards, from path and label of each image."""
 
 
 class TarWriter(Writer):
-    """``shard-00000.tar`` in WebDataset's layout, and the places of all images."""
+    """``shard-00000.tar`` in WebDataset's layout, and an index of all images."""
 
     suffix = '.tar'
-    shuffled = True  # images that are read together should not be of one class
+    shuffled = True  # images read together should not have one class
 
     def __init__(self, out: Path, classes: list[str] | None) -> None:
         super().__init__(out, classes)
@@ -73,7 +68,7 @@ class TarWriter(Writer):
 
     def write(self, path: Path, images: Iterable[PackedImage]) -> None:
         with atomic_file(path) as file:
-            # The time is fixed: the same images give the same file.
+            # A fixed time, so that the same images give the same file.
             with self.webdataset.TarWriter(file, encoder=False, mtime=0) as tar:
                 for image in images:
                     tar.write(self._sample(image))
@@ -89,7 +84,7 @@ class TarWriter(Writer):
 
     def finish(self, shards: list[Path], images: list[tuple[str, int | None]]) -> None:
         rows = index_tars(shards, len(shards))
-        order = np.argsort(rows['name'], kind='stable')  # that of the folder
+        order = np.argsort(rows['name'], kind='stable')  # the order of the folder
         write_rows(self.out / TAR_INDEX, rows[order])
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint to publish, its model card and its entry in a model index."""
+"""Publish a checkpoint, with its model card and its entry in a model index."""
 
 from .command import main
 

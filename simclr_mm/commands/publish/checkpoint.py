@@ -1,4 +1,4 @@
-"""Make a file to publish out of a training's checkpoint."""
+"""Make a publishable file from a training checkpoint."""
 
 import hashlib
 import io
@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from mmengine.config import Config
 
-from simclr_mm.apis.encoder import Encoder, encoder_of_checkpoint, load_encoder, open_checkpoint
+from simclr_mm.apis.encoder import Encoder
+from simclr_mm.apis.loading import encoder_of_checkpoint, load_encoder, open_checkpoint
 from simclr_mm.checkpoints import PROBE, model_state
 from simclr_mm.commands.model_card import model_card, results
 from simclr_mm.errors import UserError
@@ -23,25 +24,15 @@ _KEPT = ('dataset_meta', 'epoch', 'iter', 'seed', 'mmengine_version')
 
 
 class Published(NamedTuple):
-    """A published checkpoint.
+    """A published checkpoint."""
 
-    Args:
-        name: Of the model.
-        trained_as: Name of the config.
-        path: The file.
-        card: The page beside it.
-        encoder: Read from the file.
-        rows: Results, in the form of a model index.
-        left_out: Keys of the training's checkpoint that are gone.
-    """
-
-    name: str
-    trained_as: str
-    path: Path
-    card: Path
-    encoder: Encoder
-    rows: list[dict[str, Any]]
-    left_out: list[str]
+    name: str  # of the model
+    trained_as: str  # name of the config
+    path: Path  # the file
+    card: Path  # the page beside it
+    encoder: Encoder  # read from the file
+    rows: list[dict[str, Any]]  # results, in the form of a model index
+    left_out: list[str]  # keys of the training's checkpoint that are gone
 
 
 def publish(
@@ -49,13 +40,8 @@ def publish(
 ) -> Published:
     """Write ``{name}_{date}-{SHA-256[:8]}.pth`` and its model card.
 
-    The file holds the weights and, in ``meta``, the config, the preprocessing and how
-    long it was trained; no online probe, no optimizer, no log, no folder of the machine
-    it was made on.
-
-    Raises:
-        CheckpointError: the checkpoint cannot be read, or does not fit its config.
-        UserError: the name is none that a file can have, or how to prepare a picture is not known.
+    The file holds the weights and, in ``meta``, the config, the preprocessing and the length
+    of the training. It holds no online probe, no optimizer, no log and no path of the machine.
     """
     if name is not None and not re.fullmatch(r'\w[\w.+-]*', name):
         raise UserError(
@@ -66,9 +52,7 @@ def publish(
     loaded, name = opened.content, name or opened.name
     settings = opened.config.to_dict()
     cfg = Config({key: value for key, value in settings.items() if key not in _OF_THE_RUN})
-    if not isinstance(cfg.get('model'), dict):
-        raise UserError(f'{config} has no model = dict(...): name the config of a training')
-    cfg.model.pop('online_probe', None)  # it has served
+    cfg.model.pop('online_probe', None)  # only for the training
     trained = encoder_of_checkpoint(opened._replace(config=cfg))
     rows = results(trained)
     meta = {k: v for k, v in (loaded.get('meta') or {}).items() if k in _KEPT}
@@ -95,8 +79,7 @@ def publish(
             trained,
             name,
             f'Weights of `{name}`, backbone and head, with the config inside.',
-            f'from simclr_mm.apis.encoder import load_encoder\n'
-            f'encoder = load_encoder({path.name!r})',
+            f'from simclr_mm.apis import load_encoder\nencoder = load_encoder({path.name!r})',
             rows,
         )
     )

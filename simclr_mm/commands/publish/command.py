@@ -1,4 +1,4 @@
-"""Make a file to publish out of a checkpoint: weights, config and preprocessing.
+"""Make a publishable file from a checkpoint: weights, config and preprocessing.
 
 Writes OUT_DIR/{config}_{date}-{SHA-256}.pth, a model card beside it, and the entry of a
 model index.
@@ -9,37 +9,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simclr_mm.commands import command_line
-from simclr_mm.commands.command_line.encoder_flags import add_config_flag
 from simclr_mm.commands.publish.checkpoint import publish
 from simclr_mm.commands.publish.metafile import entry_of, entry_text, put_entry
 from simclr_mm.errors import MissingFileError, UserError
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('checkpoint', help='checkpoint of a training, a path or a URL')
-    parser.add_argument('out_dir', help='folder of the published file')
-    add_config_flag(parser)
-    parser.add_argument('--name', help="name of the model; default: the config's")
-    parser.add_argument('--weights-url', metavar='URL', help='where OUT_DIR can be downloaded from')
-    parser.add_argument(
-        '--metafile', metavar='FILE', help='put the entry into this file; default: print it'
-    )
-    command_line.add_trust_flag(parser)
+    parser = command_line.parser_of(__doc__, 'checkpoint', '--config', '--trust-checkpoint')
+    add = parser.add_argument
+    add('out_dir', help='folder of the published file')
+    add('--name', help="name of the model; default: the config's")
+    add('--weights-url', metavar='URL', help='where OUT_DIR can be downloaded from')
+    add('--metafile', metavar='FILE', help='put the entry into this file; default: print it')
     return parser.parse_args(argv)
 
 
 def root_of(metafile: str) -> Path:
-    """The folder that an index's paths start from; ``configs/`` is in it."""
+    """The folder that an index's paths start from. It contains ``configs/``."""
     if not Path(metafile).is_file():
         raise MissingFileError(f'--metafile: there is no file {metafile}')
     return Path(metafile).resolve().parents[1]
 
 
 def config_path(config: str, root: Path | None) -> str:
-    """A config, a name or a file, as an index names it."""
+    """The path of a config, given by name or file, in an index."""
     if not config.endswith('.py'):
         config = f'configs/{config}.py'
     elif root is not None and root in Path(config).resolve().parents:
@@ -47,8 +40,8 @@ def config_path(config: str, root: Path | None) -> str:
     is_there = root is None or (root / config).is_file()
     if not is_there or (root is not None and Path(config).is_absolute()):
         raise UserError(
-            f'the index in {root} cannot name {config}, which is not below '
-            'it: name the config that is there with --config'
+            f'the index in {root} cannot name {config}, which is not in this folder: '
+            'name a config in it with --config'
         )
     return config
 

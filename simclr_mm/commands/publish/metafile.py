@@ -1,4 +1,4 @@
-"""Entries of a model index, made from a checkpoint and put into the file."""
+"""Make the entry of a model index from a checkpoint, and write it into the file."""
 
 import textwrap
 from pathlib import Path
@@ -10,7 +10,7 @@ from modelindex.models.ModelIndex import ModelIndex
 
 from simclr_mm.commands.model_card import batch_size, training_data
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.atomic import write_text
 from simclr_mm.registry import type_name
 
 from .checkpoint import Published
@@ -46,23 +46,21 @@ def entry_of(published: Published, config: str, weights: str | None) -> dict[str
 
 
 def entry_text(entry: dict[str, Any]) -> str:
-    """An entry as it stands in a metafile."""
+    """An entry as text of a metafile."""
     text = yaml.dump([entry], Dumper=_Indented, sort_keys=False, allow_unicode=True)
     return textwrap.indent(text, '  ')
 
 
 def put_entry(path: Path, entry: dict[str, Any]) -> bool:
-    """Put an entry into a metafile, and leave every other line of it as it is.
+    """Put an entry into a metafile, and leave every other line unchanged.
 
-    Args:
-        path: The metafile.
-        entry: Replaces the entry of its name and keeps that one's other keys, or comes last.
+    It replaces the entry of its name, whose other keys stay, or is appended.
 
     Returns:
-        Whether there was one of its name.
+        Whether there was an entry of its name.
 
     Raises:
-        UserError: the file is no metafile, or would not be a valid one.
+        UserError: The file is no metafile, or would become invalid.
     """
     text = path.read_text()
     models = (yaml.safe_load(text) or {}).get('Models')
@@ -72,15 +70,15 @@ def put_entry(path: Path, entry: dict[str, Any]) -> bool:
     lines = text.splitlines(keepends=True)
     begin = end = len(lines)
     if old is not None:
-        # A file without a log, as a published one is, leaves the results that stand.
+        # A published file has no log and no results, so the old results stay.
         entry = {**old, **entry, 'Results': entry['Results'] or old.get('Results')}
         begin, end = _block(lines, entry['Name'])
     new = ''.join(lines[:begin]) + entry_text(entry) + ''.join(lines[end:])
     expected = [entry if model is old else model for model in models]
     if yaml.safe_load(new)['Models'] != expected + [entry] * (old is None):
         raise UserError(
-            f'{path} is laid out in a way that an entry cannot be put into:'
-            ' Models must come last, its entries indented by two'
+            f'{path} has a layout that cannot be edited: Models must come last, its '
+            'entries indented by two'
         )
     index = ModelIndex.from_dict(yaml.safe_load(new), str(path), is_root=True)
     problems = [
@@ -91,8 +89,7 @@ def put_entry(path: Path, entry: dict[str, Any]) -> bool:
     ]
     if problems:
         raise UserError(f'{path} would not be valid: {problems[0]}')
-    with atomic_file(path) as file:
-        file.write(new.encode())
+    write_text(path, new)
     return old is not None
 
 
@@ -111,7 +108,7 @@ def _block(lines: list, name: str) -> tuple:
 
 
 class _Indented(yaml.SafeDumper):
-    """Indents lists below their key, as metafiles do."""
+    """Indents lists below their key, as in metafiles."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         return super().increase_indent(flow, False)

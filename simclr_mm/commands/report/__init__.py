@@ -1,4 +1,4 @@
-"""What evaluations found, as a table and as a page."""
+"""Results of evaluations as a table and as a page."""
 
 from .command import main
 

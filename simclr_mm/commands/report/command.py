@@ -1,31 +1,25 @@
 """Results of many evaluations as a Markdown table and an HTML page.
 
-Looks at any depth below the folders for what tools/evaluate_features.py, tools/test.py,
-tools/transfer.py, tools/sweep.py and tools/demo.py wrote, and for the loss curve, the last
-step and the last validation of every training run.
+Searches the folders at any depth for results of tools/evaluate_features.py,
+tools/test.py, tools/transfer.py, tools/sweep.py and tools/demo.py, and for the loss curve,
+the last step and the last validation of every training run.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.report.pages import collect, markdown, page
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.atomic import write_text
 
 
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.parser_of(__doc__)
     parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR')
-    parser.add_argument(
-        '--out',
-        metavar='DIR',
-        help='folder of report.md and report.html; default: the first WORK_DIR',
-    )
+    place = 'folder of report.md and report.html; default: the first WORK_DIR'
+    parser.add_argument('--out', metavar='DIR', help=place)
     args = parser.parse_args(argv)
 
     found = collect(args.work_dirs)
@@ -40,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(table, end='')
     out = Path(args.out or args.work_dirs[0])
     for name, text in (('report.md', table), ('report.html', page(found))):
-        with atomic_file(out / name) as file:
-            file.write(text.encode(errors='backslashreplace'))
+        write_text(out / name, text)
     print(
         f'{len(found.runs)} evaluations, {len(found.logs)} training logs: '
         f'{out / "report.md"}, {out / "report.html"}'

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from simclr_mm.errors import MissingFileError
-from simclr_mm.evaluation import PIXELS, UNTRAINED, EvaluationRun, Result, read_run
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import PIXELS, UNTRAINED, EvaluationRun, Result, Value, read_run
 from simclr_mm.visualization.loss import plot_loss, read_log, read_scalars
 from simclr_mm.visualization.style import picture
 
@@ -21,9 +20,9 @@ COLUMNS = (
 VALIDATIONS = 'Last validation of each training run'
 VALIDATION_COLUMNS = ('training run', 'epoch or step', 'metric', 'value')
 TRAININGS = 'End of each training run, without labels'
-# The loss and what it is compared with; of a classifier only the loss.
+# The loss and related numbers. A classifier has only the loss.
 MEASURES = ('loss', 'chance', 'top1', 'pos_sim', 'neg_sim')
-# Prefixes of the metrics that are logged in percent, mmpretrain's among them.
+# Prefixes of the metrics in percent, including mmpretrain's.
 _PERCENT = {'knn', 'probe', 'accuracy', 'single-label', 'multi-label', 'voc07'}
 _RIGHT = {'value', 'step', *MEASURES}
 
@@ -50,25 +49,15 @@ img { display: block; max-width: 100%; }
 
 
 class Found(NamedTuple):
-    """What :func:`collect` found.
+    """What :func:`collect` found."""
 
-    Args:
-        runs: Evaluations, oldest first.
-        logs: ``scalars.json`` of training runs.
-        broken: Files that say they are evaluations and cannot be read, and why.
-    """
-
-    runs: list[EvaluationRun]
-    logs: list[Path]
-    broken: list[str]
+    runs: list[EvaluationRun]  # evaluations, oldest first
+    logs: list[Path]  # ``scalars.json`` of training runs
+    broken: list[str]  # files that say they are evaluations and cannot be read, and why
 
 
 def collect(folders: Sequence[str | Path]) -> Found:
-    """Find evaluations and training logs below folders, at any depth.
-
-    Raises:
-        FileNotFoundError: A folder does not exist.
-    """
+    """Find evaluations and training logs below folders, at any depth."""
     runs, logs, broken = {}, {}, {}
     for folder in map(Path, folders):
         if not folder.is_dir():
@@ -88,21 +77,18 @@ def collect(folders: Sequence[str | Path]) -> Found:
 
 
 def rows_of(runs: Sequence[EvaluationRun]) -> list[tuple[str, ...]]:
-    """One row of :data:`COLUMNS` for each number.
-
-    Of a config and a checkpoint only the name and, of the latter, its folder.
-    """
+    """One row of :data:`COLUMNS` for each number. Paths are shown by their last names."""
     return [_row(run, result) for run in runs for result in run.results]
 
 
 def last_validations(logs: Sequence[Path]) -> list[tuple[str, ...]]:
     """One row of :data:`VALIDATION_COLUMNS` for each number of a last validation.
 
-    "epoch or step" is what the run's log counts validations by.
+    "epoch or step" is the unit in which the run's log counts validations.
     """
     rows: list[tuple[str, ...]] = []
     for path in logs:
-        # Metrics have a prefix, unlike the times beside them.
+        # Metrics have a prefix, times have none.
         validations = [
             entry
             for entry in read_log(path)
@@ -120,7 +106,7 @@ def last_validations(logs: Sequence[Path]) -> list[tuple[str, ...]]:
 
 
 def last_steps(logs: Sequence[Path]) -> list[tuple[str, ...]]:
-    """A head, and one row for each log: its last step and the measures of it."""
+    """A header, and one row for each log: its last step and the measures there."""
     rows: list[tuple[str, ...]] = [('training run', 'step', *MEASURES)]
     for path in logs:
         for entry in read_scalars(path)[-1:]:
@@ -134,7 +120,7 @@ def _number(value: float, unit: str) -> str:
 
 
 def _row(run: EvaluationRun, result: Result) -> tuple[str, ...]:
-    # Features that owe nothing to the run's checkpoint are not to bear its name.
+    # Features without the run's checkpoint must not have its name.
     weights = '', ''
     if result.features not in (UNTRAINED, PIXELS):
         weights = '/'.join(run.checkpoint.split('/')[-2:]), run.checkpoint_sha256[:8]
@@ -165,13 +151,13 @@ def _pairs(settings: dict[str, Value]) -> str:
 
 
 def _without_empty_columns(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """A head and rows, without the columns that are empty in all rows."""
+    """A header and rows, without the columns that are empty in all rows."""
     kept = [any(cells) for cells in zip(*rows[1:])]
     return [tuple(compress(row, kept)) for row in rows]
 
 
 def _tables(found: Found) -> list[tuple[str, list[tuple[str, ...]]]]:
-    """Title, head and rows of each table that has rows."""
+    """Title and rows, header first, of each table that has rows."""
     tables = [
         ('', _without_empty_columns([COLUMNS, *rows_of(found.runs)])),
         (VALIDATIONS, [VALIDATION_COLUMNS, *last_validations(found.logs)]),
@@ -193,9 +179,9 @@ def markdown(found: Found) -> str:
 
 
 def page(found: Found) -> str:
-    """The same tables and the loss curves as HTML that needs no other file.
+    """The same tables and the loss curves as HTML without other files.
 
-    A click on a column's head sorts by it.
+    A click on a column's header sorts by it.
     """
     tables = ''
     for title, (head, *rows) in _tables(found):
@@ -205,7 +191,7 @@ def page(found: Found) -> str:
     return (
         f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8">'
         f'<title>Evaluations</title><style>{_LOOK}</style>\n<h1>Evaluations</h1>'
-        '<p>A click on the head of a column sorts by it.</p>\n'
+        '<p>A click on the header of a column sorts by it.</p>\n'
         f'{tables}{curves}<script>{_SCRIPT}</script></html>\n'
     )
 
@@ -222,17 +208,13 @@ def _cells(names: Sequence[str], row: Sequence[str]) -> str:
 
 
 def _figure(path: Path) -> str:
-    """The loss curve of a log as a heading and a PNG, nothing where there is none."""
+    """The loss curve of a log as a heading and a PNG. '' if there is none."""
     scalars = read_scalars(path)
     if not scalars:
         return ''
-    png = base64.b64encode(_loss_png(scalars)).decode()
-    name = html.escape(str(path.parent.parent))  # <run>/vis_data/scalars.json
-    return f'<h2>{name}</h2><img alt="training loss of {name}" src="data:image/png;base64,{png}">\n'
-
-
-def _loss_png(scalars: list[dict]) -> bytes:
     target = io.BytesIO()
     with picture(target, 7, 3, dpi=90) as figure:
         plot_loss(figure.subplots(), scalars)
-    return target.getvalue()
+    png = base64.b64encode(target.getvalue()).decode()
+    name = html.escape(str(path.parent.parent))  # <run>/vis_data/scalars.json
+    return f'<h2>{name}</h2><img alt="training loss of {name}" src="data:image/png;base64,{png}">\n'

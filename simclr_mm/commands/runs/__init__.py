@@ -1,7 +1,7 @@
-"""Many training runs, each in a process of its own: for sweeps and for fine-tuning."""
+"""Many training runs, each in its own process, for sweeps and fine-tuning."""
 
-from .processes import RunFailed, TrainAndEvaluate, carry_out, device_of_each, outcomes_of
-from .run import Run, last_step, last_validation, write_config
+from .processes import RunFailed, TrainAndEvaluate, carry_out, device_of_each, do_missing
+from .run import Run, last_step, write_config
 
 __all__ = [
     'Run',
@@ -9,8 +9,7 @@ __all__ = [
     'TrainAndEvaluate',
     'carry_out',
     'device_of_each',
+    'do_missing',
     'last_step',
-    'last_validation',
-    'outcomes_of',
     'write_config',
 ]

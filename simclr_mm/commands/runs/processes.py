@@ -1,4 +1,4 @@
-"""Training runs, several at a time, each in a process of its own."""
+"""Several training runs at a time, each in its own process."""
 
 import fcntl
 import os
@@ -8,42 +8,36 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
 
 import torch
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
+from rich.progress import track
 
 from simclr_mm.apis.fingerprint import state_hash
 from simclr_mm.checkpoints import read_checkpoint
 from simclr_mm.evaluation import EvaluationRun, Result
+from simclr_mm.visualization.loss import read_log
 
-from .run import Run, last_validation
+from .run import Run, last_step
 
 
 class RunFailed(Exception):
-    """A run that gave no value; the message says why and where to read more."""
-
-
-Outcome = tuple[Run, EvaluationRun | RunFailed]
+    """A run without a result. The message says why, and where to read more."""
 
 
 def carry_out(
     runs: Sequence[Run], run_one: Callable[[Run, str], EvaluationRun], devices: Sequence[str]
-) -> Generator[Outcome, None, None]:
-    """Do the runs that have no result yet, and write their results.
+) -> Generator[tuple[Run, EvaluationRun | RunFailed], None, None]:
+    """Do the runs without a result, write their results, and yield each outcome as it ends.
 
-    Args:
-        runs: Their configs are written.
-        run_one: Takes a run and a device, gives its result.
-        devices: The CUDA_VISIBLE_DEVICES of each process, '' to leave it as it is.
-
-    Yields:
-        Each run as it ends, with its result or a :class:`RunFailed`.
+    ``run_one`` takes a run and one of ``devices``, the CUDA_VISIBLE_DEVICES of each process; ''
+    leaves it unchanged.
     """
     free: SimpleQueue = SimpleQueue()
     for device in devices:
@@ -68,34 +62,23 @@ def carry_out(
             except RunFailed as error:
                 yield futures[future], error
     finally:
-        # All are done, or the caller is stopping and ends what is running.
+        # All runs are done, or the caller stops and ends the running ones.
         executor.shutdown(wait=False, cancel_futures=True)
 
 
 class TrainAndEvaluate(ABC):
-    """Does a run in processes of its own, each an ordinary command.
+    """Does a run in its own processes, each an ordinary command.
 
-    Args:
-        tools: Folder of train.py.
-        threads: Of PyTorch in each process on a CPU.
+    ``tools`` is the folder of train.py, ``threads`` are PyTorch's in each process on a CPU.
     """
 
     def __init__(self, tools: Path, threads: int) -> None:
-        self.tools = tools
-        self.threads = threads
+        self.tools, self.threads = tools, threads
         self.running: set[subprocess.Popen] = set()
         self.stopped = False
 
     def __call__(self, run: Run, device: str) -> EvaluationRun:
-        """Train and evaluate.
-
-        Args:
-            run: What to do.
-            device: The CUDA_VISIBLE_DEVICES of its processes, '' to leave it as it is.
-
-        Raises:
-            RunFailed: A process ended with an error, or without a value.
-        """
+        """Train and evaluate. A process without a result or with an error is a RunFailed."""
         started = time.time()
         checkpoint = self.train(run, device)
         result = self.evaluate(run, checkpoint, device)
@@ -111,12 +94,12 @@ class TrainAndEvaluate(ABC):
         )
 
     def train(self, run: Run, device: str) -> str:
-        """Train, or go on training; returns the last checkpoint."""
+        """Train, or continue training. Returns the last checkpoint."""
         self.call(run, [str(self.tools / 'train.py'), *run.arguments], device)
         checkpoint = find_latest_checkpoint(str(run.folder))
         if checkpoint is None:
             raise RunFailed(
-                f'the training left no checkpoint in {run.folder}: keep default_hooks.checkpoint'
+                f'the training wrote no checkpoint to {run.folder}: keep default_hooks.checkpoint'
             )
         return checkpoint
 
@@ -126,22 +109,24 @@ class TrainAndEvaluate(ABC):
 
     def validated(self, run: Run, metric: str) -> float:
         """A metric of the validation at the end of the training, by its name in the log."""
-        value = last_validation(run, metric)
-        if value is None:
-            raise RunFailed(
-                f'{run.folder} holds a finished training but no {metric} of a validation at '
-                'its end: delete the folder to train anew'
-            )
-        return value
+        last = last_step(Config.fromfile(run.config))
+        for log in sorted(run.folder.glob('*/vis_data/scalars.json'), reverse=True):
+            for entry in reversed(read_log(log)):
+                if entry['step'] == last and metric in entry:
+                    return entry[metric]
+        raise RunFailed(
+            f'{run.folder} holds a finished training but no {metric} of a validation at '
+            'its end: delete the folder to train anew'
+        )
 
     def stop(self) -> None:
-        """End what is running; its checkpoints stay, to go on from."""
+        """End the running processes. Their checkpoints stay, to continue from."""
         self.stopped = True
         for process in list(self.running):
             process.terminate()
 
     def call(self, run: Run, arguments: list[str], device: str) -> None:
-        """Run Python with these arguments; what it prints goes into the run's log."""
+        """Run Python with these arguments. Its output goes to the run's log."""
         if self.stopped:
             raise RunFailed('stopped')
         env = dict(os.environ)
@@ -151,12 +136,12 @@ class TrainAndEvaluate(ABC):
         log = run.folder / 'log.txt'
         run.folder.mkdir(parents=True, exist_ok=True)
         with open(log, 'ab') as file:
-            # The process holds the lock, too: it outlives this one after "kill -9".
+            # The process inherits the lock, because it survives a "kill -9" of this one.
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise RunFailed(
-                    f'another process is at work in {run.folder}: wait for it, or end it'
+                    f'another process is working in {run.folder}: wait for it, or end it'
                 ) from error
             process = subprocess.Popen(
                 [sys.executable, *arguments], stdout=file, stderr=subprocess.STDOUT, env=env
@@ -169,34 +154,39 @@ class TrainAndEvaluate(ABC):
             raise RunFailed(f'{lines[-1] if lines else "no output"} (exit code {code}; see {log})')
 
 
-@contextmanager
-def outcomes_of(
-    runs: Sequence[Run], trainer: TrainAndEvaluate, processes: int
-) -> Iterator[Iterator[Outcome]]:
-    """What :func:`carry_out` gives; no training outlives the block.
+def do_missing(
+    runs: Sequence[Run],
+    trainer: TrainAndEvaluate,
+    processes: int,
+    description: str,
+    tell: Callable[[Run, EvaluationRun | RunFailed], None] | None = None,
+) -> dict[str, RunFailed]:
+    """Do the runs without a result. No training outlives the call.
 
-    In it "kill" stops the program like Ctrl-C.
+    "kill" stops the program like Ctrl-C. Each process gets its own GPU if there are enough.
+    ``tell`` is called as each run ends.
 
-    Args:
-        runs: Their configs are written.
-        trainer: Does a run.
-        processes: Runs at a time, each on a GPU of its own as far as they go.
+    Returns:
+        The reasons of failures, by the names of the runs.
     """
+    failed = {}
+    missing = sum(not run.result_file.is_file() for run in runs)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with closing(carry_out(runs, trainer, device_of_each(processes))) as outcomes:
-            yield outcomes
+            for run, outcome in track(outcomes, description, total=missing):
+                if isinstance(outcome, RunFailed):
+                    failed[run.name] = outcome
+                if tell is not None:
+                    tell(run, outcome)
     finally:
         trainer.stop()
         signal.signal(signal.SIGTERM, before)
+    return failed
 
 
 def device_of_each(processes: int) -> list[str]:
-    """Share the GPUs among processes, in turn; '' where there is none."""
+    """Share the GPUs among processes, in turn. '' if there is none."""
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
-    gpus = (
-        visible.split(',')
-        if visible
-        else [str(number) for number in range(torch.cuda.device_count())]
-    )
+    gpus = visible.split(',') if visible else list(map(str, range(torch.cuda.device_count())))
     return [gpus[k % len(gpus)] if gpus else '' for k in range(processes)]

@@ -1,8 +1,7 @@
-"""One training run of many, and its files.
+"""One of many training runs, and its files.
 
-``configs/NAME.py`` is all that a run trains with. ``runs/NAME`` is its work dir: what it
-printed in ``log.txt``, its checkpoints, and, when it is done, its result as JSON, in the
-form of every evaluation.
+``configs/NAME.py`` is its full config. ``runs/NAME`` is its work dir, with its output in
+``log.txt``, its checkpoints and finally its result as JSON.
 """
 
 import re
@@ -12,28 +11,19 @@ from typing import NamedTuple
 from mmengine.config import Config
 
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation import read_run
-from simclr_mm.evaluation.result import Value
-from simclr_mm.files.atomic import atomic_file
-from simclr_mm.visualization.loss import read_log
+from simclr_mm.evaluation import Value, read_run
+from simclr_mm.files.atomic import write_text
 
 Row = dict[str, Value]
 
 
 class Run(NamedTuple):
-    """A training that differs from others in a few settings.
+    """A training that differs from others in a few settings."""
 
-    Args:
-        study: What varies among the runs: a study of tools/sweep.py, or 'fine-tuning'.
-        labels: The value of each setting that varies, by the setting's name.
-        work_dir: Folder of all runs.
-        metric: What its result is, such as 'knn' or 'top1'. It names the result's file.
-    """
-
-    study: str
-    labels: dict[str, Value]
-    work_dir: Path
-    metric: str
+    study: str  # what varies: a study of tools/sweep.py, or 'fine-tuning'
+    labels: dict[str, Value]  # the value of each setting that varies
+    work_dir: Path  # folder of all runs
+    metric: str  # what its result is, such as 'knn' or 'top1'; it names the result's file
 
     @property
     def name(self) -> str:
@@ -46,7 +36,7 @@ class Run(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        # MMEngine writes its own copy of the config here, so ours lies elsewhere.
+        # MMEngine writes its own copy of the config here, so ours has another folder.
         return self.work_dir / 'runs' / self.name
 
     @property
@@ -55,20 +45,16 @@ class Run(NamedTuple):
 
     @property
     def arguments(self) -> list[str]:
-        """Those of tools/train.py that train this run, or go on training it."""
+        """Arguments of tools/train.py that train this run, or continue it."""
         return [str(self.config), '--work-dir', str(self.folder), '--resume']
 
     def row(self) -> Row:
-        """The line of the table.
-
-        Raises:
-            UserError: The file is of another version of this package.
-        """
+        """The row of the table."""
         done = read_run(self.result_file)
         if done is None:
             raise UserError(
                 f'{self.result_file} is no result of this version: delete '
-                'it, and the same command evaluates the run anew'
+                'it, and the same command evaluates the run again'
             )
         (result,) = done.results
         return dict(
@@ -84,34 +70,15 @@ def last_step(cfg: Config) -> int:
     return cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
 
 
-def last_validation(run: Run, metric: str) -> float | None:
-    """A metric of the validation at the end of a run, by its name in the log.
-
-    None where no log has it.
-    """
-    last = last_step(Config.fromfile(run.config))
-    for log in sorted(run.folder.glob('*/vis_data/scalars.json'), reverse=True):
-        for entry in reversed(read_log(log)):
-            if entry['step'] == last and metric in entry:
-                return entry[metric]
-    return None
-
-
 def write_config(run: Run, cfg: Config) -> None:
-    """Write the config of a run, unless it is there.
-
-    Raises:
-        UserError: Another config is there, and was trained with.
-    """
+    """Write the config of a run. Another config that a training used is a UserError."""
     if run.config.is_file():
         if Config.fromfile(run.config).to_dict() == cfg.to_dict():
             return
         trained = [*run.folder.glob('*.pth'), *run.folder.glob('*.json')]
         if trained:
             raise UserError(
-                f'{run.config} was made from another config or other --cfg-options, '
-                f'and {trained[0]} comes of it: give another --work-dir, or delete '
-                f'{run.folder}'
+                f'{run.config} was made from another config or other --cfg-options, and '
+                f'{trained[0]} comes of it: give another --work-dir, or delete {run.folder}'
             )
-    with atomic_file(run.config) as file:
-        file.write(cfg.pretty_text.encode())
+    write_text(run.config, cfg.pretty_text)

@@ -1,4 +1,4 @@
-"""The paper's studies: their cells, the runs, the processes that train them."""
+"""The paper's studies: their cells, runs and processes."""
 
 from .command import main
 

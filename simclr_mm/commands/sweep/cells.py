@@ -1,4 +1,4 @@
-"""The cells of the paper's studies: what each sets in a config.
+"""The cells of the paper's studies: the settings of each in a config.
 
 Source: SimCLR, arXiv:2002.05709.
 """
@@ -9,16 +9,16 @@ from itertools import product
 from mmengine.config import Config, ConfigDict
 
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import Value
 from simclr_mm.registry import type_name
 
 Options = dict[str, object]  # as in --cfg-options, but with any value
-Cell = tuple[tuple[Value, ...], Options]  # a value of each axis, and what they set
+Cell = tuple[tuple[Value, ...], Options]  # a value of each axis, and their options
 
 PIPELINE = 'train_dataloader.dataset.pipeline'
 
-# By the names of Fig. 5. Each acts on every image, so cells differ in what is done and
-# not in how often. Colour keeps the probabilities that are part of it.
+# The names of Fig. 5. Each applies to every image, so that cells differ in the
+# transformation and not in its probability. Colour keeps its inner probabilities.
 TRANSFORMATIONS: dict[str, Options] = dict(
     crop=dict(type='simclr_mm.RandomCropAndFlip'),
     cutout=dict(type='simclr_mm.RandomCutout'),
@@ -44,11 +44,11 @@ OBJECTIVES: dict[str, tuple[str, Options, tuple[str, ...]]] = {
 
 
 def augmentations(cfg: Config, firsts: Sequence[str], seconds: Sequence[str]) -> Iterator[Cell]:
-    """One or two transformations of one view; the other view is left as it is.
+    """One or two transformations of one view. The other view stays unchanged.
 
-    Sec. 3.1: every image is first cropped and resized, because ImageNet's differ in
-    size, and both views start from that one crop. Images of one size, which come
-    without a step that reads files, are not cropped.
+    Sec. 3.1: every image is first cropped and resized, because ImageNet's images differ in
+    size, and both views start from that crop. Images of one size, which need no loading
+    step, are not cropped.
     """
     place, views = two_views(cfg)
     if 'blur' in [*firsts, *seconds]:
@@ -78,7 +78,7 @@ def color_strength(cfg: Config, strengths: Sequence[str]) -> Iterator[Cell]:
 
 
 def head(cfg: Config, kinds: Sequence[str], widths: Sequence[int]) -> Iterator[Cell]:
-    """No head, whose projections are the features, in one run; others in each width."""
+    """Projection heads in each width. 'none' is one run, whose projections are the features."""
     layers = {'none': 0, 'linear': 1, 'nonlinear': 2}
     for kind in kinds:
         for width in [''] if kind == 'none' else widths:
@@ -100,7 +100,7 @@ def depth_width(cfg: Config, widths: Sequence[float], depths: Sequence[int]) -> 
 
 
 def batch_epochs(cfg: Config, batches: Sequence[int], epochs: Sequence[int]) -> Iterator[Cell]:
-    """Longer and larger, the learning rate in proportion to the batch."""
+    """Longer training and larger batches, with a learning rate in proportion to the batch."""
     _setting(cfg, 'train_cfg.max_epochs')
     for batch, epoch in product(batches, epochs):
         yield (batch, epoch), {**_batch(cfg, batch, 1), 'train_cfg.max_epochs': epoch}
@@ -109,7 +109,7 @@ def batch_epochs(cfg: Config, batches: Sequence[int], epochs: Sequence[int]) -> 
 def temperature(cfg: Config, norms: Sequence[str], temperatures: Sequence[float]) -> Iterator[Cell]:
     """Cosines with temperatures up to 1, dot products with temperatures above 1.
 
-    Cosines end at 1; dot products of projections of width 128 behind a norm are about 128.
+    Cosines are at most 1. Dot products of projections of width 128 after a norm are about 128.
     """
     heads = {'l2-norm': 'NTXentHead', 'no-norm': 'UnnormalizedXentHead'}
     for norm, tau in product(norms, temperatures):
@@ -120,7 +120,7 @@ def temperature(cfg: Config, norms: Sequence[str], temperatures: Sequence[float]
 def objective(cfg: Config, names: Sequence[str], settings: Sequence[str]) -> Iterator[Cell]:
     """Each loss with each value of its temperature or margin.
 
-    The paper tuned them so (Sec. B.10); its Table 4 is the best of each row.
+    The paper tuned these (Sec. B.10). Its Table 4 shows the best of each row.
     """
     for name, setting in product(names, settings):
         kind, extra, allowed = OBJECTIVES[name]
@@ -131,18 +131,14 @@ def objective(cfg: Config, names: Sequence[str], settings: Sequence[str]) -> Ite
 
 
 def lr_scaling(cfg: Config, rules: Sequence[str], batches: Sequence[int]) -> Iterator[Cell]:
-    """Rates that agree at the config's batch, as the paper's two do at 4096."""
+    """Learning rates that agree at the config's batch, as the paper's two rules do at 4096."""
     powers = {'linear': 1, 'square-root': 1 / 2}
     for rule, batch in product(rules, batches):
         yield (rule, batch), _batch(cfg, batch, powers[rule])
 
 
 def two_views(cfg: Config) -> tuple[int, ConfigDict]:
-    """Place and settings of TwoViews in the training pipeline.
-
-    Raises:
-        UserError: There is none.
-    """
+    """Index and settings of TwoViews in the training pipeline."""
     for place, step in enumerate(cfg.train_dataloader.dataset.get('pipeline', [])):
         if type_name(step) == 'TwoViews':
             return place, step
@@ -157,7 +153,7 @@ def with_views(cfg: Config, place: int, step: dict, before: Sequence[dict]) -> l
 def _check_blur(size: int) -> None:
     if size < 20:
         raise UserError(
-            f'blur does nothing to views of {size} pixels, because its '
+            f'blur has no effect on views of {size} pixels, because its '
             'kernel is a tenth of that: leave it out of --values'
         )
 
@@ -167,7 +163,7 @@ def _head(kind: str, **arguments: object) -> Options:
 
 
 def _batch(cfg: Config, batch: int, power: float) -> Options:
-    """A batch, and the rate that a power law makes of the config's."""
+    """A batch, and its learning rate by a power law from the config's."""
     base = _setting(cfg, 'auto_scale_lr.base_batch_size')
     rate = _setting(cfg, 'optim_wrapper.optimizer.lr') * (batch / base) ** power
     return {
@@ -178,16 +174,12 @@ def _batch(cfg: Config, batch: int, power: float) -> Options:
 
 
 def _setting(cfg: Config, key: str) -> float:
-    """A number of the config that a study starts from.
-
-    Raises:
-        UserError: The config does not set it.
-    """
+    """A number of the config that a study starts from. A UserError if it is not set."""
     value = cfg
     for part in key.split('.'):
         value = (value or {}).get(part)
     if value is None:
         raise UserError(
-            f'this study varies {key}, and {cfg.filename} does not set it: take a config that does'
+            f'this study varies {key}, but {cfg.filename} does not set it: take a config that does'
         )
     return value

@@ -1,10 +1,8 @@
-"""What colours give away: histograms of random crops of an image.
+"""Histograms of random crops of an image, which show how much colours reveal.
 
 I images, K crops of each, B bins.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -16,30 +14,51 @@ from mmpretrain.registry import DATASETS
 
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.visualization.crop_histograms import plot_crop_histograms
 
 from .cells import TRANSFORMATIONS, two_views, with_views
+from .table_and_figure import write_csv
 
 BINS = 32
 KINDS = ('without colour distortion', 'with colour distortion')
 
 
+def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
+    """Draw Fig. 6, which needs no training."""
+    for name in set(asked) - {'image', 'crops'}:
+        raise UserError(f'--values {name}: this study takes image and crops')
+    images = asked.get('image', [0, 1])
+    images = images if isinstance(images, list) else [images]
+    crops = asked.get('crops', 6)
+    if not images or not all(isinstance(number, int) for number in [*images, crops]):
+        raise UserError(f'--values image={images} crops={crops}: give whole numbers')
+    histograms = crop_histograms(cfg, images, crops)
+    within = np.array([[overlap_within(some) for some in row] for row in histograms])
+    names = [f'image {image}' for image in images]
+    title = 'Intensities of random crops (Fig. 6): a line for each crop'
+    if len(images) > 1:
+        plain, distorted = (100 * overlap_between(histograms[:, kind]) for kind in (0, 1))
+        title += f'\nCrops of different images share {plain:.0f} % without, '
+        title += f'{distorted:.0f} % with distortion'
+    table, figure = work_dir / 'color-histograms.csv', work_dir / 'color-histograms.png'
+    write_histograms(table, images, histograms)
+    plot_crop_histograms(str(figure), histograms, within, names, KINDS, title)
+    print(f'{table} and {figure} show {len(images)} images.')
+
+
 def crop_histograms(cfg: Config, images: Sequence[int], crops: int, seed: int = 0) -> np.ndarray:
-    """Histograms of intensities, all channels together, of random crops.
+    """Histograms of intensities, over all channels, of random crops.
 
     Source: SimCLR, arXiv:2002.05709, Sec. 3.1 and Fig. 6.
 
     Args:
-        cfg: A pretraining config: its images, its crop.
-        images: I places in the training set.
-        crops: K >= 2 of each image; the same K with and without the distortion.
-        seed: Of crops and distortion.
+        cfg: A pretraining config, with its images and its crop.
+        images: I indices in the training set.
+        crops: K >= 2 of each image, the same K with and without the distortion.
+        seed: Seed of crops and distortion.
 
     Returns:
         (I, 2, K, B) shares in [0, 1] of the values, without and with distortion.
-
-    Raises:
-        ValueError: A place that the training set does not have, or fewer than 2 crops.
     """
     if crops < 2:
         raise UserError(f'--values crops={crops}: give 2 or more to compare')
@@ -49,7 +68,7 @@ def crop_histograms(cfg: Config, images: Sequence[int], crops: int, seed: int = 
         for row, image in enumerate(images):
             if not 0 <= image < len(dataset):
                 raise UserError(
-                    f'--values image={image}: the training set has places 0 to {len(dataset) - 1}'
+                    f'--values image={image}: the training set has images 0 to {len(dataset) - 1}'
                 )
             views = dataset[SampleIndex(image, seed)]['inputs']  # (K, 3, S, S)
             for crop, view in enumerate(views):
@@ -69,13 +88,13 @@ def _dataset_of_crops(cfg: Config, crops: int, transforms: list):
 
 
 def overlap_within(histograms: np.ndarray) -> float:
-    """Mean area that two crops of an image share: (K, B) -> [0, 1]."""
+    """Mean overlap of the histograms of two crops of an image: (K, B) -> [0, 1]."""
     shared = [np.minimum(a, b).sum() for a, b in combinations(histograms, 2)]
     return float(np.mean(shared))
 
 
 def overlap_between(histograms: np.ndarray) -> float:
-    """Mean area that crops of different images share: (I, K, B) -> [0, 1], I >= 2."""
+    """Mean overlap of histograms of different images: (I, K, B) -> [0, 1], I >= 2."""
     shared = [
         np.minimum(one[:, None], other).sum(-1).mean() for one, other in combinations(histograms, 2)
     ]
@@ -84,11 +103,8 @@ def overlap_between(histograms: np.ndarray) -> float:
 
 def write_histograms(path: Path, images: Sequence[int], histograms: np.ndarray) -> None:
     """Write one row a bin as CSV; levels are those of uint8."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator='\n')
-    table.writerow(['image', 'distortion', 'crop', 'from_level', 'share'])
+    rows: list[Sequence[object]] = [('image', 'distortion', 'crop', 'from_level', 'share')]
     for (row, kind, crop, place), share in np.ndenumerate(histograms):
         level = place * 256 // BINS
-        table.writerow([images[row], KINDS[kind], crop, level, f'{share:.6f}'])
-    with atomic_file(path) as file:
-        file.write(text.getvalue().encode())
+        rows.append((images[row], KINDS[kind], crop, level, f'{share:.6f}'))
+    write_csv(path, rows)

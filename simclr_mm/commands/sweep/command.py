@@ -1,6 +1,6 @@
-"""Repeat a study of the paper: one training a cell, then a table and a figure.
+"""Repeat a study of the paper: one training for each cell, then a table and a figure.
 
-Runs that are done are never repeated: the same command goes on where it stopped and
+Finished runs are never repeated. The same command continues after an interruption, and
 tries failed runs again.
 """
 
@@ -9,80 +9,63 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock, Timeout
 from mmengine.config import Config
-from rich.progress import track
 
 from simclr_mm.commands import command_line
-from simclr_mm.commands.runs import Run, RunFailed, outcomes_of
-from simclr_mm.commands.sweep.color_histograms import (
-    KINDS,
-    crop_histograms,
-    overlap_between,
-    overlap_within,
-    write_histograms,
-)
+from simclr_mm.commands.runs import Run, RunFailed, do_missing
+from simclr_mm.commands.sweep.color_histograms import draw_color_histograms
 from simclr_mm.commands.sweep.runs import METRICS, TrainAndScore, plan
 from simclr_mm.commands.sweep.studies import STUDIES, Study, values_of
 from simclr_mm.commands.sweep.table_and_figure import draw, write_table
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation.result import Value
-from simclr_mm.visualization.crop_histograms import plot_crop_histograms
+from simclr_mm.evaluation import EvaluationRun, Value
 
 HISTOGRAMS = 'color-histograms'
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('study', choices=[*STUDIES, HISTOGRAMS])
-    parser.add_argument('--config', required=True, help='pretraining config')
-    parser.add_argument('--work-dir', help='default: work_dirs/STUDY')
-    parser.add_argument(
+    parser = command_line.parser_of(__doc__, '--cfg-options')
+    add = parser.add_argument
+    add('study', choices=[*STUDIES, HISTOGRAMS])
+    add('--config', required=True, help='pretraining config')
+    add('--work-dir', help='default: work_dirs/STUDY')
+    add(
         '--values',
         nargs='+',
         action=command_line.KeyValues,
         metavar='AXIS=V,V',
-        help="these values of an axis instead of all the paper's; a wrong name lists the axes",
+        help="values of an axis instead of all of the paper's; a wrong name lists the axes",
     )
-    parser.add_argument(
-        '--processes', type=command_line.at_least(1), default=1, help='runs at a time'
-    )
-    parser.add_argument(
-        '--evaluate',
-        choices=METRICS,
-        default='knn',
-        help='kNN of the last validation, or a linear probe on the same images',
-    )
-    command_line.add_cfg_options(parser)
+    add('--processes', type=command_line.at_least(1), default=1, help='runs at a time')
+    evaluated = 'kNN of the last validation, or a linear probe on the same images'
+    add('--evaluate', choices=METRICS, default='knn', help=evaluated)
     return parser.parse_args(argv)
 
 
-def do_runs(runs: list[Run], processes: int) -> list[Run]:
-    """Do what is missing, tell how it went, and return the runs that failed."""
-    missing = [run for run in runs if not run.result_file.is_file()]
-    if len(missing) < len(runs):
-        print(f'{len(runs) - len(missing)} of {len(runs)} runs were done before.')
+def do_runs(runs: list[Run], processes: int) -> dict[str, RunFailed]:
+    """Do the missing runs and print their outcomes. Returns the reasons of failures by name."""
+    done = sum(run.result_file.is_file() for run in runs)
+    if done:
+        print(f'{done} of {len(runs)} runs were done before.')
     trainer = TrainAndScore(command_line.TOOLS, max(1, (os.cpu_count() or 1) // processes))
-    failed = []
-    with outcomes_of(missing, trainer, processes) as outcomes:
-        for run, outcome in track(outcomes, 'runs', total=len(missing)):
-            if isinstance(outcome, RunFailed):
-                failed.append(run)
-                print(f'{run.name}: FAILED: {outcome}')
-                continue
-            result, minutes = outcome.results[0], outcome.seconds / 60
-            value = f'{result.protocol} {result.metric} {result.value:.2f} %'
-            print(f'{run.name}: {value}, {minutes:.2f} minutes')
-    return failed
+    return do_missing(runs, trainer, processes, 'runs', tell)
+
+
+def tell(run: Run, outcome: EvaluationRun | RunFailed) -> None:
+    """Print the outcome of a run."""
+    if isinstance(outcome, RunFailed):
+        print(f'{run.name}: FAILED: {outcome}')
+        return
+    result, minutes = outcome.results[0], outcome.seconds / 60
+    value = f'{result.protocol} {result.metric} {result.value:.2f} %'
+    print(f'{run.name}: {value}, {minutes:.2f} minutes')
 
 
 def write_results(
     study: Study, values: list[list[Value]], runs: list[Run], work_dir: Path, cfg: Config
 ) -> None:
-    """Write the table and the figure of the runs that are done."""
+    """Write the table and the figure of the finished runs."""
     rows = [run.row() for run in runs if run.result_file.is_file()]
     if not rows:
         return
@@ -95,35 +78,12 @@ def write_results(
     print(f'{table} and {figure} hold {len(rows)} of {len(runs)} runs.')
 
 
-def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
-    """Fig. 6, which trains nothing."""
-    for name in set(asked) - {'image', 'crops'}:
-        raise UserError(f'--values {name}: this study takes image and crops')
-    images = asked.get('image', [0, 1])
-    images = images if isinstance(images, list) else [images]
-    crops = asked.get('crops', 6)
-    if not images or not all(isinstance(number, int) for number in [*images, crops]):
-        raise UserError(f'--values image={images} crops={crops}: give whole numbers')
-    histograms = crop_histograms(cfg, images, crops)
-    within = np.array([[overlap_within(some) for some in row] for row in histograms])
-    names = [f'image {image}' for image in images]
-    title = 'Intensities of random crops (Fig. 6): a line for each crop'
-    if len(images) > 1:
-        plain, distorted = (100 * overlap_between(histograms[:, kind]) for kind in (0, 1))
-        title += f'\nCrops of different images share {plain:.0f} % without, '
-        title += f'{distorted:.0f} % with distortion'
-    table, figure = work_dir / f'{HISTOGRAMS}.csv', work_dir / f'{HISTOGRAMS}.png'
-    write_histograms(table, images, histograms)
-    plot_crop_histograms(str(figure), histograms, within, names, KINDS, title)
-    print(f'{table} and {figure} show {len(images)} images.')
-
-
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = command_line.read_config(args.config)
     command_line.merge_cfg_options(cfg, args.cfg_options)
-    cfg = Config(cfg.to_dict(), filename=cfg.filename)  # names for classes: cells are files
+    cfg = Config(cfg.to_dict(), filename=cfg.filename)  # names for classes, to write cells
     work_dir = Path(args.work_dir or Path('work_dirs', args.study))
     if args.study == HISTOGRAMS:
         draw_color_histograms(cfg, args.values or {}, work_dir)
@@ -136,10 +96,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         with FileLock(work_dir / '.lock', timeout=0):
             failed = do_runs(runs, min(args.processes, len(runs)))
     except Timeout as error:
-        raise UserError(f'another sweep is at work in {work_dir}') from error
+        raise UserError(
+            f'another sweep is working in {work_dir}: wait for it, or give another --work-dir'
+        ) from error
     write_results(study, values, runs, work_dir, cfg)
     if failed:
         raise UserError(
-            f'{len(failed)} of {len(runs)} runs failed, as told above: '
+            f'{len(failed)} of {len(runs)} runs failed, as printed above: '
             'the same command tries them again'
         )

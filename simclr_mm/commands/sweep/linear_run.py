@@ -1,4 +1,4 @@
-"""The linear probe of one run, in a process of its own.
+"""The linear probe of one run, in its own process.
 
 ``python -m simclr_mm.commands.sweep.linear_run CONFIG CHECKPOINT FILE`` writes the accuracy
 in percent to FILE, as JSON.
@@ -6,7 +6,6 @@ in percent to FILE, as JSON.
 
 import json
 import sys
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -14,22 +13,15 @@ from mmengine.device import get_device
 from simclr_mm.apis import load_encoder
 from simclr_mm.commands.evaluate.image_features import gallery_and_queries
 from simclr_mm.evaluation import linear_probe
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.atomic import write_text
 
 PENALTY = 1.0  # of the weights, 1 / C of scikit-learn
 
 
 def linear_accuracy(cfg: Config, checkpoint: str) -> float:
-    """Fit a linear probe on the gallery of the val dataset, score it on the queries.
+    """Top-1 in percent on the queries, of a probe fitted on the gallery of the val dataset.
 
     Source: SimCLR, arXiv:2002.05709, Sec. 2.3, linear evaluation.
-
-    Args:
-        cfg: A pretraining config, whose val dataset is a GalleryAndQuery.
-        checkpoint: Weights of its model.
-
-    Returns:
-        Top-1 accuracy in percent.
     """
     encoder = load_encoder(checkpoint, cfg, get_device())
     gallery, queries = gallery_and_queries(encoder, cfg.val_dataloader)
@@ -38,8 +30,7 @@ def linear_accuracy(cfg: Config, checkpoint: str) -> float:
 
 def main(config: str, checkpoint: str, out: str) -> None:
     accuracy = linear_accuracy(Config.fromfile(config), checkpoint)
-    with atomic_file(Path(out)) as file:
-        file.write(json.dumps(accuracy).encode())
+    write_text(out, json.dumps(accuracy))
 
 
 if __name__ == '__main__':

@@ -9,8 +9,7 @@ from mmengine.config import Config
 from simclr_mm.commands.evaluate.loop_results import knn_settings, scored_dataset
 from simclr_mm.commands.runs import Run, TrainAndEvaluate, last_step, write_config
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation import PRETRAINED, Result
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import PRETRAINED, Result, Value
 from simclr_mm.registry import type_name
 
 from .cells import Options
@@ -21,7 +20,7 @@ METRICS = ('knn', 'linear')
 
 
 class TrainAndScore(TrainAndEvaluate):
-    """Its result is kNN of the last validation, or a linear probe of the last checkpoint."""
+    """Scores a run by kNN of its last validation, or by a linear probe of its last checkpoint."""
 
     def evaluate(self, run: Run, checkpoint: str, device: str) -> Result:
         cfg = Config.fromfile(run.config)
@@ -47,24 +46,12 @@ class TrainAndScore(TrainAndEvaluate):
 def plan(
     study: str, cfg: Config, values: Sequence[Sequence[Value]], work_dir: Path, metric: str
 ) -> list[Run]:
-    """Write the config of every cell, or find the one that is there.
-
-    Args:
-        study: Its name in ``studies.STUDIES``.
-        cfg: What all runs have in common.
-        values: Those of each axis.
-        work_dir: Folder of the sweep.
-        metric: 'knn' or 'linear'.
-
-    Raises:
-        UserError: The config has no kNN validation, no cell has these values, or the
-            folder holds a cell that was made from another config.
-    """
+    """Write the config of every cell, or find the existing one. The metric is one of METRICS."""
     evaluators = cfg.get('val_evaluator') or []
     evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
     if metric == 'knn' and 'KNNAccuracy' not in map(type_name, evaluators):
         raise UserError(
-            '--evaluate knn reads knn/top1 of the last validation, and this config has no '
+            '--evaluate knn reads knn/top1 of the last validation, but this config has no '
             'val_evaluator of type simclr_mm.KNNAccuracy: take a pretraining config'
         )
     runs = []
@@ -79,16 +66,16 @@ def plan(
 
 
 def cell_config(cfg: Config, options: Options) -> Config:
-    """The config of a cell: what a study sets in it, and what all runs have alike."""
+    """The config of a cell: the study's options, and the common settings of all runs."""
     cfg = Config(cfg.to_dict(), filename=cfg.filename)
     cfg.merge_from_dict(options)
-    # One validation, at the end, whose result is the row's; one checkpoint.
+    # One validation at the end, which gives the value of the row, and one checkpoint.
     common = {
         'train_cfg.val_interval': last_step(cfg),
         'default_hooks.checkpoint.max_keep_ckpts': 1,
     }
     if 'max_epochs' not in cfg.train_cfg:
-        # Or MMEngine notes every validation as that of step 0.
+        # Otherwise MMEngine logs every validation at step 0.
         common['default_hooks.logger.log_metric_by_epoch'] = False
     if cfg.get('randomness', {}).get('seed') is None:
         common['randomness.seed'] = 0

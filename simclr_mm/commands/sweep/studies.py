@@ -1,4 +1,4 @@
-"""The paper's studies as tables: what is varied, and over which values.
+"""The paper's studies as tables: the varied settings and their values.
 
 Source: SimCLR, arXiv:2002.05709. Each study names its figure or table there.
 """
@@ -8,72 +8,44 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import Value
 
-from .cells import (
-    MARGINS,
-    OBJECTIVES,
-    STRENGTHS,
-    TEMPERATURES,
-    TRANSFORMATIONS,
-    Cell,
-    augmentations,
-    batch_epochs,
-    color_strength,
-    depth_width,
-    head,
-    lr_scaling,
-    objective,
-    temperature,
-)
+from . import cells
+from .cells import Cell
 
 
 class Axis(NamedTuple):
-    """One thing that a study varies.
+    """One thing that a study varies."""
 
-    Args:
-        name: For command lines, file names and tables.
-        label: For figures, with the unit.
-        values: The paper's. Of names these are all; other numbers may be asked for.
-        whole: Numbers have to be whole ones.
-    """
-
-    name: str
-    label: str
-    values: tuple[Value, ...]
-    whole: bool = True
+    name: str  # for command lines, file names and tables
+    label: str  # for figures, with the unit
+    values: tuple[Value, ...]  # the paper's; of names these are all, other numbers may be asked for
+    whole: bool = True  # numbers have to be whole ones
 
 
 class Study(NamedTuple):
-    """A table of runs.
+    """A table of runs."""
 
-    Args:
-        title: What is studied, and where the paper shows it.
-        axes: What is varied, one or two.
-        cells: Takes the config and the values of each axis, and gives the cells. It
-            leaves out the combinations that make no sense.
-        figure: 'heat map', 'lines' or 'bars'.
-    """
-
-    title: str
-    axes: tuple[Axis, ...]
+    title: str  # what is studied, and where the paper shows it
+    axes: tuple[Axis, ...]  # what is varied, one or two
+    # Takes the config and the values of each axis; leaves out what makes no sense
     cells: Callable[..., Iterator[Cell]]
-    figure: str
+    figure: str  # 'heat map', 'lines' or 'bars'
 
 
-_NAMES = tuple(TRANSFORMATIONS)
+_NAMES = tuple(cells.TRANSFORMATIONS)
 _BATCHES = Axis('batch', 'batch size', (256, 512, 1024, 2048, 4096, 8192))
 STUDIES = {
     'augmentations': Study(
         'Composition of two augmentations (Fig. 5)',
         (Axis('first', '1st transformation', _NAMES), Axis('second', '2nd transformation', _NAMES)),
-        augmentations,
+        cells.augmentations,
         'heat map',
     ),
     'color-strength': Study(
         'Strength of colour distortion (Table 1)',
-        (Axis('strength', 'strength s of the colour distortion', tuple(STRENGTHS)),),
-        color_strength,
+        (Axis('strength', 'strength s of the colour distortion', tuple(cells.STRENGTHS)),),
+        cells.color_strength,
         'bars',
     ),
     'head': Study(
@@ -82,7 +54,7 @@ STUDIES = {
             Axis('head', 'projection head', ('none', 'linear', 'nonlinear')),
             Axis('width', 'width of the projection', (32, 64, 128, 256, 512, 1024, 2048)),
         ),
-        head,
+        cells.head,
         'bars',
     ),
     'depth-width': Study(
@@ -91,13 +63,13 @@ STUDIES = {
             Axis('width', "times the config's channels", (1, 2, 4), whole=False),
             Axis('depth', 'depth of the ResNet', (18, 34, 50, 101, 152)),
         ),
-        depth_width,
+        cells.depth_width,
         'lines',
     ),
     'batch-epochs': Study(
         'Batch size and length of training (Fig. 9)',
         (_BATCHES, Axis('epochs', 'epochs', (100, 200, 300, 400, 500, 600, 700, 800, 900, 1000))),
-        batch_epochs,
+        cells.batch_epochs,
         'bars',
     ),
     'temperature': Study(
@@ -106,37 +78,29 @@ STUDIES = {
             Axis('norm', 'projections', ('l2-norm', 'no-norm')),
             Axis('temperature', 'temperature', (0.05, 0.1, 0.5, 1, 10, 100), whole=False),
         ),
-        temperature,
+        cells.temperature,
         'bars',
     ),
     'objective': Study(
         'Objectives (Table 4)',
         (
-            Axis('objective', 'objective', tuple(OBJECTIVES)),
-            Axis('setting', 'temperature or margin', TEMPERATURES + MARGINS),
+            Axis('objective', 'objective', tuple(cells.OBJECTIVES)),
+            Axis('setting', 'temperature or margin', cells.TEMPERATURES + cells.MARGINS),
         ),
-        objective,
+        cells.objective,
         'heat map',
     ),
     'lr-scaling': Study(
         'Learning rate by batch (Appendix B.1)',
         (Axis('rule', 'scaling', ('linear', 'square-root')), _BATCHES),
-        lr_scaling,
+        cells.lr_scaling,
         'lines',
     ),
 }
 
 
 def values_of(study: Study, asked: Mapping[str, object]) -> list[list[Value]]:
-    """The values of each axis, each once: what was asked for, or else the paper's.
-
-    Args:
-        study: From :data:`STUDIES`.
-        asked: A value or a list of values by the axis' name.
-
-    Raises:
-        UserError: An axis or a value that the study does not have.
-    """
+    """The values of each axis without repetitions: the requested ones, or the paper's."""
     names = [axis.name for axis in study.axes]
     for name in set(asked) - set(names):
         raise UserError(f'--values {name}: the axes of this study are {" and ".join(names)}')

@@ -1,4 +1,4 @@
-"""Transfer to other datasets: a linear classifier, or fine-tuning."""
+"""Transfer to other datasets by a linear classifier or by fine-tuning."""
 
 from .command import main
 

@@ -1,8 +1,8 @@
-"""Transfer learning on every dataset that is on disk: linear, fine-tuned or both.
+"""Transfer learning on every dataset on disk: linear, fine-tuned or both.
 
 Finds the paper's datasets below ROOT, in the folders that mmpretrain's classes read,
-evaluates each by its own metric and prints a table. What was done before, with the same
-weights and settings, is not done again.
+evaluates each with its own metric and prints a table. Finished evaluations with the same
+weights and settings are not repeated.
 """
 
 import argparse
@@ -18,11 +18,10 @@ from mmengine.device import get_device
 from rich.console import Console
 from rich.table import Table
 
-from simclr_mm.apis.encoder import Encoder, load_encoder
+from simclr_mm.apis import load_encoder
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands import command_line
-from simclr_mm.commands.command_line.encoder_flags import add_config_flag
-from simclr_mm.commands.evaluate.cache import add_cache_flag
 from simclr_mm.commands.runs import RunFailed
 from simclr_mm.commands.transfer import finetune, finetune_config, linear
 from simclr_mm.commands.transfer.dataset_table import (
@@ -32,8 +31,7 @@ from simclr_mm.commands.transfer.dataset_table import (
     own_folder,
 )
 from simclr_mm.errors import MissingFileError, UserError
-from simclr_mm.evaluation import EvaluationRun, Result, read_run
-from simclr_mm.evaluation.result import Value
+from simclr_mm.evaluation import EvaluationRun, Result, Value, read_run
 
 _ALL = dict(TRANSFER_DATASETS, digits=DIGITS)
 _PROTOCOLS = dict(linear=[linear.PROTOCOL], finetune=[finetune.PROTOCOL])
@@ -42,12 +40,12 @@ _PROTOCOLS['both'] = _PROTOCOLS['linear'] + _PROTOCOLS['finetune']
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('checkpoint', help='checkpoint, a path or URL, or a name with weights')
-    parser.add_argument('root', type=Path, help='folder of the datasets')
-    parser.add_argument(
+    flags = ('--config', '--device', '--seed', '--cache', '--trust-checkpoint')
+    parser = command_line.parser_of(__doc__, *flags)
+    add, positive = parser.add_argument, command_line.at_least(1)
+    add('checkpoint', help='checkpoint, a path or URL, or a name with weights')
+    add('root', type=Path, help='folder of the datasets')
+    add(
         '--datasets',
         nargs='*',
         choices=list(_ALL),
@@ -55,63 +53,32 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='NAME',
         help=f'some of {", ".join(_ALL)}; default: all but digits',
     )
-    parser.add_argument(
-        '--folder',
-        action='append',
-        default=[],
-        metavar='NAME=DIR',
-        help='also DIR/train/<class>/ and DIR/test/<class>/ or DIR/val/<class>/; may '
-        'be given several times',
-    )
-    parser.add_argument('--protocol', choices=list(_PROTOCOLS), default='linear')
-    parser.add_argument(
-        '--size',
-        type=int,
-        metavar='PIXELS',
-        help='prepare images as the paper does, 224 in the paper; default: as the '
-        "encoder's config does",
-    )
-    add_config_flag(parser)
-    parser.add_argument('--device', help='cuda, cuda:1, cpu; default: a GPU if any')
-    parser.add_argument('--seed', type=int, default=0, help='of every draw')
-    parser.add_argument('--workers', type=int, default=4, help='processes that read images')
-    add_cache_flag(parser)
-    parser.add_argument(
-        '--work-dir',
-        type=Path,
-        help='results and training runs; default: work_dirs/transfer/<checkpoint>-'
-        '<hash of its weights>',
-    )
-    parser.add_argument('--again', action='store_true', help='do again what was done before')
-    tuning = parser.add_argument_group('fine-tuning')
-    tuning.add_argument(
-        '--grid',
-        choices=list(finetune.GRIDS),
-        default='small',
-        help="learning rates and weight decays: 6 cells, or the paper's 56",
-    )
-    tuning.add_argument('--steps', type=int, default=20000)
-    tuning.add_argument('--batch', type=int, default=256)
-    tuning.add_argument('--processes', type=int, default=1, help='runs at a time')
-    command_line.add_trust_flag(parser)
+    own = 'also DIR/train/<class>/ and DIR/test/<class>/ or DIR/val/<class>/; several times'
+    add('--folder', action='append', default=[], metavar='NAME=DIR', help=own)
+    add('--protocol', choices=list(_PROTOCOLS), default='linear')
+    size = "prepare images as the paper does, 224 there; default: as the encoder's config does"
+    add('--size', type=positive, metavar='PIXELS', help=size)
+    add('--workers', type=int, default=4, help='processes that read images')
+    place = 'work_dirs/transfer/<checkpoint>-<hash of its weights>'
+    add('--work-dir', type=Path, help=f'results and training runs; default: {place}')
+    add('--again', action='store_true', help='do again what was done before')
+    add = parser.add_argument_group('fine-tuning').add_argument
+    grid = "learning rates and weight decays: 6 cells, or the paper's 56"
+    add('--grid', choices=list(finetune.GRIDS), default='small', help=grid)
+    add('--steps', type=positive, default=20000)
+    add('--batch', type=positive, default=256)
+    add('--processes', type=positive, default=1, help='runs at a time')
     return parser.parse_args(argv)
 
 
 class Job(NamedTuple):
-    """One dataset by one protocol.
+    """One dataset by one protocol."""
 
-    Args:
-        dataset: Where it is found, and how it is scored.
-        protocol: 'linear-swept' or 'fine-tuned'.
-        file: Of the result.
-        asked: Settings that a result has to have to be this job's.
-        evaluate: Does it; None for a dataset that is not on the disk.
-    """
-
-    dataset: TransferDataset
-    protocol: str
-    file: Path
-    asked: dict[str, Value]
+    dataset: TransferDataset  # where it is found, and how it is scored
+    protocol: str  # 'linear-swept' or 'fine-tuned'
+    file: Path  # of the result
+    asked: dict[str, Value]  # settings that a result has to have to be this job's
+    # Does it; None for a dataset that is not on the disk
     evaluate: Callable[[], list[Result]] | None
 
 
@@ -130,7 +97,7 @@ def chosen_datasets(args: argparse.Namespace) -> dict[str, TransferDataset]:
 
 
 def plan(args: argparse.Namespace, encoder: Encoder, work_dir: Path) -> list[Job]:
-    """All that is asked for, in order."""
+    """All requested jobs, in order."""
     for_linear = linear.prepared_for(encoder, args.size)
     for_tuning = linear.prepared_for(encoder, args.size, finetune_config.BORDER)
     training = finetune_config.Training(args.steps, args.batch, args.workers, args.seed)
@@ -159,7 +126,7 @@ def plan(args: argparse.Namespace, encoder: Encoder, work_dir: Path) -> list[Job
 
 
 def done_before(job: Job, weights: str, seed: int) -> EvaluationRun | None:
-    """The result of this very job, if there is one."""
+    """The result of this job, if there is one with the same weights, seed and settings."""
     run = read_run(job.file) if job.file.is_file() else None
     if run is None or (run.checkpoint_sha256, run.seed) != (weights, seed):
         return None
@@ -169,7 +136,10 @@ def done_before(job: Job, weights: str, seed: int) -> EvaluationRun | None:
 
 
 def do(job: Job, args: argparse.Namespace, weights: str) -> EvaluationRun | str | None:
-    """The result of a job, and its file; why it failed; None if its data are not there."""
+    """The result of a job, the reason of its failure, or None if its data are missing.
+
+    It also writes the result's file.
+    """
     earlier = None if args.again else done_before(job, weights, args.seed)
     if earlier is not None or job.evaluate is None:
         return earlier
@@ -178,9 +148,9 @@ def do(job: Job, args: argparse.Namespace, weights: str) -> EvaluationRun | str 
     started = time.time()
     try:
         results = job.evaluate()
-    except Exception as error:  # the other jobs go on
+    except Exception as error:  # the other jobs continue
         if not isinstance(error, _EXPLAINED):
-            traceback.print_exc()  # the place helps, such as where annotations are unusual
+            traceback.print_exc()  # shows the place, for example with unusual annotations
         return f'{type(error).__name__}: {error}'
     seconds = round(time.time() - started, 1)
     run = EvaluationRun(args.config or '', args.checkpoint, weights, args.seed, seconds, results)
@@ -207,8 +177,8 @@ def print_table(jobs: list[Job], outcomes: list[EvaluationRun | str | None], roo
         table.add_row(dataset.title, job.protocol, dataset.metrics[0], '-', why, '')
         if outcome is None:
             notes[dataset.title] = (
-                f'{dataset.title}: no {root / dataset.folders[0]}/ with '
-                f'{" or ".join(dataset.needs)}; it comes from {dataset.home}'
+                f'{dataset.title}: there is no {root / dataset.folders[0]}/ with '
+                f'{" or ".join(dataset.needs)}; get it from {dataset.home}'
             )
         else:
             notes[job.file.stem] = f'{job.file.stem} failed: {outcome}'
@@ -221,9 +191,6 @@ def print_table(jobs: list[Job], outcomes: list[EvaluationRun | str | None], roo
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    for name in ('steps', 'batch', 'processes', 'size'):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f'--{name} is {getattr(args, name)}: give 1 or more')
     if not args.root.is_dir():
         raise MissingFileError(f'there is no folder {args.root.absolute()}')
     encoder = load_encoder(args.checkpoint, args.config, args.device or get_device())
@@ -237,5 +204,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     failed = [job.file.stem for job, outcome in zip(jobs, outcomes) if isinstance(outcome, str)]
     if failed:
         raise UserError(
-            f'{len(failed)} of {len(jobs)} evaluations failed, as told above: {", ".join(failed)}'
+            f'{len(failed)} of {len(jobs)} evaluations failed, as printed above: '
+            f'{", ".join(failed)}'
         )

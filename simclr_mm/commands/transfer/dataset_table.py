@@ -1,4 +1,4 @@
-"""The datasets of transfer learning as a table, and where they lie on a disk.
+"""The datasets of transfer learning as a table, with their folders on disk.
 
 Source: SimCLR, arXiv:2002.05709, Sec. B.8.1, for metrics and splits.
 """
@@ -11,60 +11,41 @@ from mmengine.registry import DefaultScope
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 
+from simclr_mm.commands.command_line.data_folder import check_same_classes
 from simclr_mm.datasets import ArrayDataset
-from simclr_mm.datasets.image_folder import class_names_of
-from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.errors import MissingFileError
 
 Part = dict[str, Any]  # config of a dataset, without a pipeline
-VALIDATION_SHARE = 0.2  # held out where no split is given; the paper does not say
-# Pillow also reads the GIFs and PNGs that are named .jpg in SUN397 and Pets.
+VALIDATION_SHARE = 0.2  # held out if there is no such split; the paper does not say
+# Pillow also reads the GIF and PNG files with the ending .jpg in SUN397 and Pets.
 LOADING = dict(type='simclr_mm.LoadImageFromFile', imdecode_backend='pillow')
 CLASS_FOLDERS = 'simclr_mm.ImageFolder'
 
 
 class Parts(NamedTuple):
-    """Four datasets that an evaluation needs.
+    """Four datasets that an evaluation needs."""
 
-    Args:
-        fit: Images to train on while something is chosen.
-        validation: Images to choose by.
-        train: Both, to train on when it is chosen.
-        test: Images to score, once.
-    """
-
-    fit: Part
-    validation: Part
-    train: Part
-    test: Part
+    fit: Part  # images to train on while something is chosen
+    validation: Part  # images to choose by
+    train: Part  # both, to train on when it is chosen
+    test: Part  # images to score, once
 
 
 class TransferDataset(NamedTuple):
-    """A dataset, and how it is scored.
+    """A dataset, and how it is scored."""
 
-    Args:
-        title: As the paper writes it.
-        type: Its class.
-        folders: Where it is looked for, below the root; the first is the usual one.
-        needs: Files or folders in it, one of which shows that it is there.
-        metrics: Names in ``CLASS_METRICS``; choices are made by the first.
-        home: Page that it comes from.
-        train: Split of all images to train on.
-        test: Split to score.
-        validates: Whether it has the splits 'train' and 'val', which together are
-            'trainval'. Otherwise a share of each class is held out.
-        draws: It has no splits: this many images of each class are drawn to train on. Of
-            Caltech-101 the paper "randomly chose 30 images per class".
-    """
-
-    title: str
-    type: str
-    folders: tuple[str, ...]
-    needs: tuple[str, ...]
-    metrics: tuple[str, ...]
-    home: str
-    train: str = 'train'
-    test: str = 'test'
+    title: str  # as the paper writes it
+    type: str  # its class
+    folders: tuple[str, ...]  # where it is looked for, below the root; the first is the usual one
+    needs: tuple[str, ...]  # files or folders in it, one of which shows that it is there
+    metrics: tuple[str, ...]  # names in ``CLASS_METRICS``; choices are made by the first
+    home: str  # page that it comes from
+    train: str = 'train'  # split of all images to train on
+    test: str = 'test'  # split to score
+    # Has the splits 'train' and 'val'; else a share of each class is held out
     validates: bool = False
+    # Has no splits: this many images of each class are drawn to train on. Of
+    # Caltech-101 the paper "randomly chose 30 images per class".
     draws: int | None = None
 
     @property
@@ -73,23 +54,18 @@ class TransferDataset(NamedTuple):
 
     @property
     def in_memory(self) -> bool:
-        """Whether images are arrays already, with no file to read."""
+        """Whether images are arrays without files."""
         return issubclass(DATASETS.get(self.type), ArrayDataset)
 
     def find(self, root: Path) -> Path | None:
-        """Its folder, if it is there."""
+        """Its folder, if it exists."""
         for folder in (root / name for name in self.folders):
             if any((folder / name).exists() for name in self.needs):
                 return folder
         return None
 
     def parts(self, folder: Path, seed: int) -> Parts:
-        """Its datasets.
-
-        Args:
-            folder: From :meth:`find`.
-            seed: Of what is drawn.
-        """
+        """Its datasets, in the folder from :meth:`find`. The seed determines the draws."""
         if self.draws:
             whole = dict(type=self.type, data_root=str(folder), with_label=True)
             train: Part = dict(
@@ -114,7 +90,7 @@ class TransferDataset(NamedTuple):
         return dict(type=self.type, data_root=str(folder), split=name)
 
 
-# Fields of TransferDataset, by the name of the dataset in flags and files.
+# Fields of TransferDataset by the dataset's name in flags and files.
 _TABLE = """
 food101:
   {title: Food-101, type: Food101, folders: [food-101, food101], needs: [meta/train.txt],
@@ -170,40 +146,30 @@ def _row(fields: dict[str, Any]) -> TransferDataset:
 
 TRANSFER_DATASETS = {name: _row(fields) for name, fields in yaml.safe_load(_TABLE).items()}
 
-# Not of the paper; scikit-learn carries it, so it is everywhere.
+# Not in the paper. scikit-learn contains it, so it is always available.
 DIGITS = TransferDataset(
     'digits', 'simclr_mm.Digits', ('',), ('',), ('top1',), 'https://scikit-learn.org'
 )
 
 
 def own_folder(title: str, folder: Path) -> TransferDataset:
-    """A labelled dataset in class folders.
+    """A labelled dataset in ``folder/{train,val,test}/<class>/``. One of val and test may miss.
 
-    Args:
-        title: Its name.
-        folder: With ``train/<class>/`` and ``test/<class>/``, and perhaps
-            ``val/<class>/`` to choose by. Without a test, val is scored.
+    With both, settings are chosen on val. Without a test part, val is scored.
 
     Raises:
-        MissingFileError: A part is missing.
-        UserError: The parts have different classes.
+        UserError: A part is missing, or the parts have different classes.
     """
     splits = [name for name in ('train', 'val', 'test') if (folder / name).is_dir()]
     if 'train' not in splits or len(splits) < 2:
         raise MissingFileError(
-            f'--folder {title}={folder}: there is no '
-            f'{folder}/train/<class>/ with {folder}/test/<class>/ '
-            'or val'
+            f'--folder {title}={folder}: there is no {folder}/train/<class>/ with '
+            f'{folder}/test/<class>/ or val'
         )
-    names = [set(class_names_of(str(folder / name))) for name in splits]
-    differing = sorted(set[str]().union(*names) - names[0].intersection(*names))
-    if differing:
-        raise UserError(
-            f'--folder {title}={folder}: {" and ".join(splits)} have '
-            f'different classes: not all have {", ".join(differing[:10])}'
-        )
+    for name in splits[1:]:
+        check_same_classes(f'--folder {title}={folder}', folder / 'train', folder / name)
     whole = len(splits) == 3
-    # Absolute, because find() looks below a root, where this folder need not lie.
+    # Absolute, because find() joins it to a root that may not contain it.
     return TransferDataset(
         title,
         CLASS_FOLDERS,
@@ -218,7 +184,7 @@ def own_folder(title: str, folder: Path) -> TransferDataset:
 
 
 def with_pipeline(part: Part, pipeline: list[dict]) -> Part:
-    """The config of a dataset with the transforms of its images."""
+    """A dataset's config with the transforms of its images."""
     if 'dataset' in part:
         return dict(part, dataset=with_pipeline(part['dataset'], pipeline))
     if 'datasets' in part:
@@ -233,8 +199,8 @@ def build(part: Part) -> BaseDataset:
 
 
 def class_count(dataset: BaseDataset) -> int:
-    """How many classes a labelled dataset has."""
+    """The number of classes of a labelled dataset."""
     classes = dataset.metainfo.get('classes')
     if classes:
         return len(classes)
-    return int(dataset.get_gt_labels().max()) + 1  # Flowers102 names no classes
+    return int(dataset.get_gt_labels().max()) + 1  # Flowers102 has no class names

@@ -1,7 +1,7 @@
 """Transfer learning by fine-tuning the whole network: a grid of training runs.
 
-Source: SimCLR, arXiv:2002.05709, Sec. B.8.1. Each cell of the grid is a config file,
-trained by tools/train.py.
+Source: SimCLR, arXiv:2002.05709, Sec. B.8.1. tools/train.py trains each cell of the grid
+from a config file.
 """
 
 import os
@@ -11,13 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
-from rich.progress import track
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.command_line import TOOLS
-from simclr_mm.commands.runs import Run, RunFailed, TrainAndEvaluate, outcomes_of, write_config
-from simclr_mm.evaluation import PRETRAINED, Result
-from simclr_mm.evaluation.result import Value
+from simclr_mm.commands.runs import Run, RunFailed, TrainAndEvaluate, do_missing, write_config
+from simclr_mm.evaluation import PRETRAINED, Result, Value
 
 from .dataset_table import Parts, TransferDataset
 from .finetune_config import LOGGED, Training, finetune_config
@@ -37,7 +35,7 @@ GRIDS: dict[str, Grid] = dict(
 def plan(
     cfg: Config, cells: Sequence[tuple[float, float]], work_dir: Path, metric: str
 ) -> list[Run]:
-    """Write the config of each learning rate and decay, or find the one there is."""
+    """Write the config of each learning rate and decay, or find the existing one."""
     runs = []
     for lr, decay in cells:
         cell = Config(cfg.to_dict())
@@ -51,7 +49,7 @@ def plan(
 
 
 class FineTune(TrainAndEvaluate):
-    """Trains a cell; its result is the last validation's."""
+    """Trains a cell. Its result is the last validation."""
 
     def __init__(self, dataset: str, split: str, tools: Path, threads: int) -> None:
         super().__init__(tools, threads)
@@ -66,7 +64,7 @@ class FineTune(TrainAndEvaluate):
 
 
 def finetune_settings(encoder: Encoder, grid: Grid, training: Training) -> dict[str, Value]:
-    """The settings of a result that were asked for."""
+    """The requested settings of a result."""
     return dict(
         prepared(encoder),
         steps=training.steps,
@@ -85,13 +83,10 @@ def finetune_transfer(
     work_dir: Path,
     processes: int,
 ) -> list[Result]:
-    """Choose rate and decay on the validation part, retrain on all, score the test.
+    """Choose rate and decay on the validation part, retrain on all images, score the test.
 
-    In the work dir ``validation/`` gets the grid, ``test/`` the last run. What is done
-    there is not done again.
-
-    Raises:
-        RunFailed: A training ended with an error.
+    The work dir gets the grid in ``validation/`` and the last run in ``test/``. Finished
+    runs are not repeated.
     """
     metric = dataset.metrics[0]
     cfg = finetune_config(encoder, weights, dataset, parts.fit, parts.validation, training)
@@ -114,12 +109,7 @@ def finetune_transfer(
 
 
 def _do(runs: list[Run], trainer: FineTune, processes: int, description: str) -> None:
-    """Do what is missing, a few at a time."""
-    missing = [run for run in runs if not run.result_file.is_file()]
-    failed: dict[str, RunFailed] = {}
-    with outcomes_of(missing, trainer, processes) as outcomes:
-        for run, outcome in track(outcomes, description, total=len(missing)):
-            if isinstance(outcome, RunFailed):
-                failed[run.name] = outcome
+    """Do the missing runs, several at a time."""
+    failed = do_missing(runs, trainer, processes, description)
     for name, reason in failed.items():
         raise RunFailed(f'{len(failed)} of {len(runs)} runs failed, {name}: {reason}')

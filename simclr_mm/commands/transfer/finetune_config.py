@@ -1,4 +1,4 @@
-"""The config of fine-tuning a pretrained encoder on another dataset.
+"""The config for fine-tuning a pretrained encoder on another dataset.
 
 Source: SimCLR, arXiv:2002.05709, Sec. B.8.1.
 
@@ -34,23 +34,16 @@ LOGGED = dict(
 
 
 class Training(NamedTuple):
-    """How each network is trained.
+    """How each network is trained."""
 
-    Args:
-        steps: The paper's are 20,000.
-        batch: Images in a step; fewer where the dataset is smaller.
-        workers: Processes that read images; arrays need none.
-        seed: Of the head's weights and of the order and crops of images.
-    """
-
-    steps: int = 20000
-    batch: int = 256
-    workers: int = 4
-    seed: int = 0
+    steps: int = 20000  # the paper's
+    batch: int = 256  # images in a step; fewer where the dataset is smaller
+    workers: int = 4  # processes that read images; arrays need none
+    seed: int = 0  # of the head's weights and of the order and crops of images
 
 
 def save_backbone(encoder: Encoder, file: Path) -> Path:
-    """Write the weights that fine-tuning starts from; returns the file's absolute path."""
+    """Write the initial weights of fine-tuning. Returns the file's absolute path."""
     state = encoder.model.backbone.state_dict()
     with atomic_file(file) as opened:
         torch.save(dict(state_dict={f'backbone.{k}': v for k, v in state.items()}), opened)
@@ -65,11 +58,7 @@ def finetune_config(
     scored: Part,
     training: Training,
 ) -> Config:
-    """The config that trains on one part of a dataset and is scored on another.
-
-    Raises:
-        UserError: the backbone gives neither a map nor a vector.
-    """
+    """The config that trains on one part of a dataset and scores another part."""
     images = build(train)
     batch = min(training.batch, len(images))
     loading = [] if dataset.in_memory else [LOADING]
@@ -111,15 +100,20 @@ def _classifier(
 ) -> dict[str, Any]:
     """Model and preprocessor: a linear layer on the pooled features."""
     backbone = encoder.config.model.backbone.to_dict()
-    backbone.pop('frozen_stages', None)  # of a linear benchmark
+    backbone.pop('frozen_stages', None)  # a setting of linear benchmarks
     backbone['init_cfg'] = dict(type='Pretrained', checkpoint=str(weights), prefix='backbone.')
     if _has_batch_norm(encoder):
-        # The paper's max(1 - 10 / s, 0.9) weighs the old statistics; PyTorch's momentum
-        # weighs the new.
+        # The paper's max(1 - 10 / s, 0.9) is the weight of the old statistics, PyTorch's
+        # momentum that of the new ones.
         momentum = min(10 / steps_per_epoch, 0.1)
         norm = backbone.get('norm_cfg') or dict(type='BN', requires_grad=True)
         backbone['norm_cfg'] = dict(norm, momentum=momentum)
-    width, is_map = _features_of(encoder)
+    shape = encoder.feature_shape()
+    if len(shape) not in (2, 4):
+        raise UserError(
+            f'fine-tuning: the backbone gives {tuple(shape)}, no map and no vector: '
+            "for a transformer set model.backbone.out_type='cls_token' in --config"
+        )
     head: dict[str, Any] = dict(type='LinearClsHead', topk=(1,))
     if dataset.multi_label:
         head = dict(
@@ -131,8 +125,8 @@ def _classifier(
         model=dict(
             type='ImageClassifier',
             backbone=backbone,
-            neck=dict(type='GlobalAveragePooling') if is_map else None,
-            head=dict(head, num_classes=classes, in_channels=width),
+            neck=dict(type='GlobalAveragePooling') if len(shape) == 4 else None,
+            head=dict(head, num_classes=classes, in_channels=shape[1]),
         ),
         data_preprocessor=dict(num_classes=classes, mean=mean, std=std, to_rgb=True),
     )
@@ -150,35 +144,22 @@ def _has_batch_norm(encoder: Encoder) -> bool:
     if any('norm_cfg' in inspect.signature(each).parameters for each in constructors):
         return True
     print_log(
-        f'fine-tuning: {type(backbone).__name__} has no norm_cfg, so the momentum of its batch '
-        "norm stays, and is not the paper's",
+        f'fine-tuning: {type(backbone).__name__} has no norm_cfg, so its batch norm keeps its '
+        "momentum instead of the paper's",
         'current',
     )
     return False
 
 
-def _features_of(encoder: Encoder) -> tuple[int, bool]:
-    """C, and whether the backbone gives a map (n, C, H, W) rather than (n, C)."""
-    backbone, side = encoder.model.backbone, encoder.preprocessing.size
-    with torch.no_grad():
-        features = backbone(next(backbone.parameters()).new_zeros(1, 3, side, side))[-1]
-    if features.ndim not in (2, 4):
-        raise UserError(
-            f'fine-tuning: the backbone gives {tuple(features.shape)}, no map and no vector: '
-            "for a transformer set model.backbone.out_type='cls_token' in --config"
-        )
-    return features.shape[1], features.ndim == 4
-
-
 def _schedule(training: Training) -> dict[str, Any]:
-    """SGD with Nesterov momentum; rate and decay are the cell's."""
+    """SGD with Nesterov momentum. Each cell sets rate and decay."""
     steps = training.steps
     return dict(
         optim_wrapper=dict(
             type='OptimWrapper',
             optimizer=dict(type='SGD', lr=0.0, momentum=0.9, nesterov=True, weight_decay=0.0),
         ),
-        # The paper names no schedule; this is its schedule of pretraining.
+        # The paper names no schedule. This is its schedule for pretraining.
         param_scheduler=[dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False)],
         train_cfg=dict(type='simclr_mm.IterBasedTrainLoop', max_iters=steps, val_interval=steps),
         custom_hooks=[dict(type='simclr_mm.PretrainedBackboneHook', frozen=False)],

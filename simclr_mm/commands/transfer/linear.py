@@ -6,6 +6,7 @@ m images, K classes, S side in pixels.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.registry import DefaultScope
@@ -17,38 +18,37 @@ from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.evaluate.cache import cached_features
 from simclr_mm.datasets.label_subset import stratified_subset
 from simclr_mm.engine import Runner
-from simclr_mm.evaluation import CLASS_METRICS, PRETRAINED, Labelled, Result, swept_linear_probe
+from simclr_mm.evaluation import (
+    CLASS_METRICS,
+    PRETRAINED,
+    Labelled,
+    Result,
+    Value,
+    swept_linear_probe,
+)
 from simclr_mm.evaluation.features import Target, class_of
-from simclr_mm.evaluation.result import Value
 
 from .dataset_table import (
     LOADING,
     VALIDATION_SHARE,
-    Part,
     Parts,
     TransferDataset,
     class_count,
     with_pipeline,
 )
 
-# VOC's annotations tell apart objects that are hard to recognise.
+# VOC's annotations mark objects that are difficult to recognise.
 PACKING = dict(type='PackInputs', meta_keys=[*PackInputs.DEFAULT_META_KEYS, 'gt_label_difficult'])
 PROTOCOL = 'linear-swept'
-_BATCH = 256  # images that pass through the encoder at a time
+_BATCH = 256  # images that the encoder embeds at a time
 
 
 def prepared_for(encoder: Encoder, size: int | None, border: float = 1.0) -> Encoder:
-    """The encoder with images prepared as its config says, or as the paper does.
+    """The encoder with the preprocessing of its config or, with a size, of the paper.
 
-    Args:
-        encoder: The encoder.
-        size: S of the paper's way: the shorter side resized by bicubic interpolation,
-            then a centre crop. None: the way of the encoder's config.
-        border: Shorter side over S before the crop: 1 for a linear classifier, 256 /
-            224 for fine-tuning (Sec. B.8.1).
-
-    Raises:
-        UserError: it is not known how to prepare images.
+    The paper resizes the shorter side to ``border`` times the size by bicubic interpolation,
+    then crops the centre. ``border`` is 1 for a linear classifier, 256 / 224 for fine-tuning
+    (Sec. B.8.1).
     """
     own = encoder.preprocessing
     if size is None:
@@ -65,7 +65,7 @@ def prepared_for(encoder: Encoder, size: int | None, border: float = 1.0) -> Enc
 
 
 def prepared(encoder: Encoder) -> dict[str, Value]:
-    """The settings of a result that say how images were prepared."""
+    """The settings of the preprocessing, for a result."""
     how = encoder.preprocessing
     return dict(size=how.size, resize=how.resize, interpolation=how.interpolation)
 
@@ -87,23 +87,32 @@ def linear_transfer(
     """Fit logistic regressions to features, choose the L2 penalty, score the test.
 
     Source: SimCLR, arXiv:2002.05709, Sec. B.8.1, transfer learning via a linear
-    classifier. For images of several classes, a classifier for each class.
-
-    Returns:
-        A result for each metric of the dataset.
+    classifier. Images with several classes get a classifier for each class.
     """
     pipeline = test_pipeline(dataset, encoder)
-    workers = 0 if dataset.in_memory else workers
 
     def features(name: str) -> Labelled:
-        part = with_pipeline(getattr(parts, name), pipeline)
-        return _features(encoder, dataset, part, cache, workers, f'{dataset.title} {name}')
+        """Features and labels, or targets, of every image of a part."""
+        settings: dict[str, Any] = dict(
+            batch_size=_BATCH,
+            num_workers=0 if dataset.in_memory else workers,
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=with_pipeline(getattr(parts, name), pipeline),
+        )
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            loader = Runner.build_dataloader(settings, seed=0)
+        target: Callable[[DataSample], Target] = class_of
+        if dataset.multi_label:
+            target = _Targets(class_count(loader.dataset))
+        title = f'{dataset.title} {name}'
+        return cached_features(encoder, loader, settings['dataset'], cache, title, target)
 
     if dataset.validates:
         fit, validation = features('fit'), features('validation')
         train = np.concatenate([fit[0], validation[0]]), np.concatenate([fit[1], validation[1]])
         held_out = np.arange(len(fit[1]), len(train[1]))
-    else:  # the images that LabelSubset would draw, without reading them twice
+    else:  # the draw of LabelSubset, without reading the images twice
         train = features('train')
         held_out = stratified_subset(train[1], VALIDATION_SHARE, seed)
     test = features('test')
@@ -125,47 +134,19 @@ def linear_transfer(
 def results_of(
     dataset: TransferDataset, protocol: str, values: dict[str, float], settings: dict[str, Value]
 ) -> list[Result]:
-    """Shares in [0, 1] of the test images in the form of every evaluation."""
+    """Results from shares in [0, 1] of the test images."""
     scored = ('transfer', dataset.title, dataset.test, PRETRAINED, protocol)
     return [Result(*scored, metric, round(100 * v, 4), settings) for metric, v in values.items()]
 
 
-def _features(
-    encoder: Encoder,
-    dataset: TransferDataset,
-    part: Part,
-    cache: str | Path | None,
-    workers: int,
-    description: str,
-) -> Labelled:
-    """Features and labels, or targets, of every image of a part."""
-    settings = dict(
-        batch_size=_BATCH,
-        num_workers=workers,
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        dataset=part,
-    )
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        loader = Runner.build_dataloader(settings, seed=0)
-    target: Callable[[DataSample], Target] = class_of
-    if dataset.multi_label:
-        target = _Targets(class_count(loader.dataset))
-    return cached_features(encoder, loader, part, cache, description, target)
-
-
 @dataclass(frozen=True)
 class _Targets:
-    """From an image of VOC to (K,) targets of ``one_vs_rest``.
-
-    Args:
-        classes: K.
-    """
+    """Converts a VOC image to (K,) targets of ``one_vs_rest``. ``classes`` is K."""
 
     classes: int
 
     def __call__(self, sample: DataSample) -> Target:
         targets = np.zeros(self.classes, dtype=np.int64)
         targets[sample.get('gt_label_difficult', [])] = -1
-        targets[sample.gt_label.tolist()] = 1  # of a class with both kinds of objects
+        targets[sample.gt_label.tolist()] = 1  # last, for classes with both kinds of objects
         return targets

@@ -1,4 +1,4 @@
-"""Save checkpoints so that a kill at any instant leaves a loadable one."""
+"""Save checkpoints so that a kill at any time leaves a loadable one."""
 
 import re
 from collections import deque
@@ -9,6 +9,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
+from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file, remove_stale
 from simclr_mm.registry import HOOKS
 
@@ -17,7 +18,7 @@ _BACKEND = 'simclr_mm_atomic'
 
 @register_backend(_BACKEND, force=True)
 class AtomicLocalBackend(LocalBackend):
-    """MMEngine's storage on local disks, with files that are written whole."""
+    """MMEngine's storage on local disks, with atomic writes."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         with atomic_file(filepath) as file:
@@ -26,18 +27,26 @@ class AtomicLocalBackend(LocalBackend):
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """MMEngine's CheckpointHook, safe against being killed while it saves.
-
-    Differs: A checkpoint and the file ``last_checkpoint`` replace what was there in one
-    step. What ``max_keep_ckpts`` and ``save_best`` give up is removed after the new
-    checkpoint is complete and named; MMEngine writes in place and removes first. Only
-    files of this run in its own folder are removed; MMEngine removes what a resumed
-    checkpoint names. Object stores (``out_dir='s3://...'``, ``backend_args``) write whole
-    objects by themselves.
+    """MMEngine's CheckpointHook, safe against a kill while it saves.
 
     Args:
-        **kwargs: Those of MMEngine's hook.
+        **kwargs: As for MMEngine's hook.
+
+    Differs: a checkpoint and the file ``last_checkpoint`` replace the old ones in one step;
+    MMEngine writes in place. Checkpoints beyond ``max_keep_ckpts`` and ``save_best`` are removed
+    after the new one is complete; MMEngine removes them first. Only files of this run in its own
+    folder are removed; MMEngine removes the files that a resumed checkpoint names. Object stores
+    (``out_dir='s3://...'``, ``backend_args``) are unchanged, because they write whole objects.
     """
+
+    def _init_rule(self, rules: list[str | None], key_indicators: list[str]) -> None:
+        try:
+            super()._init_rule(rules, key_indicators)
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f'default_hooks.checkpoint.save_best={key_indicators}, rule={rules}: write '
+                "default_hooks.checkpoint.rule='greater' or 'less', as more or less is better"
+            ) from error
 
     def before_train(self, runner: Runner) -> None:
         folders = {str(self.out_dir or runner.work_dir), str(runner.work_dir)}
@@ -45,7 +54,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         if local and self.backend_args is None and self.file_client_args is None:
             self.backend_args: dict | None = dict(backend=_BACKEND)
         info = runner.message_hub.runtime_info
-        kept = info.pop('keep_ckpt_ids', [])  # MMEngine would remove some before they are checked
+        kept = info.pop('keep_ckpt_ids', [])  # else MMEngine removes some without a check
         super().before_train(runner)
         self._forget_other_runs(runner, kept)
         if local and is_main_process():
@@ -56,8 +65,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _forget_other_runs(self, runner: Runner, kept: list[int]) -> None:
         """Keep only files of this run and folder among those that may be removed.
 
-        A resumed checkpoint names files. They are this run's where the checkpoint itself
-        lies in this run's folder; the folder may have been moved since.
+        A resumed checkpoint names files. They belong to this run if the checkpoint itself lies
+        in this run's folder. The folder may have been moved since.
         """
         own = _is_in(getattr(runner, '_resumed_from', runner._load_from), self.out_dir)
         if self.max_keep_ckpts > 0:
@@ -73,13 +82,13 @@ class CheckpointHook(MMEngineCheckpointHook):
             if own and self._is_best(name):
                 paths[key] = self.file_backend.join_path(self.out_dir, name)
             else:
-                runner.logger.info(f'{path}, the best until now, is of another run and stays.')
+                runner.logger.info(f'{path}, the best so far, belongs to another run and stays.')
                 paths[key] = None
             runner.message_hub.update_info(f'best_ckpt_{key}' if key else 'best_ckpt', paths[key])
         self._set_best_paths(paths)
 
     def _is_best(self, name: str) -> bool:
-        """Whether a file has a name that ``save_best`` of this hook gives."""
+        """Whether ``save_best`` of this hook writes files of this name."""
         before, _, after = self.filename_tmpl.partition('{}')
         return bool(re.fullmatch(f'best_.+_{re.escape(before)}[0-9]+{re.escape(after)}', name))
 
@@ -109,7 +118,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._remove_step(outdated)
 
     def _make_room(self, step: int) -> int | None:
-        """Enter a step into those kept; return the one that has to go, if any."""
+        """Add a step to the kept ones. Returns the step to remove, if any."""
         if self.max_keep_ckpts <= 0 or step in self.keep_ckpt_ids:
             return None
         full = len(self.keep_ckpt_ids) == self.max_keep_ckpts
@@ -120,11 +129,17 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best:
             return
+        unknown = set(self.key_indicators) - {*metrics, 'auto'}
+        if unknown:
+            raise UserError(
+                f'default_hooks.checkpoint.save_best={", ".join(sorted(unknown))}: the '
+                f'validation gives {", ".join(metrics)}'
+            )
         before = self._best_paths()
-        self._set_best_paths(dict.fromkeys(before))  # hidden from the early removal
+        self._set_best_paths(dict.fromkeys(before))  # else MMEngine removes them early
         last = self.last_ckpt
         if getattr(runner.train_loop, 'makes_up_validation', False):
-            self.last_ckpt = None  # else MMEngine saves it again with what is best now
+            self.last_ckpt = None  # else MMEngine saves it again with the new best score
         super()._save_best_checkpoint(runner, metrics)
         self.last_ckpt = last
         improved = {key: path for key, path in self._best_paths().items() if path}
@@ -135,7 +150,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                 self._remove(outdated)
 
     def _best_paths(self) -> dict[str, str | None]:
-        """Path of the best checkpoint by metric; '' is the only metric there is."""
+        """Path of the best checkpoint for each metric. '' stands for a single metric."""
         if hasattr(self, 'best_ckpt_path'):
             return {'': self.best_ckpt_path}
         return dict(getattr(self, 'best_ckpt_path_dict', {}))
@@ -159,7 +174,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
 
 def _is_in(source: str | None, folder: str) -> bool:
-    """Whether a checkpoint lies in a folder. None: the newest of the work dir."""
+    """Whether a checkpoint lies in a folder. None is the newest of the work dir."""
     if source is None or '://' in source:
         return source is None
     return Path(source).resolve().parent == Path(folder).resolve()

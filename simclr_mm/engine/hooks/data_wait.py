@@ -1,33 +1,34 @@
-"""Log how much of its time training waits for data, and what would help."""
+"""Log the share of time that training waits for data, with a remedy."""
 
 import torch
 from mmengine import dist
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from simclr_mm.errors import UserError
 from simclr_mm.registry import HOOKS
 
 from .input_remedy import remedy
+from .log_interval import log_interval
 from .stopwatch import Stopwatch
 
 
 @HOOKS.register_module()
 class DataWaitHook(Hook):
-    """Log ``data_share``, the share of time spent waiting for data; advise above 10 %.
+    """Log ``data_share``, the share of time spent waiting for data, with advice above a limit.
 
-    On a CPU it is the time between the end of a step and the next batch; on a GPU the time
-    in which the GPU had nothing to do; of several ranks that of the one that waited longest.
-    Validation and what happens between epochs do not count. A line of the log tells of the
-    steps before its last one, so nobody waits for the GPU.
+    On a CPU it is the time between the end of a step and the next batch, on a GPU the time
+    in which the GPU is idle. Of several ranks the largest share counts. Validation and the
+    time between epochs do not count. A log line covers the steps before its last one, so
+    that nothing waits for the GPU.
 
     Args:
-        limit: Share in [0, 1] above which it names a remedy; 0.1 is more than noise.
-        min_steps: For how many steps the share has to be above. 100: two lines of the
-            log, so that one slow file does not count.
+        limit: Share in [0, 1] above which the hook names a remedy. 0.1 is above the noise.
+        min_steps: Number of steps for which the share has to be above. 100 are two log lines,
+            so that one slow file does not count.
     """
 
-    # Last: a checkpoint that is saved after a step is no waiting.
+    # Last, so that saving a checkpoint after a step does not count as waiting.
     priority = 'LOWEST'
 
     def __init__(self, limit: float = 0.1, min_steps: int = 100) -> None:
@@ -39,19 +40,18 @@ class DataWaitHook(Hook):
         self.min_steps = min_steps
 
     def before_train(self, runner: Runner) -> None:
-        loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
-        self._interval = loggers[0].interval if loggers else -1  # -1: epochs only
-        # Workers start, and each is to have made a batch.
+        self._interval = log_interval(runner)
+        # Skip the start of the workers, until each has made a batch.
         self._skip = runner.iter + 1 + runner.train_dataloader.num_workers
         self._watch = Stopwatch()
-        self._well = self._skip  # steps done when all was well
+        self._well = self._skip  # last step with a share within the limit
         self._told = False
 
     def before_train_epoch(self, runner: Runner) -> None:
-        self._watch.end_step()  # waiting begins here, not in the epoch before
+        self._watch.end_step()  # waiting begins here, not at the end of the last epoch
 
     def after_val(self, runner: Runner) -> None:
-        if hasattr(self, '_watch'):  # not where validation is all that runs
+        if hasattr(self, '_watch'):  # not if the run only validates
             self._watch.end_step()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
@@ -72,7 +72,7 @@ class DataWaitHook(Hook):
             shared = torch.tensor(share, device=next(runner.model.parameters()).device)
             dist.all_reduce(shared, op='max')
             share = shared.item()
-        if share < 0:  # no step is over
+        if share < 0:  # no step has ended
             return
         runner.message_hub.update_scalar('train/data_share', share)
         if share <= self.limit:

@@ -1,4 +1,4 @@
-"""One remedy for a training that waits for its data, by facts that cost nothing."""
+"""Choose one remedy for a training that waits for data, from cheap facts."""
 
 import math
 import os
@@ -10,16 +10,16 @@ from mmengine.runner import Runner
 
 from simclr_mm.transforms import TwoViews
 
-# A JPEG of 128 x 128 pixels has less. Decoded, so many fit into the memory of most machines.
+# A JPEG of 128 x 128 pixels is smaller. So many of them, decoded, fit into 4 GiB.
 _SMALL_FILE, _FEW_FILES = 16 * 1024, 4 * 2**30 // (3 * 128 * 128)
 
 
 def remedy(runner: Runner, share: float) -> str:
-    """What to do, the cheapest first, where this share of the time is spent waiting."""
+    """The cheapest remedy for this share of waiting time."""
     loader = runner.train_dataloader
     free = free_cores(loader.num_workers)
     if free > 0:
-        # Workers are busy all the time, or nobody had waited. Without them it is this process.
+        # While training waits, all workers are busy. Without workers this process is.
         needed = math.ceil((loader.num_workers or share) / max(1 - share, 0.01) - 0.01)
         workers = min(max(needed, loader.num_workers + 1), loader.num_workers + free)
         return f'Write train_dataloader.num_workers={workers} ({free} cores are free).'
@@ -39,7 +39,7 @@ def remedy(runner: Runner, share: float) -> str:
 
 
 def free_cores(workers: int) -> int:
-    """Cores that this rank may use, less its own threads and its workers."""
+    """Cores that this rank may use, minus its own threads and its workers."""
     linux = hasattr(os, 'sched_getaffinity')
     cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
     busy = 1 if torch.cuda.is_available() else torch.get_num_threads()
@@ -47,7 +47,7 @@ def free_cores(workers: int) -> int:
 
 
 def _file_sizes(dataset: Any) -> list[int]:
-    """Bytes of some of its files; none where images are packed or in memory."""
+    """Sizes in bytes of some files. Empty if images are packed or in memory."""
     if not isinstance(dataset, BaseDataset):
         return []
     places = range(0, len(dataset), max(1, len(dataset) // 8))

@@ -1,4 +1,4 @@
-"""Put tensors back to earlier values by a flag that stays on the device."""
+"""Restore tensors to earlier values by a flag on the device."""
 
 from collections.abc import Sequence
 
@@ -7,19 +7,15 @@ from torch import Tensor
 
 
 def flat_copy(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """A copy of tensors of one device in few kernels: one vector for each dtype."""
+    """Copy tensors of one device with few kernels: one vector for each dtype."""
     return [torch.cat([tensor.reshape(-1) for tensor in group]) for group in _by_dtype(tensors)]
 
 
 def keep_where(flag: Tensor, before: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
-    """Where the flag is set, give tensors the values of an earlier ``flat_copy``.
+    """If the flag is set, give tensors the values of their earlier ``flat_copy``.
 
-    What they hold where it is not set may be anything, NaN too, and is not changed.
-
-    Args:
-        flag: Bool, no dimensions, on the device of the tensors.
-        before: ``flat_copy`` of the same tensors.
-        tensors: Changed in place.
+    Otherwise they keep their values, also NaN. The flag is a bool without dimensions on their
+    device.
     """
     for old, group in zip(before, _by_dtype(tensors)):
         new = torch.cat([tensor.reshape(-1) for tensor in group])
@@ -32,7 +28,7 @@ def _by_dtype(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     groups: dict[torch.dtype, list[Tensor]] = {}
     for tensor in tensors:
         if tensor.ndim == 4 and tensor.stride(1) < tensor.stride(3):
-            # Channels-last in memory: nothing has to be reordered.
+            # Channels-last in memory: a reshape of this order copies nothing.
             tensor = tensor.permute(0, 2, 3, 1)
         groups.setdefault(tensor.dtype, []).append(tensor)
     return list(groups.values())

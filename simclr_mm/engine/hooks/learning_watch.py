@@ -1,4 +1,4 @@
-"""Say in one sentence when the logged numbers mean that nothing is learned."""
+"""Warn when the logged numbers show that nothing is learned."""
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -17,32 +17,33 @@ _RANK, _STD, _ISOTROPIC = (
 class LearningWatchHook(Hook):
     """Warn when the encoder does not learn or its outputs have collapsed.
 
-    It looks at the numbers of each line of the log and of each validation and reads nothing
-    from the device. It warns once, and again only after the numbers were well in between.
-    It says nothing about models without a contrastive loss.
+    It uses the numbers of each log line and each validation, and reads nothing from the
+    device. It warns once, and again only after the numbers have recovered. It ignores
+    models without a contrastive loss.
 
     Args:
-        loss_margin: The loss has to be below chance by this share of chance. 0.01 is more
-            than the noise of a line of the log and is passed within some hundred steps.
-            Not asked with semi-hard mining, which picks pairs of high loss.
+        loss_margin: The loss has to be below chance by this share of chance. 0.01 is above
+            the noise of a log line and is reached within some hundred steps. Ignored with
+            semi-hard mining, which picks pairs of high loss.
         max_neg_sim: Mean cosine similarity of projections of different images from which
-            on they count as one point. It is about 0 when all is well.
-        epochs: For how long either has to last. 3: both may stand still in the warm-up.
-        min_steps: And for how many steps, where epochs are short.
+            on they count as collapsed. It is about 0 in healthy training.
+        epochs: For how many epochs a symptom has to last. 3, because both numbers may stand
+            still in the warm-up.
+        min_steps: For how many steps it also has to last, for short epochs.
         min_rank: Lowest effective rank of the validation features. Below 2 they are
-            multiples of one vector and a little noise.
+            multiples of one vector plus noise.
         min_std: Lowest standard deviation of the normalised validation features, as a
-            share of 1/sqrt(C). At 0.02 two images differ by an angle of a degree.
+            share of 1/sqrt(C). At 0.02 two images differ by an angle of one degree.
     """
 
-    # After mmengine's hooks have entered the numbers, before a checkpoint is saved.
+    # After MMEngine's hooks have logged the numbers, before a checkpoint is saved.
     priority = 'LOW'
 
     def __init__(
         self,
         loss_margin: float = 0.01,
         max_neg_sim: float = 0.95,
-        epochs: int = 3,
+        epochs: float = 3,
         min_steps: int = 300,
         min_rank: float = 2.0,
         min_std: float = 0.02,
@@ -56,16 +57,10 @@ class LearningWatchHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self._interval = log_interval(runner)
-        self._read = self._well = runner.iter  # steps done at the last look, when well
+        self._read = self._well = runner.iter  # last step read, last healthy step
         self._told: set[str] = set()  # of 'training' and 'validation'
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: dict | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, *args, **kwargs) -> None:
         if not (
             self.every_n_inner_iters(batch_idx, self._interval)
             or self.end_of_epoch(runner.train_dataloader, batch_idx)
@@ -100,17 +95,16 @@ class LearningWatchHook(Hook):
             )
         if loss >= (1 - self.loss_margin) * chance:
             return (
-                f'the loss, now {loss:.2f}, has not been more than '
-                f'{100 * self.loss_margin:g} % below chance, {chance:.2f} '
-                '(ln(VN - 1) for NT-Xent): the encoder is not learning. Change the '
-                'learning rate'
+                f'the loss, now {loss:.2f}, has not been more than {100 * self.loss_margin:g} % '
+                f'below chance, {chance:.2f} (ln(VN - 1) for NT-Xent): the encoder is not '
+                'learning. Change the learning rate'
             )
         return None
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         metrics = metrics or {}
         if not hasattr(self, '_told') or not {_RANK, _STD, _ISOTROPIC} <= set(metrics):
-            return  # validation alone, or without LabelFreeMetrics
+            return  # no training, or no LabelFreeMetrics
         rank, share = metrics[_RANK], metrics[_STD] / metrics[_ISOTROPIC]
         width = round(metrics[_ISOTROPIC] ** -2)
         if rank >= self.min_rank and share >= self.min_std:
@@ -119,10 +113,9 @@ class LearningWatchHook(Hook):
         self._tell(
             runner,
             'validation',
-            f'Effective rank {rank:.1f} of {width}, standard deviation {share:.2g} of '
-            'that of features in all directions: the features of the validation images '
-            'are nearly the same; the encoder has collapsed, or has hardly been '
-            'trained.',
+            f'Effective rank {rank:.1f} of {width}, standard deviation {share:.2g} of that of '
+            'features in all directions: the features of the validation images are nearly the '
+            'same; the encoder has collapsed, or has hardly been trained.',
         )
 
     def _tell(self, runner: Runner, kind: str, sentence: str) -> None:

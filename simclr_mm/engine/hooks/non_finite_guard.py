@@ -3,7 +3,6 @@
 import torch
 from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -12,46 +11,46 @@ from torch.optim import Optimizer
 
 from simclr_mm.registry import HOOKS
 
+from ..loops import plain_model
 from .keep_where import flat_copy, keep_where
 from .log_interval import log_interval
-from .non_finite_report import FirstBadStep, image_names, stop
+from .non_finite_report import Step, first_bad, image_names, range_of, stop
 
-# fairseq's --min-loss-scale: halving has not helped, the gradient itself is not finite.
+# fairseq's --min-loss-scale. At this scale the gradient itself is not finite.
 _MIN_LOSS_SCALE = 1e-4
 
 
 @HOOKS.register_module()
 class NonFiniteGuardHook(Hook):
-    """Leave the model as it is when a loss or a gradient is not finite, then stop.
+    """Skip steps whose loss or gradient is not finite, then stop.
 
-    A bad step has a NaN or an infinity in its loss or gradients on any rank. It changes
-    neither parameters nor momentum nor BN's running statistics, on all ranks. Training
-    goes on without asking the device until the next line of the log or the end of the
-    epoch. There the run stops with a FloatingPointError that describes the first bad step.
+    A bad step has a NaN or an infinity in its loss or gradients on any rank. On all ranks it
+    changes neither parameters nor momentum nor BN's running statistics. Training continues
+    without reading the device until the next log line or the end of the epoch. There the
+    run stops with a FloatingPointError that describes the first bad step.
     ``non_finite_step_K.pth`` in the checkpoints' folder holds a model made by good steps
-    only. A JSON file of the same name holds the names of all images of the bad batch.
+    only. A JSON file of the same name lists all images of the bad batch.
 
-    On a CPU the optimizer does not see the gradients of a bad step. On other devices
-    parameters and optimizer state are copied before each step and chosen after it by a
-    flag on the device. For ResNet-50 with momentum that takes 0.2 GB, while there are no
-    activations, and 2 GB of traffic a step.
+    On a CPU the optimizer does not get the gradients of a bad step. On other devices
+    parameters and optimizer state are copied before each step, and a flag on the device
+    chooses between copy and result. For ResNet-50 with momentum this takes 0.2 GB, while no
+    activations are in memory, and 2 GB of traffic a step.
 
-    A loss scaler (fp16) skips steps whose gradients overflow, and they are no error. A
-    loss that is not finite is one, and so is a scale below 1e-4, which avoids nothing.
+    With a loss scaler (fp16), skipped steps with overflowing gradients are no error. A loss
+    that is not finite is an error, and so is a scale below 1e-4.
 
-    Differs: On a GPU, Adam without ``fused=True`` counts its steps on the host. It counts
-    skipped ones too.
+    Differs: on a GPU, Adam without ``fused=True`` counts its steps on the host, so it also
+    counts skipped steps.
     """
 
-    # After logger (60) and scheduler (70), for a checkpoint to go on from; before
+    # After logger (60) and scheduler (70), so that its checkpoint can be resumed. Before
     # CheckpointHook (90).
     priority = 80
 
     def before_train(self, runner: Runner) -> None:
-        model = runner.model
-        self._model = model.module if is_model_wrapper(model) else model
+        self._model = plain_model(runner)
         optimizer = runner.optim_wrapper.optimizer
-        self._params = [p for group in optimizer.param_groups for p in group['params']]
+        self._params = _parameters(optimizer)
         scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
         self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self._norm_buffers = _norm_buffers(self._model)
@@ -60,10 +59,10 @@ class NonFiniteGuardHook(Hook):
         self._device = self._params[0].device
         self._on_cpu = _is_cpu(self._device)
         self._bad_loss = torch.zeros((), dtype=torch.bool, device=self._device)
-        self._bad = torch.zeros_like(self._bad_loss)  # this step, where it is decided
+        self._bad = torch.zeros_like(self._bad_loss)  # this step, once it is decided
         self._decided = False
         self._images: list[str] = []  # of this step
-        self._first_bad = FirstBadStep(self._device)
+        self._steps: list[Step] = []  # since the last reading
         self._handles = [
             self._model.register_forward_hook(self._see_loss),
             optimizer.register_step_pre_hook(self._before_step),
@@ -74,17 +73,11 @@ class NonFiniteGuardHook(Hook):
         for handle in self._handles:
             handle.remove()
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
         self._rate = runner.optim_wrapper.param_groups[0]['lr']
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: dict | None = None,
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
     ) -> None:
         self._images += image_names(data_batch)
         if runner.optim_wrapper.should_update():  # not while gradients accumulate
@@ -99,7 +92,7 @@ class NonFiniteGuardHook(Hook):
         if not model.training or not isinstance(outputs, dict):
             return
         for key, value in outputs.items():
-            if 'loss' in key:  # what mmengine minimises
+            if 'loss' in key:  # as in MMEngine's parse_losses
                 for loss in value if isinstance(value, list) else [value]:
                     self._bad_loss = self._bad_loss | ~loss.detach().isfinite().all()
 
@@ -114,7 +107,7 @@ class NonFiniteGuardHook(Hook):
             self._before = flat_copy(self._updated)
         elif self._bad:
             for p in self._params:
-                p.grad = None  # optimizers leave such parameters and their state alone
+                p.grad = None  # optimizers skip such parameters and their state
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
@@ -123,21 +116,21 @@ class NonFiniteGuardHook(Hook):
         keep_where(self._bad, self._before, self._updated)
         known = {id(tensor) for tensor in self._updated}
         for tensor in _updated(optimizer):
-            if id(tensor) not in known:  # state that the first step has made
+            if id(tensor) not in known:  # state that the first step created
                 tensor.masked_fill_(self._bad, 0)
         del self._updated, self._before
 
     def _finite_gradients(self) -> Tensor:
-        """Whether all of them are finite, a bool on the device."""
+        """Whether all gradients are finite, a bool on the device."""
         grads = [p.grad for p in self._params if p.grad is not None]
-        # On a CPU the Euclidean norm takes a tenth of the time; that of large finite
-        # gradients may be infinite.
+        # On a CPU the Euclidean norm takes a tenth of the time, but it may overflow for
+        # large finite gradients.
         if self._on_cpu and (norm := get_total_norm(grads)).isfinite():
             return norm.isfinite()
         return get_total_norm(grads, float('inf')).isfinite()
 
     def _decide(self, bad: Tensor) -> None:
-        """Agree with all ranks whether this step is bad, and put BN back if it is."""
+        """Agree with all ranks whether this step is bad, and restore BN if it is."""
         flag = bad.float()
         dist.all_reduce(flag, op='max')
         self._bad, self._decided = flag > 0, True
@@ -150,22 +143,16 @@ class NonFiniteGuardHook(Hook):
         bad = self._bad
         if self._scaler is not None:
             bad = bad | (self._scaler._scale < _MIN_LOSS_SCALE)
-        self._first_bad.note(
-            runner.iter + 1,
-            bad,
-            self._rate,
-            self._images,
-            getattr(self._model, 'projections', None),
-        )
+        projections = range_of(getattr(self._model, 'projections', None))
+        self._steps.append(Step(runner.iter + 1, bad, self._rate, self._images, projections))
         self._images, self._decided = [], False
         self._bad_loss = torch.zeros_like(self._bad_loss)
 
     def _read(self, runner: Runner, by_epoch: bool) -> None:
-        """Ask the device, the one time in an interval."""
-        report = self._first_bad.read()
+        """Read the device, once in an interval."""
+        report, self._steps = first_bad(self._steps), []
         if report is not None:
             stop(runner, report, by_epoch)
-        self._first_bad = FirstBadStep(self._device)
 
 
 def _is_cpu(device: torch.device) -> bool:
@@ -177,9 +164,13 @@ def _norm_buffers(model: nn.Module) -> list[Tensor]:
     return [buffer for norm in norms for buffer in norm.buffers()]
 
 
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group['params']]
+
+
 def _updated(optimizer: Optimizer) -> list[Tensor]:
-    """What a step changes on the device: parameters and their state."""
-    params = [p for group in optimizer.param_groups for p in group['params']]
+    """The tensors on the device that a step changes: parameters and their state."""
+    params = _parameters(optimizer)
     state = [
         value
         for p, values in optimizer.state.items()

@@ -1,4 +1,4 @@
-"""Assert that an encoder under evaluation is the one that was pretrained."""
+"""Check that the evaluated encoder is the pretrained one."""
 
 from collections.abc import Mapping
 
@@ -18,18 +18,25 @@ from simclr_mm.checkpoints import (
 from simclr_mm.errors import CheckpointError, UserError
 from simclr_mm.registry import HOOKS, type_name
 
+from ..loops import plain_model
+
 
 @HOOKS.register_module()
 class PretrainedBackboneHook(Hook):
-    """Train a head on a pretrained encoder, and on no other.
+    """Train a head on a pretrained encoder, and check that it is this encoder.
 
     The encoder comes from ``model.backbone.init_cfg = dict(type='Pretrained',
-    checkpoint=PATH, prefix='backbone.')``. MMEngine logs keys that do not fit and
-    trains on; here every key has to fit, bit by bit, before the first iteration.
+    checkpoint=PATH, prefix='backbone.')``. MMEngine only logs keys that do not fit. Here
+    every key has to fit, bit by bit, before the first iteration.
 
     Args:
         frozen: For linear evaluation: the encoder gets no gradient, stays in eval mode
             and has to be bit-identical after training. False for fine-tuning.
+
+    Raises:
+        UserError: No encoder is named.
+        CheckpointError: The backbone is not the encoder in the file.
+        RuntimeError: The frozen backbone changed.
     """
 
     def __init__(self, frozen: bool = True) -> None:
@@ -37,7 +44,7 @@ class PretrainedBackboneHook(Hook):
         self._before: dict[str, Tensor] = {}
 
     def before_run(self, runner) -> None:
-        if not isinstance(runner._train_loop, BaseLoop):  # a run that only tests
+        if not isinstance(runner._train_loop, BaseLoop):  # the run only tests
             return
         init_cfg = _encoder(runner)
         install_safe_loading()
@@ -47,7 +54,7 @@ class PretrainedBackboneHook(Hook):
             self._freeze(runner)
 
     def before_train(self, runner) -> None:
-        if runner.iter == 0 or self.frozen:  # a resumed fine-tuning has moved on
+        if runner.iter == 0 or self.frozen:  # a resumed fine-tuning has changed it
             _check_loaded(runner)
         if self.frozen:
             state = _backbone(runner).state_dict()
@@ -68,10 +75,9 @@ class PretrainedBackboneHook(Hook):
             self._before = {}
 
     def _freeze(self, runner) -> None:
-        """Take the gradients away before anything counts on them.
+        """Disable gradients, and wrap a wrapped model again.
 
-        DistributedDataParallel notes at construction which parameters will have one, so
-        a model that it wraps is wrapped again.
+        DistributedDataParallel decides at construction which parameters get a gradient.
         """
         trained = [p for p in _backbone(runner).parameters() if p.requires_grad]
         for parameter in trained:
@@ -83,16 +89,11 @@ class PretrainedBackboneHook(Hook):
 
 
 def _backbone(runner) -> nn.Module:
-    model = runner.model
-    return (model.module if is_model_wrapper(model) else model).backbone
+    return plain_model(runner).get_submodule('backbone')
 
 
 def _encoder(runner) -> Mapping:
-    """The init_cfg that names the encoder.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The init_cfg that names the encoder. A UserError if there is none."""
     init_cfgs = getattr(_backbone(runner), 'init_cfg', None) or []
     if isinstance(init_cfgs, Mapping):
         init_cfgs = [init_cfgs]
@@ -107,11 +108,7 @@ def _encoder(runner) -> Mapping:
 
 
 def _check_loaded(runner) -> None:
-    """Compare the backbone with the file.
-
-    Raises:
-        CheckpointError: keys are missing, left over, of another shape, or not loaded.
-    """
+    """Compare the backbone with the file. A CheckpointError names the keys that differ."""
     init_cfg = _encoder(runner)
     path = init_cfg['checkpoint']
     checkpoint = read_checkpoint(path)
@@ -121,9 +118,9 @@ def _check_loaded(runner) -> None:
     if problems:
         raise CheckpointError(
             f'the backbone is not the encoder in {path}: {problems}; check that '
-            'model.backbone is what was pretrained, that init_cfg.prefix is what its '
-            "keys begin with ('backbone.'), that its type is the text 'Pretrained', without "
-            'which ResNets make some weights zero, and that nothing else overwrites it'
+            'model.backbone is the pretrained one, that init_cfg.prefix is the beginning of '
+            "its keys ('backbone.'), that init_cfg.type is the text 'Pretrained' (otherwise "
+            'ResNets set some weights to zero), and that nothing else overwrites it'
         )
     if is_main_process():
         runner.logger.info(
@@ -137,6 +134,6 @@ def _differing(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
-    """Whether tensors of one shape hold the same bytes in the dtype of the first."""
+    """Whether tensors of one shape have the same bytes in the dtype of the first."""
     a, b = (x.detach().to('cpu', a.dtype).reshape(-1).view(torch.uint8) for x in (a, b))
     return torch.equal(a, b)

@@ -1,4 +1,4 @@
-"""The log's numbers, read from the device once per line of the log."""
+"""Read the log's numbers from the device once per log line."""
 
 import torch
 from mmengine.hooks import RuntimeInfoHook as _RuntimeInfoHook
@@ -13,11 +13,11 @@ from .log_interval import log_interval
 
 @HOOKS.register_module()
 class RuntimeInfoHook(_RuntimeInfoHook):
-    """MMEngine's hook, which does not wait for the device in every step.
+    """MMEngine's hook, without waiting for the device in every step.
 
-    What the model returns stays on the device until the step in which the logger
-    writes, the end of the epoch, a validation or a checkpoint. Then all steps since are
-    read in one copy, so that the log's averages are MMEngine's to the last bit.
+    The model's outputs stay on the device until the logger writes, the epoch ends, or
+    a validation or checkpoint starts. Then all steps since are read in one copy, so
+    the log's averages equal MMEngine's to the last bit.
 
     Differs: MMEngine reads each value of each step, which stops the host until the
     device has finished the step.
@@ -31,13 +31,9 @@ class RuntimeInfoHook(_RuntimeInfoHook):
         self._interval = log_interval(runner)
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: dict | None = None,
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
     ) -> None:
-        # What AutocastOptimWrapper clipped in this step is logged beside the outputs.
+        # AutocastOptimWrapper's gradient norm of this step is logged with the outputs.
         clipped = getattr(runner.optim_wrapper, 'clipped', {})
         self._waiting.append(
             {
@@ -65,17 +61,11 @@ class RuntimeInfoHook(_RuntimeInfoHook):
         checkpoint['message_hub'] = runner.message_hub.state_dict()
 
     def _read(self, runner: Runner) -> None:
-        on_device = [
-            value
-            for outputs in self._waiting
-            for value in outputs.values()
-            if isinstance(value, Tensor)
-        ]
-        numbers = iter(_to_host(on_device))
-        for outputs in self._waiting:
-            for key, value in outputs.items():
-                number = next(numbers) if isinstance(value, Tensor) else value
-                runner.message_hub.update_scalar(f'train/{key}', number)
+        values = [item for outputs in self._waiting for item in outputs.items()]
+        numbers = iter(_to_host([value for _, value in values if isinstance(value, Tensor)]))
+        for key, value in values:
+            number = next(numbers) if isinstance(value, Tensor) else value
+            runner.message_hub.update_scalar(f'train/{key}', number)
         self._waiting = []
 
 

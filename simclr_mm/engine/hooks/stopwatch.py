@@ -1,4 +1,4 @@
-"""Time between steps and time in steps, of the device that computes them."""
+"""Measure the time between steps and in steps, on the device that computes."""
 
 import time
 from collections import deque
@@ -13,7 +13,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self._gpu = torch.cuda.is_available()
         self._ended = self._begun = None
-        self._steps: deque[tuple] = deque()  # end of the one before, begin, end
+        self._steps: deque[tuple] = deque()  # end of the previous step, begin, end
 
     def begin_step(self) -> None:
         self._begun = self._stamp()
@@ -25,7 +25,7 @@ class Stopwatch:
         self._ended, self._begun = ended, None
 
     def read(self) -> tuple[float, float]:
-        """Seconds of the waits and of the steps that are over and were not read before."""
+        """Seconds of waits and of steps, for the finished steps since the last call."""
         waited = worked = 0.0
         while self._steps and (not self._gpu or self._steps[0][2].query()):
             before, begun, ended = self._steps.popleft()
@@ -37,7 +37,7 @@ class Stopwatch:
         if not self._gpu:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()  # in the stream; nobody waits for it
+        event.record()  # in the stream, without waiting
         return event
 
     def _seconds(self, first: Any, second: Any) -> float:

@@ -11,21 +11,19 @@ from simclr_mm.registry import HOOKS
 class UnreadableImageHook(Hook):
     """Name every unreadable image once, count them, and stop above a share.
 
-    The runner replaces an unreadable training image by another
-    (:class:`~simclr_mm.datasets.ReplaceUnreadable`). Each rank counts the files that it
-    met itself.
+    :class:`~simclr_mm.datasets.ReplaceUnreadable` replaces an unreadable training image by
+    another. Each rank counts its own files.
 
     Args:
-        max_share: Share of the images drawn, in [0, 1], above which the run stops: of those
-            that could not be read themselves, whatever stood in for them. 0 stops at the
-            first unreadable one; any other share tolerates one file. 0.01: a few broken
-            downloads are normal in a large collection, one in a hundred is a fault of the
-            storage.
+        max_share: Share of the drawn images, in [0, 1], above which the run stops. Only an
+            image's own failure counts, not those of its replacements. 0 stops at the first
+            unreadable image; any other share tolerates one file. 0.01: a large collection
+            has a few broken downloads, but one in a hundred is a fault of the storage.
 
     Raises:
-        UserError: max_share is not in [0, 1]; or, in training, more than that share of what
-            this rank has drawn since the run began or was resumed, and of an epoch of its
-            own at least, could not be read.
+        UserError: max_share is not in [0, 1]. In training: more than this share could not be
+            read, of the images that this rank drew since the run began or resumed, or of
+            one epoch of this rank if that is more.
     """
 
     def __init__(self, max_share: float = 0.01) -> None:
@@ -44,7 +42,7 @@ class UnreadableImageHook(Hook):
         samples = data_batch.get('data_samples') or ()
         self.drawn += len(samples)
         for sample in samples:
-            unreadable = sample.get('unreadable', ())  # the image, and those drawn for it
+            unreadable = sample.get('unreadable', ())  # the image and failed replacements
             self.failed += bool(unreadable)
             for path, reason in unreadable:
                 if path not in self.paths:
@@ -58,9 +56,8 @@ class UnreadableImageHook(Hook):
         if self.failed > self.max_share * drawn and not tolerated:
             raise UserError(
                 f'{self.failed} of {drawn} images could not be read, more than '
-                f'default_hooks.unreadable.max_share = {self.max_share:g} of them. '
-                f'Mend or remove the files named in the log in {runner.log_dir}, or '
-                'raise it.'
+                f'default_hooks.unreadable.max_share = {self.max_share:g} of them. Repair or '
+                f'remove the files named in the log in {runner.log_dir}, or raise max_share.'
             )
 
     def after_train(self, runner: Runner) -> None:

@@ -1,4 +1,4 @@
-"""Gaussian blur with its own sigma for every image of a batch, as matrix products."""
+"""Gaussian blur with one sigma for each image of a batch, as matrix products."""
 
 from functools import lru_cache
 
@@ -10,45 +10,40 @@ from .pixels import to_levels
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve with Gaussians cut off at their kernels' edges, reflecting the border.
+    """Blur with Gaussians that end at their kernels' edges; the border is reflected.
 
-    Along one axis the blur of S pixels, border included, is a product with an S x S
-    matrix. So two batched products blur all images, which is the fastest thing on a GPU. A
-    convolution would need a group for each image and channel.
-
-    Args:
-        images: (n, 3, S, S) uint8.
-        sigma: (n,) standard deviations in pixels, > 0.
-        kernel: (n,) sides of the kernels in pixels, odd.
+    Along one axis the blur of S pixels, border included, is a product with an S x S matrix. Two
+    batched products blur all images, which is fastest on a GPU. A convolution would need a group
+    for each image and channel. The (n,) kernels' sides, odd, and the (n,) sigma > 0 are in pixels.
     """
     side = images.shape[-1]
     taps = half_kernels(sigma, kernel)  # (n, R + 1)
     taps = taps.to(images.device, non_blocking=True)
     places = _places(side, taps.shape[1] - 1, images.device)  # (R + 1, S * S)
     matrix = (taps @ places).unflatten(1, (side, side))  # (n, S, S)
-    # TF32, if switched on, is off by a tenth of a level at most.
+    # TF32, if switched on, has an error of a tenth of a level at most.
     blurred = torch.einsum('nij,ncjk->ncik', matrix, images.float())  # columns
     blurred = torch.einsum('ncik,nlk->ncil', blurred, matrix)  # rows
     return to_levels(blurred, 0.5)
 
 
 def half_kernels(sigma: Tensor, kernel: Tensor) -> Tensor:
-    """Weights at the distances 0 to R, the largest radius, of kernels that sum to one."""
-    # What lies beyond four sigma weighs less than 1e-4, no uint8 level.
+    """Weights at the distances 0 to R, the largest radius. Each whole kernel sums to one."""
+    # Beyond four sigma the weights are below 1e-4, less than a uint8 level.
     sigma = sigma.double()
     radius = torch.minimum(kernel.long() // 2, (4 * sigma).ceil().long())
     distance = torch.arange(int(radius.max()) + 1)
     taps = torch.exp(-0.5 * (distance / sigma[:, None]) ** 2)  # (n, R + 1)
     taps[distance > radius[:, None]] = 0
-    taps /= 2 * taps.sum(1, keepdim=True) - taps[:, :1]  # each but the first twice
+    taps /= 2 * taps.sum(1, keepdim=True) - taps[:, :1]  # all but the first count twice
     return taps.float()
 
 
 @lru_cache(maxsize=16)
 def _places(side: int, radius: int, device: torch.device) -> Tensor:
-    """How often the pixel of a column is at each distance from the pixel of a row.
+    """How often column pixel and row pixel are at each distance, (R + 1, S * S) float32.
 
-    Its mirror images at the border count too. (R + 1, S * S) float32.
+    Mirror images at the border count too.
     """
     pixels = np.arange(side)
     mirrored = np.pad(pixels, radius, mode='reflect')

@@ -1,4 +1,4 @@
-"""Colour jitter with its own factors and its own order for every image of a batch."""
+"""Colour jitter with separate factors and order for each image of a batch."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE, NOTHING = range(5)
 def luma(images: Tensor) -> Tensor:
     """Grey images, (n, 1, S, S) uint8, rounded to whole levels."""
     red, green, blue = images.split(1, dim=1)
-    half = torch.full((), 0.5, device=images.device)  # so that cutting off rounds
+    half = torch.full((), 0.5, device=images.device)  # the cast to uint8 then rounds
     gray = torch.add(half, red, alpha=_LUMA[0])
     gray.add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
     return gray.to(torch.uint8)
@@ -26,12 +26,11 @@ def grayscale(images: Tensor) -> Tensor:
 
 
 def color_jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
-    """Brightness, contrast, saturation and hue of each image in an order of its own.
+    """Brightness, contrast, saturation and hue, in a separate order for each image.
 
-    Brightness, contrast and saturation are blends of the image with black, with its
-    mean grey and with its greys. So one blend for all images does the k-th operation of
-    each, whichever of the three it is. Hue is turned for those images alone for which it is
-    the k-th operation.
+    Brightness, contrast and saturation blend the image with black, with its mean grey and
+    with its grey version. One blend over all images does the k-th operation of each image,
+    whichever of the three it is. Images with hue as k-th operation are turned by themselves.
 
     Source: SimCLR, arXiv:2002.05709, Appendix A, "Color distortion".
 
@@ -42,7 +41,7 @@ def color_jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
             0 brightness, 1 contrast, 2 saturation, 3 hue, 4 none.
 
     Returns:
-        (n, 3, S, S) uint8 RGB, clipped and rounded down after each operation, as by PIL.
+        (n, 3, S, S) uint8 RGB, clipped and rounded down after each operation, as in PIL.
     """
     padded = torch.nn.functional.pad(factors, (0, 1))  # (n, 5)
     for operation in order.unbind(1):  # (n,), four times
@@ -52,14 +51,14 @@ def color_jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
             images = blend(images, *shares.unbind(0))
         rows = (operation == HUE).nonzero()[:, 0]
         if len(rows):
-            # 255, not 256, and cut towards zero: what torchvision does.
+            # 255, not 256, and truncated, as in torchvision.
             steps = per_image((drawn[rows] * 255).trunc(), images)
             images = on_rows(images, rows, lambda some: turn_hue(some, steps))
     return images
 
 
 def _shares(operation: Tensor, factor: Tensor) -> Tensor:
-    """What an image, its mean grey and its greys weigh in its blend, (3, n)."""
+    """Weights of the image, its mean grey and its grey version in the blend, (3, n)."""
     image = torch.where(operation < HUE, factor, 1.0)
     mean = torch.where(operation == CONTRAST, 1 - factor, 0.0)
     gray = torch.where(operation == SATURATION, 1 - factor, 0.0)
@@ -67,7 +66,7 @@ def _shares(operation: Tensor, factor: Tensor) -> Tensor:
 
 
 def blend(images: Tensor, image: Tensor, mean: Tensor, gray: Tensor) -> Tensor:
-    """Each image, its mean grey and its greys times their shares, (n, 1, 1, 1) float32."""
+    """Sum of each image, its mean grey and its grey version, with (n, 1, 1, 1) float32 weights."""
     other = torch.add(_mean_gray(images) * mean, FLOOR)  # (n, 1, 1, 1)
     other = torch.addcmul(other, luma(images), gray)  # (n, 1, S, S)
     return to_levels(torch.addcmul(other, images, image), 0)
@@ -84,11 +83,11 @@ def _mean_gray(images: Tensor) -> Tensor:
 def turn_hue(images: Tensor, steps: Tensor) -> Tensor:
     """Turn the colour circle by (n, 1, 1, 1) whole steps of 1/256 turn, as in 8-bit HSV."""
     hue, chroma, value = _hue_chroma_value(images)
-    # Into sixths of a turn, in [0, 6]. From 256 steps OpenCV goes back by 255, as PIL does.
+    # Sixths of a turn, in [0, 6]. OpenCV and PIL read 256 steps back with the factor 255.
     hue.add_(steps).remainder_(256).mul_(6 / 255)
-    value = value + 0.5  # rounds: to uint8 it is cut off
+    value = value + 0.5  # the cast to uint8 then rounds
     out = torch.empty_like(images)
-    # A channel falls by the whole chroma where the hue is far from its own.
+    # A channel falls by the whole chroma where the hue is far from the channel's own hue.
     for c, (centre, sign) in enumerate(((3, -1), (2, 1), (4, 1))):
         far = (hue - centre).abs_().clamp_(1, 2)  # (n, 1, S, S)
         far.sub_(1 if sign > 0 else 2).mul_(sign)
@@ -97,7 +96,7 @@ def turn_hue(images: Tensor, steps: Tensor) -> Tensor:
 
 
 def _hue_chroma_value(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hue in whole steps of 1/256 turn, and value times saturation of 8 bits, value."""
+    """Hue in whole steps of 1/256 turn, chroma (value times 8-bit saturation), and value."""
     red, green, blue = images.to(torch.int16).split(1, dim=1)  # (n, 1, S, S)
     value = torch.maximum(torch.maximum(red, green), blue)
     range_ = value - torch.minimum(torch.minimum(red, green), blue)

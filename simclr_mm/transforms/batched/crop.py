@@ -1,4 +1,4 @@
-"""Random resized crops of a batch: cut out, resize as PIL does, and flip.
+"""Random resized crops of a batch: cut, resize as in PIL, and flip.
 
 n images, V crops of each, S side of a crop in pixels.
 """
@@ -14,9 +14,8 @@ def resized_crops(
 ) -> Tensor:
     """Cut V boxes out of every image and resize them, antialiased where they shrink.
 
-    Resizing one axis is a product with a matrix of weights, which is zero outside the box.
-    So two batched products cut and resize all boxes, whatever their sizes. Mirrored weights
-    flip.
+    Resizing one axis is a product with a matrix of weights, which is zero outside the box. Two
+    batched products cut and resize all boxes, whatever their sizes. Mirrored weights flip.
 
     Args:
         images: (n, 3, H, W) uint8, on any device.
@@ -26,8 +25,7 @@ def resized_crops(
         interpolation: 'bilinear' or 'bicubic'.
 
     Returns:
-        (nV, 3, S, S) uint8, the crops of one image in a row, rounded after each axis as
-        PIL does.
+        (nV, 3, S, S) uint8, the crops of one image in a row, rounded after each axis as in PIL.
     """
     boxes = boxes.to(images.device, torch.float32, non_blocking=True)
     top, left, height, width = boxes.unbind(-1)  # (n, V) each
@@ -35,7 +33,7 @@ def resized_crops(
     columns = _weights(left, width, images.shape[3], size, interpolation)
     flips = flips.to(images.device, non_blocking=True)[..., None, None]
     columns = torch.where(flips, columns.flip(2), columns)  # (n, V, S, W)
-    # TF32, if switched on, is off by a tenth of a level at most.
+    # TF32, if switched on, has an error of a tenth of a level at most.
     narrow = torch.einsum('nchw,nvsw->nvchs', images.float(), columns)
     narrow = narrow.add_(0.5).floor_().clamp_(0, 255)  # (n, V, 3, H, S), whole levels
     crops = torch.einsum('nvth,nvchs->nvcts', rows, narrow)
@@ -45,18 +43,19 @@ def resized_crops(
 def crop_and_flip(
     images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, flip: Tensor
 ) -> Tensor:
-    """One crop of each image, resized to its side, bilinear: (n,) pixels each, 0 or 1."""
+    """One bilinear crop of each image, resized to the image's side.
+
+    The box is in pixels, (n,) each; ``flip`` is 0 or 1.
+    """
     boxes = torch.stack((top, left, height, width), dim=-1)[:, None]  # (n, 1, 4)
     return resized_crops(images, boxes, flip[:, None] > 0, images.shape[-1])
 
 
 def _weights(start: Tensor, length: Tensor, pixels: int, size: int, interpolation: str) -> Tensor:
-    """What each of the P pixels of an axis weighs in each of the S pixels of a crop.
+    """Weights of the P pixels of an axis for the S pixels of a crop, (n, V, S, P) float32.
 
-    The crop has (n, V) ``length`` pixels from ``start``. (n, V, S, P) float32.
-
-    Source: PIL's ImagingResample: the filter is as wide as the crop is shrunk, is cut
-    off at the border of the crop, and sums to one.
+    The crop has (n, V) ``length`` pixels from ``start``. Source: PIL's ImagingResample. The
+    filter is as wide as the crop is shrunk, ends at the crop's border, and sums to one.
     """
     device = start.device
     ratio = length / size  # (n, V), above 1 where the crop shrinks
@@ -75,7 +74,7 @@ def _triangle(distances: Tensor) -> Tensor:
 
 
 def _cubic(distances: Tensor) -> Tensor:
-    """Keys' cubic with a = -0.5, PIL's."""
+    """Keys' cubic with a = -0.5, as in PIL."""
     near = (1.5 * distances - 2.5) * distances**2 + 1
     far = ((2.5 - 0.5 * distances) * distances - 4) * distances + 2
     return torch.where(distances < 1, near, torch.where(distances < 2, far, 0.0))

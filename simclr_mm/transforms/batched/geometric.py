@@ -1,4 +1,4 @@
-"""Rotation, cutout, Sobel and noise for a batch, with parameters for every image."""
+"""Rotation, cutout, Sobel and noise for a batch, with parameters for each image."""
 
 import numpy as np
 import torch
@@ -12,15 +12,10 @@ _MID_GRAY = 128
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Turn about the centre, keeping the size and repeating the border outwards.
+    """Turn each image by (n,) degrees counter-clockwise about the centre, keeping the size.
 
-    Args:
-        images: (n, 3, S, S) uint8.
-        degrees: (n,) angles, counter-clockwise.
-
-    Returns:
-        (n, 3, S, S) uint8: exact for quarter turns, else bilinear and rounded down, as by
-        PIL.
+    The border is repeated outwards. Quarter turns are exact. Other angles are bilinear and
+    rounded down, as in PIL.
     """
     quarters = (degrees / 90) % 4
     for turns in (1, 2, 3):
@@ -36,17 +31,17 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
 def _turn(images: Tensor, degrees: Tensor) -> Tensor:
     angle = degrees.double().deg2rad()
     cos, sin = per_image(torch.stack((angle.cos(), angle.sin())), images)[..., 0]
-    # Places from -1 to 1; not affine_grid, whose product TF32 would blur.
+    # Coordinates from -1 to 1. Not affine_grid, which TF32 makes inexact.
     x = torch.linspace(-1, 1, images.shape[-1], device=images.device)
     y = x[:, None]
-    # From places in the result to places in the image, y downwards.
+    # From coordinates in the result to coordinates in the image, y downwards.
     grid = torch.stack((x * cos - y * sin, x * sin + y * cos), dim=-1)  # (n, S, S, 2)
     turned = grid_sample(images.float(), grid, padding_mode='border', align_corners=True)
     return to_levels(turned, FLOOR)
 
 
 def cutout(images: Tensor, top: Tensor, left: Tensor, side: Tensor) -> Tensor:
-    """Paint a grey square over each image: (n,) pixels each, maybe outside of it."""
+    """Paint a grey square over each image. (n,) pixels each; it may lie partly outside."""
     places = torch.arange(images.shape[-1])
     rows, columns = (
         (places >= first[:, None]) & (places < (first + side)[:, None]) for first in (top, left)
@@ -71,13 +66,9 @@ def sobel(images: Tensor) -> Tensor:
 
 
 def gaussian_noise(images: Tensor, std: Tensor, seeds: Tensor) -> Tensor:
-    """Add independent normal noise to every value, and clip.
+    """Add independent normal noise of (n,) standard deviations in grey levels, and clip.
 
-    Args:
-        images: (n, 3, S, S) uint8.
-        std: (n,) standard deviations in grey levels.
-        seeds: (n,) whole numbers >= 0. The noise of the batch is a function of all of them
-            and of the kind of device.
+    The noise of the batch depends on the sum of the (n,) seeds and on the kind of device.
     """
     generator = torch.Generator(images.device)
     generator.manual_seed(int(seeds.long().sum()))

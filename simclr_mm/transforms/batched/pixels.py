@@ -1,4 +1,4 @@
-"""What the batched operations share: parameters on the device, whole grey levels.
+"""Helpers of the batched operations: parameters on the device, whole grey levels.
 
 n images, S side in pixels.
 """
@@ -8,19 +8,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# Added before the fraction is cut off, so that a whole number which float32 made a
-# little smaller stays what it is. As in transforms/color.py.
+# Added before the fraction is cut off, so that float32 errors do not lower a whole number.
+# As in transforms/color.py.
 FLOOR = 1e-3
 
 
 def per_image(values: Tensor, images: Tensor) -> Tensor:
-    """Numbers on the host as float32 beside the images, (..., n) -> (..., n, 1, 1, 1)."""
+    """Numbers from the host as float32 on the images' device, (..., n) -> (..., n, 1, 1, 1)."""
     values = values.to(torch.float32)[..., None, None, None]
     return values.to(images.device, non_blocking=True)
 
 
 def on_rows(images: Tensor, rows: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """The images with ``function`` applied to the (m,) rows, into a new tensor."""
+    """A new tensor of the images, with ``function`` applied to the (m,) rows."""
     if len(rows) == len(images):
         return function(images)
     rows = rows.to(images.device, non_blocking=True)
@@ -28,9 +28,9 @@ def on_rows(images: Tensor, rows: Tensor, function: Callable[[Tensor], Tensor]) 
 
 
 def to_levels(images: Tensor, add: float) -> Tensor:
-    """Float images (written to) as uint8: add, clip to [0, 255], cut the fraction off.
+    """Float images as uint8: add, clip to [0, 255], cut the fraction off. Writes to ``images``.
 
-    Adding ``FLOOR`` rounds down as PIL does, adding 0.5 rounds to the nearest.
+    Adding ``FLOOR`` rounds down as in PIL; adding 0.5 rounds to the nearest.
     """
     if add:
         images.add_(add)

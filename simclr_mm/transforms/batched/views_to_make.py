@@ -1,4 +1,4 @@
-"""The one carrier of views that are drawn on the host and made on the device.
+"""The batch of views that are drawn on the host and made on the device.
 
 n images, V views, T steps of a pipeline, S side of a view in pixels.
 """
@@ -11,25 +11,17 @@ from torch import Tensor
 
 from .crop import INTERPOLATIONS, resized_crops
 
-# Columns of a step: the code of the transform, 0 where it is not applied, and at most
-# eight parameters of ours. Datasets of different pipelines can share a batch.
+# Columns of a step: the code of the transform (0 if it is not applied), and up to eight
+# parameters. One fixed width lets datasets with different pipelines share a batch.
 STEP_WIDTH = 9
 CROP_WIDTH = 7
 
-# By code, what applies a step to a batch; each DeviceTransform enters itself.
+# Code of a DeviceTransform to its apply_batch. Each subclass adds itself.
 TWINS: dict[int, Callable[[Tensor, Tensor, Tensor], Tensor]] = {}
 
 
 def augment(images: Tensor, steps: Tensor) -> Tensor:
-    """Apply to every image the steps that were drawn for it.
-
-    Args:
-        images: (n, 3, S, S) uint8 RGB, on any device.
-        steps: (n, T, STEP_WIDTH or more) float64, on the host.
-
-    Returns:
-        (n, 3, S, S) uint8 RGB.
-    """
+    """Apply to every image the (n, T, STEP_WIDTH or more) steps that were drawn for it."""
     for step in steps.unbind(1):  # (n, STEP_WIDTH), T times
         codes = step[:, 0]
         for code in codes.unique().tolist():
@@ -43,8 +35,8 @@ class ViewsToMake(NamedTuple):
 
     Args:
         images: (n, H, W, 3) uint8 BGR images, or (n, V, S, S, 3) crops of them.
-        crops: (n, V, CROP_WIDTH) float64: top, left, height and width in pixels, whether
-            it is flipped, S, and the place in INTERPOLATIONS.
+        crops: (n, V, CROP_WIDTH) float64: top, left, height and width in pixels, flip
+            (0 or 1), S, and the index in INTERPOLATIONS.
         steps: (n, V, T, STEP_WIDTH or more) float64: a code and parameters.
     """
 
@@ -54,10 +46,10 @@ class ViewsToMake(NamedTuple):
 
     @classmethod
     def restored(cls, inputs: Any) -> Any:
-        """Undo mmpretrain's PackInputs, which makes a list of it, and pseudo_collate.
+        """Undo the list that mmpretrain's PackInputs and pseudo_collate make of it.
 
-        Nothing else is three tensors of bytes, float64 and float64. All other inputs are
-        returned as they are.
+        Nothing else is three tensors of uint8, float64 and float64. All other inputs are
+        returned unchanged.
         """
         if not isinstance(inputs, list) or len(inputs) != len(cls._fields):
             return inputs
@@ -66,13 +58,9 @@ class ViewsToMake(NamedTuple):
         return cls(*parts) if dtypes == [torch.uint8, torch.float64, torch.float64] else inputs
 
     def make(self, images: Tensor) -> Tensor:
-        """Crop and flip where it is not done, and augment.
+        """Crop and flip where it is still to do, and augment: (nV, 3, S, S) uint8 RGB.
 
-        Args:
-            images: ``self.images`` on the device, (m, 3, H, W) uint8 RGB.
-
-        Returns:
-            (nV, 3, S, S) uint8 RGB.
+        ``images`` is ``self.images`` on the device, (m, 3, H, W) uint8 RGB.
         """
         if self.images.ndim == 4:
             boxes, flips = self.crops[..., :4], self.crops[..., 4] > 0
@@ -82,7 +70,7 @@ class ViewsToMake(NamedTuple):
 
 
 def _stacked(part: Any) -> Any:
-    """n tensors of one shape as one."""
+    """Stack n tensors of one shape; return anything else unchanged."""
     if isinstance(part, (list, tuple)) and part and all(isinstance(p, Tensor) for p in part):
         return torch.stack(list(part)) if len({p.shape for p in part}) == 1 else part
     return part

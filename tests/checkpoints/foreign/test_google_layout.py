@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from simclr_mm.checkpoints import load_state
+from simclr_mm.checkpoints.foreign.layouts import UNIT_RANGE
 from simclr_mm.checkpoints.foreign.renaming import from_google
 from simclr_mm.checkpoints.foreign.tensor_bundle import read_bundle
 from simclr_mm.checkpoints.foreign.weights import neck_config
@@ -40,10 +41,7 @@ def variables(recorded, case):
 
 
 def model_of(conversion):
-    model = SimCLR(
-        backbone=dict(type='simclr_mm.GoogleResNet', **conversion.google),
-        neck=neck_config(conversion.state),
-    )
+    model = SimCLR(backbone=conversion.backbone, neck=neck_config(conversion.state))
     load_state(model, conversion.state, 'the fixture')
     return model.eval()
 
@@ -63,8 +61,8 @@ def compare(model, recorded, case):
 @pytest.mark.parametrize('case', EXPECTED)
 def test_features_are_tensorflows(recorded, case):
     conversion = from_google(variables(recorded, case), 'the fixture')
-    assert conversion.google == EXPECTED[case]
-    assert conversion.unit_range
+    assert conversion.backbone == dict(type='simclr_mm.GoogleResNet', **EXPECTED[case])
+    assert conversion.normalise == UNIT_RANGE
     compare(model_of(conversion), recorded, case)
     assert set(conversion.left) == {
         'head_supervised/linear_layer/dense/kernel',
@@ -79,7 +77,7 @@ def test_saved_model_of_tensorflow_2(recorded, tmp_path):
         archive.extractall(tmp_path)
     values = read_bundle(f'{tmp_path}/variables')
     conversion = from_google(values, 'the fixture')
-    assert conversion.google == EXPECTED['v2_sk']
+    assert conversion.backbone == dict(type='simclr_mm.GoogleResNet', **EXPECTED['v2_sk'])
     ours = from_google(variables(recorded, 'v2_sk'), 'the fixture').state
     assert conversion.state.keys() == ours.keys()
     assert all(torch.equal(conversion.state[key], ours[key]) for key in ours)

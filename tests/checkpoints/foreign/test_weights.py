@@ -56,7 +56,7 @@ def test_tensors_that_do_not_go_with_their_keys():
     state = {'layer1.0.conv1.weight': torch.ones(1), 'bn1.weight': torch.ones(1)}
     for stage in '1234':
         state[f'layer{stage}.0.conv2.weight'] = torch.ones(1)
-    with pytest.raises(CheckpointError, match='its tensors do not go with them'):
+    with pytest.raises(CheckpointError, match='its tensors do not fit them'):
         weights_for([], {**state, 'conv1.weight': torch.ones(1)}, 'a.pth')
 
 

@@ -38,6 +38,18 @@ def _no_config():
 
 
 @pytest.mark.parametrize(
+    'argv, named', [(['--data', ''], '--data'), (['a', ''], 'an argument'), ([''], 'an argument')]
+)
+def test_an_empty_argument_is_no_path(argv, named, monkeypatch):
+    ran = []
+    monkeypatch.setattr(sys, 'argv', ['tools/x.py', *argv])
+    for arguments in (argv, None):
+        with pytest.raises(SystemExit, match=f'^x.py: error: {named} is empty'):
+            command_line.command(ran.append)(arguments)
+    assert not ran
+
+
+@pytest.mark.parametrize(
     'main, message',
     [
         (_unknown_option, "--cfg-options b: the config has no key 'b'"),
@@ -47,8 +59,8 @@ def _no_config():
         ),
         (
             _misspelt_part,
-            '--cfg-options auto_scale_lr.enabel: the runner reads of '
-            'auto_scale_lr only base_batch_size, enable.',
+            '--cfg-options auto_scale_lr.enabel: the keys of auto_scale_lr are '
+            'base_batch_size, enable.',
         ),
         (_no_config, 'nowhere.py'),
     ],
@@ -82,8 +94,7 @@ def test_what_is_no_config(name, content, message, tmp_path):
 
 
 def test_values_of_flags(capsys):
-    parser = argparse.ArgumentParser()
-    command_line.add_cfg_options(parser)
+    parser = command_line.parser_of('', '--cfg-options')
     parser.add_argument('--count', type=command_line.at_least(1))
     args = parser.parse_args(['--count', '1', '--cfg-options', 'a.b=[1,2]', 'c='])
     assert (args.count, args.cfg_options) == (1, {'a.b': [1, 2], 'c': ''})
@@ -163,8 +174,7 @@ def test_results_of_one_second_are_two_files():
 
 
 def test_trust_ends_with_the_tool():
-    parser = argparse.ArgumentParser()
-    command_line.add_trust_flag(parser)
+    parser = command_line.parser_of('', '--trust-checkpoint')
     seen = []
     for flags in ([], ['--trust-checkpoint'], []):
         command_line.command(lambda argv: (parser.parse_args(argv), seen.append(_TRUSTED.get())))(

@@ -130,7 +130,7 @@ def test_shards_are_read_alone(folders):
     (folders / 'c').mkdir()
     (folders / 'c' / 'x.tar').write_bytes(b'')
     said = refused(train_on_folder, Config.fromfile(DIGITS), str(folders / 'a'), str(folders / 'c'))
-    assert f'{folders}/c holds shards, which are read alone' in said
+    assert f'{folders}/c holds shards, which cannot be combined' in said
 
 
 def test_a_config_without_the_part(folders):

@@ -145,7 +145,7 @@ def test_another_transform_is_refused(folder, tmp_path):
 
 def test_a_features_file_of_unknown_origin(inferencer, folder, tmp_path):
     (tmp_path / 'features.npy').write_bytes(b'precious')
-    with pytest.raises(ValueError, match='features.npy exists and embedding.json does'):
+    with pytest.raises(ValueError, match='features.npy exists without embedding.json'):
         embed_folder(inferencer, folder, tmp_path)
     assert (tmp_path / 'features.npy').read_bytes() == b'precious'
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from simclr_mm.apis.encoder import build_encoder, pipeline_of
+from simclr_mm.apis import build_encoder
+from simclr_mm.apis.encoder import pipeline_of
+from simclr_mm.commands.command_line.values import cache_folder
 from simclr_mm.commands.evaluate import cache
-from simclr_mm.commands.evaluate.cache import cached_features, default_cache
+from simclr_mm.commands.evaluate.cache import cached_features
 from simclr_mm.commands.transfer.linear import _Targets
 from simclr_mm.engine import Runner
 from simclr_mm.evaluation.features import class_of
@@ -124,6 +126,6 @@ def test_nothing_is_kept_unless_a_place_is_named(encoder, folder, computed, monk
         cached_features(*setting(encoder, folder), None, '')
     assert len(computed) == 2
     monkeypatch.delenv('SIMCLR_MM_HOME', raising=False)
-    assert default_cache() is None
+    assert cache_folder('') is None
     monkeypatch.setenv('SIMCLR_MM_HOME', '/x')
-    assert default_cache() == Path('/x/features')
+    assert cache_folder('') == Path('/x/features')

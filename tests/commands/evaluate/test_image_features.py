@@ -9,7 +9,7 @@ from mmengine.config import Config
 from PIL import Image
 
 import simclr_mm
-from simclr_mm.apis.encoder import build_encoder
+from simclr_mm.apis import build_encoder
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.commands.embed.embed_folder import embed_folder
 from simclr_mm.commands.evaluate.image_features import (

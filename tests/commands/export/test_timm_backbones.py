@@ -8,7 +8,7 @@ from helpers.models import shaken
 from mmengine.config import Config
 
 from simclr_mm import get_model
-from simclr_mm.apis.encoder import load_encoder
+from simclr_mm.apis import load_encoder
 from simclr_mm.commands.export.backbone import read_backbone
 from simclr_mm.commands.export.target import literal
 from simclr_mm.commands.export.targets import TARGETS

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
 from simclr_mm import get_model
-from simclr_mm.apis.encoder import load_encoder
+from simclr_mm.apis import load_encoder
 from simclr_mm.checkpoints import load_file
 from simclr_mm.commands.publish.metafile import put_entry
 
@@ -106,7 +106,7 @@ def test_file_card_and_entry(checkpoint, metafile, tmp_path, capsys):
 def test_a_new_entry_comes_last(checkpoint, metafile, tmp_path):
     before = metafile.read_text()
     run(checkpoint, tmp_path / 'out', '--name', 'mine', '--config', CONFIG)
-    with pytest.raises(SystemExit, match='which is not below it'):
+    with pytest.raises(SystemExit, match='which is not in this folder'):
         run(checkpoint, tmp_path / 'out', '--config', CONFIG, '--metafile', metafile)
     assert metafile.read_text() == before
     run(checkpoint, tmp_path / 'out', '--name', 'mine', '--metafile', metafile)

@@ -138,7 +138,7 @@ def test_a_run_that_is_still_at_work_is_not_begun_again(cfg, tmp_path):
         left = subprocess.Popen(['sleep', '60'], stdout=log)
     try:
         trainer = Trainer(tmp_path, threads=1)
-        with pytest.raises(RunFailed, match='another process is at'):
+        with pytest.raises(RunFailed, match='another process is'):
             trainer(run, '')
     finally:
         left.kill()
@@ -153,7 +153,7 @@ def test_rows_of_other_settings_are_not_mixed(cfg, tmp_path):
     assert Config.fromfile(run.config).train_cfg.max_epochs == 5
     run.folder.mkdir(parents=True)
     (run.folder / 'epoch_3.pth').touch()
-    with pytest.raises(ValueError, match='epoch_3.pth comes of it: give another'):
+    with pytest.raises(ValueError, match='epoch_3.pth comes from it: give another'):
         plan(cfg, tmp_path)
 
 

@@ -188,15 +188,15 @@ def test_configs_that_do_not_fit(digits):
     bare = copy.deepcopy(digits)
     bare.train_dataloader.dataset.pipeline[0].size = 16
     for name in ('augmentations', 'color-strength'):
-        with pytest.raises(ValueError, match='blur does nothing to views of 16 pixels'):
+        with pytest.raises(ValueError, match='blur has no effect on views of 16 pixels'):
             cells(name, bare)
     assert len(cells('color-strength', bare, strength=['1/8', '1'])) == 2
     bare.train_dataloader.dataset.pipeline = [dict(type='PackInputs')]
     with pytest.raises(ValueError, match='no simclr_mm.TwoViews'):
         cells('augmentations', bare)
     bare.model.backbone = dict(type='VisionTransformer')
-    with pytest.raises(ValueError, match='varies model.backbone.depth, and'):
+    with pytest.raises(ValueError, match='varies model.backbone.depth, but'):
         cells('depth-width', bare)
     bare.train_cfg = dict(max_iters=10)
-    with pytest.raises(ValueError, match='varies train_cfg.max_epochs, and'):
+    with pytest.raises(ValueError, match='varies train_cfg.max_epochs, but'):
         cells('batch-epochs', bare)

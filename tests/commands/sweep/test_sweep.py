@@ -67,7 +67,7 @@ def test_value_is_that_of_the_last_epoch(cfg, tmp_path):
     log = run.folder / '20260101_000000/vis_data/scalars.json'
     log.parent.mkdir(parents=True)
     log.write_text('{"loss": 1, "step": 30}\n{"knn/top1": 20.0, "step": 15}\n')
-    with pytest.raises(RunFailed, match='left no checkpoint'):
+    with pytest.raises(RunFailed, match='wrote no checkpoint'):
         trainer(run, '')
     state = dict(weight=torch.arange(3.0))
     torch.save(dict(state_dict=state), run.folder / 'epoch_30.pth')

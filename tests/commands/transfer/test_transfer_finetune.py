@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
-from simclr_mm.apis.encoder import build_encoder
+from simclr_mm.apis import build_encoder
 from simclr_mm.commands.command_line import build_runner
 from simclr_mm.commands.runs import RunFailed
 from simclr_mm.commands.transfer.dataset_table import TRANSFER_DATASETS, own_folder

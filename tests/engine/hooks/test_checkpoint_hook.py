@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from simclr_mm.checkpoints import install_safe_loading, load_file
 from simclr_mm.engine.hooks.checkpoint_hook import CheckpointHook
-from simclr_mm.errors import CheckpointError
+from simclr_mm.errors import CheckpointError, UserError
 
 pytestmark = pytest.mark.portable
 _RUNS = itertools.count()  # MMEngine keeps one message hub for each name
@@ -102,6 +102,18 @@ def test_a_worse_epoch_keeps_the_best(tmp_path, monkeypatch, scores, best):
     _runner(tmp_path, CheckpointHook(interval=1, save_best='auto')).train()
     names = [name for name in _names(tmp_path) if 'best' in name]
     assert names == [f'best_accuracy_epoch_{best}.pth']
+
+
+def test_a_best_that_no_validation_gives_is_named(tmp_path):
+    hook = CheckpointHook(interval=1, save_best='top9', rule='greater')
+    with pytest.raises(UserError, match='save_best=top9: the validation gives accuracy, accura'):
+        _runner(tmp_path, hook, epochs=1).train()
+
+
+@pytest.mark.parametrize('rule', [None, 'more'])
+def test_a_best_of_unknown_direction_asks_for_the_rule(rule):
+    with pytest.raises(UserError, match=r"default_hooks\.checkpoint\.rule='greater' or 'less'"):
+        CheckpointHook(interval=1, save_best='label_free/alignment', rule=rule)
 
 
 def test_a_resumed_run_goes_on_removing(tmp_path):

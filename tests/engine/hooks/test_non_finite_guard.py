@@ -16,7 +16,7 @@ from torch import nn
 from simclr_mm.engine import LARS
 from simclr_mm.engine.hooks import non_finite_guard
 from simclr_mm.engine.hooks.non_finite_guard import NonFiniteGuardHook
-from simclr_mm.engine.hooks.non_finite_report import FirstBadStep, image_names
+from simclr_mm.engine.hooks.non_finite_report import Step, first_bad, image_names, range_of
 from simclr_mm.models import SimCLR
 
 OPTIMIZERS = {
@@ -76,7 +76,7 @@ class Run:
         self.iter += 1
 
     def read(self):
-        return self.hook._first_bad.read()
+        return first_bad(self.hook._steps)
 
     def state(self):
         """Everything that a step changes."""
@@ -208,11 +208,11 @@ def test_a_loss_scale_that_has_vanished_is_an_error(path, amp):
 
 
 def test_range_of_projections():
-    steps = FirstBadStep(torch.device('cpu'))
+    steps = []
     for step, bad in enumerate([False, True, True], start=7):
         z = torch.tensor([[[-step, math.nan, math.inf], [0.0, step + 0.5, -math.inf]]])
-        steps.note(step, torch.tensor(bad), 0.5, [], z)
-    report = steps.read()
+        steps.append(Step(step, torch.tensor(bad), 0.5, [], range_of(z)))
+    report = first_bad(steps)
     assert report == dict(
         step=8,
         learning_rate=0.5,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from digits_run import runner
 
-from simclr_mm.engine.hooks import UnreadableImageHook
+from simclr_mm.engine import UnreadableImageHook
 from simclr_mm.errors import UserError
 
 IMAGES, BROKEN = 40, 3

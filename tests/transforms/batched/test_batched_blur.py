@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from simclr_mm.transforms import blur
-from simclr_mm.transforms.batched import gaussian_blur
+from simclr_mm.transforms.batched.blur import gaussian_blur
 
 
 def noise(count, side):

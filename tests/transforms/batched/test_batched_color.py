@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as F
 
-from simclr_mm.transforms.batched import color_jitter, grayscale, luma
+from simclr_mm.transforms.batched.color import color_jitter, grayscale, luma
 from simclr_mm.transforms.color import (
     adjust_brightness,
     adjust_contrast,

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import hflip, resized_crop
 
-from simclr_mm.transforms.batched import resized_crops
+from simclr_mm.transforms.batched.crop import resized_crops
 
 
 @pytest.fixture(scope='module')

@@ -17,7 +17,7 @@ from simclr_mm.models import ViewsPreprocessor
 from simclr_mm.registry import TRANSFORMS
 from simclr_mm.transforms import ColorJitter, RandomGaussianBlur, RandomGaussianNoise, TwoViews
 from simclr_mm.transforms.base import DeviceTransform
-from simclr_mm.transforms.batched import STEP_WIDTH, TWINS, ViewsToMake, augment
+from simclr_mm.transforms.batched.views_to_make import STEP_WIDTH, TWINS, ViewsToMake, augment
 from simclr_mm.transforms.random_streams import batch_streams, view_streams
 
 COLOR = dict(type='simclr_mm.ColorDistortion')
@@ -78,7 +78,8 @@ def test_views_are_those_of_the_worker(photos, size, transforms):
     assert ours.shape == (12, 2, 3, size, size) and ours.dtype == torch.uint8
     differences = (ours.float() - expected.float()).abs().mean((2, 3, 4))
     # Measured below 0.01; 0.5 is what both may be off from PIL.
-    assert differences.max() < 0.1  # grey levels, of the worst view
+    exact = int(cv2.__version__.split('.')[0]) >= 5  # as in test_batched_geometric
+    assert differences.max() < (0.1 if exact else 0.5)  # grey levels, of the worst view
 
 
 def test_each_view_may_have_its_own_pipeline(photos):

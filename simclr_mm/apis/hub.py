@@ -1,0 +1,73 @@
+"""This package's entries in mmpretrain's hub: configs and weights by name."""
+
+import copy
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmpretrain.apis.model import ModelHub
+
+from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.files.installed import MIM
+
+
+@cache
+def register() -> tuple[str, ...]:
+    """Register this package's models in mmpretrain's hub, once.
+
+    Returns:
+        Their names, sorted. mmpretrain's ``get_model``, ``list_models`` and inferencers
+        then know them.
+    """
+    before = set(ModelHub._models_dict)
+    ModelHub.register_model_index(MIM / 'model-index.yml', config_prefix=MIM)
+    return tuple(sorted(set(ModelHub._models_dict) - before))
+
+
+def _read_config(path: str | Path) -> Config:
+    if not Path(path).is_file():
+        raise MissingFileError(f'there is no config file {str(path)!r}')
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is a program
+        reason = f'{type(error).__name__}: {error}'
+        raise UserError(f'{path} cannot be read as a config: {reason}') from error
+
+
+def find_config(model: str | Path | Config) -> tuple[Config, Any | None]:
+    """A config that the caller may change, and the hub's entry if a name was given.
+
+    Raises:
+        UserError: No model has this name.
+    """
+    if isinstance(model, Config):
+        return copy.deepcopy(model), None
+    if Path(model).suffix == '.py':
+        return _read_config(model), None
+    register()
+    ModelHub._register_mmpretrain_models()
+    name = str(model).lower()
+    if not ModelHub.has(name):
+        close = get_close_matches(name, register(), n=3, cutoff=0.4)
+        advice = f'close names: {", ".join(close)}' if close else 'list_models() has the names'
+        raise UserError(f'no model is named {model}; {advice}')
+    entry = ModelHub.get(name)
+    return entry.config, entry
+
+
+def published_weights(model: str | Path | Config, config: Config, entry: Any | None) -> str:
+    """Path or URL of a model's published weights.
+
+    Raises:
+        UserError: It has none.
+    """
+    weights = entry.weights if entry else config.get('load_from')
+    if not weights:
+        names = [name for name in register() if ModelHub._models_dict[name].weights]
+        raise UserError(
+            f'{model if entry else "the config"} has no published weights: pass '
+            f'pretrained=PATH, or choose one of {", ".join(names)}'
+        )
+    return weights

@@ -1,0 +1,201 @@
+"""Build an encoder from a name, a config or a checkpoint."""
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import DATASETS
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+
+from simclr_mm.checkpoints import trusting
+from simclr_mm.checkpoints.stored_config import config_of
+from simclr_mm.errors import CheckpointError, UserError
+from simclr_mm.registry import type_name
+
+from . import weights
+from .encoder import Encoder, pipeline_of
+from .hub import find_config, published_weights, register
+
+_TIME = re.compile(r'_\d{8}_\d{6}$')  # MMEngine's name of a run: config_date_time
+_TRAINED_ON = ('neck', 'head', 'online_probe')  # parts that features do not need
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint that was read, and the config that its model is built from."""
+
+    content: Any  # what the file holds
+    config: Config  # what is built; whoever opened the checkpoint may change it
+    name: str  # of the config, or else of the file
+    source: str  # path or URL of the file; '' where there is none
+    entry: Any = None  # of mmpretrain's hub, for a model that has a name
+
+
+def build_encoder(
+    model: str | Path | Config,
+    pretrained: bool | str | Path = False,
+    device: str | torch.device | None = None,
+    trust_checkpoint: bool = False,
+    **kwargs,
+) -> Encoder:
+    """:func:`get_model`, with the config and the origin of the model."""
+    config, entry = find_config(model)
+    if pretrained is True:
+        pretrained = published_weights(model, config, entry)
+    source = str(pretrained or '')
+    name = entry.name if entry else Path(config.filename or '').stem
+    with trusting(trust_checkpoint):
+        content = weights.read(source) if source else None
+    return _build(Checkpoint(content, config, name, source, entry), kwargs).on(device)
+
+
+def load_encoder(
+    checkpoint: str | Path,
+    config: str | Path | Config | None = None,
+    device: str | torch.device | None = None,
+) -> Encoder:
+    """Build the model of a checkpoint and load its weights.
+
+    Args:
+        checkpoint: A path or URL, or a name with published weights.
+        config: A config, its file or a model name. None: the config that MMEngine
+            stored in the checkpoint.
+        device: Device of the model. None: the CPU.
+
+    Returns:
+        The encoder. Its ``model`` is as from :func:`simclr_mm.get_model`.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read, does not fit, or holds no config
+            and none is given.
+        UserError: ``config`` is no name and no file.
+    """
+    return encoder_of_checkpoint(open_checkpoint(str(checkpoint), config), device)
+
+
+def open_checkpoint(checkpoint: str, config: str | Path | Config | None = None) -> Checkpoint:
+    """Read a checkpoint, and find its config; the arguments are those of :func:`load_encoder`."""
+    source = checkpoint
+    if config is None and checkpoint.lower() in register():
+        config = checkpoint
+        source = published_weights(checkpoint, *find_config(checkpoint))
+    content = weights.read(source)
+    if config is not None:
+        found, entry = find_config(config)
+        name = found.filename if isinstance(config, Config) else config
+        return Checkpoint(content, found, Path(name or '').stem, source, entry)
+    found = config_of(content, checkpoint)
+    run = str(content['meta'].get('experiment_name') or Path(checkpoint).stem)
+    # Files get this name, so it must not contain a folder.
+    return Checkpoint(content, found, _TIME.sub('', Path(run).name), source)
+
+
+def encoder_of_checkpoint(
+    checkpoint: Checkpoint, device: str | torch.device | None = None, only_backbone: bool = False
+) -> Encoder:
+    """Build the model of a checkpoint, and load its weights.
+
+    ``only_backbone`` leaves out neck, head and probe, and their weights.
+
+    Raises:
+        CheckpointError: The config builds no model, or a weight does not fit.
+    """
+    try:
+        encoder = _build(checkpoint, {}, only_backbone)
+    except CheckpointError:
+        raise
+    except Exception as error:  # classes raise errors of many types for wrong arguments
+        raise CheckpointError(
+            f'{checkpoint.source}: no model can be built from its config '
+            f'({type(error).__name__}: {error}); name another with --config'
+        ) from error
+    return encoder.on(device)
+
+
+def encoder_of(
+    model: Encoder | BaseModel | str | Path | Config, pretrained: bool | str | Path = True, **kwargs
+) -> Encoder:
+    """The encoder around a model from ``get_model``, or a new one by :func:`build_encoder`."""
+    if isinstance(model, Encoder):
+        return model
+    if not isinstance(model, BaseModel):
+        return build_encoder(model, pretrained, **kwargs)
+    config = getattr(model, '_config', None)
+    if config is None:
+        raise UserError(
+            'the model has no config, so it is not known how to prepare a picture: build it '
+            'with get_model'
+        )
+    classes = (getattr(model, '_dataset_meta', None) or {}).get('classes')
+    return Encoder(model, config, classes=classes, pipeline=pipeline_of(config))
+
+
+def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool = False) -> Encoder:
+    content, config, name, source, entry = checkpoint
+    removed = _override(config, changes)
+    config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
+    settings = config.model
+    if only_backbone:  # a copy, because the config records how the encoder was trained
+        settings = {key: None if key in _TRAINED_ON else settings[key] for key in settings}
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MMPRETRAIN_MODELS.build(settings)
+        dataset_meta = _dataset_meta(config)
+    if only_backbone:
+        weights.load_backbone(model, content, source)
+    elif source:
+        weights.load(model, content, source, removed)
+        dataset_meta = _classes_in(content) or dataset_meta
+    # mmpretrain's inferencers read these attributes; in this package only encoder_of does.
+    model._config, model._metainfo, model._dataset_meta = config, entry, dataset_meta
+    parts = content if isinstance(content, dict) else {}
+    return Encoder(
+        model.eval(),
+        config,
+        name,
+        source,
+        dataset_meta.get('classes'),
+        {key: parts[key] for key in ('meta', 'message_hub') if key in parts},
+        pipeline_of(config),
+    )
+
+
+def _override(config: Config, changes: dict[str, Any]) -> list[str]:
+    """Merge changes into the model's settings. Returns the names of the parts set to None."""
+    if 'backbone' in changes and changes['backbone'] is None:
+        raise UserError(
+            'backbone=None: a model needs a backbone. head=None and neck=None '
+            'remove parts; another backbone is backbone=dict(type=..., ...)'
+        )
+    merged = {}
+    for key, value in changes.items():
+        before = config.model.get(key)
+        both = isinstance(value, dict) and isinstance(before, dict)
+        if both and 'type' in value and type_name(value) != type_name(before):
+            value = dict(value, _delete_=True)
+        merged[key] = value
+    if merged:
+        config.merge_from_dict(dict(model=merged))
+    return [key for key, value in changes.items() if value is None]
+
+
+def _dataset_meta(config: Config) -> dict[str, Any]:
+    """METAINFO of the test dataset's class, such as ImageNet's classes."""
+    loader = config.get('test_dataloader')
+    if not loader:
+        return {}
+    dataset = loader.dataset.type
+    dataset = DATASETS.get(dataset) if isinstance(dataset, str) else dataset
+    return getattr(dataset, 'METAINFO', {})
+
+
+def _classes_in(content: Any) -> dict[str, Any]:
+    """The dataset's metainfo in a checkpoint."""
+    meta = content.get('meta') if isinstance(content, dict) else None
+    if not isinstance(meta, dict):
+        return {}
+    if 'CLASSES' in meta:  # mmcls 0.x
+        return dict(classes=meta['CLASSES'])
+    return meta.get('dataset_meta') or {}

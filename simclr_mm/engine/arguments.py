@@ -1,0 +1,129 @@
+"""Compare the parts of a config with what their classes take, before anything is built."""
+
+import functools
+import inspect
+import numbers
+import os
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from mmengine.registry import Registry
+
+from simclr_mm import registry
+from simclr_mm.errors import UserError
+
+# Keys that MMEngine takes out before it calls the class.
+_TAKEN_OUT = {'type', '_scope_', 'priority', 'constructor', 'paramwise_cfg', 'by_epoch'}
+# Arguments that MMEngine or SimCLR fills in.
+_FILLED_IN = {'runner', 'dataloader', 'dataset', 'params', 'in_channels'}
+_WORDS = {float: 'a number', int: 'a whole number', bool: 'True or False', str: 'a text'}
+
+
+def check_arguments(settings: Any, place: str = '') -> None:
+    """Check every part of a config that names a class of this package.
+
+    Names and plain types of the arguments of this package's classes are checked. What a
+    number may be is left to the class, and other libraries' classes are left to them.
+
+    Args:
+        settings: The config or a part of it.
+        place: Where it stands in the config, as ``--cfg-options`` writes it.
+
+    Raises:
+        UserError: A class takes no argument of this name, or none of this type.
+    """
+    entries: Iterable[tuple[Any, Any]] = ()
+    if isinstance(settings, dict):
+        entries = settings.items()
+        kind = _class_of(settings.get('type'))
+        if kind is not None:
+            _check_part(kind, settings, place)
+    elif isinstance(settings, (list, tuple)):
+        entries = enumerate(settings)
+    for key, value in entries:
+        check_arguments(value, f'{place}.{key}' if place else str(key))
+
+
+def _check_part(kind: type, part: dict[str, Any], place: str) -> None:
+    parameters = _parameters(kind)
+    for key, value in part.items():
+        where = f'{place}.{key}' if place else key
+        if key in _TAKEN_OUT and key not in parameters:
+            continue
+        if key not in parameters:
+            takes = ', '.join(parameters)
+            raise UserError(f'{where}: {kind.__name__} has no argument {key!r}. It takes {takes}')
+        if not _fits(value, parameters[key]):
+            takes = ' or '.join(_words(parameters[key]))
+            raise UserError(f'{where} = {value!r}: {kind.__name__} takes {takes} here')
+    for key in _required(kind):
+        if key not in part and key not in _FILLED_IN:
+            where = f'{place}.{key}' if place else key
+            raise UserError(f'{where} is missing: {kind.__name__} has no default for it')
+
+
+def _class_of(of: Any) -> type | None:
+    """The class of this package that a ``type`` names; None: another library's."""
+    if isinstance(of, str):
+        if not of.startswith('simclr_mm.'):
+            return None
+        found = (
+            each.get(of.rpartition('.')[2])
+            for each in vars(registry).values()
+            if isinstance(each, Registry) and each.scope == 'simclr_mm'
+        )
+        of = next((each for each in found if each is not None), None)
+    is_ours = inspect.isclass(of) and of.__module__.startswith('simclr_mm.')
+    return of if is_ours else None
+
+
+@functools.cache
+def _parameters(kind: type) -> dict[str, Any]:
+    """Names and annotations of all arguments, those that are handed to classes above too."""
+    found: dict[str, Any] = {}
+    for base in kind.__mro__:
+        init = vars(base).get('__init__')
+        if init is None:
+            continue
+        signature = list(inspect.signature(init).parameters.values())[1:]
+        hints = typing.get_type_hints(init) if base.__module__.startswith('simclr_mm.') else {}
+        for each in signature:
+            if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY):
+                found.setdefault(each.name, hints.get(each.name, Any))
+        if not any(each.kind is each.VAR_KEYWORD for each in signature):
+            break
+    return found
+
+
+@functools.cache
+def _required(kind: type) -> list[str]:
+    """The arguments of the class itself that have no default."""
+    parameters = inspect.signature(kind).parameters.values()
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [each.name for each in parameters if each.kind in named and each.default is each.empty]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value has a plain type; other types are left to the class."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return any(_fits(value, each) for each in typing.get_args(hint))
+    if hint is type(None):
+        return value is None
+    if hint is bool or isinstance(value, bool):
+        return hint not in _WORDS or (hint is bool and isinstance(value, bool))
+    if hint is float:
+        return isinstance(value, numbers.Real)
+    if hint is int:
+        return isinstance(value, numbers.Integral)
+    return hint is not str or isinstance(value, (str, os.PathLike))
+
+
+def _words(hint: Any) -> list[str]:
+    """What the user may write."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return [word for each in typing.get_args(hint) for word in _words(each)]
+    if hint is type(None):
+        return ['None']
+    return [_WORDS.get(hint, str(getattr(hint, '__name__', hint)))]

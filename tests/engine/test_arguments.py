@@ -1,0 +1,97 @@
+"""Arguments of this package's classes, compared with a config before anything is built."""
+
+import pytest
+from digits_run import CONFIGS, DIGITS, runner
+from mmengine.config import Config
+
+from simclr_mm.engine import Runner
+from simclr_mm.engine.arguments import check_arguments
+from simclr_mm.errors import UserError
+from simclr_mm.transforms import ColorJitter
+
+CONFIGS_TO_TRAIN = sorted([*CONFIGS.glob('*.py'), *CONFIGS.glob('benchmarks/*.py')])
+TRANSFORMS = 'train_dataloader.dataset.pipeline.0.transforms'
+
+
+def _settings(**options):
+    cfg = Config.fromfile(DIGITS)
+    cfg.merge_from_dict(options)
+    return dict(cfg.items())
+
+
+@pytest.mark.parametrize(
+    'place, value',
+    [
+        ('model.head.temperature', 'hot'),
+        ('model.head.temperature', None),
+        ('model.head.temperature', True),
+        ('model.head.heat', 1),
+        ('model.micro_batch_size', 2.5),
+        ('train_dataloader.dataset.pipeline.0.num_views', 2.5),
+        ('train_dataloader.dataset.pipeline.0.flip_prob', 'x'),
+        (f'{TRANSFORMS}.1.brightness', 'x'),
+        (f'{TRANSFORMS}.0.angle', 3),
+        ('train_dataloader.dataset.batched', 'yes'),
+        ('train_dataloader.sampler.seed', 'x'),
+        ('default_hooks.data_wait.limit', 'x'),
+        ('default_hooks.non_finite.limit', 1),
+        ('val_evaluator.k', 'x'),
+    ],
+)
+def test_an_argument_that_a_class_does_not_take_is_named_by_its_place(place, value):
+    with pytest.raises(UserError, match=place.replace('.', r'\.')):
+        check_arguments(_settings(**{place: value}))
+
+
+def test_a_class_as_a_type_and_a_name_with_its_module_are_checked_too():
+    for kind in (ColorJitter, 'simclr_mm.transforms.color.ColorJitter', 'simclr_mm.ColorJitter'):
+        with pytest.raises(UserError, match=r"^steps\.0\.hue = 'x': ColorJitter takes a number"):
+            check_arguments(dict(steps=[dict(type=kind, hue='x')]))
+
+
+def test_an_argument_without_a_default_is_asked_for():
+    head = dict(type='simclr_mm.NTLogisticHead', semi_hard=True)
+    with pytest.raises(UserError, match=r'^model\.head\.temperature is missing: NTLogisticHead'):
+        check_arguments(dict(model=dict(head=head)))
+
+
+def test_what_the_classes_take_passes():
+    check_arguments(
+        dict(
+            numbers=dict(type='simclr_mm.NTXentHead', temperature=1),
+            nothing=dict(type='simclr_mm.SimCLR', backbone={}, micro_batch_size=None),
+            of_mmengine=dict(type='simclr_mm.CheckpointHook', interval=1, save_best='auto'),
+            taken_out=dict(type='simclr_mm.DataWaitHook', priority='LOW'),
+            handed_up=dict(type='simclr_mm.Digits', split='train', pipeline=[], indices=3),
+            wrapper=dict(type='simclr_mm.AutocastOptimWrapper', paramwise_cfg={}, clip_grad=None),
+            of_others=dict(type='ResNet', depth='x', foo=1),
+        )
+    )
+
+
+@pytest.mark.parametrize('path', CONFIGS_TO_TRAIN, ids=lambda path: path.stem)
+def test_every_config_passes(path):
+    check_arguments(dict(Config.fromfile(path).items()))
+
+
+@pytest.mark.parametrize(
+    'name, value',
+    [('max_epochs', 0), ('max_epochs', 'x'), ('max_epochs', 1.5), ('val_interval', 0)],
+)
+def test_a_length_that_is_none_is_refused_before_a_step(tmp_path, name, value):
+    run = runner(tmp_path, validate=True, **{f'train_cfg.{name}': value})
+    with pytest.raises(UserError, match=f'^train_cfg.{name} = {value!r}: give a whole number'):
+        run.train()
+
+
+def test_a_base_batch_of_zero_is_refused(tmp_path):
+    run = runner(tmp_path, auto_scale_lr=dict(base_batch_size=0))
+    with pytest.raises(UserError, match='^auto_scale_lr.base_batch_size = 0'):
+        run.train()
+
+
+def test_a_runner_from_python_checks_too(tmp_path):
+    cfg = Config.fromfile(DIGITS)
+    cfg.merge_from_dict({'work_dir': str(tmp_path), 'model.head.temperature': 'hot'})
+    with pytest.raises(UserError, match=r"^model\.head\.temperature = 'hot': NTXentHead takes a n"):
+        Runner.from_cfg(cfg)
