@@ -12,7 +12,7 @@ from simclr_mm.errors import NotFiniteError, UserError
     ('key', 'value', 'words'),
     [
         ('model.backbone.type', 'ResNet_CIFA', r'model\.backbone\.type: .* Close: ResNet_CIFAR'),
-        ('model.head.kind', 1, r'model\.head\.kind: NTXentHead has no such setting'),
+        ('model.head.kind', 1, r'model\.head\.kind: NTXentHead has no argument'),
         ('model.neck.out_channels', 0, r'out_channels must be >= 1'),
         ('randomness.seed', 'abc', r"randomness\.seed = 'abc'"),
         ('randomness.seed', -1, r'randomness\.seed = -1'),
