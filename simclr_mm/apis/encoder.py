@@ -27,14 +27,14 @@ from .preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model with what is needed to use it. Nothing in it changes after it is built."""
+    """A model with everything needed to use it."""
 
     model: BaseModel  # in eval mode
-    config: Config  # the model's
+    config: Config  # the model's config
     name: str = ''  # of the model or its config; '' if neither has one
     source: str = ''  # path or URL of the weights; '' for random ones
-    classes: Sequence[str] | None = None  # names, if a classifier tells them apart
-    # ``meta`` and ``message_hub`` of the checkpoint, as far as it has them.
+    classes: Sequence[str] | None = None  # class names of a classifier, if known
+    # ``meta`` and ``message_hub`` of the checkpoint, if it has them.
     training: Mapping[str, Any] = field(default_factory=dict)
     # Transforms of a test image, if the config has them.
     pipeline: Sequence[Mapping[str, Any]] | None = None

@@ -123,7 +123,7 @@ class FeatureInferencer:
             inputs = image_paths(inputs)
         pictures: list[Any] = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
         if not pictures:
-            raise UserError('no picture was given: the list is empty')
+            raise UserError('the list of images is empty: give at least one')
         features = []
         for start in track(range(0, len(pictures), batch_size), 'embedding'):
             some = pictures[start : start + batch_size]

@@ -25,13 +25,13 @@ _TRAINED_ON = ('neck', 'head', 'online_probe')  # parts that features do not nee
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint that was read, and the config that its model is built from."""
+    """The content of a checkpoint, and the config that its model is built from."""
 
     content: Any  # what the file holds
-    config: Config  # what is built; whoever opened the checkpoint may change it
+    config: Config  # config of the model; whoever opened the checkpoint may change it
     name: str  # of the config, or else of the file
-    source: str  # path or URL of the file; '' where there is none
-    entry: Any = None  # of mmpretrain's hub, for a model that has a name
+    source: str  # path or URL of the file; '' if there is none
+    entry: Any = None  # entry in mmpretrain's hub, for a model with a name
 
 
 def build_encoder(

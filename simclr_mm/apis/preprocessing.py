@@ -20,15 +20,15 @@ _LARGEST = 4096  # pixels
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From a picture to an encoder's input: resize, crop, scale to [0, 1], normalise."""
+    """From an image to an encoder's input: resize, crop, scale to [0, 1], normalise."""
 
-    mean: Triple  # of the pixels in [0, 1]
-    std: Triple  # likewise
-    resize: int  # pixels of the shorter edge, or of both
-    edge: str  # 'short' or 'both', the latter without keeping the ratio
+    mean: Triple  # of RGB in [0, 1]
+    std: Triple  # of RGB in [0, 1]
+    resize: int  # pixels of the shorter edge, or of both edges
+    edge: str  # 'short', or 'both' without keeping the aspect ratio
     size: int  # side of the centre crop in pixels
-    interpolation: str  # 'bilinear' and so on
-    backend: str  # 'pillow', which smooths what it shrinks, or 'cv2', which does not
+    interpolation: str  # 'bilinear' and others
+    backend: str  # 'pillow', which antialiases when it shrinks, or 'cv2', which does not
 
     @classmethod
     def of(

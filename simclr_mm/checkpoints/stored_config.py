@@ -19,7 +19,7 @@ from simclr_mm import registry
 from simclr_mm.errors import CheckpointError, UserError
 
 _LONGEST = 1 << 20  # characters; parsing takes about 200 bytes for each
-_LARGE_NUMBER = 2**60  # numbers from here on can be chosen to collide and slow sets down
+_LARGE_NUMBER = 2**60  # larger numbers can be chosen to collide and slow sets down
 _SCOPES = ('simclr_mm', 'mmpretrain', 'mmcv', 'mmengine')
 _PACKAGES = (*_SCOPES, 'torch', 'torchvision')
 # Models of other libraries, whose arguments may load and run further files.

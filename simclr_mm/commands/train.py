@@ -64,8 +64,6 @@ def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    if args.auto_scale_lr:
-        cfg.auto_scale_lr.enable = True
     if args.no_persistent_workers:
         for name in ('train_dataloader', 'val_dataloader'):
             if cfg.get(name) is not None:
@@ -78,4 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = command_line.load_config(args)
     enter_flags(cfg, args)
     command_line.merge_cfg_options(cfg, args.cfg_options)
+    if args.auto_scale_lr:
+        if not cfg.get('auto_scale_lr'):
+            raise UserError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')
+        cfg.auto_scale_lr.enable = True
     command_line.build_runner(cfg).train()

@@ -1,4 +1,4 @@
-"""Compare the parts of a config with what their classes take, before anything is built."""
+"""Check a config's arguments against the classes of this package, before anything is built."""
 
 import functools
 import inspect
@@ -9,30 +9,53 @@ import typing
 from collections.abc import Iterable
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.registry import Registry
 
 from simclr_mm import registry
 from simclr_mm.errors import UserError
 
-# Keys that MMEngine takes out before it calls the class.
+# Keys that MMEngine removes before it calls the class.
 _TAKEN_OUT = {'type', '_scope_', 'priority', 'constructor', 'paramwise_cfg', 'by_epoch'}
-# Arguments that MMEngine or SimCLR fills in.
-_FILLED_IN = {'runner', 'dataloader', 'dataset', 'params', 'in_channels'}
-_WORDS = {float: 'a number', int: 'a whole number', bool: 'True or False', str: 'a text'}
+# Arguments that MMEngine or SimCLR adds.
+_FILLED_IN = {'runner', 'dataloader', 'dataset', 'params', 'in_channels', 'samples'}
+_NUMBERS = {'randomness.seed': 0} | {
+    f'{phase}_dataloader.{key}': lowest
+    for phase in ('train', 'val', 'test')
+    for key, lowest in (('batch_size', 1), ('num_workers', 0))
+}
+_WORDS = {
+    float: 'a number',
+    int: 'a whole number',
+    bool: 'True or False',
+    str: 'a text',
+    dict: 'a dict',
+}
+
+
+def check_config(cfg: Config) -> None:
+    """Check a whole config: :func:`check_arguments`, and numbers that stand in no class."""
+    settings = dict(cfg.items())  # of a new-style config, built by this
+    check_arguments(settings)
+    for place, lowest in _NUMBERS.items():
+        part, key = place.split('.')
+        value = (settings.get(part) or {}).get(key)
+        if value is not None and not (_fits(value, int) and value >= lowest):
+            raise UserError(f'{place} = {value!r}: give a whole number from {lowest}')
 
 
 def check_arguments(settings: Any, place: str = '') -> None:
     """Check every part of a config that names a class of this package.
 
-    Names and plain types of the arguments of this package's classes are checked. What a
-    number may be is left to the class, and other libraries' classes are left to them.
+    It checks names and plain types of arguments. The classes check the range of numbers
+    themselves. Classes of other libraries are not checked.
 
     Args:
         settings: The config or a part of it.
-        place: Where it stands in the config, as ``--cfg-options`` writes it.
+        place: Its dotted key, as in ``--cfg-options``.
 
     Raises:
-        UserError: A class takes no argument of this name, or none of this type.
+        UserError: A class has no argument of this name, or not of this type.
     """
     entries: Iterable[tuple[Any, Any]] = ()
     if isinstance(settings, dict):
@@ -47,25 +70,25 @@ def check_arguments(settings: Any, place: str = '') -> None:
 
 
 def _check_part(kind: type, part: dict[str, Any], place: str) -> None:
-    parameters = _parameters(kind)
+    parameters, name = _parameters(kind), registry.type_name(part)
     for key, value in part.items():
         where = f'{place}.{key}' if place else key
         if key in _TAKEN_OUT and key not in parameters:
             continue
         if key not in parameters:
             takes = ', '.join(parameters)
-            raise UserError(f'{where}: {kind.__name__} has no argument {key!r}. It takes {takes}')
+            raise UserError(f'{where}: {name} has no argument {key!r}. It takes {takes}')
         if not _fits(value, parameters[key]):
             takes = ' or '.join(_words(parameters[key]))
-            raise UserError(f'{where} = {value!r}: {kind.__name__} takes {takes} here')
+            raise UserError(f'{where} = {value!r}: {name} takes {takes} here')
     for key in _required(kind):
         if key not in part and key not in _FILLED_IN:
             where = f'{place}.{key}' if place else key
-            raise UserError(f'{where} is missing: {kind.__name__} has no default for it')
+            raise UserError(f'{where} is missing: {name} has no default for it')
 
 
 def _class_of(of: Any) -> type | None:
-    """The class of this package that a ``type`` names; None: another library's."""
+    """The class of this package that a ``type`` names. None for another library's class."""
     if isinstance(of, str):
         if not of.startswith('simclr_mm.'):
             return None
@@ -75,14 +98,19 @@ def _class_of(of: Any) -> type | None:
             if isinstance(each, Registry) and each.scope == 'simclr_mm'
         )
         of = next((each for each in found if each is not None), None)
-    is_ours = inspect.isclass(of) and of.__module__.startswith('simclr_mm.')
+    is_ours = (inspect.isclass(of) or inspect.isfunction(of)) and of.__module__.startswith(
+        'simclr_mm.'
+    )
     return of if is_ours else None
 
 
 @functools.cache
 def _parameters(kind: type) -> dict[str, Any]:
-    """Names and annotations of all arguments, those that are handed to classes above too."""
+    """Names and annotations of all arguments, including those of base classes."""
     found: dict[str, Any] = {}
+    if inspect.isfunction(kind):
+        hints = typing.get_type_hints(kind)
+        return {key: hints.get(key, Any) for key in inspect.signature(kind).parameters}
     for base in kind.__mro__:
         init = vars(base).get('__init__')
         if init is None:
@@ -99,14 +127,14 @@ def _parameters(kind: type) -> dict[str, Any]:
 
 @functools.cache
 def _required(kind: type) -> list[str]:
-    """The arguments of the class itself that have no default."""
+    """The class's own arguments without a default."""
     parameters = inspect.signature(kind).parameters.values()
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [each.name for each in parameters if each.kind in named and each.default is each.empty]
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value has a plain type; other types are left to the class."""
+    """Whether a value has a plain type. Other types are not checked."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return any(_fits(value, each) for each in typing.get_args(hint))
     if hint is type(None):
@@ -117,11 +145,13 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, numbers.Real)
     if hint is int:
         return isinstance(value, numbers.Integral)
+    if hint is dict:
+        return isinstance(value, dict)
     return hint is not str or isinstance(value, (str, os.PathLike))
 
 
 def _words(hint: Any) -> list[str]:
-    """What the user may write."""
+    """Descriptions of the allowed types."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return [word for each in typing.get_args(hint) for word in _words(each)]
     if hint is type(None):

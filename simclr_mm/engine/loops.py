@@ -1,8 +1,8 @@
 """Training loops that resume at any iteration as if they had never stopped."""
 
 import functools
-from collections.abc import Sized
-from typing import cast
+from collections.abc import Iterator, Sized
+from typing import Any, cast
 
 from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.model import is_model_wrapper
@@ -16,6 +16,7 @@ from simclr_mm.datasets import ResumableSampler
 from simclr_mm.errors import UserError
 from simclr_mm.models import SimCLR
 from simclr_mm.registry import LOOPS, type_name
+from simclr_mm.transforms import TwoViews
 
 from .allocator import start_worker
 from .ranks import require_same
@@ -76,8 +77,35 @@ def build_train_dataloader(runner: Runner, dataloader: DataLoader | dict) -> Dat
             f'train_dataloader.collate_fn is {collate.__name__}, which needs single samples: '
             "write dict(type='simclr_mm.collate') for a dataset with batched=True."
         )
+    _check_views(dataloader.dataset)
     _check_sizes(runner, dataloader)
     return dataloader
+
+
+def _views_in(dataset: Any) -> Iterator[TwoViews]:
+    """Every TwoViews of a dataset and of the datasets in it."""
+    for part in (*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)):
+        if part is not None:
+            yield from _views_in(part)
+    for each in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+        if isinstance(each, TwoViews):
+            yield each
+
+
+def _check_views(dataset: Any) -> None:
+    """Datasets in one share batches, so their views have to fit together."""
+    for what, number in (
+        ('num_views', lambda views: views.num_views),
+        ('size', lambda views: views.size),
+        ('augment', lambda views: 'device' if views.on_device else 'worker'),
+        ('number of transforms', lambda views: views.on_device and max(map(len, views.pipelines))),
+    ):
+        found = {number(views) for views in _views_in(dataset)}
+        if len(found) > 1:
+            raise UserError(
+                f'train_dataloader.dataset: TwoViews differ in {what}, '
+                f'{" and ".join(sorted(map(str, found)))}, and a batch takes one: give all the same'
+            )
 
 
 def _check_sizes(runner: Runner, loader: DataLoader) -> None:

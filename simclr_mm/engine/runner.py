@@ -28,7 +28,7 @@ from simclr_mm.models import SimCLR
 from simclr_mm.registry import RUNNERS
 
 from .allocator import keep_freed_memory
-from .arguments import check_arguments
+from .arguments import check_config
 from .config_errors import building_from, check_type
 from .loops import DATA_LAYOUT, EARLY_STOPPING, SAMPLER_SEED, data_layout, plain_model
 from .ranks import on_first_rank, require_same, weights_digest
@@ -105,7 +105,7 @@ class Runner(_Runner):
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> _Runner:
-        check_arguments(dict(cfg.items()))
+        check_config(cfg)
         return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:

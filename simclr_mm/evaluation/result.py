@@ -120,7 +120,7 @@ def read_run(path: str | Path) -> EvaluationRun | None:
         return None
     missing = {each.name for each in fields(EvaluationRun)} - set(content)
     if missing:
-        raise UserError(f'{path} is no {SCHEMA} file: {", ".join(sorted(missing))} is missing')
+        raise UserError(f'{path} is no {SCHEMA} file: it lacks {", ".join(sorted(missing))}')
     try:
         results = [Result(**result) for result in content.pop('results')]
         run = EvaluationRun(**content, results=results)

@@ -42,7 +42,7 @@ class ProjectionNeck(BaseModule):
             weight 1 and bias 0.
 
     Raises:
-        UserError: num_layers is negative.
+        UserError: num_layers is negative, or a width is below 1.
 
     Differs: the reference code draws fc weights from N(0, 0.01). At 2048 inputs this is within 30 %
     of PyTorch's 1/sqrt(3 * 2048) = 0.013. In a narrow neck it would make SGD's relative steps many

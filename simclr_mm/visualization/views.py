@@ -24,10 +24,10 @@ from .style import COLOURS, picture
 class Views:
     """One image and its views."""
 
-    index: int  # its place in the dataset
-    original: np.ndarray  # (H, W, 3) uint8 RGB, as TwoViews gets it
+    index: int  # its index in the dataset
+    original: np.ndarray  # (H, W, 3) uint8 RGB, the input of TwoViews
     views: np.ndarray  # (V, S, S, 3) uint8 RGB
-    params: list[dict[str, Any]]  # for each view what was drawn, as TwoViews writes ``view_params``
+    params: list[dict[str, Any]]  # drawn parameters of each view, as in ``view_params``
 
 
 def make_views(dataset: Any, index: int, seed: int, epoch: int = 0) -> Views:

@@ -526,3 +526,12 @@ def test_folders_with_different_classes(folders, encoder, tmp_path):
 def test_an_empty_folder(tmp_path):
     with pytest.raises(SystemExit, match='holds no image, at any depth'):
         tool('train.py', DIGITS, '--data', tmp_path, '--work-dir', tmp_path / 'work')
+
+
+def test_scaling_a_rate_without_its_batch_is_refused(tmp_path):
+    said = refusal(
+        'train.py',
+        ROOT / 'configs/simclr_r18-w16_1xb64-coslr-30e_digits.py',
+        *('--work-dir', tmp_path, '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'),
+    )
+    assert '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size' in said

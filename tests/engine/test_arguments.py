@@ -5,7 +5,7 @@ from digits_run import CONFIGS, DIGITS, runner
 from mmengine.config import Config
 
 from simclr_mm.engine import Runner
-from simclr_mm.engine.arguments import check_arguments
+from simclr_mm.engine.arguments import check_arguments, check_config
 from simclr_mm.errors import UserError
 from simclr_mm.transforms import ColorJitter
 
@@ -27,6 +27,8 @@ def _settings(**options):
         ('model.head.temperature', True),
         ('model.head.heat', 1),
         ('model.micro_batch_size', 2.5),
+        ('model.compile_backbone', 'max-autotune'),
+        ('model.online_probe', 10),
         ('train_dataloader.dataset.pipeline.0.num_views', 2.5),
         ('train_dataloader.dataset.pipeline.0.flip_prob', 'x'),
         (f'{TRANSFORMS}.1.brightness', 'x'),
@@ -55,6 +57,13 @@ def test_an_argument_without_a_default_is_asked_for():
         check_arguments(dict(model=dict(head=head)))
 
 
+def test_functions_are_checked_as_classes():
+    subset = dict(type='simclr_mm.LabelSubset', dataset={}, per_class=5, seed='x')
+    with pytest.raises(UserError, match="^data.seed = 'x': LabelSubset takes a whole number here"):
+        check_arguments(dict(data=subset))
+    check_arguments(dict(data={**subset, 'seed': 3}, collate_fn=dict(type='simclr_mm.collate')))
+
+
 def test_what_the_classes_take_passes():
     check_arguments(
         dict(
@@ -71,7 +80,24 @@ def test_what_the_classes_take_passes():
 
 @pytest.mark.parametrize('path', CONFIGS_TO_TRAIN, ids=lambda path: path.stem)
 def test_every_config_passes(path):
-    check_arguments(dict(Config.fromfile(path).items()))
+    check_config(Config.fromfile(path))
+
+
+@pytest.mark.parametrize(
+    'place, value',
+    [
+        ('randomness.seed', -1),
+        ('randomness.seed', 'x'),
+        ('train_dataloader.batch_size', 0),
+        ('train_dataloader.batch_size', 'x'),
+        ('val_dataloader.num_workers', -1),
+    ],
+)
+def test_a_number_outside_classes_is_named_by_its_place(place, value):
+    cfg = Config.fromfile(DIGITS)
+    cfg.merge_from_dict({place: value})
+    with pytest.raises(UserError, match=f'^{place} = {value!r}: give a whole number from'):
+        check_config(cfg)
 
 
 @pytest.mark.parametrize(

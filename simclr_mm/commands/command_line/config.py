@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from simclr_mm.engine.arguments import check_arguments
+from simclr_mm.engine.arguments import check_config
 from simclr_mm.engine.config_errors import building_from
 from simclr_mm.errors import UserError
 from simclr_mm.files.installed import MIM
@@ -27,7 +27,7 @@ _RUNNER_KEYS = {
     *('custom_hooks', 'custom_imports', 'experiment_name', 'work_dir'),
     *('find_unused_parameters', 'log_processor', 'model_wrapper_cfg', 'param_scheduler'),
 }
-# The keys that it reads of dicts in which it silently ignores other keys.
+# Dicts in which it silently ignores all keys except these.
 _PARTS_READ = dict(
     auto_scale_lr={'base_batch_size', 'enable'},
     env_cfg={'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},
@@ -108,7 +108,7 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
             raise UserError(
                 f'--cfg-options {key}: the config has no such place. {error.args[0]}'
             ) from error
-    check_arguments(dict(cfg.items()))
+    check_config(cfg)
 
 
 def result_path(args: argparse.Namespace) -> Path:

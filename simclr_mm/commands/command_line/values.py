@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
+from simclr_mm.checkpoints.stored_config import parse_settings
 from simclr_mm.errors import MissingFileError, UserError
 
 
@@ -40,10 +41,26 @@ class KeyValues(DictAction):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
+        options = dict(getattr(namespace, self.dest, None) or {})
         for pair in values or ():
-            if not pair.partition('=')[0] or '=' not in pair:
+            key, equals, text = pair.partition('=')
+            if not key or not equals:
                 parser.error(f'{option_string} {pair}: write key=value')
-        super().__call__(parser, namespace, values, option_string)
+            try:
+                options[key] = self._parse(text)
+            except (AssertionError, RecursionError):  # MMEngine's to brackets
+                parser.error(f'{option_string} {pair}: this is no list, and no dict(key=value)')
+        setattr(namespace, self.dest, options)
+
+    def _parse(self, text: str) -> Any:
+        if text.startswith(('dict(', '{', '[dict(', '[{')):  # MMEngine reads no dicts
+            try:
+                return parse_settings(f'value = {text}')['value']
+            except (SyntaxError, ValueError):
+                pass  # a name such as {000..146}.tar
+        if not any(mark in text for mark in '[(,'):
+            return self._parse_int_float_bool(text.strip('\'"'))  # with its spaces
+        return self._parse_iterable(text)
 
 
 def cache_folder(text: str) -> Path | None:

@@ -21,12 +21,12 @@ _KEPT = ('backbone.', 'neck.')
 class Converted(NamedTuple):
     """A converted checkpoint."""
 
-    checkpoint: dict[str, Any]  # ``state_dict``, and ``meta`` with the config as MMEngine has it
+    checkpoint: dict[str, Any]  # ``state_dict``, and ``meta`` with the config as in MMEngine
     config: Config
     layout: str  # name of the library
     used: dict[str, str]  # our keys by the keys in the file
-    left: dict[str, str]  # why a key in the file is not used, by that key
-    filled: dict[str, str]  # the value of what the file lacks, in words, by our key
+    left: dict[str, str]  # for each unused key in the file, the reason
+    filled: dict[str, str]  # for each of our keys that the file lacks, its value in words
 
 
 def convert(

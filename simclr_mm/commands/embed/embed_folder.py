@@ -39,17 +39,16 @@ def embed_folder(
 
     ``out`` also gets ``paths.json``, N paths relative to the folder, or keys in the pack;
     ``errors.jsonl``, row, path and reason of each unreadable image (its features are NaN);
-    and ``embedding.json``, what was embedded how. Images and features pass through memory
-    batch by batch. Called again after it was stopped, it goes on; with ``restart`` it begins
-    again, whatever is in ``out``.
+    and ``embedding.json``, the record of images and encoder. Memory holds one batch at a
+    time. A later call continues an interrupted one; ``restart`` replaces the content of ``out``.
 
     Args:
         batch_size: Images at a time.
-        workers: Processes that read images; 0: this one.
-        origin: Where the weights come from, noted in ``embedding.json``.
+        workers: Processes that read images. 0: this process.
+        origin: Origin of the weights, recorded in ``embedding.json``.
 
     Returns:
-        What ``embedding.json`` holds.
+        The content of ``embedding.json``.
     """
     if batch_size < 1 or workers < 0:
         raise UserError(f'batch_size is {batch_size} and workers {workers}: give at least 1 and 0')

@@ -3,7 +3,8 @@
 n images shown, C feature width, V views, d projection width.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from simclr_mm.commands.embed.retrieval import FeatureIndex
 from simclr_mm.datasets import GalleryAndQuery, SampleIndex, collate
 from simclr_mm.engine import Runner
 from simclr_mm.engine.config_errors import building_from
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UnreadableImage, UserError
 from simclr_mm.evaluation import Labelled, extract_features
 
 from .cache import cached_features
@@ -34,10 +35,10 @@ class LabelledFeatures(NamedTuple):
     """Features with classes."""
 
     features: np.ndarray  # (n, C) float32
-    labels: np.ndarray  # (n,) places in ``classes``
-    classes: list[str]  # their names
+    labels: np.ndarray  # (n,) indices of ``classes``
+    classes: list[str]  # class names
     name: str  # of the folder or of the config's file
-    total: int  # images that were there to draw from
+    total: int  # number of images that the n images are drawn from
 
 
 def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledFeatures:
@@ -128,8 +129,13 @@ def embed_views(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Embed the views that training makes of a sample of images, in eval mode.
 
+    A log line names each image that cannot be read; it is left out.
+
     Returns:
         Features (n, V, C), and projections (n, V, d), None for a model without a neck.
+
+    Raises:
+        UserError: the dataset gives no views, or fewer than two images can be read.
     """
     features, projections = [], []
     model = encoder.model.eval()
@@ -144,16 +150,30 @@ def embed_views(
         features.append(embedded.view(shape).cpu().numpy())  # (n, V, C)
         if getattr(model, 'neck', None) is not None:
             projections.append(model.neck(embedded).view(shape).cpu().numpy())
+    if sum(map(len, features)) < 2:
+        raise UserError('fewer than two of the images can be read: two are needed to compare')
     return (np.concatenate(features), np.concatenate(projections) if projections else None)
 
 
 def _batches_of_views(
     model: BaseModel, dataset: BaseDataset, rows: np.ndarray, seed: int
 ) -> Iterator[torch.Tensor]:
-    sampler = [SampleIndex(row, seed) for row in rows.tolist()]
-    loader = DataLoader(dataset, 64, sampler=sampler, collate_fn=collate)
-    for batch in track(loader, 'embedding views', transient=True):
-        yield model.data_preprocessor(batch, training=True)['inputs']
+    for start in track(range(0, len(rows), 64), 'embedding views', transient=True):
+        indices = [SampleIndex(row, seed) for row in rows[start : start + 64].tolist()]
+        batched = getattr(dataset, 'batched', False)  # in memory, where nothing is unreadable
+        batch = dataset.__getitems__(indices) if batched else _readable(dataset, indices)
+        if batch:
+            yield model.data_preprocessor(collate(batch), training=True)['inputs']
+
+
+def _readable(dataset: BaseDataset, indices: Sequence[SampleIndex]) -> list[dict]:
+    samples = []
+    for index in indices:
+        try:
+            samples.append(dataset[index])
+        except UnreadableImage as error:
+            print_log(f'left out: {error}', logger='current', level=logging.WARNING)
+    return samples
 
 
 def _some(total: int, most: int, seed: int) -> np.ndarray:

@@ -18,7 +18,7 @@ class Target:
     """One library that takes a backbone."""
 
     suffix = '.pth'  # of its files
-    packages: tuple[str, ...] = ()  # what has to be installed to verify
+    packages: tuple[str, ...] = ()  # packages needed to verify
     tolerance = 1e-5  # greatest difference of a feature, as a share of the largest feature
     # Code after that of :meth:`setup`, from a PIL image ``picture`` or an array ``bgr`` to
     # ``features``; '' where the code is a config.

@@ -19,12 +19,12 @@ _COUNTER = 'num_batches_tracked'  # of batch norm; features do not depend on it
 
 @dataclass(frozen=True)
 class Proof:
-    """What a verification found."""
+    """The result of a verification."""
 
-    difference: float  # greatest difference of a feature, as a share of the largest one
-    tolerance: float  # what it may be
-    identical: int  # tensors that are the same bit by bit
-    absent: int  # tensors that the format has no place for: counters of batches
+    difference: float  # largest difference of a feature, as a share of the largest feature
+    tolerance: float  # its limit
+    identical: int  # number of bit-identical tensors
+    absent: int  # number of tensors that the format cannot store: counters of batches
 
     def __str__(self) -> str:
         counters = f', {self.absent} counters of batches are not stored' * (self.absent > 0)

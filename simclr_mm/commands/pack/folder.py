@@ -82,7 +82,7 @@ def encode(path: str, short_side: int | None, quality: int) -> tuple[bytes, str]
         options = [cv2.IMWRITE_JPEG_QUALITY, quality]
         return cv2.imencode('.jpg', img, options)[1].tobytes(), 'jpg'
     for start, extension in ((b'\xff\xd8', 'jpg'), (b'\x89PNG', 'png')):
-        if content.startswith(start):  # whatever its name says
+        if content.startswith(start):  # independent of its name
             return content, extension
     return content, Path(path).suffix.lower()[1:]
 

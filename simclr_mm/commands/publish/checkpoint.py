@@ -29,10 +29,10 @@ class Published(NamedTuple):
     name: str  # of the model
     trained_as: str  # name of the config
     path: Path  # the file
-    card: Path  # the page beside it
+    card: Path  # the model card beside it
     encoder: Encoder  # read from the file
-    rows: list[dict[str, Any]]  # results, in the form of a model index
-    left_out: list[str]  # keys of the training's checkpoint that are gone
+    rows: list[dict[str, Any]]  # results, in the format of a model index
+    left_out: list[str]  # removed keys of the training checkpoint
 
 
 def publish(

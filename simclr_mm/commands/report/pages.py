@@ -53,7 +53,7 @@ class Found(NamedTuple):
 
     runs: list[EvaluationRun]  # evaluations, oldest first
     logs: list[Path]  # ``scalars.json`` of training runs
-    broken: list[str]  # files that say they are evaluations and cannot be read, and why
+    broken: list[str]  # files that claim to be evaluations and cannot be read, with reasons
 
 
 def collect(folders: Sequence[str | Path]) -> Found:

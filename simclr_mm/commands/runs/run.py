@@ -20,10 +20,10 @@ Row = dict[str, Value]
 class Run(NamedTuple):
     """A training that differs from others in a few settings."""
 
-    study: str  # what varies: a study of tools/sweep.py, or 'fine-tuning'
-    labels: dict[str, Value]  # the value of each setting that varies
+    study: str  # a study of tools/sweep.py, or 'fine-tuning'
+    labels: dict[str, Value]  # values of the settings that vary, by name
     work_dir: Path  # folder of all runs
-    metric: str  # what its result is, such as 'knn' or 'top1'; it names the result's file
+    metric: str  # metric of its result, such as 'knn' or 'top1'; it names the result's file
 
     @property
     def name(self) -> str:
@@ -79,6 +79,6 @@ def write_config(run: Run, cfg: Config) -> None:
         if trained:
             raise UserError(
                 f'{run.config} was made from another config or other --cfg-options, and '
-                f'{trained[0]} comes of it: give another --work-dir, or delete {run.folder}'
+                f'{trained[0]} comes from it: give another --work-dir, or delete {run.folder}'
             )
     write_text(run.config, cfg.pretty_text)

@@ -15,20 +15,20 @@ from .cells import Cell
 
 
 class Axis(NamedTuple):
-    """One thing that a study varies."""
+    """A setting that a study varies."""
 
     name: str  # for command lines, file names and tables
     label: str  # for figures, with the unit
-    values: tuple[Value, ...]  # the paper's; of names these are all, other numbers may be asked for
-    whole: bool = True  # numbers have to be whole ones
+    values: tuple[Value, ...]  # the paper's; names are limited to these, numbers are not
+    whole: bool = True  # whether numbers have to be whole
 
 
 class Study(NamedTuple):
     """A table of runs."""
 
-    title: str  # what is studied, and where the paper shows it
-    axes: tuple[Axis, ...]  # what is varied, one or two
-    # Takes the config and the values of each axis; leaves out what makes no sense
+    title: str  # its subject, and its place in the paper
+    axes: tuple[Axis, ...]  # one or two settings that vary
+    # Takes the config and the values of each axis; leaves out combinations without meaning
     cells: Callable[..., Iterator[Cell]]
     figure: str  # 'heat map', 'lines' or 'bars'
 

@@ -72,13 +72,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 class Job(NamedTuple):
-    """One dataset by one protocol."""
+    """One dataset with one protocol."""
 
-    dataset: TransferDataset  # where it is found, and how it is scored
+    dataset: TransferDataset
     protocol: str  # 'linear-swept' or 'fine-tuned'
     file: Path  # of the result
-    asked: dict[str, Value]  # settings that a result has to have to be this job's
-    # Does it; None for a dataset that is not on the disk
+    asked: dict[str, Value]  # settings that a matching result must have
+    # Runs the job. None for a dataset that is not on disk.
     evaluate: Callable[[], list[Result]] | None
 
 

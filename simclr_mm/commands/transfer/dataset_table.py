@@ -23,28 +23,28 @@ CLASS_FOLDERS = 'simclr_mm.ImageFolder'
 
 
 class Parts(NamedTuple):
-    """Four datasets that an evaluation needs."""
+    """The four datasets of an evaluation."""
 
-    fit: Part  # images to train on while something is chosen
-    validation: Part  # images to choose by
-    train: Part  # both, to train on when it is chosen
+    fit: Part  # images to train on while settings are chosen
+    validation: Part  # images for choosing the settings
+    train: Part  # both, for the training with the chosen settings
     test: Part  # images to score, once
 
 
 class TransferDataset(NamedTuple):
-    """A dataset, and how it is scored."""
+    """A dataset with its metrics."""
 
-    title: str  # as the paper writes it
+    title: str  # its name in the paper
     type: str  # its class
-    folders: tuple[str, ...]  # where it is looked for, below the root; the first is the usual one
-    needs: tuple[str, ...]  # files or folders in it, one of which shows that it is there
-    metrics: tuple[str, ...]  # names in ``CLASS_METRICS``; choices are made by the first
-    home: str  # page that it comes from
+    folders: tuple[str, ...]  # possible folders below the root; the first is the usual one
+    needs: tuple[str, ...]  # files or folders in it; one of them shows that it exists
+    metrics: tuple[str, ...]  # names in ``CLASS_METRICS``; the first one decides choices
+    home: str  # its web page
     train: str = 'train'  # split of all images to train on
     test: str = 'test'  # split to score
-    # Has the splits 'train' and 'val'; else a share of each class is held out
+    # Whether it has the splits 'train' and 'val'. Otherwise a share of each class is held out.
     validates: bool = False
-    # Has no splits: this many images of each class are drawn to train on. Of
+    # Images of each class to draw for training, for a dataset without splits. For
     # Caltech-101 the paper "randomly chose 30 images per class".
     draws: int | None = None
 

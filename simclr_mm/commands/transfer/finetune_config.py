@@ -37,7 +37,7 @@ class Training(NamedTuple):
     """How each network is trained."""
 
     steps: int = 20000  # the paper's
-    batch: int = 256  # images in a step; fewer where the dataset is smaller
+    batch: int = 256  # images in a step; fewer if the dataset is smaller
     workers: int = 4  # processes that read images; arrays need none
     seed: int = 0  # of the head's weights and of the order and crops of images
 

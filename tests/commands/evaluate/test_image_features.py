@@ -11,6 +11,7 @@ from PIL import Image
 import simclr_mm
 from simclr_mm.apis import build_encoder
 from simclr_mm.apis.inference import FeatureInferencer
+from simclr_mm.commands.command_line.data_folder import train_on_folder
 from simclr_mm.commands.embed.embed_folder import embed_folder
 from simclr_mm.commands.evaluate.image_features import (
     embed_views,
@@ -20,6 +21,7 @@ from simclr_mm.commands.evaluate.image_features import (
     training_set,
 )
 from simclr_mm.datasets import SampleIndex
+from simclr_mm.errors import UserError
 
 DIGITS = 'simclr_r18-w16_1xb64-coslr-30e_digits'
 
@@ -80,6 +82,22 @@ def test_views_one_by_one(encoder):
             np.testing.assert_allclose(projections[i], encoder.model.neck(expected), atol=1e-4)
     without = build_encoder(DIGITS, neck=None, head=None)
     assert embed_views(without, dataset, most=2)[1] is None
+
+
+def test_views_of_what_can_be_read(encoder, tmp_path):
+    for name in 'abcd':
+        Image.new('RGB', (20, 20), (ord(name), 9, 99)).save(tmp_path / f'{name}.png')
+    cfg = Config(encoder.config.to_dict())
+    train_on_folder(cfg, str(tmp_path))
+    whole = embed_views(encoder, training_set(cfg), most=4)[0]
+    (tmp_path / 'b.png').write_bytes(b'broken')
+    np.testing.assert_array_equal(
+        embed_views(encoder, training_set(cfg), most=4)[0], whole[[0, 2, 3]]
+    )
+    for name in 'ac':
+        (tmp_path / f'{name}.png').write_bytes(b'broken')
+    with pytest.raises(UserError, match='fewer than two'):
+        embed_views(encoder, training_set(cfg), most=4)
 
 
 def test_data_without_views(encoder):

@@ -57,7 +57,7 @@ def test_done_once_with_the_same_weights_and_settings(call, data, tmp_path, monk
     folder = '--datasets', 'voc2007', '--folder', f'good={data / "good"}'
     printed = call(*folder)
     assert 'not on disk' in printed
-    assert f'VOC2007: no {data / "VOC2007"}/ with ImageSets' in printed
+    assert f'VOC2007: there is no {data / "VOC2007"}/ with ImageSets' in printed
     assert 'http://host.robots.ox.ac.uk/pascal/VOC/voc2007/' in printed
     run = read_run(tmp_path / 'good-linear-swept.json')
     assert [(each.metric, each.value) for each in run.results] == [

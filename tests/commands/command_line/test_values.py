@@ -1,0 +1,43 @@
+"""What a user types behind --cfg-options."""
+
+import argparse
+
+import pytest
+
+from simclr_mm.commands.command_line import KeyValues
+
+
+def _parse(*pairs: str) -> dict:
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValues)
+    return parser.parse_args(['--cfg-options', *pairs]).cfg_options
+
+
+@pytest.mark.parametrize(
+    'text, value',
+    [
+        ("dict(mode='max-autotune', dynamic=True)", dict(mode='max-autotune', dynamic=True)),
+        ('{"a": [1, 2]}', {'a': [1, 2]}),
+        ("[dict(type='RandomSobel', prob=0.5)]", [dict(type='RandomSobel', prob=0.5)]),
+        ('my runs/epoch 3.pth', 'my runs/epoch 3.pth'),
+        ('train-{000..146}.tar', 'train-{000..146}.tar'),
+        ('{000..146}.tar', '{000..146}.tar'),
+        ('a=b', 'a=b'),
+        ('[0.2, 1.0]', [0.2, 1.0]),
+        ('(1,5)', (1, 5)),
+        ('1,2', [1, 2]),
+        ('true', True),
+        ('None', None),
+        ("'x'", 'x'),
+        ('1e-4', 1e-4),
+    ],
+)
+def test_a_value(text, value):
+    assert _parse(f'key={text}') == dict(key=value)
+
+
+@pytest.mark.parametrize('pair', ['key', '=1', 'key=[1,2', 'key=dict(a=1,b)', 'key=f(a=1,b=2)'])
+def test_what_is_no_value_is_named(pair, capsys):
+    with pytest.raises(SystemExit):
+        _parse(pair)
+    assert f'--cfg-options {pair}: ' in capsys.readouterr().err
