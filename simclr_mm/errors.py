@@ -29,6 +29,10 @@ class MissingPackageError(UserError, ImportError):
     """An optional package that the user asked for is not installed."""
 
 
+class NotFiniteError(UserError, FloatingPointError):
+    """A training whose loss or gradients are not finite: settings or images have to change."""
+
+
 class UnreadableImage(UserError, OSError):
     """A file is no image, or cannot be read as 8-bit colours.
 

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmpretrain.apis.model import ModelHub
 
-from simclr_mm.errors import UserError
+from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.files.installed import MIM
 
 
@@ -39,6 +39,22 @@ def list_models(pattern: str | None = None) -> list[str]:
     return [name for name in register() if fnmatch(name, pattern or '*')]
 
 
+def read_config_file(path: str | Path) -> Config:
+    """Read a config file.
+
+    Raises:
+        MissingFileError: There is no such file.
+        UserError: It is no config.
+    """
+    if not Path(path).is_file():
+        raise MissingFileError(f'there is no config file {str(path)!r}')
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is a program
+        reason = f'{type(error).__name__}: {error}'
+        raise UserError(f'{path} cannot be read as a config: {reason}') from error
+
+
 def find_config(model: str | Path | Config) -> tuple[Config, Any | None]:
     """A config that the caller may change, and the hub's entry if a name was given.
 
@@ -48,7 +64,7 @@ def find_config(model: str | Path | Config) -> tuple[Config, Any | None]:
     if isinstance(model, Config):
         return copy.deepcopy(model), None
     if Path(model).suffix == '.py':
-        return Config.fromfile(model), None
+        return read_config_file(model), None
     register()
     ModelHub._register_mmpretrain_models()
     name = str(model).lower()

@@ -16,12 +16,14 @@ from simclr_mm.errors import UserError
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.visualization.views import Views, make_views, plot_views
 
+_MOST = 100  # rows of a picture
+
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = command_line.parser_of(__doc__, 'config', '--data', '--seed', '--cfg-options')
     add, at_least = parser.add_argument, command_line.at_least
     add('--index', type=int, nargs='+', help='places of images in the dataset')
-    add('--count', type=at_least(1), default=4, help='images drawn at random, without --index')
+    add('--count', type=at_least(1), default=4, help='images drawn without --index')
     add('--epoch', type=at_least(0), default=0, help='epoch, from 0')
     add('--out', metavar='PNG', default='work_dirs/plots/views.png', help='picture to write')
     return parser.parse_args(argv)
@@ -30,6 +32,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    shown_images = len(args.index) if args.index else args.count
+    if shown_images > _MOST:
+        raise UserError(f'{shown_images} images were asked for: a picture shows {_MOST} at most')
     cfg = command_line.config_with_flags(args.config, args, train_on_folder, 'train_dataloader')
     dataset = training_set(cfg)
     samples = chosen_samples(dataset, args)

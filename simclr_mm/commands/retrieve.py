@@ -26,7 +26,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add('query', nargs='+', help='image files')
     add('--index', metavar='DIR', required=True, help='what tools/embed.py wrote')
-    add('-k', type=int, default=10, help='images for each query')
+    add('-k', type=command_line.at_least(1), default=10, help='images for each query')
     add('--out', metavar='PNG', default='work_dirs/plots/retrieval.png', help='gallery to write')
     add('--checkpoint', help='default: the one that the index was made with')
     return parser.parse_args(argv)

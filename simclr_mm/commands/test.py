@@ -15,6 +15,9 @@ from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import test_on_folder
 from simclr_mm.commands.evaluate.loop_results import run_of_metrics
 from simclr_mm.errors import UserError
+from simclr_mm.files.atomic import atomic_file
+
+_METRICS = ('.json', '.yaml', '.yml')
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -42,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     predictions = args.out if args.out_item == 'pred' else None
     if predictions is not None and not predictions.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {predictions}: predictions are written as .pkl')
+    if args.out_item == 'metrics' and args.out is not None and not args.out.endswith(_METRICS):
+        raise UserError(f'--out {args.out}: metrics are written as {", ".join(_METRICS)}')
     cfg = command_line.load_config(args)
     cfg.load_from = args.checkpoint
     if args.data is not None:
@@ -62,4 +67,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     ).write(results)
     print(f'results: {results}')
     if args.out is not None and args.out_item == 'metrics':
-        mmengine.dump(metrics, args.out)
+        with atomic_file(args.out) as file:
+            text = mmengine.dump(metrics, file_format=args.out.rpartition('.')[2])
+            file.write(text.encode())

@@ -14,6 +14,9 @@ INDEX = 'index.json'
 TAR_INDEX = 'index.npz'  # rows of tar_index.index_tars, beside tar shards
 UNREADABLE = 'unreadable.jsonl'  # path and reason of images left out
 WORK = '.packing'  # folder of what tools/pack.py needs until INDEX is written
+_KINDS: dict[str, type | tuple[type, ...]] = dict(
+    images=int, labels=bool, classes=(list, type(None)), shards=list, settings=dict, unreadable=int
+)
 _TYPES = dict(
     tar='simclr_mm.TarShards', parquet='simclr_mm.HuggingFaceImages', lmdb='simclr_mm.LMDBImages'
 )
@@ -53,6 +56,7 @@ def parse_index(content: bytes, source: str) -> dict[str, Any]:
     try:
         index = json.loads(content)
         known = index['pack_version'] == 1 and index['format'] in FORMATS
+        known = known and all(isinstance(index[key], kind) for key, kind in _KINDS.items())
         names = [str(shard['name']) for shard in index['shards'] if shard['bytes'] >= 0]
     except (ValueError, TypeError, KeyError, RecursionError):  # a page of HTML, perhaps
         known = False

@@ -1,22 +1,27 @@
 """MMEngine's runner with CPU ranks, strict loading and exact resuming."""
 
+import io
+import itertools
 import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import all_gather_object, is_distributed
 from mmengine.hooks import EarlyStoppingHook, Hook
+from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmengine.registry import DefaultScope
+from mmengine.registry import OPTIMIZERS, DefaultScope
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as _Runner
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from simclr_mm.checkpoints import install_safe_loading
+from simclr_mm.checkpoints import install_safe_loading, model_state, read_checkpoint
 from simclr_mm.errors import CheckpointError, MissingFileError, UserError
 from simclr_mm.evaluation.gather import install_gathering
 from simclr_mm.models import SimCLR
@@ -24,6 +29,7 @@ from simclr_mm.registry import RUNNERS
 
 from .allocator import keep_freed_memory
 from .arguments import check_config
+from .config_errors import building_from, check_type
 from .loops import DATA_LAYOUT, EARLY_STOPPING, SAMPLER_SEED, data_layout, plain_model
 from .ranks import on_first_rank, require_same, weights_digest
 from .resume import check_resumable, latest_checkpoint, shared_settings
@@ -33,6 +39,7 @@ _MMENGINE_HOOKS = (
     *('runtime_info', 'timer', 'sampler_seed'),
     *('logger', 'param_scheduler', 'checkpoint'),
 )
+_built = itertools.count(1)  # runners of this process
 
 
 @RUNNERS.register_module()
@@ -72,7 +79,29 @@ class Runner(_Runner):
         self._resumed_from: str | None = None
         if not torch.cuda.is_available():
             keep_freed_memory()
-        super().__init__(*args, **kwargs)
+        cfg = kwargs.get('cfg') or {}
+        number = next(_built)
+        if number > 1:  # MMEngine shares logger and scope between runs of one name and second
+            name = kwargs.get('experiment_name') or Path(getattr(cfg, 'filename', '') or '').stem
+            kwargs['experiment_name'] = f'{name}_{number}'.lstrip('_')
+        with building_from(cfg):
+            super().__init__(*args, **kwargs)
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            stream = getattr(handler, 'stream', None)
+            if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8
+                stream.reconfigure(errors='backslashreplace')
+        return logger
+
+    def set_randomness(self, seed: int | None, *args, **kwargs) -> None:
+        if seed is not None and not (type(seed) is int and 0 <= seed < 2**32):
+            raise UserError(
+                f'randomness.seed = {seed!r}: give a whole number from 0 to 2**32 - 1, or None '
+                'for another seed each time.'
+            )
+        super().set_randomness(seed, *args, **kwargs)
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> _Runner:
@@ -153,7 +182,8 @@ class Runner(_Runner):
         super()._maybe_compile(target)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        loop = super().build_train_loop(loop)
+        with building_from(self.cfg, 'train_cfg', 'train_dataloader'):
+            loop = super().build_train_loop(loop)
         schedulers = self.param_schedulers or []
         if isinstance(schedulers, dict) and 'type' in schedulers:
             schedulers = [schedulers]
@@ -172,10 +202,25 @@ class Runner(_Runner):
                     )
         return loop
 
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        with building_from(self.cfg, 'val_cfg', 'val_dataloader', 'val_evaluator'):
+            return super().build_val_loop(loop)
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        with building_from(self.cfg, 'test_cfg', 'test_dataloader', 'test_evaluator'):
+            return super().build_test_loop(loop)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        with building_from(self.cfg, 'param_scheduler'):
+            return super().build_param_scheduler(scheduler)
+
     def build_optim_wrapper(
         self, optim_wrapper: Optimizer | OptimWrapper | dict
     ) -> OptimWrapper | OptimWrapperDict:
-        wrapper = super().build_optim_wrapper(optim_wrapper)
+        with building_from(self.cfg, 'optim_wrapper'):
+            if isinstance(optim_wrapper, dict):
+                check_type(OPTIMIZERS, (optim_wrapper.get('optimizer') or {}).get('type'))
+            wrapper = super().build_optim_wrapper(optim_wrapper)
         count = getattr(wrapper, '_accumulative_counts', 1)
         if count > 1 and isinstance(plain_model(self), SimCLR):
             batch = self.train_dataloader.batch_size
@@ -245,6 +290,9 @@ class Runner(_Runner):
         try:
             checkpoint = super().load_checkpoint(filename, map_location, strict, revise_keys)
         except CheckpointError:
+            raise
+        except (AttributeError, TypeError):
+            model_state(read_checkpoint(filename), filename)  # says what the file lacks
             raise
         except RuntimeError as error:  # lists missing, unexpected and mismatched keys
             problems = ' '.join(str(error).split())

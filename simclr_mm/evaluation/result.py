@@ -9,6 +9,8 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import UnionType
+from typing import get_args, get_origin, get_type_hints
 
 import mmengine
 import mmpretrain
@@ -107,11 +109,12 @@ def read_run(path: str | Path) -> EvaluationRun | None:
     """Read a file of :meth:`EvaluationRun.write`. None for any other JSON file.
 
     Raises:
-        UserError: The file names this schema and lacks a part of it.
+        UserError: The file names this schema and lacks a part of it, or a part is of
+            another kind.
     """
     try:
         content = json.loads(Path(path).read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or content.get('schema') != SCHEMA:
         return None
@@ -120,9 +123,23 @@ def read_run(path: str | Path) -> EvaluationRun | None:
         raise UserError(f'{path} is no {SCHEMA} file: it lacks {", ".join(sorted(missing))}')
     try:
         results = [Result(**result) for result in content.pop('results')]
-        return EvaluationRun(**content, results=results)
+        run = EvaluationRun(**content, results=results)
+        for part in (run, *results):
+            _require_kinds(part)
+        return run
     except TypeError as error:
         raise UserError(f'{path} is no {SCHEMA} file: {error}') from error
+
+
+def _require_kinds(part: object) -> None:
+    for name, kind in get_type_hints(type(part)).items():
+        allowed = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+        kinds = tuple(get_origin(each) or each for each in allowed)
+        if float in kinds:
+            kinds += (int,)  # JSON writes 1.0 and 1
+        value = getattr(part, name)
+        if not isinstance(value, kinds):
+            raise TypeError(f'{name} is {str(value)[:50]!r}, of another kind')
 
 
 def hardware(device: str | None = None) -> str:

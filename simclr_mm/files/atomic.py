@@ -28,6 +28,10 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
         A context manager that yields the file, open for writing bytes.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # such as /dev/null or a pipe
+        with open(path, 'wb') as device:  # a folder is an error
+            yield device
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.name[:50]}.{uuid.uuid4().hex[:8]}.partial')
     try:

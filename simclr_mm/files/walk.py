@@ -62,8 +62,9 @@ def images_below(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> 
         UserError: It cannot be read, or holds no image.
     """
     if not os.path.isdir(folder):
+        shown = os.path.abspath(folder) if folder else 'of no name'
         raise MissingFileError(
-            f'there is no folder {os.path.abspath(folder)}: give the folder of your images '
+            f'there is no folder {shown}: give the folder of your images '
             '(to a tool: --data DIR; in a config: data_root of the dataset).'
         )
     walk = walk_images(folder, extensions)

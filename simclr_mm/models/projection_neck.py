@@ -64,6 +64,8 @@ class ProjectionNeck(BaseModule):
         for name, width in (('hid_channels', hid_channels), ('out_channels', out_channels)):
             if width is not None and width < 1:
                 raise UserError(f'{name} must be >= 1, got {width}: set model.neck.{name}')
+        if out_channels < 1:
+            raise UserError(f'out_channels must be >= 1, got {out_channels}')
         super().__init__(init_cfg)
         self.num_layers = num_layers
         self.normed = norm_cfg is not None

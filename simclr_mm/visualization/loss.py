@@ -15,10 +15,10 @@ def read_log(path: str | Path) -> list[dict]:
     Lines that are no JSON are left out, such as the truncated last line of a killed run.
     """
     entries = []
-    for line in Path(path).read_text().splitlines():
+    for line in Path(path).read_text(errors='replace').splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict) and isinstance(entry.get('step'), int):
             entries.append(entry)

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from sklearn.metrics import roc_auc_score
 
+from simclr_mm.errors import UserError
+
 from .style import COLOURS, picture
 from .unit_rows import unit_rows
 
@@ -35,6 +37,8 @@ def plot_similarities(
     path: str, panels: Sequence[tuple[str, np.ndarray, np.ndarray]], title: str
 ) -> None:
     """Write histograms, a panel for each (title, positives, negatives)."""
+    if any(len(negatives) == 0 for _, _, negatives in panels):
+        raise UserError('there is one image only: similarities of different images need two')
     with picture(path, 6.2 * len(panels), 4.8, title) as figure:
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
             _histogram(axes, *panel)

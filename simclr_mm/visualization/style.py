@@ -1,7 +1,7 @@
 """Shared parts of all pictures: colours, fonts, names and writing the file."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from simclr_mm.errors import UserError
+from simclr_mm.files.atomic import atomic_file
 
 # Okabe and Ito, "Color Universal Design", 2008: distinct for any colour vision. Two more
 # make ten: wine, from Paul Tol's "muted" scheme, and a grey.
@@ -65,7 +66,9 @@ def picture(
     if ending not in {'', *FigureCanvasBase.get_supported_filetypes()}:
         raise UserError(f'{file}: .{ending} is no picture format: use .png, .svg or .pdf')
     if not isinstance(file, BytesIO) and Path(file).is_dir():
-        raise UserError(f'{file} is a folder: name a file in it, such as {file}/picture.png')
+        raise UserError(
+            f'{Path(file)} is a folder: name a file in it, such as {Path(file, "picture.png")}'
+        )
     with matplotlib.rc_context(
         {
             'font.size': 11,
@@ -79,6 +82,5 @@ def picture(
         figure = Figure(figsize=(width, height), layout='constrained')
         figure.suptitle(title)
         yield figure
-        if not isinstance(file, BytesIO):
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=dpi, format=ending or 'png')
+        with nullcontext(file) if isinstance(file, BytesIO) else atomic_file(file) as target:
+            figure.savefig(target, dpi=dpi, format=ending or 'png')

@@ -158,6 +158,9 @@ def test_one_name_with_two_queries_is_two_files():
         '{"pack_version": 1, "format": "tar", "shards": 3}',
         '{"pack_version": 1, "format": "tar", "shards": [{"name": "a.tar"}]}',
         '{"pack_version": 1, "format": "zip", "shards": []}',
+        '{"pack_version": 1, "format": "tar", "shards": []}',
+        '{"pack_version": 1, "format": "tar", "shards": [], "images": "3", "labels": false, '
+        '"classes": null, "settings": {}, "unreadable": 0}',
     ],
 )
 def test_an_index_that_is_none(copy, content):

@@ -68,3 +68,13 @@ def test_names_as_long_as_the_file_system_takes(tmp_path):
     with atomic_file(path) as file:
         file.write(b'x')
     assert path.read_bytes() == b'x'
+
+
+def test_what_is_no_file_is_written_to_as_it_is(tmp_path):
+    pipe = tmp_path / 'pipe'
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with atomic_file(pipe) as file:
+        file.write(b'text')
+    assert os.read(reader, 10) == b'text' and pipe.is_fifo()
+    os.close(reader)

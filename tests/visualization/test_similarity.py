@@ -39,6 +39,12 @@ def test_separation_by_hand():
     assert separation(positives, negatives) == pytest.approx((1 + 0.5 + 3) / 6)
 
 
+def test_one_image_has_no_negatives(tmp_path):
+    with pytest.raises(UserError, match='one image only'):
+        plot_similarities(str(tmp_path / 'a.png'), [('features', np.ones(1), np.ones(0))], '')
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_picture(tmp_path):
     rng = np.random.default_rng(0)
     panel = 'features', rng.uniform(0.5, 1, 20), rng.uniform(-1, 0.7, 90)

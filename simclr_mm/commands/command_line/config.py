@@ -12,6 +12,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from simclr_mm.engine.arguments import check_config
+from simclr_mm.engine.config_errors import building_from
 from simclr_mm.errors import UserError
 from simclr_mm.files.installed import MIM
 from simclr_mm.registry import type_name
@@ -90,9 +91,17 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
             )
         place = cfg.get(first)
         for part in parts:
-            place = place.get(part) if isinstance(place, dict) else None
+            if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
+                place = place[int(part)]
+            else:
+                place = place.get(part) if isinstance(place, dict) else None
         if isinstance(place, dict) and isinstance(value, str | int | float):
             raise UserError(f'--cfg-options {key}={value}: {key} is a dict, name a key in it')
+        if isinstance(place, int | float) and isinstance(value, str):
+            kind = 'True or False' if isinstance(place, bool) else 'a number'
+            raise UserError(
+                f'--cfg-options {key}={value}: it is {place} in the config, give {kind}'
+            )
         try:
             cfg.merge_from_dict({key: value})
         except (KeyError, TypeError) as error:
@@ -111,7 +120,8 @@ def result_path(args: argparse.Namespace) -> Path:
 
 def build_runner(cfg: Config) -> Runner:
     """Build the runner that the config names."""
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    with building_from(cfg):
+        return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
 def is_classifier(cfg: Config) -> bool:

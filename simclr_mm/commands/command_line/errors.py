@@ -1,6 +1,7 @@
 """End a command with one line for an error that the user can fix."""
 
 import contextvars
+import errno
 import functools
 import io
 import sys
@@ -21,14 +22,17 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> None:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # file names may not be UTF-8
-            sys.stdout.reconfigure(errors='backslashreplace')
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # file names may not be UTF-8
+                stream.reconfigure(errors='backslashreplace')
         try:
             _refuse_empty(sys.argv[1:] if argv is None else argv)
             contextvars.copy_context().run(main, argv)
         except UserError as error:
             raise SystemExit(_line(str(error))) from error
         except OSError as error:
+            if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise SystemExit(_line(f'{error.strerror}: nothing more can be written')) from error
             if error.filename is None or error.strerror is None:
                 _ask_to_report()
                 raise
@@ -49,7 +53,11 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
 
 
 def _line(message: str) -> str:
-    return f'{Path(sys.argv[0]).name}: error: {" ".join(message.split())}'
+    shown = ''.join(
+        letter if letter.isprintable() else letter.encode('unicode_escape').decode()
+        for letter in ' '.join(message.split())
+    )
+    return f'{Path(sys.argv[0]).name}: error: {shown}'
 
 
 def _ask_to_report() -> None:

@@ -8,24 +8,18 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
+from simclr_mm.apis.model_zoo import read_config_file
 from simclr_mm.checkpoints.stored_config import parse_settings
-from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.errors import UserError
 
 
 def read_config(path: str, part: str = 'model') -> Config:
     """Read a config file that has this part.
 
     Raises:
-        MissingFileError: There is no such file.
-        UserError: It is no config, or the part is missing or no dict.
+        UserError: As :func:`read_config_file`, or the part is missing or no dict.
     """
-    if not Path(path).is_file():
-        raise MissingFileError(f'there is no config file {path!r}')
-    try:
-        cfg = Config.fromfile(path)
-    except Exception as error:  # a config is a program
-        reason = f'{type(error).__name__}: {error}'
-        raise UserError(f'{path} cannot be read as a config: {reason}') from error
+    cfg = read_config_file(path)
     if not isinstance(cfg.get(part), dict):
         raise UserError(f'{path} has no {part} = dict(...): name the config of a training')
     return cfg
@@ -74,13 +68,21 @@ def cache_folder(text: str) -> Path | None:
     return Path(home).expanduser() / 'features'
 
 
+_HIGHEST = 2**31 - 1  # of images, epochs, processes, and of NumPy's seeds
+
+
 def at_least(lowest: int) -> Callable[[str], int]:
     """For ``type`` of a flag: a whole number that is not below ``lowest``."""
 
     def whole_number(text: str) -> int:
-        number = int(text)
+        try:
+            number = int(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f'{text!r} is no whole number') from error
         if number < lowest:
             raise argparse.ArgumentTypeError(f'{number} is less than {lowest}')
+        if number > _HIGHEST:
+            raise argparse.ArgumentTypeError(f'{number} is more than {_HIGHEST}')
         return number
 
     return whole_number

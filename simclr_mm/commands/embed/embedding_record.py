@@ -29,7 +29,11 @@ _MEANING = dict(
     transform='the transform',
     precision='the precision',
 )
-_NEEDED = set('folder images rows_done unreadable origin fingerprint simclr_mm'.split())
+_NEEDED: dict[str, type] = dict(
+    **dict.fromkeys(('images', 'rows_done', 'unreadable'), int),
+    **dict.fromkeys(('folder', 'simclr_mm'), str),
+    **dict.fromkeys(('origin', 'fingerprint'), dict),
+)
 _CONFIG = ('model', 'data_preprocessor', 'test_dataloader')  # parts that build an encoder
 
 
@@ -67,16 +71,24 @@ def read_record(out: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     record = read_json(path)
-    if not isinstance(record, dict) or not _NEEDED <= record.keys():
-        raise UserError(f'{path} is not what tools/embed.py writes: embed again with --restart')
-    return record
+    settings = record if isinstance(record, dict) else {}
+    wrong = [key for key, kind in _NEEDED.items() if not isinstance(settings.get(key), kind)]
+    wrong = wrong or [
+        f'fingerprint.{key}' for key in _MEANING if key not in settings['fingerprint']
+    ]
+    if wrong:
+        raise UserError(
+            f'{path} is not what tools/embed.py writes, without {", ".join(wrong)}: '
+            'embed again with --restart'
+        )
+    return settings
 
 
 def read_json(path: Path) -> Any:
     """The content of a file of an embedded folder. A damaged file is a UserError."""
     try:
         return json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f'{path} is damaged ({error}): embed again with --restart') from error
 
 

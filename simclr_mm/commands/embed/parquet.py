@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simclr_mm.errors import MissingPackageError
+from simclr_mm.errors import MissingPackageError, UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.walk import printable
 
@@ -36,7 +36,12 @@ def write_parquet(directory: str | Path) -> Path:
 
     index = FeatureIndex(directory)
     lines = (index.directory / ERRORS).read_text().splitlines()
-    errors = {entry['row']: printable(entry['reason']) for entry in map(json.loads, lines)}
+    try:
+        errors = {entry['row']: printable(entry['reason']) for entry in map(json.loads, lines)}
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f'{index.directory / ERRORS} is damaged: embed again with --restart'
+        ) from error
     # Not of fixed size: pyarrow 25, the last for Python 3.10, cannot read nulls of that type.
     feature = arrow.list_(arrow.float32())
     width = index.features.shape[1]

@@ -52,12 +52,19 @@ class FeatureIndex:
         self.directory, self.record = directory, record
         self.folder = Path(record['folder'])
         self.names: list[str] = read_json(directory / PATHS)
+        if not isinstance(self.names, list) or not all(isinstance(n, str) for n in self.names):
+            raise UserError(f'{directory / PATHS} is no list of names: embed again with --restart')
         try:
             self.features = np.load(directory / FEATURES, mmap_mode='r')  # (N, C)
         except (EOFError, ValueError) as error:
             raise UserError(
                 f'{directory / FEATURES} is damaged ({error}): embed again with --restart'
             ) from error
+        if self.features.ndim != 2 or self.features.dtype != np.float32:
+            raise UserError(
+                f'{directory / FEATURES} is not what tools/embed.py writes, a float32 table: '
+                'embed again with --restart'
+            )
         if not len(self.names) == len(self.features) == record['images']:
             raise UserError(
                 f'{directory} holds {len(self.features)} rows and {len(self.names)} names of '

@@ -24,6 +24,7 @@ from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.embed.retrieval import FeatureIndex
 from simclr_mm.datasets import GalleryAndQuery, SampleIndex, collate
 from simclr_mm.engine import Runner
+from simclr_mm.engine.config_errors import building_from
 from simclr_mm.errors import UnreadableImage, UserError
 from simclr_mm.evaluation import Labelled, extract_features
 
@@ -93,7 +94,8 @@ def gallery_and_queries(
     With ``pixels`` the features are what the preprocessor gives. A gallery of fewer than
     ``k`` images is refused before anything is embedded.
     """
-    loader = Runner.build_dataloader(settings, seed=0)
+    with building_from(dict(test_dataloader=settings)):
+        loader = Runner.build_dataloader(settings, seed=0)
     if not isinstance(loader.dataset, GalleryAndQuery):
         raise UserError(
             f'the test dataset is a {type(loader.dataset).__name__}, without a '
@@ -116,7 +118,8 @@ def gallery_and_queries(
 
 def training_set(cfg: Config) -> BaseDataset:
     """The training images of a config, with its training transforms."""
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
+    scope = DefaultScope.overwrite_default_scope('mmpretrain')
+    with scope, building_from(cfg, 'train_dataloader'):
         return DATASETS.build(cfg.train_dataloader.dataset)
 
 

@@ -123,7 +123,12 @@ def open_work(out: Path, record: dict[str, Any], restart: bool) -> Path:
         state = out / INDEX
         shutil.rmtree(work, ignore_errors=True)
     if state.is_file():
-        _require_same(out, json.loads(state.read_text())['plan'], record)
+        try:
+            before = dict(json.loads(state.read_text())['plan'])
+            before['settings'] = dict(before['settings'])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(f'{state} is damaged: pack anew with --restart') from error
+        _require_same(out, before, record)
         return work
     if out.is_dir() and any(path != work for path in out.iterdir()):
         raise UserError(f'{out} is not empty and holds no pack: name a new folder.')

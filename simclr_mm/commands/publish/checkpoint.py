@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.loading import encoder_of_checkpoint, load_encoder, open_checkpoint
 from simclr_mm.checkpoints import PROBE, model_state
 from simclr_mm.commands.model_card import model_card, results
+from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.version import __version__
 
@@ -41,6 +43,11 @@ def publish(
     The file holds the weights and, in ``meta``, the config, the preprocessing and the length
     of the training. It holds no online probe, no optimizer, no log and no path of the machine.
     """
+    if name is not None and not re.fullmatch(r'\w[\w.+-]*', name):
+        raise UserError(
+            f'--name {name!r}: a name of a model has letters, digits and _ . + - only, and '
+            'begins with a letter or digit'
+        )
     opened = open_checkpoint(checkpoint, config)
     loaded, name = opened.content, name or opened.name
     settings = opened.config.to_dict()

@@ -10,7 +10,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from simclr_mm.errors import listed
+from simclr_mm.errors import NotFiniteError, listed
 
 
 class Step(NamedTuple):
@@ -72,7 +72,7 @@ def stop(runner: Runner, report: dict, by_epoch: bool) -> None:
     The model and the optimizer are as after the last good step.
 
     Raises:
-        FloatingPointError: Always.
+        NotFiniteError: Always.
     """
     hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
     folder = hook.out_dir if hook else runner.work_dir
@@ -84,7 +84,7 @@ def stop(runner: Runner, report: dict, by_epoch: bool) -> None:
         text = json.dumps(report, indent=1)
         fileio.put(text.encode(), f'{file}.json', backend_args=backend_args)
     dist.barrier()  # the first rank that ends gets the others killed
-    raise FloatingPointError(_message(report, file))
+    raise NotFiniteError(_message(report, file))
 
 
 def _message(report: dict, file: str) -> str:

@@ -46,8 +46,10 @@ class PretrainedBackboneHook(Hook):
     def before_run(self, runner) -> None:
         if not isinstance(runner._train_loop, BaseLoop):  # the run only tests
             return
-        _encoder(runner)
+        init_cfg = _encoder(runner)
         install_safe_loading()
+        path = init_cfg['checkpoint']
+        backbone_state(read_checkpoint(path), init_cfg.get('prefix') or '', path)
         if self.frozen:
             self._freeze(runner)
 

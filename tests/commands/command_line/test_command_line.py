@@ -1,6 +1,7 @@
 """A tool ends in one line for a user's mistake, and with a traceback for its own."""
 
 import argparse
+import errno
 import sys
 from pathlib import Path
 
@@ -99,6 +100,8 @@ def test_values_of_flags(capsys):
     assert (args.count, args.cfg_options) == (1, {'a.b': [1, 2], 'c': ''})
     for flags, message in (
         (['--count', '0'], '--count: 0 is less than 1'),
+        (['--count', '1.5'], "--count: '1.5' is no whole number"),
+        (['--count', '9' * 20], f'--count: {"9" * 20} is more than 2147483647'),
         (['--cfg-options', 'model'], '--cfg-options model: write key=value'),
         (['--cfg-options', '=3'], '--cfg-options =3: write key=value'),
     ):
@@ -114,6 +117,36 @@ def test_a_dict_is_not_replaced_by_a_value():
             command_line.merge_cfg_options(cfg, {key: 3})
     command_line.merge_cfg_options(cfg, {'val_cfg': None})
     assert cfg.val_cfg is None
+
+
+@pytest.mark.parametrize(
+    'key, value, kind',
+    [
+        ('train_cfg.max_epochs', 'abc', 'a number'),
+        ('param_scheduler.0.end', 'abc', 'a number'),
+        ('resume', 'abc', 'True or False'),
+    ],
+)
+def test_a_word_where_the_config_has_a_number(key, value, kind):
+    cfg = Config(dict(train_cfg=dict(max_epochs=3), param_scheduler=[dict(end=1)], resume=False))
+    with pytest.raises(UserError, match=f'--cfg-options {key}=abc: .*give {kind}'):
+        command_line.merge_cfg_options(cfg, {key: value})
+
+
+def _full_disk():
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+
+def test_a_full_disk_and_a_name_that_writes_on_the_terminal(monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['x.py'])
+    with pytest.raises(SystemExit, match='^x.py: error: No space left on device'):
+        command_line.command(lambda _: _full_disk())([])
+
+    def escape(_):
+        raise UserError('a\x1b[31m.png is no image')
+
+    with pytest.raises(SystemExit, match=r'a\\x1b\[31m.png is no image'):
+        command_line.command(escape)([])
 
 
 def test_a_fault_keeps_its_traceback(capsys):

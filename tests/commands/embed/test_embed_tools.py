@@ -95,6 +95,8 @@ def test_pictures_of_a_config(made, tmp_path, capsys):
         (['plot_embedding.py', DIGITS], 'give a folder that tools/embed.py wrote'),
         (['plot_similarity.py', DIGITS, 'no.pth', '--count', '1'], '--count is 1'),
         (['browse_views.py', DIGITS, '--index', '-1'], 'no image -1'),
+        (['browse_views.py', DIGITS, '--count', '100000'], 'a picture shows 100 at most'),
+        (['retrieve.py', 'a.png', '--index', '.', '--config', 'a.py'], 'holds no embedding.json'),
     ],
 )
 def test_mistakes_end_in_one_line(command, message):

@@ -133,6 +133,9 @@ def test_a_query_that_is_not_there(index, inferencer):
     [
         ('embedding.json', b'{"folder"', 'embedding.json is damaged'),
         ('embedding.json', b'[]', 'embedding.json is not what'),
+        ('embedding.json', b'{"images": "x"}', 'embedding.json is not .* without images'),
+        ('paths.json', b'{}', 'paths.json is no list of names'),
+        ('paths.json', b'[1]', 'paths.json is no list of names'),
         ('paths.json', b'["a"', 'paths.json is damaged'),
         ('paths.json', b'["a"]', '12 rows and 1 names of 12 images'),
         ('features.npy', b'x', 'features.npy is damaged'),
@@ -143,4 +146,20 @@ def test_a_damaged_index(index, tmp_path, name, content, message):
     folder = shutil.copytree(index.directory, tmp_path / 'index')
     (folder / name).write_bytes(content)
     with pytest.raises(UserError, match=f'{message}.*embed again'):
+        FeatureIndex(folder)
+
+
+def test_a_record_without_a_part_of_its_fingerprint(index, tmp_path):
+    folder = shutil.copytree(index.directory, tmp_path / 'index')
+    record = json.loads((folder / 'embedding.json').read_text())
+    del record['fingerprint']['weights']
+    (folder / 'embedding.json').write_text(json.dumps(record))
+    with pytest.raises(UserError, match='without fingerprint.weights'):
+        FeatureIndex(folder)
+
+
+def test_features_of_another_form(index, tmp_path):
+    folder = shutil.copytree(index.directory, tmp_path / 'index')
+    np.save(folder / 'features.npy', np.zeros(12, np.float32))
+    with pytest.raises(UserError, match='features.npy is not what'):
         FeatureIndex(folder)

@@ -123,6 +123,13 @@ def test_weights_of_another_architecture(checkpoint, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.parametrize('name', ['../x', '/x', '.x', 'a b', 'a\nb', '[red]'])
+def test_a_name_that_no_file_may_have(checkpoint, tmp_path, name):
+    with pytest.raises(SystemExit, match='--name .*: a name of a model has letters'):
+        run(checkpoint, tmp_path / 'out', '--name', name)
+    assert not (tmp_path / 'out').exists()
+
+
 def test_no_metafile(checkpoint, tmp_path):
     with pytest.raises(SystemExit, match='there is no file'):
         run(checkpoint, tmp_path / 'out', '--metafile', tmp_path / 'metafile.yml')

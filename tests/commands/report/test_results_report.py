@@ -130,3 +130,28 @@ def test_page_stands_alone(work_dirs):
 def test_missing_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match='no folder'):
         collect([tmp_path / 'nowhere'])
+
+
+@pytest.mark.parametrize(
+    'key, value', [('config', [1]), ('time', 3), ('hardware', {}), ('study', []), ('results', [5])]
+)
+def test_a_part_of_another_kind_is_left_out_and_named(tmp_path, key, value):
+    run('a.pth', 50, '2026').write(tmp_path / 'run.json')
+    content = json.loads((tmp_path / 'run.json').read_text())
+    (tmp_path / 'run.json').write_text(json.dumps({**content, key: value}))
+    found = collect([tmp_path])
+    assert not found.runs and len(found.broken) == 1 and 'run.json is no' in found.broken[0]
+
+
+def test_a_value_that_is_no_number(tmp_path):
+    run('a.pth', 50, '2026').write(tmp_path / 'run.json')
+    content = json.loads((tmp_path / 'run.json').read_text())
+    content['results'][0]['value'] = 'high'
+    (tmp_path / 'run.json').write_text(json.dumps(content))
+    assert "value is 'high'" in collect([tmp_path]).broken[0]
+
+
+@pytest.mark.parametrize('content', [b'\xff\xfe', b'[' * 100000])
+def test_a_log_that_is_none(tmp_path, content):
+    (tmp_path / 'scalars.json').write_bytes(content)
+    assert not markdown(collect([tmp_path]))

@@ -235,3 +235,10 @@ def _train_rank(rank: int, port: int, work_dir, encoder: str) -> None:
 
 def test_two_processes(tmp_path, encoder):
     run_ranks(_train_rank, 2, free_port(), tmp_path, encoder)
+
+
+@pytest.mark.parametrize('content', [{}, {'state_dict': []}, [1], {'state_dict': {1: 2}}])
+def test_a_file_without_weights(tmp_path, content):
+    torch.save(content, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='a.pth holds no weights'):
+        _runner(tmp_path, _init_cfg(str(tmp_path / 'a.pth')), PretrainedBackboneHook()).train()
