@@ -8,7 +8,7 @@ from collections.abc import Callable as _Callable
 
 from simclr_mm import get_model as _get_model
 from simclr_mm import list_models as _list_models
-from simclr_mm.apis.hub import ModelHub as _ModelHub
+from simclr_mm.apis.model_zoo import ModelHub as _ModelHub
 
 dependencies = ['torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain', 'sklearn']
 

@@ -2,8 +2,8 @@
 
 from .encoder import Encoder
 from .inference import FeatureInferencer, inference_model
-from .loading import build_encoder, load_encoder
-from .model_zoo import get_model, list_models
+from .loading import build_encoder, get_model, load_encoder
+from .model_zoo import list_models
 
 __all__ = [
     'Encoder',

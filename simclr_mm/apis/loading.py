@@ -1,4 +1,4 @@
-"""Build an encoder from a name, a config or a checkpoint."""
+"""Build a model from a name, a config or a checkpoint, and load its weights strictly."""
 
 import re
 from pathlib import Path
@@ -6,21 +6,32 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+from torch import nn
 
-from simclr_mm.checkpoints import trusting
+from simclr_mm.checkpoints import (
+    backbone_state,
+    has_keys,
+    load_state,
+    load_weights,
+    model_state,
+    read_checkpoint,
+    trusting,
+)
+from simclr_mm.checkpoints.foreign.weights import WeightsFor, read_weights, weights_for
 from simclr_mm.checkpoints.stored_config import config_of
 from simclr_mm.errors import CheckpointError, UserError
 from simclr_mm.registry import type_name
 
-from . import weights
 from .encoder import Encoder, pipeline_of
-from .hub import find_config, published_weights, register
+from .model_zoo import find_config, published_weights, register
 
 _TIME = re.compile(r'_\d{8}_\d{6}$')  # MMEngine's name of a run: config_date_time
+_TENSORFLOW = re.compile(r'\.index|\.data-')  # in the names of a checkpoint's files
 _TRAINED_ON = ('neck', 'head', 'online_probe')  # parts that features do not need
 
 
@@ -32,6 +43,43 @@ class Checkpoint(NamedTuple):
     name: str  # of the config, or else of the file
     source: str  # path or URL of the file; '' if there is none
     entry: Any = None  # entry in mmpretrain's hub, for a model with a name
+
+
+def get_model(
+    model: str | Path | Config,
+    pretrained: bool | str | Path = False,
+    device: str | torch.device | None = None,
+    trust_checkpoint: bool = False,
+    **kwargs,
+) -> BaseModel:
+    """Build a model in eval mode.
+
+    Args:
+        model: A name from :func:`list_models` or mmpretrain's, the path of a config
+            (``.py``), or a Config.
+        pretrained: True for the published weights of the model; a path or URL for other
+            weights; False for random ones. With weights of another library the model's
+            preprocessing gets the mean and std of that library.
+        device: Device of the model. None: the CPU.
+        trust_checkpoint: Let the file run code, in this call only. Trust its author as
+            you trust the author of a program.
+        **kwargs: Override keys of the config's ``model`` dict. A dict with another
+            ``type`` replaces the config's dict: ``backbone=dict(type=
+            'VisionTransformer', arch='small')``. ``head=None`` or ``neck=None`` removes
+            the part and its weights.
+
+    Returns:
+        The model. SimCLR's ``extract_feat(images)`` gives (n, C) for images (n, 3, S,
+        S) in normalised RGB. :func:`simclr_mm.inference_model` takes image files.
+
+    Raises:
+        UserError: No such name, device, or published weights, or backbone=None.
+        CheckpointError: The weights cannot be read, or a key does not fit.
+
+    Differs: mmpretrain's ``get_model`` ignores keys that do not fit, and returns random
+    weights with a warning if there are no published ones.
+    """
+    return build_encoder(model, pretrained, device, trust_checkpoint, **kwargs).model
 
 
 def build_encoder(
@@ -48,7 +96,7 @@ def build_encoder(
     source = str(pretrained or '')
     name = entry.name if entry else Path(config.filename or '').stem
     with trusting(trust_checkpoint):
-        content = weights.read(source) if source else None
+        content = _read(source) if source else None
     return _build(Checkpoint(content, config, name, source, entry), kwargs).on(device)
 
 
@@ -82,7 +130,7 @@ def open_checkpoint(checkpoint: str, config: str | Path | Config | None = None) 
     if config is None and checkpoint.lower() in register():
         config = checkpoint
         source = published_weights(checkpoint, *find_config(checkpoint))
-    content = weights.read(source)
+    content = _read(source)
     if config is not None:
         found, entry = find_config(config)
         name = found.filename if isinstance(config, Config) else config
@@ -144,9 +192,9 @@ def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool 
         model = MMPRETRAIN_MODELS.build(settings)
         dataset_meta = _dataset_meta(config)
     if only_backbone:
-        weights.load_backbone(model, content, source)
+        _load_backbone(model, content, source)
     elif source:
-        weights.load(model, content, source, removed)
+        _load(model, content, source, removed)
         dataset_meta = _classes_in(content) or dataset_meta
     # mmpretrain's inferencers read these attributes; in this package only encoder_of does.
     model._config, model._metainfo, model._dataset_meta = config, entry, dataset_meta
@@ -199,3 +247,69 @@ def _classes_in(content: Any) -> dict[str, Any]:
     if 'CLASSES' in meta:  # mmcls 0.x
         return dict(classes=meta['CLASSES'])
     return meta.get('dataset_meta') or {}
+
+
+def _read(source: str) -> Any:
+    """Load a checkpoint. TensorFlow's consist of several files."""
+    if '://' in source:
+        return read_checkpoint(source)
+    path = Path(source).expanduser()
+    is_one_file = path.is_file() and not _TENSORFLOW.search(path.name)
+    return load_weights(path) if is_one_file else read_weights(source)
+
+
+def _load(model: BaseModel, content: Any, source: str, removed: list[str]) -> None:
+    """Load weights strictly. Those of removed parts are left out, with a log line."""
+    weights = _weights(model, content, source)
+    state = weights.state
+    left_out = [key for key in state if key.split('.')[0] in removed]
+    if left_out:
+        print_log(f'{source}: left out {len(left_out)} weights of {", ".join(removed)}')
+        state = {key: value for key, value in state.items() if key not in left_out}
+    missing = [key for key in model.state_dict() if key not in state]
+    is_pretraining = any(key.startswith('neck.') for key in state)
+    if missing and is_pretraining and all(key.startswith('head.') for key in missing):
+        raise CheckpointError(
+            f'{source} is a pretraining checkpoint and lacks {", ".join(missing)}: train '
+            f'the head with tools/train.py CONFIG --pretrained {source}, or load it into '
+            'its own SimCLR model'
+        )
+    _load_into(model, model, weights._replace(state=state), source)
+
+
+def _load_backbone(model: BaseModel, content: Any, source: str) -> None:
+    """Load the backbone's weights strictly. The file may hold other weights."""
+    weights = _weights(model, content, source)
+    state = backbone_state(weights.state, source=source)
+    _load_into(model, model.backbone, weights._replace(state=state), source)
+
+
+def _weights(model: BaseModel, content: Any, source: str) -> WeightsFor:
+    """The weights of a checkpoint for a model. The model's own keys need no conversion."""
+    meta = content.get('meta') if isinstance(content, dict) else None
+    converted = isinstance(meta, dict) and 'normalise' in meta  # by tools/convert.py
+    if not converted and has_keys(content, model.state_dict()):
+        return WeightsFor(model_state(content, source))
+    return weights_for(model.state_dict(), content, source)
+
+
+def _load_into(model: BaseModel, part: nn.Module, weights: WeightsFor, source: str) -> None:
+    """Load weights into a part of a model, and the pixels that they need into the model."""
+    scope, _, name = ((weights.backbone or {}).get('type') or '').rpartition('.')
+    if scope and type(model.backbone).__name__ != name:
+        raise CheckpointError(
+            f'{source} needs its own type of backbone: pass '
+            f'backbone={weights.backbone} to get_model'
+        )
+    for key, value in (weights.normalise or {}).items():
+        if getattr(model.data_preprocessor, key, None) is None:
+            raise CheckpointError(
+                f'{source} needs data_preprocessor.{key}={value}, and the model does not '
+                'normalise: set it in the config'
+            )
+    load_state(part, weights.state, source)
+    for key, value in (weights.normalise or {}).items():
+        buffer = getattr(model.data_preprocessor, key)
+        buffer.copy_(torch.tensor(value).view_as(buffer))
+    if weights.note:
+        print_log(weights.note)

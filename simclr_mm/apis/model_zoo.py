@@ -1,14 +1,30 @@
-"""Build models by name or config, with their weights."""
+"""Models by name: this package's entries in mmpretrain's hub."""
 
+import copy
+from difflib import get_close_matches
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-import torch
 from mmengine.config import Config
-from mmengine.model import BaseModel
+from mmpretrain.apis.model import ModelHub
 
-from .hub import register
-from .loading import build_encoder
+from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.files.installed import MIM
+
+
+@cache
+def register() -> tuple[str, ...]:
+    """Register this package's models in mmpretrain's hub, once.
+
+    Returns:
+        Their names, sorted. mmpretrain's ``get_model``, ``list_models`` and inferencers
+        then know them.
+    """
+    before = set(ModelHub._models_dict)
+    ModelHub.register_model_index(MIM / 'model-index.yml', config_prefix=MIM)
+    return tuple(sorted(set(ModelHub._models_dict) - before))
 
 
 def list_models(pattern: str | None = None) -> list[str]:
@@ -23,38 +39,48 @@ def list_models(pattern: str | None = None) -> list[str]:
     return [name for name in register() if fnmatch(name, pattern or '*')]
 
 
-def get_model(
-    model: str | Path | Config,
-    pretrained: bool | str | Path = False,
-    device: str | torch.device | None = None,
-    trust_checkpoint: bool = False,
-    **kwargs,
-) -> BaseModel:
-    """Build a model in eval mode.
+def _read_config(path: str | Path) -> Config:
+    if not Path(path).is_file():
+        raise MissingFileError(f'there is no config file {str(path)!r}')
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is a program
+        reason = f'{type(error).__name__}: {error}'
+        raise UserError(f'{path} cannot be read as a config: {reason}') from error
 
-    Args:
-        model: A name from :func:`list_models` or mmpretrain's, the path of a config
-            (``.py``), or a Config.
-        pretrained: True for the published weights of the model; a path or URL for other
-            weights; False for random ones. With weights of another library the model's
-            preprocessing gets the mean and std of that library.
-        device: Device of the model. None: the CPU.
-        trust_checkpoint: Let the file run code, in this call only. Trust its author as
-            you trust the author of a program.
-        **kwargs: Override keys of the config's ``model`` dict. A dict with another
-            ``type`` replaces the config's dict: ``backbone=dict(type=
-            'VisionTransformer', arch='small')``. ``head=None`` or ``neck=None`` removes
-            the part and its weights.
 
-    Returns:
-        The model. SimCLR's ``extract_feat(images)`` gives (n, C) for images (n, 3, S,
-        S) in normalised RGB. :func:`simclr_mm.inference_model` takes image files.
+def find_config(model: str | Path | Config) -> tuple[Config, Any | None]:
+    """A config that the caller may change, and the hub's entry if a name was given.
 
     Raises:
-        UserError: No such name, device, or published weights, or backbone=None.
-        CheckpointError: The weights cannot be read, or a key does not fit.
-
-    Differs: mmpretrain's ``get_model`` ignores keys that do not fit, and returns random
-    weights with a warning if there are no published ones.
+        UserError: No model has this name.
     """
-    return build_encoder(model, pretrained, device, trust_checkpoint, **kwargs).model
+    if isinstance(model, Config):
+        return copy.deepcopy(model), None
+    if Path(model).suffix == '.py':
+        return _read_config(model), None
+    register()
+    ModelHub._register_mmpretrain_models()
+    name = str(model).lower()
+    if not ModelHub.has(name):
+        close = get_close_matches(name, register(), n=3, cutoff=0.4)
+        advice = f'close names: {", ".join(close)}' if close else 'list_models() has the names'
+        raise UserError(f'no model is named {model}; {advice}')
+    entry = ModelHub.get(name)
+    return entry.config, entry
+
+
+def published_weights(model: str | Path | Config, config: Config, entry: Any | None) -> str:
+    """Path or URL of a model's published weights.
+
+    Raises:
+        UserError: It has none.
+    """
+    weights = entry.weights if entry else config.get('load_from')
+    if not weights:
+        names = [name for name in register() if ModelHub._models_dict[name].weights]
+        raise UserError(
+            f'{model if entry else "the config"} has no published weights: pass '
+            f'pretrained=PATH, or choose one of {", ".join(names)}'
+        )
+    return weights

@@ -9,21 +9,17 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from simclr_mm.errors import CheckpointError
 
 from .download import download
-from .safe_load import load_file
-from .state_dict import require_finite
-
-# Keys under which libraries keep a model's weights.
-_WEIGHTS = ('state_dict', 'ema_state_dict', 'model_state_dict', 'model')
+from .state_dict import load_weights
 
 # MMEngine logs the name of a loader without its first ten letters, `load_from_`.
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
-    return _load(filename, map_location)
+    return load_weights(filename, map_location)
 
 
 def load_from_http(filename: str, map_location: Any = None) -> Any:
-    return _load(download(filename), map_location)
+    return load_weights(download(filename), map_location)
 
 
 def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
@@ -39,7 +35,7 @@ def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
     if '://' in found:
         return load_from_http(found, map_location)
     home = Path(mmengine_checkpoint._get_mmengine_home())
-    return _load(home / found, map_location)
+    return load_weights(home / found, map_location)
 
 
 def load_from_mmcls(filename: str, map_location: Any = None) -> Any:
@@ -53,15 +49,6 @@ def load_from_elsewhere(filename: str, map_location: Any = None) -> Any:
         f'{filename}: {filename.partition("://")[0]} is not supported, only files, http and '
         'https, torchvision, open-mmlab and mmcls: download the file and give its path'
     )
-
-
-def _load(file: str | Path, map_location: Any) -> Any:
-    """Read a checkpoint whose weights will be used."""
-    checkpoint = load_file(file, map_location)
-    if isinstance(checkpoint, dict):
-        weights = {key: checkpoint[key] for key in _WEIGHTS if key in checkpoint}
-        require_finite(weights or checkpoint, str(file))
-    return checkpoint
 
 
 def _look_up(urls: dict[str, str], filename: str) -> str:

@@ -1,6 +1,7 @@
 """Extract weights from a loaded checkpoint and load them into a model, all or none."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,10 @@ from torch import Tensor, nn
 
 from simclr_mm.errors import CheckpointError, listed
 
+from .safe_load import load_file
+
+# Keys under which libraries keep a model's weights.
+_WEIGHTS = ('state_dict', 'ema_state_dict', 'model_state_dict', 'model')
 PROBE = 'probe.'  # prefix of the online probe's keys
 _MAX_LISTED = 20  # keys of each kind in an error, about one screen
 _LONGEST = 200  # characters of a key in an error
@@ -36,6 +41,19 @@ def has_keys(checkpoint: Any, expected: Iterable[str]) -> bool:
     except CheckpointError:
         return False
     return all(key.startswith(PROBE) for key in set(expected) ^ found.keys())
+
+
+def load_weights(file: str | Path, map_location: Any = 'cpu') -> Any:
+    """Read a checkpoint file whose weights will be used.
+
+    Raises:
+        CheckpointError: As :func:`load_file`, or a weight is NaN or infinite.
+    """
+    checkpoint = load_file(file, map_location)
+    if isinstance(checkpoint, dict):
+        weights = {key: checkpoint[key] for key in _WEIGHTS if key in checkpoint}
+        require_finite(weights or checkpoint, str(file))
+    return checkpoint
 
 
 def require_finite(weights: Mapping[str, Any], source: str) -> None:

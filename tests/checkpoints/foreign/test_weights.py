@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from simclr_mm.apis import get_model, weights
+from simclr_mm.apis import get_model, loading
 from simclr_mm.checkpoints import load_state
 from simclr_mm.checkpoints.foreign.weights import weights_for
 from simclr_mm.errors import CheckpointError
@@ -68,7 +68,7 @@ def test_weights_that_do_not_fit_leave_the_preprocessing_alone(tmp_path, monkeyp
         built.append(model)
         load_state(model, *args)
 
-    monkeypatch.setattr(weights, 'load_state', watched)
+    monkeypatch.setattr(loading, 'load_state', watched)
     with pytest.raises(CheckpointError, match='does not fit'):
         get_model('simclr_resnet50', pretrained=tmp_path / 'a.pth')
     assert built[0].data_preprocessor.std[0].item() == pytest.approx(58.395)
