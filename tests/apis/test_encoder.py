@@ -17,7 +17,7 @@ from simclr_mm.apis import (
     load_encoder,
 )
 from simclr_mm.apis.loading import encoder_of
-from simclr_mm.checkpoints import schemes, state_dict
+from simclr_mm.checkpoints import state_dict
 from simclr_mm.commands.command_line import parser_of
 from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of
 from simclr_mm.errors import CheckpointError
@@ -115,8 +115,8 @@ def test_a_checkpoint_is_read_and_checked_once(saved, load, monkeypatch):
         function = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, **kw: calls.append(name) or function(*a, **kw))
 
-    counted(schemes, 'load_file')
-    counted(schemes, 'require_finite')
+    counted(state_dict, 'load_file')
+    counted(state_dict, 'require_finite')
     counted(state_dict, 'state_problems')
     load(saved[1])
     assert sorted(calls) == ['load_file', 'require_finite', 'state_problems']

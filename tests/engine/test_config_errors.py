@@ -30,7 +30,7 @@ def test_what_the_runner_builds(tmp_path, key, value, words):
         ('optim_wrapper.optimizer.type', 'Adaam', r'optimizer\.type: .*Close: Adam'),
         ('optim_wrapper.optimizer.lr', -1, r'optim_wrapper: .*Invalid learning rate: -1'),
         ('optim_wrapper.optimizer.speed', 1, r'optim_wrapper\.optimizer\.speed: '),
-        ('train_dataloader.batch_size', 0, r'train_dataloader: .*batch_size=0'),
+        ('train_dataloader.batch_size', 0, r'train_dataloader\.batch_size = 0'),
         ('train_dataloader.dataset.type', 'simclr_mm.Digitz', r'Close: simclr_mm\.Digits'),
         ('train_dataloader.dataset.pipeline.0.type', 'TwoView', r'pipeline\.0\.type: '),
         ('train_cfg.max_epochs', 0, r'train_cfg\.max_epochs = 0'),
