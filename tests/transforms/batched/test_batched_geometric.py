@@ -36,7 +36,7 @@ def test_each_image_has_its_own_angle(photos):
     turned = rotate(photos, degrees)
     for row, img in enumerate(worker_images(photos)):
         theirs = geometric.rotate(img, float(degrees[row]))
-        assert difference(turned[row], theirs) < (0.05 if EXACT_WARP else 0.5)
+        assert difference(turned[row], theirs) < (0.05 if EXACT_WARP else 1)
     assert torch.equal(turned[1], photos[1])
 
 
