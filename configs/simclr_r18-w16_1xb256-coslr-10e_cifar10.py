@@ -15,7 +15,8 @@ val_dataloader = dict(num_workers=0, persistent_workers=False)
 test_dataloader = dict(num_workers=0, persistent_workers=False)
 
 optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.3, momentum=0.9, weight_decay=1e-4)
+    type='simclr_mm.AutocastOptimWrapper',  # bf16 where the device computes with it
+    optimizer=dict(type='SGD', lr=0.3, momentum=0.9, weight_decay=1e-4),
 )
 param_scheduler = [
     dict(

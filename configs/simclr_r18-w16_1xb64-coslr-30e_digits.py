@@ -15,7 +15,10 @@ model = dict(
     head=dict(type='simclr_mm.NTXentHead', temperature=0.2),
 )
 
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=2e-3, weight_decay=1e-6))
+optim_wrapper = dict(
+    type='simclr_mm.AutocastOptimWrapper',  # bf16 where the device computes with it
+    optimizer=dict(type='Adam', lr=2e-3, weight_decay=1e-6),
+)
 param_scheduler = [
     dict(
         type='LinearLR',

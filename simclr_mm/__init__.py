@@ -1,7 +1,8 @@
 """SimCLR for OpenMMLab: pretraining, evaluation and features from one config."""
 
-from .requirements_check import check_openmmlab, import_quietly
+from .requirements_check import check_openmmlab, import_quietly, wait_passively
 
+wait_passively()
 check_openmmlab()
 import_quietly()
 

@@ -1,7 +1,8 @@
-"""Check at import that exactly one OpenMMLab stack is installed. pip cannot check it."""
+"""What must happen before PyTorch and OpenMMLab are imported."""
 
 import contextlib
 import io
+import os
 from importlib import import_module, metadata, util
 
 _IMPORTS = ('mmengine', 'mmcv', 'mmpretrain')
@@ -10,6 +11,15 @@ _OPENMMLAB = {
     'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full'),
     'mmpretrain': ('mmpretrain',),
 }
+
+
+def wait_passively() -> None:
+    """Let idle OpenMP threads sleep, unless the user has set OMP_WAIT_POLICY.
+
+    By default they spin and take the cores from other processes, such as loader workers. The
+    variable has no effect once PyTorch is loaded.
+    """
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 
 def check_openmmlab() -> None:

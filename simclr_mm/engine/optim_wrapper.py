@@ -1,9 +1,11 @@
-"""bf16 if the GPU supports it, and gradient clipping without waiting for the device."""
+"""bf16 where the device computes with it, and clipping without waiting for the device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
@@ -18,12 +20,14 @@ class AutocastOptimWrapper(OptimWrapper):
     """MMEngine's OptimWrapper with autocast, without waiting for the device.
 
     bf16 has the range of float32, so no loss is scaled and nothing is read back. Parameters, their
-    gradients and the loss stay float32. One config runs on a CPU, an old and a new GPU.
+    gradients, the loss and the running statistics of BN stay float32. One config runs on old and
+    new CPUs and GPUs.
 
     Args:
-        dtype: 'auto': 'bfloat16' on a GPU that computes with it (NVIDIA since Ampere),
-            'float32' elsewhere. 'bfloat16': on a CPU, too. 'float32': no autocast. For
-            fp16 use MMEngine's AmpOptimWrapper.
+        dtype: 'auto': 'bfloat16' on a device that computes with it, 'float32' elsewhere;
+            the log says which and why. Such devices are NVIDIA GPUs since Ampere, and CPUs
+            with AVX512-BF16 or AMX. 'bfloat16': anywhere. 'float32': no autocast. For fp16
+            use MMEngine's AmpOptimWrapper.
         **kwargs: As for MMEngine's OptimWrapper: ``optimizer``, ``accumulative_counts``,
             ``clip_grad``.
 
@@ -46,7 +50,9 @@ class AutocastOptimWrapper(OptimWrapper):
             )
         super().__init__(**kwargs)
         if dtype == 'auto':
-            dtype = 'bfloat16' if _gpu_has_bf16() else 'float32'
+            native, reason = native_bf16(get_device())
+            dtype = 'bfloat16' if native else 'float32'
+            MMLogger.get_current_instance().info(f'Training computes in {dtype}: {reason}.')
         self.dtype = getattr(torch, dtype)
         self.clipped: dict[str, Tensor] = {}
 
@@ -76,5 +82,21 @@ class AutocastOptimWrapper(OptimWrapper):
             self.clipped = {self.grad_name: norm.detach()}
 
 
-def _gpu_has_bf16() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+def native_bf16(device: str) -> tuple[bool, str]:
+    """Whether a device type computes with bf16, and the reason in words.
+
+    Devices that only emulate bf16 are slower with it than with float32.
+    """
+    if device == 'cuda':
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return native, f'this GPU {"has" if native else "lacks"} bf16'
+    if device != 'cpu':
+        return False, f'bf16 was never tried on {device}'
+    instructions = {
+        'AVX512-BF16': torch.cpu._is_avx512_bf16_supported,
+        'AMX': torch.cpu._is_amx_tile_supported,
+    }
+    for name, is_supported in instructions.items():
+        if is_supported():
+            return True, f'this CPU has {name}'
+    return False, f'this CPU has neither {" nor ".join(instructions)}'

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from digits_run import runner
+from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
@@ -13,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from simclr_mm.engine import AutocastOptimWrapper, optim_wrapper
 from simclr_mm.engine.hooks import non_finite_guard
 from simclr_mm.engine.hooks.keep_where import flat_copy, keep_where
+from simclr_mm.losses import nt_xent
 
 
 def wrapper(**kwargs):
@@ -24,7 +26,7 @@ def wrapper(**kwargs):
 
 @pytest.mark.portable
 @pytest.mark.parametrize(
-    'dtype, gpu, expected',
+    'dtype, native, expected',
     [
         ('auto', False, torch.float32),
         ('auto', True, torch.bfloat16),
@@ -32,8 +34,8 @@ def wrapper(**kwargs):
         ('float32', True, torch.float32),
     ],
 )
-def test_dtype_of_the_products(monkeypatch, dtype, gpu, expected):
-    monkeypatch.setattr(optim_wrapper, '_gpu_has_bf16', lambda: gpu)
+def test_dtype_of_the_products(monkeypatch, dtype, native, expected):
+    monkeypatch.setattr(optim_wrapper, 'native_bf16', lambda device: (native, 'so it is'))
     model, wrapped = wrapper(dtype=dtype)
     with wrapped.optim_context(model):
         out = model(torch.ones(2, 4))
@@ -41,6 +43,55 @@ def test_dtype_of_the_products(monkeypatch, dtype, gpu, expected):
     wrapped.update_params(out.float().square().mean())
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert not torch.is_autocast_enabled('cpu')
+
+
+@pytest.mark.parametrize(
+    'device, facts, expected',
+    [
+        ('cpu', dict(avx=True, amx=False), (True, 'this CPU has AVX512-BF16')),
+        ('cpu', dict(avx=False, amx=True), (True, 'this CPU has AMX')),
+        ('cpu', {}, (False, 'this CPU has neither AVX512-BF16 nor AMX')),
+        ('cuda', dict(gpu=True), (True, 'this GPU has bf16')),
+        ('cuda', {}, (False, 'this GPU lacks bf16')),
+        ('mps', dict(avx=True), (False, 'bf16 was never tried on mps')),
+    ],
+)
+def test_which_devices_compute_with_bf16(monkeypatch, device, facts, expected):
+    def answer(name):
+        return lambda **kwargs: facts.get(name, False)
+
+    monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', answer('avx'))
+    monkeypatch.setattr(torch.cpu, '_is_amx_tile_supported', answer('amx'))
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', answer('gpu'))
+    assert optim_wrapper.native_bf16(device) == expected
+
+
+def test_the_log_says_which_dtype_and_why(monkeypatch):
+    lines = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'info', lines.append)
+    monkeypatch.setattr(optim_wrapper, 'native_bf16', lambda device: (True, 'so it is'))
+    wrapper(dtype='auto')
+    wrapper(dtype='float32')
+    assert lines == ['Training computes in bfloat16: so it is.']
+
+
+def test_batch_statistics_and_loss_stay_float32():
+    """BN's running statistics of a bf16 step are those of float32 within bf16's rounding."""
+    torch.manual_seed(0)
+    images = torch.randn(16, 3, 8, 8)
+    statistics = {}
+    for dtype in ('float32', 'bfloat16'):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+        wrapped = AutocastOptimWrapper(dtype, optimizer=torch.optim.SGD(model.parameters(), 0.1))
+        with wrapped.optim_context(model):
+            z = model(images)
+            loss = nt_xent(z.unflatten(0, (8, 2)), temperature=0.5)
+        assert loss.dtype == torch.float32
+        assert model[1].running_var.dtype == torch.float32
+        statistics[dtype] = model[1].running_mean, model[1].running_var
+    for low, full in zip(statistics['bfloat16'], statistics['float32']):
+        torch.testing.assert_close(low, full, rtol=1e-2, atol=1e-3)
 
 
 def test_another_dtype():

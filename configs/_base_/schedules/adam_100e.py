@@ -1,6 +1,6 @@
 # Adam at a constant learning rate.
 optim_wrapper = dict(
-    type='simclr_mm.AutocastOptimWrapper',  # bf16 on a GPU that has it
+    type='simclr_mm.AutocastOptimWrapper',  # bf16 where the device computes with it
     optimizer=dict(type='Adam', lr=3e-4, weight_decay=1e-6),
 )
 param_scheduler = []

@@ -1,7 +1,7 @@
 # The reference code's CIFAR-10 command: LARS, learning rate 1.0 x 512 / 256, weight
 # decay 1e-4, linear warm-up over 10 epochs, then cosine decay, both per iteration.
 optim_wrapper = dict(
-    type='simclr_mm.AutocastOptimWrapper',  # bf16 on a GPU that has it
+    type='simclr_mm.AutocastOptimWrapper',  # bf16 where the device computes with it
     optimizer=dict(type='simclr_mm.LARS', lr=2.0, momentum=0.9, weight_decay=1e-4),
 )
 param_scheduler = [

@@ -1,7 +1,7 @@
 # Sec. 2.2 and B.6: LARS, learning rate 0.3 x 4096 / 256, weight decay 1e-6, linear
 # warm-up over 10 epochs, then cosine decay without restarts, both per iteration.
 optim_wrapper = dict(
-    type='simclr_mm.AutocastOptimWrapper',  # bf16 on a GPU that has it
+    type='simclr_mm.AutocastOptimWrapper',  # bf16 where the device computes with it
     optimizer=dict(type='simclr_mm.LARS', lr=4.8, momentum=0.9, weight_decay=1e-6),
 )
 param_scheduler = [

@@ -1,7 +1,7 @@
 # Batch 2048; learning rate 0.3 x 2048 / 256 (Sec. 2.2). Iterations throughout.
 # The reference trained in fp16, which is --amp. bf16 needs no loss scaler.
 optim_wrapper = dict(
-    type='simclr_mm.AutocastOptimWrapper',  # bf16 on a GPU that has it
+    type='simclr_mm.AutocastOptimWrapper',  # bf16 where the device computes with it
     optimizer=dict(type='simclr_mm.LARS', lr=2.4, momentum=0.9, weight_decay=1e-6),
 )
 param_scheduler = [
