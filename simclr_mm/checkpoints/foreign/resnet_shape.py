@@ -120,11 +120,6 @@ def timm_keys(state: Mapping[str, Tensor]) -> dict[str, str]:
     return names
 
 
-def renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """The same tensors under other names."""
-    return {names[key]: value for key, value in state.items()}
-
-
 def _is_averaged(state: Mapping[str, Tensor], block: str) -> bool:
     """Whether the shortcut's convolution is its second module, after a pool."""
     weight = state.get(f'{block}downsample.1.weight')
