@@ -81,16 +81,15 @@ def object_graph(graph: bytes) -> list[tuple[dict[str, int], dict[str, str]]]:
         For each object its attributes that are objects, as indices of this list, and the
         names of its values in the file.
     """
-    objects = []
-    for node in map(_fields, _fields(graph)[1]):
-        children, values = (list(map(_fields, node.get(tag, []))) for tag in (1, 2))
-        objects.append(
-            (
-                {child[2][0].decode(): child.get(1, [0])[0] for child in children},
-                {value[1][0].decode(): value[3][0].decode() for value in values},
-            )
+    from tensorboard.compat.proto.trackable_object_graph_pb2 import TrackableObjectGraph
+
+    return [
+        (
+            {child.local_name: child.node_id for child in node.children},
+            {value.name: value.checkpoint_key for value in node.attributes},
         )
-    return objects
+        for node in TrackableObjectGraph.FromString(graph).nodes
+    ]
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
