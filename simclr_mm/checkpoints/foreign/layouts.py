@@ -22,21 +22,13 @@ _WRAPPERS = re.compile(r'^(?:module\.|_orig_mod\.|model\.)+')  # DDP, compile, L
 
 
 class Layout(NamedTuple):
-    """The key names of a library.
-
-    Args:
-        name: Of the library.
-        marks: Patterns. Each must match the beginning of some key.
-        encoder: Pattern of the beginning of the encoder's keys.
-        head: Pattern of the beginning of the projection head's keys.
-        normalise: ``mean`` and ``std`` of its preprocessing, RGB in [0, 255].
-    """
+    """The key names of a library, as patterns of how a key begins."""
 
     name: str
-    marks: tuple
-    encoder: str
-    head: str = r'(?!)'  # matches nothing
-    normalise: Mapping[str, Sequence[float]] = IMAGENET
+    marks: tuple  # patterns; each must match some key
+    encoder: str  # the encoder's keys
+    head: str = r'(?!)'  # the projection head's keys; this matches nothing
+    normalise: Mapping[str, Sequence[float]] = IMAGENET  # RGB in [0, 255]
 
 
 # The first match counts. Facts are from each library's model definition.

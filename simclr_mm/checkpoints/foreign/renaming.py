@@ -30,28 +30,19 @@ _OF_THE_RUN = re.compile(
 
 @dataclass
 class Conversion:
-    """A state_dict with our keys, the origin of each key, and the settings that it needs.
+    """A state_dict with our keys, the origin of each key, and the settings that it needs."""
 
-    Args:
-        layout: Name of the library. '' for keys that stay as they are.
-        normalise: ``mean`` and ``std`` of its preprocessing, RGB in [0, 255]. Empty: those of
-            the config.
-        state: Tensors by our keys: ``backbone.*``, ``neck.*``.
-        names: Keys in the file by our keys.
-        left: For each unused key in the file, the reason.
-        filled: For each of our keys that the file lacks, a description of its value.
-        backbone: The ``backbone`` of a config that equals its network.
-        stem: 'solo' or 'lightly' if the encoder is that library's ResNet for small
-            images. No key shows the difference of its stem.
-    """
-
-    layout: str = ''
+    layout: str = ''  # name of the library; '' for keys that stay as they are
+    # Mean and std of its preprocessing, RGB in [0, 255]. Empty: those of the config.
     normalise: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    state: dict[str, Tensor] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    left: dict[str, str] = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)  # by our keys: backbone.*, neck.*
+    names: dict[str, str] = field(default_factory=dict)  # keys in the file by our keys
+    left: dict[str, str] = field(default_factory=dict)  # the reason for each unused key
+    # For each of our keys that the file lacks, a description of its value.
     filled: dict[str, str] = field(default_factory=dict)
+    # The backbone of a config that equals its network.
     backbone: dict[str, Any] = field(default_factory=dict)
+    # 'solo' or 'lightly' for that library's ResNet for small images. No key shows its stem.
     stem: str = ''
 
 
