@@ -91,7 +91,7 @@ class Encoder:
         """SHA-256 of the weights and of the transform. Features depend on nothing else."""
         transform = json.dumps(self.transform(), sort_keys=True)
         return dict(
-            weights=weights_hash(self.model),
+            weights=weights_hash(self.model.state_dict()),
             transform=hashlib.sha256(transform.encode()).hexdigest(),
         )
 

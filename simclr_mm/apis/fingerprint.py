@@ -6,16 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 
 
-def weights_hash(model: BaseModel) -> str:
-    """SHA-256 of every parameter and saved buffer with its name."""
-    return state_hash(model.state_dict())
-
-
-def state_hash(state: Mapping[str, torch.Tensor]) -> str:
-    """:func:`weights_hash` of a state dict."""
+def weights_hash(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of every tensor of a state dict with its name."""
     digest = hashlib.sha256()
     for key, value in state.items():
         digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())

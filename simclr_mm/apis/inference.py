@@ -97,7 +97,10 @@ class FeatureInferencer:
         self.model = self.encoder.model.eval()
         self.precision = precision
         self.device = next(self.model.parameters()).device
-        _check_precision(precision, self.device)
+        if precision not in PRECISIONS:
+            raise UserError(f'precision is {precision!r}: choose one of {", ".join(PRECISIONS)}')
+        if precision == 'fp16' and self.device.type == 'cpu':
+            raise UserError('precision fp16 needs a GPU: on a CPU take bf16')
         extract = self.model.extract_feat
         self.extract = torch.compile(extract) if compile else extract
 
@@ -155,13 +158,6 @@ def read_picture(image: Picture) -> dict[str, Any]:
         raise UserError(f'an image is a path, a PIL image or {array}, got {got}')
     shape = image.shape[:2]
     return dict(img=np.ascontiguousarray(image), img_shape=shape, ori_shape=shape)
-
-
-def _check_precision(precision: str, device: torch.device) -> None:
-    if precision not in PRECISIONS:
-        raise UserError(f'precision is {precision!r}: choose one of {", ".join(PRECISIONS)}')
-    if precision == 'fp16' and device.type == 'cpu':
-        raise UserError('precision fp16 needs a GPU: on a CPU take bf16')
 
 
 def _prediction(scores: Tensor, classes: Sequence[str] | None) -> dict[str, Any]:

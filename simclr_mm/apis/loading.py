@@ -1,6 +1,7 @@
 """Build a model from a name, a config or a checkpoint, and load its weights strictly."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +20,9 @@ from simclr_mm.checkpoints import (
     load_state,
     load_weights,
     model_state,
-    read_checkpoint,
     trusting,
 )
-from simclr_mm.checkpoints.foreign.weights import WeightsFor, read_weights, weights_for
+from simclr_mm.checkpoints.foreign.weights import Conversion, read_weights, weights_for
 from simclr_mm.checkpoints.stored_config import config_of
 from simclr_mm.errors import CheckpointError, UserError
 from simclr_mm.registry import type_name
@@ -31,7 +31,6 @@ from .encoder import Encoder, pipeline_of
 from .model_zoo import find_config, published_weights, register
 
 _TIME = re.compile(r'_\d{8}_\d{6}$')  # MMEngine's name of a run: config_date_time
-_TENSORFLOW = re.compile(r'\.index|\.data-')  # in the names of a checkpoint's files
 _TRAINED_ON = ('neck', 'head', 'online_probe')  # parts that features do not need
 
 
@@ -183,7 +182,7 @@ def encoder_of(
 
 def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool = False) -> Encoder:
     content, config, name, source, entry = checkpoint
-    removed = _override(config, changes)
+    _override(config, changes)
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     settings = config.model
     if only_backbone:  # a copy, because the config records how the encoder was trained
@@ -191,14 +190,16 @@ def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool 
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MMPRETRAIN_MODELS.build(settings)
         dataset_meta = _dataset_meta(config)
+    parts = content if isinstance(content, dict) else {}
     if only_backbone:
-        _load_backbone(model, content, source)
+        weights = _weights(model, content, source)
+        state = backbone_state(weights.state, source=source)
+        _load_into(model, model.backbone, replace(weights, state=state), source)
     elif source:
-        _load(model, content, source, removed)
-        dataset_meta = _classes_in(content) or dataset_meta
+        _load(model, content, source, [key for key, value in changes.items() if value is None])
+        dataset_meta = _classes_in(_meta(content)) or dataset_meta
     # mmpretrain's inferencers read these attributes; in this package only encoder_of does.
     model._config, model._metainfo, model._dataset_meta = config, entry, dataset_meta
-    parts = content if isinstance(content, dict) else {}
     return Encoder(
         model.eval(),
         config,
@@ -210,9 +211,9 @@ def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool 
     )
 
 
-def _override(config: Config, changes: dict[str, Any]) -> list[str]:
-    """Merge changes into the model's settings. Returns the names of the parts set to None."""
-    if 'backbone' in changes and changes['backbone'] is None:
+def _override(config: Config, changes: dict[str, Any]) -> None:
+    """Merge changes into the model's settings."""
+    if changes.get('backbone', {}) is None:
         raise UserError(
             'backbone=None: a model needs a backbone. head=None and neck=None '
             'remove parts; another backbone is backbone=dict(type=..., ...)'
@@ -224,9 +225,7 @@ def _override(config: Config, changes: dict[str, Any]) -> list[str]:
         if both and 'type' in value and type_name(value) != type_name(before):
             value = dict(value, _delete_=True)
         merged[key] = value
-    if merged:
-        config.merge_from_dict(dict(model=merged))
-    return [key for key, value in changes.items() if value is None]
+    config.merge_from_dict(dict(model=merged))
 
 
 def _dataset_meta(config: Config) -> dict[str, Any]:
@@ -239,23 +238,32 @@ def _dataset_meta(config: Config) -> dict[str, Any]:
     return getattr(dataset, 'METAINFO', {})
 
 
-def _classes_in(content: Any) -> dict[str, Any]:
-    """The dataset's metainfo in a checkpoint."""
-    meta = content.get('meta') if isinstance(content, dict) else None
-    if not isinstance(meta, dict):
-        return {}
+def _classes_in(meta: dict[str, Any]) -> dict[str, Any]:
+    """The dataset's metainfo in the ``meta`` of a checkpoint."""
     if 'CLASSES' in meta:  # mmcls 0.x
         return dict(classes=meta['CLASSES'])
     return meta.get('dataset_meta') or {}
 
 
+def _meta(content: Any) -> dict[str, Any]:
+    meta = content.get('meta') if isinstance(content, dict) else None
+    return meta if isinstance(meta, dict) else {}
+
+
 def _read(source: str) -> Any:
-    """Load a checkpoint. TensorFlow's consist of several files."""
-    if '://' in source:
-        return read_checkpoint(source)
+    """Load a checkpoint. The direct way is for one file of PyTorch."""
     path = Path(source).expanduser()
-    is_one_file = path.is_file() and not _TENSORFLOW.search(path.name)
+    is_one_file = path.suffix == '.pth' and path.is_file()
     return load_weights(path) if is_one_file else read_weights(source)
+
+
+def _weights(model: BaseModel, content: Any, source: str) -> Conversion:
+    """The weights of a checkpoint for a model. The model's own keys need no conversion."""
+    expected = model.state_dict()
+    converted = 'normalise' in _meta(content)  # by tools/convert.py
+    if not converted and has_keys(content, expected):
+        return Conversion(state=dict(model_state(content, source)))
+    return weights_for(expected, content, source)
 
 
 def _load(model: BaseModel, content: Any, source: str, removed: list[str]) -> None:
@@ -274,42 +282,29 @@ def _load(model: BaseModel, content: Any, source: str, removed: list[str]) -> No
             f'the head with tools/train.py CONFIG --pretrained {source}, or load it into '
             'its own SimCLR model'
         )
-    _load_into(model, model, weights._replace(state=state), source)
+    _load_into(model, model, replace(weights, state=state), source)
 
 
-def _load_backbone(model: BaseModel, content: Any, source: str) -> None:
-    """Load the backbone's weights strictly. The file may hold other weights."""
-    weights = _weights(model, content, source)
-    state = backbone_state(weights.state, source=source)
-    _load_into(model, model.backbone, weights._replace(state=state), source)
-
-
-def _weights(model: BaseModel, content: Any, source: str) -> WeightsFor:
-    """The weights of a checkpoint for a model. The model's own keys need no conversion."""
-    meta = content.get('meta') if isinstance(content, dict) else None
-    converted = isinstance(meta, dict) and 'normalise' in meta  # by tools/convert.py
-    if not converted and has_keys(content, model.state_dict()):
-        return WeightsFor(model_state(content, source))
-    return weights_for(model.state_dict(), content, source)
-
-
-def _load_into(model: BaseModel, part: nn.Module, weights: WeightsFor, source: str) -> None:
+def _load_into(model: BaseModel, part: nn.Module, weights: Conversion, source: str) -> None:
     """Load weights into a part of a model, and the pixels that they need into the model."""
-    scope, _, name = ((weights.backbone or {}).get('type') or '').rpartition('.')
+    scope, _, name = weights.backbone.get('type', '').rpartition('.')
     if scope and type(model.backbone).__name__ != name:
         raise CheckpointError(
             f'{source} needs its own type of backbone: pass '
             f'backbone={weights.backbone} to get_model'
         )
-    for key, value in (weights.normalise or {}).items():
+    for key, value in weights.normalise.items():
         if getattr(model.data_preprocessor, key, None) is None:
             raise CheckpointError(
                 f'{source} needs data_preprocessor.{key}={value}, and the model does not '
                 'normalise: set it in the config'
             )
     load_state(part, weights.state, source)
-    for key, value in (weights.normalise or {}).items():
+    for key, value in weights.normalise.items():
         buffer = getattr(model.data_preprocessor, key)
         buffer.copy_(torch.tensor(value).view_as(buffer))
-    if weights.note:
-        print_log(weights.note)
+    if weights.layout:
+        print_log(
+            f'{source}: keys of {weights.layout}; {len(weights.names)} used, {len(weights.left)} '
+            f'left, {len(weights.filled)} filled; tools/convert.py lists them'
+        )

@@ -44,31 +44,22 @@ class Preprocessing:
         Raises:
             UserError: The settings are incomplete, or this class cannot express them.
         """
-        steps = _steps(pipeline, source)
-        resizing, crop = steps[0], steps[1] if len(steps) > 1 else None
-        scale = resizing['scale']
-        both = resizing['type'] == 'Resize'
+        resizing, *crops = _steps(pipeline, source)
+        scale, both = resizing['scale'], resizing['type'] == 'Resize'
         if isinstance(scale, (tuple, list)) and len(set(scale)) == 1:
             scale = scale[0]
-        size = crop['crop_size'] if crop else scale
-        if not (_is_side(scale) and _is_side(size) and size <= scale) or (not both and not crop):
-            raise _unknown(source, f'{[dict(step) for step in steps]} gives no square')
-        interpolation = resizing.get('interpolation', 'bilinear')
-        backend = resizing.get('backend', 'cv2')
-        for key, value, known in (
-            ('interpolation', interpolation, _INTERPOLATIONS),
-            ('backend', backend, _BACKENDS),
-        ):
-            if value not in known:
-                raise _unknown(source, f'{key} is {value!r}, not one of {", ".join(known)}')
-        return cls(
-            *_statistics(preprocessor, source),
-            resize=scale,
-            edge='both' if both else 'short',
-            size=size,
-            interpolation=interpolation,
-            backend=backend,
+        size = crops[0]['crop_size'] if crops else scale
+        if not (_is_side(scale) and _is_side(size) and size <= scale):
+            raise _unknown(source, f'{[resizing, *crops]} gives no square')
+        how = dict(
+            interpolation=resizing.get('interpolation', 'bilinear'),
+            backend=resizing.get('backend', 'cv2'),
         )
+        for key, known in (('interpolation', _INTERPOLATIONS), ('backend', _BACKENDS)):
+            if how[key] not in known:
+                raise _unknown(source, f'{key} is {how[key]!r}, not one of {", ".join(known)}')
+        mean, std = _statistics(preprocessor, source)
+        return cls(mean, std, scale, 'both' if both else 'short', size, **how)
 
     def record(self) -> dict[str, Any]:
         """Plain data, with colour order and value range."""
@@ -106,17 +97,11 @@ class Preprocessing:
         """The transform of a PIL image, as an expression with ``v2``; or up to uint8 pixels."""
         edge = (self.resize, self.resize) if self.edge == 'both' else self.resize
         mode = f'v2.InterpolationMode.{self.interpolation.upper()}'
-        # cv2 shrinks without antialiasing. v2 can do this for tensors only.
-        smooth, pixels = '', ['v2.PILToTensor()']
-        before = pixels if self.backend == 'cv2' else []
-        if self.backend == 'cv2':
-            smooth, pixels = ', antialias=False', []
-        steps = [
-            *before,
-            f'v2.Resize({edge}, {mode}{smooth})',
-            f'v2.CenterCrop({self.size})',
-            *pixels,
-        ]
+        crop = f'v2.CenterCrop({self.size})'
+        if self.backend == 'cv2':  # shrinks without antialiasing; v2 can do this for tensors only
+            steps = ['v2.PILToTensor()', f'v2.Resize({edge}, {mode}, antialias=False)', crop]
+        else:
+            steps = [f'v2.Resize({edge}, {mode})', crop, 'v2.PILToTensor()']
         if normalise:
             steps += [
                 'v2.ToDtype(torch.float32, scale=True)',

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, BinaryIO
-from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+from zipfile import ZipFile
+
+from torch._C import PyTorchFileReader  # torch.load reads a zip with it
 
 from simclr_mm.errors import UserError
 
-_ZIP = b'PK\3\4'
 _END, _LOCATOR, _END64 = b'PK\5\6', b'PK\6\7', b'PK\6\6'  # records in a zip's last 98 bytes
 _LEGACY_PICKLES = 5  # magic number, version, system, content, keys of the storages
 _OPCODES = 1_000_000  # a training checkpoint has some ten thousand; each costs about 300 bytes
@@ -27,19 +28,14 @@ _COPIES, _COPIES_FREE = 8, 1_000_000
 # Keys of 2**60 and more can be chosen to collide and slow dicts down.
 _LARGE_NUMBER, _COST_OF_LARGE = 2**60, 10_000
 _LONGEST_NAME = 200  # letters of a module and a class
-# Bytes of an element. PyTorch has no other typed storages; newer dtypes are untyped.
-_ITEM_SIZE = dict(
-    ComplexDoubleStorage=16,
-    DoubleStorage=8,
-    LongStorage=8,
-    ComplexFloatStorage=8,
-    FloatStorage=4,
-    IntStorage=4,
-    QInt32Storage=4,
-    HalfStorage=2,
-    BFloat16Storage=2,
-    ShortStorage=2,
-)
+# Elements of these storages have more than a byte. Newer dtypes have untyped storages.
+_BYTES = {
+    16: ('ComplexDouble',),
+    8: ('ComplexFloat', 'Double', 'Long'),
+    4: ('Float', 'Int', 'QInt32'),
+    2: ('BFloat16', 'Half', 'Short'),
+}
+_ITEM_SIZE = {f'{name}Storage': size for size, names in _BYTES.items() for name in names}
 # PyTorch lets a pickle call these. They allocate a size that the pickle gives.
 _ALLOCATE = (
     'bytearray',
@@ -51,55 +47,42 @@ _ALLOCATE = (
 
 
 def check_claims(file: BinaryIO) -> None:
-    """Compare an open file's claims with its content; its position is restored.
+    """Compare the claims of an open file with its content, and go back to its start.
 
     Raises:
-        UserError: The zip can be read in two ways, an entry is compressed, a storage is
-            shorter than claimed, or the pickle is broken, too long, nested too deeply, or
-            makes more than its file could hold.
+        UserError: The zip can be read in two ways or its entries have more bytes than the
+            file, a storage is shorter than claimed, or the pickle is broken, too long, nested
+            too deeply, or makes more than its file could hold.
     """
-    start = file.tell()
-    size = file.seek(0, os.SEEK_END) - start
-    file.seek(start)
-    is_zip = file.read(4) == _ZIP
-    file.seek(start)
-    try:
-        if is_zip:
-            _check_zip(file, size)
-        else:
-            _check_legacy(file, size)
-    finally:
-        file.seek(start)
+    is_zip = file.read(4) == b'PK\3\4'
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if is_zip:
+        _check_zip(file, size)
+    else:
+        _check_legacy(file, size)
+    file.seek(0)
 
 
 def _check_zip(file: BinaryIO, size: int) -> None:
     _check_directory(file, size)
-    try:
-        with ZipFile(file) as archive:
-            entries = archive.infolist()
-    except BadZipFile as error:
-        raise UserError('the end of its zip archive is missing') from error
-    for entry in entries:
-        if entry.compress_type != ZIP_STORED or entry.file_size != entry.compress_size:
-            raise UserError(
-                f'its entry {entry.filename[:100]} is compressed and could unpack to any size; '
-                'PyTorch never compresses'
-            )
-    if sum(entry.file_size for entry in entries) > size:
-        raise UserError('its zip entries overlap')
-    if len({entry.filename.lower() for entry in entries}) < len(entries):
+    entries = ZipFile(file).infolist()
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > size:
+        raise UserError(
+            f'its zip entries are compressed or overlap: they have {unpacked} bytes, and the '
+            f'file {size}; PyTorch writes no such file'
+        )
+    # PyTorch looks names up below one folder, and without regard to case.
+    held = {entry.filename.partition('/')[2].lower(): entry.file_size for entry in entries}
+    if len(held) < len(entries):
         raise UserError('its zip archive has two entries of one name')
-    if len({entry.filename.partition('/')[0] for entry in entries}) > 1:
-        raise UserError('its zip archive has two folders')
-    # PyTorch looks names up without regard to case.
-    by_name = {entry.filename.lower().partition('/')[2]: entry for entry in entries}
-    sizes = {name: entry.file_size for name, entry in by_name.items()}
-    if 'data.pkl' not in by_name:
-        raise UserError('its zip archive has no data.pkl')
-    for key, claimed in _storages(BytesIO(_stored(file, by_name['data.pkl'])), size):
-        held = sizes.get(f'data/{key}'.lower(), 0)
-        if claimed > held:
-            raise UserError(f'storage {key[:100]} claims {claimed} bytes and has {held}')
+    file.seek(0)
+    pickled = BytesIO(PyTorchFileReader(file).get_record('data.pkl'))
+    for key, claimed in _storages(pickled, size):
+        has = held.get(f'data/{key}')  # one spelling for each, because PyTorch reads each again
+        if has is None or claimed > has:
+            raise UserError(f'storage {key[:100]} claims {claimed} bytes and has {has or 0}')
 
 
 def _check_directory(file: BinaryIO, size: int) -> None:
@@ -120,23 +103,13 @@ def _check_directory(file: BinaryIO, size: int) -> None:
         agree &= end64.startswith(_END64) and struct.unpack('<8xQ4x', locator)[0] == stands_at
     if not agree or offset + length != stands_at:
         raise UserError('its zip archive does not end as PyTorch ends one')
-    file.seek(0)
-
-
-def _stored(file: BinaryIO, entry: ZipInfo) -> bytes:
-    """Read an entry. zipfile would refuse the wrong checksums that PyTorch may write."""
-    file.seek(entry.header_offset + 26)
-    name, extra = struct.unpack('<HH', file.read(4))
-    file.seek(name + extra, os.SEEK_CUR)
-    return file.read(entry.file_size)
 
 
 def _check_legacy(file: BinaryIO, size: int) -> None:
     """Check PyTorch's format before 1.6: pickles, then the storages one after the other."""
-    end = file.tell() + size
     storages: dict[str, int] = {}
     for _ in range(_LEGACY_PICKLES):
-        if file.tell() < end:
+        if file.tell() < size:
             for key, claimed in _storages(file, size):
                 storages[key] = max(claimed, storages.get(key, 0))
     claimed = sum(storages.values())
@@ -156,6 +129,11 @@ class _Value:
     size: int = 1
     depth: int = 0
 
+    def size_now(self) -> int:
+        """Its size. A list in a tuple may have grown since the tuple was made."""
+        is_tuple = isinstance(self.value, list)
+        return sum(part.size for part in self.value) if is_tuple else self.size
+
 
 def _storages(pickled: BinaryIO, size: int) -> Iterator[tuple[str, int]]:
     """Follow a pickle to its end. Yields key and claimed bytes of every storage.
@@ -168,21 +146,22 @@ def _storages(pickled: BinaryIO, size: int) -> Iterator[tuple[str, int]]:
     allowed = _COPIES * size + _COPIES_FREE
     try:
         for count, (opcode, arg, _) in enumerate(pickletools.genops(pickled)):
-            if opcode.name == 'MARK':
+            name = opcode.name
+            if name == 'MARK':
                 marks.append(len(stack))
-            elif opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT', 'MEMOIZE'):
+            elif name.endswith('PUT') or name == 'MEMOIZE':
                 memo[len(memo) if arg is None else arg] = stack[-1]
-            elif opcode.name in ('GET', 'BINGET', 'LONG_BINGET'):
+            elif name.endswith('GET'):
                 stack.append(memo[arg])
-            elif opcode.name == 'DUP':
+            elif name == 'DUP':
                 stack.append(stack[-1])
             else:
                 taken = _take(stack, marks, opcode)
-                if opcode.name in ('BINPERSID', 'PERSID'):
+                if name.endswith('PERSID'):
                     yield _claim(taken)
-                allowed -= _copied(opcode.name, taken)
+                allowed -= _copied(name, taken)
                 if opcode.stack_after:
-                    stack.append(_result(opcode.name, arg, taken))
+                    stack.append(_result(name, arg, taken))
             if allowed < 0:
                 raise UserError('its pickle would make more than the file could hold')
             if count > _OPCODES:
@@ -209,17 +188,12 @@ def _copied(opcode: str, taken: list[_Value]) -> int:
     """Bytes that an opcode reads or copies: arguments of a call, hashed keys of a dict."""
     if opcode in ('REDUCE', 'NEWOBJ'):
         _check_call(*taken)
-        return sum(_size_now(value) for value in taken[1].value)
+        return sum(value.size_now() for value in taken[1].value)
     if opcode == 'BUILD':
-        return _size_now(taken[1])
+        return taken[1].size_now()
     if opcode in ('SETITEM', 'SETITEMS'):
         return sum(value.size for value in taken[1::2])
     return 0
-
-
-def _size_now(value: _Value) -> int:
-    """The size of a value. A list in a tuple may have grown since the tuple was made."""
-    return sum(part.size for part in value.value) if isinstance(value.value, list) else value.size
 
 
 def _result(opcode: str, arg: Any, taken: list[_Value]) -> _Value:

@@ -65,10 +65,8 @@ def file_problem(path: Path, expected_hash: str | None) -> str | None:
             return 'is a web page, no checkpoint: download the file itself'
         if start.startswith(b'PK\3\4') and not _has_directory(file):
             return 'is truncated: save or download it again'
-    if expected_hash is None:
-        return None
-    found = content_hash(path)
-    if found.startswith(expected_hash):
+    found = content_hash(path) if expected_hash else ''
+    if found.startswith(expected_hash or ''):
         return None
     return (
         f'is damaged: its SHA-256 begins with {found[:8]}, its name says {expected_hash}; '
@@ -83,18 +81,15 @@ def _has_directory(file: BinaryIO) -> bool:
         return False
 
 
-def load_file(
-    file: str | Path | BinaryIO, map_location: Any = 'cpu', name: str | None = None
-) -> Any:
+def load_file(path: str | Path, map_location: Any = 'cpu') -> Any:
     """Read a checkpoint file, refusing every name outside the allow-list.
 
     It reads training checkpoints of mmengine and onedl-mmengine, written under numpy 1 or 2,
     and nearly everything that ``torch.load(weights_only=True)`` reads.
 
     Args:
-        file: A path, or an open file or buffer at its start.
+        path: Of the file.
         map_location: As in ``torch.load``; None is 'cpu'.
-        name: Name of the file in errors. Default: its path.
 
     Returns:
         What was saved, usually a dict with ``state_dict`` and ``meta``.
@@ -103,23 +98,19 @@ def load_file(
         CheckpointError: The file is missing, broken, does not match the hash in its name, claims
             more than it holds, or asks for something that could run code. Nothing has been run.
     """
-    map_location = 'cpu' if map_location is None else map_location
-    if not isinstance(file, (str, Path)):
-        return _load(file, map_location, name or 'the checkpoint')
-    path = Path(file).expanduser()
-    name = name or str(path)
+    path = Path(path).expanduser()
     try:
         expected = _NAME_HASH.search(path.name)
         problem = file_problem(path, expected[1] if expected else None)
         if problem:
-            raise CheckpointError(f'{name} {problem}')
-        with open(path, 'rb') as opened:
-            return _load(opened, map_location, name)
+            raise CheckpointError(f'{path} {problem}')
+        with open(path, 'rb') as file:
+            return _load(file, map_location or 'cpu', path)
     except OSError as error:
-        raise CheckpointError(f'{name} cannot be opened: {error.strerror}') from error
+        raise CheckpointError(f'{path} cannot be opened: {error.strerror}') from error
 
 
-def _load(file: BinaryIO, map_location: Any, name: str) -> Any:
+def _load(file: BinaryIO, map_location: Any, path: Path) -> Any:
     try:
         if _TRUSTED.get():
             return torch.load(file, map_location=map_location, weights_only=False)
@@ -128,21 +119,21 @@ def _load(file: BinaryIO, map_location: Any, name: str) -> Any:
             content = torch.load(file, map_location=map_location, weights_only=True)
         return finished(content, file.seek(0, os.SEEK_END))
     except Exception as error:  # a broken pickle can raise anything
-        raise CheckpointError(_explain(error, name)) from error
+        raise CheckpointError(_explain(error, path)) from error
 
 
-def _explain(error: Exception, name: str) -> str:
+def _explain(error: Exception, path: Path) -> str:
     refused = _REFUSED.search(str(error))
     if isinstance(error, pickle.UnpicklingError) and refused:
         what = next(group for group in refused.groups() if group).splitlines()[0]
         return (
-            f'{name} is refused: it asks for {what}, which could run code; get a file '
+            f'{path} is refused: it asks for {what}, which could run code; get a file '
             'that holds tensors only, or, if you trust its author as you trust a '
             'program, pass --trust-checkpoint (trust_checkpoint=True in Python)'
         )
     reason = re.sub(r'(?s).*WeightsUnpickler error: ', '', str(error)).strip()
     reason = reason.splitlines()[0][:200] if reason else 'it ends too early'
     return (
-        f'{name} cannot be read ({type(error).__name__}: {reason}): it is truncated, '
+        f'{path} cannot be read ({type(error).__name__}: {reason}): it is truncated, '
         'damaged or no PyTorch checkpoint; save or download it again'
     )

@@ -11,6 +11,15 @@ from simclr_mm.errors import CheckpointError
 from .download import download
 from .state_dict import load_weights
 
+# Functions of MMEngine that give the URLs of a scheme's models by name.
+_MODELS = {
+    'torchvision': 'get_torchvision_models',
+    'modelzoo': 'get_torchvision_models',
+    'open-mmlab': 'get_external_models',
+    'openmmlab': 'get_external_models',
+    'mmcls': 'get_mmcls_models',
+}
+
 # MMEngine logs the name of a loader without its first ten letters, `load_from_`.
 
 
@@ -22,26 +31,23 @@ def load_from_http(filename: str, map_location: Any = None) -> Any:
     return load_weights(download(filename), map_location)
 
 
-def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
-    urls = mmengine_checkpoint.get_torchvision_models()
-    return load_from_http(_look_up(urls, filename), map_location)
-
-
-def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
-    urls = dict(mmengine_checkpoint.get_external_models())
-    renamed = mmengine_checkpoint.get_deprecated_model_names()
-    urls.update({old: urls[new] for old, new in renamed.items() if new in urls})
-    found = _look_up(urls, filename)
-    if '://' in found:
-        return load_from_http(found, map_location)
-    home = Path(mmengine_checkpoint._get_mmengine_home())
-    return load_weights(home / found, map_location)
-
-
-def load_from_mmcls(filename: str, map_location: Any = None) -> Any:
-    urls = mmengine_checkpoint.get_mmcls_models()
-    checkpoint = load_from_http(_look_up(urls, filename), map_location)
-    return mmengine_checkpoint._process_mmcls_checkpoint(checkpoint)
+def load_from_model_zoo(filename: str, map_location: Any = None) -> Any:
+    scheme, _, name = filename.partition('://')
+    urls = getattr(mmengine_checkpoint, _MODELS[scheme])()
+    if 'mmlab' in scheme:
+        name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
+    if name not in urls:
+        raise CheckpointError(
+            f'{filename}: {scheme} has no model "{name}"; give the path or the URL of the file'
+        )
+    if '://' in urls[name]:
+        checkpoint = load_from_http(urls[name], map_location)
+    else:
+        home = Path(mmengine_checkpoint._get_mmengine_home())
+        checkpoint = load_weights(home / urls[name], map_location)
+    if scheme == 'mmcls':
+        return mmengine_checkpoint._process_mmcls_checkpoint(checkpoint)
+    return checkpoint
 
 
 def load_from_elsewhere(filename: str, map_location: Any = None) -> Any:
@@ -49,27 +55,6 @@ def load_from_elsewhere(filename: str, map_location: Any = None) -> Any:
         f'{filename}: {filename.partition("://")[0]} is not supported, only files, http and '
         'https, torchvision, open-mmlab and mmcls: download the file and give its path'
     )
-
-
-def _look_up(urls: dict[str, str], filename: str) -> str:
-    scheme, _, name = filename.partition('://')
-    if name not in urls:
-        raise CheckpointError(
-            f'{filename}: {scheme} has no model "{name}"; give the path or the URL of the file'
-        )
-    return urls[name]
-
-
-_LOADERS = {
-    '': load_from_local,
-    'http://': load_from_http,
-    'https://': load_from_http,
-    'torchvision://': load_from_torchvision,
-    'modelzoo://': load_from_torchvision,
-    'open-mmlab://': load_from_openmmlab,
-    'openmmlab://': load_from_openmmlab,
-    'mmcls://': load_from_mmcls,
-}
 
 
 def install_safe_loading() -> None:
@@ -85,7 +70,9 @@ def install_safe_loading() -> None:
         for prefix, loader in CheckpointLoader._schemes.items()
         if loader.__module__.startswith('mmengine.')  # a user's own loaders stay
     }
-    for prefix, loader in {**loaders, **_LOADERS}.items():
+    loaders |= {'': load_from_local, 'http://': load_from_http, 'https://': load_from_http}
+    loaders |= {f'{scheme}://': load_from_model_zoo for scheme in _MODELS}
+    for prefix, loader in loaders.items():
         CheckpointLoader.register_scheme(prefix, loader, force=True)
 
 

@@ -74,7 +74,7 @@ class HistoryBuffer:
 
 
 def _new_array(kind: Any, shape: Any, code: Any) -> Array:
-    """Stands in for NumPy's ``_reconstruct``, with the only call that pickles make."""
+    """Stands in for NumPy's ``_reconstruct``. Pickles make only this call."""
     if kind is not Array or shape != (0,):
         _refuse('numpy.core.multiarray._reconstruct(...)')
     return Array()
@@ -114,39 +114,40 @@ def _refuse(what: str) -> NoReturn:
     raise pickle.UnpicklingError(f'GLOBAL {what} was not allowed')
 
 
-_STAND_INS: list[tuple[Callable, str]] = [
-    (_statistic, 'builtins.getattr'),
-    (_no_bytes, 'builtins.bytes'),
-    (Array, 'numpy.ndarray'),
-    (DType, 'numpy.dtype'),
-    (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
-    (_new_array, 'numpy.core.multiarray._reconstruct'),  # of NumPy 1
-    (_new_scalar, 'numpy.core.multiarray.scalar'),
-    (_new_array, 'numpy._core.multiarray._reconstruct'),  # of NumPy 2
-    (_new_scalar, 'numpy._core.multiarray.scalar'),
-]
-
-
-def _is_replaced(entry: Any) -> bool:
-    """Whether an allowed name of this process has a stand-in."""
-    if isinstance(entry, tuple):
-        name = entry[1]
-    else:
-        name = f'{entry.__module__}.{entry.__name__}'
-    return name.startswith('numpy.') or name in {name for _, name in _STAND_INS}
+_STAND_INS: dict[str, Callable] = {
+    'builtins.getattr': _statistic,
+    'builtins.bytes': _no_bytes,
+    'numpy.ndarray': Array,
+    'numpy.dtype': DType,
+    'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+    'numpy.core.multiarray._reconstruct': _new_array,  # of NumPy 1
+    'numpy.core.multiarray.scalar': _new_scalar,
+    'numpy._core.multiarray._reconstruct': _new_array,  # of NumPy 2
+    'numpy._core.multiarray.scalar': _new_scalar,
+}
 
 
 @contextmanager
 def stand_ins() -> Iterator[None]:
     """Register the stand-ins with torch.load, and restore the process afterwards.
 
-    Names that the user has allowed stay allowed, except those with a stand-in.
+    Names that the user has allowed stay allowed, except those of NumPy and of a stand-in.
     """
     with _LOCK:
         before = get_safe_globals()
+        names = [
+            entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__name__}'
+            for entry in before
+        ]
         clear_safe_globals()
-        add_safe_globals([entry for entry in before if not _is_replaced(entry)])
-        add_safe_globals([*_STAND_INS])
+        add_safe_globals(
+            [
+                entry
+                for entry, name in zip(before, names)
+                if name not in _STAND_INS and not name.startswith('numpy.')
+            ]
+        )
+        add_safe_globals([(replaced, name) for name, replaced in _STAND_INS.items()])
         try:
             yield
         finally:
@@ -165,7 +166,6 @@ def finished(content: Any, size: int) -> Any:
     tensor_bytes = 0  # as if no two tensors shared memory
 
     def visit(value: Any, depth: int) -> Any:
-        """Visit every object once."""
         if depth > _DEEPEST:
             raise UserError(f'it is nested more than {_DEEPEST} levels deep')
         if id(value) not in done:

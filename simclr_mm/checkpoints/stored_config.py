@@ -112,16 +112,14 @@ class _Dicts(ast.NodeTransformer):
     """Turns ``dict(a=1)`` and ``dict({'a.b': 1})`` into dicts for literal_eval."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        if getattr(node.func, 'id', None) == 'dict' and not node.keywords:
-            match node.args:
-                case [ast.Dict() as inner]:
-                    return self.visit(inner)
-        positional = node.args or any(each.arg is None for each in node.keywords)
-        if getattr(node.func, 'id', None) != 'dict' or positional:
-            return node
-        keys: list[ast.expr | None] = [ast.Constant(keyword.arg) for keyword in node.keywords]
-        values = [self.visit(keyword.value) for keyword in node.keywords]
-        return ast.copy_location(ast.Dict(keys, values), node)
+        match node:
+            case ast.Call(func=ast.Name('dict'), args=[ast.Dict() as inner], keywords=[]):
+                return self.visit(inner)
+            case ast.Call(func=ast.Name('dict'), args=[]) if all(k.arg for k in node.keywords):
+                keys: list[ast.expr | None] = [ast.Constant(k.arg) for k in node.keywords]
+                values = [self.visit(keyword.value) for keyword in node.keywords]
+                return ast.copy_location(ast.Dict(keys, values), node)
+        return node
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         if isinstance(node.value, int) and node.value >= _LARGE_NUMBER:

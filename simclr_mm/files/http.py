@@ -22,10 +22,6 @@ _FINAL = (socket.gaierror, ConnectionRefusedError, ssl.SSLCertVerificationError,
 _BLOCK = 1 << 16  # bytes
 
 
-class _Broken(OSError):
-    """The connection ended before the file did."""
-
-
 def transfer(url: str, file: BinaryIO, name: str, quiet: bool = False) -> None:
     """Write the content of a URL into a file.
 
@@ -90,7 +86,7 @@ class _Source:
                 file.write(block)
                 yield file.tell()
         if self.total is not None and file.tell() != self.total:
-            raise _Broken(f'the connection broke after {file.tell()} of {self.total} bytes')
+            raise ConnectionError(f'the connection broke after {file.tell()} of {self.total} bytes')
 
     def _start(self, response: HTTPResponse, file: BinaryIO) -> None:
         """Move to where the response begins: the end of the file, or zero."""
@@ -100,7 +96,7 @@ class _Source:
             file.truncate()
         elif not headers.get('Content-Range', '').startswith(f'bytes {file.tell()}-'):
             self._version = None
-            raise _Broken('the server sent another part of the file than asked for')
+            raise ConnectionError('the server sent another part of the file than asked for')
         etag = headers.get('ETag', 'W/')
         weak = etag.startswith('W/')  # says "much the same", not "the same bytes"
         self._version = headers.get('Last-Modified') if weak else etag

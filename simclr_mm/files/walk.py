@@ -2,7 +2,6 @@
 
 import logging
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,15 +21,10 @@ _NAMED = (BROKEN, _LISTED, _UNREADABLE, _SPECIAL)  # shown by name; others are c
 
 
 class Walk(NamedTuple):
-    """The files below a folder.
+    """The files below a folder."""
 
-    Args:
-        paths: The image files, sorted. Each begins with the folder as given.
-        passed_over: All other files by reason: their ending (``.heic``) or a description.
-            Folders that were not entered are included.
-    """
-
-    paths: list[str]
+    paths: list[str]  # the image files, sorted; each begins with the folder as given
+    # All other files and the folders that were not entered, by ending or description.
     passed_over: dict[str, list[str]]
 
     def others(self) -> str:
@@ -131,15 +125,10 @@ def _reason(entry: os.DirEntry, endings: tuple[str, ...]) -> str | None:
     """None for an image, 'folder' for a folder to enter, else why it is passed over."""
     if entry.name.startswith('.'):
         return 'hidden'
-    is_folder, is_file = entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False)
-    if entry.is_symlink():
-        try:
-            mode = os.stat(entry.path).st_mode
-        except OSError:  # its target is missing, unreadable or the link itself
-            return BROKEN
-        is_folder, is_file = stat.S_ISDIR(mode), stat.S_ISREG(mode)
-    if is_folder:
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        return BROKEN  # its target is missing, unreadable or the link itself
+    if entry.is_dir():
         return 'folder'
     if not entry.name.lower().endswith(endings):
         return os.path.splitext(entry.name)[1].lower() or 'without an ending'
-    return None if is_file else _SPECIAL
+    return None if entry.is_file() else _SPECIAL

@@ -1,6 +1,6 @@
 """TensorFlow's checkpoints, byte by byte: an index of the given entries."""
 
-from simclr_mm.checkpoints.foreign.crc32c import crc32c
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, 'little')
 
@@ -19,15 +19,15 @@ def entry(shared: int, own: bytes, value: bytes) -> bytes:
     return varint(shared) + varint(len(own)) + varint(len(value)) + own + value
 
 
-def masked(crc: int) -> bytes:
+def masked(data: bytes) -> bytes:
     """A checksum as leveldb stores it."""
-    return (((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, 'little')
+    return masked_crc32c(data).to_bytes(4, 'little')
 
 
 def block(entries: bytes) -> bytes:
     """A block with one restart point, its type and its masked checksum."""
     content = entries + bytes(4) + (1).to_bytes(4, 'little') + b'\0'
-    return content + masked(crc32c(content))
+    return content + masked(content)
 
 
 def table(data: bytes, handles: int = 1) -> bytes:
@@ -47,5 +47,4 @@ def field(tag: int, content: bytes) -> bytes:
 def record(data: bytes) -> bytes:
     """Says that a data file begins with `data`, float32."""
     shape = field(2, b'\x08' + varint(len(data) // 4))
-    crc = masked(crc32c(data))
-    return b'\x08\x01' + field(2, shape) + b'\x28' + varint(len(data)) + b'\x35' + crc
+    return b'\x08\x01' + field(2, shape) + b'\x28' + varint(len(data)) + b'\x35' + masked(data)

@@ -160,6 +160,17 @@ def in_capitals() -> bytes:
     return zipped({name.replace('data', 'DATA'): data for name, data in parts.items()})
 
 
+def in_many_spellings() -> bytes:
+    """PyTorch would read one entry again for each spelling of its name."""
+    parts = entries(short_storage())
+    parts = {name.replace('data/0', 'data/a'): data for name, data in parts.items()}
+    name = next(name for name in parts if name.endswith('data.pkl'))
+    key = b'X\x01\0\0\0'
+    assert parts[name].count(key + b'0') == 1
+    parts[name] = parts[name].replace(key + b'0', key + b'A')
+    return zipped(parts)
+
+
 def compressed() -> bytes:
     parts = entries(saved(dict(a=torch.zeros(1))))
     parts = {
@@ -270,8 +281,9 @@ BOMBS = {
     ),
     'a storage shorter than its tensor': (short_storage, 'storage 0 claims 4000 bytes and has 40'),
     'the same in capitals': (in_capitals, 'storage 0 claims 4000 bytes and has 40'),
-    'a compressed entry': (compressed, 'is compressed'),
-    'overlapping entries': (overlapping, 'entries overlap'),
+    'the same, spelt otherwise': (in_many_spellings, 'storage A claims 4000 bytes and has 0'),
+    'a compressed entry': (compressed, 'are compressed or overlap'),
+    'overlapping entries': (overlapping, 'are compressed or overlap'),
     'tuples in tuples': (lambda: nested(b'\x85', 2**20), 'is nested'),
     'every tuple twice': (lambda: nested(b'q\0h\0\x86', 60), 'would make more'),
     'a bytearray of 2^36': (

@@ -44,19 +44,12 @@ _FIRST = re.compile(
 
 @dataclass
 class GoogleTensors:
-    """The tensors of a checkpoint under our names.
+    """The tensors of a checkpoint under our names."""
 
-    Args:
-        encoder: Tensors by their keys in ``simclr_mm.GoogleResNet``.
-        head: Tensors of the projection head, layer after layer.
-        names: Names in the file by keys in ``encoder`` and ``head``.
-        arguments: Of ``simclr_mm.GoogleResNet``.
-    """
-
-    encoder: dict[str, Tensor] = field(default_factory=dict)
-    head: dict[str, Tensor] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    arguments: dict[str, Any] = field(default_factory=dict)
+    encoder: dict[str, Tensor] = field(default_factory=dict)  # by keys of GoogleResNet
+    head: dict[str, Tensor] = field(default_factory=dict)  # the projection head's, in order
+    names: dict[str, str] = field(default_factory=dict)  # in the file, by keys of both
+    arguments: dict[str, Any] = field(default_factory=dict)  # of simclr_mm.GoogleResNet
 
 
 def google_tensors(values: Mapping[str, Any], source: str) -> GoogleTensors:

@@ -10,25 +10,25 @@ from simclr_mm.errors import CheckpointError
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 UNIT_RANGE = dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0])  # pixels enter in [0, 1]
+# Keys that lead to the weights. VISSL has the first, plain weights the last.
+_WAYS: tuple[tuple[str, ...], ...] = (
+    ('classy_state_dict', 'base_model', 'model'),
+    ('state_dict',),
+    ('model_state_dict',),
+    ('model',),
+    (),
+)
 _WRAPPERS = re.compile(r'^(?:module\.|_orig_mod\.|model\.)+')  # DDP, compile, Lightning
 
 
 class Layout(NamedTuple):
-    """The key names of a library.
-
-    Args:
-        name: Of the library.
-        marks: Patterns. Each must match the beginning of some key.
-        encoder: Pattern of the beginning of the encoder's keys.
-        head: Pattern of the beginning of the projection head's keys.
-        normalise: ``mean`` and ``std`` of its preprocessing, RGB in [0, 255].
-    """
+    """The key names of a library, as patterns of how a key begins."""
 
     name: str
-    marks: tuple
-    encoder: str
-    head: str = r'(?!)'  # matches nothing
-    normalise: Mapping[str, Sequence[float]] = IMAGENET
+    marks: tuple  # patterns; each must match some key
+    encoder: str  # the encoder's keys
+    head: str = r'(?!)'  # the projection head's keys; this matches nothing
+    normalise: Mapping[str, Sequence[float]] = IMAGENET  # RGB in [0, 255]
 
 
 # The first match counts. Facts are from each library's model definition.
@@ -76,22 +76,14 @@ def layout_of(checkpoint: Any) -> str | None:
 
 def weights_in(checkpoint: Any, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Weights by key, with nested keys joined by dots, and the reason for each unused key."""
-    left: dict[str, str] = {}
-    for way in (
-        ('classy_state_dict', 'base_model', 'model'),
-        ('state_dict',),
-        ('model_state_dict',),
-        ('model',),
-        (),
-    ):
+    for way in _WAYS:
         inner = checkpoint
         for step in way:
             inner = inner.get(step) if isinstance(inner, Mapping) else None
         tensors = _flat(inner, set()) if isinstance(inner, Mapping) else None
         if tensors:
-            if way:
-                left = {str(key): 'no weights of the model' for key in checkpoint if key != way[0]}
-            return tensors, left
+            others = [str(key) for key in checkpoint if way and key != way[0]]
+            return tensors, dict.fromkeys(others, 'no weights of the model')
     raise CheckpointError(
         f'{source} holds no weights: expected a dict of tensors, or '
         'one under "state_dict", "model" or "classy_state_dict"'

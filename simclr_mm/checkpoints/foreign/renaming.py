@@ -23,31 +23,26 @@ _PARTS = ('conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4')
 # them, lightly's small one does not.
 _PLACES = {4: dict(zip('014567', _PARTS)), 2: dict(zip('012345', _PARTS))}
 _FROM_TIMM_STEM = {theirs: ours for ours, theirs in TIMM_STEM.items()}
-_CLASSIFIER = 'a classifier, which a SimCLR does not have'
+_OF_THE_RUN = re.compile(
+    '/(?:Momentum|Adam\\w*)$|optimizer|OPTIMIZER_SLOT|global_step|save_counter|_CHECKPOINTABLE'
+)
 
 
 @dataclass
 class Conversion:
-    """A state_dict with our keys, the origin of each key, and the settings that it needs.
+    """A state_dict with our keys, the origin of each key, and the settings that it needs."""
 
-    Args:
-        state: Tensors by our keys: ``backbone.*``, ``neck.*``.
-        names: Keys in the file by our keys.
-        left: For each unused key in the file, the reason.
-        filled: For each of our keys that the file lacks, a description of its value.
-        normalise: ``mean`` and ``std`` of its preprocessing, RGB in [0, 255].
-        backbone: The ``backbone`` of a config that equals its network.
-        stem: 'solo' or 'lightly' if the encoder is that library's ResNet for small
-            images. No key shows the difference of its stem.
-    """
-
-    layout: str
-    normalise: Mapping[str, Sequence[float]]
-    state: dict[str, Tensor] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    left: dict[str, str] = field(default_factory=dict)
+    layout: str = ''  # name of the library; '' for keys that stay as they are
+    # Mean and std of its preprocessing, RGB in [0, 255]. Empty: those of the config.
+    normalise: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)  # by our keys: backbone.*, neck.*
+    names: dict[str, str] = field(default_factory=dict)  # keys in the file by our keys
+    left: dict[str, str] = field(default_factory=dict)  # the reason for each unused key
+    # For each of our keys that the file lacks, a description of its value.
     filled: dict[str, str] = field(default_factory=dict)
+    # The backbone of a config that equals its network.
     backbone: dict[str, Any] = field(default_factory=dict)
+    # 'solo' or 'lightly' for that library's ResNet for small images. No key shows its stem.
     stem: str = ''
 
 
@@ -76,15 +71,21 @@ def to_our_keys(checkpoint: Any, source: str) -> Conversion:
         return result
     encoder: dict[str, str] = {}
     head: dict[str, str] = {}
-    for key in tensors:
+    for key, tensor in tensors.items():
         bare = bare_key(key)
-        for pattern, keys in ((layout.head, head), (layout.encoder, encoder)):
-            match = re.match(pattern, bare)
-            if match:
-                _enter(keys, bare[match.end() :], key, tensors, result.left, source)
-                break
-        else:
+        in_head = re.match(layout.head, bare)
+        match = in_head or re.match(layout.encoder, bare)
+        if not match:
             result.left[key] = _why_left(bare)
+            continue
+        keys, ours = head if in_head else encoder, bare[match.end() :]
+        first = keys.setdefault(ours, key)
+        if first != key and torch.equal(tensors[first], tensor):  # saved under two names
+            result.left[key] = f'the same as {first}'
+        elif first != key:
+            raise CheckpointError(
+                f'{source}: {first} and {key} differ, and both would be {ours}: remove one'
+            )
     _add_encoder(result, {ours: tensors[key] for ours, key in encoder.items()}, encoder)
     _add_head(result, {ours: tensors[key] for ours, key in head.items()}, head)
     return result
@@ -102,36 +103,13 @@ def from_google(values: Mapping[str, Any], source: str) -> Conversion:
     return result
 
 
-def _enter(
-    keys: dict[str, str],
-    ours: str,
-    key: str,
-    tensors: Mapping[str, Tensor],
-    left: dict[str, str],
-    source: str,
-) -> None:
-    """Record that ``key`` becomes ``ours``. A module may be saved under two names."""
-    if ours not in keys:
-        keys[ours] = key
-    elif torch.equal(tensors[keys[ours]], tensors[key]):
-        left[key] = f'the same as {keys[ours]}'
-    else:
-        raise CheckpointError(
-            f'{source}: {keys[ours]} and {key} differ, and both would be {ours}: remove one'
-        )
-
-
 def _why_left(bare: str) -> str:
     if re.search(r'momentum|encoder_k|queue|ema_model', bare):
         return 'a moving average or a queue, not the encoder itself'
-    if re.search(
-        r'/(?:Momentum|Adam\w*)$|optimizer|OPTIMIZER_SLOT|global_step|save_'
-        r'counter|_CHECKPOINTABLE',
-        bare,
-    ):
+    if _OF_THE_RUN.search(bare):
         return 'state of the training run'
     if re.search(r'\bfc\b|classifier|supervised|linear|head', bare):
-        return _CLASSIFIER
+        return 'a classifier, which a SimCLR does not have'
     return 'part of neither encoder nor projection head'
 
 

@@ -36,29 +36,17 @@ DEPTHS = {(depth >= 50, blocks): depth for depth, blocks in BLOCKS.items() if de
 
 @dataclass(frozen=True)
 class ResNetShape:
-    """The shape of a ResNet, read from its tensors.
+    """The shape of a ResNet, read from its tensors."""
 
-    Args:
-        blocks: Blocks in each of the four stages.
-        bottleneck: Blocks of three convolutions, with four times ``planes`` channels.
-        stem: Channels of the stem.
-        stem_kernel: Side of its first kernel in pixels: 7, or 3 for small images.
-        deep_stem: A stem of three convolutions.
-        planes: Width of the first stage in torchvision's sense; 64 in ResNet-50.
-        groups: Groups of the 3x3 convolutions; 1 except in ResNeXt.
-        group_width: torchvision's ``width_per_group``; 64 except in wide ResNets and ResNeXt.
-        avg_down: Shortcuts with an average pool, as in ResNet-D.
-    """
-
-    blocks: tuple[int, ...]
-    bottleneck: bool
-    stem: int
-    stem_kernel: int
-    deep_stem: bool
-    planes: int
-    groups: int
-    group_width: int
-    avg_down: bool
+    blocks: tuple[int, ...]  # in each of the four stages
+    bottleneck: bool  # blocks of three convolutions, with four times `planes` channels
+    stem: int  # channels of the stem
+    stem_kernel: int  # side of its first kernel in pixels: 7, or 3 for small images
+    deep_stem: bool  # a stem of three convolutions
+    planes: int  # width of the first stage in torchvision's sense; 64 in ResNet-50
+    groups: int  # of the 3x3 convolutions; 1 except in ResNeXt
+    group_width: int  # torchvision's `width_per_group`; 64 except in wide ResNets and ResNeXt
+    avg_down: bool  # shortcuts with an average pool, as in ResNet-D
 
     @property
     def depth(self) -> int | None:
@@ -118,11 +106,6 @@ def timm_keys(state: Mapping[str, Tensor]) -> dict[str, str]:
             module = f'{block}downsample.{int(place) + 1}'
         names[key] = f'{TIMM_STEM.get(module, module)}.{tensor}'
     return names
-
-
-def renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """The same tensors under other names."""
-    return {names[key]: value for key, value in state.items()}
 
 
 def _is_averaged(state: Mapping[str, Tensor], block: str) -> bool:

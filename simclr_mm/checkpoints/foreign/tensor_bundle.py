@@ -15,8 +15,6 @@ import numpy as np
 
 from simclr_mm.errors import CheckpointError, UserError, listed
 
-from .crc32c import crc32c, unmasked
-
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, 'little')  # ends every table
 _FOOTER = 48  # bytes: two handles, padded, and the magic number
 _LONGEST_NAME = 1000  # bytes; an entry may repeat the previous name
@@ -83,16 +81,15 @@ def object_graph(graph: bytes) -> list[tuple[dict[str, int], dict[str, str]]]:
         For each object its attributes that are objects, as indices of this list, and the
         names of its values in the file.
     """
-    objects = []
-    for node in map(_fields, _fields(graph)[1]):
-        children, values = (list(map(_fields, node.get(tag, []))) for tag in (1, 2))
-        objects.append(
-            (
-                {child[2][0].decode(): child.get(1, [0])[0] for child in children},
-                {value[1][0].decode(): value[3][0].decode() for value in values},
-            )
+    from tensorboard.compat.proto.trackable_object_graph_pb2 import TrackableObjectGraph
+
+    return [
+        (
+            {child.local_name: child.node_id for child in node.children},
+            {value.name: value.checkpoint_key for value in node.attributes},
         )
-    return objects
+        for node in TrackableObjectGraph.FromString(graph).nodes
+    ]
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -117,7 +114,7 @@ def _block(data: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
     block = data[start : start + size]
     if data[start + size] != 0:
         raise UserError('the .index file is compressed, which TensorFlow never does')
-    if crc32c(data[start : start + size + 1]) != unmasked(data[start + size + 1 :]):
+    if not _is_intact(data[start : start + size + 1], data[start + size + 1 :]):
         raise UserError('the .index file is damaged')
     end = size - 4 * (int.from_bytes(block[-4:], 'little') + 1)
     at, key = 0, b''
@@ -148,12 +145,19 @@ def _value(prefix: str, shards: int, record: dict[int, list[Any]], read: Counter
         return data[_varint(data, 0)[1] + 4 :]
     if dtype not in _DTYPES or 7 in record:
         raise UserError(f'a variable of type {dtype}, or in slices, is not known')
-    if crc32c(data) != unmasked(record[6][0]):
+    if not _is_intact(data, record[6][0]):
         raise UserError('a variable is damaged: its checksum differs')
     array = np.frombuffer(data, _DTYPES[dtype]).reshape(shape)
     if dtype == _BFLOAT16:
         return (array.astype('<u4') << 16).view('<f4')
     return array.copy()
+
+
+def _is_intact(data: bytes, checksum: bytes) -> bool:
+    """Compare bytes with their checksum, a masked CRC-32C."""
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    return masked_crc32c(data) == int.from_bytes(checksum[:4], 'little')
 
 
 def _fields(message: bytes) -> dict[int, list[Any]]:

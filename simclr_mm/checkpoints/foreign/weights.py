@@ -1,7 +1,7 @@
 """A foreign checkpoint's weights under our keys, with the config that they need."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,23 +22,6 @@ from .resnet_shape import DEPTHS, resnet_shape
 from .tensor_bundle import bundle_prefix, read_bundle
 
 _STEMS = dict(solo='simclr_mm.SoloResNet', lightly='simclr_mm.LightlyResNet')
-
-
-class WeightsFor(NamedTuple):
-    """The weights of a checkpoint for one model.
-
-    Args:
-        state: Weights under the model's keys.
-        normalise: ``mean`` and ``std`` that the preprocessing needs, RGB in [0, 255].
-            None: those of the config.
-        backbone: The ``backbone`` of a config that equals its network. None: the keys determine it.
-        note: The use of foreign keys, for the log; '' if all keys are ours.
-    """
-
-    state: Mapping[str, Tensor]
-    normalise: Mapping[str, Sequence[float]] | None = None
-    backbone: dict[str, Any] | None = None
-    note: str = ''
 
 
 def read_weights(path: str) -> Any:
@@ -79,38 +62,33 @@ def foreign_weights(loaded: Any, source: str) -> Conversion:
         ) from error
 
 
-def weights_for(expected: Iterable[str], loaded: Any, source: str) -> WeightsFor:
+def weights_for(expected: Iterable[str], loaded: Any, source: str) -> Conversion:
     """The weights of a checkpoint of :func:`read_weights` for a model with the expected keys.
+
+    ``layout`` of the result is '' for keys of ours, of mmselfsup and of mmpretrain.
 
     Raises:
         CheckpointError: It holds no weights, or a damaged ``meta``.
     """
-    backbone, normalise = _stored_needs(loaded, source)
-    if _is_tensorflow(source):
-        layout: str | None = 'google-research'
-    else:
-        layout = '' if has_keys(loaded, expected) else layout_of(loaded)
-        if not layout:
-            return WeightsFor(model_state(loaded, source), normalise, backbone)
+    if not _is_tensorflow(source):
+        needs = _stored_needs(loaded, source)
+        layout = None if has_keys(loaded, expected) else layout_of(loaded)
+        if layout is None:
+            return Conversion(state=dict(model_state(loaded, source)), **needs)
         if layout == 'mmpretrain':
-            return WeightsFor(to_our_keys(loaded, source).state, normalise, backbone)
-    done = foreign_weights(loaded, source)
-    note = (
-        f'{source}: keys of {done.layout}; {len(done.names)} used, {len(done.left)} '
-        f'left, {len(done.filled)} filled; tools/convert.py lists them'
-    )
-    return WeightsFor(done.state, done.normalise, done.backbone, note)
+            return Conversion(state=to_our_keys(loaded, source).state, **needs)
+    return foreign_weights(loaded, source)
 
 
 def _is_tensorflow(path: str) -> bool:
     return '://' not in path and bool(bundle_prefix(path))
 
 
-def _stored_needs(loaded: Any, source: str) -> tuple[dict | None, dict | None]:
+def _stored_needs(loaded: Any, source: str) -> dict[str, Any]:
     """Backbone and normalisation that tools/convert.py stored in a checkpoint."""
     meta = loaded.get('meta') if isinstance(loaded, dict) else None
     if not isinstance(meta, dict) or 'normalise' not in meta:
-        return None, None
+        return {}
     try:
         backbone = dict(meta['backbone'], type=str(meta['backbone']['type']))
         normalise = {}
@@ -121,7 +99,7 @@ def _stored_needs(loaded: Any, source: str) -> tuple[dict | None, dict | None]:
         raise CheckpointError(
             f'{source}: its meta is not what tools/convert.py writes: convert it again'
         ) from error
-    return backbone, normalise
+    return dict(backbone=backbone, normalise=normalise)
 
 
 def _backbone(conversion: Conversion, source: str) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def evaluate_features(
             results.append(
                 Result('classification', dataset, split, name, protocol, 'top1', value, how)
             )
-    weights = weights_hash(pretrained.model)
+    weights = weights_hash(pretrained.model.state_dict())
     run = EvaluationRun(config, checkpoint, weights, 0, time.time() - started, results)
     return run, found_in[PRETRAINED][1]
 

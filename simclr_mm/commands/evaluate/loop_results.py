@@ -46,7 +46,9 @@ def run_of_metrics(
         scored = (task, dataset, split, 'checkpoint', protocol, metric)
         results.append(Result(*scored, float(value), settings, unit))
     model = model.module if is_model_wrapper(model) else model
-    return EvaluationRun(config, checkpoint, weights_hash(model), None, seconds, results)
+    return EvaluationRun(
+        config, checkpoint, weights_hash(model.state_dict()), None, seconds, results
+    )
 
 
 def _kind(prefix: str, cfg: Config) -> tuple[Kind, dict[str, Value]]:

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from simclr_mm.apis.encoder import Encoder
-from simclr_mm.checkpoints.foreign.resnet_shape import ResNetShape, renamed, resnet_shape, timm_keys
+from simclr_mm.checkpoints.foreign.resnet_shape import ResNetShape, resnet_shape, timm_keys
 from simclr_mm.errors import CheckpointError
 from simclr_mm.registry import type_name
 
@@ -68,7 +68,8 @@ class Timm(Torchvision):
 
     def tensors(self, encoder: Encoder) -> dict[str, Tensor]:
         state = tensors_of(encoder)
-        return renamed(state, _timm_names(encoder, state))
+        names = _timm_names(encoder, state)
+        return {names[key]: value for key, value in state.items()}
 
     def setup(self, encoder: Encoder, path: str) -> str:
         """Code that builds ``model`` and ``preprocess``."""
@@ -87,7 +88,7 @@ class Timm(Torchvision):
     def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:
         theirs = _timm_names(encoder, tensors_of(encoder))
         ours = {name: key for key, name in theirs.items()}
-        return renamed(names['model'].state_dict(), ours)
+        return {ours[name]: value for name, value in names['model'].state_dict().items()}
 
 
 def _is_timms(encoder: Encoder) -> bool:

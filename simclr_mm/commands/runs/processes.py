@@ -19,7 +19,7 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 from rich.progress import track
 
-from simclr_mm.apis.fingerprint import state_hash
+from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.checkpoints import read_checkpoint
 from simclr_mm.evaluation import EvaluationRun, Result
 from simclr_mm.visualization.loss import read_log
@@ -85,7 +85,7 @@ class TrainAndEvaluate(ABC):
         return EvaluationRun(
             str(run.config),
             checkpoint,
-            state_hash(read_checkpoint(checkpoint)['state_dict']),
+            weights_hash(read_checkpoint(checkpoint)['state_dict']),
             Config.fromfile(run.config).randomness.seed,
             round(time.time() - started, 1),
             [result],

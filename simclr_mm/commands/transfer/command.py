@@ -194,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.root.is_dir():
         raise MissingFileError(f'there is no folder {args.root.absolute()}')
     encoder = load_encoder(args.checkpoint, args.config, args.device or get_device())
-    weights = weights_hash(encoder.model)
+    weights = weights_hash(encoder.model.state_dict())
     name = f'{Path(args.checkpoint).stem}-{weights[:8]}'
     work_dir = args.work_dir or Path('work_dirs', 'transfer', name)
     jobs = plan(args, encoder, work_dir)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simclr_mm.checkpoints.foreign.crc32c import crc32c
 from simclr_mm.checkpoints.foreign.google_layout import google_tensors
 from simclr_mm.checkpoints.foreign.tensor_bundle import OBJECT_GRAPH, bundle_prefix, read_bundle
 from simclr_mm.errors import CheckpointError
@@ -19,27 +18,11 @@ from small_bundles import entry, field, record, table, varint  # noqa: E402
 from variables import value  # noqa: E402
 
 
-def slow_crc32c(data):
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
-
-
 @pytest.fixture
 def copied(tmp_path):
     for file in FIXTURES.glob('types.*'):
         shutil.copy(file, tmp_path)
     return tmp_path / 'types'
-
-
-@pytest.mark.parametrize('size', [0, 1, 511, 4096, 4097, 10000])
-def test_crc32c_is_the_loop_over_bits(size):
-    assert crc32c(b'123456789') == 0xE3069283, 'the value that RFC 3720 gives'
-    data = np.random.default_rng(size).bytes(size)
-    assert crc32c(data) == slow_crc32c(data)
 
 
 def test_every_type_in_two_data_files():

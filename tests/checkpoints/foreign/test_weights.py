@@ -23,7 +23,7 @@ def test_a_file_with_the_models_own_keys():
     state = {'backbone.a': torch.ones(1), 'neck.fc0.weight': torch.ones(1)}
     found = weights_for(state, dict(state_dict=state), 'a.pth')
     assert found.state == state
-    assert (found.normalise, found.backbone, found.note) == (None, None, '')
+    assert (found.normalise, found.backbone, found.layout) == ({}, {}, '')
     with_probe = {**state, 'probe.fc.weight': torch.ones(1)}
     assert weights_for(state, with_probe, 'a.pth').state == with_probe
     assert weights_for(with_probe, state, 'a.pth').state == state
@@ -33,7 +33,7 @@ def test_a_file_of_another_library():
     found = weights_for({'backbone.conv1.weight'}, sthalles(), 'a.pth')
     assert found.normalise == UNIT and found.backbone == dict(type='ResNet', depth=18)
     assert {key.split('.')[0] for key in found.state} == {'backbone', 'neck'}
-    assert found.note.startswith('a.pth: keys of sthalles; ')
+    assert found.layout == 'sthalles'
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_one_run_in_a_process_of_its_own(tmp_path, capsys):
     assert done.study == dict(study='temperature', norm='no-norm', temperature=10)
     assert 10 < done.results[0].value <= 100
     model = get_model(done.config, pretrained=done.checkpoint)
-    assert done.checkpoint_sha256 == weights_hash(model)
+    assert done.checkpoint_sha256 == weights_hash(model.state_dict())
     with open(tmp_path / 'a' / 'a-knn.csv') as file:
         assert [float(line['value']) for line in csv.DictReader(file)] == [done.results[0].value]
     assert imread(tmp_path / 'a' / 'a-knn.png').size
