@@ -19,7 +19,7 @@ from simclr_mm.errors import UserError
 _TAKEN_OUT = {'type', '_scope_', 'priority', 'constructor', 'paramwise_cfg', 'by_epoch'}
 # Arguments that MMEngine or SimCLR adds.
 _FILLED_IN = {'runner', 'dataloader', 'dataset', 'params', 'in_channels', 'samples'}
-_NUMBERS = {'randomness.seed': 0} | {
+_NUMBERS = {
     f'{phase}_dataloader.{key}': lowest
     for phase in ('train', 'val', 'test')
     for key, lowest in (('batch_size', 1), ('num_workers', 0))
@@ -42,6 +42,9 @@ def check_config(cfg: Config) -> None:
         value = (settings.get(part) or {}).get(key)
         if value is not None and not (_fits(value, int) and value >= lowest):
             raise UserError(f'{place} = {value!r}: give a whole number from {lowest}')
+    seed = (settings.get('randomness') or {}).get('seed')
+    if seed is not None and not (_fits(seed, int) and 0 <= seed < 2**32):
+        raise UserError(f'randomness.seed = {seed!r}: give a whole number from 0 to 2**32 - 1')
 
 
 def check_arguments(settings: Any, place: str = '') -> None:

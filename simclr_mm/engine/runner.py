@@ -5,7 +5,6 @@ import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -35,10 +34,7 @@ from .ranks import on_first_rank, require_same, weights_digest
 from .resume import check_resumable, latest_checkpoint, shared_settings
 from .work_dir_lock import WorkDirLock
 
-_MMENGINE_HOOKS = (
-    *('runtime_info', 'timer', 'sampler_seed'),
-    *('logger', 'param_scheduler', 'checkpoint'),
-)
+_MMENGINE_HOOKS = 'runtime_info timer sampler_seed logger param_scheduler checkpoint'.split()
 _built = itertools.count(1)  # runners of this process
 
 
@@ -95,14 +91,6 @@ class Runner(_Runner):
                 stream.reconfigure(errors='backslashreplace')
         return logger
 
-    def set_randomness(self, seed: int | None, *args, **kwargs) -> None:
-        if seed is not None and not (type(seed) is int and 0 <= seed < 2**32):
-            raise UserError(
-                f'randomness.seed = {seed!r}: give a whole number from 0 to 2**32 - 1, or None '
-                'for another seed each time.'
-            )
-        super().set_randomness(seed, *args, **kwargs)
-
     @classmethod
     def from_cfg(cls, cfg: Config) -> _Runner:
         check_config(cfg)
@@ -122,28 +110,26 @@ class Runner(_Runner):
         require_same(shared_settings(self.cfg), 'give every rank the same config.')
 
     def register_default_hooks(self, hooks: dict[str, Hook | dict | None] | None = None) -> None:
-        hooks = dict(hooks or {})
-        off = [name for name, hook in hooks.items() if hook is None]
-        if off:
-            self.logger.info(f'Switched off: default_hooks.{", default_hooks.".join(off)}.')
-        for name in off:
-            if name not in _MMENGINE_HOOKS:  # MMEngine leaves out its own
-                del hooks[name]
-        super().register_default_hooks(hooks)
+        kept = {}
+        for name, hook in (hooks or {}).items():
+            if hook is None:
+                self.logger.info(f'Switched off: default_hooks.{name}.')
+            if hook is not None or name in _MMENGINE_HOOKS:  # MMEngine leaves out its own
+                kept[name] = hook
+        super().register_default_hooks(kept)
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
-        if isinstance(dataloader, dict):
-            dataloader = _fitting(dataloader)
+        if isinstance(dataloader, DataLoader):
+            return dataloader
         # Outside a run the scope is unset or MMEngine's, which lacks mmpretrain's names.
         current = DefaultScope.get_current_instance()
         named = current is not None and current.scope_name != 'mmengine'
         try:
             with DefaultScope.overwrite_default_scope(None if named else 'mmpretrain'):
-                return _Runner.build_dataloader(dataloader, *args, **kwargs)
+                return _Runner.build_dataloader(_fitting(dataloader), *args, **kwargs)
         except FileNotFoundError as error:
-            dataset = dataloader['dataset'] if isinstance(dataloader, dict) else None
-            options = ' '.join(_data_roots(dataset))
+            options = ' '.join(_data_roots(dataloader['dataset']))
             if not options:
                 raise
             raise MissingFileError(
@@ -182,8 +168,7 @@ class Runner(_Runner):
         super()._maybe_compile(target)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with building_from(self.cfg, 'train_cfg', 'train_dataloader'):
-            loop = super().build_train_loop(loop)
+        loop = super().build_train_loop(loop)
         schedulers = self.param_schedulers or []
         if isinstance(schedulers, dict) and 'type' in schedulers:
             schedulers = [schedulers]
@@ -202,25 +187,13 @@ class Runner(_Runner):
                     )
         return loop
 
-    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with building_from(self.cfg, 'val_cfg', 'val_dataloader', 'val_evaluator'):
-            return super().build_val_loop(loop)
-
-    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with building_from(self.cfg, 'test_cfg', 'test_dataloader', 'test_evaluator'):
-            return super().build_test_loop(loop)
-
-    def build_param_scheduler(self, scheduler: Any) -> Any:
-        with building_from(self.cfg, 'param_scheduler'):
-            return super().build_param_scheduler(scheduler)
-
     def build_optim_wrapper(
         self, optim_wrapper: Optimizer | OptimWrapper | dict
     ) -> OptimWrapper | OptimWrapperDict:
-        with building_from(self.cfg, 'optim_wrapper'):
-            if isinstance(optim_wrapper, dict):
-                check_type(OPTIMIZERS, (optim_wrapper.get('optimizer') or {}).get('type'))
-            wrapper = super().build_optim_wrapper(optim_wrapper)
+        if isinstance(optim_wrapper, dict):  # MMEngine's error does not name it
+            kind = (optim_wrapper.get('optimizer') or {}).get('type')
+            check_type(OPTIMIZERS, kind, 'optim_wrapper.optimizer.type')
+        wrapper = super().build_optim_wrapper(optim_wrapper)
         count = getattr(wrapper, '_accumulative_counts', 1)
         if count > 1 and isinstance(plain_model(self), SimCLR):
             batch = self.train_dataloader.batch_size
@@ -249,8 +222,16 @@ class Runner(_Runner):
             )
 
     def train(self) -> nn.Module:
-        with WorkDirLock(self.work_dir, self.logger):
+        with WorkDirLock(self.work_dir, self.logger), building_from(self.cfg):
             return super().train()
+
+    def val(self) -> dict:
+        with building_from(self.cfg):
+            return super().val()
+
+    def test(self) -> dict:
+        with building_from(self.cfg):
+            return super().test()
 
     def load_or_resume(self) -> None:
         if self._has_loaded:
