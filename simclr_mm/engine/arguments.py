@@ -19,10 +19,13 @@ from simclr_mm.errors import UserError
 _TAKEN_OUT = {'type', '_scope_', 'priority', 'constructor', 'paramwise_cfg', 'by_epoch'}
 # Arguments that MMEngine or SimCLR adds.
 _FILLED_IN = {'runner', 'dataloader', 'dataset', 'params', 'in_channels', 'samples'}
-_NUMBERS = {
-    f'{phase}_dataloader.{key}': lowest
-    for phase in ('train', 'val', 'test')
-    for key, lowest in (('batch_size', 1), ('num_workers', 0))
+# The lowest whole numbers of settings that stand in no class of this package.
+_LOWEST = {
+    **{f'{phase}_dataloader.batch_size': 1 for phase in ('train', 'val', 'test')},
+    **{f'{phase}_dataloader.num_workers': 0 for phase in ('train', 'val', 'test')},
+    **{f'train_cfg.{name}': 1 for name in ('max_epochs', 'max_iters', 'val_interval')},
+    'auto_scale_lr.base_batch_size': 1,
+    'randomness.seed': 0,
 }
 _WORDS = {
     float: 'a number',
@@ -37,14 +40,15 @@ def check_config(cfg: Config) -> None:
     """Check a whole config: :func:`check_arguments`, and numbers that stand in no class."""
     settings = dict(cfg.items())  # of a new-style config, built by this
     check_arguments(settings)
-    for place, lowest in _NUMBERS.items():
+    for place, lowest in _LOWEST.items():
         part, key = place.split('.')
         value = (settings.get(part) or {}).get(key)
-        if value is not None and not (_fits(value, int) and value >= lowest):
+        if value is None:
+            continue
+        kind = float if part == 'train_cfg' else int  # MMEngine takes max_iters=1e5
+        whole = _fits(value, kind) and value % 1 == 0
+        if not (whole and lowest <= value < 2**32):
             raise UserError(f'{place} = {value!r}: give a whole number from {lowest}')
-    seed = (settings.get('randomness') or {}).get('seed')
-    if seed is not None and not (_fits(seed, int) and 0 <= seed < 2**32):
-        raise UserError(f'randomness.seed = {seed!r}: give a whole number from 0 to 2**32 - 1')
 
 
 def check_arguments(settings: Any, place: str = '') -> None:

@@ -42,27 +42,21 @@ _built = itertools.count(1)  # runners of this process
 class Runner(_Runner):
     """The runner of every config of this package, named by ``runner_type='simclr_mm.Runner'``.
 
-    Args:
-        *args: As for MMEngine's Runner.
-        **kwargs: As for MMEngine's Runner.
+    Its arguments are those of MMEngine's Runner.
 
     Raises:
-        UserError: A schedule is longer than the run, settings that a resumed run cannot
-            change are changed or differ between ranks, or another run trains in the work dir.
+        UserError: Settings that a resumed run cannot change are changed or differ between
+            ranks, another run trains in the work dir, or a part cannot be built.
         CheckpointError: A checkpoint's keys or shapes differ from the model's, it cannot be
             resumed, or it is another file on another rank.
 
     Differs from MMEngine's Runner:
-        - distributed training also runs on CPU ranks, with gloo; BN then stays local, with a
-          warning;
-        - missing and unexpected keys are errors;
-        - checkpoints cannot run code when they are read;
-        - a batch that differs from ``auto_scale_lr.base_batch_size`` gives a warning with both
-          learning rates;
-        - a schedule that ends after the run is an error;
-        - gradient accumulation of a contrastive model gives a warning that it adds no negatives;
-        - ``compile``, which would compile SimCLR's training step with its data and loss, is an
-          error that names ``model.compile_backbone``;
+        - ranks also run on CPUs, with gloo; BN then stays local, with a warning;
+        - missing and unexpected keys are errors, and checkpoints cannot run code;
+        - a batch that differs from ``auto_scale_lr.base_batch_size``, and gradient
+          accumulation, which adds no negatives, give a warning;
+        - a schedule that ends after the run is an error, and so is ``compile``, which would
+          compile SimCLR's training step with its data and loss;
         - rank 0 chooses the checkpoint to resume from, and all ranks compare what they read;
         - metrics are gathered through the process group, not through files;
         - None in ``default_hooks`` switches off every hook, not only MMEngine's six;
@@ -210,8 +204,6 @@ class Runner(_Runner):
         if not auto_scale_lr or auto_scale_lr.get('enable', False):
             return
         base = auto_scale_lr['base_batch_size']
-        if not base > 0:
-            raise UserError(f'auto_scale_lr.base_batch_size = {base}: write the batch of the rate')
         batch = self.train_dataloader.batch_size * self.world_size
         if batch != base:
             lr = optim_wrapper.optimizer.param_groups[0]['lr']
@@ -236,19 +228,18 @@ class Runner(_Runner):
     def load_or_resume(self) -> None:
         if self._has_loaded:
             return
+        self._load_from: str | None
+        if self._resume and self._load_from is None:
+            self._load_from = on_first_rank(lambda: latest_checkpoint(self.work_dir))
+            self._resume: bool = self._load_from is not None
+            self.logger.info(f'The latest checkpoint of {self.work_dir}: {self._load_from}.')
         source = self._load_from
-        if self._resume and source is None:
-            source = on_first_rank(lambda: latest_checkpoint(self.work_dir))
-            self.logger.info(f'The latest checkpoint of {self.work_dir}: {source}.')
-        if source is None:
-            return
-        load = self.resume if self._resume else self.load_checkpoint
-        if self.world_size == 1:
-            load(source)
+        if self.world_size == 1 or source is None:
+            super().load_or_resume()
             return
         problem: Exception | None = None
         try:
-            load(source)
+            super().load_or_resume()
         except (UserError, OSError) as error:
             problem = error
         told = None if problem is None else f'{source}: {problem}'
