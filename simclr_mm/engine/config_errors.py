@@ -8,7 +8,6 @@ from traceback import walk_tb
 from types import FrameType
 from typing import Any
 
-from mmengine import registry as root
 from mmengine.config import Config
 from mmengine.registry import Registry
 
@@ -89,10 +88,9 @@ def _place(part: Any, wanted: dict, place: str = '') -> str | None:
 def _close(registry: Registry, name: str) -> str:
     """A sentence with the registered names that are spelled nearly like this one."""
     names: dict[str, str] = {}
-    for each in vars(root).values():
-        if isinstance(each, Registry) and each.name == registry.name:
-            for one in (each, *each.children.values()):
-                prefix = 'simclr_mm.' if one.scope == 'simclr_mm' else ''
-                names.update({key: f'{prefix}{key}' for key in one.module_dict})
+    top = registry.parent or registry
+    for each in (top, *top.children.values()):
+        prefix = 'simclr_mm.' if each.scope == 'simclr_mm' else ''
+        names.update({key: f'{prefix}{key}' for key in each.module_dict})
     close = difflib.get_close_matches(name.rpartition('.')[2], names, n=3, cutoff=0.7)
     return f' Close: {", ".join(names[each] for each in close)}.' if close else ''

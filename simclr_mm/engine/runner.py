@@ -237,30 +237,23 @@ class Runner(_Runner):
         if self.world_size == 1 or source is None:
             super().load_or_resume()
             return
-        problem: Exception | None = None
+        problem = None
         try:
             super().load_or_resume()
         except (UserError, OSError) as error:
-            problem = error
-        told = None if problem is None else f'{source}: {problem}'
-        for rank, text in enumerate(all_gather_object(told)):
+            problem = f'{source}: {error}'
+        for rank, text in enumerate(all_gather_object(problem)):
             if text is not None:
-                raise CheckpointError(f'rank {rank} cannot load {text}') from problem
+                raise CheckpointError(f'rank {rank} cannot load {text}')
         weights = weights_digest(plain_model(self).state_dict())
-        require_same(
-            dict(epoch=self.epoch, iter=self.iter, weights=weights),
-            f'{source} has to be the same file on every rank.',
-        )
+        found = dict(epoch=self.epoch, iter=self.iter, weights=weights)
+        require_same(found, f'{source} has to be the same file on every rank.')
 
     def load_checkpoint(
-        self,
-        filename: str,
-        map_location: str | Callable = 'cpu',
-        strict: bool = True,
-        revise_keys: list = [(r'^module.', '')],
+        self, filename: str, map_location: str | Callable = 'cpu', strict: bool = True, **kwargs
     ) -> dict:
         try:
-            checkpoint = super().load_checkpoint(filename, map_location, strict, revise_keys)
+            checkpoint = super().load_checkpoint(filename, map_location, strict, **kwargs)
         except CheckpointError:
             raise
         except (AttributeError, TypeError):
@@ -298,9 +291,8 @@ class Runner(_Runner):
 
     def save_checkpoint(self, *args, **kwargs) -> None:
         # MMEngine's early stopping does not save its own state.
-        state = {
-            each.monitor: [each.wait_count, each.best_score] for each in self._stopping_hooks()
-        }
+        hooks = self._stopping_hooks()
+        state = {hook.monitor: [hook.wait_count, hook.best_score] for hook in hooks}
         self.message_hub.update_info(EARLY_STOPPING, state)
         super().save_checkpoint(*args, **kwargs)
 

@@ -21,18 +21,23 @@ class _Head(nn.Module):
     def __init__(self, function: Callable, **numbers: Any) -> None:
         super().__init__()
         self.function = function
-        self.numbers = numbers
+        self._names = tuple(numbers)
+        for name, number in numbers.items():  # a hook may change them
+            setattr(self, name, number)
+
+    def _numbers(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._names}
 
     def loss(self, z: Tensor) -> dict[str, Tensor]:
         """The scalar ``loss``, and detached scalars for the log, of this rank's projections.
 
         z is (n, V, d), not normalised.
         """
-        loss, stats = self.function(z, **self.numbers)
+        loss, stats = self.function(z, **self._numbers())
         return dict(loss=loss, **stats)
 
     def extra_repr(self) -> str:
-        return ', '.join(f'{name}={value!r}' for name, value in self.numbers.items())
+        return ', '.join(f'{name}={value!r}' for name, value in self._numbers().items())
 
 
 @MODELS.register_module()

@@ -94,7 +94,7 @@ def test_every_config_passes(path):
         ('train_cfg.max_epochs', 0),
         ('train_cfg.max_epochs', 'x'),
         ('train_cfg.max_epochs', 1.5),
-        ('train_cfg.max_iters', float('inf')),
+        ('train_cfg.max_epochs', float('inf')),
         ('train_cfg.val_interval', 0),
         ('auto_scale_lr.base_batch_size', 0),
     ],

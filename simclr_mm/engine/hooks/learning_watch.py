@@ -5,7 +5,7 @@ from mmengine.runner import Runner
 
 from simclr_mm.registry import HOOKS
 
-from .log_interval import log_interval
+from .log_interval import is_log_line
 
 _TRAINING = ('train/loss', 'train/chance', 'train/neg_sim')
 _RANK, _STD, _ISOTROPIC = (
@@ -44,18 +44,13 @@ class LearningWatchHook(Hook):
         self.min_steps = min_steps
 
     def before_train(self, runner: Runner) -> None:
-        self._interval = log_interval(runner)
         self._read = self._well = runner.iter  # last step read, last healthy step
         self._told: set[str] = set()  # of 'training' and 'validation'
 
     def after_train_iter(self, runner: Runner, batch_idx: int, *args, **kwargs) -> None:
-        if not (
-            self.every_n_inner_iters(batch_idx, self._interval)
-            or self.end_of_epoch(runner.train_dataloader, batch_idx)
-        ):
-            return
         scalars = runner.message_hub.log_scalars
-        if not all(name in scalars for name in _TRAINING):
+        contrastive = all(name in scalars for name in _TRAINING)
+        if not (contrastive and is_log_line(self, runner, batch_idx)):
             return
         step = runner.iter + 1
         loss, chance, neg_sim = (scalars[name].mean(step - self._read) for name in _TRAINING)
