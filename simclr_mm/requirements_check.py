@@ -5,11 +5,11 @@ import io
 import os
 from importlib import import_module, metadata, util
 
-_IMPORTS = ('mmengine', 'mmcv', 'mmpretrain')
-_OPENMMLAB = {
-    'mmengine': ('mmengine',),
-    'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full'),
-    'mmpretrain': ('mmpretrain',),
+# The distributions that own each package.
+_OWNERS = {
+    'mmengine': ('onedl-mmengine', 'mmengine'),
+    'mmcv': ('onedl-mmcv', 'mmcv', 'mmcv-lite', 'mmcv-full'),
+    'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
 }
 
 
@@ -29,7 +29,7 @@ def check_openmmlab() -> None:
         ImportError: One is missing, or two distributions that own the same files are
             installed.
     """
-    missing = [name for name in _IMPORTS if util.find_spec(name) is None]
+    missing = [name for name in _OWNERS if util.find_spec(name) is None]
     if missing:
         raise ImportError(
             f'simclr_mm needs {", ".join(missing)}. Install the maintained '
@@ -37,8 +37,8 @@ def check_openmmlab() -> None:
             "install -e '.[onedl]'), or the original ones with  "
             "'simclr_mm[openmmlab]'."
         )
-    for name in _IMPORTS:
-        installed = [dist for dist in (f'onedl-{name}', *_OPENMMLAB[name]) if _is_installed(dist)]
+    for owners in _OWNERS.values():
+        installed = [name for name in owners if _is_installed(name)]
         if len(installed) > 1:
             raise ImportError(
                 f'{" and ".join(installed)} are both installed and own the same files, '

@@ -24,12 +24,7 @@ def keep_freed_memory() -> bool:
 
 
 def start_worker(then: Callable[[int], None] | None, worker: int) -> None:
-    """Prepare a DataLoader's worker: its ``worker_init_fn``, with ``then`` bound.
-
-    Args:
-        then: The loader's own ``worker_init_fn``, if it has one.
-        worker: The worker's number.
-    """
+    """A ``worker_init_fn``, with the loader's own bound as ``then``."""
     keep_freed_memory()
     if then is not None:
         then(worker)

@@ -19,10 +19,13 @@ from simclr_mm.errors import UserError
 _TAKEN_OUT = {'type', '_scope_', 'priority', 'constructor', 'paramwise_cfg', 'by_epoch'}
 # Arguments that MMEngine or SimCLR adds.
 _FILLED_IN = {'runner', 'dataloader', 'dataset', 'params', 'in_channels', 'samples'}
-_NUMBERS = {'randomness.seed': 0} | {
-    f'{phase}_dataloader.{key}': lowest
-    for phase in ('train', 'val', 'test')
-    for key, lowest in (('batch_size', 1), ('num_workers', 0))
+# The lowest whole numbers of settings that stand in no class of this package.
+_LOWEST = {
+    **{f'{phase}_dataloader.batch_size': 1 for phase in ('train', 'val', 'test')},
+    **{f'{phase}_dataloader.num_workers': 0 for phase in ('train', 'val', 'test')},
+    **{f'train_cfg.{name}': 1 for name in ('max_epochs', 'max_iters', 'val_interval')},
+    'auto_scale_lr.base_batch_size': 1,
+    'randomness.seed': 0,
 }
 _WORDS = {
     float: 'a number',
@@ -37,10 +40,14 @@ def check_config(cfg: Config) -> None:
     """Check a whole config: :func:`check_arguments`, and numbers that stand in no class."""
     settings = dict(cfg.items())  # of a new-style config, built by this
     check_arguments(settings)
-    for place, lowest in _NUMBERS.items():
+    for place, lowest in _LOWEST.items():
         part, key = place.split('.')
         value = (settings.get(part) or {}).get(key)
-        if value is not None and not (_fits(value, int) and value >= lowest):
+        if value is None:
+            continue
+        kind = float if part == 'train_cfg' else int  # MMEngine takes max_iters=1e5
+        whole = _fits(value, kind) and value % 1 == 0
+        if not (whole and lowest <= value < 2**32):
             raise UserError(f'{place} = {value!r}: give a whole number from {lowest}')
 
 
@@ -48,14 +55,11 @@ def check_arguments(settings: Any, place: str = '') -> None:
     """Check every part of a config that names a class of this package.
 
     It checks names and plain types of arguments. The classes check the range of numbers
-    themselves. Classes of other libraries are not checked.
-
-    Args:
-        settings: The config or a part of it.
-        place: Its dotted key, as in ``--cfg-options``.
+    themselves. Classes of other libraries are not checked. ``place`` is the dotted key of the
+    part, as in ``--cfg-options``.
 
     Raises:
-        UserError: A class has no argument of this name, or not of this type.
+        UserError: A class has no argument of this name, not of this type, or one is missing.
     """
     entries: Iterable[tuple[Any, Any]] = ()
     if isinstance(settings, dict):
@@ -71,20 +75,18 @@ def check_arguments(settings: Any, place: str = '') -> None:
 
 def _check_part(kind: type, part: dict[str, Any], place: str) -> None:
     parameters, name = _parameters(kind), registry.type_name(part)
+    prefix = f'{place}.' if place else ''
     for key, value in part.items():
-        where = f'{place}.{key}' if place else key
         if key in _TAKEN_OUT and key not in parameters:
             continue
         if key not in parameters:
             takes = ', '.join(parameters)
-            raise UserError(f'{where}: {name} has no argument {key!r}. It takes {takes}')
+            raise UserError(f'{prefix}{key}: {name} has no argument {key!r}. It takes {takes}')
         if not _fits(value, parameters[key]):
             takes = ' or '.join(_words(parameters[key]))
-            raise UserError(f'{where} = {value!r}: {name} takes {takes} here')
-    for key in _required(kind):
-        if key not in part and key not in _FILLED_IN:
-            where = f'{place}.{key}' if place else key
-            raise UserError(f'{where} is missing: {name} has no default for it')
+            raise UserError(f'{prefix}{key} = {value!r}: {name} takes {takes} here')
+    for key in sorted(_required(kind) - _FILLED_IN - part.keys()):
+        raise UserError(f'{prefix}{key} is missing: {name} has no default for it')
 
 
 def _class_of(of: Any) -> type | None:
@@ -126,11 +128,11 @@ def _parameters(kind: type) -> dict[str, Any]:
 
 
 @functools.cache
-def _required(kind: type) -> list[str]:
+def _required(kind: type) -> set[str]:
     """The class's own arguments without a default."""
     parameters = inspect.signature(kind).parameters.values()
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [each.name for each in parameters if each.kind in named and each.default is each.empty]
+    return {each.name for each in parameters if each.kind in named and each.default is each.empty}
 
 
 def _fits(value: Any, hint: Any) -> bool:

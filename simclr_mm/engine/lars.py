@@ -19,17 +19,14 @@ class LARS(Optimizer):
     """SGD with momentum and a step scaled to the norm of each weight tensor.
 
     With update u = g + weight_decay * w, each parameter w with gradient g takes
-    v = momentum * v + lr * trust * u and w = w - v. Nothing is read from the device. On a
-    GPU all parameters share kernel launches where possible. On a CPU they are updated in
-    batches that stay in its cache.
+    v = momentum * v + lr * trust * u and w = w - v. Nothing is read from the device.
 
     Source: You et al., arXiv:1708.03888, Algorithm 1, as in SimCLR's reference code
     (lars_optimizer.py): classic momentum with the rate inside v, which differs from
     torch.optim.SGD while the rate changes.
 
     Args:
-        params: Parameters or groups of them. Groups may set every argument below, so
-            mmengine's paramwise_cfg works. Norms and biases do not need it.
+        params: Parameters or groups of them, which may set every argument below.
         lr: Base learning rate, >= 0. The paper: 0.3 * batch / 256 (Sec. 2.2).
         momentum: In [0, 1). 0.9 as in the reference code.
         weight_decay: >= 0. The paper: 1e-6 (Sec. 2.2).
@@ -66,36 +63,26 @@ class LARS(Optimizer):
                 f"trust_denominator must be 'sum' or 'parts', got {trust_denominator!r}: set "
                 'optim_wrapper.optimizer.trust_denominator'
             )
-        super().__init__(
-            params,
-            dict(
-                lr=lr,
-                momentum=momentum,
-                weight_decay=weight_decay,
-                eta=eta,
-                trust_denominator=trust_denominator,
-                include_1d=include_1d,
-            ),
-        )
+        numbers = dict(zip(_NUMBERS, (lr, momentum, weight_decay, eta)))
+        forms = dict(trust_denominator=trust_denominator, include_1d=include_1d)
+        super().__init__(params, {**numbers, **forms})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient; return the loss of the closure, if any."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for settings, params in self._alike():
             for batch in _in_cache(params):
-                velocities = [self._velocity(p) for p in batch]
-                _update(batch, velocities, **settings)
+                for p in batch:
+                    if 'momentum_buffer' not in self.state[p]:
+                        self.state[p]['momentum_buffer'] = torch.zeros_like(p)
+                _update(batch, [self.state[p]['momentum_buffer'] for p in batch], **settings)
         return loss
 
     def _alike(self) -> list[tuple[dict, list[Tensor]]]:
-        """Parameters with one form of update, and its numbers, over all groups.
-
-        paramwise_cfg makes a group of every parameter.
-        """
+        """Parameters with the same update, over all groups; paramwise_cfg makes many groups."""
         alike: dict[tuple, list[Tensor]] = defaultdict(list)
         for group in self.param_groups:
             numbers = tuple(group[key] for key in _NUMBERS)
@@ -110,21 +97,12 @@ class LARS(Optimizer):
                 alike[key].append(p)
         return [(dict(zip(('form', *_NUMBERS), key[2:])), params) for key, params in alike.items()]
 
-    def _velocity(self, p: Tensor) -> Tensor:
-        state = self.state[p]
-        if 'momentum_buffer' not in state:
-            state['momentum_buffer'] = torch.zeros_like(p)
-        return state['momentum_buffer']
-
 
 def _in_cache(params: list[Tensor]) -> list[list[Tensor]]:
-    """On a CPU, batches that fit into its cache; elsewhere one batch.
-
-    An update reads and writes each tensor several times. On a CPU memory traffic dominates:
-    all of ResNet-50 at once takes twice the time. On a GPU launches dominate.
-    """
+    """Batches of parameters that are updated together."""
     if params[0].device.type != 'cpu':
-        return [params]
+        return [params]  # few kernel launches
+    # An update goes over each tensor several times: outside the cache this takes twice the time.
     batches: list[list[Tensor]] = []
     free = 0
     for p in params:

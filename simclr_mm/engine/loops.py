@@ -46,14 +46,12 @@ def data_layout(runner: Runner) -> str:
 def build_train_dataloader(runner: Runner, dataloader: DataLoader | dict) -> DataLoader:
     """Build the config's ``train_dataloader`` and refuse one that could not train or resume.
 
-    It has a :class:`~simclr_mm.datasets.ResumableSampler`. A dataset built here replaces
-    unreadable images.
+    A dataset built here replaces unreadable images.
 
     Raises:
-        UserError: Another sampler, a collate function that cannot take a whole batch,
-            a dataset smaller than one global batch, a batch of one image for a
-            contrastive loss, another number of images on another rank, or
-            ``diff_rank_seed``, with which ranks would not share one permutation.
+        UserError: The sampler is no :class:`~simclr_mm.datasets.ResumableSampler`, the
+            collate function cannot take a whole batch, the dataset is smaller than one batch of
+            all ranks or not the same on all, a batch has one image, or ``diff_rank_seed``.
     """
     if runner._randomness_cfg.get('diff_rank_seed', False):
         raise UserError(
@@ -141,10 +139,6 @@ class _Resumable(BaseLoop):
     makes_up_validation = True  # a checkpoint is saved before the validation of its step
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:
-        for name in ('max_epochs', 'max_iters', 'val_interval'):
-            number = kwargs.get(name, 1)
-            if isinstance(number, str) or number != int(number) or number < 1:
-                raise UserError(f'train_cfg.{name} = {number!r}: give a whole number from 1')
         super().__init__(runner, build_train_dataloader(runner, dataloader), **kwargs)
 
     def _begin(self) -> None:
@@ -167,7 +161,7 @@ class EpochBasedTrainLoop(_Resumable, _EpochBasedTrainLoop):
     """MMEngine's loop over epochs, which can also resume inside an epoch.
 
     Its arguments are those of MMEngine's loop. The dataloader has to pass
-    :func:`build_train_dataloader`, and the numbers of ``train_cfg`` are whole, from 1.
+    :func:`build_train_dataloader`.
     """
 
     def run(self) -> nn.Module:
@@ -197,7 +191,7 @@ class IterBasedTrainLoop(_Resumable, _IterBasedTrainLoop):
     """MMEngine's loop over iterations, in whole epochs of the dataset.
 
     Its arguments are those of MMEngine's loop. The dataloader has to pass
-    :func:`build_train_dataloader`, and the numbers of ``train_cfg`` are whole, from 1.
+    :func:`build_train_dataloader`.
     """
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:

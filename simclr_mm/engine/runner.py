@@ -5,7 +5,6 @@ import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -35,10 +34,7 @@ from .ranks import on_first_rank, require_same, weights_digest
 from .resume import check_resumable, latest_checkpoint, shared_settings
 from .work_dir_lock import WorkDirLock
 
-_MMENGINE_HOOKS = (
-    *('runtime_info', 'timer', 'sampler_seed'),
-    *('logger', 'param_scheduler', 'checkpoint'),
-)
+_MMENGINE_HOOKS = 'runtime_info timer sampler_seed logger param_scheduler checkpoint'.split()
 _built = itertools.count(1)  # runners of this process
 
 
@@ -46,27 +42,21 @@ _built = itertools.count(1)  # runners of this process
 class Runner(_Runner):
     """The runner of every config of this package, named by ``runner_type='simclr_mm.Runner'``.
 
-    Args:
-        *args: As for MMEngine's Runner.
-        **kwargs: As for MMEngine's Runner.
+    Its arguments are those of MMEngine's Runner.
 
     Raises:
-        UserError: A schedule is longer than the run, settings that a resumed run cannot
-            change are changed or differ between ranks, or another run trains in the work dir.
+        UserError: Settings that a resumed run cannot change are changed or differ between
+            ranks, another run trains in the work dir, or a part cannot be built.
         CheckpointError: A checkpoint's keys or shapes differ from the model's, it cannot be
             resumed, or it is another file on another rank.
 
     Differs from MMEngine's Runner:
-        - distributed training also runs on CPU ranks, with gloo; BN then stays local, with a
-          warning;
-        - missing and unexpected keys are errors;
-        - checkpoints cannot run code when they are read;
-        - a batch that differs from ``auto_scale_lr.base_batch_size`` gives a warning with both
-          learning rates;
-        - a schedule that ends after the run is an error;
-        - gradient accumulation of a contrastive model gives a warning that it adds no negatives;
-        - ``compile``, which would compile SimCLR's training step with its data and loss, is an
-          error that names ``model.compile_backbone``;
+        - ranks also run on CPUs, with gloo; BN then stays local, with a warning;
+        - missing and unexpected keys are errors, and checkpoints cannot run code;
+        - a batch that differs from ``auto_scale_lr.base_batch_size``, and gradient
+          accumulation, which adds no negatives, give a warning;
+        - a schedule that ends after the run is an error, and so is ``compile``, which would
+          compile SimCLR's training step with its data and loss;
         - rank 0 chooses the checkpoint to resume from, and all ranks compare what they read;
         - metrics are gathered through the process group, not through files;
         - None in ``default_hooks`` switches off every hook, not only MMEngine's six;
@@ -95,14 +85,6 @@ class Runner(_Runner):
                 stream.reconfigure(errors='backslashreplace')
         return logger
 
-    def set_randomness(self, seed: int | None, *args, **kwargs) -> None:
-        if seed is not None and not (type(seed) is int and 0 <= seed < 2**32):
-            raise UserError(
-                f'randomness.seed = {seed!r}: give a whole number from 0 to 2**32 - 1, or None '
-                'for another seed each time.'
-            )
-        super().set_randomness(seed, *args, **kwargs)
-
     @classmethod
     def from_cfg(cls, cfg: Config) -> _Runner:
         check_config(cfg)
@@ -122,28 +104,26 @@ class Runner(_Runner):
         require_same(shared_settings(self.cfg), 'give every rank the same config.')
 
     def register_default_hooks(self, hooks: dict[str, Hook | dict | None] | None = None) -> None:
-        hooks = dict(hooks or {})
-        off = [name for name, hook in hooks.items() if hook is None]
-        if off:
-            self.logger.info(f'Switched off: default_hooks.{", default_hooks.".join(off)}.')
-        for name in off:
-            if name not in _MMENGINE_HOOKS:  # MMEngine leaves out its own
-                del hooks[name]
-        super().register_default_hooks(hooks)
+        kept = {}
+        for name, hook in (hooks or {}).items():
+            if hook is None:
+                self.logger.info(f'Switched off: default_hooks.{name}.')
+            if hook is not None or name in _MMENGINE_HOOKS:  # MMEngine leaves out its own
+                kept[name] = hook
+        super().register_default_hooks(kept)
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
-        if isinstance(dataloader, dict):
-            dataloader = _fitting(dataloader)
+        if isinstance(dataloader, DataLoader):
+            return dataloader
         # Outside a run the scope is unset or MMEngine's, which lacks mmpretrain's names.
         current = DefaultScope.get_current_instance()
         named = current is not None and current.scope_name != 'mmengine'
         try:
             with DefaultScope.overwrite_default_scope(None if named else 'mmpretrain'):
-                return _Runner.build_dataloader(dataloader, *args, **kwargs)
+                return _Runner.build_dataloader(_fitting(dataloader), *args, **kwargs)
         except FileNotFoundError as error:
-            dataset = dataloader['dataset'] if isinstance(dataloader, dict) else None
-            options = ' '.join(_data_roots(dataset))
+            options = ' '.join(_data_roots(dataloader['dataset']))
             if not options:
                 raise
             raise MissingFileError(
@@ -182,8 +162,7 @@ class Runner(_Runner):
         super()._maybe_compile(target)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with building_from(self.cfg, 'train_cfg', 'train_dataloader'):
-            loop = super().build_train_loop(loop)
+        loop = super().build_train_loop(loop)
         schedulers = self.param_schedulers or []
         if isinstance(schedulers, dict) and 'type' in schedulers:
             schedulers = [schedulers]
@@ -202,25 +181,13 @@ class Runner(_Runner):
                     )
         return loop
 
-    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with building_from(self.cfg, 'val_cfg', 'val_dataloader', 'val_evaluator'):
-            return super().build_val_loop(loop)
-
-    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with building_from(self.cfg, 'test_cfg', 'test_dataloader', 'test_evaluator'):
-            return super().build_test_loop(loop)
-
-    def build_param_scheduler(self, scheduler: Any) -> Any:
-        with building_from(self.cfg, 'param_scheduler'):
-            return super().build_param_scheduler(scheduler)
-
     def build_optim_wrapper(
         self, optim_wrapper: Optimizer | OptimWrapper | dict
     ) -> OptimWrapper | OptimWrapperDict:
-        with building_from(self.cfg, 'optim_wrapper'):
-            if isinstance(optim_wrapper, dict):
-                check_type(OPTIMIZERS, (optim_wrapper.get('optimizer') or {}).get('type'))
-            wrapper = super().build_optim_wrapper(optim_wrapper)
+        if isinstance(optim_wrapper, dict):  # MMEngine's error does not name it
+            kind = (optim_wrapper.get('optimizer') or {}).get('type')
+            check_type(OPTIMIZERS, kind, 'optim_wrapper.optimizer.type')
+        wrapper = super().build_optim_wrapper(optim_wrapper)
         count = getattr(wrapper, '_accumulative_counts', 1)
         if count > 1 and isinstance(plain_model(self), SimCLR):
             batch = self.train_dataloader.batch_size
@@ -237,8 +204,6 @@ class Runner(_Runner):
         if not auto_scale_lr or auto_scale_lr.get('enable', False):
             return
         base = auto_scale_lr['base_batch_size']
-        if not base > 0:
-            raise UserError(f'auto_scale_lr.base_batch_size = {base}: write the batch of the rate')
         batch = self.train_dataloader.batch_size * self.world_size
         if batch != base:
             lr = optim_wrapper.optimizer.param_groups[0]['lr']
@@ -249,46 +214,46 @@ class Runner(_Runner):
             )
 
     def train(self) -> nn.Module:
-        with WorkDirLock(self.work_dir, self.logger):
+        with WorkDirLock(self.work_dir, self.logger), building_from(self.cfg):
             return super().train()
+
+    def val(self) -> dict:
+        with building_from(self.cfg):
+            return super().val()
+
+    def test(self) -> dict:
+        with building_from(self.cfg):
+            return super().test()
 
     def load_or_resume(self) -> None:
         if self._has_loaded:
             return
+        self._load_from: str | None
+        if self._resume and self._load_from is None:
+            self._load_from = on_first_rank(lambda: latest_checkpoint(self.work_dir))
+            self._resume: bool = self._load_from is not None
+            self.logger.info(f'The latest checkpoint of {self.work_dir}: {self._load_from}.')
         source = self._load_from
-        if self._resume and source is None:
-            source = on_first_rank(lambda: latest_checkpoint(self.work_dir))
-            self.logger.info(f'The latest checkpoint of {self.work_dir}: {source}.')
-        if source is None:
+        if self.world_size == 1 or source is None:
+            super().load_or_resume()
             return
-        load = self.resume if self._resume else self.load_checkpoint
-        if self.world_size == 1:
-            load(source)
-            return
-        problem: Exception | None = None
+        problem = None
         try:
-            load(source)
+            super().load_or_resume()
         except (UserError, OSError) as error:
-            problem = error
-        told = None if problem is None else f'{source}: {problem}'
-        for rank, text in enumerate(all_gather_object(told)):
+            problem = f'{source}: {error}'
+        for rank, text in enumerate(all_gather_object(problem)):
             if text is not None:
-                raise CheckpointError(f'rank {rank} cannot load {text}') from problem
+                raise CheckpointError(f'rank {rank} cannot load {text}')
         weights = weights_digest(plain_model(self).state_dict())
-        require_same(
-            dict(epoch=self.epoch, iter=self.iter, weights=weights),
-            f'{source} has to be the same file on every rank.',
-        )
+        found = dict(epoch=self.epoch, iter=self.iter, weights=weights)
+        require_same(found, f'{source} has to be the same file on every rank.')
 
     def load_checkpoint(
-        self,
-        filename: str,
-        map_location: str | Callable = 'cpu',
-        strict: bool = True,
-        revise_keys: list = [(r'^module.', '')],
+        self, filename: str, map_location: str | Callable = 'cpu', strict: bool = True, **kwargs
     ) -> dict:
         try:
-            checkpoint = super().load_checkpoint(filename, map_location, strict, revise_keys)
+            checkpoint = super().load_checkpoint(filename, map_location, strict, **kwargs)
         except CheckpointError:
             raise
         except (AttributeError, TypeError):
@@ -326,9 +291,8 @@ class Runner(_Runner):
 
     def save_checkpoint(self, *args, **kwargs) -> None:
         # MMEngine's early stopping does not save its own state.
-        state = {
-            each.monitor: [each.wait_count, each.best_score] for each in self._stopping_hooks()
-        }
+        hooks = self._stopping_hooks()
+        state = {hook.monitor: [hook.wait_count, hook.best_score] for hook in hooks}
         self.message_hub.update_info(EARLY_STOPPING, state)
         super().save_checkpoint(*args, **kwargs)
 

@@ -15,10 +15,9 @@ from .ranks import on_first_rank
 
 
 class WorkDirLock:
-    """A context that locks an existing work dir, or fails with the name of the run that holds it.
+    """A context that locks an existing work dir for rank 0's job, until its process ends.
 
-    Rank 0 holds the lock for its job. The system releases it when that process ends for any
-    reason. If files cannot be locked, the run continues with a warning.
+    If files cannot be locked, the run continues with a warning.
 
     Raises:
         UserError: On entering, on all ranks: another process trains in this work dir.

@@ -31,8 +31,7 @@ def extract_features(
     Args:
         model: A model with ``extract_feat`` and a data preprocessor.
         loader: Batches of ``inputs`` and labelled ``data_samples``.
-        embed: Maps normalised images (n, 3, S, S) to features (n, C). None: the model's
-            ``extract_feat``.
+        embed: Takes normalised images (n, 3, S, S). None: the model's ``extract_feat``.
         target: The target of a sample: its class, or an array for an image with several.
 
     Returns:

@@ -56,10 +56,7 @@ def best_classes(
     temperature: float,
     device: str | torch.device | None = None,
 ) -> Tensor:
-    """Like :func:`knn_predict`, but up to five classes, (q, 5), by decreasing votes.
-
-    -1 stands for a class without a vote.
-    """
+    """Up to five classes of each query, (q, 5), by decreasing votes; -1: none has a vote."""
     check_finite(_lengths(query), 'queries of kNN')
     finite = finite_rows(_lengths(gallery), 'gallery features of kNN')
     gallery, labels = gallery[finite], labels[finite.to(labels.device)]

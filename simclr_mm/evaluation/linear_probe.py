@@ -26,19 +26,12 @@ PENALTIES = tuple(np.logspace(5, -6, 45).tolist())
 
 
 class Sweep(NamedTuple):
-    """The result of :func:`swept_linear_probe`.
+    """The result of :func:`swept_linear_probe`."""
 
-    Args:
-        accuracy: The metric on the test images, by default the share of correct labels, in [0, 1].
-        penalty: The chosen penalty.
-        validation: The metric on the validation images, for each penalty.
-        predicted: (m,) classes of the test images, or (m, K) logits.
-    """
-
-    accuracy: float
-    penalty: float
-    validation: list[float]
-    predicted: np.ndarray
+    accuracy: float  # the metric on the test images, by default a share in [0, 1]
+    penalty: float  # the chosen one
+    validation: list[float]  # the metric on the validation images, for each penalty
+    predicted: np.ndarray  # (m,) classes of the test images, or (m, K) logits
 
 
 def linear_probe(train: Labelled, test: Labelled, c: float = 1.0) -> float:
@@ -131,15 +124,8 @@ def few_label_probe(
 ) -> float:
     """Mean accuracy of :func:`linear_probe` on a few labels of each class.
 
-    Args:
-        train: (n, C) features and (n,) labels to draw from.
-        test: (m, C) features and (m,) labels to predict.
-        per_class: Labels of each class in one draw.
-        draws: Number of draws, with seeds 0 to draws - 1.
-        c: Inverse strength of the L2 penalty, > 0.
-
-    Returns:
-        Mean share of correct labels over the draws, in [0, 1].
+    Draw s of ``draws`` takes ``per_class`` labels of each class with seed s. ``c`` is the inverse
+    strength of the L2 penalty. The result is a share in [0, 1].
     """
     features, labels = _finite(train)
     accuracies = []
@@ -169,7 +155,7 @@ def _predictions(
         for penalty in penalties:
             fit = regression.fit(penalty)
             unconverged += not fit.converged
-            predicted.append(classes[fit.predict(features)])
+            predicted.append(classes[fit.logits(features).argmax(axis=1)])
     if unconverged:
         warnings.warn(
             f'linear probe: {unconverged} of {fits} fits were stopped when L-BFGS ran out of '

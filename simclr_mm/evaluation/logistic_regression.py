@@ -20,21 +20,11 @@ SLOPE, GAIN = 1e-5, 1e-11
 
 
 class Fit(NamedTuple):
-    """A fitted classifier.
+    """A fitted classifier."""
 
-    Args:
-        weight: (K, C) for the features before standardisation.
-        bias: (K,).
-        converged: False if the iterations ran out.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    converged: bool
-
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """(m, C) features -> (m,) classes in [0, K)."""
-        return self.logits(features).argmax(axis=1)
+    weight: Tensor  # (K, C), for the features before standardisation
+    bias: Tensor  # (K,)
+    converged: bool  # False if the iterations ran out
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(m, C) features -> (m, K)."""

@@ -30,59 +30,30 @@ PRETRAINED, UNTRAINED, PIXELS = 'pretrained encoder', 'untrained encoder', 'raw 
 
 @dataclass
 class Result:
-    """One number.
+    """One number."""
 
-    Args:
-        task: 'classification', 'transfer', or 'representation' for measures without labels.
-        dataset: Name of the dataset's class, or of the folder used instead.
-        split: The scored images, such as 'test'.
-        features: Origin of the features: 'pretrained encoder', 'raw pixels' ...;
-            'checkpoint' for the metrics of tools/test.py.
-        protocol: 'knn', 'linear', 'linear-swept', 'linear-5-labels',
-            'linear-published', 'fine-tuned', 'fine-tuned-1%' ...
-        metric: 'top1', 'top5' ...
-        value: The number, in ``unit``.
-        settings: Settings of the protocol, such as k.
-        unit: '%' for every accuracy; '' if there is none.
-    """
-
-    task: str
-    dataset: str
-    split: str
-    features: str
-    protocol: str
-    metric: str
-    value: float
-    settings: dict[str, Value] = field(default_factory=dict)
-    unit: str = '%'
+    task: str  # 'classification', 'transfer', or 'representation' for measures without labels
+    dataset: str  # name of the dataset's class, or of the folder used instead
+    split: str  # of the scored images, such as 'test'
+    features: str  # 'pretrained encoder' ...; 'checkpoint' for the metrics of tools/test.py
+    protocol: str  # 'knn', 'linear', 'linear-swept', 'linear-5-labels', 'fine-tuned-1%' ...
+    metric: str  # 'top1', 'top5' ...
+    value: float  # in ``unit``
+    settings: dict[str, Value] = field(default_factory=dict)  # of the protocol, such as k
+    unit: str = '%'  # of every accuracy; '' if there is none
 
 
 @dataclass
 class EvaluationRun:
-    """Results of one run, and their origin.
+    """Results of one run, and their origin."""
 
-    Args:
-        config: Path or name of the config.
-        checkpoint: Path or URL.
-        checkpoint_sha256: Of the model's loaded weights, names and values.
-        seed: Of every draw. None if nothing is drawn.
-        seconds: Duration of the run.
-        results: Its numbers.
-        time: Its end, UTC, ISO 8601.
-        versions: Of this package and the packages that it computes with.
-        hardware: GPU, or processor and threads.
-        command: The command line.
-        study: For a run of tools/sweep.py the name of the study, as ``study``, and the
-            run's value on each axis.
-        schema: Name and version of this format.
-    """
-
-    config: str
-    checkpoint: str
-    checkpoint_sha256: str
-    seed: int | None
-    seconds: float
+    config: str  # path or name
+    checkpoint: str  # path or URL
+    checkpoint_sha256: str  # of the model's loaded weights, names and values
+    seed: int | None  # of every draw; None if nothing is drawn
+    seconds: float  # duration of the run
     results: list[Result]
+    # The end of the run, UTC, ISO 8601.
     time: str = field(default_factory=lambda: time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
     versions: dict[str, str] = field(
         default_factory=lambda: dict(
@@ -96,11 +67,12 @@ class EvaluationRun:
     )
     hardware: str = field(default_factory=lambda: hardware())
     command: str = field(default_factory=lambda: shlex.join(sys.argv))
+    # For a run of tools/sweep.py: the name of the study, and the run's value on each axis.
     study: dict[str, Value] = field(default_factory=dict)
-    schema: str = SCHEMA
+    schema: str = SCHEMA  # name and version of this format
 
     def write(self, path: str | Path) -> None:
-        """Write the run as JSON. The file is complete or absent."""
+        """Write the run as JSON, the whole of it or nothing."""
         with atomic_file(path) as file:
             file.write(json.dumps(asdict(self), indent=1).encode())
 
@@ -109,8 +81,7 @@ def read_run(path: str | Path) -> EvaluationRun | None:
     """Read a file of :meth:`EvaluationRun.write`. None for any other JSON file.
 
     Raises:
-        UserError: The file names this schema and lacks a part of it, or a part is of
-            another kind.
+        UserError: The file names this schema, but a part is missing or of another kind.
     """
     try:
         content = json.loads(Path(path).read_bytes())
@@ -143,11 +114,7 @@ def _require_kinds(part: object) -> None:
 
 
 def hardware(device: str | None = None) -> str:
-    """The GPU, or the processor and the number of threads.
-
-    Args:
-        device: Where to compute, such as 'cpu'. None: a GPU if there is one.
-    """
+    """Name of the GPU, or of the processor with its threads, that computes on this device."""
     if torch.cuda.is_available() and device != 'cpu':
         return torch.cuda.get_device_name(device)
     threads = f'{torch.get_num_threads()} of {os.cpu_count()} cores'

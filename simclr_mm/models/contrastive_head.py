@@ -1,8 +1,10 @@
 """Registered heads: the contrastive losses with the numbers that a config names.
 
-Every head's ``loss`` takes this rank's projections (n, V, d), not normalised. It returns
-the scalar ``loss`` and the detached scalars of its function in ``losses``.
+The functions are in :mod:`simclr_mm.losses`.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,11 +18,26 @@ from simclr_mm.registry import MODELS
 
 
 class _Head(nn.Module):
-    """Base class that shows a head's numbers in ``repr``."""
+    def __init__(self, function: Callable, **numbers: Any) -> None:
+        super().__init__()
+        self.function = function
+        self._names = tuple(numbers)
+        for name, number in numbers.items():  # a hook may change them
+            setattr(self, name, number)
+
+    def _numbers(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._names}
+
+    def loss(self, z: Tensor) -> dict[str, Tensor]:
+        """The scalar ``loss``, and detached scalars for the log, of this rank's projections.
+
+        z is (n, V, d), not normalised.
+        """
+        loss, stats = self.function(z, **self._numbers())
+        return dict(loss=loss, **stats)
 
     def extra_repr(self) -> str:
-        numbers = {name: value for name, value in vars(self).items() if name[0] != '_'}
-        return ', '.join(f'{k}={v!r}' for k, v in numbers.items() if k != 'training')
+        return ', '.join(f'{name}={value!r}' for name, value in self._numbers().items())
 
 
 @MODELS.register_module()
@@ -38,13 +55,7 @@ class NTXentHead(_Head):
     """
 
     def __init__(self, temperature: float = 0.1, pairs: str = 'all') -> None:
-        super().__init__()
-        self.temperature = temperature
-        self.pairs = pairs
-
-    def loss(self, z: Tensor) -> dict[str, Tensor]:
-        loss, stats = nt_xent_with_stats(z, self.temperature, self.pairs)
-        return dict(loss=loss, **stats)
+        super().__init__(nt_xent_with_stats, temperature=temperature, pairs=pairs)
 
 
 @MODELS.register_module()
@@ -61,13 +72,7 @@ class NTLogisticHead(_Head):
     """
 
     def __init__(self, temperature: float, semi_hard: bool = False) -> None:
-        super().__init__()
-        self.temperature = temperature
-        self.semi_hard = semi_hard
-
-    def loss(self, z: Tensor) -> dict[str, Tensor]:
-        loss, stats = nt_logistic_with_stats(z, self.temperature, self.semi_hard)
-        return dict(loss=loss, **stats)
+        super().__init__(nt_logistic_with_stats, temperature=temperature, semi_hard=semi_hard)
 
 
 @MODELS.register_module()
@@ -84,13 +89,7 @@ class MarginTripletHead(_Head):
     """
 
     def __init__(self, margin: float, semi_hard: bool = False) -> None:
-        super().__init__()
-        self.margin = margin
-        self.semi_hard = semi_hard
-
-    def loss(self, z: Tensor) -> dict[str, Tensor]:
-        loss, stats = margin_triplet_with_stats(z, self.margin, self.semi_hard)
-        return dict(loss=loss, **stats)
+        super().__init__(margin_triplet_with_stats, margin=margin, semi_hard=semi_hard)
 
 
 @MODELS.register_module()
@@ -103,9 +102,4 @@ class UnnormalizedXentHead(_Head):
     """
 
     def __init__(self, temperature: float) -> None:
-        super().__init__()
-        self.temperature = temperature
-
-    def loss(self, z: Tensor) -> dict[str, Tensor]:
-        loss, stats = unnormalized_xent_with_stats(z, self.temperature)
-        return dict(loss=loss, **stats)
+        super().__init__(unnormalized_xent_with_stats, temperature=temperature)

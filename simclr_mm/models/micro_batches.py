@@ -22,13 +22,9 @@ def in_micro_batches(
     Args:
         embed: Takes rows and returns tensors with as many rows. Apart from BN, each output
             row depends on its own input row only.
-        inputs: (n, ...). Split into as few chunks as ``size`` allows. Their sizes differ by
-            one row at most.
+        inputs: (n, ...), split into as few chunks as possible, of nearly equal size.
         size: Rows of a chunk at most, >= 1.
         model: The module that holds every BN of ``embed``.
-
-    Returns:
-        (n, ...) each, the chunks' outputs in order.
     """
     chunks = inputs.tensor_split(-(-len(inputs) // size))  # rounded up
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
@@ -54,13 +50,8 @@ def _copied_statistics(norms: list[_BatchNorm]) -> Iterator[None]:
     buffers = [dict(norm._buffers) for norm in norms]
     for norm in norms:
         if norm.training:  # in eval mode it updates nothing
-            norm._buffers.update(
-                {
-                    name: buffer.clone()
-                    for name, buffer in norm._buffers.items()
-                    if buffer is not None
-                }
-            )
+            kept = {name: buffer for name, buffer in norm._buffers.items() if buffer is not None}
+            norm._buffers.update({name: buffer.clone() for name, buffer in kept.items()})
     try:
         yield
     finally:

@@ -50,11 +50,7 @@ class OnlineProbe(nn.Module):
             return self.fc(features.detach().to(self.fc.weight.dtype))
 
     def loss(self, features: Tensor, data_samples: list[DataSample] | None) -> dict[str, Tensor]:
-        """Cross entropy and accuracy over all views.
-
-        Args:
-            features: (n, V, C).
-            data_samples: n, each with one ``gt_label``.
+        """Cross entropy and accuracy over all views, for features (n, V, C) and n samples.
 
         Returns:
             Scalars: ``probe_loss`` in nats, which mmengine adds to the loss, and

@@ -64,8 +64,6 @@ class ProjectionNeck(BaseModule):
         for name, width in (('hid_channels', hid_channels), ('out_channels', out_channels)):
             if width is not None and width < 1:
                 raise UserError(f'{name} must be >= 1, got {width}: set model.neck.{name}')
-        if out_channels < 1:
-            raise UserError(f'out_channels must be >= 1, got {out_channels}')
         super().__init__(init_cfg)
         self.num_layers = num_layers
         self.normed = norm_cfg is not None
@@ -78,7 +76,7 @@ class ProjectionNeck(BaseModule):
                 self.add_module(f'bn{layer}', build_norm_layer(norm_cfg, widths[layer + 1])[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Project features, (n, C) -> (n, d)."""
+        """(n, C) -> (n, d)."""
         for layer in range(self.num_layers):
             if layer > 0:
                 x = F.relu(x)

@@ -45,23 +45,18 @@ class SimCLR(BaseModel):
         data_preprocessor: Changes to ``ViewsPreprocessor`` with the ImageNet mean and
             std, or another type.
         micro_batch_size: Images on this rank, with all V views, that are embedded at
-            a time. None: the whole batch. It serves batches larger than the memory: the
-            loss is that of the whole batch with all its negatives, and the cost is one more
-            forward pass. The gradient is exact with frozen BN, GroupNorm or LayerNorm.
-            BN in training uses the statistics of each micro-batch (SyncBN: across the
-            ranks), and its running statistics count each micro-batch once.
+            a time, for batches larger than the memory. None: the whole batch. The loss is
+            that of the whole batch, for one more forward pass. BN in training uses the
+            statistics of each micro-batch; see ``in_micro_batches``.
         online_probe: ``dict(num_classes=K)``: a linear classifier on the features
-            (after pooling, before the neck), trained in the same step without a
-            gradient to the encoder; see ``OnlineProbe``. Needs labels. None: no probe.
+            (after pooling, before the neck); see ``OnlineProbe``. None: no probe.
         compile_backbone: True, or arguments of ``torch.compile`` such as
             ``dict(mode='max-autotune')``. The backbone is compiled at its first batch,
             once for training and once for evaluation. Checkpoint keys stay the same.
             Compiling takes minutes and pays in longer runs on GPUs.
-        init_cfg: As everywhere in MMEngine.
 
     Attributes:
-        projections: (n, V, d), detached, of the last batch of ``loss``, for hooks. None
-            before the first batch.
+        projections: (n, V, d), detached, of the last batch of ``loss``, for hooks.
 
     Raises:
         UserError: ``micro_batch_size`` is not a whole number above 0, the images are not RGB, the
@@ -124,10 +119,7 @@ class SimCLR(BaseModel):
     def forward(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
     ) -> Tensor | dict[str, Tensor] | list[DataSample]:
-        """MMEngine's entry: run ``extract_feat``, ``loss`` or ``predict``.
-
-        ``mode`` is 'tensor', 'loss' or 'predict'.
-        """
+        """MMEngine's entry: ``extract_feat``, ``loss`` or ``predict``."""
         if mode == 'tensor':
             return self.extract_feat(inputs)
         if mode == 'loss':
@@ -144,16 +136,10 @@ class SimCLR(BaseModel):
         return pooled(self.backbone(images.contiguous(memory_format=order)), self.backbone)
 
     def get_layer_depth(self, param_name: str) -> tuple[int, int]:
-        """The depth of a parameter's layer, and the number of depths.
-
-        For mmpretrain's LearningRateDecayOptimWrapperConstructor.
-        """
-        depth_of = getattr(self.backbone, 'get_layer_depth', None)
+        """For mmpretrain's LearningRateDecayOptimWrapperConstructor."""
         try:
-            if depth_of is None:
-                raise NotImplementedError
-            return depth_of(param_name, 'backbone.')
-        except NotImplementedError as error:  # raised by ResNets below 50 layers, too
+            return self.backbone.get_layer_depth(param_name, 'backbone.')
+        except (AttributeError, NotImplementedError) as error:  # ResNets below 50 layers raise it
             raise UserError(
                 f'layer-wise decay: this {type(self.backbone).__name__} does not know the '
                 'depth of its layers; take VisionTransformer or ResNet-50, for example'
@@ -173,8 +159,7 @@ class SimCLR(BaseModel):
             'loss' in their name and logs each of them.
 
         Raises:
-            UserError: The model has no neck or no head, ``inputs`` has no axis of views,
-                or the views differ in size.
+            UserError: The model has no neck or no head, or ``inputs`` are no views of one size.
         """
         if self.neck is None or self.head is None:
             raise UserError(
@@ -205,10 +190,7 @@ class SimCLR(BaseModel):
         return losses
 
     def _embed(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Projections (n, V, d) of views (n, V, 3, S, S), and features if there is a probe.
-
-        The features, (n, V, C), carry no gradient.
-        """
+        """Projections (n, V, d) of views, and features (n, V, C) if there is a probe."""
         assert self.neck is not None  # as loss has checked
         # One pass, so that all views share the statistics of BN.
         features = self.extract_feat(inputs.flatten(0, 1))  # (nV, C)
@@ -219,10 +201,10 @@ class SimCLR(BaseModel):
     def predict(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None
     ) -> list[DataSample]:
-        """Features of images, (n, 3, S, S), or views, (n, V, 3, S, S), as data samples.
+        """Data samples of images, (n, 3, S, S), or views, (n, V, 3, S, S).
 
-        The n samples have ``feature``, (C) or (V, C). With a probe, samples of single images also
-        have ``pred_score``, (K), and ``pred_label``.
+        They have ``feature``, (C) or (V, C). With a probe, those of single images also have
+        ``pred_score``, (K), and ``pred_label``.
         """
         features = self.extract_feat(inputs.flatten(0, -4))  # (n, C) or (nV, C)
         features = features.unflatten(0, inputs.shape[:-3])  # (n, C) or (n, V, C)
@@ -240,7 +222,7 @@ class SimCLR(BaseModel):
         return data_samples
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
-        """Let a checkpoint lack the probe. Every way of loading calls this first."""
+        """Let a checkpoint lack the probe, in every way of loading."""
         fit_probe(state_dict, self.state_dict(prefix=prefix), prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 

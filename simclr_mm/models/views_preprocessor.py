@@ -1,5 +1,6 @@
 """The boundary between data and model: one normalised RGB tensor on the device."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,15 +60,10 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         self.to_rgb = to_rgb
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Make the model's arguments from a batch.
+        """Make the model's arguments from a batch, the same in training and testing.
 
-        Args:
-            data: ``inputs`` as above, and optionally ``data_samples``, a list.
-            training: Ignored. Training and testing are the same here.
-
-        Returns:
-            ``inputs`` float32 (n, V, 3, S, S) or (n, 3, S, S), normalised RGB, each
-            image channels-last in memory, and ``data_samples``, None if the batch has none.
+        They are ``inputs``, float32 (n, V, 3, S, S) or (n, 3, S, S), normalised RGB, each image
+        channels-last in memory, and ``data_samples``, None if the batch has none.
         """
         inputs = ViewsToMake.restored(data['inputs'])
         samples = self.cast_data(data.get('data_samples'))
@@ -104,9 +100,10 @@ class ViewsPreprocessor(BaseDataPreprocessor):
 
 def _as_one_tensor(inputs: Any) -> Tensor:
     stacked = inputs
-    if isinstance(inputs, (list, tuple)) and _can_stack(inputs):
+    if isinstance(inputs, (list, tuple)):
         # V tensors (n, 3, S, S) -> (n, V, 3, S, S); n tensors (3, S, S) -> (n, 3, S, S)
-        stacked = torch.stack(list(inputs), dim=inputs[0].ndim - 3)
+        with contextlib.suppress(AttributeError, IndexError, RuntimeError, TypeError):
+            stacked = torch.stack(list(inputs), dim=inputs[0].ndim - 3)
     if (
         not isinstance(stacked, Tensor)
         or stacked.dtype != torch.uint8
@@ -120,13 +117,6 @@ def _as_one_tensor(inputs: Any) -> Tensor:
             f'simclr_mm.TwoViews and PackInputs, and keep images uint8.'
         )
     return stacked
-
-
-def _can_stack(inputs: Sequence) -> bool:
-    if not inputs or not all(isinstance(entry, Tensor) for entry in inputs):
-        return False
-    kinds = {(entry.shape, entry.dtype) for entry in inputs}
-    return len(kinds) == 1 and inputs[0].ndim in (3, 4)
 
 
 def _describe(inputs: Any) -> str:

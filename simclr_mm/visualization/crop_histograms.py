@@ -20,11 +20,9 @@ def plot_crop_histograms(
 ) -> None:
     """Write a row for each image and a line for each crop, with the same axes everywhere.
 
-    Args:
-        path: The file to write.
-        histograms: (I, 2, K, B) shares of the values of I images and K crops, in B
-            bins of [0, 256), without and with distortion.
-        overlaps: (I, 2) mean overlap of the histograms of an image's crops, in [0, 1].
+    ``histograms``, (I, 2, K, B), are shares of the values of I images and K crops, in B bins of
+    [0, 256), without and with distortion. ``overlaps``, (I, 2), are the means of those of an
+    image's crops, in [0, 1].
     """
     with picture(path, 11, 1.4 + 2.6 * len(histograms), title) as figure:
         grid = figure.subplots(len(histograms), 2, sharex=True, sharey=True, squeeze=False)

@@ -21,13 +21,8 @@ def plot_report(
 ) -> None:
     """Write the loss curve, pairs of views and a 2-D map of features as one PNG.
 
-    Args:
-        scalars: From :func:`~simclr_mm.visualization.loss.read_scalars`.
-        views: (m, V, S, S, 3) uint8 RGB, the V views of m images.
-        features: (n, C) features.
-        labels: (n,) classes of the features.
-        classes: Class names.
-        title: Title of the picture.
+    ``scalars`` are from :func:`~simclr_mm.visualization.loss.read_scalars`; ``views`` are
+    (m, V, S, S, 3) uint8 RGB, ``features`` (n, C), and ``labels`` (n,) indices of ``classes``.
     """
     with picture(path, 15, 5.2, title) as figure:
         loss, pairs, embedding = figure.subplots(1, 3, width_ratios=[1, 0.4, 1.2])

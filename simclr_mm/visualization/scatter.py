@@ -1,6 +1,7 @@
 """Features as points in the plane, coloured by class."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -75,13 +76,8 @@ def plot_map(
     largest = np.argsort(-counts, kind='stable')[:_LEGEND]
     rest = ~np.isin(labels, largest)
     if rest.any():
-        _points(
-            axes,
-            points[rest],
-            '#DDDDDD',
-            'o',
-            f'{len(np.unique(labels[rest]))} more classes ({rest.sum()})',
-        )
+        more = f'{len(np.unique(labels[rest]))} more classes ({rest.sum()})'
+        _points(axes, points[rest], '#DDDDDD', 'o', more)
     for place, label in enumerate(sorted(largest)):
         name = plain(classes[label]) if len(classes) > 1 else 'images'
         if counts[label]:
@@ -97,14 +93,6 @@ def plot_map(
 
 def _points(axes: Axes, points: np.ndarray, colour: str, marker: str, label: str) -> None:
     size = float(np.clip(20000 / max(1, len(points)), 9, 36))
-    axes.scatter(
-        points[:, 0],
-        points[:, 1],
-        s=size,
-        color=colour,
-        marker=marker,
-        label=label,
-        alpha=0.85,
-        edgecolors='#444444',
-        linewidths=0.3,
-    )
+    look: dict[str, Any] = dict(alpha=0.85, edgecolors='#444444', linewidths=0.3)
+    x, y = points.T
+    axes.scatter(x, y, s=size, color=colour, marker=marker, label=label, **look)

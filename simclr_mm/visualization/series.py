@@ -64,28 +64,18 @@ def plot_bars(
 
 def _draw_bars(axes: Axes, bars: Series, places: Sequence[Place], colours: dict[str, str]) -> None:
     """Draw the bars of a place side by side, without gaps for missing numbers."""
-    named = set()
-    for x, place in enumerate(places):
-        present = [name for name in bars if place in bars[name]]
-        for k, name in enumerate(present):
-            width = 0.8 / max(len(bars), 1)
-            left = x + (k - (len(present) - 1) / 2) * width
-            bar = axes.bar(
-                left,
-                bars[name][place],
-                0.92 * width,
-                color=colours[name],
-                label=None if name in named else name,
-            )
-            named.add(name)
-            # On white, because a dashed line may run there.
-            axes.bar_label(
-                bar,
-                fmt='%.1f',
-                fontsize=8,
-                padding=2,
-                bbox=dict(facecolor='white', edgecolor='none', pad=0.3),
-            )
+    width = 0.8 / max(len(bars), 1)
+    for name, numbers in bars.items():
+        middles = []
+        for x, place in enumerate(places):
+            present = [each for each in bars if place in bars[each]]
+            if name in present:
+                middles.append(x + (present.index(name) - (len(present) - 1) / 2) * width)
+        heights = [numbers[place] for place in places if place in numbers]
+        bar = axes.bar(middles, heights, 0.92 * width, color=colours[name], label=name)
+        # On white, because a dashed line may run there.
+        white = dict(facecolor='white', edgecolor='none', pad=0.3)
+        axes.bar_label(bar, fmt='%.1f', fontsize=8, padding=2, bbox=white)
 
 
 def _finish(axes: Axes, places: Sequence[Place], labels: Sequence[str], count: int) -> None:

@@ -16,14 +16,9 @@ from .unit_rows import unit_rows
 
 
 def pair_similarities(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of all pairs of views.
+    """Cosines of all pairs of views, each pair once, for features (n, V, d) with V >= 2.
 
-    Args:
-        features: (n, V, d), n >= 2 images with V >= 2 views.
-
-    Returns:
-        Positives, (n V (V - 1) / 2) pairs of one image, and negatives, all other pairs,
-        each pair once.
+    First the positives, (n V (V - 1) / 2) pairs of one image, then the negatives, all others.
     """
     n, views, width = features.shape
     flat = unit_rows(features.reshape(n * views, width).astype(np.float64))  # (nV, d)
@@ -59,19 +54,12 @@ def _histogram(axes: Axes, name: str, positives: np.ndarray, negatives: np.ndarr
     )
     for label, values, colour in kinds:
         mean = round(float(values.mean()), 2) + 0.0  # no "-0.00"
-        axes.hist(
-            values,
-            bins.tolist(),
-            weights=np.full(len(values), 100 / len(values)),
-            color=colour,
-            alpha=0.6,
-            label=f'{label}\n{len(values):,} pairs, mean {mean:.2f}',
-        )
+        label = f'{label}\n{len(values):,} pairs, mean {mean:.2f}'
+        weights = np.full(len(values), 100 / len(values))
+        axes.hist(values, bins.tolist(), weights=weights, color=colour, alpha=0.6, label=label)
         axes.axvline(mean, color=colour, linestyle='--', linewidth=2)
-    axes.set_title(
-        f'{name}: a positive beats a negative in '
-        f'{100 * separation(positives, negatives):.1f} % of cases'
-    )
+    share = 100 * separation(positives, negatives)
+    axes.set_title(f'{name}: a positive beats a negative in {share:.1f} % of cases')
     axes.set_xlabel('cosine similarity (dashed: mean)')
     axes.set_ylabel('share of the pairs of each kind [%]')
     axes.legend(loc='upper left', framealpha=1)

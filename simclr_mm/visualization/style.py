@@ -15,16 +15,8 @@ from simclr_mm.files.atomic import atomic_file
 # Okabe and Ito, "Color Universal Design", 2008: distinct for any colour vision. Two more
 # make ten: wine, from Paul Tol's "muted" scheme, and a grey.
 COLOURS = (
-    '#0072B2',
-    '#E69F00',
-    '#009E73',
-    '#CC79A7',
-    '#56B4E9',
-    '#D55E00',
-    '#F0E442',
-    '#000000',
-    '#882255',
-    '#999999',
+    *('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9'),
+    *('#D55E00', '#F0E442', '#000000', '#882255', '#999999'),
 )
 MARKERS = ('o', '^', 's')
 
@@ -51,16 +43,9 @@ def plain(name: str) -> str:
 def picture(
     file: str | Path | BytesIO, width: float, height: float, title: str = '', dpi: int = 110
 ) -> Iterator[Figure]:
-    """A figure that is written when the block ends, by default as PNG.
+    """A figure, in inches, that is written when the block ends, by default as PNG.
 
-    Dollar signs stay dollar signs: no text is read as a formula.
-
-    Args:
-        file: The file to write, with the format as its ending. Its folder is created.
-        width: In inches.
-        height: In inches.
-        title: Title of the whole figure.
-        dpi: Pixels per inch.
+    The ending of ``file`` is the format. Its folder is created. No text is read as a formula.
     """
     ending = '' if isinstance(file, BytesIO) else Path(file).suffix[1:].lower()
     if ending not in {'', *FigureCanvasBase.get_supported_filetypes()}:
@@ -78,8 +63,7 @@ def picture(
             'text.parse_math': False,
         }
     ):
-        # This layout avoids overlaps.
-        figure = Figure(figsize=(width, height), layout='constrained')
+        figure = Figure(figsize=(width, height), layout='constrained')  # without overlaps
         figure.suptitle(title)
         yield figure
         with nullcontext(file) if isinstance(file, BytesIO) else atomic_file(file) as target:

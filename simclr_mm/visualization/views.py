@@ -55,9 +55,10 @@ def make_views(dataset: Any, index: int, seed: int, epoch: int = 0) -> Views:
     results['sample_idx'] = SampleIndex(index, seed, epoch)
     path = str(results.get('img_path', ''))
     results = Compose(transforms[: places[0]])(results)
-    original = None if results is None else results['img'][..., ::-1].copy()  # (H, W, 3) RGB
-    results = None if results is None else two_views(results)
-    if original is None or results is None:  # mmcv's mark of a dropped image
+    if results is not None:
+        original = results['img'][..., ::-1].copy()  # (H, W, 3) RGB
+        results = two_views(results)
+    if results is None:  # mmcv's mark of a dropped image
         raise UnreadableImage(f'image {index} {path}: a transform dropped it', path)
     views = results['img'][:, ::-1].transpose(0, 2, 3, 1)  # (V, 3, S, S) BGR -> RGB
     return Views(index, original, views, results['view_params'])
@@ -85,7 +86,10 @@ def describe(params: dict[str, Any]) -> list[str]:
     for name, drawn in params.items():
         if name in ('crop', 'flip') or drawn is None:
             continue
-        values = [f'{k} {_number(value)}' for k, value in drawn.items()]
+        values = [
+            f'{key} {value:.2f}' if isinstance(value, float) else f'{key} {value}'
+            for key, value in drawn.items()
+        ]
         name = name.removeprefix('Random')
         if len(values) > 2:
             lines += [', '.join(values[k : k + 2]) for k in range(0, len(values), 2)]
@@ -94,23 +98,12 @@ def describe(params: dict[str, Any]) -> list[str]:
     return lines if len(lines) > 1 else [*lines, 'nothing else']
 
 
-def _number(value: Any) -> str:
-    return f'{value:.2f}' if isinstance(value, float) else str(value)
-
-
 def _show_original(axes: Axes, sample: Views) -> None:
     axes.imshow(sample.original)
     for v, params in enumerate(sample.params):
         top, left, height, width = params['crop']
-        box = Rectangle(
-            (left - 0.5, top - 0.5),
-            width,
-            height,
-            fill=False,
-            edgecolor=COLOURS[v % len(COLOURS)],
-            linewidth=2.5,
-        )
-        axes.add_patch(box)
+        colour, corner = COLOURS[v % len(COLOURS)], (left - 0.5, top - 0.5)
+        axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, lw=2.5))
     height, width = sample.original.shape[:2]
     axes.set(title=f'image {sample.index}', xticks=[], yticks=[])
     axes.set_xlabel(f'{width} x {height} px', fontsize=9)

@@ -28,14 +28,16 @@ def test_what_the_runner_builds(tmp_path, key, value, words):
     ('key', 'value', 'words'),
     [
         ('optim_wrapper.optimizer.type', 'Adaam', r'optimizer\.type: .*Close: Adam'),
-        ('optim_wrapper.optimizer.lr', -1, r'optim_wrapper: .*Invalid learning rate: -1'),
-        ('optim_wrapper.optimizer.speed', 1, r'optim_wrapper\.optimizer\.speed: '),
+        ('optim_wrapper.optimizer.lr', -1, r'optimizer: .*Invalid learning rate: -1'),
+        ('optim_wrapper.optimizer.speed', 1, r'optim_wrapper\.optimizer: .*speed'),
         ('train_dataloader.batch_size', 0, r'train_dataloader\.batch_size = 0'),
         ('train_dataloader.dataset.type', 'simclr_mm.Digitz', r'Close: simclr_mm\.Digits'),
         ('train_dataloader.dataset.pipeline.0.type', 'TwoView', r'pipeline\.0\.type: '),
         ('train_cfg.max_epochs', 0, r'train_cfg\.max_epochs = 0'),
         ('train_cfg.val_interval', 0, r'train_cfg\.val_interval = 0'),
         ('train_cfg.speed', 1, r'train_cfg\.speed: EpochBasedTrainLoop'),
+        ('train_dataloader.timeout', -1, r'^train_dataloader: .*timeout'),
+        ('param_scheduler.0.type', 'LinearLRR', r'^param_scheduler\.0\.type: .*Close: LinearLR'),
         ('auto_scale_lr', dict(base_batch_size=0), r'auto_scale_lr\.base_batch_size = 0'),
     ],
 )
@@ -48,6 +50,19 @@ def test_what_a_training_builds(tmp_path, key, value, words):
 def test_a_fault_elsewhere_keeps_its_kind():
     with pytest.raises(AttributeError), building_from({}):
         torch.no_such_name  # noqa: B018
+
+
+def test_a_fault_of_this_package_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.setattr('simclr_mm.datasets.sampler.get_dist_info', None)
+    with pytest.raises(TypeError):
+        runner(tmp_path).train()
+
+
+@pytest.mark.parametrize('key', ['val_cfg.speed', 'val_dataloader.timeout'])
+def test_what_a_validation_builds(tmp_path, key):
+    run = runner(tmp_path, validate=True, **{key: -1})
+    with pytest.raises(UserError, match=f'^{key.partition(".")[0]}: .*{key.partition(".")[2]}'):
+        run.val()
 
 
 def test_runners_of_one_second_share_no_name(tmp_path):

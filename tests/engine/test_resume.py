@@ -10,7 +10,8 @@ from digits_run import BY_ITERATION, CONFIGS, EVERY_EPOCH, losses, runner
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from simclr_mm.engine.resume import _stored_config, check_resumable, latest_checkpoint, settings
+from simclr_mm.checkpoints.stored_config import parse_settings
+from simclr_mm.engine.resume import check_resumable, latest_checkpoint, settings
 from simclr_mm.errors import CheckpointError, MissingFileError, UserError
 
 VALIDATED = {
@@ -238,13 +239,13 @@ def test_a_checkpoint_of_weights_is_no_run(saved, tmp_path):
 @pytest.mark.parametrize('file', sorted(CONFIGS.glob('*.py'))[::5], ids=lambda file: file.stem)
 def test_every_config_is_read_back(file):
     config = Config.fromfile(file)
-    assert settings(_stored_config(config.pretty_text)) == settings(config) != {}
+    assert settings(parse_settings(config.pretty_text)) == settings(config) != {}
 
 
 def test_keys_with_dots_are_read_back():
     keys = {'bn.bias': dict(decay_mult=0), 'x': dict(lars_exclude=True)}
     config = Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=keys))))
-    stored = settings(_stored_config(config.pretty_text))
+    stored = settings(parse_settings(config.pretty_text))
     assert stored['optim_wrapper.paramwise_cfg.custom_keys.bn.bias.decay_mult'] == 0
     assert stored == settings(config)
 

@@ -12,7 +12,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from simclr_mm.engine.arguments import check_config
-from simclr_mm.engine.config_errors import building_from
+from simclr_mm.engine.config_errors import building_from, check_type
 from simclr_mm.errors import UserError
 from simclr_mm.files.installed import MIM
 from simclr_mm.registry import type_name
@@ -120,6 +120,7 @@ def result_path(args: argparse.Namespace) -> Path:
 
 def build_runner(cfg: Config) -> Runner:
     """Build the runner that the config names."""
+    check_type(RUNNERS, cfg.get('runner_type'), 'runner_type')
     with building_from(cfg):
         return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 

@@ -119,7 +119,7 @@ def gallery_and_queries(
 def training_set(cfg: Config) -> BaseDataset:
     """The training images of a config, with its training transforms."""
     scope = DefaultScope.overwrite_default_scope('mmpretrain')
-    with scope, building_from(cfg, 'train_dataloader'):
+    with scope, building_from(cfg):
         return DATASETS.build(cfg.train_dataloader.dataset)
 
 

@@ -49,8 +49,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             ) from error
 
     def before_train(self, runner: Runner) -> None:
-        folders = {str(self.out_dir or runner.work_dir), str(runner.work_dir)}
-        local = not any('://' in folder for folder in folders)
+        local = '://' not in f'{self.out_dir} {runner.work_dir}'
         if local and self.backend_args is None and self.file_client_args is None:
             self.backend_args: dict | None = dict(backend=_BACKEND)
         info = runner.message_hub.runtime_info
@@ -93,8 +92,12 @@ class CheckpointHook(MMEngineCheckpointHook):
         return bool(re.fullmatch(f'best_.+_{re.escape(before)}[0-9]+{re.escape(after)}', name))
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
-        outdated = self._make_room(step)
+        outdated = None
         if self.max_keep_ckpts > 0:
+            if step not in self.keep_ckpt_ids:
+                if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                    outdated = self.keep_ckpt_ids.popleft()
+                self.keep_ckpt_ids.append(step)
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
@@ -116,15 +119,6 @@ class CheckpointHook(MMEngineCheckpointHook):
             file.write(self.last_ckpt.encode())
         if outdated is not None:
             self._remove_step(outdated)
-
-    def _make_room(self, step: int) -> int | None:
-        """Add a step to the kept ones. Returns the step to remove, if any."""
-        if self.max_keep_ckpts <= 0 or step in self.keep_ckpt_ids:
-            return None
-        full = len(self.keep_ckpt_ids) == self.max_keep_ckpts
-        outdated = self.keep_ckpt_ids.popleft() if full else None
-        self.keep_ckpt_ids.append(step)
-        return outdated
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best:
@@ -165,12 +159,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step)))
 
     def _remove(self, path: str) -> None:
-        if not is_main_process():
-            return
-        if self.file_backend.isfile(path):
+        if is_main_process() and self.file_backend.isfile(path):
             self.file_backend.remove(path)
-        elif self.file_backend.isdir(path):  # DeepSpeed saves folders
-            self.file_backend.rmtree(path)
 
 
 def _is_in(source: str | None, folder: str) -> bool:

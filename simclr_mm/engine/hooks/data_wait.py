@@ -9,7 +9,7 @@ from simclr_mm.errors import UserError
 from simclr_mm.registry import HOOKS
 
 from .input_remedy import remedy
-from .log_interval import log_interval
+from .log_interval import is_log_line
 from .stopwatch import Stopwatch
 
 
@@ -19,13 +19,12 @@ class DataWaitHook(Hook):
 
     On a CPU it is the time between the end of a step and the next batch, on a GPU the time
     in which the GPU is idle. Of several ranks the largest share counts. Validation and the
-    time between epochs do not count. A log line covers the steps before its last one, so
-    that nothing waits for the GPU.
+    time between epochs do not count. Nothing waits for the GPU: a log line covers the steps
+    before its last one.
 
     Args:
         limit: Share in [0, 1] above which the hook names a remedy. 0.1 is above the noise.
-        min_steps: Number of steps for which the share has to be above. 100 are two log lines,
-            so that one slow file does not count.
+        min_steps: Steps for which it has to be above: two log lines, not one slow file.
     """
 
     # Last, so that saving a checkpoint after a step does not count as waiting.
@@ -40,7 +39,6 @@ class DataWaitHook(Hook):
         self.min_steps = min_steps
 
     def before_train(self, runner: Runner) -> None:
-        self._interval = log_interval(runner)
         # Skip the start of the workers, until each has made a batch.
         self._skip = runner.iter + 1 + runner.train_dataloader.num_workers
         self._watch = Stopwatch()
@@ -58,8 +56,7 @@ class DataWaitHook(Hook):
         if runner.iter < self._skip:
             return
         self._watch.begin_step()
-        last = self.end_of_epoch(runner.train_dataloader, batch_idx)
-        if last or self.every_n_inner_iters(batch_idx, self._interval):
+        if is_log_line(self, runner, batch_idx):
             self._report(runner)
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:

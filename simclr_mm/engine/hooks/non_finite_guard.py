@@ -25,19 +25,18 @@ class NonFiniteGuardHook(Hook):
     """Skip steps whose loss or gradient is not finite, then stop.
 
     A bad step has a NaN or an infinity in its loss or gradients on any rank. On all ranks it
-    changes neither parameters nor momentum nor BN's running statistics. Training continues
-    without reading the device until the next log line or the end of the epoch. There the
-    run stops with a FloatingPointError that describes the first bad step.
-    ``non_finite_step_K.pth`` in the checkpoints' folder holds a model made by good steps
-    only. A JSON file of the same name lists all images of the bad batch.
+    changes neither parameters nor momentum nor BN's running statistics. The run stops at the
+    next log line or the end of the epoch, because only there the device is read, with a
+    FloatingPointError that describes the first bad step. ``non_finite_step_K.pth`` in the
+    checkpoints' folder holds a model made by good steps only. A JSON file of the same name
+    lists all images of the bad batch.
 
     On a CPU the optimizer does not get the gradients of a bad step. On other devices
     parameters and optimizer state are copied before each step, and a flag on the device
-    chooses between copy and result. For ResNet-50 with momentum this takes 0.2 GB, while no
-    activations are in memory, and 2 GB of traffic a step.
+    chooses between copy and result: 0.2 GB and 2 GB of traffic a step for ResNet-50.
 
-    With a loss scaler (fp16), skipped steps with overflowing gradients are no error. A loss
-    that is not finite is an error, and so is a scale below 1e-4.
+    With a loss scaler (fp16), steps skipped for their gradients are no error. A loss that is
+    not finite is an error, and so is a scale below 1e-4.
 
     Differs: on a GPU, Adam without ``fused=True`` counts its steps on the host, so it also
     counts skipped steps.

@@ -14,21 +14,13 @@ from simclr_mm.errors import NotFiniteError, listed
 
 
 class Step(NamedTuple):
-    """A step, taken or skipped.
+    """A step, taken or skipped, on this rank."""
 
-    Args:
-        number: Its number in the log.
-        bad: Bool without dimensions, on the device.
-        rate: The learning rate.
-        images: Names of this rank's images.
-        projections: Of this rank, from :func:`range_of`.
-    """
-
-    number: int
-    bad: Tensor
-    rate: float
-    images: list[str]
-    projections: Tensor | None
+    number: int  # in the log
+    bad: Tensor  # bool without dimensions, on the device
+    rate: float  # the learning rate
+    images: list[str]  # their names
+    projections: Tensor | None  # from range_of
 
 
 def first_bad(steps: Sequence[Step]) -> dict | None:

@@ -41,63 +41,67 @@ class PretrainedBackboneHook(Hook):
 
     def __init__(self, frozen: bool = True) -> None:
         self.frozen = frozen
-        self._before: dict[str, Tensor] = {}
 
     def before_run(self, runner) -> None:
         if not isinstance(runner._train_loop, BaseLoop):  # the run only tests
             return
-        init_cfg = _encoder(runner)
         install_safe_loading()
-        path = init_cfg['checkpoint']
-        backbone_state(read_checkpoint(path), init_cfg.get('prefix') or '', path)
+        init_cfg = _init_cfg(runner)
+        self._path = init_cfg['checkpoint']
+        checkpoint = read_checkpoint(self._path)
+        self._encoder = backbone_state(checkpoint, init_cfg.get('prefix') or '', self._path)
         if self.frozen:
             self._freeze(runner)
 
     def before_train(self, runner) -> None:
-        if runner.iter == 0 or self.frozen:  # a resumed fine-tuning has changed it
-            _check_loaded(runner)
-        if self.frozen:
-            state = _backbone(runner).state_dict()
-            self._before = {key: value.detach().clone() for key, value in state.items()}
+        if runner.iter > 0 and not self.frozen:
+            return  # a resumed fine-tuning has changed it
+        state = _backbone(runner).state_dict()
+        problems = state_problems(state, self._encoder) or _differing(state, self._encoder)
+        if problems:
+            raise CheckpointError(
+                f'the backbone is not the encoder in {self._path}: {problems}; check that '
+                'model.backbone is the pretrained one, that init_cfg.prefix is the beginning of '
+                "its keys ('backbone.'), that init_cfg.type is the text 'Pretrained' (otherwise "
+                'ResNets set some weights to zero), and that nothing else overwrites it'
+            )
+        if is_main_process():
+            count = f'{len(state)} of {len(state)}'
+            runner.logger.info(
+                f'The backbone is the encoder in {self._path}, {count} keys bit by bit.'
+            )
 
     def before_train_iter(self, runner, *args, **kwargs) -> None:
         if self.frozen:
             _backbone(runner).eval()
 
     def after_train(self, runner) -> None:
-        if self.frozen:
-            changed = _differing(_backbone(runner).state_dict(), self._before)
-            if changed:
-                raise RuntimeError(
-                    f'the frozen backbone changed during training: {changed}; keep it '
-                    'out of hooks and optimizers that write weights'
-                )
-            self._before = {}
+        state = _backbone(runner).state_dict()
+        changed = _differing(state, self._encoder) if self.frozen else ''
+        if changed:
+            raise RuntimeError(
+                f'the frozen backbone changed during training: {changed}; keep it '
+                'out of hooks and optimizers that write weights'
+            )
 
     def _freeze(self, runner) -> None:
-        """Disable gradients, and wrap a wrapped model again.
-
-        DistributedDataParallel decides at construction which parameters get a gradient.
-        """
         trained = [p for p in _backbone(runner).parameters() if p.requires_grad]
         for parameter in trained:
             parameter.requires_grad_(False)
+        # DistributedDataParallel decides at construction which parameters get a gradient.
         if trained and is_model_wrapper(runner.model):
-            runner.model = runner.wrap_model(
-                runner.cfg.get('model_wrapper_cfg'), runner.model.module
-            )
+            wrapper = runner.cfg.get('model_wrapper_cfg')
+            runner.model = runner.wrap_model(wrapper, runner.model.module)
 
 
 def _backbone(runner) -> nn.Module:
     return plain_model(runner).get_submodule('backbone')
 
 
-def _encoder(runner) -> Mapping:
-    """The init_cfg that names the encoder. A UserError if there is none."""
+def _init_cfg(runner) -> Mapping:
+    """The init_cfg that names the encoder."""
     init_cfgs = getattr(_backbone(runner), 'init_cfg', None) or []
-    if isinstance(init_cfgs, Mapping):
-        init_cfgs = [init_cfgs]
-    for init_cfg in init_cfgs:
+    for init_cfg in [init_cfgs] if isinstance(init_cfgs, Mapping) else init_cfgs:
         is_file = type_name(init_cfg) in ('Pretrained', 'PretrainedInit')
         if is_file and init_cfg.get('checkpoint'):
             return init_cfg
@@ -105,27 +109,6 @@ def _encoder(runner) -> Mapping:
         'no encoder: pass --pretrained PATH (or --cfg-options '
         'model.backbone.init_cfg.checkpoint=PATH)'
     )
-
-
-def _check_loaded(runner) -> None:
-    """Compare the backbone with the file. A CheckpointError names the keys that differ."""
-    init_cfg = _encoder(runner)
-    path = init_cfg['checkpoint']
-    checkpoint = read_checkpoint(path)
-    wanted = backbone_state(checkpoint, init_cfg.get('prefix') or '', path)
-    state = _backbone(runner).state_dict()
-    problems = state_problems(state, wanted) or _differing(state, wanted)
-    if problems:
-        raise CheckpointError(
-            f'the backbone is not the encoder in {path}: {problems}; check that '
-            'model.backbone is the pretrained one, that init_cfg.prefix is the beginning of '
-            "its keys ('backbone.'), that init_cfg.type is the text 'Pretrained' (otherwise "
-            'ResNets set some weights to zero), and that nothing else overwrites it'
-        )
-    if is_main_process():
-        runner.logger.info(
-            f'The backbone is the encoder in {path}, {len(state)} of {len(state)} keys bit by bit.'
-        )
 
 
 def _differing(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor
 from simclr_mm.registry import HOOKS
 
 from ..loops import VALIDATED
-from .log_interval import log_interval
+from .log_interval import is_log_line
 
 
 @HOOKS.register_module()
@@ -26,10 +26,6 @@ class RuntimeInfoHook(_RuntimeInfoHook):
     def __init__(self) -> None:
         self._waiting: list[dict] = []  # outputs of the steps since the last reading
 
-    def before_train(self, runner: Runner) -> None:
-        super().before_train(runner)
-        self._interval = log_interval(runner)
-
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
     ) -> None:
@@ -41,11 +37,7 @@ class RuntimeInfoHook(_RuntimeInfoHook):
                 for key, value in {**(outputs or {}), **clipped}.items()
             }
         )
-        if (
-            self.every_n_inner_iters(batch_idx, self._interval)
-            or self.end_of_epoch(runner.train_dataloader, batch_idx)
-            or self.is_last_train_iter(runner)
-        ):
+        if is_log_line(self, runner, batch_idx) or self.is_last_train_iter(runner):
             self._read(runner)
 
     def before_val(self, runner: Runner) -> None:
@@ -62,16 +54,10 @@ class RuntimeInfoHook(_RuntimeInfoHook):
 
     def _read(self, runner: Runner) -> None:
         values = [item for outputs in self._waiting for item in outputs.items()]
-        numbers = iter(_to_host([value for _, value in values if isinstance(value, Tensor)]))
+        tensors = [value.double().reshape(()) for _, value in values if isinstance(value, Tensor)]
+        # One copy. float64 holds every float32 and every count.
+        numbers = iter(torch.stack(tensors).tolist() if tensors else ())
         for key, value in values:
             number = next(numbers) if isinstance(value, Tensor) else value
             runner.message_hub.update_scalar(f'train/{key}', number)
         self._waiting = []
-
-
-def _to_host(values: list[Tensor]) -> list[float]:
-    """Scalars of one device as numbers, in one copy."""
-    if not values:
-        return []
-    # float64 holds every float32 and every count.
-    return torch.stack([value.double().reshape(()) for value in values]).tolist()

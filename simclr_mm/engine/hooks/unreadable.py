@@ -15,15 +15,14 @@ class UnreadableImageHook(Hook):
     another. Each rank counts its own files.
 
     Args:
-        max_share: Share of the drawn images, in [0, 1], above which the run stops. Only an
-            image's own failure counts, not those of its replacements. 0 stops at the first
-            unreadable image; any other share tolerates one file. 0.01: a large collection
-            has a few broken downloads, but one in a hundred is a fault of the storage.
+        max_share: Share in [0, 1] above which the run stops, of the images that this rank drew
+            since the run began or resumed, or of one epoch if that is more. Replacements do
+            not count. 0 stops at the first unreadable image; any other share tolerates one
+            file. 0.01: a large collection has a few broken downloads, but one in a hundred is
+            a fault of the storage.
 
     Raises:
-        UserError: max_share is not in [0, 1]. In training: more than this share could not be
-            read, of the images that this rank drew since the run began or resumed, or of
-            one epoch of this rank if that is more.
+        UserError: max_share is not in [0, 1], or the run stops.
     """
 
     def __init__(self, max_share: float = 0.01) -> None:
