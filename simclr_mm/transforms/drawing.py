@@ -71,8 +71,7 @@ def encode_view(
     crop[:-2] = views.crop.encode(drawn[0])
     for row, step, params in zip(steps, views.pipelines[v], drawn[1:]):
         if params is not None:
-            numbers = step.encode(params)
-            row[0], row[1 : 1 + len(numbers)] = step.code, numbers
+            row[: 1 + len(step.columns)] = [step.code, *step.encode(params)]
 
 
 def decode_view(views: Recipe, v: int, crop: Sequence, steps: Sequence) -> list[Any]:
