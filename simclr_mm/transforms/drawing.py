@@ -23,6 +23,7 @@ class Recipe(Protocol):
     num_views: int
     crop: RandomCropAndFlip
     pipelines: list[list[DeviceTransform]]
+    step_shape: tuple[int, int]
 
 
 def draw_view(
@@ -70,8 +71,7 @@ def encode_view(
     crop[:-2] = views.crop.encode(drawn[0])
     for row, step, params in zip(steps, views.pipelines[v], drawn[1:]):
         if params is not None:
-            numbers = step.encode(params)
-            row[0], row[1 : 1 + len(numbers)] = step.code, numbers
+            row[: 1 + len(step.columns)] = [step.code, *step.encode(params)]
 
 
 def decode_view(views: Recipe, v: int, crop: Sequence, steps: Sequence) -> list[Any]:
@@ -85,7 +85,12 @@ def no_numbers(views: Recipe, *images: int) -> tuple[np.ndarray, np.ndarray]:
     """Empty ``crops`` and ``steps`` of ViewsToMake, without or with an axis of images."""
     crops = np.empty((*images, views.num_views, CROP_WIDTH))
     crops[..., -2:] = views.size, INTERPOLATIONS.index(views.crop.interpolation)
+    return crops, np.zeros((*images, views.num_views, *views.step_shape))
+
+
+def shape_of_steps(pipelines: list[list]) -> tuple[int, int]:
+    """Rows and columns that hold the numbers of every pipeline."""
     # At least one step, because an empty tensor cannot be collated.
-    length = max([1, *map(len, views.pipelines)])
-    widths = [1 + len(step.columns) for pipeline in views.pipelines for step in pipeline]
-    return crops, np.zeros((*images, views.num_views, length, max([STEP_WIDTH, *widths])))
+    length = max([1, *map(len, pipelines)])
+    widths = [1 + len(getattr(step, 'columns', ())) for step in sum(pipelines, [])]
+    return length, max([STEP_WIDTH, *widths])

@@ -32,10 +32,11 @@ def build_pipelines(transforms: Sequence, num_views: int, size: int) -> list[lis
             f'TwoViews: transforms has {len(transforms)} pipelines, but num_views is '
             f'{num_views}: write {num_views} pipelines, or one flat list for all views.'
         )
-    pipelines = [
-        [step for cfg in pipeline for step in _steps(TRANSFORMS.build(cfg))]
-        for pipeline in transforms
-    ]
+    pipelines: list[list[Callable]] = [[] for _ in transforms]
+    for pipeline, cfgs in zip(pipelines, transforms):
+        for transform in map(TRANSFORMS.build, cfgs):
+            is_pair = type(transform) is ColorDistortion
+            pipeline += [transform.jitter, transform.gray] if is_pair else [transform]
     for step in sum(pipelines, []):
         if type(step) is RandomCropAndFlip and step.size not in (None, size):
             raise UserError(
@@ -43,13 +44,6 @@ def build_pipelines(transforms: Sequence, num_views: int, size: int) -> list[lis
                 f'transforms of views of {size} pixels: leave its size out.'
             )
     return pipelines
-
-
-def _steps(transform: Callable) -> list[Callable]:
-    """The steps of a transform in order."""
-    if type(transform) is ColorDistortion:
-        return [transform.jitter, transform.gray]
-    return [transform]
 
 
 def is_foreign(transform: Callable) -> bool:

@@ -17,7 +17,7 @@ from simclr_mm.registry import TRANSFORMS
 from .base import Transform, check_image
 from .batched import ViewsToMake
 from .batched.crop import INTERPOLATIONS
-from .drawing import decode_view, draw_batch, draw_view, encode_view, no_numbers
+from .drawing import decode_view, draw_batch, draw_view, encode_view, no_numbers, shape_of_steps
 from .pipelines import build_pipelines, is_foreign
 from .random_crop import BOX, RandomCropAndFlip, check_crop
 from .random_streams import RandomStream, view_streams
@@ -107,6 +107,7 @@ class TwoViews(Transform):
         self.transforms = transforms
         self.augment = augment
         self.pipelines: list[list] = build_pipelines(transforms, num_views, size)  # V lists
+        self.step_shape = shape_of_steps(self.pipelines)
         # For each view: whether it needs mmcv's calls, with seeds and checks.
         self.foreign = [any(map(is_foreign, pipeline)) for pipeline in self.pipelines]
         # Decided once, in the process that trains, and not in its workers.
