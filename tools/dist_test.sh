@@ -10,7 +10,15 @@ processes=$3
 here=$(cd "$(dirname "$0")" && pwd)
 
 export PYTHONPATH="$here/..:${PYTHONPATH:-}"
-exec "${PYTHON:-python}" -m torch.distributed.run \
+exec "${PYTHON:-python}" -c '
+import sys
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.run import main
+try:
+    main()
+except SignalException as stop:  # Ctrl-C
+    sys.exit(128 + stop.sigval)
+' \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

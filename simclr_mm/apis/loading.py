@@ -24,6 +24,8 @@ from simclr_mm.checkpoints import (
 )
 from simclr_mm.checkpoints.foreign.weights import WeightsFor, read_weights, weights_for
 from simclr_mm.checkpoints.stored_config import config_of
+from simclr_mm.engine.arguments import check_arguments
+from simclr_mm.engine.config_errors import building_from
 from simclr_mm.errors import CheckpointError, UserError
 from simclr_mm.registry import type_name
 
@@ -188,7 +190,8 @@ def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool 
     settings = config.model
     if only_backbone:  # a copy, because the config records how the encoder was trained
         settings = {key: None if key in _TRAINED_ON else settings[key] for key in settings}
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
+    check_arguments(settings, 'model')
+    with DefaultScope.overwrite_default_scope('mmpretrain'), building_from(config, 'model'):
         model = MMPRETRAIN_MODELS.build(settings)
         dataset_meta = _dataset_meta(config)
     if only_backbone:

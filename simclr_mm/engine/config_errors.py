@@ -15,6 +15,7 @@ from simclr_mm.errors import UserError
 from simclr_mm.registry import type_name
 
 _NO_TYPE = re.compile(r"'?(.*) is not in the (?:.*::)?(.+?) registry")
+_NO_NAME = re.compile('^Failed to get ?(.*)')  # MMEngine's to an empty name
 _NO_SETTING = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'")
 
 
@@ -35,7 +36,7 @@ def building_from(cfg: Mapping[str, Any], *keys: str) -> Iterator[None]:
         yield
     except (UserError, FileNotFoundError):
         raise
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
         parts = {key: cfg[key] for key in keys or cfg if key in cfg}
         raise UserError(_explained(error, parts, ' or '.join(keys) or 'the config')) from error
 
@@ -48,6 +49,7 @@ def check_type(registry: Registry, name: object) -> None:
 
 def _explained(error: Exception, parts: dict[str, Any], where: str) -> str:
     text = ' '.join(str(error.args[0] if error.args else error).split())
+    text = _NO_NAME.sub(r'\1 is not in the class registry', text)
     no_type = _NO_TYPE.match(text)
     if no_type:
         name, kind = no_type.groups()
