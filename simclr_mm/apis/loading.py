@@ -1,6 +1,7 @@
 """Build a model from a name, a config or a checkpoint, and load its weights strictly."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,7 +100,9 @@ def build_encoder(
     name = entry.name if entry else Path(config.filename or '').stem
     with trusting(trust_checkpoint):
         content = _read(source) if source else None
-    return _build(Checkpoint(content, config, name, source, entry), kwargs).on(device)
+    with building_from(config, 'model') if kwargs else nullcontext():
+        encoder = _build(Checkpoint(content, config, name, source, entry), kwargs)
+    return encoder.on(device)
 
 
 def load_encoder(
@@ -190,8 +193,7 @@ def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool 
     settings = config.model
     if only_backbone:  # a copy, because the config records how the encoder was trained
         settings = {key: None if key in _TRAINED_ON else settings[key] for key in settings}
-    check_arguments(settings, 'model')
-    with DefaultScope.overwrite_default_scope('mmpretrain'), building_from(config, 'model'):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MMPRETRAIN_MODELS.build(settings)
         dataset_meta = _dataset_meta(config)
     if only_backbone:
@@ -229,6 +231,7 @@ def _override(config: Config, changes: dict[str, Any]) -> list[str]:
         merged[key] = value
     if merged:
         config.merge_from_dict(dict(model=merged))
+        check_arguments(config.model, 'model')
     return [key for key, value in changes.items() if value is None]
 
 
