@@ -5,6 +5,7 @@ set -euo pipefail
 if [ $# -lt 4 ]; then sed -n '2,3s/^# //p' "$0"; exit 2; fi
 here=$(cd "$(dirname "$0")" && pwd)
 gpus=${GPUS:-8}
+if ! [[ $gpus =~ ^[1-9][0-9]*$ ]]; then echo "GPUS is '$gpus': give a whole number from 1" >&2; exit 2; fi
 gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
 
 PYTHONPATH="$here/..:${PYTHONPATH:-}" \

@@ -103,9 +103,9 @@ class Encoder:
         """
         if device is not None:
             try:
-                torch.empty(0, device=device)
-            except (AssertionError, RuntimeError) as error:  # PyTorch without or with CUDA
-                reason = str(error).splitlines()[0]
+                torch.empty(0, device=device).cpu()  # the meta device holds no values
+            except (AssertionError, ImportError, RuntimeError, TypeError) as error:
+                reason = str(error).splitlines()[0].partition('. ')[0]
                 raise UserError(f'there is no device {device} here ({reason})') from error
             self.model.to(device)
         return self

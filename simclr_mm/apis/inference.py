@@ -1,5 +1,6 @@
 """Features or classes of images."""
 
+import numbers
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ class FeatureInferencer:
         self.model = self.encoder.model.eval()
         self.precision = precision
         self.device = next(self.model.parameters()).device
-        if precision not in PRECISIONS:
+        if precision not in list(PRECISIONS):  # also what no dict can look up
             raise UserError(f'precision is {precision!r}: choose one of {", ".join(PRECISIONS)}')
         if precision == 'fp16' and self.device.type == 'cpu':
             raise UserError('precision fp16 needs a GPU: on a CPU take bf16')
@@ -120,8 +121,8 @@ class FeatureInferencer:
             UnreadableImage: A file is no image. ``embed_folder`` would continue.
             UserError: An array is no image, there is no image, or batch_size is below 1.
         """
-        if batch_size < 1:
-            raise UserError(f'batch_size is {batch_size}: give at least 1')
+        if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
+            raise UserError(f'batch_size is {batch_size!r}: give a whole number from 1')
         if isinstance(inputs, (str, Path)) and Path(inputs).is_dir():
             inputs = image_paths(inputs)
         pictures: list[Any] = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
@@ -152,7 +153,8 @@ def read_picture(image: Picture) -> dict[str, Any]:
         name = str(getattr(image, 'filename', '') or 'the PIL image')
         image = to_rgb(image, name)[..., ::-1]  # by the rule for files
     is_array = isinstance(image, np.ndarray)
-    if not (is_array and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
+    fits = is_array and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    if not fits or image.size == 0:
         got = f'{image.shape} {image.dtype}' if is_array else type(image).__name__
         array = 'an array (height, width, 3) uint8 in BGR'
         raise UserError(f'an image is a path, a PIL image or {array}, got {got}')

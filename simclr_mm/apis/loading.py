@@ -1,6 +1,7 @@
 """Build a model from a name, a config or a checkpoint, and load its weights strictly."""
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ from simclr_mm.checkpoints import (
 )
 from simclr_mm.checkpoints.foreign.weights import Conversion, read_weights, weights_for
 from simclr_mm.checkpoints.stored_config import config_of
+from simclr_mm.engine.arguments import check_arguments
+from simclr_mm.engine.config_errors import building_from
 from simclr_mm.errors import CheckpointError, UserError
 from simclr_mm.registry import type_name
 
@@ -96,7 +99,9 @@ def build_encoder(
     name = entry.name if entry else Path(config.filename or '').stem
     with trusting(trust_checkpoint):
         content = _read(source) if source else None
-    return _build(Checkpoint(content, config, name, source, entry), kwargs).on(device)
+    with building_from(config) if kwargs else nullcontext():
+        encoder = _build(Checkpoint(content, config, name, source, entry), kwargs)
+    return encoder.on(device)
 
 
 def load_encoder(
@@ -225,7 +230,9 @@ def _override(config: Config, changes: dict[str, Any]) -> None:
         if both and 'type' in value and type_name(value) != type_name(before):
             value = dict(value, _delete_=True)
         merged[key] = value
-    config.merge_from_dict(dict(model=merged))
+    if merged:
+        config.merge_from_dict(dict(model=merged))
+        check_arguments(config.model, 'model')
 
 
 def _dataset_meta(config: Config) -> dict[str, Any]:

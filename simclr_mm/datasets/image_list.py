@@ -64,7 +64,10 @@ def _listed(file: str) -> list[str]:
     # File names may hold any bytes. Some programs write a byte order mark first.
     with open(file, encoding='utf-8-sig', errors='surrogateescape', newline='') as lines:
         if file.lower().endswith('.csv'):
-            rows = [row for row in csv.reader(lines) if row]
+            try:
+                rows = [row for row in csv.reader(lines) if row]
+            except csv.Error as error:
+                raise UserError(f'{file} is no table of paths: {error}') from error
             column = rows[0].index('path') if rows and 'path' in rows[0] else None
             rows = rows if column is None else rows[1:]
             names = [row[column or 0] for row in rows if len(row) > (column or 0)]

@@ -31,7 +31,7 @@ def building_from(cfg: Config | dict) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
+    except (AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         frames = [frame for frame, _ in walk_tb(error.__traceback__)]
         place, part = _part_being_built(frames, dict(cfg.items()))
         if not place or frames[-1].f_globals['__name__'].startswith('simclr_mm.'):
@@ -50,7 +50,7 @@ def building_from(cfg: Config | dict) -> Iterator[None]:
 
 def check_type(registry: Registry, name: object, key: str) -> None:
     """Refuse a name that is not registered, and say which key of the config gives it."""
-    if isinstance(name, str) and registry.get(name) is None:
+    if isinstance(name, str) and (not name or registry.get(name) is None):
         raise UserError(
             f'{key}: there is no {registry.name} of type {name!r}.{_close(registry, name)} '
             'Correct the type, or name the module that registers it in custom_imports.'

@@ -188,6 +188,7 @@ class Runner(_Runner):
             kind = (optim_wrapper.get('optimizer') or {}).get('type')
             check_type(OPTIMIZERS, kind, 'optim_wrapper.optimizer.type')
         wrapper = super().build_optim_wrapper(optim_wrapper)
+        _check_clipping(wrapper)
         count = getattr(wrapper, '_accumulative_counts', 1)
         if count > 1 and isinstance(plain_model(self), SimCLR):
             batch = self.train_dataloader.batch_size
@@ -298,6 +299,21 @@ class Runner(_Runner):
 
     def _stopping_hooks(self) -> list[EarlyStoppingHook]:
         return [hook for hook in self.hooks if isinstance(hook, EarlyStoppingHook)]
+
+
+def _check_clipping(wrapper: OptimWrapper | OptimWrapperDict) -> None:
+    """Clip a gradient of 1: PyTorch looks at these settings only when it clips."""
+    settings = getattr(wrapper, 'clip_grad_kwargs', None)
+    if not settings:
+        return
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.ones(1)
+    try:
+        wrapper.clip_func([parameter], **settings)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f'optim_wrapper.clip_grad = {settings}: {error}') from error
+    if not parameter.grad > 0:
+        raise UserError(f'optim_wrapper.clip_grad = {settings}: give a bound above 0')
 
 
 def _fitting(dataloader: dict) -> dict:

@@ -43,8 +43,8 @@ def margin_triplet(z: Tensor, margin: float, semi_hard: bool = False) -> Tensor:
 
     Raises:
         UserError: z is not (n, V, d) with V >= 2, the margin is negative, not finite, or 0 with
-            ``semi_hard``, the job holds a single image, or ranks differ in the shape of z.
-        TypeError: The margin requires a gradient. Training would only shrink it to 0.
+            ``semi_hard``, the job holds a single image, or ranks differ in the shape of z. Or
+            the margin requires a gradient: training would only shrink it to 0.
 
     Differs: the paper writes the loss of one triplet and does not weigh several; here
     they are averaged. The paper takes negatives from one of the two views and calls this
@@ -64,7 +64,7 @@ def margin_triplet_with_stats(
         negative. ``chance`` is m, the loss if all similarities are 0.
     """
     if isinstance(margin, Tensor) and margin.requires_grad:
-        raise TypeError('margin_triplet cannot learn its margin: give a number')
+        raise UserError('a margin cannot be learned: set model.head.margin to a number')
     margin = float(margin)
     if not 0 <= margin < math.inf:
         raise UserError(

@@ -153,7 +153,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
             if os.path.islink(path):
                 reason = f'a broken link: there is no {os.readlink(path)}. Mend or remove it.'
             raise unreadable(path, reason) from error
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
             raise unreadable(path, f'cannot be read: {error}') from error
 
     def _decode(self, content: bytes, path: str) -> np.ndarray:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from simclr_mm.apis import get_model, inference_model
 from simclr_mm.apis.inference import FeatureInferencer, image_paths
+from simclr_mm.errors import UserError
 from simclr_mm.transforms.loading import UnreadableImage
 
 pytestmark = pytest.mark.portable
@@ -193,7 +194,7 @@ def test_a_classifier_without_its_head(photograph):
     np.testing.assert_allclose(feature, FeatureInferencer(model)(photograph)[0], atol=1e-6)
 
 
-@pytest.mark.parametrize('device', ['cuda:99', 'bogus'])
+@pytest.mark.parametrize('device', ['cuda:99', 'bogus', 'meta', 'hpu', 'privateuseone'])
 def test_a_device_that_is_not_here(simclr, device):
     with pytest.raises(ValueError, match=f'no device {device} here'):
         FeatureInferencer(simclr, device=device)
@@ -204,8 +205,13 @@ def test_a_device_that_is_not_here(simclr, device):
 def test_wrong_arguments(simclr):
     with pytest.raises(ValueError, match='batch_size is 0'):
         FeatureInferencer(simclr)([], batch_size=0)
+    with pytest.raises(UserError, match="batch_size is 'x': give a whole number"):
+        FeatureInferencer(simclr)([], batch_size='x')
+    with pytest.raises(UserError, match=r'got \(0, 4, 3\) uint8'):
+        FeatureInferencer(simclr)(np.zeros((0, 4, 3), np.uint8))
     for bad, message in (
         ('half', "'half': choose one of fp32"),
+        ([], 'choose one of fp32'),
         ('fp16', 'needs a GPU: on a CPU take bf16'),
     ):
         with pytest.raises(ValueError, match=message):

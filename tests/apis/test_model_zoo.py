@@ -9,12 +9,13 @@ import mmpretrain
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmpretrain.apis.model import ModelHub
 
 import simclr_mm
 from simclr_mm.apis import get_model
 from simclr_mm.apis.model_zoo import list_models, register
-from simclr_mm.errors import CheckpointError
+from simclr_mm.errors import CheckpointError, UserError
 
 pytestmark = pytest.mark.portable
 ROOT = Path(simclr_mm.__file__).parents[1]
@@ -81,9 +82,11 @@ def test_name_path_and_config_are_the_same_model():
     assert config.pretty_text == text
 
 
-def test_a_device():
-    model = get_model(PRETRAINING, device='meta', **THIN)
-    assert all(p.is_meta for p in model.parameters())
+def test_a_device(monkeypatch):
+    moved = []
+    monkeypatch.setattr(BaseModel, 'to', lambda self, device: moved.append(device))
+    get_model(PRETRAINING, device='cpu', **THIN)
+    assert moved == ['cpu']
 
 
 def test_an_unknown_name_lists_close_ones():
@@ -197,6 +200,22 @@ def test_another_backbone_takes_the_place_of_the_configs():
 def test_the_backbone_cannot_be_removed():
     with pytest.raises(ValueError, match='backbone=None: a model needs'):
         get_model(PRETRAINING, backbone=None)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        (dict(head=dict(heat=1)), r"model\.head\.heat: NTXentHead has no argument 'heat'"),
+        (dict(head=dict(temperature='x')), r"model\.head\.temperature = 'x'"),
+        (dict(backbone=5), r'model\.backbone = 5: SimCLR takes a dict'),
+        (dict(backbone=dict(depht=18)), r'model\.backbone\.depht: '),
+        (dict(backbone=dict(type='')), r"model\.backbone\.type: there is no class of type ''"),
+    ],
+)
+def test_a_wrong_change_is_named_in_one_line(changes, words):
+    with pytest.raises(UserError, match=words) as error:
+        get_model('simclr_r18-w16_1xb64-coslr-30e_digits', **changes)
+    assert '\n' not in str(error.value)
 
 
 def test_removed_parts_and_their_weights(saved):

@@ -62,7 +62,7 @@ def test_a_tensor_of_a_temperature_gets_its_gradient(name, num_views, shape):
 
 def test_a_margin_is_not_learnt():
     margin = torch.tensor(0.5, requires_grad=True)
-    with pytest.raises(TypeError, match='give a number'):
+    with pytest.raises(UserError, match='model.head.margin to a number'):
         losses.margin_triplet(projections(4, 2), margin)
     assert losses.margin_triplet(projections(4, 2), margin.detach()).equal(
         losses.margin_triplet(projections(4, 2), 0.5)

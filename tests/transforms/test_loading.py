@@ -134,6 +134,8 @@ def test_no_image_at_all(tmp_path, content, message, backend):
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(UnreadableImage, match='none.jpg: no such file. Check data_root'):
         load(tmp_path / 'none.jpg')
+    with pytest.raises(UnreadableImage, match='cannot be read: embedded null byte'):
+        load('a\0b.jpg')
     (tmp_path / 'link.jpg').symlink_to('gone.jpg')
     with pytest.raises(UnreadableImage, match='link.jpg: a broken link: there is no gone.jpg'):
         load(tmp_path / 'link.jpg')

@@ -4,20 +4,27 @@ import contextvars
 import errno
 import functools
 import io
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from simclr_mm.errors import UserError
 
+_INTERRUPTED = 130  # a shell's exit code for Ctrl-C
+_ADVICE = (
+    'interrupted: repeat the command; a training continues from its last checkpoint with --resume'
+)
+
 
 def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]:
     """Make a ``main(argv)`` a command: a user's mistake ends it in one line.
 
     A mistake is a :class:`simclr_mm.errors.UserError`, or an error of the operating system
-    about a file, such as a missing file or a full disk. The exit code is then 1. Any other
-    error keeps its traceback, after a line that asks to report it. The effect of
-    ``--trust-checkpoint`` ends with the command.
+    about a file, such as a missing file or a full disk. The exit code is then 1. Ctrl-C also
+    ends it in one line, with the exit code 130. Any other error keeps its traceback, after a
+    line that asks to report it. The effect of ``--trust-checkpoint`` ends with the command.
     """
 
     @functools.wraps(main)
@@ -37,11 +44,23 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
                 _ask_to_report()
                 raise
             raise SystemExit(_line(f'{error.filename}: {error.strerror}')) from error
-        except Exception:
-            _ask_to_report()
-            raise
+        except (Exception, KeyboardInterrupt) as error:
+            if not _is_interrupt(error):
+                _ask_to_report()
+                raise
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun sends it a second time
+            if os.environ.get('RANK', '0') == '0':
+                print(_line(_ADVICE), file=sys.stderr)
+            raise SystemExit(_INTERRUPTED) from error
 
     return run
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C caused an error; some libraries raise their own instead."""
+    return error is not None and (
+        isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__context__)
+    )
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from simclr_mm.files.atomic import write_text
 from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
 from simclr_mm.version import __version__
 
-from .plan import PackPlan, PackSettings, open_work, plan_pack
+from .plan import LOCK, PackPlan, PackSettings, open_work, plan_pack
 from .writers import WRITERS, PackedImage, Writer
 
 _BROKEN = 'a broken link: its target does not exist.'
@@ -53,10 +53,10 @@ def pack_folder(
     plan = plan_pack(folder, settings, classes_file, labelled)
     writer = WRITERS[settings.format](Path(out), plan.classes)
     record = plan.record()
-    work = open_work(Path(out), record, restart)
     try:
+        work = open_work(Path(out), record, restart)
         if work.is_dir():
-            with FileLock(work / 'lock', timeout=0):
+            with FileLock(work / LOCK, timeout=0):
                 states = _write_shards(plan, writer, work, processes)
                 _finish(plan, writer, states, record)
                 shutil.rmtree(work)

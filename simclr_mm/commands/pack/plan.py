@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from simclr_mm.datasets.lmdb_images import LIST
 from simclr_mm.datasets.pack_index import INDEX, TAR_INDEX, UNREADABLE, WORK
@@ -16,7 +17,7 @@ from simclr_mm.files.atomic import PARTIAL, write_text
 from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import BROKEN, EXTENSIONS, images_below
 
-PLAN = 'plan.json'
+PLAN, LOCK = 'plan.json', 'lock'
 # Globs of everything that tools/pack.py writes, in any format.
 _WRITTEN = (
     *(WORK, INDEX, TAR_INDEX, LIST, UNREADABLE, PARTIAL),
@@ -138,15 +139,21 @@ def open_work(out: Path, record: dict[str, Any], restart: bool) -> Path:
 
 
 def _remove_pack(out: Path) -> None:
-    """Remove a pack, unless there are other files in its folder."""
+    """Remove a pack, unless there are other files in its folder, or somebody packs there."""
     others = [path.name for path in out.iterdir() if not any(map(path.match, _WRITTEN))]
     if others:
         raise UserError(
             f'--restart: {out} holds {", ".join(sorted(others)[:5])} '
             'beside the pack: move these files away, or name a new folder.'
         )
-    (out / INDEX).unlink(missing_ok=True)  # first, because it marks a complete pack
-    shutil.rmtree(out)
+    work = out / WORK
+    work.mkdir(exist_ok=True)
+    with FileLock(work / LOCK, timeout=0):
+        (out / INDEX).unlink(missing_ok=True)  # first, because it marks a complete pack
+        for path in out.iterdir():
+            if path != work:
+                path.unlink()
+        shutil.rmtree(work)
 
 
 def _require_same(out: Path, before: dict[str, Any], record: dict[str, Any]) -> None:

@@ -200,6 +200,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     jobs = plan(args, encoder, work_dir)
     outcomes = [do(job, args, weights) for job in jobs]
     print_table(jobs, outcomes, args.root)
+    if all(outcome is None for outcome in outcomes):
+        raise UserError(f'{args.root} holds no images of these data sets, as printed above')
     print(f'results: {work_dir}')
     failed = [job.file.stem for job, outcome in zip(jobs, outcomes) if isinstance(outcome, str)]
     if failed:

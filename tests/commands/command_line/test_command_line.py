@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import signal
 import sys
 from pathlib import Path
 
@@ -154,6 +155,29 @@ def test_a_fault_keeps_its_traceback(capsys):
     with pytest.raises(ValueError, match='broadcast'):
         command_line.command(lambda _: np.zeros(2) + np.zeros(3))([])
     assert 'please open an issue' in capsys.readouterr().err
+
+
+def _interrupted():
+    raise KeyboardInterrupt
+
+
+def _interrupted_in_a_library():
+    try:
+        _interrupted()
+    except KeyboardInterrupt:
+        raise SyntaxError('what MMEngine says while it formats a config')  # noqa: B904
+
+
+@pytest.mark.parametrize('rank', ['0', '1'])
+@pytest.mark.parametrize('main', [_interrupted, _interrupted_in_a_library])
+def test_ctrl_c_is_one_line_of_the_first_rank(main, rank, capsys, monkeypatch):
+    monkeypatch.setenv('RANK', rank)
+    monkeypatch.setattr(signal, 'signal', lambda *args: None)
+    with pytest.raises(SystemExit) as end:
+        command_line.command(lambda _: main())([])
+    assert end.value.code == 130
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (rank == '0') and all('with --resume' in line for line in lines)
 
 
 def test_the_system_names_the_file(tmp_path):

@@ -90,6 +90,7 @@ def test_a_wrong_list(folders):
     for name, text, message in (
         ('empty.txt', '\n \n', 'empty.txt names no image: write one path a line'),
         ('wrong.txt', 'nowhere.png', "the first path in it is no file: '.*nowhere.png'"),
+        ('huge.csv', 'path\n' + 'x' * 200000, 'huge.csv is no table of paths: field larger'),
         ('head.csv', 'file,label\na/0.png,1', 'in a .csv file name their column path'),
     ):
         (folders / name).write_text(text)

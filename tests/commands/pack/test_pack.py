@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from filelock import FileLock
 from helpers.tools import tool as run_tool
 from PIL import Image, ImageOps
 
@@ -157,6 +158,22 @@ def test_restart_removes_a_pack_and_nothing_else(folder, tmp_path):
     tool(folder, out, '--restart', '--shard-size', 9)
     assert sorted(path.name for path in out.glob('.*')) == []
     assert len(list(out.glob('shard-*'))) == 3 and not (out / 'data.mdb').exists()
+
+
+@pytest.mark.parametrize('complete', [True, False])
+def test_restart_waits_for_no_other_and_removes_nothing_of_it(folder, tmp_path, complete):
+    out = tmp_path / 'pack'
+    tool(folder, out)
+    if not complete:
+        (out / 'index.json').unlink()
+    (out / '.packing').mkdir()
+    with FileLock(out / '.packing' / 'lock'):
+        before = bytes_of(out)
+        with pytest.raises(SystemExit, match='another process is packing there'):
+            tool(folder, out, '--restart')
+        assert bytes_of(out) == before
+    tool(folder, out, '--restart')
+    assert (out / 'index.json').is_file() and not (out / '.packing').exists()
 
 
 def test_half_a_pack_is_not_trained_on(folder, tmp_path, monkeypatch):

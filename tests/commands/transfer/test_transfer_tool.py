@@ -50,6 +50,11 @@ def call(data, checkpoint, tmp_path, monkeypatch, capsys):
     return run
 
 
+def test_a_folder_without_any_data_set_is_no_success(call):
+    with pytest.raises(SystemExit, match='holds no images of these data sets'):
+        call('--datasets', 'voc2007')
+
+
 def test_done_once_with_the_same_weights_and_settings(call, data, tmp_path, monkeypatch):
     done = []
     evaluate = linear.linear_transfer
