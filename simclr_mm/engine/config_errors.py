@@ -35,7 +35,7 @@ def building_from(cfg: Mapping[str, Any], *keys: str) -> Iterator[None]:
         yield
     except (UserError, FileNotFoundError):
         raise
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
+    except (AssertionError, LookupError, TypeError, ValueError) as error:
         parts = {key: cfg[key] for key in keys or cfg if key in cfg}
         raise UserError(_explained(error, parts, ' or '.join(keys) or 'the config')) from error
 
