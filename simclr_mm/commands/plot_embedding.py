@@ -36,6 +36,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if Path(args.source).is_dir():
+        if args.checkpoint or args.data or args.cfg_options:
+            raise UserError(
+                f'{args.source} is an embedded folder: a checkpoint, --data and --cfg-options '
+                'are for a config, leave them out'
+            )
         data = from_embedding(args.source, args.max_images, args.seed)
     elif args.checkpoint is None:
         raise UserError(

@@ -27,27 +27,30 @@ class HuggingFaceImages(StoredImages):
     Args:
         data_root: A folder of ``*.parquet`` or ``*.arrow`` files, a folder written by
             ``save_to_disk``, the URL of a Parquet file, or ``hf://NAME`` for a dataset on the hub.
-        split: The split of a dataset on the hub or from ``save_to_disk``.
+        split: The split of a dataset on the hub or of splits from ``save_to_disk``; None:
+            ``train``. Other data have no splits and refuse one.
         image_column: Column of encoded images: bytes, or a dict of ``bytes`` and ``path``,
             as the feature ``Image`` stores them.
-        label_column: Column of class numbers. Optional.
+        label_column: Column of class numbers, read if ``with_label``.
         **kwargs: As for :class:`StoredImages`.
 
     Raises:
         MissingPackageError: datasets is not installed.
         MissingFileError: There are no such files.
-        UserError: There is no such column or split, or ``datasets`` cannot read the files.
+        UserError: There is no such column or split, a column holds something else, or
+            ``datasets`` cannot read the files.
     """
 
     def __init__(
         self,
         data_root: str | Path,
-        split: str = 'train',
+        split: str | None = None,
         image_column: str = 'image',
         label_column: str = 'label',
         **kwargs,
     ) -> None:
-        self.split = split
+        self.split = split or 'train'
+        self.split_given = split is not None
         self.image_column = image_column
         self.label_column = label_column
         super().__init__(data_root=data_root, **kwargs)
@@ -66,16 +69,38 @@ class HuggingFaceImages(StoredImages):
                 f'{self.data_root} has no column {self.image_column!r}, only '
                 f'{", ".join(table.column_names)}: give image_column.'
             )
-        if isinstance(table.features[self.image_column], datasets.Image):
+        kind = table.features[self.image_column]
+        if isinstance(kind, datasets.Image):
             table = table.cast_column(self.image_column, datasets.Image(decode=False))
-        labels = classes = None
-        if self.label_column in table.column_names:
-            column = table.data.column(self.label_column)
-            if column.null_count == 0:
-                labels = column.to_numpy().astype(np.int64)
-            classes = getattr(table.features[self.label_column], 'names', None)
+        elif not (
+            'bytes' in kind
+            if isinstance(kind, dict)
+            else getattr(kind, 'dtype', '') in ('binary', 'large_binary')
+        ):
+            raise UserError(
+                f'{self.data_root}: column {self.image_column!r} holds {kind} and no encoded '
+                'images: give image_column.'
+            )
         self.table = table.select_columns([self.image_column])
-        return labels, classes, len(table)
+        if self.label_column not in table.column_names:
+            if self.with_label:
+                raise UserError(
+                    f'{self.data_root} has no column {self.label_column!r}, only '
+                    f'{", ".join(table.column_names)}: give label_column, or with_label=False.'
+                )
+            return None, None, len(table)
+        kind = table.features[self.label_column]
+        classes = getattr(kind, 'names', None)
+        return self._labels(table, kind) if self.with_label else None, classes, len(table)
+
+    def _labels(self, table: Any, kind: Any) -> np.ndarray | None:
+        if 'int' not in getattr(kind, 'dtype', ''):
+            raise UserError(
+                f'{self.data_root}: column {self.label_column!r} holds {kind} and no numbers of '
+                'classes: give label_column, or with_label=False.'
+            )
+        column = table.data.column(self.label_column)
+        return None if column.null_count else column.to_numpy().astype(np.int64)
 
     def name(self, row: int) -> str:
         return f'{self.data_root}/row {row}'
@@ -84,7 +109,7 @@ class HuggingFaceImages(StoredImages):
         value = self.table[row][self.image_column]
         content, path = value, None
         if isinstance(value, dict):
-            content, path = value['bytes'], value['path']
+            content, path = value['bytes'], value.get('path')
         if content is None and path is not None and Path(path).is_file():
             content = Path(path).read_bytes()
         if content is None:
@@ -96,6 +121,7 @@ class HuggingFaceImages(StoredImages):
         if self.data_root.startswith(_HUB):
             return datasets.load_dataset(self.data_root[len(_HUB) :], split=self.split)
         if is_url(self.data_root):
+            self._refuse_split()
             files = [self.data_root]
         else:
             folder = Path(self.data_root)
@@ -107,12 +133,15 @@ class HuggingFaceImages(StoredImages):
                         'give split.'
                     )
                 return splits[self.split]
+            self._refuse_split()
             if (folder / 'state.json').is_file():
                 return datasets.load_from_disk(str(folder))
             pack = read_index(folder)
             if pack is not None:
                 require_whole(folder, pack)
             parquet, arrow = (sorted(folder.glob(f'*.{kind}')) for kind in ('parquet', 'arrow'))
+            if parquet and arrow:
+                raise UserError(f'{folder} holds *.parquet and *.arrow: give a folder of one kind.')
             files = list(map(str, parquet or arrow))
         if not files:
             raise MissingFileError(
@@ -121,3 +150,10 @@ class HuggingFaceImages(StoredImages):
             )
         kind = 'arrow' if files[0].endswith('.arrow') else 'parquet'
         return datasets.load_dataset(kind, data_files=files, split='train')
+
+    def _refuse_split(self) -> None:
+        if self.split_given:
+            raise UserError(
+                f'{self.data_root} has no splits: leave split={self.split!r} out, and give the '
+                'place of the images that you mean as data_root.'
+            )

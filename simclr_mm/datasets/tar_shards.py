@@ -36,10 +36,11 @@ class TarShards(StoredImages):
 
     Args:
         data_root: Folder of the shards, or its URL: http, https, or any scheme of fsspec.
-        shards: Names of the files if there is no ``index.json``: a glob, or braces as in
-            ``train-{000000..000146}.tar``, which need webdataset. With a URL use braces;
+        shards: Names of the files to read, whatever an ``index.json`` lists: a glob, or braces
+            as in ``train-{000000..000146}.tar``, which need webdataset. With a URL use braces;
             then every shard is fetched before the first image, to find the images in it.
-        cache_gib: Room in GiB for fetched shards. 64 hold some 300 shards of 200 MB, which
+            None: those of the ``index.json``, or ``*.tar`` without one.
+        cache_gib: Room in GiB for fetched shards, above 0. 64 hold some 300 shards of 200 MB, which
             is ImageNet re-encoded at 256 px.
         **kwargs: As for :class:`StoredImages`.
 
@@ -52,8 +53,10 @@ class TarShards(StoredImages):
     """
 
     def __init__(
-        self, data_root: str | Path, shards: str = '*.tar', cache_gib: float = 64, **kwargs
+        self, data_root: str | Path, shards: str | None = None, cache_gib: float = 64, **kwargs
     ) -> None:
+        if not cache_gib > 0:
+            raise UserError(f'cache_gib = {cache_gib} of TarShards: give a number above 0.')
         self.shards = shards
         self.cache = ShardCache(cache_gib)
         self.is_remote = is_url(str(data_root))
@@ -108,10 +111,10 @@ class TarShards(StoredImages):
     def _read_pack(self) -> tuple[np.ndarray, list[str] | None] | None:
         """Rows and classes of a pack by tools/pack.py. None if there is none."""
         root = self.data_root.rstrip('/')
-        if self.is_remote and '{' in self.shards:
+        if self.is_remote and self.shards is not None:
             return None
         pack = self._fetch_index(root) if self.is_remote else read_index(Path(root))
-        if pack is None:
+        if pack is None or self.shards is not None:
             return None
         if pack['format'] != 'tar':
             raise UserError(
@@ -139,16 +142,23 @@ class TarShards(StoredImages):
         return parse_index(content, f'{url}/{INDEX}')
 
     def _read_foreign(self) -> tuple[np.ndarray, None]:
-        root = self.data_root.rstrip('/')
-        if '{' in self.shards:
-            use = f'shards={self.shards!r}'
+        root, shards = self.data_root.rstrip('/'), self.shards or '*.tar'
+        if '{' in shards:
+            use = f'shards={shards!r}'
             lists = optional_package('webdataset.shardlists', 'webdataset', use)
-            self.paths = [f'{root}/{name}' for name in lists.expand_urls(self.shards)]
+            self.paths = [f'{root}/{name}' for name in lists.expand_urls(shards)]
+        elif self.is_remote:
+            if set(shards) & set('*?['):
+                raise UserError(
+                    f'shards = {shards!r}: a URL has no list of files, so write braces as in '
+                    'train-{000000..000146}.tar.'
+                )
+            self.paths = [f'{root}/{shards}']
         else:
-            self.paths = sorted(map(str, Path(root).glob(self.shards)))
+            self.paths = sorted(map(str, Path(root).glob(shards)))
         if not self.paths:
             raise MissingFileError(
-                f'{Path(root).absolute()} holds no {self.shards}: '
+                f'{Path(root).absolute()} holds no {shards}: '
                 'give the folder of your shards as data_root.'
             )
         self.sizes = [None] * len(self.paths)

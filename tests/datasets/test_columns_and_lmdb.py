@@ -13,6 +13,7 @@ from simclr_mm.commands.pack.folder import pack_folder
 from simclr_mm.commands.pack.plan import PackSettings
 from simclr_mm.datasets import HuggingFaceImages, ImageFolder, LMDBImages, shard_dataset
 from simclr_mm.datasets.lmdb_images import _backend
+from simclr_mm.errors import UserError
 from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
 
 datasets = pytest.importorskip('datasets')
@@ -105,7 +106,9 @@ def test_columns_of_others(photos, tmp_path, store):
         table.to_parquet(tmp_path / 'data' / 'a.parquet')
     config = shard_dataset(str(tmp_path / 'data'))
     assert config['type'] == 'simclr_mm.HuggingFaceImages'
-    options = dict(image_column='photo', label_column='kind', split='test', pipeline=[Keep()])
+    options = dict(image_column='photo', label_column='kind', pipeline=[Keep()])
+    if store == 'splits':
+        options.update(split='test')
     data = HuggingFaceImages(str(tmp_path / 'data'), **options)
     assert [data.read(row) for row in (0, 1, 3)] == [contents[row] for row in (0, 1, 3)]
     if store == 'image':
@@ -119,7 +122,7 @@ def test_mistakes_are_named(packs, tmp_path, monkeypatch):
         HuggingFaceImages(str(tmp_path))
     with pytest.raises(ValueError, match="no column 'photo', only image, path, label"):
         HuggingFaceImages(str(packs / 'parquet'), image_column='photo')
-    with pytest.raises(ValueError, match='write with_label=False'):
+    with pytest.raises(ValueError, match="no column 'kind', only .*: give label_column"):
         HuggingFaceImages(str(packs / 'parquet'), label_column='kind')
     with pytest.raises(FileNotFoundError, match='data.mdb: give the folder'):
         LMDBImages(str(tmp_path))
@@ -131,6 +134,31 @@ def test_mistakes_are_named(packs, tmp_path, monkeypatch):
     with pytest.raises(UnreadableImage, match='dict/row 1: there is no image') as error:
         data.read(1)
     assert error.value.path == f'{tmp_path}/dict/row 1'
+
+
+def test_a_split_is_never_ignored(packs, tmp_path):
+    table = datasets.Dataset.from_dict(dict(image=[b'a'], label=[0]))
+    table.save_to_disk(tmp_path / 'data')
+    for place in (packs / 'parquet', tmp_path / 'data', 'https://example.org/a.parquet'):
+        for split in ('train', 'test'):
+            with pytest.raises(UserError, match=f"has no splits: leave split='{split}' out"):
+                HuggingFaceImages(str(place), split=split)
+    table.to_parquet(tmp_path / 'data' / 'a.parquet')
+    (tmp_path / 'data' / 'state.json').unlink()
+    with pytest.raises(UserError, match=r'holds \*.parquet and \*.arrow'):
+        HuggingFaceImages(str(tmp_path / 'data'))
+
+
+def test_columns_that_hold_something_else(tmp_path):
+    columns = dict(image=[b'a', b'b'], text=['x', 'y'], share=[0.2, 1.0], label=['cat', 'dog'])
+    datasets.Dataset.from_dict(columns).to_parquet(tmp_path / 'a.parquet')
+    for column in ('text', 'share'):
+        with pytest.raises(UserError, match=f"'{column}' holds .* no encoded images: give image_"):
+            HuggingFaceImages(str(tmp_path), image_column=column)
+        with pytest.raises(UserError, match=f"'{column}' holds .* no numbers of classes: give la"):
+            HuggingFaceImages(str(tmp_path), label_column=column)
+    # Names of classes do not stand in the way of a training without labels.
+    assert HuggingFaceImages(str(tmp_path), with_label=False).read(1) == b'b'
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from mmpretrain.registry import DATASETS
 from simclr_mm.commands.pack.folder import pack_folder
 from simclr_mm.commands.pack.plan import PackSettings
 from simclr_mm.datasets import TarShards, shard_dataset
+from simclr_mm.errors import UserError
 from simclr_mm.transforms import UnreadableImage
 
 webdataset = pytest.importorskip('webdataset')
@@ -190,6 +191,19 @@ def test_mistakes_are_named(foreign, tmp_path):
     with pytest.raises(ValueError, match="type='simclr_mm.LoadImageFromFile'"):
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             TarShards(foreign, pipeline=[dict(type='LoadImageFromFile')])
+
+
+def test_some_shards_of_a_pack(pack):
+    whole = shards(pack)
+    for names, numbers in (('shard-00001.tar', [1]), ('shard-{00000..00001}.tar', [0, 1])):
+        some = shards(pack, shards=names)
+        rows = [row for row in range(len(whole)) if whole.index['shard'][row] in numbers]
+        expected = {whole[row]['img_path']: whole[row]['gt_label'] for row in rows}
+        assert {some[i]['img_path']: some[i]['gt_label'] for i in range(len(some))} == expected
+    with pytest.raises(UserError, match=r"'\*.tar': a URL has no list of files, so write braces"):
+        shards('https://example.org/packed', shards='*.tar')
+    with pytest.raises(UserError, match='cache_gib = 0 of TarShards: give a number above 0'):
+        shards(pack, cache_gib=0)
 
 
 def test_parts_copies_and_many_open_files(pack, monkeypatch):

@@ -15,6 +15,7 @@ from simclr_mm.commands import command_line
 from simclr_mm.commands.pack.folder import pack_folder
 from simclr_mm.commands.pack.plan import PackSettings
 from simclr_mm.datasets.pack_index import FORMATS, UNREADABLE
+from simclr_mm.errors import UserError
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -26,8 +27,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add('--format', choices=FORMATS, default='tar', help='default: tar')
     reduced = 'reduce larger images to this shorter side, as JPEG; 256 suits crops of 224 pixels'
     add('--short-side', type=int, metavar='PIXELS', help=f'{reduced}. Default: keep the files')
-    quality = 'JPEG quality of reduced images, default: %(default)s'
-    add('--quality', type=int, default=PackSettings.quality, help=quality)
+    quality = f'JPEG quality of reduced images, default: {PackSettings.quality}'
+    add('--quality', type=int, help=quality)
     size, images = PackSettings.shard_images, 'images in a shard, default: %(default)s'
     add('--shard-size', type=int, metavar='IMAGES', default=size, help=images)
     names = 'class names, one a line, in the order of their labels; default: all, sorted'
@@ -42,6 +43,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    if args.quality is None:
+        args.quality = PackSettings.quality
+    elif args.short_side is None:
+        raise UserError(
+            f'--quality {args.quality} is for images reduced by --short-side, and other images '
+            'are kept as they are: give both, or leave it out.'
+        )
+    if args.no_labels and args.classes is not None:
+        raise UserError('--no-labels and --classes exclude each other: leave one out.')
     settings = PackSettings(args.format, args.short_side, args.quality, args.shard_size)
     index = pack_folder(
         args.folder,

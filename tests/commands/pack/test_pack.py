@@ -210,7 +210,7 @@ def test_flat_folders_and_classes_of_a_file(folder, tmp_path, kind):
     assert data.metainfo['classes'] == ('c', 'b', 'a')
     assert set(data.get_gt_labels().tolist()) == {1, 2}
     tool(folder, tmp_path / 'bare', '--format', kind, '--no-labels')
-    with pytest.raises(ValueError, match='without a label'):
+    with pytest.raises(ValueError, match='with_label=False'):
         TYPES[kind](str(tmp_path / 'bare'))
     tool(folder / 'a', tmp_path / 'flat', '--format', kind)
     assert len(TYPES[kind](str(tmp_path / 'flat'), with_label=False)) == 9
@@ -248,11 +248,17 @@ def test_mistakes_are_named(folder, tmp_path, monkeypatch):
     out = tmp_path / 'out'
     for flag, value, message in (
         ('--short-side', 0, '--short-side 0: give a number from 1'),
-        ('--quality', 101, '--quality 101: .* to 100'),
         ('--shard-size', 0, '--shard-size 0: give a number from 1'),
     ):
         with pytest.raises(SystemExit, match=f'pack.py: error: {message}'):
             tool(folder, out, flag, value)
+    for flags, message in (
+        (('--short-side', 9, '--quality', 101), '--quality 101: .* to 100'),
+        (('--quality', 50), '--quality 50 is for images reduced by --short-side'),
+        (('--no-labels', '--classes', 'names.txt'), '--no-labels and --classes exclude'),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            tool(folder, out, *flags)
     with pytest.raises(SystemExit, match='there is no folder'):
         tool(tmp_path / 'nowhere', out)
     for path in folder.rglob('*.png'):
