@@ -3,12 +3,13 @@
 import contextvars
 import errno
 import functools
+import importlib.util
 import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from simclr_mm.errors import UserError
+from simclr_mm.errors import MissingPackageError, UserError
 
 
 def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]:
@@ -42,6 +43,14 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
             raise
 
     return run
+
+
+def require(packages: tuple[str, ...], reason: str) -> None:
+    """Raise if a package is missing, with the command that installs it."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        names = ' '.join(missing)
+        raise MissingPackageError(f'{reason} needs {", ".join(missing)}: pip install {names}')
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
