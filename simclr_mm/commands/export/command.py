@@ -26,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = ('checkpoint', '--config', '--cfg-options', '--trust-checkpoint')
     parser = command_line.parser_of(__doc__, *flags)
     add = parser.add_argument
-    beside = '{checkpoint}_{target} beside the checkpoint'
-    add('out', nargs='?', help=f'file to write; default: {beside}')
+    default = '{checkpoint}_{target} beside the checkpoint'
+    add('out', nargs='?', help=f'file to write; default: {default}')
     add('--to', required=True, choices=sorted(TARGETS), help='the library that loads it')
     # OUT may also follow --to.
     args = parser.parse_intermixed_args(argv)
