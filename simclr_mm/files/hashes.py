@@ -10,10 +10,15 @@ _BLOCK = 1 << 20  # bytes
 
 def content_hash(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits."""
-    digest = hashlib.sha256()
     with open(path, 'rb') as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
+        return bytes_hash(iter(lambda: file.read(_BLOCK), b''))
+
+
+def bytes_hash(parts: Iterable[bytes | memoryview]) -> str:
+    """SHA-256 of bytes, given in parts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()
 
 

@@ -3,6 +3,7 @@
 import contextvars
 import errno
 import functools
+import importlib.util
 import io
 import os
 import signal
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from simclr_mm.errors import UserError
+from simclr_mm.errors import MissingPackageError, UserError
 
 _INTERRUPTED = 130  # a shell's exit code for Ctrl-C
 _ADVICE = (
@@ -61,6 +62,14 @@ def _is_interrupt(error: BaseException | None) -> bool:
     return error is not None and (
         isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__context__)
     )
+
+
+def require(packages: tuple[str, ...], reason: str) -> None:
+    """Raise if a package is missing, with the command that installs it."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        names = ' '.join(missing)
+        raise MissingPackageError(f'{reason} needs {", ".join(missing)}: pip install {names}')
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:

@@ -5,7 +5,6 @@ Atanov, MoCo-like, torchvision and timm ResNets, and google-research's checkpoin
 TensorFlow 1 and 2. Every weight is checked. OUT.keys.txt lists the use of each key.
 """
 
-import argparse
 from collections.abc import Sequence
 
 from simclr_mm.commands import command_line
@@ -14,7 +13,8 @@ from simclr_mm.commands.convert.conversion import Converted, convert, save
 _SHOWN = 10  # keys of a kind on the terminal; all are in OUT.keys.txt
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, '--trust-checkpoint')
     add = parser.add_argument
     add('source', help='a path or URL; for TensorFlow NAME of NAME.index, or the folder')
@@ -23,7 +23,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in ('mean', 'std'):
         explained = f'{name} of the pixels in [0, 255] that {trained}'
         add(f'--{name}', nargs=3, type=float, metavar=('R', 'G', 'B'), help=explained)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+
+    converted = convert(args.source, args.mean, args.std)
+    checkpoint, config, keys = save(converted, args.out)
+    report(converted)
+    print(
+        f'wrote {checkpoint}, {config} and {keys}; use it as\n'
+        f"  get_model('{config}', pretrained='{checkpoint}')"
+    )
 
 
 def report(converted: Converted) -> None:
@@ -45,15 +53,3 @@ def report(converted: Converted) -> None:
             + '; '.join(f'{key} ({why})' for key, why in list(keys.items())[:_SHOWN])
             + more
         )
-
-
-@command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
-    converted = convert(args.source, args.mean, args.std)
-    checkpoint, config, keys = save(converted, args.out)
-    report(converted)
-    print(
-        f'wrote {checkpoint}, {config} and {keys}; use it as\n'
-        f"  get_model('{config}', pretrained='{checkpoint}')"
-    )

@@ -6,20 +6,21 @@ OUT/embedding.json records the encoder and its settings. After an interruption t
 command continues.
 """
 
-import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of, origin_of
+from simclr_mm.commands.command_line.errors import require
 from simclr_mm.commands.embed.embed_folder import embed_folder
 from simclr_mm.commands.embed.embedding_record import ERRORS
-from simclr_mm.commands.embed.parquet import require_pyarrow, write_parquet
+from simclr_mm.commands.embed.parquet import write_parquet
 from simclr_mm.files.walk import printable
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, *ENCODER_FLAGS)
     add = parser.add_argument
     add('checkpoint', help='a path, a URL or the name of a model with weights')
@@ -29,14 +30,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add('--workers', type=command_line.at_least(0), default=2, help='processes that read images')
     add('--restart', action='store_true', help='begin again, whatever OUT holds')
     add('--parquet', action='store_true', help='also write OUT/features.parquet (needs pyarrow)')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
 
-
-@command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
     if args.parquet:
-        require_pyarrow()
+        require(('pyarrow',), '--parquet')
     out = Path(args.out or Path('work_dirs', 'embed', Path(args.folder).resolve().name))
     started = time.time()
     record = embed_folder(

@@ -1,12 +1,12 @@
 """An embedded folder as one Parquet table."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 
-from simclr_mm.errors import MissingPackageError, UserError
+from simclr_mm.commands.command_line.errors import require
+from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.walk import printable
 
@@ -14,12 +14,6 @@ from .embedding_record import ERRORS
 from .retrieval import FeatureIndex
 
 _ROWS = 16384  # of a row group
-
-
-def require_pyarrow() -> None:
-    """Raise MissingPackageError if the optional package pyarrow is not installed."""
-    if importlib.util.find_spec('pyarrow') is None:
-        raise MissingPackageError('--parquet needs pyarrow: pip install pyarrow')
 
 
 def write_parquet(directory: str | Path) -> Path:
@@ -30,7 +24,7 @@ def write_parquet(directory: str | Path) -> Path:
     bytes of a name become ``\xff``. The table's metadata have ``embedding.json`` under
     the key ``simclr_mm``.
     """
-    require_pyarrow()
+    require(('pyarrow',), '--parquet')
     import pyarrow as arrow
     from pyarrow.parquet import ParquetWriter
 

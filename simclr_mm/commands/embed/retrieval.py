@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.errors import MissingFileError, UserError
@@ -164,6 +166,4 @@ def _check_same_encoder(inferencer: FeatureInferencer, index: FeatureIndex) -> N
 
 def _unit(features: np.ndarray) -> np.ndarray:
     """Rows of length 1 in float32. NaN rows stay NaN, and zero rows zero."""
-    features = np.asarray(features, np.float32)
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.where(length == 0, 1, length)
+    return F.normalize(torch.from_numpy(np.array(features, np.float32)), dim=1).numpy()

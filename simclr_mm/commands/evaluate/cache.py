@@ -1,6 +1,5 @@
 """A cache on disk of a test dataset's features."""
 
-import hashlib
 import json
 import os
 import zipfile
@@ -21,7 +20,7 @@ from simclr_mm.datasets import ArrayDataset, GalleryAndQuery
 from simclr_mm.evaluation import Labelled, extract_features
 from simclr_mm.evaluation.features import Target, class_of
 from simclr_mm.files.atomic import atomic_file
-from simclr_mm.files.hashes import listing_hash
+from simclr_mm.files.hashes import bytes_hash, listing_hash
 from simclr_mm.version import __version__
 
 
@@ -57,7 +56,7 @@ def cached_features(
     if cache is None:
         return compute()
     key = json.dumps(feature_key(encoder, loader.dataset, settings, target), sort_keys=True)
-    path = Path(cache, f'{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz')
+    path = Path(cache, f'{bytes_hash([key.encode()])[:32]}.npz')
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{path}.lock'):
         kept = _read(path, key)
@@ -94,22 +93,15 @@ def images_hash(dataset: BaseDataset | GalleryAndQuery) -> str:
     """
     if isinstance(dataset, GalleryAndQuery):
         parts = images_hash(dataset.gallery), images_hash(dataset.query)
-        return _sha256(*map(str.encode, parts), dataset.rows.tobytes())
+        return bytes_hash([*map(str.encode, parts), dataset.rows.tobytes()])
     if isinstance(dataset, ArrayDataset):
         images = np.ascontiguousarray(dataset.images)
         classes = np.asarray(dataset.get_gt_labels(), dtype=np.int64)
-        return _sha256(str(images.shape).encode(), images.data, classes.tobytes())
+        return bytes_hash([str(images.shape).encode(), images.data, classes.tobytes()])
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
     files = listing_hash('', [os.path.abspath(info['img_path']) for info in infos])
     labels = [[info['gt_label'], info.get('gt_label_difficult')] for info in infos]
-    return _sha256(files.encode(), json.dumps(labels, default=int).encode())
-
-
-def _sha256(*parts: bytes | memoryview) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
+    return bytes_hash([files.encode(), json.dumps(labels, default=int).encode()])
 
 
 def _read(path: Path, key: str) -> Labelled | None:

@@ -4,7 +4,6 @@ The other library loads the file, and its features are compared with the encoder
 before the file gets its name. A model card is written beside it.
 """
 
-import argparse
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,20 +21,17 @@ from simclr_mm.files.hashes import content_hash
 from simclr_mm.version import __version__
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
     flags = ('checkpoint', '--config', '--cfg-options', '--trust-checkpoint')
     parser = command_line.parser_of(__doc__, *flags)
     add = parser.add_argument
-    beside = '{checkpoint}_{target} beside the checkpoint'
-    add('out', nargs='?', help=f'file to write; default: {beside}')
+    default = '{checkpoint}_{target} beside the checkpoint'
+    add('out', nargs='?', help=f'file to write; default: {default}')
     add('--to', required=True, choices=sorted(TARGETS), help='the library that loads it')
     # OUT may also follow --to.
-    return parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(argv)
 
-
-@command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
     encoder, left_out = read_backbone(args.checkpoint, args.config, args.cfg_options)
     suffix = TARGETS[args.to].suffix
     file = Path(encoder.source)

@@ -69,9 +69,6 @@ class MMPretrain(Target):
 class Detection(Target):
     """The tensors of the bare backbone, for a config of mmdet or mmseg."""
 
-    def tensors(self, encoder: Encoder) -> dict[str, Tensor]:
-        return tensors_of(encoder)
-
     def setup(self, encoder: Encoder, path: str) -> str:
         """A config with this backbone, in ``model``."""
         settings, lines = settings_of(encoder), []

@@ -11,6 +11,8 @@ from torch import Tensor
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.models import pooled
 
+from .backbone import tensors_of
+
 Names = dict[str, Any]  # what code has defined, by name
 
 
@@ -25,8 +27,8 @@ class Target:
     use = ''
 
     def tensors(self, encoder: Encoder) -> dict[str, Tensor]:
-        """The tensors under the library's names."""
-        raise NotImplementedError
+        """The tensors under the library's names, here ours."""
+        return tensors_of(encoder)
 
     def write(self, encoder: Encoder, metadata: dict[str, Any]) -> bytes:
         """The bytes of the file."""

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 from simclr_mm.apis.encoder import Encoder
+from simclr_mm.commands.command_line.errors import require
 from simclr_mm.errors import CheckpointError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.version import __version__
 
 from .backbone import features_of, file_of, pictures, settings_of, tensors_of
-from .targets import TARGETS, require
+from .targets import TARGETS
 
 _COUNTER = 'num_batches_tracked'  # of batch norm; features do not depend on it
 

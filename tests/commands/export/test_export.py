@@ -16,8 +16,9 @@ from PIL import Image
 from simclr_mm import get_model
 from simclr_mm.checkpoints import load_file
 from simclr_mm.checkpoints.foreign.renaming import to_our_keys
+from simclr_mm.commands.command_line.errors import require
 from simclr_mm.commands.export.backbone import features_of, read_backbone
-from simclr_mm.commands.export.targets import TARGETS, require
+from simclr_mm.commands.export.targets import TARGETS
 from simclr_mm.commands.export.torchvision_timm import Torchvision
 from simclr_mm.commands.export.verified import export
 from simclr_mm.errors import CheckpointError
