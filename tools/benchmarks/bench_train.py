@@ -14,29 +14,24 @@ Four rows, interleaved, round after round:
 
 import argparse
 import statistics
-import time
-from collections.abc import Collection
 from pathlib import Path
 
 import torch
-from input_loaders import cut, their_loader
-from input_peers import repair_hue
+from input_loaders import Round, cut, their_loader
 from mmengine.config import Config
-from mmengine.model import BaseModel
-from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.utils import register_all_modules
 from rich.console import Console
 from rich.table import Table
-from timing import interleaved, ratio, save, spread, table_of, version, wait
+from timing import interleaved, ratio, save, spread, table_of, version
 
 from simclr_mm.commands.command_line import parser_of
 from simclr_mm.evaluation import hardware
 from simclr_mm.registry import type_name
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = parser_of(__doc__)
     add, instead = parser.add_argument, "instead of the config's"
     add('--config', required=True, help='of a pretraining')
@@ -49,11 +44,7 @@ def parse_args() -> argparse.Namespace:
     add('--compile', action='store_true', help='compile our backbone')
     add('--no-peer', action='store_true', help='leave mmpretrain out')
     add('--out', type=Path, help='folder for bench_train.json')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     console = Console(width=150)
     register_all_modules()
     cfg = configured(args)
@@ -118,100 +109,47 @@ class Rounds(EpochBasedTrainLoop):
         super().__init__(runner, cut(ours, args.steps), max_epochs=10**6)
 
     def run(self) -> None:
-        steps, model = self.args.steps, self.runner.model
+        count, model = self.args.steps, self.runner.model
         batch = next(iter(self.dataloader))
-        resident = [model.data_preprocessor(batch, True)] * steps
+        resident = [model.data_preprocessor(batch, True)] * count
         # A separate optimizer without hooks.
         wrapper = self.runner.build_optim_wrapper(self.cfg.optim_wrapper)
+
+        def ceiling(batch: dict) -> None:
+            with wrapper.optim_context(model):
+                losses = model.loss(**batch)  # without the hooks on the model
+            wrapper.update_params(model.parse_losses(losses)[0])
+
+        def bare(batch: dict) -> None:
+            with wrapper.optim_context(model):
+                z = model.neck(model.extract_feat(batch['inputs'].flatten(0, 1)))
+            z.float().sum().backward()
+            model.zero_grad()
+
         self.rows = {
-            'training': Training(self, steps),
-            'ceiling': Ceiling(model, wrapper, resident, steps),
-            'bare forward and backward': Bare(model, wrapper, resident, steps),
+            'training': Round(self.dataloader, count, self.step),
+            'ceiling': Round(resident, count, ceiling),
+            'bare forward and backward': Round(resident, count, bare),
         }
         if not self.args.no_peer:
-            self.rows['mmpretrain'] = peer(self.cfg, model.neck.fc0.in_features, steps)
+            self.rows['mmpretrain'] = peer(self.cfg, model.neck.fc0.in_features, count)
         self.runner.call_hook('before_train')
-        self.seconds = interleaved(self.rows, self.args.repeats)
+        model.train()
+        calls = dict(self.rows, training=self.epoch_of_a_round)
+        self.seconds = interleaved(calls, self.args.repeats)
         self.runner.call_hook('after_train')
 
-
-class Row:
-    """Steps of a training without hooks. Measures the time that they wait for data.
-
-    The device may compute while the host waits for data. So on a GPU compare the time with
-    that of the ceiling instead.
-    """
-
-    def __init__(
-        self, model: BaseModel, wrapper: OptimWrapper, batches: Collection[dict], steps: int
-    ) -> None:
-        self.model, self.wrapper, self.batches = model, wrapper, batches
-        self.before = len(batches) - steps  # untimed steps, while workers fill their queues
-        self.waits: list[float] = []  # share of each round
-        self.peak = 0.0  # MB
-
-    def __call__(self) -> float:
-        self.model.train()
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        start = before = time.perf_counter()
-        waited = 0.0
-        for done, batch in enumerate(self.batches, start=1):
-            waited += time.perf_counter() - before
-            self.step(batch)
-            if done == self.before:
-                wait()
-                start, waited = time.perf_counter(), 0.0
-            before = time.perf_counter()
-        wait()
-        seconds = time.perf_counter() - start
-        self.waits.append(waited / seconds)
-        if torch.cuda.is_available():
-            self.peak = max(self.peak, torch.cuda.max_memory_allocated() / 1e6)
-        return seconds
+    def epoch_of_a_round(self) -> float:
+        self.runner.call_hook('before_train_epoch')
+        return self.rows['training']()
 
     def step(self, batch: dict) -> None:
-        self.model.train_step(batch, self.wrapper)
+        """A step with hooks. It is counted over all rounds, so that each has its log line."""
+        self.run_iter(self.iter, batch)
 
 
-class Training(Row):
-    """The loop's steps, with hooks and the rest of its epoch."""
-
-    def __init__(self, loop: Rounds, steps: int) -> None:
-        self.loop = loop
-        super().__init__(loop.runner.model, loop.runner.optim_wrapper, loop.dataloader, steps)
-
-    def __call__(self) -> float:
-        self.loop.runner.call_hook('before_train_epoch')
-        return super().__call__()
-
-    def step(self, batch: dict) -> None:
-        # Counted over all rounds, so that each has its log line.
-        self.loop.run_iter(self.loop.iter, batch)
-
-
-class Ceiling(Row):
-    """Loss, gradient and optimizer on a batch that is on the device."""
-
-    def step(self, batch: dict) -> None:
-        with self.wrapper.optim_context(self.model):
-            losses = self.model.loss(**batch)  # without the hooks on the model
-        self.wrapper.update_params(self.model.parse_losses(losses)[0])
-
-
-class Bare(Ceiling):
-    """Backbone and neck, forward and backward."""
-
-    def step(self, batch: dict) -> None:
-        with self.wrapper.optim_context(self.model):
-            z = self.model.neck(self.model.extract_feat(batch['inputs'].flatten(0, 1)))
-        z.float().sum().backward()
-        self.model.zero_grad()
-
-
-def peer(cfg: Config, width: int, steps: int) -> Row:
+def peer(cfg: Config, width: int, steps: int) -> Round:
     """mmpretrain's SimCLR with our backbone, batch and optimizer, without hooks."""
-    repair_hue()
     views = cfg.train_dataloader.dataset.pipeline
     views = next(step for step in views if type_name(step) == 'TwoViews')
     theirs = Config(dict(cfg.to_dict(), runner_type='Runner', sync_bn=None))
@@ -240,11 +178,13 @@ def peer(cfg: Config, width: int, steps: int) -> Row:
     theirs.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
     theirs.param_scheduler = None
     runner = Runner.from_cfg(theirs)
-    runner.optim_wrapper = runner.build_optim_wrapper(theirs.optim_wrapper)
-    return Row(runner.model, runner.optim_wrapper, cut(theirs.train_dataloader, steps), steps)
+    wrapper = runner.build_optim_wrapper(theirs.optim_wrapper)
+    runner.model.train()
+    loader = cut(theirs.train_dataloader, steps)
+    return Round(loader, steps, lambda batch: runner.model.train_step(batch, wrapper))
 
 
-def table(rows: dict[str, Row], seconds: dict[str, list[float]], images: int) -> Table:
+def table(rows: dict[str, Round], seconds: dict[str, list[float]], images: int) -> Table:
     columns = 'median (lowest-highest)', 'of the ceiling', 'training takes', 'waited for data'
     lines = [
         (
