@@ -19,22 +19,23 @@ from simclr_mm.datasets.pack_index import FORMATS, UNREADABLE
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = command_line.parser_of(__doc__)
-    add = parser.add_argument
+    add, at_least = parser.add_argument, command_line.at_least
     classes = 'the folders directly below it are classes if no image lies beside them'
     add('folder', help=f'images at any depth; {classes}')
     add('out', help='new folder of the shards')
     add('--format', choices=FORMATS, default='tar', help='default: tar')
     reduced = 'reduce larger images to this shorter side, as JPEG; 256 suits crops of 224 pixels'
-    add('--short-side', type=int, metavar='PIXELS', help=f'{reduced}. Default: keep the files')
+    pixels = dict(type=at_least(1, 1 << 16), metavar='PIXELS')
+    add('--short-side', **pixels, help=f'{reduced}. Default: keep the files')
     quality = 'JPEG quality of reduced images, default: %(default)s'
-    add('--quality', type=int, default=PackSettings.quality, help=quality)
+    add('--quality', type=at_least(1, 100), default=PackSettings.quality, help=quality)
     size, images = PackSettings.shard_images, 'images in a shard, default: %(default)s'
-    add('--shard-size', type=int, metavar='IMAGES', default=size, help=images)
+    add('--shard-size', type=at_least(1), metavar='IMAGES', default=size, help=images)
     names = 'class names, one a line, in the order of their labels; default: all, sorted'
     add('--classes', metavar='FILE', help=names)
     add('--no-labels', action='store_true', help='write no labels')
     processes = 'processes that read and encode images, default: one for each core'
-    add('--processes', type=int, default=os.cpu_count(), help=processes)
+    add('--processes', type=at_least(1, 1 << 10), default=os.cpu_count(), help=processes)
     add('--restart', action='store_true', help='replace another pack in OUT')
     return parser.parse_args(argv)
 
@@ -43,18 +44,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     settings = PackSettings(args.format, args.short_side, args.quality, args.shard_size)
-    index = pack_folder(
-        args.folder,
-        args.out,
-        settings,
-        args.classes,
-        not args.no_labels,
-        args.processes,
-        args.restart,
-    )
-    classes = 'no labels'
-    if index['labels']:
-        classes = f'{len(index["classes"])} classes'
+    how = args.classes, not args.no_labels, args.processes, args.restart
+    index = pack_folder(args.folder, args.out, settings, *how)
+    classes = f'{len(index["classes"])} classes' if index['labels'] else 'no labels'
     size = sum(path.stat().st_size for path in Path(args.out).iterdir())
     print(
         f'{args.out}: {index["images"]} images, {classes}, '
