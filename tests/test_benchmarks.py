@@ -159,12 +159,11 @@ def test_bench_train(tmp_path, monkeypatch, capsys):
         1,
         '--repeats',
         1,
-        '--batch-size',
-        3,
-        '--workers',
-        0,
         '--out',
         tmp_path,
+        '--cfg-options',
+        'train_dataloader.batch_size=3',
+        'train_dataloader.num_workers=0',
     )
     script['main']()
     out = capsys.readouterr().out

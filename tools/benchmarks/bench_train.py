@@ -26,22 +26,19 @@ from rich.console import Console
 from rich.table import Table
 from timing import interleaved, ratio, save, spread, table_of, version
 
-from simclr_mm.commands.command_line import parser_of
+from simclr_mm.commands import command_line
 from simclr_mm.evaluation import hardware
 from simclr_mm.registry import type_name
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
-    add, instead = parser.add_argument, "instead of the config's"
+    parser = command_line.parser_of(__doc__, '--cfg-options')
+    add = parser.add_argument
     add('--config', required=True, help='of a pretraining')
-    add('--data', type=Path, help=f'{instead}: photographs at any depth, or CIFAR-10')
+    data = "photographs at any depth, or CIFAR-10, instead of the config's"
+    add('--data', type=Path, help=data)
     add('--steps', type=int, default=4, help='in a round of each row')
     add('--repeats', type=int, default=5, help='rounds')
-    add('--batch-size', type=int, help=instead)
-    add('--workers', type=int, help=instead)
-    add('--amp', choices=['auto', 'bfloat16', 'float32'], help=f'autocast dtype {instead}')
-    add('--compile', action='store_true', help='compile our backbone')
     add('--no-peer', action='store_true', help='leave mmpretrain out')
     add('--out', type=Path, help='folder for bench_train.json')
     args = parser.parse_args()
@@ -66,9 +63,10 @@ def main() -> None:
 
 
 def configured(args: argparse.Namespace) -> Config:
-    cfg = Config.fromfile(args.config)
+    cfg = command_line.read_config(args.config)
+    command_line.merge_cfg_options(cfg, args.cfg_options)
+    command_line.remove_validation(cfg)
     cfg.work_dir, cfg.log_level = 'work_dirs/bench_train', 'ERROR'
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.auto_scale_lr = None
     cfg.train_cfg = dict(by_epoch=True)  # our loop replaces the config's
     cfg.default_hooks.logger.interval = args.steps
@@ -80,19 +78,13 @@ def configured(args: argparse.Namespace) -> Config:
         )
     elif args.data:
         loader.dataset.data_root = str(args.data)
-    if args.batch_size:
-        loader.batch_size = args.batch_size
-    if args.workers is not None:
-        loader.num_workers = args.workers
-        loader.persistent_workers = args.workers > 0
+    loader.persistent_workers = loader.num_workers > 0
     wrapper = cfg.optim_wrapper
     cfg.optim_wrapper = dict(
         type='simclr_mm.AutocastOptimWrapper',
-        dtype=args.amp or wrapper.get('dtype', 'auto'),
+        dtype=wrapper.get('dtype', 'auto'),
         optimizer=wrapper.optimizer,
     )
-    if args.compile:
-        cfg.model.compile_backbone = True
     return cfg
 
 

@@ -6,7 +6,6 @@ images, which are left out. Train with tools/train.py --data OUT. After an inter
 the same command continues.
 """
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,8 @@ from simclr_mm.commands.pack.plan import PackSettings
 from simclr_mm.datasets.pack_index import FORMATS, UNREADABLE
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__)
     add, at_least = parser.add_argument, command_line.at_least
     classes = 'the folders directly below it are classes if no image lies beside them'
@@ -25,8 +25,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add('out', help='new folder of the shards')
     add('--format', choices=FORMATS, default='tar', help='default: tar')
     reduced = 'reduce larger images to this shorter side, as JPEG; 256 suits crops of 224 pixels'
-    pixels = dict(type=at_least(1, 1 << 16), metavar='PIXELS')
-    add('--short-side', **pixels, help=f'{reduced}. Default: keep the files')
+    reduced = f'{reduced}. Default: keep the files'
+    add('--short-side', type=at_least(1, 1 << 16), metavar='PIXELS', help=reduced)
     quality = 'JPEG quality of reduced images, default: %(default)s'
     add('--quality', type=at_least(1, 100), default=PackSettings.quality, help=quality)
     size, images = PackSettings.shard_images, 'images in a shard, default: %(default)s'
@@ -37,12 +37,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     processes = 'processes that read and encode images, default: one for each core'
     add('--processes', type=at_least(1, 1 << 10), default=os.cpu_count(), help=processes)
     add('--restart', action='store_true', help='replace another pack in OUT')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
 
-
-@command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
     settings = PackSettings(args.format, args.short_side, args.quality, args.shard_size)
     how = args.classes, not args.no_labels, args.processes, args.restart
     index = pack_folder(args.folder, args.out, settings, *how)

@@ -126,7 +126,7 @@ def _readable(
         if isinstance(image, str):
             unreadable[row] = image
         else:
-            yield PackedImage(row, plan.paths[row], plan.label(row), *image)
+            yield PackedImage(row, plan.paths[row], plan.labels[row], *image)
 
 
 def _finish(
@@ -143,14 +143,14 @@ def _finish(
     rows = [row for row in range(len(plan.paths)) if row not in reasons]
     shards = [state for state in states if writer.suffix]
     paths = [writer.out / state['name'] for state in shards]
-    writer.finish(paths, [(plan.paths[row], plan.label(row)) for row in rows])
+    writer.finish(paths, [(plan.paths[row], plan.labels[row]) for row in rows])
     index = dict(
         pack_version=1,
         made_with=f'simclr_mm {__version__}',
         format=plan.settings.format,
         images=len(rows),
         unreadable=len(left_out),
-        labels=plan.labels is not None,
+        labels=record['labels'],
         classes=plan.classes,
         settings=record['settings'],
         shards=[

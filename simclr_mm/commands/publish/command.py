@@ -4,7 +4,6 @@ Writes OUT_DIR/{config}_{date}-{SHA-256}.pth, a model card beside it, and the en
 model index.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,23 +11,6 @@ from simclr_mm.commands import command_line
 from simclr_mm.commands.publish.checkpoint import publish
 from simclr_mm.commands.publish.metafile import entry_of, entry_text, put_entry
 from simclr_mm.errors import MissingFileError, UserError
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = command_line.parser_of(__doc__, 'checkpoint', '--config', '--trust-checkpoint')
-    add = parser.add_argument
-    add('out_dir', help='folder of the published file')
-    add('--name', help="name of the model; default: the config's")
-    add('--weights-url', metavar='URL', help='where OUT_DIR can be downloaded from')
-    add('--metafile', metavar='FILE', help='put the entry into this file; default: print it')
-    return parser.parse_args(argv)
-
-
-def root_of(metafile: str) -> Path:
-    """The folder that an index's paths start from. It contains ``configs/``."""
-    if not Path(metafile).is_file():
-        raise MissingFileError(f'--metafile: there is no file {metafile}')
-    return Path(metafile).resolve().parents[1]
 
 
 def config_path(config: str, root: Path | None) -> str:
@@ -48,8 +30,19 @@ def config_path(config: str, root: Path | None) -> str:
 
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
-    root = root_of(args.metafile) if args.metafile else None
+    parser = command_line.parser_of(__doc__, 'checkpoint', '--config', '--trust-checkpoint')
+    add = parser.add_argument
+    add('out_dir', help='folder of the published file')
+    add('--name', help="name of the model; default: the config's")
+    add('--weights-url', metavar='URL', help='where OUT_DIR can be downloaded from')
+    add('--metafile', metavar='FILE', help='put the entry into this file; default: print it')
+    args = parser.parse_args(argv)
+
+    root = None  # the folder that an index's paths start from, which contains configs/
+    if args.metafile:
+        if not Path(args.metafile).is_file():
+            raise MissingFileError(f'--metafile: there is no file {args.metafile}')
+        root = Path(args.metafile).resolve().parents[1]
     done = publish(args.checkpoint, Path(args.out_dir), args.config, args.name)
     print(
         f'{done.path} and {done.card.name} are written; left out: '

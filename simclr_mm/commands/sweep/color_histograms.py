@@ -3,15 +3,15 @@
 I images, K crops of each, B bins.
 """
 
+import copy
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmpretrain.registry import DATASETS
 
+from simclr_mm.commands.evaluate.image_features import training_set
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.errors import UserError
 from simclr_mm.visualization.crop_histograms import plot_crop_histograms
@@ -63,8 +63,13 @@ def crop_histograms(cfg: Config, images: Sequence[int], crops: int, seed: int = 
     if crops < 2:
         raise UserError(f'--values crops={crops}: give 2 or more to compare')
     histograms = np.empty((len(images), 2, crops, BINS))
+    place, views_step = two_views(cfg)
+    before = cfg.train_dataloader.dataset.pipeline[:place]
     for kind, transforms in enumerate(([], [TRANSFORMATIONS['color']])):
-        dataset = _dataset_of_crops(cfg, crops, transforms)
+        step = dict(views_step, num_views=crops, transforms=transforms, augment='worker')
+        cfg = copy.deepcopy(cfg)
+        cfg.train_dataloader.dataset.pipeline = with_views(cfg, place, step, before)
+        dataset = training_set(cfg)
         for row, image in enumerate(images):
             if not 0 <= image < len(dataset):
                 raise UserError(
@@ -75,16 +80,6 @@ def crop_histograms(cfg: Config, images: Sequence[int], crops: int, seed: int = 
                 counts, _ = np.histogram(view.numpy(), BINS, range=(0, 256))
                 histograms[row, kind, crop] = counts / view.numel()
     return histograms
-
-
-def _dataset_of_crops(cfg: Config, crops: int, transforms: list):
-    place, views = two_views(cfg)
-    before = cfg.train_dataloader.dataset.pipeline[:place]
-    step = dict(views, num_views=crops, transforms=transforms, augment='worker')
-    pipeline = with_views(cfg, place, step, before)
-    settings = dict(cfg.train_dataloader.dataset, pipeline=pipeline)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return DATASETS.build(settings)
 
 
 def overlap_within(histograms: np.ndarray) -> float:

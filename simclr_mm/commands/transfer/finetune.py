@@ -55,20 +55,21 @@ class FineTune(TrainAndEvaluate):
         self.split = split
 
     def evaluate(self, run: Run, checkpoint: str, device: str) -> Result:
-        value = run.validated(LOGGED[run.metric][1])
-        return Result(
-            'transfer', self.dataset, self.split, PRETRAINED, PROTOCOL, run.metric, round(value, 4)
-        )
+        value = round(run.validated(LOGGED[run.metric][1]), 4)
+        scored = 'transfer', self.dataset, self.split, PRETRAINED, PROTOCOL, run.metric
+        return Result(*scored, value)
+
+    def do_all(self, runs: list[Run], description: str) -> None:
+        """Do the missing runs. A failure is a RunFailed."""
+        failed = self.do_missing(runs, f'{self.dataset}: {description}')
+        for name, reason in failed.items():
+            raise RunFailed(f'{len(failed)} of {len(runs)} runs failed, {name}: {reason}')
 
 
 def finetune_settings(encoder: Encoder, grid: Grid, training: Training) -> dict[str, Value]:
     """The requested settings of a result."""
-    return dict(
-        prepared(encoder),
-        steps=training.steps,
-        batch=training.batch,
-        cells=len(grid[0]) * len(grid[1]),
-    )
+    cells = len(grid[0]) * len(grid[1])
+    return dict(prepared(encoder), steps=training.steps, batch=training.batch, cells=cells)
 
 
 def finetune_transfer(
@@ -90,22 +91,14 @@ def finetune_transfer(
     cfg = finetune_config(encoder, weights, dataset, parts.fit, parts.validation, training)
     cells = list(product(*grid))
     runs = plan(cfg, cells, work_dir / 'validation', metric)
-    _do(runs, dataset.title, 'validation', processes, 'fine-tuning')
+    FineTune(dataset.title, 'validation', processes).do_all(runs, 'fine-tuning')
     scores = [run.row()['value'] for run in runs]
     lr, decay = cells[int(np.argmax(scores))]
     cfg = finetune_config(encoder, weights, dataset, parts.train, parts.test, training)
     last = plan(cfg, [(lr, decay)], work_dir / 'test', metric)
-    _do(last, dataset.title, dataset.test, 1, 'the chosen one on all images')
+    FineTune(dataset.title, dataset.test, 1).do_all(last, 'the chosen one on all images')
     settings: dict[str, Value] = dict(
         finetune_settings(encoder, grid, training), lr=lr, decay=decay, validation=max(scores)
     )
     values = {name: last[0].validated(LOGGED[name][1]) / 100 for name in dataset.metrics}
     return results_of(dataset, PROTOCOL, values, settings)
-
-
-def _do(runs: list[Run], dataset: str, split: str, processes: int, description: str) -> None:
-    """Do the missing runs, several at a time."""
-    trainer = FineTune(dataset, split, processes)
-    failed = trainer.do_missing(runs, f'{dataset}: {description}')
-    for name, reason in failed.items():
-        raise RunFailed(f'{len(failed)} of {len(runs)} runs failed, {name}: {reason}')
