@@ -44,7 +44,6 @@ def pack_folder(
     Args:
         folder: See :func:`.plan.plan_pack`, also for ``classes_file`` and ``labelled``.
         out: A folder that does not exist, is empty, or holds a part of this pack.
-        settings: Format and size.
         processes: Processes that read and encode images.
         restart: Replace another pack.
     """

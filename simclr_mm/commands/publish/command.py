@@ -17,15 +17,15 @@ def config_path(config: str, root: Path | None) -> str:
     """The path of a config, given by name or file, in an index."""
     if not config.endswith('.py'):
         config = f'configs/{config}.py'
-    elif root is not None and root in Path(config).resolve().parents:
-        config = str(Path(config).resolve().relative_to(root))
-    is_there = root is None or (root / config).is_file()
-    if not is_there or (root is not None and Path(config).is_absolute()):
-        raise UserError(
-            f'the index in {root} cannot name {config}, which is not in this folder: '
-            'name a config in it with --config'
-        )
-    return config
+    if root is None:
+        return config
+    for path in (Path(config).resolve(), root / config):
+        if root in path.parents and path.is_file():
+            return str(path.relative_to(root))
+    raise UserError(
+        f'the index in {root} cannot name {config}, which is not in this folder: '
+        'name a config in it with --config'
+    )
 
 
 @command_line.command

@@ -44,10 +44,7 @@ class TrainAndEvaluate(ABC):
         """Do the runs without a result, and write their results. No training outlives the call.
 
         "kill" stops the program like Ctrl-C. Each process gets its own GPU if there are enough.
-        ``tell`` is called as each run ends.
-
-        Returns:
-            The reasons of failures, by the names of the runs.
+        ``tell`` is called as each run ends. Returns the reasons of failures by names of runs.
         """
         free: SimpleQueue[str] = SimpleQueue()
         for device in device_of_each(self.processes):

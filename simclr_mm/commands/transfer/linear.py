@@ -128,7 +128,7 @@ def results_of(
 
 @dataclass(frozen=True)
 class _Targets:
-    """Converts a VOC image to (K,) targets of ``one_vs_rest``. ``classes`` is K."""
+    """Converts a VOC image to (K,) targets of ``one_vs_rest``, for K classes."""
 
     classes: int
 
