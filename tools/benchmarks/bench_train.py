@@ -27,6 +27,7 @@ from rich.table import Table
 from timing import interleaved, ratio, save, spread, table_of, version
 
 from simclr_mm.commands import command_line
+from simclr_mm.commands.sweep.cells import two_views
 from simclr_mm.evaluation import hardware
 from simclr_mm.registry import type_name
 
@@ -142,8 +143,7 @@ class Rounds(EpochBasedTrainLoop):
 
 def peer(cfg: Config, width: int, steps: int) -> Round:
     """mmpretrain's SimCLR with our backbone, batch and optimizer, without hooks."""
-    views = cfg.train_dataloader.dataset.pipeline
-    views = next(step for step in views if type_name(step) == 'TwoViews')
+    _, views = two_views(cfg)
     theirs = Config(dict(cfg.to_dict(), runner_type='Runner', sync_bn=None))
     theirs.model = dict(
         type='mmpretrain.SimCLR',

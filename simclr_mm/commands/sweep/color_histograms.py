@@ -17,7 +17,6 @@ from simclr_mm.errors import UserError
 from simclr_mm.visualization.crop_histograms import plot_crop_histograms
 
 from .cells import TRANSFORMATIONS, two_views, with_views
-from .table_and_figure import write_csv
 
 BINS = 32
 KINDS = ('without colour distortion', 'with colour distortion')
@@ -40,10 +39,9 @@ def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
         plain, distorted = (100 * overlap_between(histograms[:, kind]) for kind in (0, 1))
         title += f'\nCrops of different images share {plain:.0f} % without, '
         title += f'{distorted:.0f} % with distortion'
-    table, figure = work_dir / 'color-histograms.csv', work_dir / 'color-histograms.png'
-    write_histograms(table, images, histograms)
+    figure = work_dir / 'color-histograms.png'
     plot_crop_histograms(str(figure), histograms, within, names, KINDS, title)
-    print(f'{table} and {figure} show {len(images)} images.')
+    print(f'{figure} shows {len(images)} images.')
 
 
 def crop_histograms(cfg: Config, images: Sequence[int], crops: int, seed: int = 0) -> np.ndarray:
@@ -93,12 +91,3 @@ def overlap_between(histograms: np.ndarray) -> float:
         np.minimum(one[:, None], other).sum(-1).mean() for one, other in combinations(histograms, 2)
     ]
     return float(np.mean(shared))
-
-
-def write_histograms(path: Path, images: Sequence[int], histograms: np.ndarray) -> None:
-    """Write one row a bin as CSV; levels are those of uint8."""
-    rows: list[Sequence[object]] = [('image', 'distortion', 'crop', 'from_level', 'share')]
-    for (row, kind, crop, place), share in np.ndenumerate(histograms):
-        level = place * 256 // BINS
-        rows.append((images[row], KINDS[kind], crop, level, f'{share:.6f}'))
-    write_csv(path, rows)
