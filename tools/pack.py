@@ -1,4 +1,4 @@
-from simclr_mm.commands.pack import main
+from simclr_mm.commands.pack.command import main
 
 if __name__ == '__main__':
     main()

@@ -1,4 +1,4 @@
-from simclr_mm.commands.publish import main
+from simclr_mm.commands.publish.command import main
 
 if __name__ == '__main__':
     main()

@@ -1,4 +1,4 @@
-from simclr_mm.commands.report import main
+from simclr_mm.commands.report.command import main
 
 if __name__ == '__main__':
     main()

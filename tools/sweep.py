@@ -1,4 +1,4 @@
-from simclr_mm.commands.sweep import main
+from simclr_mm.commands.sweep.command import main
 
 if __name__ == '__main__':
     main()

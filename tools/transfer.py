@@ -1,4 +1,4 @@
-from simclr_mm.commands.transfer import main
+from simclr_mm.commands.transfer.command import main
 
 if __name__ == '__main__':
     main()

@@ -19,31 +19,25 @@ from simclr_mm.visualization.views import Views, make_views, plot_views
 _MOST = 100  # rows of a picture
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, 'config', '--data', '--seed', '--cfg-options')
     add, at_least = parser.add_argument, command_line.at_least
     add('--index', type=int, nargs='+', help='places of images in the dataset')
     add('--count', type=at_least(1), default=4, help='images drawn without --index')
     add('--epoch', type=at_least(0), default=0, help='epoch, from 0')
     add('--out', metavar='PNG', default='work_dirs/plots/views.png', help='picture to write')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
 
-
-@command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
     shown_images = len(args.index) if args.index else args.count
     if shown_images > _MOST:
         raise UserError(f'{shown_images} images were asked for: a picture shows {_MOST} at most')
     cfg = command_line.config_with_flags(args.config, args, train_on_folder, 'train_dataloader')
     dataset = training_set(cfg)
     samples = chosen_samples(dataset, args)
-    plot_views(
-        args.out,
-        samples,
-        f'Views for pretraining, seed {args.seed}, epoch {args.epoch}: each image '
-        'with the boxes of its crops',
-    )
+    drawn = f'seed {args.seed}, epoch {args.epoch}'
+    title = f'Views for pretraining, {drawn}: each image with the boxes of its crops'
+    plot_views(args.out, samples, title)
     shown = ', '.join(str(sample.index) for sample in samples)
     print(f'{args.out} shows the views of images {shown}.')
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+import torch
 from mmengine.config import Config
 
 from simclr_mm.commands import command_line
@@ -33,22 +33,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     run, (features, labels) = evaluate_features(cfg, str(CONFIG), checkpoint)
     dataset = runner.train_dataloader.dataset
-    views = np.stack(
-        [
-            dataset[SampleIndex(i, seed=0)]['inputs'].flip(1).permute(0, 2, 3, 1).numpy()
-            for i in range(PAIRS)
-        ]
-    )  # (PAIRS, V, S, S, 3), RGB
+    drawn = [dataset[SampleIndex(i, seed=0)]['inputs'] for i in range(PAIRS)]
+    views = torch.stack(drawn).flip(2).permute(0, 1, 3, 4, 2).numpy()  # (PAIRS, V, S, S, 3), RGB
     report = Path(args.work_dir, 'report.png')
-    plot_report(
-        str(report),
-        read_scalars(Path(runner.log_dir, 'vis_data', 'scalars.json')),
-        views,
-        features,
-        labels,
-        dataset.metainfo['classes'],
-        f'SimCLR on {len(dataset)} unlabelled digits',
-    )
+    scalars = read_scalars(Path(runner.log_dir, 'vis_data', 'scalars.json'))
+    classes, title = dataset.metainfo['classes'], f'SimCLR on {len(dataset)} unlabelled digits'
+    plot_report(str(report), scalars, views, features, labels, classes, title)
 
     run.seconds = time.time() - started
     run.write(Path(args.work_dir, 'evaluation', 'demo.json'))

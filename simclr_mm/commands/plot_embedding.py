@@ -4,7 +4,6 @@ SOURCE is a folder from tools/embed.py, in which the folder of an image is its c
 a config whose test images are embedded with CHECKPOINT.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from simclr_mm.errors import UserError
 from simclr_mm.visualization.scatter import METHODS, plot_scatter, project
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, '--seed', '--cfg-options', '--trust-checkpoint')
     add = parser.add_argument
     add('source', help='folder that tools/embed.py wrote, or a config (.py)')
@@ -26,15 +26,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     replaced = 'with a config: DIR/train/<class>/ and DIR/val/<class>/ replace its data'
     add('--data', metavar='DIR', help=replaced)
     add('--method', choices=METHODS, default='tsne')
-    most = command_line.at_least(1)
-    add('--max-images', type=most, default=2000, help='more are drawn from at random')
+    at_least, drawn = command_line.at_least, 'more are drawn from at random'
+    add('--max-images', type=at_least(1), default=2000, help=drawn)
     add('--out', metavar='PNG', default='work_dirs/plots/embedding.png')
-    return parser.parse_args(argv)
-
-
-@command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     if Path(args.source).is_dir():
         if args.checkpoint or args.data or args.cfg_options:
             raise UserError(
@@ -52,13 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         encoder = load_encoder(args.checkpoint, cfg, get_device())
         data = from_config(encoder, args.max_images, args.seed)
     points = project(data.features, args.method, args.seed)
-    plot_scatter(
-        args.out,
-        points,
-        data.labels,
-        data.classes,
-        args.method,
-        f'{len(points)} of {data.total} images of {data.name}, '
-        f'{data.features.shape[1]} features each',
-    )
+    width = data.features.shape[1]
+    title = f'{len(points)} of {data.total} images of {data.name}, {width} features each'
+    plot_scatter(args.out, points, data.labels, data.classes, args.method, title)
     print(f'{args.out} shows {len(points)} images of {len(data.classes)} classes.')

@@ -4,7 +4,6 @@ Histograms of cosines for the projections, which the loss compares, and for the
 features, which later tasks use.
 """
 
-import argparse
 from collections.abc import Sequence
 
 from mmengine.device import get_device
@@ -17,17 +16,13 @@ from simclr_mm.errors import UserError
 from simclr_mm.visualization.similarity import pair_similarities, plot_similarities
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
     flags = ('config', 'checkpoint', '--data', '--seed', '--cfg-options', '--trust-checkpoint')
     parser = command_line.parser_of(__doc__, *flags)
     parser.add_argument('--count', type=int, default=500, help='images, drawn at random')
     parser.add_argument('--out', metavar='PNG', default='work_dirs/plots/similarity.png')
-    return parser.parse_args(argv)
-
-
-@command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     if not 2 <= args.count <= 5000:
         raise UserError(
             f'--count is {args.count}: take 2 to 5000 images, because the '

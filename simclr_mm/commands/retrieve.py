@@ -21,7 +21,8 @@ from simclr_mm.files.walk import printable
 from simclr_mm.visualization.gallery import plot_gallery
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, *ENCODER_FLAGS)
     add = parser.add_argument
     add('query', nargs='+', help='image files')
@@ -29,12 +30,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add('-k', type=command_line.at_least(1), default=10, help='images for each query')
     add('--out', metavar='PNG', default='work_dirs/plots/retrieval.png', help='gallery to write')
     add('--checkpoint', help='default: the one that the index was made with')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
 
-
-@command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
     index = FeatureIndex(args.index)
     found = retrieve(_inferencer(args, index), index, args.query, args.k)
     queries = [printable(query) for query in args.query]

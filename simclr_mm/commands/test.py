@@ -3,7 +3,6 @@
 The metrics are also written to <work dir>/evaluation/, for tools/report.py.
 """
 
-import argparse
 import time
 from collections.abc import Sequence
 
@@ -15,12 +14,13 @@ from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import test_on_folder
 from simclr_mm.commands.evaluate.loop_results import run_of_metrics
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.atomic import write_text
 
 _METRICS = ('.json', '.yaml', '.yml')
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, '--cfg-options', '--trust-checkpoint')
     add = parser.add_argument
     add('config', help='config file')
@@ -34,14 +34,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add('--out', metavar='FILE', help='write results to this file')
     written = 'what --out writes: the metrics (.json) or every prediction (.pkl)'
     add('--out-item', choices=('metrics', 'pred'), default='pred', help=written)
-    add('--amp', action='store_true', help='automatic mixed precision (GPU)')
     command_line.add_common_flags(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
 
-
-@command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
     predictions = args.out if args.out_item == 'pred' else None
     if predictions is not None and not predictions.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {predictions}: predictions are written as .pkl')
@@ -51,8 +46,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg.load_from = args.checkpoint
     if args.data is not None:
         test_on_folder(cfg, args.data)
-    if args.amp:
-        cfg.test_cfg.fp16 = True
     command_line.merge_cfg_options(cfg, args.cfg_options)
     runner = command_line.build_runner(cfg)
     if predictions is not None:
@@ -62,11 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not is_main_process():
         return
     results = command_line.result_path(args)
-    run_of_metrics(
-        metrics, cfg, args.config, args.checkpoint, runner.model, time.time() - started
-    ).write(results)
+    origin = args.config, args.checkpoint, runner.model, time.time() - started
+    run_of_metrics(metrics, cfg, *origin).write(results)
     print(f'results: {results}')
     if args.out is not None and args.out_item == 'metrics':
-        with atomic_file(args.out) as file:
-            text = mmengine.dump(metrics, file_format=args.out.rpartition('.')[2])
-            file.write(text.encode())
+        write_text(args.out, mmengine.dump(metrics, file_format=args.out.rpartition('.')[2]))

@@ -74,23 +74,19 @@ def linear_agreement(
     return ours, reference.predict(scaler.transform(test[0]))
 
 
-def train_linear_layer(
-    cfg: Config, features: Tensor, labels: Tensor, batch: int, seed: int
-) -> nn.Linear:
-    """Train a linear layer with a benchmark config's optimizer, cosine decay and epochs.
+def train_linear_layer(cfg: Config, features: Tensor, labels: Tensor, seed: int) -> nn.Linear:
+    """Train a linear layer with a benchmark config's optimizer, batch, cosine decay and epochs.
 
-    The learning rate follows the batch linearly. The seed is that of the order of the images
-    and of the layer's first weights.
+    The seed is that of the order of the images and of the layer's first weights.
     """
     torch.manual_seed(seed)
     layer = nn.Linear(features.shape[1], int(labels.max()) + 1).to(features.device)
     nn.init.normal_(layer.weight, std=0.01)  # as in LinearClsHead
     nn.init.zeros_(layer.bias)
-    settings = dict(cfg.optim_wrapper.optimizer)
-    settings['lr'] *= batch / cfg.auto_scale_lr.base_batch_size
+    settings = dict(cfg.optim_wrapper.optimizer, params=layer.parameters())
     with DefaultScope.overwrite_default_scope('simclr_mm'):
-        optimizer = OPTIMIZERS.build(dict(settings, params=layer.parameters()))
-    epochs = cfg.train_cfg.max_epochs
+        optimizer = OPTIMIZERS.build(settings)
+    epochs, batch = cfg.train_cfg.max_epochs, cfg.auto_scale_lr.base_batch_size
     steps = epochs * -(-len(features) // batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(epochs):
@@ -111,10 +107,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--temperature', type=float, default=0.07)
     add('--penalty', type=float, nargs='*', default=[1.0], help='1 / C of scikit-learn')
     add('--published', nargs='*', default=[], help='linear configs, of configs/benchmarks')
-    add('--batch', type=int, help='images a step; default: that of the config')
     args = parser.parse_args(argv)
 
-    cfg = Config.fromfile(args.config)
+    cfg = command_line.read_config(args.config)
     command_line.merge_cfg_options(cfg, args.cfg_options)
     encoder = load_encoder(args.checkpoint, cfg, get_device())
     train, test = gallery_and_queries(encoder, cfg.test_dataloader, args.cache)
@@ -140,19 +135,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.published:
         started = time.time()
         found = swept_linear_probe(train, test)
-        print(
-            f'fast: {100 * found.accuracy:.2f} %, penalty {found.penalty:.3g}, '
-            f'{time.time() - started:.0f} s'
-        )
+        accuracy, seconds = 100 * found.accuracy, time.time() - started
+        print(f'fast: {accuracy:.2f} %, penalty {found.penalty:.3g}, {seconds:.0f} s')
     x, y = (torch.from_numpy(part).to(get_device()) for part in train)
     for path in args.published:
         started = time.time()
-        benchmark = Config.fromfile(path)
-        batch = args.batch or benchmark.auto_scale_lr.base_batch_size
-        layer = train_linear_layer(benchmark, x, y, batch, args.seed)
+        layer = train_linear_layer(Config.fromfile(path), x, y, args.seed)
         with torch.no_grad():
             predicted = layer(torch.from_numpy(test[0]).to(x)).argmax(dim=1).cpu()
-        print(f'{path}: {top1(predicted.numpy())}, batch {batch}, {time.time() - started:.0f} s')
+        print(f'{path}: {top1(predicted.numpy())}, {time.time() - started:.0f} s')
 
 
 if __name__ == '__main__':

@@ -10,7 +10,6 @@ compares whole loaders with their batches: ours with its config, in memory, and
 mmpretrain's transforms with two workers. All run in turn, round after round.
 """
 
-import argparse
 import functools
 import itertools
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import cv2
 import torch
-from input_loaders import cifar_loaders
+from input_loaders import CONFIGS, cifar_loaders
 from input_peers import PEERS
 from mmengine.config import Config
 from mmengine.dataset import Compose
@@ -33,18 +32,17 @@ from simclr_mm.commands.command_line import parser_of
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.engine.allocator import keep_freed_memory
 from simclr_mm.evaluation import hardware
+from simclr_mm.files.walk import image_paths
 from simclr_mm.transforms import TwoViews, color
 from simclr_mm.transforms.blur import gaussian_blur
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 IMAGENET = CONFIGS / 'simclr_r50_16xb256-coslr-200e_in1k.py'
-SUFFIXES = {'.jpeg', '.jpg', '.png'}
 WORKER, DEVICE = 'simclr_mm, worker', 'simclr_mm, for the device'
 DECODE = 'decode alone'
 FACTORS = dict(brightness=1.3, contrast=0.7, saturation=1.4, hue=0.1)
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = parser_of(__doc__)
     add = parser.add_argument
     data = parser.add_mutually_exclusive_group(required=True)
@@ -55,28 +53,31 @@ def parse_args() -> argparse.Namespace:
     add('--peers', nargs='*', choices=PEERS, default=PEERS, help='with --data; all')
     add('--workers', type=int, default=2, help="of mmpretrain's loader with --cifar")
     add('--out', type=Path, help='folder for bench_input_{data,cifar}.{json,png}')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     console = Console(width=150)
     register_all_modules()  # of mmpretrain, with its scope
-    kind = 'data' if args.data else 'cifar'
+    stages: dict[str, float] = {}
     if args.data:
-        args.images = args.images or 64
-        images, rates, stages = photographs(args, console)
-        title = f'Two views of 224 px from photographs, one core ({hardware("cpu")})'
-        reference = WORKER
+        torch.set_num_threads(1)
+        cv2.setNumThreads(0)
+        keep_freed_memory()  # as in our workers, here for all implementations
+        kind, title = 'data', 'Two views of 224 px from photographs, one core'
+        files = image_paths(args.data)
+        files = files[:: max(1, len(files) // (args.images or 64))][: args.images or 64]
+        images = len(files)
+        paths = available_paths(args.peers, console)
+        calls = {name: functools.partial(seconds_of, path, files) for name, path in paths.items()}
     else:
         torch.set_num_threads(2)
+        kind, title = 'cifar', 'Two views of 32 px, batches of 512, two cores'
         calls, images = cifar_loaders(args.cifar, args.images or 4096, args.workers)
-        seconds = interleaved(calls, args.repeats)
-        rates = {name: [images / s for s in values] for name, values in seconds.items()}
-        stages, reference = {}, next(iter(rates))
-        title = f'Two views of 32 px, batches of 512, two cores ({hardware("cpu")})'
-    console.print(rate_table(rates, reference, title))
-    if stages:
+    title += f' ({hardware("cpu")})'
+    seconds = interleaved(calls, args.repeats)
+    rates = {name: [images / s for s in values] for name, values in seconds.items()}
+    console.print(rate_table(rates, title))
+    if args.data:
+        rounds = [one_round(files) for _ in range(3)]
+        stages = {stage: min(times[stage] for times in rounds) for stage in rounds[0]}
         console.print(stage_table(stages))
     console.print(
         f'{args.repeats} rounds of {images} images, interleaved; '
@@ -88,40 +89,30 @@ def main() -> None:
         console.print(f'Written to {path} and .png')
 
 
-def photographs(args: argparse.Namespace, console: Console) -> tuple[int, dict, dict[str, float]]:
-    """Rates of each implementation on one core, and milliseconds of each of our steps."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-    keep_freed_memory()  # as in our workers, here for all implementations
-    files = sorted(p for p in args.data.rglob('*') if p.suffix.lower() in SUFFIXES)
-    if not files:
-        raise SystemExit(f'bench_input.py: error: no images in {args.data}')
-    files = files[:: max(1, len(files) // args.images)][: args.images]
-    paths = {WORKER: views('worker'), DEVICE: views('device'), DECODE: loader()}
-    for name in args.peers:
+def available_paths(peers: list[str], console: Console) -> dict[str, Callable]:
+    """Our paths and those of the installed peers; each takes an image file."""
+    worker, index = Compose(steps('worker')), itertools.count()
+    device, decoding = Compose(steps('device')), Compose(steps('worker')[:1])
+
+    def views(pipeline: Compose, path: str) -> dict:
+        # Another index each time, because it determines the views.
+        return pipeline(dict(img_path=path, sample_idx=SampleIndex(next(index))))
+
+    paths: dict[str, Callable] = {
+        WORKER: functools.partial(views, worker),
+        DEVICE: functools.partial(views, device),
+        DECODE: functools.partial(views, decoding),
+    }
+    for name in peers:
         make, distributions = PEERS[name]
         try:
-            paths[name] = make()
+            path = make()
         except ImportError as error:
             console.print(f'{name}: not importable ({error})')
             continue
+        paths[name] = path
         console.print(f'{name}: {", ".join(map(version, distributions))}')
-    calls = {name: functools.partial(seconds_of, path, files) for name, path in paths.items()}
-    seconds = interleaved(calls, args.repeats)
-    rates = {name: [len(files) / s for s in values] for name, values in seconds.items()}
-    rounds = [one_round(files) for _ in range(3)]
-    stages = {stage: min(times[stage] for times in rounds) for stage in rounds[0]}
-    return len(files), rates, stages
-
-
-def seconds_of(path: Callable, files: list[Path]) -> float:
-    """Seconds for all files, after a few files that fill the caches."""
-    for file in files[:8]:
-        path(file)
-    start = time.perf_counter()
-    for file in files:
-        path(file)
-    return time.perf_counter() - start
+    return paths
 
 
 def steps(augment: str) -> list[dict]:
@@ -131,22 +122,17 @@ def steps(augment: str) -> list[dict]:
     return cfg
 
 
-def views(augment: str) -> Callable:
-    pipeline, index = Compose(steps(augment)), itertools.count()
-
-    def make(path: Path) -> dict:
-        # Another index each time, because it determines the views.
-        return pipeline(dict(img_path=str(path), sample_idx=SampleIndex(next(index))))
-
-    return make
-
-
-def loader() -> Callable:
-    pipeline = Compose(steps('worker')[:1])
-    return lambda path: pipeline(dict(img_path=str(path)))
+def seconds_of(path: Callable, files: list[str]) -> float:
+    """Seconds for all files, after a few files that fill the caches."""
+    for file in files[:8]:
+        path(file)
+    start = time.perf_counter()
+    for file in files:
+        path(file)
+    return time.perf_counter() - start
 
 
-def one_round(files: list[Path]) -> dict[str, float]:
+def one_round(files: list[str]) -> dict[str, float]:
     """Milliseconds per image of our steps, for two views, weighted by their probability."""
     decoder, crop, _ = Compose(steps('worker')).transforms
     crop = TwoViews(crop.size, interpolation=crop.interpolation)
@@ -167,8 +153,8 @@ def one_round(files: list[Path]) -> dict[str, float]:
 
     samples = []
     for index, file in enumerate(files):
-        timed('read', 1, file.read_bytes)
-        img = timed('read and decode', 1, decoder, dict(img_path=str(file)))['img']
+        timed('read', 1, Path(file).read_bytes)
+        img = timed('read and decode', 1, decoder, dict(img_path=file))['img']
         both = timed('crop', 1, crop, dict(img=img, sample_idx=SampleIndex(index)))['img']
         view = cv2.merge(list(both[0]))
         for stage, (operation, share) in operations.items():
@@ -178,8 +164,9 @@ def one_round(files: list[Path]) -> dict[str, float]:
     return spent
 
 
-def rate_table(rates: dict[str, list[float]], reference: str, title: str) -> Table:
-    rows, caption = [], ''
+def rate_table(rates: dict[str, list[float]], title: str) -> Table:
+    """Rates, and how often ours, the first one, has them."""
+    rows, caption, reference = [], '', next(iter(rates))
     for name, values in rates.items():
         times = '' if name == reference else f'{ratio(rates[reference], values):.2f}x'
         rows.append((name, spread(values), times))

@@ -57,20 +57,11 @@ def solo_learn_formula(z: Tensor) -> Tensor:
 def mmpretrain_loss():
     from mmpretrain.models import SimCLR
 
-    class AsTuple(nn.Module):
-        def forward(self, x: Tensor) -> tuple[Tensor]:
-            return (x,)
-
-    model = SimCLR(
-        backbone=nn.Flatten(),
-        neck=AsTuple(),
-        head=dict(
-            type='mmpretrain.ContrastiveHead',
-            loss=dict(type='mmpretrain.CrossEntropyLoss'),
-            temperature=TEMPERATURE,
-        ),
-        data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor'),
-    )
+    loss = dict(type='mmpretrain.CrossEntropyLoss')
+    head = dict(type='mmpretrain.ContrastiveHead', loss=loss, temperature=TEMPERATURE)
+    preprocessor = dict(type='mmpretrain.SelfSupDataPreprocessor')
+    neck = nn.Unflatten(0, (1, -1))  # (1, 2n, d), of which the model takes the first
+    model = SimCLR(nn.Flatten(), neck, head, data_preprocessor=preprocessor)
     return lambda z: model.loss([z[:, v, :, None, None] for v in (0, 1)], None)['loss']
 
 
@@ -111,7 +102,15 @@ def main() -> None:
     add('--out', type=Path, help='folder for bench_loss.{json,png}')
     args = parser.parse_args()
     console = Console(width=170)  # the table is wide, also in a file
-    losses, versions = available(console)
+    losses, versions = {}, [f'torch {torch.__version__}']
+    for name, (make, distribution, _) in CONTENDERS.items():
+        try:
+            losses[name] = make()
+        except ImportError as error:
+            console.print(f'{name} does not take part: {error}')
+            continue
+        if distribution:
+            versions.append(version(distribution))
     setting = f'{hardware(args.device)}; {", ".join(versions)}; default allocator'
     console.print(setting)
     results = measure(losses, args)
@@ -122,20 +121,6 @@ def main() -> None:
         save(args.out, 'bench_loss', setting=setting, results=results)
         draw(results, args.out / 'bench_loss.png')
         console.print(f'Written to {args.out}/bench_loss.json and .png')
-
-
-def available(console: Console) -> tuple[dict, list[str]]:
-    """The installed losses, and versions."""
-    losses, versions = {}, [f'torch {torch.__version__}']
-    for name, (make, distribution, _) in CONTENDERS.items():
-        try:
-            losses[name] = make()
-        except ImportError as error:
-            console.print(f'{name} does not take part: {error}')
-            continue
-        if distribution:
-            versions.append(version(distribution))
-    return losses, versions
 
 
 def measure(losses: dict, args: argparse.Namespace) -> list[dict]:

@@ -3,7 +3,6 @@
 Needs Linux, which records the peak memory of a process.
 """
 
-import argparse
 import multiprocessing
 import time
 
@@ -12,6 +11,7 @@ from mmengine.optim import OptimWrapper
 from rich.console import Console
 from timing import resident, table_of
 
+from simclr_mm.commands.command_line import parser_of
 from simclr_mm.engine import LARS
 from simclr_mm.models import SimCLR
 
@@ -45,7 +45,7 @@ def views(n: int, side: int) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add('--batch', type=int, default=4096, help='images of two views')
     add('--micro-batch', type=int, default=128, help='images')

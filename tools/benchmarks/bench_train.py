@@ -14,46 +14,35 @@ Four rows, interleaved, round after round:
 
 import argparse
 import statistics
-import time
-from collections.abc import Collection
 from pathlib import Path
 
 import torch
-from input_loaders import cut, their_loader
-from input_peers import repair_hue
+from input_loaders import Round, cut, their_loader
 from mmengine.config import Config
-from mmengine.model import BaseModel
-from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.utils import register_all_modules
 from rich.console import Console
 from rich.table import Table
-from timing import interleaved, ratio, save, spread, table_of, version, wait
+from timing import interleaved, ratio, save, spread, table_of, version
 
-from simclr_mm.commands.command_line import parser_of
+from simclr_mm.commands import command_line
+from simclr_mm.commands.sweep.cells import two_views
 from simclr_mm.evaluation import hardware
 from simclr_mm.registry import type_name
 
 
-def parse_args() -> argparse.Namespace:
-    parser = parser_of(__doc__)
-    add, instead = parser.add_argument, "instead of the config's"
+def main() -> None:
+    parser = command_line.parser_of(__doc__, '--cfg-options')
+    add = parser.add_argument
     add('--config', required=True, help='of a pretraining')
-    add('--data', type=Path, help=f'{instead}: photographs at any depth, or CIFAR-10')
+    data = "photographs at any depth, or CIFAR-10, instead of the config's"
+    add('--data', type=Path, help=data)
     add('--steps', type=int, default=4, help='in a round of each row')
     add('--repeats', type=int, default=5, help='rounds')
-    add('--batch-size', type=int, help=instead)
-    add('--workers', type=int, help=instead)
-    add('--amp', choices=['auto', 'bfloat16', 'float32'], help=f'autocast dtype {instead}')
-    add('--compile', action='store_true', help='compile our backbone')
     add('--no-peer', action='store_true', help='leave mmpretrain out')
     add('--out', type=Path, help='folder for bench_train.json')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     console = Console(width=150)
     register_all_modules()
     cfg = configured(args)
@@ -75,9 +64,10 @@ def main() -> None:
 
 
 def configured(args: argparse.Namespace) -> Config:
-    cfg = Config.fromfile(args.config)
+    cfg = command_line.read_config(args.config)
+    command_line.merge_cfg_options(cfg, args.cfg_options)
+    command_line.remove_validation(cfg)
     cfg.work_dir, cfg.log_level = 'work_dirs/bench_train', 'ERROR'
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.auto_scale_lr = None
     cfg.train_cfg = dict(by_epoch=True)  # our loop replaces the config's
     cfg.default_hooks.logger.interval = args.steps
@@ -89,19 +79,13 @@ def configured(args: argparse.Namespace) -> Config:
         )
     elif args.data:
         loader.dataset.data_root = str(args.data)
-    if args.batch_size:
-        loader.batch_size = args.batch_size
-    if args.workers is not None:
-        loader.num_workers = args.workers
-        loader.persistent_workers = args.workers > 0
+    loader.persistent_workers = loader.num_workers > 0
     wrapper = cfg.optim_wrapper
     cfg.optim_wrapper = dict(
         type='simclr_mm.AutocastOptimWrapper',
-        dtype=args.amp or wrapper.get('dtype', 'auto'),
+        dtype=wrapper.get('dtype', 'auto'),
         optimizer=wrapper.optimizer,
     )
-    if args.compile:
-        cfg.model.compile_backbone = True
     return cfg
 
 
@@ -118,102 +102,48 @@ class Rounds(EpochBasedTrainLoop):
         super().__init__(runner, cut(ours, args.steps), max_epochs=10**6)
 
     def run(self) -> None:
-        steps, model = self.args.steps, self.runner.model
+        count, model = self.args.steps, self.runner.model
         batch = next(iter(self.dataloader))
-        resident = [model.data_preprocessor(batch, True)] * steps
+        resident = [model.data_preprocessor(batch, True)] * count
         # A separate optimizer without hooks.
         wrapper = self.runner.build_optim_wrapper(self.cfg.optim_wrapper)
+
+        def ceiling(batch: dict) -> None:
+            with wrapper.optim_context(model):
+                losses = model.loss(**batch)  # without the hooks on the model
+            wrapper.update_params(model.parse_losses(losses)[0])
+
+        def bare(batch: dict) -> None:
+            with wrapper.optim_context(model):
+                z = model.neck(model.extract_feat(batch['inputs'].flatten(0, 1)))
+            z.float().sum().backward()
+            model.zero_grad()
+
         self.rows = {
-            'training': Training(self, steps),
-            'ceiling': Ceiling(model, wrapper, resident, steps),
-            'bare forward and backward': Bare(model, wrapper, resident, steps),
+            'training': Round(self.dataloader, count, self.step),
+            'ceiling': Round(resident, count, ceiling),
+            'bare forward and backward': Round(resident, count, bare),
         }
         if not self.args.no_peer:
-            self.rows['mmpretrain'] = peer(self.cfg, model.neck.fc0.in_features, steps)
+            self.rows['mmpretrain'] = peer(self.cfg, model.neck.fc0.in_features, count)
         self.runner.call_hook('before_train')
-        self.seconds = interleaved(self.rows, self.args.repeats)
+        model.train()
+        calls = dict(self.rows, training=self.epoch_of_a_round)
+        self.seconds = interleaved(calls, self.args.repeats)
         self.runner.call_hook('after_train')
 
-
-class Row:
-    """Steps of a training without hooks. Measures the time that they wait for data.
-
-    The device may compute while the host waits for data. So on a GPU compare the time with
-    that of the ceiling instead.
-    """
-
-    def __init__(
-        self, model: BaseModel, wrapper: OptimWrapper, batches: Collection[dict], steps: int
-    ) -> None:
-        self.model, self.wrapper, self.batches = model, wrapper, batches
-        self.before = len(batches) - steps  # untimed steps, while workers fill their queues
-        self.waits: list[float] = []  # share of each round
-        self.peak = 0.0  # MB
-
-    def __call__(self) -> float:
-        self.model.train()
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        start = before = time.perf_counter()
-        waited = 0.0
-        for done, batch in enumerate(self.batches, start=1):
-            waited += time.perf_counter() - before
-            self.step(batch)
-            if done == self.before:
-                wait()
-                start, waited = time.perf_counter(), 0.0
-            before = time.perf_counter()
-        wait()
-        seconds = time.perf_counter() - start
-        self.waits.append(waited / seconds)
-        if torch.cuda.is_available():
-            self.peak = max(self.peak, torch.cuda.max_memory_allocated() / 1e6)
-        return seconds
+    def epoch_of_a_round(self) -> float:
+        self.runner.call_hook('before_train_epoch')
+        return self.rows['training']()
 
     def step(self, batch: dict) -> None:
-        self.model.train_step(batch, self.wrapper)
+        """A step with hooks. It is counted over all rounds, so that each has its log line."""
+        self.run_iter(self.iter, batch)
 
 
-class Training(Row):
-    """The loop's steps, with hooks and the rest of its epoch."""
-
-    def __init__(self, loop: Rounds, steps: int) -> None:
-        self.loop = loop
-        super().__init__(loop.runner.model, loop.runner.optim_wrapper, loop.dataloader, steps)
-
-    def __call__(self) -> float:
-        self.loop.runner.call_hook('before_train_epoch')
-        return super().__call__()
-
-    def step(self, batch: dict) -> None:
-        # Counted over all rounds, so that each has its log line.
-        self.loop.run_iter(self.loop.iter, batch)
-
-
-class Ceiling(Row):
-    """Loss, gradient and optimizer on a batch that is on the device."""
-
-    def step(self, batch: dict) -> None:
-        with self.wrapper.optim_context(self.model):
-            losses = self.model.loss(**batch)  # without the hooks on the model
-        self.wrapper.update_params(self.model.parse_losses(losses)[0])
-
-
-class Bare(Ceiling):
-    """Backbone and neck, forward and backward."""
-
-    def step(self, batch: dict) -> None:
-        with self.wrapper.optim_context(self.model):
-            z = self.model.neck(self.model.extract_feat(batch['inputs'].flatten(0, 1)))
-        z.float().sum().backward()
-        self.model.zero_grad()
-
-
-def peer(cfg: Config, width: int, steps: int) -> Row:
+def peer(cfg: Config, width: int, steps: int) -> Round:
     """mmpretrain's SimCLR with our backbone, batch and optimizer, without hooks."""
-    repair_hue()
-    views = cfg.train_dataloader.dataset.pipeline
-    views = next(step for step in views if type_name(step) == 'TwoViews')
+    _, views = two_views(cfg)
     theirs = Config(dict(cfg.to_dict(), runner_type='Runner', sync_bn=None))
     theirs.model = dict(
         type='mmpretrain.SimCLR',
@@ -240,11 +170,13 @@ def peer(cfg: Config, width: int, steps: int) -> Row:
     theirs.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
     theirs.param_scheduler = None
     runner = Runner.from_cfg(theirs)
-    runner.optim_wrapper = runner.build_optim_wrapper(theirs.optim_wrapper)
-    return Row(runner.model, runner.optim_wrapper, cut(theirs.train_dataloader, steps), steps)
+    wrapper = runner.build_optim_wrapper(theirs.optim_wrapper)
+    runner.model.train()
+    loader = cut(theirs.train_dataloader, steps)
+    return Round(loader, steps, lambda batch: runner.model.train_step(batch, wrapper))
 
 
-def table(rows: dict[str, Row], seconds: dict[str, list[float]], images: int) -> Table:
+def table(rows: dict[str, Round], seconds: dict[str, list[float]], images: int) -> Table:
     columns = 'median (lowest-highest)', 'of the ceiling', 'training takes', 'waited for data'
     lines = [
         (

@@ -3,26 +3,22 @@
     pip download --no-deps --no-binary pillow pillow==VERSION -d DIR
     python tools/benchmarks/compare_decoders.py DIR/pillow-VERSION.tar.gz
 
-Without an argument pip downloads the source distribution of the installed Pillow to a
-temporary folder. Pillow's result is ``exif_transpose(image).convert('RGB')``, with
-transparency on white.
+VERSION is that of the installed Pillow. Its result is ``exif_transpose(image).convert('RGB')``,
+with transparency on white.
 """
 
-import argparse
 import io
 import re
-import subprocess
 import sys
 import tarfile
-import tempfile
 import warnings
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import PIL
 from PIL import Image, ImageOps
 
+from simclr_mm.commands.command_line import parser_of
 from simclr_mm.errors import UnreadableImage
 from simclr_mm.transforms import LoadImageFromFile
 
@@ -32,29 +28,18 @@ DOCUMENTED = re.compile('format that is not read|signed|floating-point|numbers o
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('archive', nargs='?', type=Path, help="Pillow's source distribution")
-    parser.add_argument('--verbose', action='store_true', help='name equal files too')
+    parser = parser_of(__doc__)
+    parser.add_argument('archive', type=Path, help="Pillow's source distribution")
     args = parser.parse_args()
     warnings.simplefilter('ignore')
-    with tempfile.TemporaryDirectory() as folder:
-        archive = args.archive or fetch(Path(folder))
-        answers = {name: compare(name, content) for name, content in images(archive)}
+    answers = {name: compare(name, content) for name, content in images(args.archive)}
     for name, (answer, detail) in sorted(answers.items(), key=lambda item: item[1]):
-        if args.verbose or answer not in ('same', 'refused by both', 'refused as documented'):
+        if answer not in ('same', 'refused by both', 'refused as documented'):
             print(f'{answer:22} {name:50} {detail}')
     for answer, number in Counter(answer for answer, _ in answers.values()).most_common():
         print(f'{number:5} {answer}')
     if {'differs', 'refused by us'} & {answer for answer, _ in answers.values()}:
         sys.exit('Some files are read differently from Pillow without a documented reason.')
-
-
-def fetch(folder: Path) -> Path:
-    """The source distribution of the installed Pillow."""
-    package = f'pillow=={PIL.__version__}'
-    pip = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--no-binary', 'pillow']
-    subprocess.run([*pip, package, '-d', str(folder)], check=True, stdout=subprocess.DEVNULL)
-    return next(folder.glob('*.tar.gz'))
 
 
 def images(archive: Path):

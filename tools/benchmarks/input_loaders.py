@@ -1,15 +1,15 @@
-"""Whole loaders of CIFAR-10: ours with its config, and mmpretrain's transforms."""
+"""Loaders of two views, ours and mmpretrain's, and rounds of their batches."""
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-import mmpretrain
 import torch
-from input_peers import repair_hue
+from input_peers import imagenet_simclr
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
+from timing import wait
 from torch.utils.data import DataLoader, Sampler
 
 from simclr_mm.datasets import SampleIndex
@@ -21,29 +21,22 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 CIFAR = CONFIGS / 'simclr_r18_1xb512-coslr-100e_cifar10.py'
 
 
-def their_views(size: int) -> list[dict]:
-    """mmpretrain's SimCLR views; at 32 pixels with the paper's changes for CIFAR-10.
+def their_loader(ours: dict, size: int) -> dict:
+    """A train_dataloader like ours with mmpretrain's SimCLR views, image by image.
 
-    These are strength 0.5 and no blur (Sec. B.9).
+    At 32 pixels they have the paper's changes for CIFAR-10: strength 0.5 and no blur (Sec. B.9).
     """
-    base = Path(mmpretrain.__file__).parent / '.mim' / 'configs' / '_base_'
-    cfg = Config.fromfile(base / 'datasets' / 'imagenet_bs32_simclr.py')
-    view = cfg.view_pipeline
+    view = imagenet_simclr().view_pipeline
     view[0].scale = size
     if size == 32:
         view = view[:-1]
         view[2].transforms = [
             dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
         ]
-    return [dict(type='MultiView', num_views=2, transforms=[view]), dict(type='PackInputs')]
-
-
-def their_loader(ours: dict, size: int) -> dict:
-    """A train_dataloader like ours with mmpretrain's views, image by image."""
-    dataset = {key: value for key, value in ours.dataset.items() if key != 'batched'}
-    loading = [dict(type='LoadImageFromFile')]
+    views = [dict(type='MultiView', num_views=2, transforms=[view]), dict(type='PackInputs')]
     files = type_name(ours.dataset.pipeline[0]) == 'LoadImageFromFile'
-    dataset['pipeline'] = (loading if files else []) + their_views(size)
+    dataset = {key: value for key, value in ours.dataset.items() if key != 'batched'}
+    dataset['pipeline'] = [dict(type='LoadImageFromFile'), *views] if files else views
     return dict(
         batch_size=ours.batch_size,
         num_workers=ours.num_workers,
@@ -56,23 +49,37 @@ def their_loader(ours: dict, size: int) -> dict:
 
 
 class Round:
-    """The last batches of a loader from :func:`cut`, taken without a pause and preprocessed.
+    """The last ``count`` batches, each given to ``step``, timed without a pause.
 
-    An epoch of the loader is a round and what comes before it, while workers start and
-    fill their queues: nothing runs in the background of what is timed next.
+    The batches before them are not timed: workers start and fill their queues. So nothing runs in
+    the background of what is timed next. The device may compute while the host waits for data.
+    So on a GPU compare the time with that of batches in memory instead.
     """
 
-    def __init__(self, loader: DataLoader, preprocessor: Callable, batches: int):
-        self.loader, self.preprocessor = loader, preprocessor
-        self.before = len(loader) - batches
+    def __init__(self, batches: Collection[dict], count: int, step: Callable[[dict], object]):
+        self.batches, self.step = batches, step
+        self.before = len(batches) - count
+        self.waits: list[float] = []  # share of each round that the steps wait for data
+        self.peak = 0.0  # MB
 
     def __call__(self) -> float:
-        start = time.perf_counter()
-        for done, batch in enumerate(self.loader, start=1):
-            self.preprocessor(batch)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        start = before = time.perf_counter()
+        waited = 0.0
+        for done, batch in enumerate(self.batches, start=1):
+            waited += time.perf_counter() - before
+            self.step(batch)
             if done == self.before:
-                start = time.perf_counter()
-        return time.perf_counter() - start
+                wait()
+                start, waited = time.perf_counter(), 0.0
+            before = time.perf_counter()
+        wait()
+        seconds = time.perf_counter() - start
+        self.waits.append(waited / seconds)
+        if torch.cuda.is_available():
+            self.peak = max(self.peak, torch.cuda.max_memory_allocated() / 1e6)
+        return seconds
 
 
 class Cycle(Sampler):
@@ -101,7 +108,7 @@ def cut(loader: dict, batches: int) -> DataLoader:
     return built
 
 
-def cifar_loaders(folder: Path, images: int, workers: int) -> tuple[dict[str, Callable], int]:
+def cifar_loaders(folder: Path, images: int, workers: int) -> tuple[dict[str, Round], int]:
     """Rounds of batches of 512, preprocessed on the CPU, and the number of images of a round.
 
     Images are rounded up to whole batches for each worker of mmpretrain's loader.
@@ -110,34 +117,25 @@ def cifar_loaders(folder: Path, images: int, workers: int) -> tuple[dict[str, Ca
     cfg = Config.fromfile(CIFAR)
     ours = cfg.train_dataloader
     ours.dataset.data_root = str(folder)
-    preprocessor = OUR_MODELS.build(cfg.data_preprocessor)
-    rounds = {'simclr_mm, its config': Round(cut(ours, batches), preprocessor, batches)}
-    with_workers = dict(num_workers=workers, persistent_workers=True, pin_memory=False)
+    theirs = their_loader(ours, 32)
     each = copy.deepcopy(ours)
     each.dataset.pop('batched', None)
-    each.update(with_workers, collate_fn=dict(type='default_collate'))
-    rounds[f'simclr_mm, image by image, {workers} workers'] = Round(
-        cut(each, batches), preprocessor, batches
-    )
-    repair_hue()
+    each.collate_fn = dict(type='default_collate')
+    our_preprocessor = OUR_MODELS.build(cfg.data_preprocessor)
     their_preprocessor = MODELS.build(
         dict(cfg.data_preprocessor, type='mmpretrain.SelfSupDataPreprocessor')
     )
-    theirs = dict(their_loader(ours, 32), **with_workers)
-    loaders = {'arrays': theirs}
+    rounds = {'simclr_mm, its config': Round(cut(ours, batches), batches, our_preprocessor)}
+    loaders = {
+        f'simclr_mm, image by image, {workers} workers': (each, our_preprocessor),
+        f'mmpretrain, {workers} workers, arrays': (theirs, their_preprocessor),
+    }
     if (folder / 'train').is_dir():
         pipeline = [dict(type='LoadImageFromFile'), *theirs['dataset']['pipeline']]
-        loaders['JPEG files'] = dict(
-            theirs,
-            dataset=dict(
-                type='CustomDataset',
-                data_root=str(folder / 'train'),
-                with_label=False,
-                pipeline=pipeline,
-            ),
-        )
-    for name, loader in loaders.items():
-        rounds[f'mmpretrain, {workers} workers, {name}'] = Round(
-            cut(loader, batches), their_preprocessor, batches
-        )
+        files = dict(type='CustomDataset', data_root=str(folder / 'train'), with_label=False)
+        loader = dict(theirs, dataset=dict(files, pipeline=pipeline))
+        loaders[f'mmpretrain, {workers} workers, JPEG files'] = loader, their_preprocessor
+    for name, (loader, preprocessor) in loaders.items():
+        loader = dict(loader, num_workers=workers, persistent_workers=True, pin_memory=False)
+        rounds[name] = Round(cut(loader, batches), batches, preprocessor)
     return rounds, 512 * batches

@@ -11,56 +11,51 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 SIDE = 224
 _JITTER, _GRAY, _BLUR = 0.8, 0.2, 0.5  # probabilities
 
 
-def mmpretrain() -> Callable:
-    """mmpretrain's own config and transforms."""
-    repair_hue()
+def imagenet_simclr() -> Config:
+    """mmpretrain's own config of SimCLR's data.
+
+    Its hue needs onedl-mmcv or NumPy 1: in mmcv 2.1, negative factors overflow under NumPy 2.
+    """
     import mmpretrain
-    from mmengine.config import Config
-    from mmengine.dataset import Compose
 
     base = Path(mmpretrain.__file__).parent / '.mim' / 'configs' / '_base_'
-    pipeline = Compose(
-        Config.fromfile(base / 'datasets' / 'imagenet_bs32_simclr.py').train_pipeline
-    )
-    return lambda path: pipeline(dict(img_path=str(path)))
+    return Config.fromfile(base / 'datasets' / 'imagenet_bs32_simclr.py')
 
 
-def repair_hue() -> None:
-    """Make mmcv's hue run under NumPy 2, where negative factors overflow.
+def mmpretrain() -> Callable:
+    from mmengine.dataset import Compose
 
-    mmcv 2.1 has this fault, onedl-mmcv does not. The replacement does the same steps with the
-    factor modulo 256.
-    """
-    import mmcv
-
-    try:
-        mmcv.adjust_hue(np.zeros((1, 1, 3), np.uint8), -0.1, backend='pillow')
-    except OverflowError:
-        mmcv.adjust_hue = _hue
-
-
-def _hue(img: np.ndarray, hue_factor: float, backend: str = 'pillow') -> np.ndarray:
-    hsv = np.array(Image.fromarray(img[..., ::-1]).convert('HSV'))
-    hsv[..., 0] += np.uint8(int(hue_factor * 255) % 256)
-    return np.array(Image.fromarray(hsv, 'HSV').convert('RGB'))[..., ::-1]
+    pipeline = Compose(imagenet_simclr().train_pipeline)
+    return lambda path: pipeline(dict(img_path=path))
 
 
 def lightly() -> Callable:
     from lightly.transforms import SimCLRTransform
 
     transform = SimCLRTransform(input_size=SIDE)
-    return lambda path: transform(Image.open(io.BytesIO(path.read_bytes())).convert('RGB'))
+    return lambda path: transform(Image.open(io.BytesIO(Path(path).read_bytes())).convert('RGB'))
 
 
-def _rgb(path: Path) -> np.ndarray:
-    img = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+def _rgb(path: str) -> np.ndarray:
+    img = cv2.imdecode(np.frombuffer(Path(path).read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     return cv2.cvtColor(img, cv2.COLOR_BGR2RGB)
+
+
+def _two(decode: Callable, view: Callable) -> Callable:
+    """Decode a file once and draw two views of it."""
+
+    def views(path: str) -> list:
+        img = decode(path)
+        return [view(img) for _ in range(2)]
+
+    return views
 
 
 def albumentations() -> Callable:
@@ -78,12 +73,7 @@ def albumentations() -> Callable:
             A.ToTensorV2(),
         ]
     )
-
-    def views(path: Path) -> list[torch.Tensor]:
-        img = _rgb(path)
-        return [view(image=img)['image'] for _ in range(2)]
-
-    return views
+    return _two(_rgb, lambda img: view(image=img)['image'])
 
 
 def torchvision() -> Callable:
@@ -101,12 +91,11 @@ def torchvision() -> Callable:
         ]
     )
 
-    def views(path: Path) -> list[torch.Tensor]:
-        data = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-        img = decode_image(data, ImageReadMode.RGB)
-        return [view(img) for _ in range(2)]
+    def decode(path: str) -> torch.Tensor:
+        data = torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=torch.uint8)
+        return decode_image(data, ImageReadMode.RGB)
 
-    return views
+    return _two(decode, view)
 
 
 def kornia() -> Callable:
@@ -121,11 +110,10 @@ def kornia() -> Callable:
         K.RandomGaussianBlur((23, 23), (0.1, 2.0), p=_BLUR),
     )
 
-    def views(path: Path) -> list[torch.Tensor]:
-        img = torch.from_numpy(_rgb(path)).permute(2, 0, 1)[None].float().div_(255)
-        return [view(img)[0] for _ in range(2)]  # (3, S, S) of (1, 3, H, W)
+    def decode(path: str) -> torch.Tensor:
+        return torch.from_numpy(_rgb(path)).permute(2, 0, 1)[None].float().div_(255)
 
-    return views
+    return _two(decode, lambda img: view(img)[0])  # (3, S, S) of (1, 3, H, W)
 
 
 # Name in the table: (factory, distributions whose versions are shown).

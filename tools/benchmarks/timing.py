@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.progress import Progress
 from rich.table import Table
@@ -90,17 +91,14 @@ def save(folder: Path, name: str, **content: object) -> Path:
 def draw_bars(values: dict[str, list[float]], title: str, unit: str, path: Path) -> None:
     """Horizontal bars of the medians with lowest and highest, ours in colour."""
     names = list(values)[::-1]
-    medians = [statistics.median(values[name]) for name in names]
-    ranges = [
-        [median - min(values[name]) for name, median in zip(names, medians)],
-        [max(values[name]) - median for name, median in zip(names, medians)],
-    ]
+    rounds = np.array([values[name] for name in names])  # (names, rounds)
+    medians, lowest, highest = np.median(rounds, 1), rounds.min(1), rounds.max(1)
+    ranges = medians - lowest, highest - medians
     colours = ['#1f6f8b' if name.startswith('simclr_mm') else '#b0b7bd' for name in names]
     with picture(path, 9, 0.6 + 0.42 * len(names)) as figure:
         axis = figure.subplots()
         axis.barh(names, medians, xerr=ranges, color=colours, error_kw=dict(linewidth=1, capsize=3))
-        for y, (name, median) in enumerate(zip(names, medians)):
-            axis.text(max(values[name]) + max(medians) * 0.015, y, f'{median:.0f}', va='center')
-        furthest = max(map(max, values.values()))
-        axis.set(xlabel=unit, title=title, xlim=(0, furthest * 1.1))
+        for y, median in enumerate(medians):
+            axis.text(highest[y] + max(medians) * 0.015, y, f'{median:.0f}', va='center')
+        axis.set(xlabel=unit, title=title, xlim=(0, max(highest) * 1.1))
         axis.spines[['top', 'right']].set_visible(False)

@@ -1,7 +1,6 @@
 """Shared parts of the command-line tools: flags, and how they change a config."""
 
 from .config import (
-    TOOLS,
     build_runner,
     config_with_flags,
     is_classifier,
@@ -16,7 +15,6 @@ from .values import KeyValues, at_least, read_config
 
 __all__ = [
     'KeyValues',
-    'TOOLS',
     'add_common_flags',
     'at_least',
     'build_runner',

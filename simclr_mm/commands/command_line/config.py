@@ -14,12 +14,9 @@ from mmengine.runner import Runner
 from simclr_mm.engine.arguments import check_config
 from simclr_mm.engine.config_errors import building_from, check_type
 from simclr_mm.errors import UserError
-from simclr_mm.files.installed import MIM
 from simclr_mm.registry import type_name
 
 from .values import read_config
-
-TOOLS = MIM / 'tools'
 
 # Keys that MMEngine's runner reads although our configs do not set them.
 _RUNNER_KEYS = {

@@ -71,8 +71,8 @@ def cache_folder(text: str) -> Path | None:
 _HIGHEST = 2**31 - 1  # of images, epochs, processes, and of NumPy's seeds
 
 
-def at_least(lowest: int) -> Callable[[str], int]:
-    """For ``type`` of a flag: a whole number that is not below ``lowest``."""
+def at_least(lowest: int, highest: int = _HIGHEST) -> Callable[[str], int]:
+    """For ``type`` of a flag: a whole number from ``lowest`` to ``highest``."""
 
     def whole_number(text: str) -> int:
         try:
@@ -81,8 +81,8 @@ def at_least(lowest: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f'{text!r} is no whole number') from error
         if number < lowest:
             raise argparse.ArgumentTypeError(f'{number} is less than {lowest}')
-        if number > _HIGHEST:
-            raise argparse.ArgumentTypeError(f'{number} is more than {_HIGHEST}')
+        if number > highest:
+            raise argparse.ArgumentTypeError(f'{number} is more than {highest}')
         return number
 
     return whole_number

@@ -6,7 +6,6 @@ images, which are left out. Train with tools/train.py --data OUT. After an inter
 the same command continues.
 """
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,31 +17,29 @@ from simclr_mm.datasets.pack_index import FORMATS, UNREADABLE
 from simclr_mm.errors import UserError
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__)
-    add = parser.add_argument
+    add, at_least = parser.add_argument, command_line.at_least
     classes = 'the folders directly below it are classes if no image lies beside them'
     add('folder', help=f'images at any depth; {classes}')
     add('out', help='new folder of the shards')
     add('--format', choices=FORMATS, default='tar', help='default: tar')
     reduced = 'reduce larger images to this shorter side, as JPEG; 256 suits crops of 224 pixels'
-    add('--short-side', type=int, metavar='PIXELS', help=f'{reduced}. Default: keep the files')
+    reduced = f'{reduced}. Default: keep the files'
+    add('--short-side', type=at_least(1, 1 << 16), metavar='PIXELS', help=reduced)
     quality = f'JPEG quality of reduced images, default: {PackSettings.quality}'
-    add('--quality', type=int, help=quality)
+    add('--quality', type=at_least(1, 100), help=quality)
     size, images = PackSettings.shard_images, 'images in a shard, default: %(default)s'
-    add('--shard-size', type=int, metavar='IMAGES', default=size, help=images)
+    add('--shard-size', type=at_least(1), metavar='IMAGES', default=size, help=images)
     names = 'class names, one a line, in the order of their labels; default: all, sorted'
     add('--classes', metavar='FILE', help=names)
     add('--no-labels', action='store_true', help='write no labels')
     processes = 'processes that read and encode images, default: one for each core'
-    add('--processes', type=int, default=os.cpu_count(), help=processes)
+    add('--processes', type=at_least(1, 1 << 10), default=os.cpu_count(), help=processes)
     add('--restart', action='store_true', help='replace another pack in OUT')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
 
-
-@command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
     if args.quality is None:
         args.quality = PackSettings.quality
     elif args.short_side is None:
@@ -53,18 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.no_labels and args.classes is not None:
         raise UserError('--no-labels and --classes exclude each other: leave one out.')
     settings = PackSettings(args.format, args.short_side, args.quality, args.shard_size)
-    index = pack_folder(
-        args.folder,
-        args.out,
-        settings,
-        args.classes,
-        not args.no_labels,
-        args.processes,
-        args.restart,
-    )
-    classes = 'no labels'
-    if index['labels']:
-        classes = f'{len(index["classes"])} classes'
+    how = args.classes, not args.no_labels, args.processes, args.restart
+    index = pack_folder(args.folder, args.out, settings, *how)
+    classes = f'{len(index["classes"])} classes' if index['labels'] else 'no labels'
     size = sum(path.stat().st_size for path in Path(args.out).iterdir())
     print(
         f'{args.out}: {index["images"]} images, {classes}, '

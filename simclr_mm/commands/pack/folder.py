@@ -3,9 +3,8 @@
 import json
 import multiprocessing
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,11 +44,9 @@ def pack_folder(
     Args:
         folder: See :func:`.plan.plan_pack`, also for ``classes_file`` and ``labelled``.
         out: A folder that does not exist, is empty, or holds a part of this pack.
-        settings: Format and size.
         processes: Processes that read and encode images.
         restart: Replace another pack.
     """
-    _check(settings, processes)
     plan = plan_pack(folder, settings, classes_file, labelled)
     writer = WRITERS[settings.format](Path(out), plan.classes)
     record = plan.record()
@@ -87,17 +84,6 @@ def encode(path: str, short_side: int | None, quality: int) -> tuple[bytes, str]
     return content, Path(path).suffix.lower()[1:]
 
 
-def _check(settings: PackSettings, processes: int) -> None:
-    for flag, value, high in (
-        ('--short-side', settings.short_side, 1 << 16),
-        ('--quality', settings.quality, 100),
-        ('--shard-size', settings.shard_images, 1 << 31),
-        ('--processes', processes, 1 << 10),
-    ):
-        if value is not None and not 1 <= value <= high:
-            raise UserError(f'{flag} {value}: give a number from 1 to {high}.')
-
-
 def _encode_row(task: tuple[int, str], settings: PackSettings) -> _Encoded:
     row, path = task
     try:
@@ -111,34 +97,24 @@ def _write_shards(
 ) -> list[dict[str, Any]]:
     """Write the missing shards. Returns name, images and unreadable rows of each."""
     states = []
-    with _encoding(plan.settings, processes) as encoded:
+    encode_row = partial(_encode_row, settings=plan.settings)
+    # OpenCV's threads do not survive a fork.
+    with ProcessPoolExecutor(
+        processes, multiprocessing.get_context('fork'), cv2.setNumThreads, (0,)
+    ) as pool:
+        in_order = map if processes == 1 else partial(pool.map, chunksize=4)
         for number, rows in enumerate(track(plan.shards(writer.shuffled), 'packing shards')):
             file = work / f'{number:05d}.json'
             if not file.is_file():
                 path = writer.out / f'shard-{number:05d}{writer.suffix}'
                 unreadable: dict[int, str] = {}
-                results = encoded((row, str(plan.root / plan.paths[row])) for row in rows)
-                writer.write(path, _readable(plan, results, unreadable))
+                tasks = [(row, str(plan.root / plan.paths[row])) for row in rows]
+                images = _readable(plan, in_order(encode_row, tasks), unreadable)
+                writer.write(path, images)
                 write_text(file, json.dumps(dict(name=path.name, unreadable=unreadable)))
             state = json.loads(file.read_text())
             states.append(dict(state, images=len(rows) - len(state['unreadable'])))
     return states
-
-
-@contextmanager
-def _encoding(
-    settings: PackSettings, processes: int
-) -> Iterator[Callable[[Iterable[tuple[int, str]]], Iterator[_Encoded]]]:
-    """Encode rows with their paths, in order, in several processes."""
-    one = partial(_encode_row, settings=settings)
-    if processes == 1:
-        yield partial(map, one)
-        return
-    # OpenCV's threads do not survive a fork.
-    with ProcessPoolExecutor(
-        processes, multiprocessing.get_context('fork'), cv2.setNumThreads, (0,)
-    ) as pool:
-        yield partial(pool.map, one, chunksize=4)
 
 
 def _readable(
@@ -149,7 +125,7 @@ def _readable(
         if isinstance(image, str):
             unreadable[row] = image
         else:
-            yield PackedImage(row, plan.paths[row], plan.label(row), *image)
+            yield PackedImage(row, plan.paths[row], plan.labels[row], *image)
 
 
 def _finish(
@@ -166,14 +142,14 @@ def _finish(
     rows = [row for row in range(len(plan.paths)) if row not in reasons]
     shards = [state for state in states if writer.suffix]
     paths = [writer.out / state['name'] for state in shards]
-    writer.finish(paths, [(plan.paths[row], plan.label(row)) for row in rows])
+    writer.finish(paths, [(plan.paths[row], plan.labels[row]) for row in rows])
     index = dict(
         pack_version=1,
         made_with=f'simclr_mm {__version__}',
         format=plan.settings.format,
         images=len(rows),
         unreadable=len(left_out),
-        labels=plan.labels is not None,
+        labels=record['labels'],
         classes=plan.classes,
         settings=record['settings'],
         shards=[

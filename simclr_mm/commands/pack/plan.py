@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,8 @@ class PackPlan:
     paths: list[str]  # relative to the root, sorted
     broken: list[str]  # broken links with names of images, in the same form
     settings: PackSettings
-    labels: list[int] | None = None  # of the paths
-    classes: list[str] | None = None
-
-    def label(self, row: int) -> int | None:
-        return None if self.labels is None else self.labels[row]
+    labels: Sequence[int | None]  # of the paths
+    classes: list[str] | None = None  # None: no labels
 
     def shards(self, shuffled: bool) -> list[list[int]]:
         """Sorted rows of each shard: in a fixed random order, or in the order of the folder."""
@@ -62,7 +60,7 @@ class PackPlan:
         return dict(
             settings=asdict(self.settings),
             classes=self.classes,
-            labels=self.labels is not None,
+            labels=self.classes is not None,
             files=listing_hash(self.root, self.paths),
         )
 
@@ -82,7 +80,7 @@ def plan_pack(
     ]
     paths = [os.path.relpath(path, folder) for path in found.paths]
     links = sorted(os.path.relpath(path, folder) for path in broken)
-    plan = PackPlan(Path(folder), paths, links, settings)
+    plan = PackPlan(Path(folder), paths, links, settings, [None] * len(paths))
     folders = [path.split(os.sep)[0] for path in paths if os.sep in path]
     if not labelled or len(folders) < len(paths):
         if classes_file is not None:

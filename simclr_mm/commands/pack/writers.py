@@ -67,20 +67,17 @@ class TarWriter(Writer):
         self.webdataset = optional_package('webdataset', 'webdataset', '--format tar')
 
     def write(self, path: Path, images: Iterable[PackedImage]) -> None:
-        with atomic_file(path) as file:
-            # A fixed time, so that the same images give the same file.
-            with self.webdataset.TarWriter(file, encoder=False, mtime=0) as tar:
-                for image in images:
-                    tar.write(self._sample(image))
-
-    def _sample(self, image: PackedImage) -> dict[str, Any]:
-        about = dict(path=image.path)
-        sample = {'__key__': f'{image.row:09d}', image.extension: image.content}
-        if image.label is not None and self.classes is not None:
-            about['class'] = self.classes[image.label]
-            sample['cls'] = str(image.label).encode()
-        sample['json'] = json.dumps(about).encode()
-        return sample
+        # A fixed time, so that the same images give the same file.
+        how = dict(encoder=False, mtime=0)
+        with atomic_file(path) as file, self.webdataset.TarWriter(file, **how) as tar:
+            for image in images:
+                about = dict(path=image.path)
+                sample = {'__key__': f'{image.row:09d}', image.extension: image.content}
+                if image.label is not None and self.classes is not None:
+                    about['class'] = self.classes[image.label]
+                    sample['cls'] = str(image.label).encode()
+                sample['json'] = json.dumps(about).encode()
+                tar.write(sample)
 
     def finish(self, shards: list[Path], images: list[tuple[str, int | None]]) -> None:
         rows = index_tars(shards, len(shards))
@@ -126,12 +123,12 @@ class LMDBWriter(Writer):
 
     def write(self, path: Path, images: Iterable[PackedImage]) -> None:
         entries = [(lmdb_key(image.path).encode(), image.content) for image in images]
-        for key, _ in entries:
-            if len(key) > _KEY_BYTES:
-                raise UserError(
-                    f'{key.decode()}: LMDB takes names of {_KEY_BYTES} '
-                    'bytes at most: rename it, or use another format.'
-                )
+        longest = max((key for key, _ in entries), key=len, default=b'')
+        if len(longest) > _KEY_BYTES:
+            raise UserError(
+                f'{longest.decode()}: LMDB takes names of {_KEY_BYTES} '
+                'bytes at most: rename it, or use another format.'
+            )
         # Pages of 4 KiB, an image in whole pages, as much again for the tree.
         needed = sum(len(content) + 8192 for _, content in entries) * 2 + (1 << 20)
         database = self.out / 'data.mdb'

@@ -1,5 +1,1 @@
 """Publish a checkpoint, with its model card and its entry in a model index."""
-
-from .command import main
-
-__all__ = ['main']

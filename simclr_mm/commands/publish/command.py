@@ -4,7 +4,6 @@ Writes OUT_DIR/{config}_{date}-{SHA-256}.pth, a model card beside it, and the en
 model index.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,42 +13,36 @@ from simclr_mm.commands.publish.metafile import entry_of, entry_text, put_entry
 from simclr_mm.errors import MissingFileError, UserError
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def config_path(config: str, root: Path | None) -> str:
+    """The path of a config, given by name or file, in an index."""
+    if not config.endswith('.py'):
+        config = f'configs/{config}.py'
+    if root is None:
+        return config
+    for path in (Path(config).resolve(), root / config):
+        if root in path.parents and path.is_file():
+            return str(path.relative_to(root))
+    raise UserError(
+        f'the index in {root} cannot name {config}, which is not in this folder: '
+        'name a config in it with --config'
+    )
+
+
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, 'checkpoint', '--config', '--trust-checkpoint')
     add = parser.add_argument
     add('out_dir', help='folder of the published file')
     add('--name', help="name of the model; default: the config's")
     add('--weights-url', metavar='URL', help='where OUT_DIR can be downloaded from')
     add('--metafile', metavar='FILE', help='put the entry into this file; default: print it')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
 
-
-def root_of(metafile: str) -> Path:
-    """The folder that an index's paths start from. It contains ``configs/``."""
-    if not Path(metafile).is_file():
-        raise MissingFileError(f'--metafile: there is no file {metafile}')
-    return Path(metafile).resolve().parents[1]
-
-
-def config_path(config: str, root: Path | None) -> str:
-    """The path of a config, given by name or file, in an index."""
-    if not config.endswith('.py'):
-        config = f'configs/{config}.py'
-    elif root is not None and root in Path(config).resolve().parents:
-        config = str(Path(config).resolve().relative_to(root))
-    is_there = root is None or (root / config).is_file()
-    if not is_there or (root is not None and Path(config).is_absolute()):
-        raise UserError(
-            f'the index in {root} cannot name {config}, which is not in this folder: '
-            'name a config in it with --config'
-        )
-    return config
-
-
-@command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
-    root = root_of(args.metafile) if args.metafile else None
+    root = None  # the folder that an index's paths start from, which contains configs/
+    if args.metafile:
+        if not Path(args.metafile).is_file():
+            raise MissingFileError(f'--metafile: there is no file {args.metafile}')
+        root = Path(args.metafile).resolve().parents[1]
     done = publish(args.checkpoint, Path(args.out_dir), args.config, args.name)
     print(
         f'{done.path} and {done.card.name} are written; left out: '

@@ -1,5 +1,6 @@
 """Make the entry of a model index from a checkpoint, and write it into the file."""
 
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,13 @@ def put_entry(path: Path, entry: dict[str, Any]) -> bool:
     if not isinstance(models, list):
         raise UserError(f'{path} is no metafile: it has no list of Models')
     old = next((model for model in models if model['Name'] == entry['Name']), None)
-    lines = text.splitlines(keepends=True)
-    begin = end = len(lines)
+    new = text + entry_text(entry)
     if old is not None:
         # A published file has no log and no results, so the old results stay.
         entry = {**old, **entry, 'Results': entry['Results'] or old.get('Results')}
-        begin, end = _block(lines, entry['Name'])
-    new = ''.join(lines[:begin]) + entry_text(entry) + ''.join(lines[end:])
+        # Until the next entry, a comment between entries or another section.
+        block = rf'^  - Name: *{re.escape(entry["Name"])} *\n(    .*(\n|\Z))*'
+        new = re.sub(block, lambda _: entry_text(entry), text, count=1, flags=re.MULTILINE)
     expected = [entry if model is old else model for model in models]
     if yaml.safe_load(new)['Models'] != expected + [entry] * (old is None):
         raise UserError(
@@ -91,20 +92,6 @@ def put_entry(path: Path, entry: dict[str, Any]) -> bool:
         raise UserError(f'{path} would not be valid: {problems[0]}')
     write_text(path, new)
     return old is not None
-
-
-def _block(lines: list, name: str) -> tuple:
-    """First line of an entry, and the line after its last."""
-    begin = next(
-        i
-        for i, line in enumerate(lines)
-        if line.startswith('  - Name:') and line.split(':', 1)[1].strip() == name
-    )
-    end = begin + 1
-    # Until the next entry, a comment between entries or another section.
-    while end < len(lines) and lines[end].startswith('    '):
-        end += 1
-    return begin, end
 
 
 class _Indented(yaml.SafeDumper):

@@ -4,7 +4,6 @@ import base64
 import html
 import io
 from collections.abc import Sequence
-from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,18 +12,15 @@ from simclr_mm.evaluation import PIXELS, UNTRAINED, EvaluationRun, Result, Value
 from simclr_mm.visualization.loss import plot_loss, read_log, read_scalars
 from simclr_mm.visualization.style import picture
 
-COLUMNS = (
-    *('dataset', 'split', 'features', 'protocol', 'metric', 'value', 'settings', 'study'),
-    *('config', 'checkpoint', 'weights', 'seed', 'time', 'hardware'),
-)
 VALIDATIONS = 'Last validation of each training run'
-VALIDATION_COLUMNS = ('training run', 'epoch or step', 'metric', 'value')
 TRAININGS = 'End of each training run, without labels'
 # The loss and related numbers. A classifier has only the loss.
 MEASURES = ('loss', 'chance', 'top1', 'pos_sim', 'neg_sim')
 # Prefixes of the metrics in percent, including mmpretrain's.
 _PERCENT = {'knn', 'probe', 'accuracy', 'single-label', 'multi-label', 'voc07'}
 _RIGHT = {'value', 'step', *MEASURES}
+
+Row = dict[str, str]  # a cell for each column
 
 _SCRIPT = """
 for (const head of document.querySelectorAll('th')) head.onclick = () => {
@@ -76,17 +72,38 @@ def collect(folders: Sequence[str | Path]) -> Found:
     return Found(ordered, list(logs.values()), list(broken.values()))
 
 
-def rows_of(runs: Sequence[EvaluationRun]) -> list[tuple[str, ...]]:
-    """One row of :data:`COLUMNS` for each number. Paths are shown by their last names."""
+def rows_of(runs: Sequence[EvaluationRun]) -> list[Row]:
+    """One row for each number. Paths are shown by their last names."""
     return [_row(run, result) for run in runs for result in run.results]
 
 
-def last_validations(logs: Sequence[Path]) -> list[tuple[str, ...]]:
-    """One row of :data:`VALIDATION_COLUMNS` for each number of a last validation.
+def _row(run: EvaluationRun, result: Result) -> Row:
+    # Features without the run's checkpoint must not have its name.
+    of_checkpoint = result.features not in (UNTRAINED, PIXELS)
+    return dict(
+        dataset=result.dataset,
+        split=result.split,
+        features=result.features,
+        protocol=result.protocol,
+        metric=result.metric,
+        value=_number(result.value, result.unit),
+        settings=_pairs(result.settings),
+        study=_pairs(run.study),
+        config=Path(run.config).stem,
+        checkpoint='/'.join(run.checkpoint.split('/')[-2:]) if of_checkpoint else '',
+        weights=run.checkpoint_sha256[:8] if of_checkpoint else '',
+        seed='' if run.seed is None else str(run.seed),
+        time=run.time,
+        hardware=run.hardware,
+    )
+
+
+def last_validations(logs: Sequence[Path]) -> list[Row]:
+    """One row for each number of a last validation.
 
     "epoch or step" is the unit in which the run's log counts validations.
     """
-    rows: list[tuple[str, ...]] = []
+    rows = []
     for path in logs:
         # Metrics have a prefix, times have none.
         validations = [
@@ -99,47 +116,29 @@ def last_validations(logs: Sequence[Path]) -> list[tuple[str, ...]]:
             if not slash or not isinstance(value, (int, float)):
                 continue
             unit = '%' if prefix in _PERCENT and metric != 'support' else ''
-            rows.append(
-                (str(path.parent.parent), str(validations[-1]['step']), name, _number(value, unit))
-            )
+            row = _of_log(path, 'epoch or step', validations[-1]['step'])
+            rows.append(dict(row, metric=name, value=_number(value, unit)))
     return rows
 
 
-def last_steps(logs: Sequence[Path]) -> list[tuple[str, ...]]:
-    """A header, and one row for each log: its last step and the measures there."""
-    rows: list[tuple[str, ...]] = [('training run', 'step', *MEASURES)]
+def last_steps(logs: Sequence[Path]) -> list[Row]:
+    """One row for each log: its last step and the measures there."""
+    rows = []
     for path in logs:
         for entry in read_scalars(path)[-1:]:
-            measured = (_number(entry[name], '') if name in entry else '' for name in MEASURES)
-            rows.append((str(path.parent.parent), str(entry['step']), *measured))
-    return _without_empty_columns(rows)
+            measured = {
+                name: _number(entry[name], '') if name in entry else '' for name in MEASURES
+            }
+            rows.append(_of_log(path, 'step', entry['step']) | measured)
+    return rows
+
+
+def _of_log(path: Path, unit: str, step: int) -> Row:
+    return {'training run': str(path.parent.parent), unit: str(step)}
 
 
 def _number(value: float, unit: str) -> str:
     return f'{value:.2f} %' if unit == '%' else f'{value:.4g} {unit}'.strip()
-
-
-def _row(run: EvaluationRun, result: Result) -> tuple[str, ...]:
-    # Features without the run's checkpoint must not have its name.
-    weights = '', ''
-    if result.features not in (UNTRAINED, PIXELS):
-        weights = '/'.join(run.checkpoint.split('/')[-2:]), run.checkpoint_sha256[:8]
-    seed = '' if run.seed is None else str(run.seed)
-    return (
-        result.dataset,
-        result.split,
-        result.features,
-        result.protocol,
-        result.metric,
-        _number(result.value, result.unit),
-        _pairs(result.settings),
-        _pairs(run.study),
-        Path(run.config).stem,
-        *weights,
-        seed,
-        run.time,
-        run.hardware,
-    )
 
 
 def _pairs(settings: dict[str, Value]) -> str:
@@ -150,29 +149,27 @@ def _pairs(settings: dict[str, Value]) -> str:
     )
 
 
-def _without_empty_columns(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """A header and rows, without the columns that are empty in all rows."""
-    kept = [any(cells) for cells in zip(*rows[1:])]
-    return [tuple(compress(row, kept)) for row in rows]
-
-
-def _tables(found: Found) -> list[tuple[str, list[tuple[str, ...]]]]:
-    """Title and rows, header first, of each table that has rows."""
-    tables = [
-        ('', _without_empty_columns([COLUMNS, *rows_of(found.runs)])),
-        (VALIDATIONS, [VALIDATION_COLUMNS, *last_validations(found.logs)]),
+def _tables(found: Found) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, columns and rows of each table that has rows. Empty columns are left out."""
+    tables = []
+    for title, rows in (
+        ('', rows_of(found.runs)),
+        (VALIDATIONS, last_validations(found.logs)),
         (TRAININGS, last_steps(found.logs)),
-    ]
-    return [(title, rows) for title, rows in tables if len(rows) > 1]
+    ):
+        if rows:
+            columns = [name for name in rows[0] if any(row[name] for row in rows)]
+            tables.append((title, columns, [[row[name] for name in columns] for row in rows]))
+    return tables
 
 
 def markdown(found: Found) -> str:
     """Evaluations, last validations and last steps as tables in GitHub's Markdown."""
     parts = []
-    for title, (head, *rows) in _tables(found):
-        lines = [head, tuple('--:' if name in _RIGHT else ':--' for name in head)]
+    for title, columns, rows in _tables(found):
+        lines = [columns, ['--:' if name in _RIGHT else ':--' for name in columns]]
         for row in rows:
-            lines.append(tuple(cell.replace('|', '\\|').replace('\n', ' ') for cell in row))
+            lines.append([cell.replace('|', '\\|').replace('\n', ' ') for cell in row])
         table = ''.join(f'| {" | ".join(line)} |\n' for line in lines)
         parts.append(f'{title}\n\n{table}' if title else table)
     return '\n'.join(parts)
@@ -184,9 +181,9 @@ def page(found: Found) -> str:
     A click on a column's header sorts by it.
     """
     tables = ''
-    for title, (head, *rows) in _tables(found):
+    for title, columns, rows in _tables(found):
         tables += f'<h2>{title}</h2>\n' if title else ''
-        tables += _html_table(head, rows)
+        tables += _html_table(columns, rows)
     curves = ''.join(_figure(path) for path in found.logs)
     return (
         f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8">'
@@ -196,15 +193,14 @@ def page(found: Found) -> str:
     )
 
 
-def _html_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = ''.join(f'<th>{name}</th>' for name in names)
-    body = ''.join(f'<tr>{_cells(names, row)}</tr>\n' for row in rows)
+def _html_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = ''.join(f'<th>{name}</th>' for name in columns)
+    kinds = ['number' if name in _RIGHT else name for name in columns]
+    body = ''
+    for row in rows:
+        cells = (f'<td class="{kind}">{html.escape(cell)}</td>' for kind, cell in zip(kinds, row))
+        body += f'<tr>{"".join(cells)}</tr>\n'
     return f'<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>\n'
-
-
-def _cells(names: Sequence[str], row: Sequence[str]) -> str:
-    kinds = ('number' if name in _RIGHT else name for name in names)
-    return ''.join(f'<td class="{kind}">{html.escape(cell)}</td>' for kind, cell in zip(kinds, row))
 
 
 def _figure(path: Path) -> str:

@@ -13,8 +13,13 @@ from mmengine.config import Config
 from simclr_mm.errors import UserError
 from simclr_mm.evaluation import Value, read_run
 from simclr_mm.files.atomic import write_text
+from simclr_mm.visualization.loss import read_log
 
 Row = dict[str, Value]
+
+
+class RunFailed(Exception):
+    """A run without a result. The message says why, and where to read more."""
 
 
 class Run(NamedTuple):
@@ -48,6 +53,31 @@ class Run(NamedTuple):
         """Arguments of tools/train.py that train this run, or continue it."""
         return [str(self.config), '--work-dir', str(self.folder), '--resume']
 
+    def validated(self, metric: str) -> float:
+        """A metric of the validation at the end of the training, by its name in the log."""
+        last = last_step(Config.fromfile(self.config))
+        for log in sorted(self.folder.glob('*/vis_data/scalars.json'), reverse=True):
+            for entry in reversed(read_log(log)):
+                if entry['step'] == last and metric in entry:
+                    return entry[metric]
+        raise RunFailed(
+            f'{self.folder} holds a finished training but no {metric} of a validation at '
+            'its end: delete the folder to train anew'
+        )
+
+    def write_config(self, cfg: Config) -> None:
+        """Write the config of the run. Another config that a training used is a UserError."""
+        if self.config.is_file():
+            if Config.fromfile(self.config).to_dict() == cfg.to_dict():
+                return
+            trained = [*self.folder.glob('*.pth'), *self.folder.glob('*.json')]
+            if trained:
+                raise UserError(
+                    f'{self.config} was made from another config or other --cfg-options, and '
+                    f'{trained[0]} comes from it: give another --work-dir, or delete {self.folder}'
+                )
+        write_text(self.config, cfg.pretty_text)
+
     def row(self) -> Row:
         """The row of the table."""
         done = read_run(self.result_file)
@@ -68,17 +98,3 @@ class Run(NamedTuple):
 def last_step(cfg: Config) -> int:
     """Epochs of a training, or iterations if its config counts these."""
     return cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
-
-
-def write_config(run: Run, cfg: Config) -> None:
-    """Write the config of a run. Another config that a training used is a UserError."""
-    if run.config.is_file():
-        if Config.fromfile(run.config).to_dict() == cfg.to_dict():
-            return
-        trained = [*run.folder.glob('*.pth'), *run.folder.glob('*.json')]
-        if trained:
-            raise UserError(
-                f'{run.config} was made from another config or other --cfg-options, and '
-                f'{trained[0]} comes from it: give another --work-dir, or delete {run.folder}'
-            )
-    write_text(run.config, cfg.pretty_text)

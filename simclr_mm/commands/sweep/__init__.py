@@ -1,5 +1,1 @@
 """The paper's studies: their cells, runs and processes."""
-
-from .command import main
-
-__all__ = ['main']

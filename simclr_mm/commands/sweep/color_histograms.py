@@ -3,21 +3,20 @@
 I images, K crops of each, B bins.
 """
 
+import copy
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmpretrain.registry import DATASETS
 
+from simclr_mm.commands.evaluate.image_features import training_set
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.errors import UserError
 from simclr_mm.visualization.crop_histograms import plot_crop_histograms
 
 from .cells import TRANSFORMATIONS, two_views, with_views
-from .table_and_figure import write_csv
 
 BINS = 32
 KINDS = ('without colour distortion', 'with colour distortion')
@@ -40,10 +39,9 @@ def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
         plain, distorted = (100 * overlap_between(histograms[:, kind]) for kind in (0, 1))
         title += f'\nCrops of different images share {plain:.0f} % without, '
         title += f'{distorted:.0f} % with distortion'
-    table, figure = work_dir / 'color-histograms.csv', work_dir / 'color-histograms.png'
-    write_histograms(table, images, histograms)
+    figure = work_dir / 'color-histograms.png'
     plot_crop_histograms(str(figure), histograms, within, names, KINDS, title)
-    print(f'{table} and {figure} show {len(images)} images.')
+    print(f'{figure} shows {len(images)} images.')
 
 
 def crop_histograms(cfg: Config, images: Sequence[int], crops: int, seed: int = 0) -> np.ndarray:
@@ -63,8 +61,13 @@ def crop_histograms(cfg: Config, images: Sequence[int], crops: int, seed: int = 
     if crops < 2:
         raise UserError(f'--values crops={crops}: give 2 or more to compare')
     histograms = np.empty((len(images), 2, crops, BINS))
+    place, views_step = two_views(cfg)
+    before = cfg.train_dataloader.dataset.pipeline[:place]
     for kind, transforms in enumerate(([], [TRANSFORMATIONS['color']])):
-        dataset = _dataset_of_crops(cfg, crops, transforms)
+        step = dict(views_step, num_views=crops, transforms=transforms, augment='worker')
+        cfg = copy.deepcopy(cfg)
+        cfg.train_dataloader.dataset.pipeline = with_views(cfg, place, step, before)
+        dataset = training_set(cfg)
         for row, image in enumerate(images):
             if not 0 <= image < len(dataset):
                 raise UserError(
@@ -77,20 +80,9 @@ def crop_histograms(cfg: Config, images: Sequence[int], crops: int, seed: int = 
     return histograms
 
 
-def _dataset_of_crops(cfg: Config, crops: int, transforms: list):
-    place, views = two_views(cfg)
-    before = cfg.train_dataloader.dataset.pipeline[:place]
-    step = dict(views, num_views=crops, transforms=transforms, augment='worker')
-    pipeline = with_views(cfg, place, step, before)
-    settings = dict(cfg.train_dataloader.dataset, pipeline=pipeline)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return DATASETS.build(settings)
-
-
 def overlap_within(histograms: np.ndarray) -> float:
     """Mean overlap of the histograms of two crops of an image: (K, B) -> [0, 1]."""
-    shared = [np.minimum(a, b).sum() for a, b in combinations(histograms, 2)]
-    return float(np.mean(shared))
+    return overlap_between(histograms[:, None])
 
 
 def overlap_between(histograms: np.ndarray) -> float:
@@ -99,12 +91,3 @@ def overlap_between(histograms: np.ndarray) -> float:
         np.minimum(one[:, None], other).sum(-1).mean() for one, other in combinations(histograms, 2)
     ]
     return float(np.mean(shared))
-
-
-def write_histograms(path: Path, images: Sequence[int], histograms: np.ndarray) -> None:
-    """Write one row a bin as CSV; levels are those of uint8."""
-    rows: list[Sequence[object]] = [('image', 'distortion', 'crop', 'from_level', 'share')]
-    for (row, kind, crop, place), share in np.ndenumerate(histograms):
-        level = place * 256 // BINS
-        rows.append((images[row], KINDS[kind], crop, level, f'{share:.6f}'))
-    write_csv(path, rows)

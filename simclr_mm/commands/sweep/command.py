@@ -5,7 +5,6 @@ tries failed runs again.
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from filelock import FileLock, Timeout
 from mmengine.config import Config
 
 from simclr_mm.commands import command_line
-from simclr_mm.commands.runs import Run, RunFailed, do_missing
+from simclr_mm.commands.runs import Run, RunFailed
 from simclr_mm.commands.sweep.color_histograms import draw_color_histograms
 from simclr_mm.commands.sweep.runs import METRICS, TrainAndScore, plan
 from simclr_mm.commands.sweep.studies import STUDIES, Study, values_of
@@ -48,8 +47,7 @@ def do_runs(runs: list[Run], processes: int) -> dict[str, RunFailed]:
     done = sum(run.result_file.is_file() for run in runs)
     if done:
         print(f'{done} of {len(runs)} runs were done before.')
-    trainer = TrainAndScore(command_line.TOOLS, max(1, (os.cpu_count() or 1) // processes))
-    return do_missing(runs, trainer, processes, 'runs', tell)
+    return TrainAndScore(processes).do_missing(runs, 'runs', tell)
 
 
 def tell(run: Run, outcome: EvaluationRun | RunFailed) -> None:

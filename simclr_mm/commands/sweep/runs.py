@@ -5,18 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.device import get_device
 
+from simclr_mm.apis import load_encoder
+from simclr_mm.commands.evaluate.image_features import gallery_and_queries
 from simclr_mm.commands.evaluate.loop_results import knn_settings, scored_dataset
-from simclr_mm.commands.runs import Run, TrainAndEvaluate, last_step, write_config
+from simclr_mm.commands.runs import Run, TrainAndEvaluate, last_step
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation import PRETRAINED, Result, Value
+from simclr_mm.evaluation import PRETRAINED, Result, Value, linear_probe
+from simclr_mm.files.atomic import write_text
 from simclr_mm.registry import type_name
 
 from .cells import Options
-from .linear_run import PENALTY
 from .studies import STUDIES
 
 METRICS = ('knn', 'linear')
+PENALTY = 1.0  # of the linear probe's weights, 1 / C of scikit-learn
 
 
 class TrainAndScore(TrainAndEvaluate):
@@ -27,20 +31,28 @@ class TrainAndScore(TrainAndEvaluate):
         dataset = cfg.val_dataloader.dataset
         settings: dict[str, Value] = dict(penalty=PENALTY)
         if run.metric == 'knn':
-            value = self.validated(run, 'knn/top1')
-            settings = {**knn_settings(cfg.val_evaluator, dataset)}
+            value = run.validated('knn/top1')
+            settings = knn_settings(cfg.val_evaluator, dataset)
         else:
-            value = self._linear(run, checkpoint, device)
+            file = run.folder / 'linear_value.json'
+            program = f'import sys; from {__name__} import write_linear as do; do(*sys.argv[1:])'
+            self.call(run, ['-c', program, str(run.config), checkpoint, str(file)], device)
+            value = json.loads(file.read_text())
         scored = scored_dataset(dataset)
         return Result(
             'classification', *scored, PRETRAINED, run.metric, 'top1', round(value, 4), settings
         )
 
-    def _linear(self, run: Run, checkpoint: str, device: str) -> float:
-        file = run.folder / 'linear_value.json'
-        files = [str(run.config), checkpoint, str(file)]
-        self.call(run, ['-m', 'simclr_mm.commands.sweep.linear_run', *files], device)
-        return json.loads(file.read_text())
+
+def write_linear(config: str, checkpoint: str, file: str) -> None:
+    """Write the top-1 in percent, on the queries, of a probe fitted on the val set's gallery.
+
+    Source: SimCLR, arXiv:2002.05709, Sec. 2.3, linear evaluation.
+    """
+    cfg = Config.fromfile(config)
+    encoder = load_encoder(checkpoint, cfg, get_device())
+    gallery, queries = gallery_and_queries(encoder, cfg.val_dataloader)
+    write_text(file, json.dumps(100 * linear_probe(gallery, queries, 1 / PENALTY)))
 
 
 def plan(
@@ -58,7 +70,7 @@ def plan(
     names = [axis.name for axis in STUDIES[study].axes]
     for labels, options in STUDIES[study].cells(cfg, *values):
         run = Run(study, dict(zip(names, labels)), work_dir, metric)
-        write_config(run, cell_config(cfg, options))
+        run.write_config(cell_config(cfg, options))
         runs.append(run)
     if not runs:
         raise UserError('--values: the study has no cell that combines these values')

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,10 @@ METRIC_LABELS = dict(knn='kNN top-1 [%]', linear='linear probe, top-1 [%]')
 def write_table(path: Path, study: Study, rows: Sequence[Row]) -> None:
     """Write one line for each run as CSV: its value on each axis, metric, value and minutes."""
     columns = [axis.name for axis in study.axes] + ['metric', 'value', 'minutes']
-    write_csv(path, [columns, *([row[name] for name in columns] for row in rows)])
-
-
-def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a head and rows."""
     text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerows(rows)
+    writer = csv.DictWriter(text, columns, extrasaction='ignore', lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
     write_text(path, text.getvalue())
 
 

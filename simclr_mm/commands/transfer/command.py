@@ -108,43 +108,40 @@ def plan(args: argparse.Namespace, encoder: Encoder, work_dir: Path) -> list[Job
         linear.PROTOCOL: linear.prepared(for_linear),
         finetune.PROTOCOL: finetune.finetune_settings(for_tuning, grid, training),
     }
-    reading, tuning = (args.cache, args.workers, args.seed), (grid, training)
     jobs = []
     for name, dataset in chosen_datasets(args).items():
         folder = dataset.find(args.root)
         parts = dataset.parts(folder, args.seed) if folder else None
         for protocol in _PROTOCOLS[args.protocol]:
-            stem, evaluate = f'{name}-{protocol}', None
+            file, evaluate = work_dir / f'{name}-{protocol}.json', None
             if parts is not None and protocol == linear.PROTOCOL:
+                reading = args.cache, args.workers, args.seed
                 evaluate = partial(linear.linear_transfer, for_linear, dataset, parts, *reading)
             elif parts is not None:
-                begun = partial(finetune.finetune_transfer, for_tuning, weights, dataset, parts)
-                evaluate = partial(begun, *tuning, work_dir / stem, args.processes)
-            file = work_dir / f'{stem}.json'
+                tuned = for_tuning, weights, dataset, parts, grid, training
+                running = file.with_suffix(''), args.processes
+                evaluate = partial(finetune.finetune_transfer, *tuned, *running)
             jobs.append(Job(dataset, protocol, file, asked[protocol], evaluate))
     return jobs
-
-
-def done_before(job: Job, weights: str, seed: int) -> EvaluationRun | None:
-    """The result of this job, if there is one with the same weights, seed and settings."""
-    run = read_run(job.file) if job.file.is_file() else None
-    if run is None or (run.checkpoint_sha256, run.seed) != (weights, seed):
-        return None
-    found = run.results[0].settings
-    same = all(found.get(key) == value for key, value in job.asked.items())
-    return run if same else None
 
 
 def do(job: Job, args: argparse.Namespace, weights: str) -> EvaluationRun | str | None:
     """The result of a job, the reason of its failure, or None if its data are missing.
 
-    It also writes the result's file.
+    A result with the same weights, seed and settings is not computed again. A new one is written.
     """
-    earlier = None if args.again else done_before(job, weights, args.seed)
-    if earlier is not None or job.evaluate is None:
-        return earlier
-    if args.again:
+    if args.again and job.evaluate is not None:
         shutil.rmtree(job.file.with_suffix(''), ignore_errors=True)
+    elif not args.again and job.file.is_file():
+        run = read_run(job.file)
+        if (
+            run is not None
+            and (run.checkpoint_sha256, run.seed) == (weights, args.seed)
+            and job.asked.items() <= run.results[0].settings.items()
+        ):
+            return run
+    if job.evaluate is None:
+        return None
     started = time.time()
     try:
         results = job.evaluate()
@@ -160,7 +157,7 @@ def do(job: Job, args: argparse.Namespace, weights: str) -> EvaluationRun | str 
 
 def print_table(jobs: list[Job], outcomes: list[EvaluationRun | str | None], root: Path) -> None:
     table = Table('dataset', 'protocol', 'metric', 'value', 'chosen', 'time')
-    notes = {}
+    notes = []
     for job, outcome in zip(jobs, outcomes):
         dataset = job.dataset
         if isinstance(outcome, EvaluationRun):
@@ -173,18 +170,18 @@ def print_table(jobs: list[Job], outcomes: list[EvaluationRun | str | None], roo
                 value, seconds = f'{result.value:.2f}', f'{outcome.seconds:.0f} s'
                 table.add_row(dataset.title, job.protocol, result.metric, value, chosen, seconds)
             continue
-        why = 'not on disk' if outcome is None else 'failed'
-        table.add_row(dataset.title, job.protocol, dataset.metrics[0], '-', why, '')
+        why, note = 'failed', f'{job.file.stem} failed: {outcome}'
         if outcome is None:
-            notes[dataset.title] = (
+            why = 'not on disk'
+            note = (
                 f'{dataset.title}: there is no {root / dataset.folders[0]}/ with '
                 f'{" or ".join(dataset.needs)}; get it from {dataset.home}'
             )
-        else:
-            notes[job.file.stem] = f'{job.file.stem} failed: {outcome}'
+        table.add_row(dataset.title, job.protocol, dataset.metrics[0], '-', why, '')
+        notes.append(note)
     console = Console(soft_wrap=True)
     console.print(table)
-    for note in notes.values():
+    for note in dict.fromkeys(notes):  # both protocols miss the same data
         console.print(note, markup=False)
 
 

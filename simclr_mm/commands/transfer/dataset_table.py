@@ -3,6 +3,7 @@
 Source: SimCLR, arXiv:2002.05709, Sec. B.8.1, for metrics and splits.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,9 +37,9 @@ class TransferDataset(NamedTuple):
 
     title: str  # its name in the paper
     type: str  # its class
-    folders: tuple[str, ...]  # possible folders below the root; the first is the usual one
-    needs: tuple[str, ...]  # files or folders in it; one of them shows that it exists
-    metrics: tuple[str, ...]  # names in ``CLASS_METRICS``; the first one decides choices
+    folders: Sequence[str]  # possible folders below the root; the first is the usual one
+    needs: Sequence[str]  # files or folders in it; one of them shows that it exists
+    metrics: Sequence[str]  # names in ``CLASS_METRICS``; the first one decides choices
     home: str  # its web page
     train: str = 'train'  # split of all images to train on
     test: str = 'test'  # split to score
@@ -66,19 +67,16 @@ class TransferDataset(NamedTuple):
 
     def parts(self, folder: Path, seed: int) -> Parts:
         """Its datasets, in the folder from :meth:`find`. The seed determines the draws."""
+        subset: Part = dict(type='simclr_mm.LabelSubset', seed=seed)
         if self.draws:
             whole = dict(type=self.type, data_root=str(folder), with_label=True)
-            train: Part = dict(
-                type='simclr_mm.LabelSubset', dataset=whole, per_class=self.draws, seed=seed
-            )
+            train = dict(subset, dataset=whole, per_class=self.draws)
             test = dict(train, rest=True)
         else:
             train, test = (self._split(folder, name) for name in (self.train, self.test))
         if self.validates:
             return Parts(self._split(folder, 'train'), self._split(folder, 'val'), train, test)
-        held_out: Part = dict(
-            type='simclr_mm.LabelSubset', dataset=train, share=VALIDATION_SHARE, seed=seed
-        )
+        held_out = dict(subset, dataset=train, share=VALIDATION_SHARE)
         return Parts(dict(held_out, rest=True), held_out, train, test)
 
     def _split(self, folder: Path, name: str) -> Part:
@@ -137,14 +135,9 @@ flowers102:
 """
 
 
-def _row(fields: dict[str, Any]) -> TransferDataset:
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
-    }
-    return TransferDataset(**values)
-
-
-TRANSFER_DATASETS = {name: _row(fields) for name, fields in yaml.safe_load(_TABLE).items()}
+TRANSFER_DATASETS = {
+    name: TransferDataset(**fields) for name, fields in yaml.safe_load(_TABLE).items()
+}
 
 # Not in the paper. scikit-learn contains it, so it is always available.
 DIGITS = TransferDataset(
@@ -170,17 +163,10 @@ def own_folder(title: str, folder: Path) -> TransferDataset:
         check_same_classes(f'--folder {title}={folder}', folder / 'train', folder / name)
     whole = len(splits) == 3
     # Absolute, because find() joins it to a root that may not contain it.
-    return TransferDataset(
-        title,
-        CLASS_FOLDERS,
-        (str(folder.absolute()),),
-        ('train',),
-        ('top1', 'mean_per_class'),
-        str(folder),
-        train='trainval' if whole else 'train',
-        test=splits[-1],
-        validates=whole,
-    )
+    place, metrics = [str(folder.absolute())], ['top1', 'mean_per_class']
+    own = title, CLASS_FOLDERS, place, ['train'], metrics, str(folder)
+    train = 'trainval' if whole else 'train'
+    return TransferDataset(*own, train=train, test=splits[-1], validates=whole)
 
 
 def with_pipeline(part: Part, pipeline: list[dict]) -> Part:

@@ -4,7 +4,6 @@ Source: SimCLR, arXiv:2002.05709, Sec. B.8.1. tools/train.py trains each cell of
 from a config file.
 """
 
-import os
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -13,8 +12,7 @@ import numpy as np
 from mmengine.config import Config
 
 from simclr_mm.apis.encoder import Encoder
-from simclr_mm.commands.command_line import TOOLS
-from simclr_mm.commands.runs import Run, RunFailed, TrainAndEvaluate, do_missing, write_config
+from simclr_mm.commands.runs import Run, RunFailed, TrainAndEvaluate
 from simclr_mm.evaluation import PRETRAINED, Result, Value
 
 from .dataset_table import Parts, TransferDataset
@@ -43,7 +41,7 @@ def plan(
         cell.optim_wrapper.optimizer.update(lr=lr, weight_decay=decay / lr)
         labels: dict[str, Value] = dict(lr=f'{lr:.3g}', decay=f'{decay:.3g}')
         run = Run(STUDY, labels, work_dir, metric)
-        write_config(run, cell)
+        run.write_config(cell)
         runs.append(run)
     return runs
 
@@ -51,26 +49,27 @@ def plan(
 class FineTune(TrainAndEvaluate):
     """Trains a cell. Its result is the last validation."""
 
-    def __init__(self, dataset: str, split: str, tools: Path, threads: int) -> None:
-        super().__init__(tools, threads)
+    def __init__(self, dataset: str, split: str, processes: int) -> None:
+        super().__init__(processes)
         self.dataset = dataset
         self.split = split
 
     def evaluate(self, run: Run, checkpoint: str, device: str) -> Result:
-        value = self.validated(run, LOGGED[run.metric][1])
-        return Result(
-            'transfer', self.dataset, self.split, PRETRAINED, PROTOCOL, run.metric, round(value, 4)
-        )
+        value = round(run.validated(LOGGED[run.metric][1]), 4)
+        scored = 'transfer', self.dataset, self.split, PRETRAINED, PROTOCOL, run.metric
+        return Result(*scored, value)
+
+    def do_all(self, runs: list[Run], description: str) -> None:
+        """Do the missing runs. A failure is a RunFailed."""
+        failed = self.do_missing(runs, f'{self.dataset}: {description}')
+        for name, reason in failed.items():
+            raise RunFailed(f'{len(failed)} of {len(runs)} runs failed, {name}: {reason}')
 
 
 def finetune_settings(encoder: Encoder, grid: Grid, training: Training) -> dict[str, Value]:
     """The requested settings of a result."""
-    return dict(
-        prepared(encoder),
-        steps=training.steps,
-        batch=training.batch,
-        cells=len(grid[0]) * len(grid[1]),
-    )
+    cells = len(grid[0]) * len(grid[1])
+    return dict(prepared(encoder), steps=training.steps, batch=training.batch, cells=cells)
 
 
 def finetune_transfer(
@@ -92,24 +91,14 @@ def finetune_transfer(
     cfg = finetune_config(encoder, weights, dataset, parts.fit, parts.validation, training)
     cells = list(product(*grid))
     runs = plan(cfg, cells, work_dir / 'validation', metric)
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    trainer = FineTune(dataset.title, 'validation', TOOLS, threads)
-    _do(runs, trainer, processes, f'{dataset.title}: fine-tuning')
+    FineTune(dataset.title, 'validation', processes).do_all(runs, 'fine-tuning')
     scores = [run.row()['value'] for run in runs]
     lr, decay = cells[int(np.argmax(scores))]
     cfg = finetune_config(encoder, weights, dataset, parts.train, parts.test, training)
     last = plan(cfg, [(lr, decay)], work_dir / 'test', metric)
-    trainer = FineTune(dataset.title, dataset.test, TOOLS, os.cpu_count() or 1)
-    _do(last, trainer, 1, f'{dataset.title}: the chosen one on all images')
+    FineTune(dataset.title, dataset.test, 1).do_all(last, 'the chosen one on all images')
     settings: dict[str, Value] = dict(
         finetune_settings(encoder, grid, training), lr=lr, decay=decay, validation=max(scores)
     )
-    values = {name: trainer.validated(last[0], LOGGED[name][1]) / 100 for name in dataset.metrics}
+    values = {name: last[0].validated(LOGGED[name][1]) / 100 for name in dataset.metrics}
     return results_of(dataset, PROTOCOL, values, settings)
-
-
-def _do(runs: list[Run], trainer: FineTune, processes: int, description: str) -> None:
-    """Do the missing runs, several at a time."""
-    failed = do_missing(runs, trainer, processes, description)
-    for name, reason in failed.items():
-        raise RunFailed(f'{len(failed)} of {len(runs)} runs failed, {name}: {reason}')

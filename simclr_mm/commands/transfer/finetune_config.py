@@ -61,16 +61,16 @@ def finetune_config(
     """The config that trains on one part of a dataset and scores another part."""
     images = build(train)
     batch = min(training.batch, len(images))
-    loading = [] if dataset.in_memory else [LOADING]
     workers = 0 if dataset.in_memory else training.workers
-    crops = [
+    augmented: list[dict] = [
+        *([] if dataset.in_memory else [LOADING]),
         dict(type='RandomResizedCrop', scale=encoder.preprocessing.size, backend='pillow'),
         dict(type='RandomFlip', prob=0.5),
+        dict(type='PackInputs'),
     ]
     loader: dict[str, Any] = dict(
         num_workers=workers, persistent_workers=workers > 0, collate_fn=dict(type='default_collate')
     )
-    pack = dict(type='PackInputs')
     cfg = Config.fromfile(_RUNTIME)
     cfg.merge_from_dict(
         dict(
@@ -79,7 +79,7 @@ def finetune_config(
                 loader,
                 batch_size=batch,
                 sampler=dict(type='simclr_mm.ResumableSampler'),
-                dataset=with_pipeline(train, [*loading, *crops, pack]),
+                dataset=with_pipeline(train, augmented),
             ),
             val_dataloader=dict(
                 loader,
@@ -138,11 +138,10 @@ def _has_batch_norm(encoder: Encoder) -> bool:
     norms = (nn.modules.batchnorm._NormBase,)
     if not any(isinstance(module, norms) for module in backbone.modules()):
         return False
-    constructors = [
-        vars(each)['__init__'] for each in type(backbone).__mro__ if '__init__' in vars(each)
-    ]
-    if any('norm_cfg' in inspect.signature(each).parameters for each in constructors):
-        return True
+    for kind in type(backbone).__mro__:
+        constructor = vars(kind).get('__init__')
+        if constructor and 'norm_cfg' in inspect.signature(constructor).parameters:
+            return True
     print_log(
         f'fine-tuning: {type(backbone).__name__} has no norm_cfg, so its batch norm keeps its '
         "momentum instead of the paper's",

@@ -18,15 +18,9 @@ from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.evaluate.cache import cached_features
 from simclr_mm.datasets.label_subset import stratified_subset
 from simclr_mm.engine import Runner
-from simclr_mm.evaluation import (
-    CLASS_METRICS,
-    PRETRAINED,
-    Labelled,
-    Result,
-    Value,
-    swept_linear_probe,
-)
+from simclr_mm.evaluation import CLASS_METRICS, PRETRAINED, Labelled, Result, Value
 from simclr_mm.evaluation.features import Target, class_of
+from simclr_mm.evaluation.linear_probe import swept_linear_probe
 
 from .dataset_table import (
     LOADING,
@@ -50,17 +44,10 @@ def prepared_for(encoder: Encoder, size: int | None, border: float = 1.0) -> Enc
     then crops the centre. ``border`` is 1 for a linear classifier, 256 / 224 for fine-tuning
     (Sec. B.8.1).
     """
-    own = encoder.preprocessing
     if size is None:
         return encoder
-    paper = replace(
-        own,
-        resize=round(border * size),
-        edge='short',
-        size=size,
-        interpolation='bicubic',
-        backend='pillow',
-    )
+    bicubic: dict[str, Any] = dict(edge='short', interpolation='bicubic', backend='pillow')
+    paper = replace(encoder.preprocessing, resize=round(border * size), size=size, **bicubic)
     return replace(encoder, pipeline=paper.pipeline())
 
 
@@ -141,7 +128,7 @@ def results_of(
 
 @dataclass(frozen=True)
 class _Targets:
-    """Converts a VOC image to (K,) targets of ``one_vs_rest``. ``classes`` is K."""
+    """Converts a VOC image to (K,) targets of ``one_vs_rest``, for K classes."""
 
     classes: int
 

@@ -244,16 +244,17 @@ def test_large_images_are_reduced_and_small_ones_kept(tmp_path):
         encode(str(tmp_path / 'no.jpg'), None, 90)
 
 
-def test_mistakes_are_named(folder, tmp_path, monkeypatch):
+def test_mistakes_are_named(folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / 'out'
     for flag, value, message in (
-        ('--short-side', 0, '--short-side 0: give a number from 1'),
-        ('--shard-size', 0, '--shard-size 0: give a number from 1'),
+        ('--short-side', 0, '0 is less than 1'),
+        ('--quality', 101, '101 is more than 100'),
+        ('--shard-size', 0, '0 is less than 1'),
     ):
-        with pytest.raises(SystemExit, match=f'pack.py: error: {message}'):
+        with pytest.raises(SystemExit):
             tool(folder, out, flag, value)
+        assert f'pack.py: error: argument {flag}: {message}' in capsys.readouterr().err
     for flags, message in (
-        (('--short-side', 9, '--quality', 101), '--quality 101: .* to 100'),
         (('--quality', 50), '--quality 50 is for images reduced by --short-side'),
         (('--no-labels', '--classes', 'names.txt'), '--no-labels and --classes exclude'),
     ):

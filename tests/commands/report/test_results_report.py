@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.tools import tool
 
-from simclr_mm.commands.report.pages import COLUMNS, collect, markdown, page, rows_of
+from simclr_mm.commands.report.pages import collect, markdown, page, rows_of
 from simclr_mm.evaluation import PIXELS, PRETRAINED, UNTRAINED, EvaluationRun, Result
 
 
@@ -110,7 +110,7 @@ def test_only_rows_of_the_checkpoint_bear_its_name():
             unit='',
         )
     )
-    table = [dict(zip(COLUMNS, row)) for row in rows_of([done])]
+    table = rows_of([done])
     assert [row['checkpoint'] for row in table] == ['w/a.pth', '', '', 'w/a.pth']
     assert [row['weights'] for row in table] == ['01234567', '', '', '01234567']
     assert [row['value'] for row in table] == ['1.00 %'] * 3 + ['0.01235']

@@ -10,14 +10,8 @@ import pytest
 from helpers import DIGITS
 from mmengine.config import Config
 
-from simclr_mm.commands.runs import (
-    Run,
-    RunFailed,
-    TrainAndEvaluate,
-    carry_out,
-    device_of_each,
-    write_config,
-)
+from simclr_mm.commands.runs import Run, RunFailed, TrainAndEvaluate
+from simclr_mm.commands.runs.processes import device_of_each
 from simclr_mm.evaluation import EvaluationRun, Result, read_run
 
 
@@ -26,13 +20,20 @@ def cfg():
     return Config.fromfile(DIGITS)
 
 
+@pytest.fixture
+def tools(tmp_path, monkeypatch):
+    """A folder whose train.py stands in for the package's."""
+    monkeypatch.setattr('simclr_mm.commands.runs.processes._TOOLS', tmp_path)
+    return tmp_path
+
+
 def plan(cfg, folder, metric='knn'):
     """Three runs whose configs are written."""
     runs = [Run('widths', dict(width=width), folder, metric) for width in (8, 16, 32)]
     for run in runs:
         cell = copy.deepcopy(cfg)
         cell.model.neck.out_channels = run.labels['width']
-        write_config(run, cell)
+        run.write_config(cell)
     return runs
 
 
@@ -47,8 +48,12 @@ def found(value):
     return EvaluationRun('a.py', 'b.pth', 'c0ffee', 0, 30, [result])
 
 
-def outcomes(runs, run_one):
-    return {run.name: result for run, result in carry_out(runs, run_one, [''])}
+def outcomes(runs, run_one, processes=1):
+    """The outcome of each run, done by ``run_one``."""
+    trainer, ended = Trainer(processes), {}
+    trainer.do = run_one
+    trainer.do_missing(runs, 'test', lambda run, outcome: ended.update({run.name: outcome}))
+    return ended
 
 
 def test_only_missing_runs_are_done(cfg, tmp_path):
@@ -73,7 +78,7 @@ def test_only_missing_runs_are_done(cfg, tmp_path):
     assert asked == [run.name for run in runs] + ['width=16']
     assert outcomes(plan(cfg, tmp_path), run_one) == {}
     # Another evaluation has rows of its own.
-    assert list(outcomes(plan(cfg, tmp_path, 'linear'), run_one)) == list(results)
+    assert outcomes(plan(cfg, tmp_path, 'linear'), run_one).keys() == results.keys()
 
 
 def test_an_interrupted_sweep_starts_nothing_more(cfg, tmp_path):
@@ -88,10 +93,14 @@ def test_an_interrupted_sweep_starts_nothing_more(cfg, tmp_path):
             release.wait(20)
         return found(1.0)
 
-    going = carry_out(plan(cfg, tmp_path), run_one, [''])
-    next(going)
-    assert second.wait(20)
-    going.close()  # as when Ctrl-C ends the loop, while the second run is at work
+    def interrupt(run, outcome):
+        assert second.wait(20)
+        raise KeyboardInterrupt  # while the second run is at work
+
+    trainer = Trainer(1)
+    trainer.do = run_one
+    with pytest.raises(KeyboardInterrupt):
+        trainer.do_missing(plan(cfg, tmp_path), 'test', interrupt)
     release.set()
     for worker in workers:
         worker.join(20)
@@ -105,8 +114,7 @@ def test_a_bug_is_not_a_failed_run(cfg, tmp_path):
 
 def test_each_process_has_its_device(cfg, tmp_path, monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,7')
-    devices = device_of_each(3)
-    assert devices == ['4', '7', '4']
+    assert device_of_each(3) == ['4', '7', '4']
     meeting = threading.Barrier(2, timeout=20)
     together = []
 
@@ -116,8 +124,7 @@ def test_each_process_has_its_device(cfg, tmp_path, monkeypatch):
             meeting.wait()  # two runs at a time
         return found(0.0)
 
-    for _ in carry_out(plan(cfg, tmp_path), run_one, devices[:2]):
-        pass
+    outcomes(plan(cfg, tmp_path), run_one, 2)
     assert set(together[:2]) == {'4', '7'}
 
 
@@ -137,9 +144,8 @@ def test_a_run_that_is_still_at_work_is_not_begun_again(cfg, tmp_path):
         fcntl.flock(log, fcntl.LOCK_EX)
         left = subprocess.Popen(['sleep', '60'], stdout=log)
     try:
-        trainer = Trainer(tmp_path, threads=1)
         with pytest.raises(RunFailed, match='another process is'):
-            trainer(run, '')
+            Trainer(1).do(run, '')
     finally:
         left.kill()
         left.wait()
@@ -165,24 +171,24 @@ def test_a_row_of_another_version(cfg, tmp_path):
         run.row()
 
 
-def test_a_process_that_fails_tells_its_last_line(cfg, tmp_path):
+def test_a_process_that_fails_tells_its_last_line(cfg, tmp_path, tools):
     run = plan(cfg, tmp_path)[0]
-    (tmp_path / 'train.py').write_text('raise SystemExit("train.py: error: no data")')
-    trainer = Trainer(tmp_path, threads=1)
+    (tools / 'train.py').write_text('raise SystemExit("train.py: error: no data")')
+    trainer = Trainer(1)
     with pytest.raises(RunFailed, match=r'error: no data \(exit code 1; see .*'):
-        trainer(run, '')
+        trainer.do(run, '')
     assert not trainer.running
 
 
-def test_stop_ends_what_is_running(cfg, tmp_path):
+def test_stop_ends_what_is_running(cfg, tmp_path, tools):
     run = plan(cfg, tmp_path)[0]
-    (tmp_path / 'train.py').write_text('import time; time.sleep(60)')
-    trainer = Trainer(tmp_path, threads=1)
+    (tools / 'train.py').write_text('import time; time.sleep(60)')
+    trainer = Trainer(1)
     results = []
 
     def work():
         try:
-            trainer(run, '')
+            trainer.do(run, '')
         except RunFailed as error:
             results.append(error)
 

@@ -1,6 +1,5 @@
 """Histograms of crops against plain counting."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +8,9 @@ from mmengine.config import Config
 
 from simclr_mm.commands.sweep.color_histograms import (
     BINS,
-    KINDS,
     crop_histograms,
     overlap_between,
     overlap_within,
-    write_histograms,
 )
 from simclr_mm.datasets import Digits, SampleIndex
 from simclr_mm.transforms import TwoViews
@@ -54,18 +51,6 @@ def test_overlaps_by_hand():
     two = np.array([[[1.0, 0], [0.5, 0.5]], [[0, 1.0], [0.75, 0.25]]])
     # 0 and 0.75 for the first crop, 0.5 and 0.75 for the second.
     assert overlap_between(two) == pytest.approx((0 + 0.75 + 0.5 + 0.75) / 4)
-
-
-def test_table(tmp_path):
-    histograms = np.random.default_rng(0).random((1, 2, 2, BINS))
-    write_histograms(tmp_path / 'a.csv', [7], histograms)
-    with open(tmp_path / 'a.csv') as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == histograms.size
-    assert rows[BINS + 3]['image'] == '7' and rows[BINS + 3]['crop'] == '1'
-    assert rows[BINS + 3]['distortion'] == KINDS[0]
-    assert rows[BINS + 3]['from_level'] == '24'
-    assert float(rows[-1]['share']) == pytest.approx(histograms[0, 1, 1, -1], abs=1e-6)
 
 
 @pytest.mark.parametrize(

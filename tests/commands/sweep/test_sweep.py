@@ -60,26 +60,27 @@ def test_values_that_make_no_cell(cfg, tmp_path):
         runs.plan('temperature', cfg, values, tmp_path, 'knn')
 
 
-def test_value_is_that_of_the_last_epoch(cfg, tmp_path):
+def test_value_is_that_of_the_last_epoch(cfg, tmp_path, monkeypatch):
     run = plan(cfg, tmp_path)[0]
+    monkeypatch.setattr('simclr_mm.commands.runs.processes._TOOLS', tmp_path)
     (tmp_path / 'train.py').write_text('')  # ends well, at once
-    trainer = runs.TrainAndScore(tmp_path, threads=1)
+    trainer = runs.TrainAndScore(1)
     log = run.folder / '20260101_000000/vis_data/scalars.json'
     log.parent.mkdir(parents=True)
     log.write_text('{"loss": 1, "step": 30}\n{"knn/top1": 20.0, "step": 15}\n')
     with pytest.raises(RunFailed, match='wrote no checkpoint'):
-        trainer(run, '')
+        trainer.do(run, '')
     state = dict(weight=torch.arange(3.0))
     torch.save(dict(state_dict=state), run.folder / 'epoch_30.pth')
     (run.folder / 'last_checkpoint').write_text(str(run.folder / 'epoch_30.pth'))
     with pytest.raises(RunFailed, match='no knn.top1 of a validation at its end'):
-        trainer(run, '')
+        trainer.do(run, '')
     with log.open('a') as file:
         file.write('{"knn/top1": 21.5, "step": 30}\n')
     older = run.folder / '20250101_000000/vis_data/scalars.json'
     older.parent.mkdir(parents=True)
     older.write_text('{"knn/top1": 5.0, "step": 30}\n')
-    done = trainer(run, '')
+    done = trainer.do(run, '')
     (result,) = done.results
     assert (
         result.dataset,
@@ -125,12 +126,21 @@ def test_a_run_killed_inside_its_validation_goes_on(cfg, tmp_path, monkeypatch):
         raise RunFailed('killed')
 
     monkeypatch.setattr(runs.TrainAndScore, 'train', train)
-    trainer = runs.TrainAndScore(tmp_path, threads=1)
+    trainer = runs.TrainAndScore(1)
     run = plan(small, tmp_path)[0]
     with pytest.raises(RunFailed, match='killed'):
-        trainer(run, '')
+        trainer.do(run, '')
     assert (run.folder / 'epoch_1.pth').is_file()
-    assert trainer(run, '').results[0].value > 10
+    assert trainer.do(run, '').results[0].value > 10
+
+    def call(self, run, arguments, device):
+        monkeypatch.setattr('sys.argv', ['-c', *arguments[2:]])
+        exec(arguments[1], {})
+
+    monkeypatch.setattr(runs.TrainAndScore, 'call', call)
+    probed = trainer.do(run._replace(metric='linear'), '').results[0]
+    assert (probed.protocol, probed.settings) == ('linear', dict(penalty=1.0))
+    assert 10 < probed.value <= 100
 
 
 @pytest.mark.parametrize(

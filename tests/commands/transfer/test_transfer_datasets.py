@@ -226,7 +226,7 @@ def test_every_dataset_of_the_paper_but_birdsnap():
     assert set(TRANSFER_DATASETS) == set(MAKERS)
     by_metric = {}
     for name, dataset in TRANSFER_DATASETS.items():
-        by_metric.setdefault(dataset.metrics, set()).add(name)
+        by_metric.setdefault(tuple(dataset.metrics), set()).add(name)
     assert by_metric == {
         ('top1',): {'food101', 'cifar10', 'cifar100', 'sun397', 'cars', 'dtd'},
         ('mean_per_class',): {'aircraft', 'pets', 'caltech101', 'flowers102'},
