@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--out', metavar='FILE', help='write results to this file')
     written = 'what --out writes: the metrics (.json) or every prediction (.pkl)'
     add('--out-item', choices=('metrics', 'pred'), default='pred', help=written)
+    add('--amp', action='store_true', help='automatic mixed precision (GPU)')
     command_line.add_common_flags(parser)
     args = parser.parse_args(argv)
 
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg.load_from = args.checkpoint
     if args.data is not None:
         test_on_folder(cfg, args.data)
+    if args.amp:
+        cfg.test_cfg.fp16 = True
     command_line.merge_cfg_options(cfg, args.cfg_options)
     runner = command_line.build_runner(cfg)
     if predictions is not None:

@@ -32,6 +32,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add('--no-validate', action='store_true', help='skip validation')
     scaled = 'scale the learning rate by actual batch / auto_scale_lr.base_batch_size'
     add('--auto-scale-lr', action='store_true', help=scaled)
+    anew = 'start the loader workers again in each epoch'
+    add('--no-persistent-workers', action='store_true', help=anew)
     command_line.add_common_flags(parser)
     args = parser.parse_args(argv)
     if args.config is None and args.data and args.data[-1].endswith('.py'):
@@ -62,6 +64,10 @@ def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.no_persistent_workers:
+        for name in ('train_dataloader', 'val_dataloader'):
+            if cfg.get(name) is not None:
+                cfg[name].persistent_workers = False
 
 
 @command_line.command
