@@ -159,6 +159,10 @@ def test_bench_train(tmp_path, monkeypatch, capsys):
         1,
         '--repeats',
         1,
+        '--dtypes',
+        'float32',
+        '--busy',
+        1,
         '--out',
         tmp_path,
         '--cfg-options',
@@ -167,7 +171,7 @@ def test_bench_train(tmp_path, monkeypatch, capsys):
     )
     script['main']()
     out = capsys.readouterr().out
-    rows = ('training', 'ceiling', 'bare forward and backward', 'mmpretrain')
+    rows = ('training, float32', 'ceiling', 'bare forward and backward', 'mmpretrain, float32')
     assert all(f'\n│ {row} ' in out for row in rows)
     seconds = json.loads((tmp_path / 'bench_train.json').read_text())['seconds']
     assert all(len(seconds[row]) == 1 for row in rows)

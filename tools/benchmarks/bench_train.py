@@ -2,32 +2,48 @@
 
     python tools/benchmarks/bench_train.py --config CONFIG --data FOLDER
 
-Four rows, interleaved, round after round:
+Rows, interleaved, round after round:
 - training: a run with the config's dataloader, loop and hooks, with one log line in each
   round;
 - ceiling: the step alone, on tensors that are on the device already;
 - bare: forward and backward of backbone and neck on these tensors, without loss and
   optimizer;
-- mmpretrain, if installed: its SimCLR, its views, its loader with as many workers, and
-  the same backbone, batch and optimizer.
+- mmpretrain: its SimCLR, its views, its loader with as many workers, and the same backbone,
+  batch and optimizer;
+- lightly, if installed: its views, head and loss in the loop of its documentation, the same
+  backbone, batch, workers and optimizer.
+
+``--dtypes float32 bfloat16`` repeats the training and the peers in each precision. ``--busy 2``
+computes in two other processes meanwhile.
 """
 
 import argparse
+import hashlib
+import importlib.util
+import multiprocessing
 import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 from input_loaders import Round, cut, their_loader
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
+from mmengine.device import get_device
+from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmpretrain.registry import DATASETS, MODELS
 from mmpretrain.utils import register_all_modules
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from timing import interleaved, ratio, save, spread, table_of, version
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.sweep.cells import two_views
+from simclr_mm.engine import AutocastOptimWrapper
 from simclr_mm.evaluation import hardware
 from simclr_mm.registry import type_name
 
@@ -40,7 +56,10 @@ def main() -> None:
     add('--data', type=Path, help=data)
     add('--steps', type=int, default=4, help='in a round of each row')
     add('--repeats', type=int, default=5, help='rounds')
-    add('--no-peer', action='store_true', help='leave mmpretrain out')
+    dtypes = "precisions of the training and the peers, default: the config's"
+    add('--dtypes', nargs='+', choices=['float32', 'bfloat16'], default=['auto'], help=dtypes)
+    add('--busy', type=int, default=0, help='other processes that compute meanwhile')
+    add('--no-peer', action='store_true', help='leave the peers out')
     add('--out', type=Path, help='folder for bench_train.json')
     args = parser.parse_args()
     console = Console(width=150)
@@ -49,14 +68,16 @@ def main() -> None:
     runner = RUNNERS.build(cfg)
     loop = Rounds(runner, cfg, args)
     runner._train_loop = loop
-    runner.train()
+    with busy(args.busy):
+        runner.train()
     seconds = loop.seconds
     batch_size = cfg.train_dataloader.batch_size
     console.print(table(loop.rows, seconds, args.steps * batch_size))
     setting = (
         f'{Path(args.config).stem}, batch {batch_size}, {cfg.train_dataloader.num_workers} '
-        f'workers, {runner.optim_wrapper.dtype}; {hardware()}; torch {torch.__version__}, '
-        f'{version("mmpretrain")}; {args.repeats} rounds of {args.steps} steps'
+        f'workers, {runner.optim_wrapper.dtype}; {hardware()}, {args.busy} busy processes; '
+        f'torch {torch.__version__}, {version("mmpretrain")}, {version("lightly")}; '
+        f'{args.repeats} rounds of {args.steps} steps'
     )
     console.print(setting)
     if args.out:
@@ -103,6 +124,7 @@ class Rounds(EpochBasedTrainLoop):
 
     def run(self) -> None:
         count, model = self.args.steps, self.runner.model
+        device = next(model.parameters()).device.type
         batch = next(iter(self.dataloader))
         resident = [model.data_preprocessor(batch, True)] * count
         # A separate optimizer without hooks.
@@ -120,28 +142,45 @@ class Rounds(EpochBasedTrainLoop):
             model.zero_grad()
 
         self.rows = {
-            'training': Round(self.dataloader, count, self.step),
             'ceiling': Round(resident, count, ceiling),
             'bare forward and backward': Round(resident, count, bare),
         }
-        if not self.args.no_peer:
-            self.rows['mmpretrain'] = peer(self.cfg, model.neck.fc0.in_features, count)
+        calls = dict(self.rows)
+        for dtype in self.args.dtypes:
+            name = '' if dtype == 'auto' else f', {dtype}'
+            self.rows[f'training{name}'] = training = Round(self.dataloader, count, self.step)
+            calls[f'training{name}'] = partial(self.epoch_of_a_round, training, dtype)
+            for peer in [] if self.args.no_peer else PEERS:
+                row = peer(self.cfg, model.neck.fc0.in_features, count)
+                self.rows[f'{peer.__name__}{name}'] = row
+                calls[f'{peer.__name__}{name}'] = partial(under_autocast, row, device, dtype)
         self.runner.call_hook('before_train')
         model.train()
-        calls = dict(self.rows, training=self.epoch_of_a_round)
         self.seconds = interleaved(calls, self.args.repeats)
         self.runner.call_hook('after_train')
 
-    def epoch_of_a_round(self) -> float:
+    def epoch_of_a_round(self, training: Round, dtype: str) -> float:
+        self.runner.optim_wrapper.dtype = dtype_of(dtype)
         self.runner.call_hook('before_train_epoch')
-        return self.rows['training']()
+        return training()
 
     def step(self, batch: dict) -> None:
         """A step with hooks. It is counted over all rounds, so that each has its log line."""
         self.run_iter(self.iter, batch)
 
 
-def peer(cfg: Config, width: int, steps: int) -> Round:
+def dtype_of(name: str) -> torch.dtype:
+    return AutocastOptimWrapper(name, optimizer=torch.optim.SGD([torch.zeros(1)], 0.1)).dtype
+
+
+def under_autocast(row: Round, device: str, dtype: str) -> float:
+    """A round of a peer, whose own wrapper has no bf16 on a CPU."""
+    wanted = dtype_of(dtype)
+    with torch.autocast(device, torch.bfloat16, enabled=wanted == torch.bfloat16):
+        return row()
+
+
+def mmpretrain(cfg: Config, width: int, steps: int) -> Round:
     """mmpretrain's SimCLR with our backbone, batch and optimizer, without hooks."""
     _, views = two_views(cfg)
     theirs = Config(dict(cfg.to_dict(), runner_type='Runner', sync_bn=None))
@@ -176,14 +215,86 @@ def peer(cfg: Config, width: int, steps: int) -> Round:
     return Round(loader, steps, lambda batch: runner.model.train_step(batch, wrapper))
 
 
+def lightly(cfg: Config, width: int, steps: int) -> Round:
+    """lightly's views, head and loss, in the loop of its documentation."""
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import SimCLRProjectionHead
+    from lightly.transforms import SimCLRTransform
+
+    _, views = two_views(cfg)
+    small = dict(cj_strength=0.5, gaussian_blur=0.0) if views.size == 32 else {}
+    loader = cfg.train_dataloader
+    dataset = Pictures(loader.dataset, SimCLRTransform(input_size=views.size, **small))
+    device = get_device()
+    backbone = MODELS.build(cfg.model.backbone).to(device)
+    head = SimCLRProjectionHead(width, width, 128).to(device)
+    criterion = NTXentLoss(cfg.model.head.temperature)
+    parameters = [*backbone.parameters(), *head.parameters()]
+    settings = dict(cfg.optim_wrapper.optimizer, params=parameters)
+    optimizer = OPTIMIZERS.build(settings)
+
+    def step(batch: list[torch.Tensor]) -> None:
+        z0, z1 = [
+            head(torch.flatten(backbone(view.to(device))[-1].mean((2, 3)), start_dim=1))
+            for view in batch
+        ]
+        criterion(z0, z1).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    count = steps + 2 * loader.num_workers  # untimed batches fill the queues, as in cut()
+    images = RandomSampler(dataset, replacement=True, num_samples=count * loader.batch_size)
+    workers = dict(num_workers=loader.num_workers, persistent_workers=loader.num_workers > 0)
+    return Round(DataLoader(dataset, loader.batch_size, sampler=images, **workers), steps, step)
+
+
+class Pictures(Dataset):
+    """The images of a config's dataset as PIL images, given to a transform."""
+
+    def __init__(self, dataset: dict, transform: Callable) -> None:
+        files = type_name(dataset.pipeline[0]) == 'LoadImageFromFile'
+        pipeline = dataset.pipeline[:1] if files else []
+        plain = {key: value for key, value in dataset.items() if key != 'batched'}
+        self.images = DATASETS.build(dict(plain, pipeline=pipeline))
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> list[torch.Tensor]:
+        return self.transform(Image.fromarray(self.images[index]['img']))
+
+
+PEERS = [mmpretrain, lightly] if importlib.util.find_spec('lightly') else [mmpretrain]
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Other processes that compute until the block ends."""
+    others = [multiprocessing.Process(target=_compute, daemon=True) for _ in range(count)]
+    for process in others:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in others:
+            process.kill()
+
+
+def _compute() -> None:
+    while True:
+        hashlib.sha1(bytes(100_000))
+
+
 def table(rows: dict[str, Round], seconds: dict[str, list[float]], images: int) -> Table:
+    first = next(seconds[name] for name in seconds if name.startswith('training'))
     columns = 'median (lowest-highest)', 'of the ceiling', 'training takes', 'waited for data'
     lines = [
         (
             name,
             spread([images / s for s in values], 1),
             f'{ratio(seconds["ceiling"], values):.2f}',
-            f'{ratio(seconds["training"], values):.2f}x its time',
+            f'{ratio(first, values):.2f}x its time',
             f'{100 * statistics.median(rows[name].waits):.0f} %',
             f'{rows[name].peak:.0f}' if rows[name].peak else '-',
         )
