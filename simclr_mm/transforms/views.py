@@ -21,8 +21,7 @@ from .batched.views_to_make import CROP_WIDTH
 from .drawing import decode_view, draw_batch, draw_view, encode_steps, shape_of_steps
 from .pipelines import build_pipelines, is_foreign
 from .random_crop import RandomCropAndFlip, box_of, check_crop
-from .random_streams import RandomStream, view_streams
-from .seeding import seeded_globals
+from .random_streams import RandomStream, seeded_globals, view_streams
 
 
 @TRANSFORMS.register_module()
