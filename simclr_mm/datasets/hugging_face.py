@@ -49,8 +49,7 @@ class HuggingFaceImages(StoredImages):
         label_column: str = 'label',
         **kwargs,
     ) -> None:
-        self.split = split or 'train'
-        self.split_given = split is not None
+        self.split = split
         self.image_column = image_column
         self.label_column = label_column
         super().__init__(data_root=data_root, **kwargs)
@@ -119,7 +118,7 @@ class HuggingFaceImages(StoredImages):
     def _load(self, datasets: ModuleType) -> Any:
         """The table of ``datasets``, for every kind of data_root."""
         if self.data_root.startswith(_HUB):
-            return datasets.load_dataset(self.data_root[len(_HUB) :], split=self.split)
+            return datasets.load_dataset(self.data_root[len(_HUB) :], split=self.split or 'train')
         if is_url(self.data_root):
             self._refuse_split()
             files = [self.data_root]
@@ -127,12 +126,12 @@ class HuggingFaceImages(StoredImages):
             folder = Path(self.data_root)
             if (folder / 'dataset_dict.json').is_file():
                 splits = datasets.load_from_disk(str(folder))
-                if self.split not in splits:
+                split = self.split or 'train'
+                if split not in splits:
                     raise UserError(
-                        f'{folder} has no split {self.split!r}, only {", ".join(splits)}: '
-                        'give split.'
+                        f'{folder} has no split {split!r}, only {", ".join(splits)}: give split.'
                     )
-                return splits[self.split]
+                return splits[split]
             self._refuse_split()
             if (folder / 'state.json').is_file():
                 return datasets.load_from_disk(str(folder))
@@ -152,7 +151,7 @@ class HuggingFaceImages(StoredImages):
         return datasets.load_dataset(kind, data_files=files, split='train')
 
     def _refuse_split(self) -> None:
-        if self.split_given:
+        if self.split is not None:
             raise UserError(
                 f'{self.data_root} has no splits: leave split={self.split!r} out, and give the '
                 'place of the images that you mean as data_root.'

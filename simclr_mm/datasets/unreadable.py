@@ -10,8 +10,7 @@ from torch.utils.data import Dataset
 
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import TwoViews, UnreadableImage
-from simclr_mm.transforms.random_streams import RandomStream, view_streams
-from simclr_mm.transforms.seeding import seeded_globals
+from simclr_mm.transforms.random_streams import RandomStream, seeded_globals, view_streams
 
 from .sampler import SampleIndex
 

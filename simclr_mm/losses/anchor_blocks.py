@@ -45,8 +45,7 @@ def mean_over_anchors(
         other images; ``mined``, the mean of the booleans, if ``terms`` mines.
 
     Raises:
-        UserError: z is not (n, V, d) with V >= 2, the job holds a single image, or
-            ranks differ in the shape of z.
+        UserError: z is refused as in :func:`~.nt_xent.nt_xent`.
         RuntimeError: In the backward pass, if a second derivative is asked for.
     """
     check_projections(z)

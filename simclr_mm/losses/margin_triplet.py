@@ -42,9 +42,8 @@ def margin_triplet(z: Tensor, margin: float, semi_hard: bool = False) -> Tensor:
         and derivatives are handled as in ``nt_xent``.
 
     Raises:
-        UserError: z is not (n, V, d) with V >= 2, the margin is negative, not finite, or 0 with
-            ``semi_hard``, the job holds a single image, or ranks differ in the shape of z. Or
-            the margin requires a gradient: training would only shrink it to 0.
+        UserError: The margin is negative, not finite, 0 with ``semi_hard``, or requires a
+            gradient, as training would only shrink it to 0. Or z is refused as in ``nt_xent``.
 
     Differs: the paper writes the loss of one triplet and does not weigh several; here
     they are averaged. The paper takes negatives from one of the two views and calls this
@@ -56,12 +55,10 @@ def margin_triplet(z: Tensor, margin: float, semi_hard: bool = False) -> Tensor:
 def margin_triplet_with_stats(
     z: Tensor, margin: float, semi_hard: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """:func:`margin_triplet`, and statistics for the training log.
+    """:func:`margin_triplet`, and the statistics of :func:`~.nt_xent.nt_xent_with_stats`.
 
-    Returns:
-        The loss, and the detached scalars of :func:`~simclr_mm.losses.nt_xent_with_stats`.
-        With ``semi_hard`` also ``mined``, the share of pairs (i, p) that have a semi-hard
-        negative. ``chance`` is m, the loss if all similarities are 0.
+    With ``semi_hard`` also ``mined``, the share of pairs (i, p) that have a semi-hard
+    negative. ``chance`` is m, the loss if all similarities are 0.
     """
     if isinstance(margin, Tensor) and margin.requires_grad:
         raise UserError('a margin cannot be learned: set model.head.margin to a number')

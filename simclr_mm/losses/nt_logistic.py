@@ -42,8 +42,7 @@ def nt_logistic(z: Tensor, temperature: float | Tensor, semi_hard: bool = False)
         derivatives are handled as in ``nt_xent``.
 
     Raises:
-        UserError: z is not (n, V, d) with V >= 2, temperature <= 0, the job holds a
-            single image, or ranks differ in the shape of z.
+        UserError: temperature <= 0, or z is refused as in ``nt_xent``.
 
     Differs: the paper writes the loss of one negative and does not weigh several. Here
     they are averaged, so that the two terms weigh the same at every batch size. A sum
@@ -56,12 +55,10 @@ def nt_logistic(z: Tensor, temperature: float | Tensor, semi_hard: bool = False)
 def nt_logistic_with_stats(
     z: Tensor, temperature: float | Tensor, semi_hard: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """:func:`nt_logistic`, and statistics for the training log.
+    """:func:`nt_logistic`, and the statistics of :func:`~.nt_xent.nt_xent_with_stats`.
 
-    Returns:
-        The loss, and the detached scalars of :func:`~simclr_mm.losses.nt_xent_with_stats`.
-        With ``semi_hard`` also ``mined``, the share of pairs (i, p) that have a semi-hard
-        negative. ``chance`` is 2 ln 2, the loss if all similarities are 0.
+    With ``semi_hard`` also ``mined``, the share of pairs (i, p) that have a semi-hard
+    negative. ``chance`` is 2 ln 2, the loss if all similarities are 0.
     """
     tau = check_temperature(temperature, 'tries 0.1, 0.2, 0.5 and 1')
 

@@ -31,8 +31,7 @@ def unnormalized_xent(z: Tensor, temperature: float | Tensor) -> Tensor:
         ranks are handled as in ``nt_xent``.
 
     Raises:
-        UserError: z is not (n, V, d) with V >= 2, temperature <= 0, the job holds a
-            single image, or ranks differ in the shape of z.
+        UserError: temperature <= 0, or z is refused as in ``nt_xent``.
     """
     return unnormalized_xent_with_stats(z, temperature)[0]
 
@@ -40,11 +39,9 @@ def unnormalized_xent(z: Tensor, temperature: float | Tensor) -> Tensor:
 def unnormalized_xent_with_stats(
     z: Tensor, temperature: float | Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """:func:`unnormalized_xent`, and statistics for the training log.
+    """:func:`unnormalized_xent`, and the statistics of :func:`~.nt_xent.nt_xent_with_stats`.
 
-    Returns:
-        The loss, and the detached scalars of :func:`~simclr_mm.losses.nt_xent_with_stats`,
-        with dot products instead of cosines.
+    They are of dot products instead of cosines.
     """
     check_projections(z)
     check_temperature(temperature, 'tries 10 and 100')

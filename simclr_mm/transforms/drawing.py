@@ -46,7 +46,10 @@ def draw_batch(
     ``addresses`` are (n,) seeds of the run, epochs, and indices in the dataset. Returns ``crops``
     and ``steps`` of :class:`~simclr_mm.transforms.batched.ViewsToMake`.
     """
-    crops, steps = no_numbers(views, len(addresses[0]))
+    n = len(addresses[0])
+    crops = np.empty((n, views.num_views, CROP_WIDTH))
+    crops[..., -2:] = views.size, INTERPOLATIONS.index(views.crop.interpolation)
+    steps = np.zeros((n, views.num_views, *views.step_shape))
     for v, pipeline in enumerate(views.pipelines):
         crop, *others = batch_streams(*addresses, v, 1 + len(pipeline))
         _fill(crops[:, v], views.crop.draw_batch(height, width, crop))
@@ -64,28 +67,18 @@ def _fill(rows: np.ndarray, columns: Sequence) -> None:
         rows[:, k] = numbers
 
 
-def encode_view(
-    views: Recipe, v: int, drawn: Sequence, crop: np.ndarray, steps: np.ndarray
-) -> None:
-    """Write a drawn view into its arrays of :func:`no_numbers`, (CROP_WIDTH) and (T, width)."""
-    crop[:-2] = views.crop.encode(drawn[0])
-    for row, step, params in zip(steps, views.pipelines[v], drawn[1:]):
+def encode_steps(pipeline: list[DeviceTransform], drawn: Sequence, rows: np.ndarray) -> None:
+    """Write the drawn steps of a view, without its crop, into (T, width) zeros."""
+    for row, step, params in zip(rows, pipeline, drawn):
         if params is not None:
             row[: 1 + len(step.columns)] = [step.code, *step.encode(params)]
 
 
 def decode_view(views: Recipe, v: int, crop: Sequence, steps: Sequence) -> list[Any]:
-    """The inverse of :func:`encode_view`, from lists of numbers."""
+    """A drawn view, from lists of its numbers in ``crops`` and ``steps``."""
     pairs = zip(views.pipelines[v], steps)
     params = (step.decode(row[1:]) if row[0] else None for step, row in pairs)
     return [views.crop.decode(crop), *params]
-
-
-def no_numbers(views: Recipe, *images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Empty ``crops`` and ``steps`` of ViewsToMake, without or with an axis of images."""
-    crops = np.empty((*images, views.num_views, CROP_WIDTH))
-    crops[..., -2:] = views.size, INTERPOLATIONS.index(views.crop.interpolation)
-    return crops, np.zeros((*images, views.num_views, *views.step_shape))
 
 
 def shape_of_steps(pipelines: list[list]) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """The crop of TwoViews as a separate transform, for studies."""
 
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from .batched.crop import crop_and_flip
 from .crop import resized_crop, sample_crop, sample_crops
 from .random_streams import RandomStream, RandomStreams, view_streams
 
-BOX = ('top', 'left', 'height', 'width')
+_BOX = ('top', 'left', 'height', 'width')
+box_of = itemgetter(*_BOX)  # of a crop's parameters
 
 # The view number of a crop before TwoViews. No view has it.
 _BEFORE_VIEWS = 2**31
@@ -34,7 +36,7 @@ class RandomCropAndFlip(DeviceTransform):
         prob: Probability of doing both. Otherwise the image keeps its size.
     """
 
-    columns = dict.fromkeys(BOX, int) | dict(flip=bool)
+    columns = dict.fromkeys(_BOX, int) | dict(flip=bool)
     paint_batch = staticmethod(crop_and_flip)
 
     def __init__(
@@ -62,7 +64,7 @@ class RandomCropAndFlip(DeviceTransform):
     def draw(self, height: int, width: int, rng: RandomStream) -> dict:
         flip = rng.random() < self.flip_prob
         box = sample_crop(height, width, self.scale, self.ratio, rng)
-        return dict(zip(BOX, box), flip=flip)
+        return dict(zip(_BOX, box), flip=flip)
 
     def draw_batch(self, height: int, width: int, streams: RandomStreams) -> list[np.ndarray]:
         flip = streams.random() < self.flip_prob
@@ -70,9 +72,8 @@ class RandomCropAndFlip(DeviceTransform):
         return [*boxes.T, flip]
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
-        box = params['top'], params['left'], params['height'], params['width']
         size = self.size or img.shape[0]
-        return resized_crop(img, box, size, self.interpolation, params['flip'])  # (S, S, 3)
+        return resized_crop(img, box_of(params), size, self.interpolation, params['flip'])
 
 
 def check_crop(owner: str, scale: Any, ratio: Any, flip_prob: float) -> None:

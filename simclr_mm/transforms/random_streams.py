@@ -3,12 +3,15 @@
 n images of a batch.
 """
 
+import contextlib
 import hashlib
 import os
+import random
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import torch
 
 _ADDRESS = struct.Struct('<QQQQ')  # seed, epoch, image, view
 _WORDS = struct.Struct('<42I')
@@ -116,6 +119,25 @@ class RandomStreams:
     def permutation(self, length: int) -> np.ndarray:
         keys = np.stack([self.next_word() for _ in range(length)], axis=1)
         return keys.argsort(axis=1, kind='stable')
+
+
+@contextlib.contextmanager
+def seeded_globals(rng: RandomStream) -> Iterator[None]:
+    """Seed ``random``, ``numpy.random`` and torch's CPU generator, then restore them.
+
+    For transforms of other packages, which draw from these generators.
+    """
+    seed = rng.next_word()
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
 
 
 def view_streams(seed: int, epoch: int, image: int, view: int, count: int) -> list[RandomStream]:

@@ -17,11 +17,11 @@ from simclr_mm.registry import TRANSFORMS
 from .base import Transform, check_image
 from .batched import ViewsToMake
 from .batched.crop import INTERPOLATIONS
-from .drawing import decode_view, draw_batch, draw_view, encode_view, no_numbers, shape_of_steps
+from .batched.views_to_make import CROP_WIDTH
+from .drawing import decode_view, draw_batch, draw_view, encode_steps, shape_of_steps
 from .pipelines import build_pipelines, is_foreign
-from .random_crop import BOX, RandomCropAndFlip, check_crop
-from .random_streams import RandomStream, view_streams
-from .seeding import seeded_globals
+from .random_crop import RandomCropAndFlip, box_of, check_crop
+from .random_streams import RandomStream, seeded_globals, view_streams
 
 
 @TRANSFORMS.register_module()
@@ -229,25 +229,26 @@ class TwoViews(Transform):
         return shown
 
     def _leave_to_device(self, results: dict) -> tuple[list, list[dict]]:
-        """Crops with the numbers for the device, and the drawn parameters."""
+        """The fields of ViewsToMake for one image, and the drawn parameters."""
         height, width = results['img'].shape[:2]
         made = np.empty((self.num_views, self.size, self.size, 3), np.uint8)
-        crops, steps = no_numbers(self)
+        steps = np.zeros((self.num_views, *self.step_shape))
         params = []
         for v in range(self.num_views):
             streams = self._streams(results.get('sample_idx'), v)
             drawn = draw_view(self, v, height, width, streams)
             made[v] = self.crop.paint(results['img'], drawn[0])
-            encode_view(self, v, drawn, crops[v], steps[v])
+            encode_steps(self.pipelines[v], drawn[1:], steps[v])
             params.append(self._shown(v, drawn))
+        boxes = torch.zeros(self.num_views, CROP_WIDTH, dtype=torch.float64)  # not needed again
         # Tensors, because PackInputs treats an array of three axes as an image.
-        return [made, torch.from_numpy(crops), torch.from_numpy(steps)], params
+        return [made, boxes, torch.from_numpy(steps)], params
 
     def _shown(self, v: int, drawn: Sequence) -> dict:
         """A view's entry in ``view_params``."""
         names = (type(transform).__name__ for transform in self.pipelines[v])
-        crop = tuple(drawn[0][side] for side in BOX)
-        return dict(crop=crop, flip=drawn[0]['flip'], **dict(zip(names, drawn[1:])))
+        crop = drawn[0]
+        return dict(crop=box_of(crop), flip=crop['flip'], **dict(zip(names, drawn[1:])))
 
     def _streams(self, index: Any, v: int) -> list[RandomStream]:
         """Streams for the crop, for each step, and for foreign transforms if there are any."""

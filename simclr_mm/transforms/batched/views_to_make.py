@@ -36,7 +36,7 @@ class ViewsToMake(NamedTuple):
     Args:
         images: (n, H, W, 3) uint8 BGR images, or (n, V, S, S, 3) crops of them.
         crops: (n, V, CROP_WIDTH) float64: top, left, height and width in pixels, flip
-            (0 or 1), S, and the index in INTERPOLATIONS.
+            (0 or 1), S, and the index in INTERPOLATIONS. Not used if ``images`` are crops.
         steps: (n, V, T, STEP_WIDTH or more) float64: a code and parameters.
     """
 
