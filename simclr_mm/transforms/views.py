@@ -14,7 +14,7 @@ from torch.utils.data import get_worker_info
 from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
-from .base import Transform, check_image
+from .base import Transform, check_image, check_size
 from .batched import ViewsToMake
 from .batched.crop import INTERPOLATIONS
 from .drawing import decode_view, draw_batch, draw_view, encode_view, no_numbers, shape_of_steps
@@ -22,6 +22,8 @@ from .pipelines import build_pipelines, is_foreign
 from .random_crop import BOX, RandomCropAndFlip, check_crop
 from .random_streams import RandomStream, view_streams
 from .seeding import seeded_globals
+
+_MOST_VIEWS = 1000  # a number beyond it is a slip, and would exhaust the memory
 
 
 @TRANSFORMS.register_module()
@@ -81,14 +83,10 @@ class TwoViews(Transform):
         transforms: Sequence = (),
         augment: str = 'worker',
     ) -> None:
-        if not isinstance(size, int) or size < 1:
+        check_size(size, 'TwoViews')
+        if not 2 <= num_views <= _MOST_VIEWS:
             raise UserError(
-                f'TwoViews: size must be a whole number of pixels above 0, got {size}: '
-                f'write 224 for ImageNet, 32 for CIFAR-10.'
-            )
-        if num_views < 2:
-            raise UserError(
-                f'TwoViews: num_views must be at least 2, got {num_views}: the loss '
+                f'TwoViews: num_views must be from 2 to {_MOST_VIEWS}, got {num_views}: the loss '
                 f'compares views of one image.'
             )
         check_crop('TwoViews', scale, ratio, flip_prob)
