@@ -272,9 +272,9 @@ class TwoViews(Transform):
         if not self._warned and (worker is None or worker.id == 0):
             print_log(
                 'TwoViews: these views are not reproducible, because the sampler, or a '
-                'dataset around this one such as ClassBalancedDataset, gives plain '
+                'dataset around this one that is none of PyTorch or MMEngine, gives plain '
                 "indices: write sampler=dict(type='simclr_mm.ResumableSampler') in the "
-                'dataloader, and ConcatDataset or RepeatDataset around datasets.',
+                'dataloader, and ConcatDataset, RepeatDataset or Subset around datasets.',
                 logger='current',
                 level=logging.WARNING,
             )
