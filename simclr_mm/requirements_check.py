@@ -14,12 +14,14 @@ _OWNERS = {
 
 
 def wait_passively() -> None:
-    """Let idle OpenMP threads sleep, unless the user has set OMP_WAIT_POLICY.
+    """Let idle OpenMP threads sleep after a moment, unless the user has set how they wait.
 
-    By default they spin and take the cores from other processes, such as loader workers. The
-    variable has no effect once PyTorch is loaded.
+    By default they spin for long and take the cores from other processes, such as loader
+    workers. Sleeping at once costs time at each of the many short waits. These variables have
+    no effect once PyTorch is loaded.
     """
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    if not {'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'} & os.environ.keys():
+        os.environ.update(OMP_WAIT_POLICY='PASSIVE', GOMP_SPINCOUNT='10000')
 
 
 def check_openmmlab() -> None:

@@ -1,4 +1,6 @@
 import importlib
+import os
+import subprocess
 import sys
 from importlib import metadata, util
 
@@ -34,6 +36,38 @@ def test_one_of_each_is_fine(monkeypatch):
 def test_distributions_are_found():
     assert requirements_check._is_installed('torch')
     assert not requirements_check._is_installed('no-such-distribution')
+
+
+ENDS_AT_TORCH = """
+import os, sys
+class Finder:
+    def find_spec(name, *args):
+        if name == 'torch':
+            sys.exit(str([os.environ.get(key) for key in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')]))
+sys.meta_path.insert(0, Finder)
+import simclr_mm
+"""
+
+
+@pytest.mark.parametrize(
+    'given, expected',
+    [
+        ({}, ['PASSIVE', '10000']),
+        (dict(OMP_WAIT_POLICY='ACTIVE'), ['ACTIVE', None]),
+        (dict(GOMP_SPINCOUNT='7'), [None, '7']),
+    ],
+)
+def test_idle_threads_sleep_before_torch_is_loaded(given, expected):
+    ours = ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')
+    environment = {key: value for key, value in os.environ.items() if key not in ours}
+    ended = subprocess.run(
+        [sys.executable, '-c', ENDS_AT_TORCH],
+        env={**environment, **given},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.stderr.strip() == str(expected)
 
 
 def test_compiled_operators_are_never_imported():

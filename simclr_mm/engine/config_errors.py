@@ -36,9 +36,11 @@ def building_from(cfg: Config | dict) -> Iterator[None]:
         place, part = _part_being_built(frames, dict(cfg.items()))
         if not place or frames[-1].f_globals['__name__'].startswith('simclr_mm.'):
             raise
-        registry = frames[-1].f_locals.get('registry')
-        if isinstance(registry, Registry):  # the error of MMEngine's registry itself
-            check_type(registry, part.get('type'), f'{place}.type')
+        registries = [
+            value for value in frames[-1].f_locals.values() if isinstance(value, Registry)
+        ]
+        if registries:  # the error of MMEngine's registry itself
+            check_type(registries[0], part.get('type'), f'{place}.type')
         text = ' '.join(str(error.args[0] if error.args else error).split())
         file, line = frames[-1].f_code.co_filename, frames[-1].f_lineno
         raise UserError(

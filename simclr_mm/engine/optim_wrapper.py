@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from mmengine.device import get_device
+from mmengine.dist import all_gather_object
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
@@ -24,10 +25,10 @@ class AutocastOptimWrapper(OptimWrapper):
     new CPUs and GPUs.
 
     Args:
-        dtype: 'auto': 'bfloat16' on a device that computes with it, 'float32' elsewhere;
-            the log says which and why. Such devices are NVIDIA GPUs since Ampere, and CPUs
-            with AVX512-BF16 or AMX. 'bfloat16': anywhere. 'float32': no autocast. For fp16
-            use MMEngine's AmpOptimWrapper.
+        dtype: 'auto': 'bfloat16' if the devices of all ranks compute with it, else
+            'float32'; the log says which and why. Such devices are NVIDIA GPUs since
+            Ampere, and CPUs with AVX512-BF16 or AMX. 'bfloat16': anywhere. 'float32': no
+            autocast. For fp16 use MMEngine's AmpOptimWrapper.
         **kwargs: As for MMEngine's OptimWrapper: ``optimizer``, ``accumulative_counts``,
             ``clip_grad``.
 
@@ -50,7 +51,7 @@ class AutocastOptimWrapper(OptimWrapper):
             )
         super().__init__(**kwargs)
         if dtype == 'auto':
-            native, reason = native_bf16(get_device())
+            native, reason = min(all_gather_object(native_bf16(get_device())))  # of all ranks
             dtype = 'bfloat16' if native else 'float32'
             MMLogger.get_current_instance().info(f'Training computes in {dtype}: {reason}.')
         self.dtype = getattr(torch, dtype)

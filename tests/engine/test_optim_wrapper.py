@@ -75,6 +75,12 @@ def test_the_log_says_which_dtype_and_why(monkeypatch):
     assert lines == ['Training computes in bfloat16: so it is.']
 
 
+def test_all_ranks_compute_in_one_dtype(monkeypatch):
+    answers = [(True, 'has it'), (False, 'lacks it')]
+    monkeypatch.setattr(optim_wrapper, 'all_gather_object', lambda own: answers)
+    assert wrapper(dtype='auto')[1].dtype == torch.float32
+
+
 def test_batch_statistics_and_loss_stay_float32():
     """BN's running statistics of a bf16 step are those of float32 within bf16's rounding."""
     torch.manual_seed(0)

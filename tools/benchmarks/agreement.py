@@ -70,7 +70,7 @@ def linear_agreement(
     reference = Reference(C=1 / penalty, max_iter=10_000, tol=1e-4)
     reference.fit(scaler.transform(train[0]), train[1])
     regression = LogisticRegression(*train, int(train[1].max()) + 1, get_device())
-    ours = regression.fit(penalty).predict(test[0])
+    ours = regression.fit(penalty).logits(test[0]).argmax(axis=1)
     return ours, reference.predict(scaler.transform(test[0]))
 
 
