@@ -34,6 +34,8 @@ def class_balanced_subset(labels: np.ndarray, per_class: int, seed: int) -> np.n
 
 def draw_of_each_class(labels: np.ndarray, how_many: Callable[[int], int], seed: int) -> np.ndarray:
     """Sorted rows. ``how_many`` maps the size of a class to the number drawn from it."""
+    if seed < 0:
+        raise UserError(f'seed = {seed}: give a whole number from 0.')
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     drawn = [rng.choice(each, how_many(len(each)), replace=False) for each in members]

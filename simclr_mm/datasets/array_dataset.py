@@ -37,6 +37,7 @@ class ArrayDataset(BaseDataset):
     """
 
     SPLITS: tuple[str, ...] = ('train', 'test')
+    FIXED: tuple[str, ...] = ('ann_file', 'serialize_data')  # given to the base class
 
     def __init__(
         self,

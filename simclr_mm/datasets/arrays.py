@@ -10,6 +10,7 @@ from torchvision import datasets as torchvision_datasets
 
 from simclr_mm.errors import MissingFileError
 from simclr_mm.registry import DATASETS
+from simclr_mm.transforms.base import check_size
 
 from .array_cache import Arrays, cached_arrays, files_key
 from .array_dataset import ArrayDataset
@@ -179,10 +180,13 @@ class InMemoryFolder(_CachedDataset):
     """
 
     SPLITS = ('all',)
+    FIXED = ('split',)
 
     def __init__(
         self, data_root: str, size: int | None = None, with_label: bool = False, **kwargs
     ) -> None:
+        if size is not None:
+            check_size(size, 'InMemoryFolder')
         self.size = size
         super().__init__(data_root, 'all', with_label, **kwargs)
 

@@ -70,6 +70,8 @@ class ImageFolder(BaseDataset):
         UserError: The folder holds no image, or metainfo names another number of classes.
     """
 
+    FIXED = ('ann_file',)  # given to the base class
+
     def __init__(
         self,
         data_root: str,

@@ -30,6 +30,8 @@ class ImageList(BaseDataset):
         UserError: A folder or a list holds no image.
     """
 
+    FIXED = ('ann_file',)  # given to the base class
+
     def __init__(
         self, places: Sequence[str], pipeline: Sequence[dict | Callable] = (), **kwargs
     ) -> None:

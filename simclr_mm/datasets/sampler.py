@@ -101,6 +101,8 @@ class ResumableSampler(Sampler):
         seed: int | None = None,
         shards_at_once: int | None = None,
     ) -> None:
+        if seed is not None and not 0 <= seed < 2**63:
+            raise UserError(f'train_dataloader.sampler.seed = {seed}: give a whole number from 0.')
         self.rank, self.world_size = get_dist_info()
         self.num_images = len(dataset)
         self.shuffle = shuffle

@@ -27,6 +27,8 @@ class StoredImages(BaseDataset):
         UserError: Labels or images are missing, or a step of the pipeline opens files.
     """
 
+    FIXED = ('ann_file',)  # given to the base class
+
     def __init__(self, data_root: str | Path, with_label: bool = True, **kwargs) -> None:
         self.with_label = with_label
         self.labels: np.ndarray | None = None

@@ -4,9 +4,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from mmengine.dataset import ClassBalancedDataset
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import TwoViews, UnreadableImage
@@ -47,8 +48,8 @@ class ReplaceUnreadable(Dataset):
         if isinstance(dataset, dict):
             dataset = MMPRETRAIN_DATASETS.build(dataset)
         object.__setattr__(self, 'dataset', dataset)
-        members = getattr(dataset, 'datasets', [getattr(dataset, 'dataset', None)])
-        if not self.batched and any(getattr(each, 'batched', 0) for each in members):
+        _keep_addresses(dataset)
+        if not self.batched and any(getattr(each, 'batched', 0) for each in _members(dataset)):
             print_log(
                 f'{type(dataset).__name__} asks its datasets for one image at a time: '
                 'batched=True in them has no effect. Set num_workers instead.',
@@ -70,8 +71,11 @@ class ReplaceUnreadable(Dataset):
         return getattr(self.dataset, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set attributes of the wrapped dataset, such as a pipeline that a hook replaces."""
-        setattr(self.dataset, name, value)
+        """Set attributes of the wrapped dataset. A pipeline goes to the datasets that have one."""
+        if name == 'pipeline':
+            _set_pipeline(self.dataset, value)
+        else:
+            setattr(self.dataset, name, value)
 
     def __getitems__(self, indices: Sequence[SampleIndex]) -> dict | list[dict]:
         """A whole batch if the dataset makes batches, else a list of samples."""
@@ -103,6 +107,40 @@ class ReplaceUnreadable(Dataset):
             return self.dataset[index]
         with seeded_globals(_stream(index, _WHOLE_PIPELINE)):
             return self.dataset[index]
+
+
+class _Addressed(list):
+    """Indices of another dataset. An index with seed and epoch gives another such index."""
+
+    def __getitem__(self, index):
+        found = super().__getitem__(index)
+        return index.at(found) if isinstance(index, SampleIndex) else found
+
+
+def _members(dataset: Any) -> list:
+    """The datasets around which this one stands."""
+    if hasattr(dataset, 'datasets'):
+        return list(dataset.datasets)
+    return [dataset.dataset] if hasattr(dataset, 'dataset') else []
+
+
+def _keep_addresses(dataset: Any) -> None:
+    """Let datasets that look up their indices in a list pass on seed and epoch."""
+    if isinstance(dataset, ClassBalancedDataset):
+        dataset.full_init()
+        dataset.repeat_indices = _Addressed(dataset.repeat_indices)
+    elif isinstance(dataset, Subset):
+        dataset.indices = _Addressed(map(int, dataset.indices))
+    for each in _members(dataset):
+        _keep_addresses(each)
+
+
+def _set_pipeline(dataset: Any, pipeline: Any) -> None:
+    members = _members(dataset)
+    if not members or 'pipeline' in vars(dataset):
+        dataset.pipeline = pipeline
+    for each in members:
+        _set_pipeline(each, pipeline)
 
 
 def _stream(index: SampleIndex, drawn_for: int) -> RandomStream:

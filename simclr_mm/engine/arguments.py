@@ -6,7 +6,7 @@ import numbers
 import os
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -27,19 +27,21 @@ _LOWEST = {
     'auto_scale_lr.base_batch_size': 1,
     'randomness.seed': 0,
 }
-_WORDS = {
+_WORDS: dict[Any, str] = {
     float: 'a number',
     int: 'a whole number',
     bool: 'True or False',
     str: 'a text',
     dict: 'a dict',
+    Mapping: 'a dict',
+    Callable: 'a function',
 }
+_LISTS = (list, tuple, Sequence)
 
 
 def check_config(cfg: Config) -> None:
-    """Check a whole config: :func:`check_arguments`, and numbers that stand in no class."""
+    """Check a whole config: numbers that stand in no class, and :func:`check_arguments`."""
     settings = dict(cfg.items())  # of a new-style config, built by this
-    check_arguments(settings)
     for place, lowest in _LOWEST.items():
         part, key = place.split('.')
         value = (settings.get(part) or {}).get(key)
@@ -49,14 +51,16 @@ def check_config(cfg: Config) -> None:
         whole = _fits(value, kind) and value % 1 == 0
         if not (whole and lowest <= value < 2**32):
             raise UserError(f'{place} = {value!r}: give a whole number from {lowest}')
+    check_arguments(settings)
 
 
 def check_arguments(settings: Any, place: str = '') -> None:
     """Check every part of a config that names a class of this package.
 
-    It checks names and plain types of arguments. The classes check the range of numbers
-    themselves. Classes of other libraries are not checked. ``place`` is the dotted key of the
-    part, as in ``--cfg-options``.
+    It checks names and plain types of arguments, also of elements of lists. The classes check
+    the range of numbers themselves. Classes of other libraries are not checked, but a
+    library's class from which one of this package inherits is. ``place`` is the dotted key of
+    the part, as in ``--cfg-options``.
 
     Raises:
         UserError: A class has no argument of this name, not of this type, or one is missing.
@@ -113,18 +117,32 @@ def _parameters(kind: type) -> dict[str, Any]:
     if inspect.isfunction(kind):
         hints = typing.get_type_hints(kind)
         return {key: hints.get(key, Any) for key in inspect.signature(kind).parameters}
+    fixed: set[str] = set()  # a class gives these to its base itself
     for base in kind.__mro__:
         init = vars(base).get('__init__')
         if init is None:
             continue
         signature = list(inspect.signature(init).parameters.values())[1:]
-        hints = typing.get_type_hints(init) if base.__module__.startswith('simclr_mm.') else {}
+        hints = _hints(init)
         for each in signature:
-            if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY):
+            named = each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+            if named and each.name not in fixed:
                 found.setdefault(each.name, hints.get(each.name, Any))
         if not any(each.kind is each.VAR_KEYWORD for each in signature):
             break
+        fixed |= set(vars(base).get('FIXED', ()))
     return found
+
+
+def _hints(init: Callable) -> dict[str, Any]:
+    """Annotations of a constructor. Libraries write int where 1e5 works too."""
+    if getattr(init, '__module__', '').startswith('simclr_mm.'):
+        return typing.get_type_hints(init)
+    try:
+        hints = typing.get_type_hints(init)
+    except (NameError, TypeError):  # an annotation that exists for type checkers only
+        return {}
+    return {key: float if hint is int else hint for key, hint in hints.items()}
 
 
 @functools.cache
@@ -136,20 +154,39 @@ def _required(kind: type) -> set[str]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value has a plain type. Other types are not checked."""
+    """Whether a value has a plain type, a list of them, or a type that is not checked."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return any(_fits(value, each) for each in typing.get_args(hint))
+    kind = typing.get_origin(hint) or hint
+    if kind in _LISTS:
+        return _fits_list(value, hint)
     if hint is type(None):
         return value is None
-    if hint is bool or isinstance(value, bool):
-        return hint not in _WORDS or (hint is bool and isinstance(value, bool))
+    if hint is bool:
+        return isinstance(value, bool)
+    if isinstance(value, bool):
+        return kind not in _WORDS
     if hint is float:
-        return isinstance(value, numbers.Real)
+        return isinstance(value, numbers.Real) and value == value  # not NaN
     if hint is int:
         return isinstance(value, numbers.Integral)
-    if hint is dict:
-        return isinstance(value, dict)
+    if kind is dict or kind is Mapping:
+        return isinstance(value, Mapping)
+    if kind is Callable:
+        return callable(value)
     return hint is not str or isinstance(value, (str, os.PathLike))
+
+
+def _fits_list(value: Any, hint: Any) -> bool:
+    """Whether a value is a list or a tuple of fitting elements, or another sequence."""
+    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, '__getitem__'):
+        return False
+    elements = typing.get_args(hint)
+    if not elements or not isinstance(value, (list, tuple)):
+        return True
+    if typing.get_origin(hint) is tuple and elements[-1] is not Ellipsis:
+        return len(value) == len(elements) and all(map(_fits, value, elements))
+    return all(_fits(each, elements[0]) for each in value)
 
 
 def _words(hint: Any) -> list[str]:
@@ -158,4 +195,8 @@ def _words(hint: Any) -> list[str]:
         return [word for each in typing.get_args(hint) for word in _words(each)]
     if hint is type(None):
         return ['None']
-    return [_WORDS.get(hint, str(getattr(hint, '__name__', hint)))]
+    kind = typing.get_origin(hint) or hint
+    if kind in _LISTS:
+        elements = ' or '.join(dict.fromkeys(sum(map(_words, typing.get_args(hint)), [])))
+        return [f'a list (each {elements})' if elements else 'a list']
+    return [_WORDS.get(kind, str(getattr(kind, '__name__', kind)))]

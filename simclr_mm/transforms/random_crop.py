@@ -7,7 +7,7 @@ import numpy as np
 
 from simclr_mm.registry import TRANSFORMS
 
-from .base import DeviceTransform, check_prob, check_range
+from .base import DeviceTransform, check_prob, check_range, check_size
 from .batched.crop import crop_and_flip
 from .crop import resized_crop, sample_crop, sample_crops
 from .random_streams import RandomStream, RandomStreams, view_streams
@@ -48,6 +48,8 @@ class RandomCropAndFlip(DeviceTransform):
         prob: float = 1.0,
     ) -> None:
         super().__init__(prob)
+        if size is not None:
+            check_size(size, 'RandomCropAndFlip')
         check_crop('RandomCropAndFlip', scale, ratio, flip_prob)
         self.size = size
         self.scale = scale

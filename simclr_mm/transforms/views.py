@@ -14,7 +14,7 @@ from torch.utils.data import get_worker_info
 from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
-from .base import Transform, check_image
+from .base import Transform, check_image, check_size
 from .batched import ViewsToMake
 from .batched.crop import INTERPOLATIONS
 from .batched.views_to_make import CROP_WIDTH
@@ -22,6 +22,8 @@ from .drawing import decode_view, draw_batch, draw_view, encode_steps, shape_of_
 from .pipelines import build_pipelines, is_foreign
 from .random_crop import RandomCropAndFlip, box_of, check_crop
 from .random_streams import RandomStream, seeded_globals, view_streams
+
+_MOST_VIEWS = 1000  # a number beyond it is a slip, and would exhaust the memory
 
 
 @TRANSFORMS.register_module()
@@ -81,14 +83,10 @@ class TwoViews(Transform):
         transforms: Sequence = (),
         augment: str = 'worker',
     ) -> None:
-        if not isinstance(size, int) or size < 1:
+        check_size(size, 'TwoViews')
+        if not 2 <= num_views <= _MOST_VIEWS:
             raise UserError(
-                f'TwoViews: size must be a whole number of pixels above 0, got {size}: '
-                f'write 224 for ImageNet, 32 for CIFAR-10.'
-            )
-        if num_views < 2:
-            raise UserError(
-                f'TwoViews: num_views must be at least 2, got {num_views}: the loss '
+                f'TwoViews: num_views must be from 2 to {_MOST_VIEWS}, got {num_views}: the loss '
                 f'compares views of one image.'
             )
         check_crop('TwoViews', scale, ratio, flip_prob)
@@ -275,9 +273,9 @@ class TwoViews(Transform):
         if not self._warned and (worker is None or worker.id == 0):
             print_log(
                 'TwoViews: these views are not reproducible, because the sampler, or a '
-                'dataset around this one such as ClassBalancedDataset, gives plain '
+                'dataset around this one that is none of PyTorch or MMEngine, gives plain '
                 "indices: write sampler=dict(type='simclr_mm.ResumableSampler') in the "
-                'dataloader, and ConcatDataset or RepeatDataset around datasets.',
+                'dataloader, and ConcatDataset, RepeatDataset or Subset around datasets.',
                 logger='current',
                 level=logging.WARNING,
             )

@@ -3,11 +3,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from mmengine.dataset import Compose, ConcatDataset, RepeatDataset
+import torch
+from mmengine.dataset import ClassBalancedDataset, Compose, ConcatDataset, RepeatDataset
 from mmengine.registry import DefaultScope
+from mmpretrain.datasets import KFoldDataset
 from mmpretrain.engine import SwitchRecipeHook
 from mmpretrain.structures import DataSample
 from torch.utils.data import ConcatDataset as TorchConcatDataset
+from torch.utils.data import Subset
 
 from simclr_mm.datasets import Digits, ReplaceUnreadable, SampleIndex
 from simclr_mm.transforms import TwoViews, UnreadableImage
@@ -122,6 +125,55 @@ def test_an_image_met_twice_in_an_epoch_is_seen_in_other_views(around):
     assert np.array_equal(data[first]['img'], alone)
     assert not np.array_equal(data[second]['img'], alone)
     assert np.array_equal(data[second]['img'], data[second]['img'])
+
+
+@pytest.mark.parametrize(
+    'around',
+    [
+        lambda data: Subset(data, range(3, 9)),
+        lambda data: Subset(Subset(data, np.arange(20)), torch.arange(3, 9)),
+        lambda data: TorchConcatDataset([Subset(data, [3]), Subset(data, range(4, 9))]),
+    ],
+)
+def test_a_subset_passes_seed_and_epoch_on(around):
+    digits = Digits(split='test', pipeline=[TwoViews(8)])
+    data = ReplaceUnreadable(around(digits))
+    for i, image in enumerate(range(3, 9)):
+        index = SampleIndex(i, seed=1, epoch=2)
+        sample = data[index]
+        assert sample['sample_idx'] == image and sample['gt_label'] == digits[image]['gt_label']
+        assert np.array_equal(sample['img'], data[index]['img'])
+        other = data[SampleIndex(i, seed=1, epoch=3)]
+        assert not np.array_equal(sample['img'], other['img'])
+
+
+def test_an_image_that_is_drawn_more_often_is_seen_in_other_views():
+    digits = Digits(split='test', pipeline=[TwoViews(8)])
+    balanced = ClassBalancedDataset(digits, oversample_thr=0.5)
+    drawn = list(balanced.repeat_indices)
+    data = ReplaceUnreadable(balanced)
+    assert len(data) == len(drawn) > len(digits)
+    first = drawn.index(next(row for row in drawn if drawn.count(row) > 1))
+    again = drawn.index(drawn[first], first + 1)
+    samples = [data[SampleIndex(i, seed=1)] for i in (first, again, again)]
+    assert {int(sample['sample_idx']) for sample in samples} == {drawn[first]}
+    assert not np.array_equal(samples[0]['img'], samples[1]['img'])
+    assert np.array_equal(samples[1]['img'], samples[2]['img'])
+
+
+@pytest.mark.parametrize(
+    'around',
+    [
+        lambda data: RepeatDataset(data, times=2),
+        lambda data: TorchConcatDataset([data, RepeatDataset(data, times=1)]),
+        lambda data: Subset(data, range(9)),
+        lambda data: KFoldDataset(dict(type='simclr_mm.Digits'), fold=0, num_splits=2),
+    ],
+)
+def test_a_pipeline_arrives_in_the_datasets_inside(around):
+    data = ReplaceUnreadable(around(Digits(split='test')))
+    data.pipeline = Compose([lambda results: dict(inputs='other')])
+    assert data[SampleIndex(0)]['inputs'] == data[SampleIndex(len(data) - 1)]['inputs'] == 'other'
 
 
 def test_a_stand_in_is_seen_in_other_views_than_the_image_itself():

@@ -1,5 +1,7 @@
 """Arguments of this package's classes, compared with a config before anything is built."""
 
+import math
+
 import pytest
 from digits_run import CONFIGS, DIGITS
 from mmengine.config import Config
@@ -55,6 +57,50 @@ def test_an_argument_without_a_default_is_asked_for():
     head = dict(type='simclr_mm.NTLogisticHead', semi_hard=True)
     with pytest.raises(UserError, match=r'^model\.head\.temperature is missing: NTLogisticHead'):
         check_arguments(dict(model=dict(head=head)))
+
+
+@pytest.mark.parametrize(
+    ('name', 'argument', 'wrong', 'right'),
+    [
+        ('ViewsPreprocessor', 'mean', (['a', 'b', 'c'], [1, None, 2], [1, math.nan]), [0, 1.5, 2]),
+        ('TwoViews', 'scale', ([0.1], [0.1, 'x'], 'ab', 1, [[1, 2], [3, 4]]), [0.1, 1]),
+        ('TwoViews', 'transforms', ('x', {}, 1, None), [dict(type='Flip'), []]),
+        ('ImageFolder', 'extensions', ('.png', [1], None), ['.png']),
+        ('ImageFolder', 'pipeline', ([1], ['x'], dict(type='x'), None), [dict(type='x'), print]),
+        ('ImageFolder', 'indices', ('x', 1.5, ['x']), [1, 2]),
+        ('Digits', 'max_refetch', (None, 'x'), 3),
+        ('Digits', 'metainfo', (3, 'x', []), dict(classes=['a'])),
+        ('ImageList', 'places', ('folder', [1], None), ['folder']),
+        ('ProbeAccuracy', 'topk', (1, ['a'], [1.5]), (1, 5)),
+        ('AutocastOptimWrapper', 'accumulative_counts', (None, 'x'), 2),
+        ('NTXentHead', 'temperature', (math.nan,), 0.1),
+    ],
+)
+def test_elements_and_arguments_of_base_classes_are_checked(name, argument, wrong, right):
+    needed = dict(data_root='x') if name == 'ImageFolder' else {}
+    needed |= dict(size=8) if name == 'TwoViews' else {}
+    needed |= dict(mean=[1], std=[1]) if name == 'ViewsPreprocessor' else {}
+    needed |= dict(places=['x']) if name == 'ImageList' else {}
+    part = dict(needed, type=f'simclr_mm.{name}')
+    for value in wrong:
+        with pytest.raises(UserError, match=f'^part.{argument} = .*: {name} takes '):
+            check_arguments(dict(part={**part, argument: value}))
+    check_arguments(dict(part={**part, argument: right}))
+
+
+@pytest.mark.parametrize(
+    ('name', 'argument'),
+    [
+        ('Digits', 'serialize_data'),
+        ('InMemoryFolder', 'split'),
+        ('ImageFolder', 'ann_file'),
+        ('ImageList', 'ann_file'),
+        ('TarShards', 'ann_file'),
+    ],
+)
+def test_what_a_dataset_gives_to_its_base_class_is_no_argument(name, argument):
+    with pytest.raises(UserError, match=f'^part.{argument}: {name} has no argument'):
+        check_arguments(dict(part={'type': f'simclr_mm.{name}', 'data_root': 'x', argument: ''}))
 
 
 def test_functions_are_checked_as_classes():

@@ -1,5 +1,6 @@
 """Whole views: pixels against torchvision, randomness as a function of four numbers."""
 
+import math
 import pickle
 import random
 
@@ -308,10 +309,13 @@ def test_pipelines_must_keep_size_and_type(photos):
     [
         (dict(size=0), 'size must be .* got 0: write 224'),
         (dict(size=(32, 32)), r'size must be .* got \(32, 32\)'),
-        (dict(size=8, num_views=1), 'num_views must be at least 2, got 1'),
+        (dict(size=8, num_views=1), 'num_views must be from 2 to 1000, got 1'),
         (dict(size=8, scale=(0, 1)), r'scale must be .* write scale=\(0.08, 1.0\)'),
         (dict(size=8, scale=(0.5, 1.5)), 'scale must be'),
         (dict(size=8, ratio=(2, 1)), 'ratio must be'),
+        (dict(size=8, ratio=(1, math.inf)), 'ratio must be'),
+        (dict(size=2**31), 'pixels from 1 to 16384, got 2147483648'),
+        (dict(size=8, num_views=2**31), 'num_views must be from 2 to 1000'),
         (dict(size=8, flip_prob=2), 'flip_prob must be .* got 2'),
         (dict(size=8, interpolation='nearest'), "one of .*bicubic.* got 'nearest'"),
         (dict(size=8, augment='gpu'), "'worker', 'device' or 'auto', got 'gpu'"),
