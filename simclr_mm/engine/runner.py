@@ -184,9 +184,12 @@ class Runner(_Runner):
     def build_optim_wrapper(
         self, optim_wrapper: Optimizer | OptimWrapper | dict
     ) -> OptimWrapper | OptimWrapperDict:
-        if isinstance(optim_wrapper, dict):  # MMEngine's error does not name it
-            kind = (optim_wrapper.get('optimizer') or {}).get('type')
-            check_type(OPTIMIZERS, kind, 'optim_wrapper.optimizer.type')
+        optimizer = optim_wrapper.get('optimizer') if isinstance(optim_wrapper, dict) else None
+        if isinstance(optimizer, dict):  # MMEngine's error does not name it
+            check_type(OPTIMIZERS, optimizer.get('type'), 'optim_wrapper.optimizer.type')
+        elif isinstance(optimizer, str):
+            wanted = 'give a dict with its type and lr'
+            raise UserError(f'optim_wrapper.optimizer = {optimizer!r}: {wanted}')
         wrapper = super().build_optim_wrapper(optim_wrapper)
         _check_clipping(wrapper)
         count = getattr(wrapper, '_accumulative_counts', 1)

@@ -36,6 +36,7 @@ def test_what_the_runner_builds(tmp_path, key, value, words):
         ('train_cfg.max_epochs', 0, r'train_cfg\.max_epochs = 0'),
         ('train_cfg.val_interval', 0, r'train_cfg\.val_interval = 0'),
         ('train_cfg.type', '', r"train_cfg\.type: there is no loop of type ''"),
+        ('optim_wrapper.optimizer', 'x', r"optim_wrapper\.optimizer = 'x': give a dict"),
         ('train_cfg.by_epoch', 'abc', r'train_cfg: .*by_epoch'),
         ('optim_wrapper.clip_grad', dict(max_norm='abc'), r"clip_grad = .*'abc'"),
         ('optim_wrapper.clip_grad', dict(max_norm=-1), r'clip_grad = .*a bound above 0'),
