@@ -47,7 +47,7 @@ def test_models_without_a_probe_take_its_checkpoint(probed):
 
 def test_published_files_have_no_probe(probed, tmp_path):
     _, path = probed
-    done = publish(str(path), tmp_path)
+    done = publish(open_checkpoint(str(path)), tmp_path)
     published = load_file(done.path)
     assert {key.split('.')[0] for key in published['state_dict']} == {'backbone', 'neck'}
     assert 'online_probe' not in published['meta']['cfg']
