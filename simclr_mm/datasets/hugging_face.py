@@ -67,7 +67,8 @@ class HuggingFaceImages(StoredImages):
         if self.image_column not in table.column_names:
             raise UserError(
                 f'{self.data_root} has no column {self.image_column!r}, only '
-                f"{', '.join(table.column_names)}: rename one, or set image_column in the dataset's config."
+                f'{", ".join(table.column_names)}: rename one, or set image_column in the '
+                "dataset's config."
             )
         kind = table.features[self.image_column]
         if isinstance(kind, datasets.Image):

@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from simclr_mm import get_model
 from simclr_mm.apis import load_encoder
+from simclr_mm.apis.loading import open_checkpoint
 from simclr_mm.checkpoints import load_file
 from simclr_mm.commands.command_line.data_folder import test_on_folder as data_of_test
 from simclr_mm.commands.command_line.data_folder import train_on_folder
