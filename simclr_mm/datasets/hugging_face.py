@@ -66,7 +66,8 @@ class HuggingFaceImages(StoredImages):
         if self.image_column not in table.column_names:
             raise UserError(
                 f'{self.data_root} has no column {self.image_column!r}, only '
-                f'{", ".join(table.column_names)}: give image_column.'
+                f'{", ".join(table.column_names)}: rename one, or set image_column in the '
+                "dataset's config."
             )
         kind = table.features[self.image_column]
         if isinstance(kind, datasets.Image):
@@ -78,7 +79,7 @@ class HuggingFaceImages(StoredImages):
         ):
             raise UserError(
                 f'{self.data_root}: column {self.image_column!r} holds {kind} and no encoded '
-                'images: give image_column.'
+                "images: set another image_column in the dataset's config."
             )
         self.table = table.select_columns([self.image_column])
         if self.label_column not in table.column_names:

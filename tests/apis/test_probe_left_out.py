@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from simclr_mm import get_model
 from simclr_mm.apis import load_encoder
+from simclr_mm.apis.loading import open_checkpoint
 from simclr_mm.checkpoints import load_file
 from simclr_mm.commands.command_line.data_folder import test_on_folder as data_of_test
 from simclr_mm.commands.command_line.data_folder import train_on_folder
@@ -47,7 +48,7 @@ def test_models_without_a_probe_take_its_checkpoint(probed):
 
 def test_published_files_have_no_probe(probed, tmp_path):
     _, path = probed
-    done = publish(str(path), tmp_path)
+    done = publish(open_checkpoint(str(path)), tmp_path)
     published = load_file(done.path)
     assert {key.split('.')[0] for key in published['state_dict']} == {'backbone', 'neck'}
     assert 'online_probe' not in published['meta']['cfg']

@@ -153,7 +153,9 @@ def test_columns_that_hold_something_else(tmp_path):
     columns = dict(image=[b'a', b'b'], text=['x', 'y'], share=[0.2, 1.0], label=['cat', 'dog'])
     datasets.Dataset.from_dict(columns).to_parquet(tmp_path / 'a.parquet')
     for column in ('text', 'share'):
-        with pytest.raises(UserError, match=f"'{column}' holds .* no encoded images: give image_"):
+        with pytest.raises(
+            UserError, match=f"'{column}' holds .* no encoded images: set another image_"
+        ):
             HuggingFaceImages(str(tmp_path), image_column=column)
         with pytest.raises(UserError, match=f"'{column}' holds .* no numbers of classes: give la"):
             HuggingFaceImages(str(tmp_path), label_column=column)

@@ -43,7 +43,10 @@ def convert(
     Raises:
         CheckpointError: It cannot be read, its keys are of no known library, its encoder
             is no known ResNet, or a weight does not fit.
+        UserError: mean or std is no number of pixels in [0, 255].
     """
+    _check_pixels('mean', mean, 0)
+    _check_pixels('std', std, 1)
     source = str(source)
     done = foreign_weights(read_weights(source), source)
     state = {key: value for key, value in done.state.items() if key.startswith(_KEPT)}
@@ -64,6 +67,18 @@ def convert(
     return Converted(
         dict(state_dict=state, meta=meta), config, done.layout, used, left, done.filled
     )
+
+
+def _check_pixels(name: str, values: Sequence[float] | None, lowest: int) -> None:
+    """Refuse what is outside [lowest, 255], and a mean that is one of pixels in [0, 1]."""
+    if values is None:
+        return
+    inside = all(lowest <= value <= 255 for value in values)  # False for NaN
+    if not inside or 0 < max(values) < 1:
+        raise UserError(
+            f'--{name} {" ".join(map(str, values))}: give numbers from {lowest} to 255, '
+            'for pixels in [0, 255]; those for pixels in [0, 1] times 255'
+        )
 
 
 def save(converted: Converted, out: str | Path) -> list[Path]:

@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 
 from simclr_mm.apis.encoder import Encoder
-from simclr_mm.apis.loading import encoder_of_checkpoint, load_encoder, open_checkpoint
+from simclr_mm.apis.loading import Checkpoint, encoder_of_checkpoint, load_encoder
 from simclr_mm.checkpoints import PROBE, model_state
 from simclr_mm.commands.model_card import model_card, results
 from simclr_mm.errors import UserError
@@ -27,7 +27,6 @@ class Published(NamedTuple):
     """A published checkpoint."""
 
     name: str  # of the model
-    trained_as: str  # name of the config
     path: Path  # the file
     card: Path  # the model card beside it
     encoder: Encoder  # read from the file
@@ -35,9 +34,7 @@ class Published(NamedTuple):
     left_out: list[str]  # removed keys of the training checkpoint
 
 
-def publish(
-    checkpoint: str, folder: Path, config: str | None = None, name: str | None = None
-) -> Published:
+def publish(opened: Checkpoint, folder: Path, name: str | None = None) -> Published:
     """Write ``{name}_{date}-{SHA-256[:8]}.pth`` and its model card.
 
     The file holds the weights and, in ``meta``, the config, the preprocessing and the length
@@ -48,7 +45,6 @@ def publish(
             f'--name {name!r}: a name of a model has letters, digits and _ . + - only, and '
             'begins with a letter or digit'
         )
-    opened = open_checkpoint(checkpoint, config)
     loaded, name = opened.content, name or opened.name
     settings = opened.config.to_dict()
     cfg = Config({key: value for key, value in settings.items() if key not in _OF_THE_RUN})
@@ -62,7 +58,7 @@ def publish(
         preprocessing=trained.preprocessing.record(),
         simclr_mm_version=__version__,
     )
-    weights = model_state(loaded, checkpoint)
+    weights = model_state(loaded, opened.source)
     state = {key: value.clone() for key, value in weights.items() if not key.startswith(PROBE)}
     buffer = io.BytesIO()
     torch.save(dict(meta=meta, state_dict=state), buffer)
@@ -85,4 +81,4 @@ def publish(
     )
     left_out = [key for key in loaded if key not in ('meta', 'state_dict')]
     left_out += [key for key in weights if key not in state]
-    return Published(name, opened.name, path, card, encoder, rows, left_out)
+    return Published(name, path, card, encoder, rows, left_out)

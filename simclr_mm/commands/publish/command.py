@@ -4,9 +4,11 @@ Writes OUT_DIR/{config}_{date}-{SHA-256}.pth, a model card beside it, and the en
 model index.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from simclr_mm.apis.loading import open_checkpoint
 from simclr_mm.commands import command_line
 from simclr_mm.commands.publish.checkpoint import publish
 from simclr_mm.commands.publish.metafile import entry_of, entry_text, put_entry
@@ -43,15 +45,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not Path(args.metafile).is_file():
             raise MissingFileError(f'--metafile: there is no file {args.metafile}')
         root = Path(args.metafile).resolve().parents[1]
-    done = publish(args.checkpoint, Path(args.out_dir), args.config, args.name)
+    url = args.weights_url
+    if url and not re.match(r'https?://[^/\s]+(/\S*)?$', url):
+        raise UserError(f'--weights-url {url}: give an address that begins with https://')
+    opened = open_checkpoint(args.checkpoint, args.config)
+    config = config_path(args.config or opened.name, root)
+    done = publish(opened, Path(args.out_dir), args.name)
     print(
         f'{done.path} and {done.card.name} are written; left out: '
         f'{", ".join(done.left_out) or "nothing"}'
     )
-    weights = None
-    if args.weights_url:
-        weights = f'{args.weights_url.rstrip("/")}/{done.path.name}'
-    config = config_path(args.config or done.trained_as, root)
+    weights = f'{url.rstrip("/")}/{done.path.name}' if url else None
     entry = entry_of(done, config, weights)
     if args.metafile is None:
         print(entry_text(entry), end='')

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 
 from mmengine.config import Config, ConfigDict
+from mmpretrain.registry import MODELS
 
 from simclr_mm.errors import UserError
 from simclr_mm.evaluation import Value
@@ -91,6 +92,13 @@ def head(cfg: Config, kinds: Sequence[str], widths: Sequence[int]) -> Iterator[C
 def depth_width(cfg: Config, widths: Sequence[float], depths: Sequence[int]) -> Iterator[Cell]:
     """ResNets of other depths, and with more channels than the config's."""
     _setting(cfg, 'model.backbone.depth')
+    kind = cfg.model.backbone.type
+    backbone = kind if isinstance(kind, type) else MODELS.get(kind)
+    known = getattr(backbone, 'arch_settings', depths)
+    for depth in depths:
+        if depth not in known:
+            some = ', '.join(map(str, known))
+            raise UserError(f'--values depth={depth}: {type_name(kind)} has depths {some}')
     for width, depth in product(widths, depths):
         options: Options = {'model.backbone.depth': depth}
         for key in ('stem_channels', 'base_channels'):

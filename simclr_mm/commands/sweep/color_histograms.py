@@ -19,6 +19,7 @@ from simclr_mm.visualization.crop_histograms import plot_crop_histograms
 from .cells import TRANSFORMATIONS, two_views, with_views
 
 BINS = 32
+_MOST_CROPS = 100  # each is a line in the figure
 KINDS = ('without colour distortion', 'with colour distortion')
 
 
@@ -31,6 +32,7 @@ def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
     crops = asked.get('crops', 6)
     if not images or not all(isinstance(number, int) for number in [*images, crops]):
         raise UserError(f'--values image={images} crops={crops}: give whole numbers')
+    images = list(dict.fromkeys(images))
     histograms = crop_histograms(cfg, images, crops)
     within = np.array([[overlap_within(some) for some in row] for row in histograms])
     names = [f'image {image}' for image in images]
@@ -52,14 +54,14 @@ def crop_histograms(cfg: Config, images: Sequence[int], crops: int, seed: int = 
     Args:
         cfg: A pretraining config, with its images and its crop.
         images: I indices in the training set.
-        crops: K >= 2 of each image, the same K with and without the distortion.
+        crops: K of each, 2 to 100 image, the same K with and without the distortion.
         seed: Seed of crops and distortion.
 
     Returns:
         (I, 2, K, B) shares in [0, 1] of the values, without and with distortion.
     """
-    if crops < 2:
-        raise UserError(f'--values crops={crops}: give 2 or more to compare')
+    if not 2 <= crops <= _MOST_CROPS:
+        raise UserError(f'--values crops={crops}: give 2 to {_MOST_CROPS} to compare')
     histograms = np.empty((len(images), 2, crops, BINS))
     place, views_step = two_views(cfg)
     before = cfg.train_dataloader.dataset.pipeline[:place]

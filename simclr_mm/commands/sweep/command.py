@@ -42,6 +42,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def check_used(asked: dict[str, object], runs: list[Run]) -> None:
+    """Refuse a value from the command line that no run has."""
+    for name, some in asked.items():
+        for value in some if isinstance(some, list) else [some]:
+            if str(value) not in (str(run.labels[name]) for run in runs):
+                raise UserError(
+                    f'--values {name}={value}: the study has no run that combines it with the '
+                    'other values, leave it out'
+                )
+
+
 def do_runs(runs: list[Run], processes: int) -> dict[str, RunFailed]:
     """Do the missing runs and print their outcomes. Returns the reasons of failures by name."""
     done = sum(run.result_file.is_file() for run in runs)
@@ -84,11 +95,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = Config(cfg.to_dict(), filename=cfg.filename)  # names for classes, to write cells
     work_dir = Path(args.work_dir or Path('work_dirs', args.study))
     if args.study == HISTOGRAMS:
+        if args.processes > 1 or args.evaluate != 'knn':
+            raise UserError(f'{HISTOGRAMS} trains nothing: leave --processes and --evaluate out')
         draw_color_histograms(cfg, args.values or {}, work_dir)
         return
     study = STUDIES[args.study]
     values = values_of(study, args.values or {})
     runs = plan(args.study, cfg, values, work_dir, args.evaluate)
+    check_used(args.values or {}, runs)
     print(f'{study.title}: {len(runs)} runs in {work_dir}')
     try:
         with FileLock(work_dir / '.lock', timeout=0):

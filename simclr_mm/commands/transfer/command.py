@@ -1,8 +1,8 @@
 """Transfer learning on every dataset on disk: linear, fine-tuned or both.
 
 Finds the paper's datasets below ROOT, in the folders that mmpretrain's classes read,
-evaluates each with its own metric and prints a table. Finished evaluations with the same
-weights and settings are not repeated.
+evaluates each with its own metric and prints a table. Finished evaluations of the same
+encoder, images and settings are not repeated.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -58,7 +59,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add('--protocol', choices=list(_PROTOCOLS), default='linear')
     size = "prepare images as the paper does, 224 there; default: as the encoder's config does"
     add('--size', type=positive, metavar='PIXELS', help=size)
-    add('--workers', type=int, default=4, help='processes that read images')
+    workers = command_line.at_least(0)
+    add('--workers', type=workers, default=4, help='processes that read images')
     place = 'work_dirs/transfer/<checkpoint>-<hash of its weights>'
     add('--work-dir', type=Path, help=f'results and training runs; default: {place}')
     add('--again', action='store_true', help='do again what was done before')
@@ -78,8 +80,9 @@ class Job(NamedTuple):
     protocol: str  # 'linear-swept' or 'fine-tuned'
     file: Path  # of the result
     asked: dict[str, Value]  # settings that a matching result must have
-    # Runs the job. None for a dataset that is not on disk.
+    # Runs the job, and gives the hash of what it reads. None for a dataset that is not on disk.
     evaluate: Callable[[], list[Result]] | None
+    inputs: Callable[[], str] | None
 
 
 def chosen_datasets(args: argparse.Namespace) -> dict[str, TransferDataset]:
@@ -92,6 +95,8 @@ def chosen_datasets(args: argparse.Namespace) -> dict[str, TransferDataset]:
                 f'--folder {text}: give NAME=DIR, the name of letters, '
                 'digits and _, and none of --datasets'
             )
+        if name in datasets:
+            raise UserError(f'--folder {text}: another --folder has the name {name}')
         datasets[name] = own_folder(name, Path(folder))
     return datasets
 
@@ -113,42 +118,45 @@ def plan(args: argparse.Namespace, encoder: Encoder, work_dir: Path) -> list[Job
         folder = dataset.find(args.root)
         parts = dataset.parts(folder, args.seed) if folder else None
         for protocol in _PROTOCOLS[args.protocol]:
-            file, evaluate = work_dir / f'{name}-{protocol}.json', None
+            file = work_dir / f'{name}-{protocol}.json'
+            evaluate = inputs = None
             if parts is not None and protocol == linear.PROTOCOL:
+                inputs = partial(linear.inputs_hash, for_linear, dataset, parts)
                 reading = args.cache, args.workers, args.seed
                 evaluate = partial(linear.linear_transfer, for_linear, dataset, parts, *reading)
             elif parts is not None:
+                inputs = partial(linear.inputs_hash, for_tuning, dataset, parts)
                 tuned = for_tuning, weights, dataset, parts, grid, training
                 running = file.with_suffix(''), args.processes
                 evaluate = partial(finetune.finetune_transfer, *tuned, *running)
-            jobs.append(Job(dataset, protocol, file, asked[protocol], evaluate))
+            jobs.append(Job(dataset, protocol, file, asked[protocol], evaluate, inputs))
     return jobs
 
 
 def do(job: Job, args: argparse.Namespace, weights: str) -> EvaluationRun | str | None:
     """The result of a job, the reason of its failure, or None if its data are missing.
 
-    A result with the same weights, seed and settings is not computed again. A new one is written.
+    A result of the same encoder, images, seed and settings is not computed again. A new one
+    is written.
     """
-    if args.again and job.evaluate is not None:
-        shutil.rmtree(job.file.with_suffix(''), ignore_errors=True)
-    elif not args.again and job.file.is_file():
-        run = read_run(job.file)
-        if (
-            run is not None
-            and (run.checkpoint_sha256, run.seed) == (weights, args.seed)
-            and job.asked.items() <= run.results[0].settings.items()
-        ):
-            return run
-    if job.evaluate is None:
+    if job.evaluate is None or job.inputs is None:
         return None
     started = time.time()
     try:
+        asked = dict(job.asked, inputs=job.inputs())
+        if args.again:
+            shutil.rmtree(job.file.with_suffix(''), ignore_errors=True)
+        elif job.file.is_file():
+            done = read_run(job.file)
+            if done is not None and done.seed == args.seed:
+                if asked.items() <= done.results[0].settings.items():
+                    return done
         results = job.evaluate()
     except Exception as error:  # the other jobs continue
         if not isinstance(error, _EXPLAINED):
             traceback.print_exc()  # shows the place, for example with unusual annotations
         return f'{type(error).__name__}: {error}'
+    results = [replace(each, settings=dict(each.settings, **asked)) for each in results]
     seconds = round(time.time() - started, 1)
     run = EvaluationRun(args.config or '', args.checkpoint, weights, args.seed, seconds, results)
     run.write(job.file)

@@ -17,7 +17,7 @@ from simclr_mm.evaluation import PRETRAINED, Result, Value
 
 from .dataset_table import Parts, TransferDataset
 from .finetune_config import LOGGED, Training, finetune_config
-from .linear import prepared, results_of
+from .linear import inputs_hash, prepared, results_of
 
 STUDY, PROTOCOL = 'fine-tuning', 'fine-tuned'
 
@@ -84,9 +84,10 @@ def finetune_transfer(
 ) -> list[Result]:
     """Choose rate and decay on the validation part, retrain on all images, score the test.
 
-    The work dir gets the grid in ``validation/`` and the last run in ``test/``. Finished
-    runs are not repeated.
+    The work dir gets the grid in ``HASH/validation/`` and the last run in ``HASH/test/``.
+    Finished runs of the same encoder and images, which the hash names, are not repeated.
     """
+    work_dir = work_dir / inputs_hash(encoder, dataset, parts)
     metric = dataset.metrics[0]
     cfg = finetune_config(encoder, weights, dataset, parts.fit, parts.validation, training)
     cells = list(product(*grid))

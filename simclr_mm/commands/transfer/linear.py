@@ -3,6 +3,7 @@
 m images, K classes, S side in pixels.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,18 +16,21 @@ from mmpretrain.structures import DataSample
 from rich.console import Console
 
 from simclr_mm.apis.encoder import Encoder
-from simclr_mm.commands.evaluate.cache import cached_features
+from simclr_mm.apis.fingerprint import plain_data
+from simclr_mm.commands.evaluate.cache import cached_features, images_hash
 from simclr_mm.datasets.label_subset import stratified_subset
 from simclr_mm.engine import Runner
 from simclr_mm.evaluation import CLASS_METRICS, PRETRAINED, Labelled, Result, Value
 from simclr_mm.evaluation.features import Target, class_of
 from simclr_mm.evaluation.linear_probe import swept_linear_probe
+from simclr_mm.files.hashes import bytes_hash
 
 from .dataset_table import (
     LOADING,
     VALIDATION_SHARE,
     Parts,
     TransferDataset,
+    build,
     class_count,
     with_pipeline,
 )
@@ -55,6 +59,20 @@ def prepared(encoder: Encoder) -> dict[str, Value]:
     """The settings of the preprocessing, for a result."""
     how = encoder.preprocessing
     return dict(size=how.size, resize=how.resize, interpolation=how.interpolation)
+
+
+def inputs_hash(encoder: Encoder, dataset: TransferDataset, parts: Parts) -> str:
+    """Short hash of the encoder, its transform, and the images and labels of each part."""
+    read = [parts.train, parts.test]
+    if dataset.validates:  # otherwise the seed decides what is held out
+        read = [parts.fit, parts.validation, parts.test]
+    key = dict(
+        encoder.fingerprint(),
+        model=plain_data(encoder.config.model),
+        parts=plain_data(read),
+        images=[images_hash(build(part)) for part in read],
+    )
+    return bytes_hash([json.dumps(key, sort_keys=True).encode()])[:16]
 
 
 def test_pipeline(dataset: TransferDataset, encoder: Encoder) -> list[dict]:

@@ -316,6 +316,32 @@ def test_missing_and_spoilt_weights(encoder, tmp_path):
         convert(tmp_path / 'theirs.pth')
 
 
+@pytest.mark.parametrize(
+    'flag, values',
+    [
+        ('--mean', (300, 2, 3)),
+        ('--mean', (-1, 2, 3)),
+        ('--mean', ('nan', 2, 3)),
+        ('--mean', (0.485, 0.456, 0.406)),
+        ('--std', (0.229, 0.224, 0.225)),
+        ('--std', (1, 2, 0)),
+        ('--std', (1, 2, 'inf')),
+    ],
+)
+def test_pixels_of_another_range(encoder, tmp_path, flag, values):
+    torch.save(torchvision(encoder, None), tmp_path / 'theirs.pth')
+    with pytest.raises(SystemExit, match=f'{flag} .*: give numbers from'):
+        tool('convert.py', tmp_path / 'theirs.pth', tmp_path / 'ours.pth', flag, *values)
+    assert not (tmp_path / 'ours.pth').exists()
+
+
+def test_pixels_that_are_given(encoder, tmp_path):
+    torch.save(torchvision(encoder, None), tmp_path / 'theirs.pth')
+    converted = convert(tmp_path / 'theirs.pth', mean=[0, 0, 0], std=[1, 1, 255])
+    assert converted.config.data_preprocessor.mean == [0, 0, 0]
+    assert converted.config.data_preprocessor.std == [1, 1, 255]
+
+
 def test_the_tool(encoder, tmp_path, capsys):
     theirs, ours_path = tmp_path / 'theirs.pth', tmp_path / 'ours.pth'
     torch.save(torchvision(encoder, None), theirs)

@@ -88,6 +88,14 @@ def test_pictures_of_a_config(made, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    'extra', [['a.pth'], ['--data', 'photos'], ['--cfg-options', 'model.head=None']]
+)
+def test_what_an_embedded_folder_does_not_take(extra, tmp_path):
+    with pytest.raises(SystemExit, match='is an embedded folder: .* leave them out'):
+        tool('plot_embedding.py', tmp_path, *extra)
+
+
+@pytest.mark.parametrize(
     'command, message',
     [
         (['embed.py', 'no.pth', '.'], 'no.pth does not exist'),

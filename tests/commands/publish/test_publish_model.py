@@ -107,8 +107,8 @@ def test_a_new_entry_comes_last(checkpoint, metafile, tmp_path):
     before = metafile.read_text()
     run(checkpoint, tmp_path / 'out', '--name', 'mine', '--config', CONFIG)
     with pytest.raises(SystemExit, match='which is not in this folder'):
-        run(checkpoint, tmp_path / 'out', '--config', CONFIG, '--metafile', metafile)
-    assert metafile.read_text() == before
+        run(checkpoint, tmp_path / 'far', '--config', CONFIG, '--metafile', metafile)
+    assert metafile.read_text() == before and not (tmp_path / 'far').exists()
     run(checkpoint, tmp_path / 'out', '--name', 'mine', '--metafile', metafile)
     text = metafile.read_text()
     assert text.startswith(before)
@@ -127,6 +127,13 @@ def test_weights_of_another_architecture(checkpoint, tmp_path):
 def test_a_name_that_no_file_may_have(checkpoint, tmp_path, name):
     with pytest.raises(SystemExit, match='--name .*: a name of a model has letters'):
         run(checkpoint, tmp_path / 'out', '--name', name)
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('url', ['nourl', 'example.org/w', 'https://', 'https://a b', 'ftp://a/b'])
+def test_no_address_of_the_weights(checkpoint, tmp_path, url):
+    with pytest.raises(SystemExit, match='--weights-url .*: give an address that begins with'):
+        run(checkpoint, tmp_path / 'out', '--weights-url', url)
     assert not (tmp_path / 'out').exists()
 
 

@@ -53,7 +53,7 @@ def test_one_run_in_a_process_of_its_own(tmp_path, capsys):
     assert '| study temperature, norm no-norm, temperature 10 |' in table
 
 
-def test_histograms(tmp_path):
+def test_histograms(tmp_path, capsys):
     tool(
         'sweep.py',
         'color-histograms',
@@ -62,10 +62,11 @@ def test_histograms(tmp_path):
         '--work-dir',
         tmp_path,
         '--values',
-        'image=3,5',
+        'image=3,5,3',
         'crops=2',
     )
     assert imread(tmp_path / 'color-histograms.png').size
+    assert 'shows 2 images' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,11 @@ def test_histograms(tmp_path):
     [
         (['head', '--values', 'width=0'], 'width=0: give whole numbers above 0'),
         (['head', '--values', 'depth=3'], 'axes of this study are head and width'),
+        (['depth-width', '--values', 'depth=19'], 'depth=19: ResNet_CIFAR has depths 18, 34'),
+        (['temperature', '--values', 'norm=l2-norm', 'temperature=0.1,10'], 'temperature=10: the'),
+        (['color-histograms', '--evaluate', 'linear'], 'trains nothing'),
+        (['color-histograms', '--processes', '2'], 'trains nothing'),
+        (['color-histograms', '--values', 'crops=100000'], 'give 2 to 100'),
         (['color-histograms', '--values', 'strength=3'], 'takes image and crops'),
         (['color-histograms', '--values', 'image=[]'], 'give whole numbers'),
         (['color-histograms', '--values', 'crops=x'], 'give whole numbers'),

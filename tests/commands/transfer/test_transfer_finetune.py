@@ -150,12 +150,12 @@ def test_voc_is_tuned_chosen_and_scored(encoder, weights, voc, tmp_path, trained
     cells = ['validation/lr=0.001,decay=0', 'validation/lr=0.1,decay=0']
     assert trained[:2] == cells and len(trained) == 3
     values = {
-        run: read_run(next(tmp_path.glob(f'validation/runs/{run}/*.json'))).results[0]
+        run: read_run(next(tmp_path.glob(f'*/validation/runs/{run}/*.json'))).results[0]
         for run in ('lr=0.001,decay=0', 'lr=0.1,decay=0')
     }
     best = max(values, key=lambda run: values[run].value)
     assert trained[2] == f'test/{best}'
-    last = Config.fromfile(tmp_path / f'test/configs/{best}.py')
+    last = Config.fromfile(next(tmp_path.glob(f'*/test/configs/{best}.py')))
     assert last.train_dataloader.dataset.split == 'trainval'  # all images
     assert last.val_dataloader.dataset.split == 'test'
     assert result.settings['lr'] == float(best[3:].split(',')[0])
@@ -165,6 +165,9 @@ def test_voc_is_tuned_chosen_and_scored(encoder, weights, voc, tmp_path, trained
     assert (result.metric, result.split) == ('voc07_map', 'test')
     assert 0 < result.value <= 100
     assert tune() == [result] and len(trained) == 3  # nothing is done again
+    encoder.model.backbone.conv1.weight.data.mul_(0.5)  # another encoder, the same folder
+    tune()
+    assert len(trained) == 6
 
 
 def test_a_failed_run_is_told(encoder, weights, voc, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """tools/transfer.py: what is there is evaluated once, what is not is told."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -77,6 +79,32 @@ def test_done_once_with_the_same_weights_and_settings(call, data, tmp_path, monk
     assert len(done) == 3
 
 
+def test_another_folder_other_images_and_another_config_are_evaluated_anew(
+    call, data, tmp_path, monkeypatch
+):
+    done = []
+
+    def evaluate(encoder, dataset, *_):
+        done.append(dataset.folders[0])
+        return [Result('transfer', dataset.title, 'val', 'x', 'linear', 'top1', float(len(done)))]
+
+    monkeypatch.setattr(linear, 'linear_transfer', evaluate)
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    for copied in (one, two):
+        shutil.copytree(data / 'good', copied)
+    assert '1.00' in call('--datasets', '--folder', f'birds={one}')
+    assert '2.00' in call('--datasets', '--folder', f'birds={two}')
+    assert '2.00' in call('--datasets', '--folder', f'birds={two}')
+    (two / 'train/dark/9.png').rename(two / 'train/light/10.png')  # another label
+    assert '3.00' in call('--datasets', '--folder', f'birds={two}')
+    other = Config.fromfile(DIGITS)
+    other.data_preprocessor.mean = [1, 2, 3]
+    other.dump(tmp_path / 'other.py')
+    again = '--datasets', '--folder', f'birds={two}', '--config', tmp_path / 'other.py'
+    assert '4.00' in call(*again) and '4.00' in call(*again)
+    assert done == [str(one), str(two), str(two), str(two)]
+
+
 def test_the_others_go_on_when_one_fails(call, data, tmp_path, capsys):
     folders = [f'--folder={name}={data / name}' for name in ('bad', 'good')]
     with pytest.raises(SystemExit, match='1 of 2 evaluations failed.*bad-linear'):
@@ -130,3 +158,11 @@ def test_a_folder_beside_the_root_and_annotations_that_nobody_expects(
 def test_a_folder_without_a_name_of_its_own(call, text):
     with pytest.raises(SystemExit, match='give NAME=DIR'):
         call('--datasets', '--folder', text)
+
+
+def test_two_folders_of_one_name_and_less_than_no_worker(call, data, capsys):
+    with pytest.raises(SystemExit, match='a=.*bad: another --folder has the name a'):
+        call('--datasets', *(f'--folder=a={data / name}' for name in ('good', 'bad')))
+    with pytest.raises(SystemExit):
+        call('--datasets', 'digits', '--workers', '-1')
+    assert '-1 is less than 0' in capsys.readouterr().err
