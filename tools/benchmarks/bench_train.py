@@ -208,6 +208,8 @@ def mmpretrain(cfg: Config, width: int, steps: int) -> Round:
     theirs.train_dataloader = their_loader(cfg.train_dataloader, views.size)
     theirs.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
     theirs.param_scheduler = None
+    theirs.optim_wrapper.type = 'OptimWrapper'  # without a precision of its own
+    theirs.optim_wrapper.pop('dtype')
     runner = Runner.from_cfg(theirs)
     wrapper = runner.build_optim_wrapper(theirs.optim_wrapper)
     runner.model.train()
