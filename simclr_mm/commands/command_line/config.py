@@ -86,13 +86,6 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
             raise UserError(
                 f'--cfg-options {key}: the keys of {first} are {", ".join(sorted(read))}.'
             )
-        outside = cfg.get('data_preprocessor') and not cfg.model.get('data_preprocessor')
-        if outside and key.startswith('model.data_preprocessor'):
-            # A second one would replace that of the config, mean and std together.
-            raise UserError(
-                f'--cfg-options {key}: the preprocessor stands outside the model here: set '
-                f'{key.removeprefix("model.")}'
-            )
         place = cfg.get(first)
         for part in parts:
             if isinstance(place, list) and part.isdecimal() and int(part) < len(place):

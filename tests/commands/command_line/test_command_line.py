@@ -120,16 +120,6 @@ def test_a_dict_is_not_replaced_by_a_value():
     assert cfg.val_cfg is None
 
 
-def test_a_second_preprocessor_is_refused():
-    """It would replace std in silence when mean is set."""
-    preprocessor = dict(mean=[0.0] * 3, std=[255.0] * 3)
-    cfg = Config(dict(model=dict(type='SimCLR'), data_preprocessor=preprocessor))
-    with pytest.raises(UserError, match=r'outside the model here: set data_preprocessor\.mean$'):
-        command_line.merge_cfg_options(cfg, {'model.data_preprocessor.mean': [1, 2, 3]})
-    command_line.merge_cfg_options(cfg, {'data_preprocessor.mean': [1, 2, 3]})
-    assert cfg.data_preprocessor == dict(mean=[1, 2, 3], std=[255.0] * 3)
-
-
 @pytest.mark.parametrize(
     'key, value, kind',
     [
