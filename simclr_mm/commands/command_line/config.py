@@ -6,6 +6,7 @@ import os.path as osp
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
@@ -71,10 +72,12 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
 
     Raises:
         UserError: an option would change nothing, because neither the config nor the runner
-            reads it, or it leads to a place that the config does not have. Or a class of this
-            package does not take an argument of the config.
+            reads it, or it leads to a place that the config does not have, or it would put a
+            second data_preprocessor beside the one in use. Or a class of this package does
+            not take an argument of the config.
     """
     for key, value in (options or {}).items():
+        _refuse_other_preprocessor(cfg, key, value)
         first, *parts = key.split('.')
         if first not in cfg and first not in _RUNNER_KEYS:
             raise UserError(
@@ -106,6 +109,22 @@ def merge_cfg_options(cfg: Config, options: dict | None) -> None:
                 f'--cfg-options {key}: the config has no such place. {error.args[0]}'
             ) from error
     check_config(cfg)
+
+
+def _refuse_other_preprocessor(cfg: Config, key: str, value: Any) -> None:
+    """MMEngine takes the model's data_preprocessor as a whole, or else that of the config."""
+    used, other = 'data_preprocessor', 'model.data_preprocessor'
+    if used in (cfg.get('model') or {}):
+        used, other = other, used
+    elif cfg.get(used) is None:
+        return
+    if key == 'model' and isinstance(value, dict) and 'data_preprocessor' in value:
+        key = 'model.data_preprocessor'
+    if key == other or key.startswith(f'{other}.'):
+        raise UserError(
+            f'--cfg-options {key}: the settings of this config are in {used}, and a second '
+            f'data_preprocessor is not merged with them: write {used}{key.removeprefix(other)}'
+        )
 
 
 def result_path(args: argparse.Namespace) -> Path:

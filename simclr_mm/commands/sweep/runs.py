@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from simclr_mm.apis import load_encoder
+from simclr_mm.commands.evaluate.feature_table import PENALTY
 from simclr_mm.commands.evaluate.image_features import gallery_and_queries
 from simclr_mm.commands.evaluate.loop_results import knn_settings, scored_dataset
 from simclr_mm.commands.runs import Run, TrainAndEvaluate, last_step
@@ -20,7 +21,6 @@ from .cells import Options
 from .studies import STUDIES
 
 METRICS = ('knn', 'linear')
-PENALTY = 1.0  # of the linear probe's weights, 1 / C of scikit-learn
 
 
 class TrainAndScore(TrainAndEvaluate):

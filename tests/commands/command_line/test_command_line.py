@@ -225,3 +225,25 @@ def test_a_folder_takes_the_place_of_the_images_inside_a_subset(tmp_path):
     assert images.pipeline[1:] == before
     assert cfg.val_dataloader.dataset.data_root == str(tmp_path / 'val')
     assert cfg.model.head.num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ('in_model', 'key', 'value', 'right'),
+    [
+        (False, 'model.data_preprocessor.mean', [1, 2, 3], 'data_preprocessor.mean'),
+        (False, 'model.data_preprocessor', dict(mean=[1, 2, 3]), 'data_preprocessor'),
+        (False, 'model', dict(data_preprocessor=dict(mean=[1, 2, 3])), 'data_preprocessor'),
+        (True, 'data_preprocessor.mean', [1, 2, 3], 'model.data_preprocessor.mean'),
+    ],
+)
+def test_option_makes_no_second_preprocessor(in_model, key, value, right):
+    """It would replace all settings of the first, such as std, or be ignored."""
+    settings = dict(mean=[0, 0, 0], std=[9, 9, 9])
+    cfg = Config(dict(model=dict(type='SimCLR'), data_preprocessor=settings))
+    if in_model:
+        cfg.model.data_preprocessor = settings
+    with pytest.raises(UserError, match=rf': write {right}$'):
+        command_line.merge_cfg_options(cfg, {key: value})
+    command_line.merge_cfg_options(cfg, {f'{right.removesuffix(".mean")}.mean': [4, 5, 6]})
+    used = cfg.model.data_preprocessor if in_model else cfg.data_preprocessor
+    assert used == dict(mean=[4, 5, 6], std=[9, 9, 9])
