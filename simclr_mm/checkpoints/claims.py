@@ -80,9 +80,11 @@ def _check_zip(file: BinaryIO, size: int) -> None:
     file.seek(0)
     pickled = BytesIO(PyTorchFileReader(file).get_record('data.pkl'))
     for key, claimed in _storages(pickled, size):
-        has = held.get(f'data/{key}')  # one spelling for each, because PyTorch reads each again
-        if has is None or claimed > has:
-            raise UserError(f'storage {key[:100]} claims {claimed} bytes and has {has or 0}')
+        has = held.get(f'data/{key}')
+        if has is None:  # also in another spelling, because PyTorch reads each spelling again
+            raise UserError(f'its zip archive has no storage {key[:100]}')
+        if claimed > has:
+            raise UserError(f'storage {key[:100]} claims {claimed} bytes and has {has}')
 
 
 def _check_directory(file: BinaryIO, size: int) -> None:

@@ -162,7 +162,7 @@ def in_capitals() -> bytes:
 
 def in_many_spellings() -> bytes:
     """PyTorch would read one entry again for each spelling of its name."""
-    parts = entries(short_storage())
+    parts = entries(saved(dict(a=torch.zeros(0))))  # of which the pickle claims no bytes
     parts = {name.replace('data/0', 'data/a'): data for name, data in parts.items()}
     name = next(name for name in parts if name.endswith('data.pkl'))
     key = b'X\x01\0\0\0'
@@ -281,7 +281,7 @@ BOMBS = {
     ),
     'a storage shorter than its tensor': (short_storage, 'storage 0 claims 4000 bytes and has 40'),
     'the same in capitals': (in_capitals, 'storage 0 claims 4000 bytes and has 40'),
-    'the same, spelt otherwise': (in_many_spellings, 'storage A claims 4000 bytes and has 0'),
+    'a storage spelt otherwise': (in_many_spellings, 'has no storage A'),
     'a compressed entry': (compressed, 'are compressed or overlap'),
     'overlapping entries': (overlapping, 'are compressed or overlap'),
     'tuples in tuples': (lambda: nested(b'\x85', 2**20), 'is nested'),
