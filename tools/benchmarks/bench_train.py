@@ -43,7 +43,6 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.sweep.cells import two_views
-from simclr_mm.engine import AutocastOptimWrapper
 from simclr_mm.evaluation import hardware
 from simclr_mm.registry import type_name
 
@@ -146,8 +145,9 @@ class Rounds(EpochBasedTrainLoop):
             'bare forward and backward': Round(resident, count, bare),
         }
         calls = dict(self.rows)
-        for dtype in self.args.dtypes:
-            name = '' if dtype == 'auto' else f', {dtype}'
+        for chosen in self.args.dtypes:
+            name = '' if chosen == 'auto' else f', {chosen}'
+            dtype = wrapper.dtype if chosen == 'auto' else getattr(torch, chosen)
             self.rows[f'training{name}'] = training = Round(self.dataloader, count, self.step)
             calls[f'training{name}'] = partial(self.epoch_of_a_round, training, dtype)
             for peer in [] if self.args.no_peer else PEERS:
@@ -159,8 +159,8 @@ class Rounds(EpochBasedTrainLoop):
         self.seconds = interleaved(calls, self.args.repeats)
         self.runner.call_hook('after_train')
 
-    def epoch_of_a_round(self, training: Round, dtype: str) -> float:
-        self.runner.optim_wrapper.dtype = dtype_of(dtype)
+    def epoch_of_a_round(self, training: Round, dtype: torch.dtype) -> float:
+        self.runner.optim_wrapper.dtype = dtype
         self.runner.call_hook('before_train_epoch')
         return training()
 
@@ -169,14 +169,9 @@ class Rounds(EpochBasedTrainLoop):
         self.run_iter(self.iter, batch)
 
 
-def dtype_of(name: str) -> torch.dtype:
-    return AutocastOptimWrapper(name, optimizer=torch.optim.SGD([torch.zeros(1)], 0.1)).dtype
-
-
-def under_autocast(row: Round, device: str, dtype: str) -> float:
+def under_autocast(row: Round, device: str, dtype: torch.dtype) -> float:
     """A round of a peer, whose own wrapper has no bf16 on a CPU."""
-    wanted = dtype_of(dtype)
-    with torch.autocast(device, torch.bfloat16, enabled=wanted == torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
         return row()
 
 
