@@ -65,8 +65,10 @@ def file_problem(path: Path, expected_hash: str | None) -> str | None:
             return 'is a web page, no checkpoint: download the file itself'
         if start.startswith(b'PK\3\4') and not _has_directory(file):
             return 'is truncated: save or download it again'
-    found = content_hash(path) if expected_hash else ''
-    if found.startswith(expected_hash or ''):
+    if expected_hash is None:
+        return None
+    found = content_hash(path)
+    if found.startswith(expected_hash):
         return None
     return (
         f'is damaged: its SHA-256 begins with {found[:8]}, its name says {expected_hash}; '

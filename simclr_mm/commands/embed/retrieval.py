@@ -166,4 +166,5 @@ def _check_same_encoder(inferencer: FeatureInferencer, index: FeatureIndex) -> N
 
 def _unit(features: np.ndarray) -> np.ndarray:
     """Rows of length 1 in float32. NaN rows stay NaN, and zero rows zero."""
-    return F.normalize(torch.from_numpy(np.array(features, np.float32)), dim=1).numpy()
+    rows = torch.from_numpy(np.array(features, np.float32))  # a copy, changed in place
+    return F.normalize(rows, dim=1, out=rows).numpy()
