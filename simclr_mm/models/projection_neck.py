@@ -42,6 +42,8 @@ class ProjectionNeck(BaseModule):
         norm_cfg: Norm after every fc layer, also the last. 'BN1d' runs on a CPU
             and becomes SyncBN together with the backbone's. None: no norms, and fc layers
             with a bias, as in the checkpoints of solo-learn and VISSL.
+        last_bias: False: the last norm learns no shift, as in the reference code. Its bias
+            stays in checkpoints, as 0 without a gradient.
         until: Hand on the features after this layer, after its ReLU, for a classifier that
             is trained on the middle of the head: 1 is the first layer, 0 the features before
             the head. The layers behind it are not built. -1 or None: the whole head, as is
@@ -55,7 +57,7 @@ class ProjectionNeck(BaseModule):
     Differs: the reference code draws fc weights from N(0, 0.01). At 2048 inputs this is within 30 %
     of PyTorch's 1/sqrt(3 * 2048) = 0.013. In a narrow neck it would make SGD's relative steps many
     times larger, because the norm hides the weights' scale. The last norm of the reference code has
-    no bias; here every norm has weight and bias, as in mmselfsup's checkpoints.
+    no bias; here it has one unless ``last_bias=False``, as in mmselfsup's checkpoints.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ProjectionNeck(BaseModule):
         out_channels: int = 128,
         num_layers: int = 2,
         norm_cfg: dict | None = dict(type='BN1d'),
+        last_bias: bool = True,
         until: int | None = None,
         init_cfg: dict | list[dict] | None = _INIT,
     ) -> None:
@@ -78,6 +81,11 @@ class ProjectionNeck(BaseModule):
                 f'until = {until}: a head of {num_layers} layers has the layers 0 to {num_layers}, '
                 'and -1 is the last: set model.neck.until'
             )
+        if norm_cfg is None and not last_bias:
+            raise UserError(
+                'last_bias = False is about the last norm, and norm_cfg = None has no norms: '
+                'leave model.neck.last_bias out'
+            )
         super().__init__(init_cfg)
         self.num_layers = num_layers if until in (None, -1) else until
         self.whole = self.num_layers == num_layers
@@ -89,6 +97,8 @@ class ProjectionNeck(BaseModule):
             self.add_module(f'fc{layer}', fc)
             if norm_cfg is not None:
                 self.add_module(f'bn{layer}', build_norm_layer(norm_cfg, widths[layer + 1])[1])
+        if not last_bias and self.whole and num_layers > 0:
+            getattr(self, f'bn{num_layers - 1}').bias.requires_grad_(False)
 
     def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor | tuple[Tensor]:
         """(n, C) -> (n, d). The stages of a backbone, in a classifier -> ((n, d),)."""

@@ -87,6 +87,20 @@ def test_the_selector_is_the_reference_codes(until):
         assert (got == 0).any() and (got >= 0).all()
 
 
+def test_the_last_norm_without_beta():
+    """The reference code's last norm has a gamma only; its checkpoints get a beta of 0."""
+    neck = build(in_channels=6, out_channels=3, num_layers=3, last_bias=False)
+    assert neck.state_dict().keys() == build(in_channels=6, num_layers=3).state_dict().keys()
+    neck = nn.SyncBatchNorm.convert_sync_batchnorm(neck)
+    fixed = [name for name, p in neck.named_parameters() if not p.requires_grad]
+    assert fixed == ['bn2.bias'] and not neck.bn2.bias.any()
+    # The middle layers keep theirs, and so does a neck that ends before the last layer.
+    middle = build(in_channels=6, out_channels=3, num_layers=3, last_bias=False, until=2)
+    assert all(p.requires_grad for p in middle.parameters())
+    with pytest.raises(ValueError, match='model.neck.last_bias'):
+        build(in_channels=6, norm_cfg=None, last_bias=False)
+
+
 def test_in_a_classifier_it_takes_the_backbones_stages():
     neck = build(in_channels=6, until=1).eval()
     maps = torch.randn(4, 6, 3, 3)
