@@ -30,7 +30,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     fp16 = 'fp16 with a loss scaler, for GPUs without bf16; pretraining uses bf16 by default'
     add('--amp', action='store_true', help=fp16)
     add('--no-validate', action='store_true', help='skip validation')
-    scaled = 'scale the learning rate by actual batch / auto_scale_lr.base_batch_size'
+    scaled = 'scale the learning rate from auto_scale_lr.base_batch_size to the actual batch'
     add('--auto-scale-lr', action='store_true', help=scaled)
     anew = 'start the loader workers again in each epoch'
     add('--no-persistent-workers', action='store_true', help=anew)

@@ -27,7 +27,7 @@ _RUNNER_KEYS = {
 }
 # Dicts in which it silently ignores all keys except these.
 _PARTS_READ = dict(
-    auto_scale_lr={'base_batch_size', 'enable'},
+    auto_scale_lr={'base_batch_size', 'enable', 'rule'},
     env_cfg={'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},
 )
 
