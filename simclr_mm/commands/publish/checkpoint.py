@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
+from torch import Tensor
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.loading import Checkpoint, encoder_of_checkpoint, load_encoder
@@ -34,11 +35,18 @@ class Published(NamedTuple):
     left_out: list[str]  # removed keys of the training checkpoint
 
 
-def publish(opened: Checkpoint, folder: Path, name: str | None = None) -> Published:
+def publish(
+    opened: Checkpoint, folder: Path, name: str | None = None, half: bool = False
+) -> Published:
     """Write ``{name}_{date}-{SHA-256[:8]}.pth`` and its model card.
 
     The file holds the weights and, in ``meta``, the config, the preprocessing and the length
     of the training. It holds no online probe, no optimizer, no log and no path of the machine.
+    With ``half`` it holds kernels and matrices in float16, for half the size. Biases and BN
+    stay in float32, and a model that is built from the file computes in float32.
+
+    Raises:
+        UserError: The name is no name of a model, or a weight is too large for float16.
     """
     if name is not None and not re.fullmatch(r'\w[\w.+-]*', name):
         raise UserError(
@@ -60,6 +68,8 @@ def publish(opened: Checkpoint, folder: Path, name: str | None = None) -> Publis
     )
     weights = model_state(loaded, opened.source)
     state = {key: value.clone() for key, value in weights.items() if not key.startswith(PROBE)}
+    if half:
+        state = {key: _halved(value, key) for key, value in state.items()}
     buffer = io.BytesIO()
     torch.save(dict(meta=meta, state_dict=state), buffer)
     content = buffer.getvalue()
@@ -82,3 +92,11 @@ def publish(opened: Checkpoint, folder: Path, name: str | None = None) -> Publis
     left_out = [key for key in loaded if key not in ('meta', 'state_dict')]
     left_out += [key for key in weights if key not in state]
     return Published(name, path, card, encoder, rows, left_out)
+
+
+def _halved(weight: Tensor, key: str) -> Tensor:
+    if weight.ndim < 2:
+        return weight
+    if weight.abs().max() > torch.finfo(torch.float16).max:
+        raise UserError(f'{key} has weights that are too large for float16: leave --half out')
+    return weight.half()

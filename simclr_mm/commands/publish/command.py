@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add('out_dir', help='folder of the published file')
     add('--name', help="name of the model; default: the config's")
+    add('--half', action='store_true', help='kernels and matrices in float16, for half the size')
     add('--weights-url', metavar='URL', help='where OUT_DIR can be downloaded from')
     add('--metafile', metavar='FILE', help='put the entry into this file; default: print it')
     args = parser.parse_args(argv)
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f'--weights-url {url}: give an address that begins with https://')
     opened = open_checkpoint(args.checkpoint, args.config)
     config = config_path(args.config or opened.name, root)
-    done = publish(opened, Path(args.out_dir), args.name)
+    done = publish(opened, Path(args.out_dir), args.name, args.half)
     print(
         f'{done.path} and {done.card.name} are written; left out: '
         f'{", ".join(done.left_out) or "nothing"}'
