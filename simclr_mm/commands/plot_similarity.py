@@ -4,8 +4,6 @@ Histograms of cosines for the projections, which the loss compares, and for the
 features, which later tasks use.
 """
 
-from collections.abc import Sequence
-
 from mmengine.device import get_device
 
 from simclr_mm.apis import load_encoder
@@ -17,7 +15,7 @@ from simclr_mm.visualization.similarity import pair_similarities, plot_similarit
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     flags = ('config', 'checkpoint', '--data', '--seed', '--cfg-options', '--trust-checkpoint')
     parser = command_line.parser_of(__doc__, *flags)
     parser.add_argument('--count', type=int, default=500, help='images, drawn at random')

@@ -4,7 +4,6 @@ Embed the folder once with tools/embed.py CHECKPOINT FOLDER --out DIR.
 """
 
 import argparse
-from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +21,7 @@ from simclr_mm.visualization.gallery import plot_gallery
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, *ENCODER_FLAGS)
     add = parser.add_argument
     add('query', nargs='+', help='image files')

@@ -7,7 +7,6 @@ command continues.
 """
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from simclr_mm.commands import command_line
@@ -20,7 +19,7 @@ from simclr_mm.files.walk import printable
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, *ENCODER_FLAGS)
     add = parser.add_argument
     add('checkpoint', help='a path, a URL or the name of a model with weights')

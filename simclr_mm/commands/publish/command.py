@@ -5,7 +5,6 @@ model index.
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from simclr_mm.apis.loading import open_checkpoint
@@ -31,7 +30,7 @@ def config_path(config: str, root: Path | None) -> str:
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, 'checkpoint', '--config', '--trust-checkpoint')
     add = parser.add_argument
     add('out_dir', help='folder of the published file')

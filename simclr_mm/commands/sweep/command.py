@@ -5,7 +5,6 @@ tries failed runs again.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,7 +22,7 @@ from simclr_mm.evaluation import EvaluationRun, Value
 HISTOGRAMS = 'color-histograms'
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = command_line.parser_of(__doc__, '--cfg-options')
     add = parser.add_argument
     add('study', choices=[*STUDIES, HISTOGRAMS])
@@ -88,7 +87,7 @@ def write_results(
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = command_line.read_config(args.config)
     command_line.merge_cfg_options(cfg, args.cfg_options)
