@@ -11,8 +11,7 @@ from torch import Tensor
 
 from simclr_mm.errors import UserError
 
-from .anchor_blocks import mean_over_anchors
-from .semi_hard import closest_semi_hard
+from .anchor_blocks import closest_semi_hard, mean_over_anchors
 
 
 def margin_triplet(z: Tensor, margin: float, semi_hard: bool = False) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 from .base import DeviceTransform
 from .batched.crop import INTERPOLATIONS
 from .batched.views_to_make import CROP_WIDTH, STEP_WIDTH
-from .random_crop import RandomCropAndFlip
+from .crop import RandomCropAndFlip
 from .random_streams import RandomStream, batch_streams
 
 

@@ -7,7 +7,7 @@ from simclr_mm.registry import TRANSFORMS
 
 from .base import DeviceTransform
 from .color import ColorDistortion
-from .random_crop import RandomCropAndFlip
+from .crop import RandomCropAndFlip
 
 
 def build_pipelines(transforms: Sequence, num_views: int, size: int) -> list[list[Callable]]:

@@ -18,9 +18,9 @@ from .base import Transform, check_image, check_size
 from .batched import ViewsToMake
 from .batched.crop import INTERPOLATIONS
 from .batched.views_to_make import CROP_WIDTH
+from .crop import RandomCropAndFlip, box_of, check_crop
 from .drawing import decode_view, draw_batch, draw_view, encode_steps, shape_of_steps
 from .pipelines import build_pipelines, is_foreign
-from .random_crop import RandomCropAndFlip, box_of, check_crop
 from .random_streams import RandomStream, seeded_globals, view_streams
 
 _MOST_VIEWS = 1000  # a number beyond it is a slip, and would exhaust the memory

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
+from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
+from mmpretrain.datasets import BaseDataset
+from mmpretrain.registry import DATASETS
 
 from simclr_mm.engine.arguments import check_config
 from simclr_mm.engine.config_errors import building_from, check_type
@@ -139,6 +141,12 @@ def build_runner(cfg: Config) -> Runner:
     check_type(RUNNERS, cfg.get('runner_type'), 'runner_type')
     with building_from(cfg):
         return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def build_dataset(settings: dict) -> BaseDataset:
+    """Build a dataset from its config, whose names may be mmpretrain's."""
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return DATASETS.build(settings)
 
 
 def is_classifier(cfg: Config) -> bool:

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from simclr_mm.commands.command_line.errors import require
-from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.walk import printable
 
-from .embedding_record import ERRORS
+from .embedding_record import ERRORS, damaged
 from .retrieval import FeatureIndex
 
 _ROWS = 16384  # of a row group
@@ -33,9 +32,7 @@ def write_parquet(directory: str | Path) -> Path:
     try:
         errors = {entry['row']: printable(entry['reason']) for entry in map(json.loads, lines)}
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f'{index.directory / ERRORS} is damaged: embed again with --restart'
-        ) from error
+        raise damaged(index.directory / ERRORS, 'is damaged') from error
     # Not of fixed size: pyarrow 25, the last for Python 3.10, cannot read nulls of that type.
     feature = arrow.list_(arrow.float32())
     width = index.features.shape[1]

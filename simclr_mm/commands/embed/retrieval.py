@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.errors import MissingFileError, UserError
 
-from .embedding_record import FEATURES, PATHS, RECORD, read_json, read_record
+from .embedding_record import FEATURES, PATHS, RECORD, damaged, read_json, read_record
 from .images import Images
 
 _ROWS = 65536  # rows compared at a time: two copies of 512 MB of ResNet-50's features
@@ -55,23 +55,16 @@ class FeatureIndex:
         self.folder = Path(record['folder'])
         self.names: list[str] = read_json(directory / PATHS)
         if not isinstance(self.names, list) or not all(isinstance(n, str) for n in self.names):
-            raise UserError(f'{directory / PATHS} is no list of names: embed again with --restart')
+            raise damaged(directory / PATHS, 'is no list of names')
         try:
             self.features = np.load(directory / FEATURES, mmap_mode='r')  # (N, C)
         except (EOFError, ValueError) as error:
-            raise UserError(
-                f'{directory / FEATURES} is damaged ({error}): embed again with --restart'
-            ) from error
+            raise damaged(directory / FEATURES, f'is damaged ({error})') from error
         if self.features.ndim != 2 or self.features.dtype != np.float32:
-            raise UserError(
-                f'{directory / FEATURES} is not what tools/embed.py writes, a float32 table: '
-                'embed again with --restart'
-            )
-        if not len(self.names) == len(self.features) == record['images']:
-            raise UserError(
-                f'{directory} holds {len(self.features)} rows and {len(self.names)} names of '
-                f'{record["images"]} images: embed again with --restart'
-            )
+            raise damaged(directory / FEATURES, 'is not what tools/embed.py writes, float32 rows')
+        rows, names, images = len(self.features), len(self.names), record['images']
+        if not rows == names == images:
+            raise damaged(directory, f'holds {rows} rows and {names} names of {images} images')
 
     @cached_property
     def _images(self) -> Images:

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from simclr_mm.commands.evaluate.image_features import training_set
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.errors import UserError
-from simclr_mm.visualization.crop_histograms import plot_crop_histograms
+from simclr_mm.visualization.study import plot_crop_histograms
 
 from .cells import TRANSFORMATIONS, two_views, with_views
 

@@ -10,8 +10,7 @@ import numpy as np
 from simclr_mm.commands.runs.run import Row
 from simclr_mm.evaluation import Value
 from simclr_mm.files.atomic import write_text
-from simclr_mm.visualization.heat_map import plot_heat_map
-from simclr_mm.visualization.series import Series, plot_bars, plot_lines
+from simclr_mm.visualization.study import Series, plot_bars, plot_heat_map, plot_lines
 from simclr_mm.visualization.style import plain
 
 from .studies import Study

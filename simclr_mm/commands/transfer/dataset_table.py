@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from mmengine.registry import DefaultScope
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 
@@ -176,12 +175,6 @@ def with_pipeline(part: Part, pipeline: list[dict]) -> Part:
     if 'datasets' in part:
         return dict(part, datasets=[with_pipeline(each, pipeline) for each in part['datasets']])
     return dict(part, pipeline=pipeline)
-
-
-def build(part: Part) -> BaseDataset:
-    """The dataset of a config, without a pipeline or with one."""
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return DATASETS.build(part)
 
 
 def class_count(dataset: BaseDataset) -> int:

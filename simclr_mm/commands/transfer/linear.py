@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.registry import DefaultScope
 from mmpretrain.datasets import PackInputs
 from mmpretrain.structures import DataSample
 from rich.console import Console
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import plain_data
+from simclr_mm.commands.command_line import build_dataset
 from simclr_mm.commands.evaluate.cache import cached_features, images_hash
 from simclr_mm.datasets.label_subset import stratified_subset
 from simclr_mm.engine import Runner
@@ -30,7 +30,6 @@ from .dataset_table import (
     VALIDATION_SHARE,
     Parts,
     TransferDataset,
-    build,
     class_count,
     with_pipeline,
 )
@@ -70,7 +69,7 @@ def inputs_hash(encoder: Encoder, dataset: TransferDataset, parts: Parts) -> str
         encoder.fingerprint(),
         model=plain_data(encoder.config.model),
         parts=plain_data(read),
-        images=[images_hash(build(part)) for part in read],
+        images=[images_hash(build_dataset(part)) for part in read],
     )
     return bytes_hash([json.dumps(key, sort_keys=True).encode()])[:16]
 
@@ -105,8 +104,7 @@ def linear_transfer(
             sampler=dict(type='DefaultSampler', shuffle=False),
             dataset=with_pipeline(getattr(parts, name), pipeline),
         )
-        with DefaultScope.overwrite_default_scope('mmpretrain'):
-            loader = Runner.build_dataloader(settings, seed=0)
+        loader = Runner.build_dataloader(settings, seed=0)
         target: Callable[[DataSample], Target] = class_of
         if dataset.multi_label:
             target = _Targets(class_count(loader.dataset))
