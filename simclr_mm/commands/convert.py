@@ -82,11 +82,6 @@ def convert(
         mean: Three means of RGB in [0, 255]. None: those in the library's own code. Give
             them if the training used others, as solo-learn does on CIFAR.
         std: Three standard deviations of RGB in [0, 255], or None.
-
-    Raises:
-        CheckpointError: It cannot be read, its keys are of no known library, its encoder
-            is no known ResNet, or a weight does not fit.
-        UserError: mean or std is no number of pixels in [0, 255].
     """
     _check_pixels('mean', mean, 0)
     _check_pixels('std', std, 1)

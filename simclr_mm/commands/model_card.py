@@ -41,8 +41,6 @@ def model_card(
     """The page beside a file of weights, in Markdown.
 
     Args:
-        encoder: The encoder in the file.
-        name: Name of the model, the title.
         about: One sentence about the file.
         code: What loads it, with ``library``.
         rows: Results, in the form of a model index.
@@ -92,7 +90,6 @@ def _front(
 
 
 def _indexed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A result in the format of model cards on the web."""
     return dict(
         task=dict(type='image-classification', name=row['Task']),
         dataset=dict(type=row['Dataset'].lower(), name=row['Dataset']),
@@ -167,7 +164,6 @@ def facts(encoder: Encoder) -> dict[str, str]:
 
 
 def _logged(encoder: Encoder) -> list[dict[str, Any]]:
-    """The last validation in the log."""
     scalars = _part(encoder.training, 'message_hub', 'log_scalars')
     tasks: dict[str, dict[str, float]] = {}
     for key, (task, metric) in _METRICS.items():
@@ -199,7 +195,6 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 
 def _transforms(pipeline: list[dict[str, Any]]) -> list[str]:
-    """Types of all transforms, each followed by its inner transforms."""
     names = []
     for step in pipeline:
         arguments = {

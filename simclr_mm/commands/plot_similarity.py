@@ -22,10 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--out', metavar='PNG', default='work_dirs/plots/similarity.png')
     args = parser.parse_args(argv)
     if not 2 <= args.count <= 5000:
-        raise UserError(
-            f'--count is {args.count}: take 2 to 5000 images, because the '
-            'number of pairs grows with the square'
-        )
+        raise UserError(f'--count is {args.count}: take 2 to 5000, as pairs grow with the square')
     cfg = command_line.config_with_flags(args.config, args, train_on_folder)
     encoder = load_encoder(args.checkpoint, cfg, get_device())
     features, projections = embed_views(encoder, training_set(cfg), args.count, args.seed)

@@ -13,7 +13,7 @@ from simclr_mm.class_balance import class_balanced_subset
 from simclr_mm.errors import UserError
 
 from .class_metrics import top1
-from .finite import check_finite, finite_rows
+from .features import check_finite, finite_rows
 from .logistic_regression import LogisticRegression, one_vs_rest
 
 # (n, C) features, and (n,) labels or (n, K) targets as for one_vs_rest.

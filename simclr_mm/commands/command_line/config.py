@@ -72,11 +72,8 @@ def config_with_flags(
 def merge_cfg_options(cfg: Config, options: dict | None) -> None:
     """Merge ``--cfg-options``, and check the arguments of this package's classes.
 
-    Raises:
-        UserError: an option would change nothing, because neither the config nor the runner
-            reads it, or it leads to a place that the config does not have, or it would put a
-            second data_preprocessor beside the one in use. Or a class of this package does
-            not take an argument of the config.
+    An option that would change nothing, because neither the config nor the runner reads it, is
+    a UserError, and one that would put a second data_preprocessor beside the one in use.
     """
     for key, value in (options or {}).items():
         _refuse_other_preprocessor(cfg, key, value)

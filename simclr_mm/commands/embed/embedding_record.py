@@ -93,8 +93,7 @@ def read_record(out: Path) -> dict[str, Any] | None:
 def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:
     """``rows_done`` and ``unreadable`` of an earlier call, or nothing if there are no rows.
 
-    Raises:
-        UserError: The rows are of something else, or of unknown origin.
+    Rows of something else, or of unknown origin, are a UserError.
     """
     earlier = read_record(out)
     if earlier is None and (out / FEATURES).exists():

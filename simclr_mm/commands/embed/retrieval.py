@@ -80,18 +80,11 @@ class FeatureIndex:
         """The k rows with the largest cosine similarity to each of (q, C) queries.
 
         Returns:
-            Similarities (q, k), decreasing, and rows (q, k). In a tie the earlier row comes
-            first.
-
-        Raises:
-            UserError: There are fewer readable images, or the queries have another width.
+            Similarities (q, k), decreasing, and rows (q, k), in a tie the earlier row first.
         """
         readable = self.record['images'] - self.record['unreadable']
         if not 1 <= k <= readable:
-            raise UserError(
-                f'{k} nearest images of {self.directory} were asked for: '
-                f'it holds {readable} readable ones'
-            )
+            raise UserError(f'{k} nearest images: {self.directory} holds {readable} readable ones')
         if queries.ndim != 2 or queries.shape[1] != self.features.shape[1]:
             raise UserError(
                 f'queries are (q, {self.features.shape[1]}) features, as '
@@ -118,15 +111,22 @@ def retrieve(
     """The k images nearest to each query, the nearest first, without the query itself.
 
     Raises:
-        UserError: The index has other weights or another transform, k is out of range, or
-            a query is no image.
+        UserError: The index is of another encoder, or k is out of range.
+        UnreadableImage: A query is no image.
     """
     if k < 1:
         raise UserError(f'{k} nearest images were asked for: give at least 1')
     for query in queries:
         if not Path(query).is_file():
             raise MissingFileError(f'{query}: there is no such file: name an image')
-    _check_same_encoder(inferencer, index)
+    before, now = index.record['fingerprint'], inferencer.encoder.fingerprint()
+    changed = [key for key, value in now.items() if before[key] != value]
+    if changed:
+        raise UserError(
+            f'{index.directory} was embedded with other {" and ".join(changed)}, so '
+            'its features cannot be compared: take the checkpoint and the config in its '
+            'embedding.json, or embed the folder again'
+        )
     readable = index.record['images'] - index.record['unreadable']
     similarities, rows = index.search(inferencer(list(queries)), min(k + 1, readable))
     found = []
@@ -144,17 +144,6 @@ def retrieve(
             )
         found.append(others[:k])
     return found
-
-
-def _check_same_encoder(inferencer: FeatureInferencer, index: FeatureIndex) -> None:
-    before, now = index.record['fingerprint'], inferencer.encoder.fingerprint()
-    changed = [key for key, value in now.items() if before[key] != value]
-    if changed:
-        raise UserError(
-            f'{index.directory} was embedded with other {" and ".join(changed)}, so '
-            'its features cannot be compared: take the checkpoint and the config in its '
-            'embedding.json, or embed the folder again'
-        )
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

@@ -41,11 +41,7 @@ class LabelledFeatures(NamedTuple):
 
 
 def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledFeatures:
-    """A sample of rows of an embedded folder. An image's class is its folder.
-
-    Raises:
-        UserError: The images are those of a pack, not of folders, or no row is finite.
-    """
+    """A sample of rows of an embedded folder. An image's class is its folder."""
     index = FeatureIndex(directory)
     if index.record.get('pack'):
         raise UserError(
@@ -130,9 +126,6 @@ def embed_views(
 
     Returns:
         Features (n, V, C), and projections (n, V, d), None for a model without a neck.
-
-    Raises:
-        UserError: the dataset gives no views, or fewer than two images can be read.
     """
     features, projections = [], []
     model = encoder.model.eval()

@@ -148,9 +148,6 @@ def own_folder(title: str, folder: Path) -> TransferDataset:
     """A labelled dataset in ``folder/{train,val,test}/<class>/``. One of val and test may miss.
 
     With both, settings are chosen on val. Without a test part, val is scored.
-
-    Raises:
-        UserError: A part is missing, or the parts have different classes.
     """
     splits = [name for name in ('train', 'val', 'test') if (folder / name).is_dir()]
     if 'train' not in splits or len(splits) < 2:

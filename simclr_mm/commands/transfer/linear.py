@@ -90,8 +90,8 @@ def linear_transfer(
 ) -> list[Result]:
     """Fit logistic regressions to features, choose the L2 penalty, score the test.
 
-    Source: SimCLR, arXiv:2002.05709, Sec. B.8.1, transfer learning via a linear
-    classifier. Images with several classes get a classifier for each class.
+    Images with several classes get a classifier for each class.
+    Source: SimCLR, arXiv:2002.05709, Sec. B.8.1, transfer learning via a linear classifier.
     """
     pipeline = test_pipeline(dataset, encoder)
 
@@ -137,7 +137,7 @@ def linear_transfer(
 def results_of(
     dataset: TransferDataset, protocol: str, values: dict[str, float], settings: dict[str, Value]
 ) -> list[Result]:
-    """Results from shares in [0, 1] of the test images."""
+    """Results from shares in [0, 1]."""
     scored = ('transfer', dataset.title, dataset.test, PRETRAINED, protocol)
     return [Result(*scored, metric, round(100 * v, 4), settings) for metric, v in values.items()]
 
