@@ -1,6 +1,7 @@
 """Weighted nearest-neighbour classification of features."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -125,7 +126,10 @@ class KNNAccuracy(BaseMetric):
     default_prefix = 'knn'
 
     def __init__(
-        self, k: int = 200, temperature: float = 0.07, collect_device: str = 'cpu'
+        self,
+        k: int = 200,
+        temperature: float = 0.07,
+        collect_device: Literal['cpu', 'gpu', 'npu'] = 'cpu',
     ) -> None:
         super().__init__(collect_device=collect_device)
         _check_temperature(temperature)

@@ -1,6 +1,7 @@
 """Measures of features that need no labels."""
 
 from collections.abc import Sequence
+from typing import Literal
 from zlib import crc32
 
 import numpy as np
@@ -101,7 +102,9 @@ class LabelFreeMetrics(BaseMetric):
 
     default_prefix = 'label_free'
 
-    def __init__(self, max_samples: int = 10_000, collect_device: str = 'cpu') -> None:
+    def __init__(
+        self, max_samples: int = 10_000, collect_device: Literal['cpu', 'gpu', 'npu'] = 'cpu'
+    ) -> None:
         super().__init__(collect_device=collect_device)
         if max_samples < 2:
             raise UserError(

@@ -1,6 +1,7 @@
 """Accuracy of the online probe on held-out images."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from mmengine.evaluator import BaseMetric
@@ -27,7 +28,9 @@ class ProbeAccuracy(BaseMetric):
 
     default_prefix = 'probe'
 
-    def __init__(self, topk: Sequence[int] = (1,), collect_device: str = 'cpu') -> None:
+    def __init__(
+        self, topk: Sequence[int] = (1,), collect_device: Literal['cpu', 'gpu', 'npu'] = 'cpu'
+    ) -> None:
         super().__init__(collect_device=collect_device)
         counts = topk if isinstance(topk, (list, tuple)) else ()
         if not counts or not all(isinstance(k, int) and k >= 1 for k in counts):
