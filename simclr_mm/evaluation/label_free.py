@@ -13,7 +13,7 @@ from torch import Tensor
 from simclr_mm.errors import UserError
 from simclr_mm.registry import METRICS
 
-from .finite import finite_rows
+from .features import finite_rows
 
 CHUNK = 1024  # rows at a time: 1024 x 10,000 similarities are 40 MB
 
@@ -108,8 +108,7 @@ class LabelFreeMetrics(BaseMetric):
         super().__init__(collect_device=collect_device)
         if max_samples < 2:
             raise UserError(
-                f'LabelFreeMetrics: max_samples is {max_samples}: give 2 or more, because '
-                'the measures compare images.'
+                f'LabelFreeMetrics: max_samples is {max_samples}: give 2 or more to compare.'
             )
         self.max_samples = max_samples
 

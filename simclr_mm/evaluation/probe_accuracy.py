@@ -46,15 +46,13 @@ class ProbeAccuracy(BaseMetric):
                 continue
             if 'pred_score' not in sample:
                 raise UserError(
-                    'ProbeAccuracy: the model predicts no classes: set '
-                    'model.online_probe=dict(num_classes=...), and validate on single '
-                    'images, without TwoViews.'
+                    'ProbeAccuracy: the model predicts no classes: set model.online_probe='
+                    'dict(num_classes=...), and validate on images without TwoViews.'
                 )
             scores = sample['pred_score']  # (K)
             if max(self.topk) > len(scores):
                 raise UserError(
-                    f'ProbeAccuracy: topk = {tuple(self.topk)}, but the '
-                    f'probe has {len(scores)} classes.'
+                    f'ProbeAccuracy: topk = {tuple(self.topk)} of {len(scores)} classes.'
                 )
             best = scores.topk(max(self.topk)).indices  # (k)
             # Scores that are not finite are a miss.

@@ -128,7 +128,7 @@ def test_file_card_and_entry(checkpoint, metafile, tmp_path, capsys):
 def test_a_new_entry_comes_last(checkpoint, metafile, tmp_path):
     before = metafile.read_text()
     run(checkpoint, tmp_path / 'out', '--name', 'mine', '--config', CONFIG)
-    with pytest.raises(SystemExit, match='which is not in this folder'):
+    with pytest.raises(SystemExit, match='name a config in this folder'):
         run(checkpoint, tmp_path / 'far', '--config', CONFIG, '--metafile', metafile)
     assert metafile.read_text() == before and not (tmp_path / 'far').exists()
     run(checkpoint, tmp_path / 'out', '--name', 'mine', '--metafile', metafile)
