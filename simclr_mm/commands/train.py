@@ -1,7 +1,6 @@
 """Train a config: pretraining, linear evaluation or fine-tuning."""
 
 import argparse
-from collections.abc import Sequence
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -11,7 +10,7 @@ from simclr_mm.commands.command_line.data_folder import train_on_folder
 from simclr_mm.errors import UserError
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = command_line.parser_of(__doc__, '--cfg-options', '--trust-checkpoint')
     add = parser.add_argument
     add('config', nargs='?', help='config file')
@@ -71,7 +70,7 @@ def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = command_line.load_config(args)
     enter_flags(cfg, args)
