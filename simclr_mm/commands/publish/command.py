@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
+from torch import Tensor
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.loading import Checkpoint, encoder_of_checkpoint, load_encoder, open_checkpoint
@@ -54,11 +55,18 @@ class Published(NamedTuple):
     left_out: list[str]  # removed keys of the training checkpoint
 
 
-def publish(opened: Checkpoint, folder: Path, name: str | None = None) -> Published:
+def publish(
+    opened: Checkpoint, folder: Path, name: str | None = None, half: bool = False
+) -> Published:
     """Write ``{name}_{date}-{SHA-256[:8]}.pth`` and its model card.
 
     The file holds the weights and, in ``meta``, the config, the preprocessing and the length
     of the training. It holds no online probe, no optimizer, no log and no path of the machine.
+    With ``half`` it holds kernels and matrices in float16, for half the size. Biases and BN
+    stay in float32, and a model that is built from the file computes in float32.
+
+    Raises:
+        UserError: The name is no name of a model, or a weight is too large for float16.
     """
     if name is not None and not re.fullmatch(r'\w[\w.+-]*', name):
         raise UserError(
@@ -80,6 +88,8 @@ def publish(opened: Checkpoint, folder: Path, name: str | None = None) -> Publis
     )
     weights = model_state(loaded, opened.source)
     state = {key: value.clone() for key, value in weights.items() if not key.startswith(PROBE)}
+    if half:
+        state = {key: _halved(value, key) for key, value in state.items()}
     buffer = io.BytesIO()
     torch.save(dict(meta=meta, state_dict=state), buffer)
     content = buffer.getvalue()
@@ -104,12 +114,21 @@ def publish(opened: Checkpoint, folder: Path, name: str | None = None) -> Publis
     return Published(name, path, card, encoder, rows, left_out)
 
 
+def _halved(weight: Tensor, key: str) -> Tensor:
+    if weight.ndim < 2:
+        return weight
+    if weight.abs().max() > torch.finfo(torch.float16).max:
+        raise UserError(f'{key} has weights that are too large for float16: leave --half out')
+    return weight.half()
+
+
 @command_line.command
 def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, 'checkpoint', '--config', '--trust-checkpoint')
     add = parser.add_argument
     add('out_dir', help='folder of the published file')
     add('--name', help="name of the model; default: the config's")
+    add('--half', action='store_true', help='kernels and matrices in float16, for half the size')
     add('--weights-url', metavar='URL', help='where OUT_DIR can be downloaded from')
     add('--metafile', metavar='FILE', help='put the entry into this file; default: print it')
     args = parser.parse_args(argv)
@@ -124,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f'--weights-url {url}: give an address that begins with https://')
     opened = open_checkpoint(args.checkpoint, args.config)
     config = config_path(args.config or opened.name, root)
-    done = publish(opened, Path(args.out_dir), args.name)
+    done = publish(opened, Path(args.out_dir), args.name, args.half)
     print(
         f'{done.path} and {done.card.name} are written; left out: '
         f'{", ".join(done.left_out) or "nothing"}'
