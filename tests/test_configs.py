@@ -26,7 +26,8 @@ ENTRIES = METAFILE['Models']
 NAME = re.compile(
     r'(?:(?P<algorithm>simclr|simclr-v0|simclr-v2|avgsimclr)_)?'
     r'r(?P<depth>\d+)(?:w(?P<times>\d+))?(?P<selective>-sk)?(?:-w(?P<width>\d+))?_'
-    r'(?P<gpus>\d+)xb(?P<batch>\d+)-(?:(?P<task>linear|finetune)-)?(?:proj(?P<selector>\d+)-)?'
+    r'(?P<gpus>\d+)xb(?P<batch>\d+)-(?:(?P<task>linear|finetune|(?:self)?distil)-)?'
+    r'(?:proj(?P<selector>\d+)-)?'
     r'(?P<schedule>coslr|adam)-(?P<length>\d+)(?P<unit>e|k)_'
     r'(?P<data>in1k|cifar100|cifar10|stl10|tiny-imagenet|digits)'
     r'(?:-(?P<size>\d+)px)?'
@@ -114,7 +115,7 @@ def test_config_is_built_and_metafile_is_true(path, parameters):
         assert metadata.get('Epochs', metadata.get('Iterations')) == length
         assert ('Epochs' in metadata) == ('max_epochs' in cfg.train_cfg)
         assert metadata['Batch Size'] == global_batch(path)
-        second = 'simclr-v2' in path.stem or '-proj' in path.stem
+        second = re.search('simclr-v2|-proj|distil', path.stem)
         assert entry['In Collection'] == ('SimCLRv2' if second else 'SimCLR')
 
 
@@ -177,6 +178,9 @@ def test_name_says_what_the_config_does(path):
     assert size in sizes_in(images.pipeline)
     assert size in sizes_in(cfg.test_dataloader.dataset.pipeline)
 
+    if name['task'] and 'distil' in name['task']:
+        assert_distilled(cfg, name['task'])
+        return
     if name['task']:
         (hook,) = cfg.custom_hooks
         assert hook.frozen == (name['task'] == 'linear')
@@ -198,6 +202,16 @@ def test_name_says_what_the_config_does(path):
         keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
         assert keys['probe.'].trust_denominator is None
         assert 'simclr_mm.ProbeAccuracy' in [e.type for e in evaluators(cfg, 'val')]
+
+
+def assert_distilled(cfg, task):
+    """SimCLRv2: no labels, temperature 0.1 for a student like its teacher, else 1."""
+    assert (cfg.model.type, cfg.model.teacher) == ('simclr_mm.Distillation', None)
+    assert cfg.model.temperature == (0.1 if task == 'selfdistil' else 1.0)
+    assert cfg.model.get('alpha', 1) == 1
+    assert cfg.train_dataloader.dataset.with_label is False
+    from_encoder = cfg.model.backbone.get('init_cfg') is not None
+    assert [hook.frozen for hook in cfg.get('custom_hooks', [])] == [False] * from_encoder
 
 
 def labelled_by(dataset):
@@ -333,6 +347,17 @@ def test_fine_tuning_from_the_middle_in_numbers():
         assert keys['head.'].trust_denominator is None
         kinds = {t.type for t in labelled_by(cfg.train_dataloader.dataset).pipeline}
         assert kinds <= CROP_AND_FLIP
+
+
+def test_distillation_recipe_in_numbers():
+    """SimCLRv2, Sec. 3.1: as in pretraining, 400 epochs."""
+    cfg = Config.fromfile(ROOT / 'benchmarks/r50_8xb512-selfdistil-coslr-400e_in1k.py')
+    optimizer = cfg.optim_wrapper.optimizer
+    assert optimizer.lr == pytest.approx(0.1 * 4096**0.5)
+    assert (optimizer.type, optimizer.weight_decay) == ('simclr_mm.LARS', 1e-4)
+    assert [s.get('end') or s.begin for s in cfg.param_scheduler] == [0.05 * 400] * 2
+    kinds = [t.type for t in cfg.train_dataloader.dataset.pipeline]
+    assert kinds[1:] == ['RandomResizedCrop', 'RandomFlip', 'PackInputs']
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from .arguments import check_config
 from .config_errors import building_from, check_type
 from .loops import DATA_LAYOUT, EARLY_STOPPING, SAMPLER_SEED, data_layout, plain_model
 from .ranks import on_first_rank, require_same, weights_digest
-from .resume import check_resumable, latest_checkpoint, shared_settings
+from .resume import TEACHER, check_resumable, check_teacher, latest_checkpoint, shared_settings
 from .work_dir_lock import WorkDirLock
 
 _MMENGINE_HOOKS = 'runtime_info timer sampler_seed logger param_scheduler checkpoint'.split()
@@ -268,6 +268,16 @@ class Runner(_Runner):
         found = dict(epoch=self.epoch, iter=self.iter, weights=weights)
         require_same(found, f'{source} has to be the same file on every rank.')
 
+    def _init_model_weights(self) -> None:
+        super()._init_model_weights()
+        require_same(
+            {'SHA-256 of model.teacher': self._teacher_sha256()},
+            'every rank needs the same teacher.',
+        )
+
+    def _teacher_sha256(self) -> str:
+        return getattr(plain_model(self), 'teacher_sha256', '')  # of Distillation
+
     def load_checkpoint(
         self, filename: str, map_location: str | Callable = 'cpu', strict: bool = True, **kwargs
     ) -> dict:
@@ -286,6 +296,7 @@ class Runner(_Runner):
             ) from error
         if self._resumed_from is not None:
             check_resumable(checkpoint, self.cfg, filename, self.logger)
+            check_teacher(checkpoint, self._teacher_sha256(), filename)
             checkpoint['meta'].pop('config', None)  # MMEngine would run it as Python
         return checkpoint
 
@@ -313,6 +324,8 @@ class Runner(_Runner):
         hooks = self._stopping_hooks()
         state = {hook.monitor: [hook.wait_count, hook.best_score] for hook in hooks}
         self.message_hub.update_info(EARLY_STOPPING, state)
+        if self._teacher_sha256():
+            kwargs['meta'] = {**(kwargs.get('meta') or {}), TEACHER: self._teacher_sha256()}
         super().save_checkpoint(*args, **kwargs)
 
     def _stopping_hooks(self) -> list[EarlyStoppingHook]:

@@ -147,8 +147,8 @@ def build_dataset(settings: dict) -> BaseDataset:
 
 
 def is_classifier(cfg: Config) -> bool:
-    """Whether the config trains a classifier on labels (linear evaluation)."""
-    return type_name(cfg.get('model')) == 'ImageClassifier'
+    """Whether the config trains a classifier, on labels or as a teacher's student."""
+    return type_name(cfg.get('model')) in ('ImageClassifier', 'Distillation')
 
 
 def remove_validation(cfg: Config) -> None:

@@ -66,14 +66,16 @@ def _kind(prefix: str, cfg: Config) -> tuple[Kind, dict[str, Value]]:
 def classifier_protocol(cfg: Config) -> tuple[str, dict[str, Value]]:
     """How a config trains a classifier, with ``until`` of a neck and settings of a LabelSubset.
 
-    It is 'linear-published' or 'fine-tuned', depending on whether PretrainedBackboneHook
-    freezes the encoder, or 'classifier' without that hook. A LabelSubset adds its part of the
-    labels, such as 'fine-tuned-1%'.
+    It is 'distilled', 'linear-published' or 'fine-tuned', depending on whether
+    PretrainedBackboneHook freezes the encoder, or 'classifier' without that hook. A LabelSubset
+    adds its part of the labels, such as 'fine-tuned-1%'.
     """
     name = 'classifier'
     for hook in cfg.get('custom_hooks') or []:
         if type_name(hook) == 'PretrainedBackboneHook':
             name = 'linear-published' if hook.get('frozen', True) else 'fine-tuned'
+    if type_name(cfg.model) == 'Distillation':
+        name = 'distilled'
     subset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     until = (cfg.model.get('neck') or {}).get('until')
     settings = {} if until is None else {'until': until}

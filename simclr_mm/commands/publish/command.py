@@ -27,7 +27,7 @@ from simclr_mm.version import __version__
 
 # Settings of one run on one machine.
 _OF_THE_RUN = ('work_dir', 'load_from', 'resume', 'launcher')
-_KEPT = ('dataset_meta', 'epoch', 'iter', 'seed', 'mmengine_version')
+_KEPT = ('dataset_meta', 'epoch', 'iter', 'seed', 'mmengine_version', 'teacher_sha256')
 
 
 def config_path(config: str, root: Path | None) -> str:
