@@ -1,7 +1,6 @@
 """Pretrain on scikit-learn's digits, evaluate, and draw a report. No download."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ PAIRS = 8  # images whose views are in the report
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__)
     parser.add_argument('--work-dir', default='work_dirs/demo', help='folder of logs and report')
     args = parser.parse_args(argv)

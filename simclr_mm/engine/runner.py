@@ -35,6 +35,7 @@ from .resume import TEACHER, check_resumable, check_teacher, latest_checkpoint, 
 from .work_dir_lock import WorkDirLock
 
 _MMENGINE_HOOKS = 'runtime_info timer sampler_seed logger param_scheduler checkpoint'.split()
+_RATE_POWERS = {'linear': 1.0, 'sqrt': 0.5}  # of the batch, for auto_scale_lr
 _built = itertools.count(1)  # runners of this process
 
 
@@ -204,16 +205,30 @@ class Runner(_Runner):
         return wrapper
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
-        super().scale_lr(optim_wrapper, auto_scale_lr)
-        if not auto_scale_lr or auto_scale_lr.get('enable', False):
+        if not auto_scale_lr:
+            return
+        rule = auto_scale_lr.get('rule', 'linear')
+        if rule not in _RATE_POWERS:
+            raise UserError(
+                f"auto_scale_lr.rule = {rule!r}: give 'linear' or 'sqrt', the power of the batch "
+                'with which the learning rate grows'
+            )
+        enabled = auto_scale_lr.get('enable', False)
+        if enabled and rule == 'linear':
+            super().scale_lr(optim_wrapper, auto_scale_lr)
             return
         base = auto_scale_lr['base_batch_size']
         batch = self.train_dataloader.batch_size * self.world_size
-        if batch != base:
-            lr = optim_wrapper.optimizer.param_groups[0]['lr']
+        ratio = (batch / base) ** _RATE_POWERS[rule]
+        lr = optim_wrapper.optimizer.param_groups[0]['lr']
+        change = f'learning rate {lr:g} is for batches of {base} images, but this job has {batch}'
+        if enabled:
+            for group in optim_wrapper.optimizer.param_groups:
+                group['lr'] *= ratio
+            self.logger.info(f'{change}: the {rule} rule gives {lr * ratio:g}.')
+        elif batch != base:
             self.logger.warning(
-                f'learning rate {lr:g} is for batches of {base} images, but this job '
-                f'has {batch}: the linear rule would give {lr * batch / base:g}. Pass '
+                f'{change}: the {rule} rule would give {lr * ratio:g}. Pass '
                 '--auto-scale-lr to apply it.'
             )
 

@@ -12,7 +12,7 @@ from simclr_mm.registry import MODELS
 from .micro_batches import recomputed
 
 # TensorFlow's variance_scaling_initializer.
-_INIT = [
+_INIT: list[dict] = [
     dict(type='Kaiming', layer='Conv2d', mode='fan_in', nonlinearity='linear'),
     dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
 ]

@@ -45,8 +45,7 @@ def check_image(img: Any, owner: str) -> None:
 def check_prob(prob: float, owner: str, key: str = 'prob') -> None:
     if not 0 <= prob <= 1:
         raise UserError(
-            f'{owner}: {key} must be a probability in [0, 1], got {prob}: write 0 for '
-            f'never, 1 for always.'
+            f'{owner}: {key} is a probability in [0, 1] (0 never, 1 always), got {prob}.'
         )
 
 

@@ -8,7 +8,6 @@ schedule and the batch of a benchmark config, here on features without augmentat
 """
 
 import time
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -99,7 +98,7 @@ def train_linear_layer(cfg: Config, features: Tensor, labels: Tensor, seed: int)
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     flags = ('config', 'checkpoint', '--seed', '--cache', '--cfg-options', '--trust-checkpoint')
     parser = command_line.parser_of(__doc__, *flags)
     add = parser.add_argument

@@ -115,8 +115,6 @@ def main() -> None:
     console.print(setting)
     results = measure(losses, args)
     console.print(table(results))
-    if len(args.rows) > 1:
-        console.print(growth(results))
     if args.out:
         save(args.out, 'bench_loss', setting=setting, results=results)
         draw(results, args.out / 'bench_loss.png')
@@ -198,17 +196,6 @@ def table(results: list[dict]) -> Table:
             )
         lines.append((str(rows), *cells))
     return table_of(f'{title}MB above the start', ('2N', *names), lines)
-
-
-def growth(results: list[dict]) -> str:
-    """Time of the largest size compared with the second largest, round by round."""
-    *_, first, last = (result for result in results if result['name'] == 'simclr_mm')
-    ratios = [b / a for a, b in zip(first['ms'], last['ms'])]
-    return (
-        f'simclr_mm from 2N = {first["rows"]} to {last["rows"]}: {statistics.median(ratios):.1f}x '
-        f'the time ({min(ratios):.1f}-{max(ratios):.1f}), '
-        f'{(last["rows"] / first["rows"]) ** 2:.0f}x the arithmetic'
-    )
 
 
 def draw(results: list[dict], path: Path) -> None:
