@@ -71,7 +71,10 @@ def plan_of(args: argparse.Namespace) -> Plan:
     if args.finetune:
         for path in args.finetune:
             cfg = _config(path, args.data)
-            finetune[label_of(cfg, path)] = cfg
+            label = label_of(cfg, path)
+            if label in finetune:
+                raise UserError(f'--finetune {path}: another one trains on {label} too')
+            finetune[label] = cfg
     else:
         for label in ','.join(args.labels).split(','):
             label = label.replace('%', 'pct')

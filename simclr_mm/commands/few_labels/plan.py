@@ -62,20 +62,25 @@ class Plan(NamedTuple):
     def _finetuned(self, method: str, label: str, seed: int) -> Config:
         cfg = self._cell(self.finetune[label], seed, self.epochs.get(label))
         _draw(cfg.train_dataloader.dataset, seed)
+        model = cfg.model
+        width = model.head.in_channels  # C
+        if type_name(model.neck) == 'ProjectionNeck':  # of any layer, set below
+            width = model.neck.in_channels
+            model.neck.until, model.head.in_channels = 0, width
         if method == 'scratch':
-            cfg.custom_hooks, cfg.model.backbone.init_cfg = [], None
+            cfg.custom_hooks, model.backbone.init_cfg = [], None
             cfg.optim_wrapper.optimizer.lr *= _SCRATCH_RATE
             return cfg
-        cfg.model.backbone.init_cfg.checkpoint = self.source
+        model.backbone.init_cfg.checkpoint = self.source
         if method == TEACHER:
-            neck, width = self.encoder.config.model.get('neck') or {}, cfg.model.head.in_channels
+            neck = self.encoder.config.model.get('neck') or {}
             if type_name(neck) != 'ProjectionNeck' or neck.get('num_layers', 2) < 2:
                 raise UserError(
                     f'{self.source} has no projection head of two layers or more, so no middle: '
                     f'leave {TEACHER} and distilled out of --methods'
                 )
-            cfg.model.neck = ConfigDict(neck, in_channels=width, until=1)
-            cfg.model.head.in_channels = neck.get('hid_channels') or width
+            model.neck = ConfigDict(neck, in_channels=width, until=1)
+            model.head.in_channels = neck.get('hid_channels') or width
         return cfg
 
     def _distilled(self, seed: int, teacher: str | None) -> Config:
@@ -142,7 +147,8 @@ def label_of(cfg: Config, path: str) -> str:
     protocol = classifier_protocol(cfg)[0]
     if type_name(cfg.train_dataloader.dataset) != 'LabelSubset':
         raise UserError(f'--finetune {path} trains on all labels: name one with a LabelSubset')
-    return protocol.partition('-')[2].removeprefix('tuned-').replace('%', 'pct')
+    label = protocol.partition('-')[2].removeprefix('tuned-')
+    return label.replace('percent', '%').replace('%', 'pct').replace('-labels', 'perclass')
 
 
 def find_config(encoder: str, task: str, ending: str, flag: str) -> str:
