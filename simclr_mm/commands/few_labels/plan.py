@@ -113,6 +113,9 @@ class Plan(NamedTuple):
         cfg = cell_config(cfg, options)
         if type_name(cfg.optim_wrapper) == 'OptimWrapper':
             cfg.optim_wrapper.type = 'simclr_mm.AutocastOptimWrapper'  # bf16 where it is faster
+        if _in_memory(cfg):
+            for phase in ('train', 'val'):  # each worker would start for a few images
+                cfg[f'{phase}_dataloader'].num_workers = 0
         return cfg
 
 
@@ -180,13 +183,15 @@ def read_from(cfg: Config, folder: str) -> None:
     """Take the images of ``--data``. Data in memory read the folder themselves."""
     if not Path(folder).is_dir():
         raise MissingFileError(f'--data: there is no folder {Path(folder).absolute()}')
-    dataset = _innermost(cfg.train_dataloader.dataset)
-    kind = DATASETS.get(dataset.type)
-    if not ('data_root' in dataset and issubclass(kind, ArrayDataset)):
+    if not (_in_memory(cfg) and 'data_root' in _innermost(cfg.train_dataloader.dataset)):
         train_on_folder(cfg, folder)
         return
     for phase in ('train', 'val', 'test'):
         _innermost(cfg[f'{phase}_dataloader'].dataset).data_root = folder
+
+
+def _in_memory(cfg: Config) -> bool:
+    return issubclass(DATASETS.get(_innermost(cfg.train_dataloader.dataset).type), ArrayDataset)
 
 
 def _innermost(dataset: Any) -> ConfigDict:

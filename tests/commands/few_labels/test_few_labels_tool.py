@@ -100,6 +100,7 @@ def test_a_config_of_any_selector(encoder, tmp_path, stand_in, selector):
     necks = [config(tmp_path, method, '10pct').model.neck for method in methods]
     assert [neck.until for neck in necks] == [0, 0, 1]
     assert {neck.in_channels for neck in necks} == {128}
+    assert config(tmp_path, 'selector-0', '10pct').train_dataloader.num_workers == 0  # in memory
 
 
 def test_the_linear_classifier_sees_the_images_of_fine_tuning(encoder, tmp_path, stand_in):
