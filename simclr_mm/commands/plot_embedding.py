@@ -32,7 +32,8 @@ def main(argv: list[str] | None = None) -> None:
     if Path(args.source).is_dir():
         if args.checkpoint or args.data or args.cfg_options:
             raise UserError(
-                f'{args.source} is embedded already: leave checkpoint, --data, --cfg-options out'
+                f'{args.source} is an embedded folder: a checkpoint, --data and --cfg-options '
+                'are for a config, leave them out'
             )
         data = from_embedding(args.source, args.max_images, args.seed)
     elif args.checkpoint is None:

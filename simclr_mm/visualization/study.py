@@ -147,12 +147,17 @@ def plot_crop_histograms(
     [0, 256), without and with distortion. ``overlaps``, (I, 2), are the means of those of an
     image's crops, in [0, 1].
     """
+    edges = np.linspace(0, 256, histograms.shape[3] + 1)
     with picture(path, 11, 1.4 + 2.6 * len(histograms), title) as figure:
         grid = figure.subplots(len(histograms), 2, sharex=True, sharey=True, squeeze=False)
         for row, name in enumerate(images):
             for column, kind in enumerate(kinds):
                 axes = grid[row, column]
-                _plot_crops(axes, histograms[row, column])
+                for crop, shares in enumerate(histograms[row, column]):
+                    colour = COLOURS[crop % len(COLOURS)]
+                    axes.stairs(100 * shares, edges, color=colour, lw=1.6)
+                axes.set_xlim(0, 256)
+                axes.grid(alpha=0.3)
                 axes.set_title(
                     f'{name}, {kind}: two crops share {100 * overlaps[row, column]:.0f} %'
                 )
@@ -162,11 +167,3 @@ def plot_crop_histograms(
             figure.supxlabel(f'Bins above {HIGHEST} % are cut off.', fontsize=10)
         for axes in grid[-1]:
             axes.set_xlabel('intensity, all channels [0, 255]')
-
-
-def _plot_crops(axes: Axes, histograms: np.ndarray) -> None:
-    edges = np.linspace(0, 256, histograms.shape[1] + 1)
-    for crop, shares in enumerate(histograms):
-        axes.stairs(100 * shares, edges, color=COLOURS[crop % len(COLOURS)], lw=1.6)
-    axes.set_xlim(0, 256)
-    axes.grid(alpha=0.3)
