@@ -158,7 +158,7 @@ def find_config(encoder: str, task: str, ending: str, flag: str) -> str:
     """The benchmark config that belongs to a pretraining config, by their names.
 
     Names are ``ALGORITHM_BACKBONE_SCHEDULE_DATA`` and ``BACKBONE_SCHEDULE_DATA``, the second
-    schedule with the task in it.
+    schedule with the task in it. Encoders of simclr-v2 are fine-tuned by its own recipe.
 
     Raises:
         UserError: There is none, or several.
@@ -169,6 +169,8 @@ def find_config(encoder: str, task: str, ending: str, flag: str) -> str:
             f'{encoder} is not the name of a pretraining config of this package: name the '
             f'config with {flag}'
         )
+    if parts[0] == 'simclr-v2' and task == 'finetune':
+        task = 'finetune-proj1'
     pattern = f'{parts[1]}_*-{task}-coslr-*_{parts[3]}{ending}.py'
     found = sorted(_BENCHMARKS.glob(pattern))
     if len(found) != 1:

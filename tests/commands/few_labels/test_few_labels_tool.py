@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,13 @@ from mmpretrain.registry import DATASETS
 
 from simclr_mm import get_model
 from simclr_mm.commands.evaluate.loop_results import classifier_protocol
-from simclr_mm.commands.few_labels.plan import METHODS, TrainAndTest, label_of, read_from
+from simclr_mm.commands.few_labels.plan import (
+    METHODS,
+    TrainAndTest,
+    find_config,
+    label_of,
+    read_from,
+)
 from simclr_mm.commands.runs import RunFailed
 from simclr_mm.evaluation import EvaluationRun, Result, read_run
 
@@ -131,6 +138,19 @@ def test_data_in_memory_read_the_folder_themselves(tmp_path):
     subset = digits.train_dataloader.dataset
     assert (subset.type, subset.dataset.type) == ('simclr_mm.LabelSubset', 'simclr_mm.ImageFolder')
     assert digits.model.head.num_classes == 2
+
+
+@pytest.mark.parametrize(
+    'algorithm, task, found',
+    [
+        ('simclr', 'finetune', 'r50_8xb512-finetune-coslr-60e_in1k-1pct'),
+        ('simclr-v2', 'finetune', 'r50_8xb128-finetune-proj1-coslr-60e_in1k-1pct'),
+        ('simclr', 'selfdistil', 'r50_8xb512-selfdistil-coslr-400e_in1k'),
+    ],
+)
+def test_the_configs_of_an_encoder(algorithm, task, found):
+    encoder, ending = f'{algorithm}_r50_16xb256-coslr-800e_in1k', '-1pct' * (task == 'finetune')
+    assert Path(find_config(encoder, task, ending, '--flag')).stem == found
 
 
 @pytest.mark.parametrize('data', ['digits-5perclass', 'cifar10-10pct', 'in1k-1pct'])
