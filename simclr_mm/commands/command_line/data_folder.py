@@ -49,7 +49,7 @@ def train_on_folder(cfg: Config, *places: str) -> None:
     root = _folder(places[0])
     train, held_out = _folder(root / 'train'), _held_out(root)
     check_same_classes('--data', train, held_out)
-    _read_files_from(_part(cfg, 'train_dataloader'), _class_folders(train))
+    _read_files_from(_part(cfg, 'train_dataloader'), class_folders(train))
     _test_classifier_on(cfg, held_out, 'val')
     _test_classifier_on(cfg, held_out, 'test')
 
@@ -65,8 +65,7 @@ def test_on_folder(cfg: Config, folder: str) -> None:
         parts = [root / name for name in _HELD_OUT if (root / name).is_dir()]
         _test_classifier_on(cfg, parts[0] if parts else root, 'test')
         return
-    gallery, queries = _folder(root / 'train'), _held_out(root)
-    check_same_classes('--data', gallery, queries)
+    gallery, query = labelled_parts(folder)
     dataset = _part(cfg, 'test_dataloader').dataset
     if 'query' not in dataset:
         raise UserError(
@@ -74,8 +73,7 @@ def test_on_folder(cfg: Config, folder: str) -> None:
             'simclr_mm.GalleryAndQuery there, as in the configs of simclr_mm.'
         )
     dataset.pop('gallery_per_class', None)
-    dataset.gallery = ConfigDict(_class_folders(gallery))
-    dataset.query = ConfigDict(_class_folders(queries))
+    dataset.gallery, dataset.query = ConfigDict(gallery), ConfigDict(query)
     dataset.pipeline = _with_loading(dataset.pipeline)
     if isinstance(cfg.test_evaluator, list):  # the probe has its own classes
         cfg.test_evaluator = [
@@ -90,7 +88,7 @@ def _part(cfg: Config, key: str) -> ConfigDict:
 
 
 def _test_classifier_on(cfg: Config, folder: Path, phase: str) -> None:
-    _read_files_from(_part(cfg, f'{phase}_dataloader'), _class_folders(folder))
+    _read_files_from(_part(cfg, f'{phase}_dataloader'), class_folders(folder))
     classes = len(_class_names(folder))
     cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = classes
     evaluator = cfg[f'{phase}_evaluator']
@@ -135,7 +133,21 @@ def check_same_classes(flag: str, train: Path, held_out: Path) -> None:
         )
 
 
-def _class_folders(folder: Path) -> dict[str, Any]:
+def labelled_parts(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Datasets of ``folder/train/<class>/`` and ``folder/{val,test}/<class>/``.
+
+    Raises:
+        UserError: A part is missing, or they have different classes.
+    """
+    root = _folder(folder)
+    train, held_out = _folder(root / 'train'), _held_out(root)
+    check_same_classes('--data', train, held_out)
+    return class_folders(train), class_folders(held_out)
+
+
+def class_folders(folder: str | Path) -> dict[str, Any]:
+    """The dataset of a folder of class folders, or of a pack with labels."""
+    folder = _folder(folder)
     return shard_dataset(str(folder)) or dict(
         type='simclr_mm.ImageFolder', data_root=str(folder), with_label=True
     )
