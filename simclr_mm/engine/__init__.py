@@ -8,7 +8,7 @@ from .hooks.unreadable import UnreadableImageHook
 from .lars import LARS
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .optim_wrapper import AutocastOptimWrapper
-from .runner import Runner
+from .runner import Runner, build_runner
 
 __all__ = [
     'AutocastOptimWrapper',
@@ -23,4 +23,5 @@ __all__ = [
     'Runner',
     'RuntimeInfoHook',
     'UnreadableImageHook',
+    'build_runner',
 ]

@@ -368,3 +368,10 @@ def _data_roots(dataset: object, key: str = '{val,test}_dataloader.dataset') -> 
         if part in dataset:
             roots += _data_roots(dataset[part], f'{key}.{part}')
     return roots
+
+
+def build_runner(cfg: Config) -> _Runner:
+    """Build the runner that the config names."""
+    check_type(RUNNERS, cfg.get('runner_type'), 'runner_type')
+    with building_from(cfg):
+        return RUNNERS.build(cfg) if 'runner_type' in cfg else _Runner.from_cfg(cfg)

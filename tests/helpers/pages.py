@@ -47,7 +47,7 @@ _CONFIGS = (
 # Commands that are no tools of this package.
 _OTHERS = {
     *('cd', 'cp', 'curl', 'do', 'done', 'for', 'mkdir', 'pip', 'source', 'tensorboard', 'unzip'),
-    *('[', 'mv'),
+    *('[', 'embedding-atlas', 'mv'),
 }
 
 

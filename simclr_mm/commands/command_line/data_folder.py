@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import print_log
 
 from simclr_mm.datasets import class_names, is_url, shard_dataset
 from simclr_mm.datasets.image_folder import class_names_of
 from simclr_mm.datasets.image_list import is_list
+from simclr_mm.engine.training_data import replace_images, train_unlabelled, with_loading
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.registry import type_name
 
-from .config import is_classifier, remove_validation
+from .config import is_classifier
 
 _HELD_OUT = ('val', 'test')
-_LOADING = 'simclr_mm.LoadImageFromFile'
 _SHARDS = ('.tar', '.parquet', '.arrow', '.mdb')  # files whose folder --data takes
 
 
@@ -34,12 +33,9 @@ def train_on_folder(cfg: Config, *places: str) -> None:
     if not is_classifier(cfg):
         dataset = _unlabelled(places)
         loader = _part(cfg, 'train_dataloader')
-        _read_files_from(loader, dataset)
+        train_unlabelled(cfg, dataset)
         if is_url(places[0]) and dataset['type'] == 'simclr_mm.TarShards':
             loader.sampler.setdefault('shards_at_once', 16)
-        remove_validation(cfg)
-        if cfg.model.pop('online_probe', None):
-            print_log('--data: no online probe, for want of labels')
         return
     if len(places) > 1:
         raise UserError(
@@ -49,7 +45,7 @@ def train_on_folder(cfg: Config, *places: str) -> None:
     root = _folder(places[0])
     train, held_out = _folder(root / 'train'), _held_out(root)
     check_same_classes('--data', train, held_out)
-    _read_files_from(_part(cfg, 'train_dataloader'), class_folders(train))
+    replace_images(_part(cfg, 'train_dataloader'), class_folders(train))
     _test_classifier_on(cfg, held_out, 'val')
     _test_classifier_on(cfg, held_out, 'test')
 
@@ -74,7 +70,7 @@ def test_on_folder(cfg: Config, folder: str) -> None:
         )
     dataset.pop('gallery_per_class', None)
     dataset.gallery, dataset.query = ConfigDict(gallery), ConfigDict(query)
-    dataset.pipeline = _with_loading(dataset.pipeline)
+    dataset.pipeline = with_loading(dataset.pipeline)
     if isinstance(cfg.test_evaluator, list):  # the probe has its own classes
         cfg.test_evaluator = [
             metric for metric in cfg.test_evaluator if type_name(metric) != 'ProbeAccuracy'
@@ -88,7 +84,7 @@ def _part(cfg: Config, key: str) -> ConfigDict:
 
 
 def _test_classifier_on(cfg: Config, folder: Path, phase: str) -> None:
-    _read_files_from(_part(cfg, f'{phase}_dataloader'), class_folders(folder))
+    replace_images(_part(cfg, f'{phase}_dataloader'), class_folders(folder))
     classes = len(_class_names(folder))
     cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = classes
     evaluator = cfg[f'{phase}_evaluator']
@@ -169,32 +165,6 @@ def _unlabelled(places: tuple[str, ...]) -> dict[str, Any]:
     if len(places) == 1 and not is_list(places[0]):
         return dict(type='simclr_mm.ImageFolder', data_root=places[0])
     return dict(type='simclr_mm.ImageList', places=list(places))
-
-
-def _read_files_from(loader: ConfigDict, dataset: dict[str, Any]) -> None:
-    """Give a dataloader, or the innermost wrapper in it, another dataset and the same pipeline."""
-    around = loader
-    while 'dataset' in around.dataset:
-        around = around.dataset
-    if 'pipeline' not in around.dataset:
-        raise UserError(
-            f'--data: a {type_name(around.dataset)} of the config has no pipeline to reuse: '
-            'write your folder into the config.'
-        )
-    if around.dataset.get('batched'):  # it was in memory, but files need workers
-        loader.num_workers = min(4, os.cpu_count() or 1)
-        loader.persistent_workers = True
-    pipeline = _with_loading(around.dataset.pipeline)
-    around.dataset = ConfigDict(**dataset, pipeline=pipeline)
-
-
-def _with_loading(pipeline: list[ConfigDict]) -> list[ConfigDict]:
-    """The pipeline with simclr_mm's loading step, for files and shards."""
-    for step in pipeline:
-        if type_name(step) == 'LoadImageFromFile':  # mmcv's reads files only
-            step['type'] = _LOADING
-            return pipeline
-    return [ConfigDict(type=_LOADING), *pipeline]  # in-memory data had none
 
 
 def _folder(place: str | Path) -> Path:
