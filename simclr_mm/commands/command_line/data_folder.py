@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 
 from simclr_mm.datasets import class_names, is_url, shard_dataset
 from simclr_mm.datasets.image_folder import class_names_of
-from simclr_mm.datasets.image_list import is_list
+from simclr_mm.datasets.image_table import is_list
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.registry import type_name
 
