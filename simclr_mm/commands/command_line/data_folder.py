@@ -20,16 +20,17 @@ _LOADING = 'simclr_mm.LoadImageFromFile'
 _SHARDS = ('.tar', '.parquet', '.arrow', '.mdb')  # files whose folder --data takes
 
 
-def train_on_folder(cfg: Config, *places: str) -> None:
+def train_on_folder(cfg: Config, *places: str, keep_validation: bool = False) -> None:
     """Replace the training data of a config by ``--data``.
 
     Args:
         cfg: A config. Pretraining uses every image of the places. It has no labels, so
-            validation and online probe are removed. A classifier uses
+            the online probe is removed, and validation too unless ``keep_validation``, for
+            :func:`~.knn_flags.knn_while_training`. A classifier uses
             ``folder/train/<class>/`` and ``folder/{val,test}/<class>/`` of one folder,
             and gets their number of classes.
-        *places: Folders, with images at any depth, ``.txt`` or ``.csv`` lists of paths, or
-            shards that ``simclr_mm.datasets.shard_dataset`` recognises.
+        *places: Folders, with images at any depth, lists and tables of paths, or shards that
+            ``simclr_mm.datasets.shard_dataset`` recognises.
 
     Raises:
         UserError: A place is missing or of an unsupported kind, or the parts have different
@@ -41,7 +42,8 @@ def train_on_folder(cfg: Config, *places: str) -> None:
         _read_files_from(loader, dataset)
         if is_url(places[0]) and dataset['type'] == 'simclr_mm.TarShards':
             loader.sampler.setdefault('shards_at_once', 16)
-        remove_validation(cfg)
+        if not keep_validation:
+            remove_validation(cfg)
         if cfg.model.pop('online_probe', None):
             print_log('--data: no online probe, for want of labels')
         return
@@ -72,27 +74,40 @@ def test_on_folder(cfg: Config, folder: str) -> None:
         parts = [root / name for name in _HELD_OUT if (root / name).is_dir()]
         _test_classifier_on(cfg, parts[0] if parts else root, 'test')
         return
-    gallery, queries = _folder(root / 'train'), _held_out(root)
-    check_same_classes('--data', gallery, queries)
-    dataset = _part(cfg, 'test_dataloader').dataset
-    if 'query' not in dataset:
-        raise UserError(
-            f'--data: test_dataloader.dataset is {type_name(dataset)}. kNN needs a '
-            'simclr_mm.GalleryAndQuery there, as in the configs of simclr_mm.'
-        )
-    dataset.pop('gallery_per_class', None)
-    dataset.gallery = ConfigDict(_class_folders(gallery))
-    dataset.query = ConfigDict(_class_folders(queries))
-    dataset.pipeline = _with_loading(dataset.pipeline)
+    compare(cfg, '--data', 'test_dataloader', *gallery_and_query('--data', root))
     if isinstance(cfg.test_evaluator, list):  # the probe has its own classes
         cfg.test_evaluator = [
             metric for metric in cfg.test_evaluator if type_name(metric) != 'ProbeAccuracy'
         ]
 
 
-def _part(cfg: Config, key: str) -> ConfigDict:
+def compare(cfg: Config, flag: str, key: str, gallery: dict, query: dict) -> None:
+    """Replace gallery and query of the GalleryAndQuery in a dataloader of the config.
+
+    Raises:
+        UserError: There is none.
+    """
+    dataset = _part(cfg, key, flag).dataset
+    if 'query' not in dataset:
+        raise UserError(
+            f'{flag}: {key}.dataset is {type_name(dataset)}. kNN needs a '
+            'simclr_mm.GalleryAndQuery there, as in the configs of simclr_mm.'
+        )
+    dataset.pop('gallery_per_class', None)
+    dataset.gallery, dataset.query = ConfigDict(gallery), ConfigDict(query)
+    dataset.pipeline = _with_loading(dataset.pipeline)
+
+
+def gallery_and_query(flag: str, root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``root/train/<class>/`` and ``root/{val,test}/<class>/``, which have the same classes."""
+    gallery, queries = _folder(root / 'train'), _held_out(root)
+    check_same_classes(flag, gallery, queries)
+    return _class_folders(gallery), _class_folders(queries)
+
+
+def _part(cfg: Config, key: str, flag: str = '--data') -> ConfigDict:
     if not cfg.get(key):
-        raise UserError(f'--data: the config has no {key} whose images it could replace.')
+        raise UserError(f'{flag}: the config has no {key} whose images it could replace.')
     return cfg[key]
 
 
