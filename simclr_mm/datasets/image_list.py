@@ -186,6 +186,11 @@ class ImageList(BaseDataset):
         super().get_subset_(indices)
         self._set_mates()
 
+    def get_subset(self, indices: Sequence[int] | int) -> 'ImageList':
+        subset = super().get_subset(indices)
+        subset._set_mates()
+        return subset
+
     def groups_of_images(self) -> np.ndarray:
         """(N,) the number of each image's group, -1 for none."""
         infos = map(self.get_data_info, range(len(self)))

@@ -4,6 +4,7 @@ The functions are in :mod:`simclr_mm.losses`.
 """
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -71,10 +72,11 @@ class NTXentHead(_Head):
         if not self.groups:
             return super().loss(z)
         numbers = [sample.get('group') for sample in data_samples or [DataSample()]]
-        if None in numbers:
+        wrong = [number for number in numbers if not isinstance(number, Integral)]
+        if wrong:
             raise UserError(
-                'model.head.groups needs the group of every training image, and '
-                f'{numbers.count(None)} of {len(numbers)} samples of this batch have none: give '
+                f'model.head.groups needs a whole number, the group, of every training image, and '
+                f'{len(wrong)} of {len(numbers)} samples of this batch have {wrong[0]!r}: give '
                 'a table with the column group to simclr_mm.ImageList, or set '
                 'model.head.groups=False'
             )

@@ -227,6 +227,7 @@ def test_mates_are_those_of_a_subset(pictures):
     data = grouped(pictures, indices=[0, 2, 4])
     assert {tuple(shown(data[SampleIndex(0, 1, epoch)])) for epoch in range(9)} == {(0, 2, 2)}
     assert {tuple(shown(data[SampleIndex(2, 1, epoch)])) for epoch in range(9)} == {(4, 4, 4)}
+    assert shown(data.get_subset([1, 2])[SampleIndex(0, 1, 0)]) == [2, 2, 2]
     data.get_subset_([1, 2])
     assert shown(data[SampleIndex(0, 1, 0)]) == [2, 2, 2]
 

@@ -59,7 +59,10 @@ def test_groups_come_from_the_samples(micro_batch_size):
 def test_samples_without_groups_are_refused():
     head = MODELS.build(GROUPED)
     samples = [DataSample(metainfo=dict(group=4)), DataSample()]
-    with pytest.raises(UserError, match='head.groups .* 1 of 2 samples of this batch have none'):
+    with pytest.raises(UserError, match='head.groups .* 1 of 2 samples of this batch have None'):
         head.loss(torch.randn(2, 2, 8), samples)
-    with pytest.raises(UserError, match='model.head.groups needs the group'):
+    with pytest.raises(UserError, match='model.head.groups needs a whole number'):
         head.loss(torch.randn(2, 2, 8))
+    samples[1] = DataSample(metainfo=dict(group='anna'))
+    with pytest.raises(UserError, match="1 of 2 samples of this batch have 'anna'"):
+        head.loss(torch.randn(2, 2, 8), samples)
