@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from typing import Any
 
 from mmengine import dist
@@ -14,6 +15,8 @@ from rich.text import Text
 from simclr_mm.registry import HOOKS
 
 from .log_interval import is_log_line
+
+_PAUSE = 0.1  # seconds between two pictures of the bar
 
 
 class _Speed(ProgressColumn):
@@ -57,11 +60,15 @@ class ProgressBarHook(Hook):
             TextColumn('left'),
             console=console,
             expand=True,
+            # A thread could hold the console's lock while workers are forked, and one that
+            # warns would wait for ever.
+            auto_refresh=False,
         )
         self._task = self._progress.add_task(
             '', total=runner.max_iters, completed=runner.iter, numbers=''
         )
         self._training = self._validation = ''
+        self._shown = 0.0
         self._progress.start()
         # Through the bar, which then moves down.
         self._consoles = [each for each in runner.logger.handlers if _is_console(each)]
@@ -89,7 +96,11 @@ class ProgressBarHook(Hook):
 
     def _show(self, **values: Any) -> None:
         assert self._progress is not None
-        self._progress.update(self._task, numbers=self._training + self._validation, **values)
+        now = time.monotonic()
+        due = now - self._shown >= _PAUSE
+        self._shown = now if due else self._shown
+        numbers = self._training + self._validation
+        self._progress.update(self._task, numbers=numbers, refresh=due, **values)
 
     def after_train(self, runner: Runner) -> None:
         self.stop()
