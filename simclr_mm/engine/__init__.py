@@ -3,6 +3,7 @@ from .hooks.data_wait import DataWaitHook
 from .hooks.learning_watch import LearningWatchHook
 from .hooks.non_finite_guard import NonFiniteGuardHook
 from .hooks.pretrained_backbone import PretrainedBackboneHook
+from .hooks.progress_bar import ProgressBarHook
 from .hooks.runtime_info import RuntimeInfoHook
 from .hooks.unreadable import UnreadableImageHook
 from .lars import LARS
@@ -20,6 +21,7 @@ __all__ = [
     'LearningWatchHook',
     'NonFiniteGuardHook',
     'PretrainedBackboneHook',
+    'ProgressBarHook',
     'Runner',
     'RuntimeInfoHook',
     'UnreadableImageHook',

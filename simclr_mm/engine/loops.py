@@ -37,6 +37,8 @@ def data_layout(runner: Runner) -> str:
     order = ''
     if loader.sampler.shards_at_once is not None:
         order = f', {loader.sampler.shards_at_once} shards at once'
+    if loader.sampler.groups is not None:
+        order = f', groups {loader.sampler.groups}'
     return (
         f'{len(loader.dataset)} images in {len(loader)} steps of '
         f'{runner.world_size} x {loader.batch_size}{order}'

@@ -29,6 +29,7 @@ from simclr_mm.registry import RUNNERS
 from .allocator import keep_freed_memory
 from .arguments import check_config
 from .config_errors import building_from, check_type
+from .hooks.progress_bar import ProgressBarHook
 from .loops import DATA_LAYOUT, EARLY_STOPPING, SAMPLER_SEED, data_layout, plain_model
 from .ranks import on_first_rank, require_same, weights_digest
 from .resume import TEACHER, check_resumable, check_teacher, latest_checkpoint, shared_settings
@@ -234,7 +235,12 @@ class Runner(_Runner):
 
     def train(self) -> nn.Module:
         with WorkDirLock(self.work_dir, self.logger), building_from(self.cfg):
-            return super().train()
+            try:
+                return super().train()
+            finally:
+                for hook in self.hooks:
+                    if isinstance(hook, ProgressBarHook):
+                        hook.stop()
 
     def val(self) -> dict:
         with building_from(self.cfg):

@@ -13,13 +13,14 @@ _LOADING = 'simclr_mm.LoadImageFromFile'
 _IN_MEMORY = 'simclr_mm.ArrayFile'
 
 
-def train_unlabelled(cfg: Config, dataset: dict[str, Any]) -> None:
+def train_unlabelled(cfg: Config, dataset: dict[str, Any], keep_validation: bool = False) -> None:
     """Pretrain on the images of a dataset, given as a config without a pipeline.
 
-    There are no labels, so validation and online probe are removed.
+    There are no labels, so the online probe is removed, and validation too unless it is kept.
     """
     replace_images(cfg.train_dataloader, dataset)
-    remove_validation(cfg)
+    if not keep_validation:
+        remove_validation(cfg)
     if cfg.model.pop('online_probe', None):
         print_log('no online probe, for want of labels')
 

@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from simclr_mm.datasets import ResumableSampler, SampleIndex
 from simclr_mm.datasets import sampler as module
+from simclr_mm.errors import UserError
 
 IMAGES, BATCH = 103, 4
 
@@ -117,3 +119,62 @@ def test_any_job_deals_one_permutation_and_goes_on_anywhere(
     assert len(set(dealt)) == len(dealt)
     start = min(position, images // world_size)
     assert [stream(rank, start) for rank in range(world_size)] == [each[start:] for each in whole]
+
+
+class Grouped:
+    """60 images: groups of 20, 6 and 4, and 30 images in no group."""
+
+    numbers = np.array([7] * 20 + [2**62] * 6 + [5] * 4 + [-1] * 30)
+
+    def __len__(self):
+        return 60
+
+    def groups_of_images(self):
+        return self.numbers
+
+
+def orders(groups, **kwargs):
+    sampler = ResumableSampler(Grouped(), seed=3, groups=groups)
+    for epoch in range(20):
+        sampler.set_epoch(epoch, **kwargs)
+        yield [int(index) for index in sampler]
+
+
+def test_groups_apart_come_at_even_distances():
+    seen = set()
+    for order in orders('apart'):
+        assert sorted(order) == list(range(60))
+        seen.add(tuple(order))
+        for number, most in ((7, 6), (2**62, 2), (5, 2)):
+            members = Grouped.numbers[order] == number
+            # A part w of an epoch has 60 w - 4 images at least, and k w + 1 of a group at most.
+            # So 12 images are at most 16 / 60 of the epoch.
+            assert max(members[start : start + 12].sum() for start in range(0, 60, 12)) <= most
+    assert len(seen) == 20
+
+
+def test_groups_together_follow_each_other():
+    firsts = set()
+    for order in orders('together'):
+        assert sorted(order) == list(range(60))
+        for number in (7, 2**62, 5):
+            places = np.flatnonzero(Grouped.numbers[order] == number)
+            assert (np.diff(places) == 1).all()
+            firsts.add((number, int(places[0])))
+    assert len(firsts) > 30
+
+
+@pytest.mark.parametrize('groups', ['apart', 'together'])
+def test_an_order_of_groups_goes_on_anywhere(groups):
+    whole = list(orders(groups))
+    assert [order[17:] for order in whole] == list(orders(groups, start=17))
+
+
+def test_groups_that_cannot_be():
+    for dataset, kwargs, match in (
+        (Grouped(), dict(groups='near'), "write 'apart' or 'together'"),
+        (Grouped(), dict(groups='apart', shuffle=False), 'with shuffle=True'),
+        (range(60), dict(groups='apart'), 'the images of this dataset have no groups'),
+    ):
+        with pytest.raises(UserError, match=match):
+            ResumableSampler(dataset, **kwargs)

@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 
 from simclr_mm.datasets import class_names, is_url, shard_dataset
 from simclr_mm.datasets.image_folder import class_names_of
-from simclr_mm.datasets.image_list import is_list
+from simclr_mm.datasets.image_table import is_list
 from simclr_mm.engine.training_data import replace_images, train_unlabelled, with_loading
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.registry import type_name
@@ -19,7 +19,7 @@ _HELD_OUT = ('val', 'test')
 _SHARDS = ('.tar', '.parquet', '.arrow', '.mdb')  # files whose folder --data takes
 
 
-def train_on_folder(cfg: Config, *places: str) -> None:
+def train_on_folder(cfg: Config, *places: str, keep_validation: bool = False) -> None:
     """Replace the training data of a config by ``--data``.
 
     Pretraining uses every image of the places. It has no labels, so validation and online
@@ -27,13 +27,14 @@ def train_on_folder(cfg: Config, *places: str) -> None:
     ``folder/{val,test}/<class>/`` of one folder, and gets their number of classes.
 
     Args:
-        *places: Folders, with images at any depth, ``.txt`` or ``.csv`` lists of paths, or
-            shards that ``simclr_mm.datasets.shard_dataset`` recognises.
+        *places: Folders, with images at any depth, lists and tables of paths, or shards that
+            ``simclr_mm.datasets.shard_dataset`` recognises.
+        keep_validation: For :func:`~.knn_flags.knn_while_training`, which replaces its images.
     """
     if not is_classifier(cfg):
         dataset = _unlabelled(places)
         loader = _part(cfg, 'train_dataloader')
-        train_unlabelled(cfg, dataset)
+        train_unlabelled(cfg, dataset, keep_validation)
         if is_url(places[0]) and dataset['type'] == 'simclr_mm.TarShards':
             loader.sampler.setdefault('shards_at_once', 16)
         return
@@ -61,25 +62,44 @@ def test_on_folder(cfg: Config, folder: str) -> None:
         parts = [root / name for name in _HELD_OUT if (root / name).is_dir()]
         _test_classifier_on(cfg, parts[0] if parts else root, 'test')
         return
-    gallery, query = labelled_parts(folder)
-    dataset = _part(cfg, 'test_dataloader').dataset
-    if 'query' not in dataset:
-        raise UserError(
-            f'--data: test_dataloader.dataset is {type_name(dataset)}. kNN needs a '
-            'simclr_mm.GalleryAndQuery there, as in the configs of simclr_mm.'
-        )
-    dataset.pop('gallery_per_class', None)
-    dataset.gallery, dataset.query = ConfigDict(gallery), ConfigDict(query)
-    dataset.pipeline = with_loading(dataset.pipeline)
+    compare(cfg, '--data', 'test_dataloader', *gallery_and_query('--data', root))
     if isinstance(cfg.test_evaluator, list):  # the probe has its own classes
         cfg.test_evaluator = [
             metric for metric in cfg.test_evaluator if type_name(metric) != 'ProbeAccuracy'
         ]
 
 
-def _part(cfg: Config, key: str) -> ConfigDict:
+def compare(cfg: Config, flag: str, key: str, gallery: dict, query: dict) -> None:
+    """Replace gallery and query of the GalleryAndQuery in a dataloader of the config.
+
+    Raises:
+        UserError: There is none.
+    """
+    dataset = _part(cfg, key, flag).dataset
+    if 'query' not in dataset:
+        raise UserError(
+            f'{flag}: {key}.dataset is {type_name(dataset)}. kNN needs a '
+            'simclr_mm.GalleryAndQuery there, as in the configs of simclr_mm.'
+        )
+    dataset.pop('gallery_per_class', None)
+    dataset.gallery, dataset.query = ConfigDict(gallery), ConfigDict(query)
+    dataset.pipeline = with_loading(dataset.pipeline)
+
+
+def gallery_and_query(flag: str, root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``root/train/<class>/`` and ``root/{val,test}/<class>/``.
+
+    Raises:
+        UserError: A part is missing, or they have different classes.
+    """
+    gallery, queries = _folder(root / 'train'), _held_out(root)
+    check_same_classes(flag, gallery, queries)
+    return class_folders(gallery), class_folders(queries)
+
+
+def _part(cfg: Config, key: str, flag: str = '--data') -> ConfigDict:
     if not cfg.get(key):
-        raise UserError(f'--data: the config has no {key} whose images it could replace.')
+        raise UserError(f'{flag}: the config has no {key} whose images it could replace.')
     return cfg[key]
 
 
@@ -127,18 +147,6 @@ def check_same_classes(flag: str, train: Path, held_out: Path) -> None:
             f'{flag}: {train} and {held_out} have the same classes in '
             'another order: pack both with one file of --classes.'
         )
-
-
-def labelled_parts(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Datasets of ``folder/train/<class>/`` and ``folder/{val,test}/<class>/``.
-
-    Raises:
-        UserError: A part is missing, or they have different classes.
-    """
-    root = _folder(folder)
-    train, held_out = _folder(root / 'train'), _held_out(root)
-    check_same_classes('--data', train, held_out)
-    return class_folders(train), class_folders(held_out)
 
 
 def class_folders(folder: str | Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from simclr_mm.apis.loading import Checkpoint, encoder_of_checkpoint
 from simclr_mm.apis.model_zoo import register
 from simclr_mm.checkpoints.foreign.weights import read_weights
 from simclr_mm.class_balance import draw_of_each_class
-from simclr_mm.commands.command_line.data_folder import class_folders, labelled_parts
+from simclr_mm.commands.command_line.data_folder import class_folders, gallery_and_query
 from simclr_mm.commands.convert import convert
 from simclr_mm.commands.evaluate.feature_table import untrained_encoder
 from simclr_mm.commands.evaluate.image_features import gallery_and_queries
@@ -43,7 +43,7 @@ def parts_of(folder: str, test_share: float, seed: int) -> tuple[dict[str, dict[
     settings = class_folders(folder)
     parts = set(class_names_of(folder))
     if 'train' in parts and (parts & _TEST or len(parts) == 1):
-        gallery, query = labelled_parts(folder)
+        gallery, query = gallery_and_query('--data', Path(folder))
         places = [printable(str(each.get('data_root', folder))) for each in (gallery, query)]
         others = parts - {'train', *(Path(place).name for place in places)}
         left = f'; not used: {printable(listed(sorted(others)))}' if others else ''
