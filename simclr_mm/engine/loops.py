@@ -1,6 +1,5 @@
 """Training loops that resume at any iteration as if they had never stopped."""
 
-import functools
 from collections.abc import Iterator, Sized
 from typing import Any, cast
 
@@ -18,8 +17,9 @@ from simclr_mm.models import SimCLR
 from simclr_mm.registry import LOOPS, type_name
 from simclr_mm.transforms import TwoViews
 
-from .allocator import start_worker
+from .allocator import prepare_workers
 from .ranks import require_same
+from .signals import held_back
 
 # Keys in the message hub, and so in checkpoints. MMEngine logs those that begin with 'val'.
 DATA_LAYOUT, SAMPLER_SEED = 'data_layout', 'sampler_seed'
@@ -67,7 +67,7 @@ def build_train_dataloader(runner: Runner, dataloader: DataLoader | dict) -> Dat
             f'train_dataloader.sampler is {type_name(type(sampler))}: the loops of simclr_mm '
             "need dict(type='simclr_mm.ResumableSampler') in a config or a DataLoader."
         )
-    dataloader.worker_init_fn = functools.partial(start_worker, dataloader.worker_init_fn)
+    prepare_workers(dataloader)
     collate = getattr(dataloader.collate_fn, 'func', dataloader.collate_fn)
     batched = getattr(dataloader.dataset, 'batched', False)
     if batched and collate in (default_collate, pseudo_collate):
@@ -180,7 +180,9 @@ class EpochBasedTrainLoop(_Resumable, _EpochBasedTrainLoop):
         first = self._iter - self._epoch * len(self.dataloader)
         # After the hook, because DistSamplerSeedHook sets the epoch too.
         self.dataloader.sampler.set_epoch(self._epoch, first * self.dataloader.batch_size)
-        for step, batch in enumerate(self.dataloader, start=first):
+        with held_back():
+            batches = iter(self.dataloader)
+        for step, batch in enumerate(batches, start=first):
             self.run_iter(step, batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
@@ -213,7 +215,9 @@ class IterBasedTrainLoop(_Resumable, _IterBasedTrainLoop):
     def _run_rest_of_epoch(self) -> None:
         epoch, first = divmod(self._iter, len(self.dataloader))
         self.dataloader.sampler.set_epoch(epoch, first * self.dataloader.batch_size)
-        for batch in self.dataloader:
+        with held_back():
+            batches = iter(self.dataloader)
+        for batch in batches:
             self.runner.model.train()
             self.run_iter(batch)
             self._validate_if_due(self._iter, self._max_iters)

@@ -26,7 +26,8 @@ from simclr_mm.evaluation.gather import install_gathering
 from simclr_mm.models import SimCLR
 from simclr_mm.registry import RUNNERS
 
-from .allocator import keep_freed_memory
+from . import signals
+from .allocator import keep_freed_memory, prepare_workers
 from .arguments import check_config
 from .config_errors import building_from, check_type
 from .loops import DATA_LAYOUT, EARLY_STOPPING, SAMPLER_SEED, data_layout, plain_model
@@ -121,7 +122,7 @@ class Runner(_Runner):
         named = current is not None and current.scope_name != 'mmengine'
         try:
             with DefaultScope.overwrite_default_scope(None if named else 'mmpretrain'):
-                return _Runner.build_dataloader(_fitting(dataloader), *args, **kwargs)
+                loader = _Runner.build_dataloader(_fitting(dataloader), *args, **kwargs)
         except FileNotFoundError as error:
             options = ' '.join(_data_roots(dataloader['dataset']))
             if not options:
@@ -130,6 +131,8 @@ class Runner(_Runner):
                 f'{str(error).removesuffix(".")}. Put the data there, or give their folder: --data '
                 f'DIR, or --cfg-options {options}'
             ) from error
+        prepare_workers(loader)
+        return loader
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         if torch.cuda.is_available():
@@ -218,8 +221,11 @@ class Runner(_Runner):
             )
 
     def train(self) -> nn.Module:
-        with WorkDirLock(self.work_dir, self.logger), building_from(self.cfg):
-            return super().train()
+        try:
+            with WorkDirLock(self.work_dir, self.logger), building_from(self.cfg):
+                return super().train()
+        finally:
+            signals.restore()
 
     def val(self) -> dict:
         with building_from(self.cfg):
