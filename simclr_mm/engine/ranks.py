@@ -1,12 +1,12 @@
 """Checks that the ranks of a job agree before they train together."""
 
 import hashlib
-import importlib.metadata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import mmengine
+import numpy
 import torch
 from mmengine import dist
 
@@ -52,8 +52,8 @@ def versions() -> dict[str, str]:
     for file in sorted(_PACKAGE.rglob('*.py')):
         if '.mim' not in file.parts:
             digest.update(file.read_bytes())
-    found = {name: importlib.metadata.version(name) for name in ('torch', 'numpy')}
-    return {**found, 'mmengine': mmengine.__version__, 'code of simclr_mm': digest.hexdigest()[:8]}
+    found = {each.__name__: str(each.__version__) for each in (torch, numpy, mmengine)}
+    return {**found, 'code of simclr_mm': digest.hexdigest()[:8]}
 
 
 def weights_digest(state: Mapping[str, torch.Tensor]) -> str:

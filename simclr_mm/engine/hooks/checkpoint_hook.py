@@ -1,12 +1,15 @@
 """Save checkpoints so that a kill at any time leaves a loadable one."""
 
+import errno
 import re
+import time
 from collections import deque
 from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from simclr_mm.errors import UserError
@@ -14,16 +17,30 @@ from simclr_mm.files.atomic import atomic_file, remove_stale
 from simclr_mm.registry import HOOKS
 
 _BACKEND = 'simclr_mm_atomic'
+# Seconds between attempts, together less than a cluster leaves before it kills.
+_WAITS = (1, 5, 15)
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)  # a network disk may come back
 _BETWEEN = 'ckpt_between'  # key in the message hub
 
 
 @register_backend(_BACKEND, force=True)
 class AtomicLocalBackend(LocalBackend):
-    """MMEngine's storage on local disks, with atomic writes."""
+    """MMEngine's storage on local disks, with atomic writes that wait for a full disk."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        with atomic_file(filepath) as file:
-            file.write(obj)
+        for number, wait in enumerate((*_WAITS, None), start=1):
+            try:
+                with atomic_file(filepath) as file:
+                    file.write(obj)
+                return
+            except OSError as error:
+                if wait is None or error.errno not in _PASSING:
+                    raise
+                MMLogger.get_current_instance().warning(
+                    f'{filepath} cannot be written, attempt {number} of {len(_WAITS) + 1}: '
+                    f'{error.strerror}. The one before is complete. Next attempt in {wait} s.'
+                )
+                time.sleep(wait)
 
 
 @HOOKS.register_module()
@@ -159,8 +176,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         )
         if not is_main_process():
             return
-        with atomic_file(Path(runner.work_dir) / 'last_checkpoint') as file:
-            file.write(self.last_ckpt.encode())
+        AtomicLocalBackend().put(self.last_ckpt.encode(), Path(runner.work_dir, 'last_checkpoint'))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best:
