@@ -13,6 +13,7 @@ default_hooks = dict(
     learning_watch=dict(type='simclr_mm.LearningWatchHook'),
     data_wait=dict(type='simclr_mm.DataWaitHook'),
     progress=dict(type='simclr_mm.ProgressBarHook'),  # on a terminal
+    preemption=dict(type='simclr_mm.PreemptionHook'),
 )
 
 env_cfg = dict(

@@ -116,6 +116,7 @@ class ResumableSampler(Sampler):
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
         self.start = 0
+        self.dealt: tuple[int, int] | None = None  # ranks and their batch, if not this run's
         if len(self) == 0:
             raise UserError(
                 f'train_dataloader.dataset has {self.num_images} images for '
@@ -177,9 +178,23 @@ class ResumableSampler(Sampler):
         self.epoch = epoch
         self.start = start
 
+    def deal_as(self, ranks: int, batch_size: int) -> None:
+        """Deal every global batch of a run on another number of ranks to the ranks of this one.
+
+        The images of a step, in the order of ranks, stay the same. Each rank gets an equal part.
+
+        Args:
+            ranks: Ranks of that run.
+            batch_size: Images that each of them took in a step. ``ranks * batch_size`` has to be
+                a multiple of this run's ranks.
+        """
+        self.dealt = ranks, batch_size
+
     def __iter__(self) -> Iterator[SampleIndex]:
         order = self._order()
-        if self.shards is None:
+        if self.dealt is not None:
+            mine = self._dealt_as_before(order, *self.dealt)
+        elif self.shards is None:
             mine = order[self.rank :: self.world_size][: len(self)]
         else:
             mine = order[self.rank * len(self) :][: len(self)]
@@ -217,6 +232,21 @@ class ResumableSampler(Sampler):
             points = (place + points) / size
         return order[points.argsort(stable=True)]
 
+    def _dealt_as_before(self, order: Tensor, ranks: int, batch_size: int) -> Tensor:
+        """(len(self),) this rank's part of the batches that so many ranks had together."""
+        count = self.num_images // ranks
+        used = order[: count * ranks]
+        shares = used.view(count, ranks).T if self.shards is None else used.view(ranks, count)
+        steps = count // batch_size
+        whole = shares[:, : steps * batch_size].reshape(ranks, steps, batch_size)
+        rest = shares[:, steps * batch_size :].flatten()  # a last, smaller batch
+        # (steps, ranks * batch_size) in the order of ranks, cut into as many parts as there are now
+        batches = whole.transpose(0, 1).flatten(1)
+        size, last = batches.shape[1] // self.world_size, len(rest) // self.world_size
+        return torch.cat(
+            [batches[:, self.rank * size :][:, :size].flatten(), rest[self.rank * last :][:last]]
+        )
+
     def _ahead(self, mine: Tensor) -> dict[int, int]:
         """The shard to fetch at each of some images, two shards before its own images."""
         if self.shards is None:
@@ -228,4 +258,10 @@ class ResumableSampler(Sampler):
 
     def __len__(self) -> int:
         """Images of this rank in a whole epoch."""
-        return self.num_images // self.world_size
+        if self.dealt is None:
+            return self.num_images // self.world_size
+        ranks, batch_size = self.dealt
+        count = self.num_images // ranks
+        steps = count // batch_size
+        last = ranks * (count - steps * batch_size)
+        return steps * (ranks * batch_size // self.world_size) + last // self.world_size

@@ -2,6 +2,7 @@ from .hooks.checkpoint_hook import CheckpointHook
 from .hooks.data_wait import DataWaitHook
 from .hooks.learning_watch import LearningWatchHook
 from .hooks.non_finite_guard import NonFiniteGuardHook
+from .hooks.preemption import PreemptionHook
 from .hooks.pretrained_backbone import PretrainedBackboneHook
 from .hooks.progress_bar import ProgressBarHook
 from .hooks.runtime_info import RuntimeInfoHook
@@ -20,6 +21,7 @@ __all__ = [
     'LARS',
     'LearningWatchHook',
     'NonFiniteGuardHook',
+    'PreemptionHook',
     'PretrainedBackboneHook',
     'ProgressBarHook',
     'Runner',

@@ -16,17 +16,21 @@ from simclr_mm.errors import UserError
 IMAGES, BATCH = 103, 4
 
 
-def streams(monkeypatch, world_size, epoch, start=0, images=IMAGES):
+def streams(
+    monkeypatch, world_size, epoch, start=0, images=IMAGES, batch=BATCH, dealt=None, drop_last=True
+):
     result = []
     for rank in range(world_size):
         monkeypatch.setattr(module, 'get_dist_info', lambda: (rank, world_size))
         sampler = ResumableSampler(range(images), seed=7)
+        if dealt is not None:
+            sampler.deal_as(*dealt)
         sampler.set_epoch(epoch, start)
         loader = DataLoader(
             range(images),
-            BATCH,
+            batch,
             sampler=sampler,
-            drop_last=True,
+            drop_last=drop_last,
             collate_fn=lambda batch: [int(i) for i in batch],
         )
         result.append(list(loader))
@@ -178,3 +182,23 @@ def test_groups_that_cannot_be():
     ):
         with pytest.raises(UserError, match=match):
             ResumableSampler(dataset, **kwargs)
+
+
+@pytest.mark.parametrize('ranks', [1, 3, 4, 6])
+@pytest.mark.parametrize('start', [0, 2])
+def test_other_ranks_share_the_batches_of_before(monkeypatch, ranks, start):
+    """Each step has the images of the same step on two ranks, in the order of ranks."""
+    before = streams(monkeypatch, 2, epoch=3, batch=6)
+    expected = [[i for rank in step for i in rank] for step in zip(*before)][start:]
+    size = 12 // ranks
+    after = streams(monkeypatch, ranks, 3, start * size, batch=size, dealt=(2, 6))
+    assert [[i for rank in step for i in rank] for step in zip(*after)] == expected
+    assert {len(step) for rank in after for step in rank} == {size}
+
+
+def test_other_ranks_share_the_last_smaller_batch(monkeypatch):
+    before = streams(monkeypatch, 2, epoch=3, images=IMAGES + 1, batch=6, drop_last=False)
+    last = [i for rank in before for i in rank[-1]]
+    assert len(last) == 8
+    after = streams(monkeypatch, 4, 3, 0, IMAGES + 1, batch=3, dealt=(2, 6), drop_last=False)
+    assert [i for rank in after for i in rank[-1]] == last
