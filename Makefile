@@ -9,7 +9,7 @@ comma := ,
 other := $(if $(DISTRIBUTION),$(if $(filter onedl,$(DISTRIBUTION)),mmengine,onedl-mmengine))
 python := $(VENV)/bin/python
 installed := $(VENV)/.simclr_mm-$(DISTRIBUTION)
-sources := simclr_mm tools tests configs docs hubconf.py
+sources := simclr_mm simclr_mm_console tools tests configs docs hubconf.py
 
 .PHONY: demo test quick lint format
 

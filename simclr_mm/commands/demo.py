@@ -10,10 +10,10 @@ from mmengine.config import Config
 from simclr_mm.commands import command_line
 from simclr_mm.commands.evaluate.feature_table import evaluate_features, print_table
 from simclr_mm.datasets import SampleIndex
-from simclr_mm.files.installed import MIM
+from simclr_mm.files.installed import CONFIGS
 from simclr_mm.visualization import plot_report, read_scalars
 
-CONFIG = MIM / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
+CONFIG = CONFIGS / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 PAIRS = 8  # images whose views are in the report
 
 

@@ -20,9 +20,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('source', help='a path or URL; for TensorFlow NAME of NAME.index, or the folder')
     add('out', help='the checkpoint to write, ending in .pth')
     trained = "the encoder was trained with, where it is not what the library's own code has"
-    for name in ('mean', 'std'):
-        explained = f'{name} of the pixels in [0, 255] that {trained}'
-        add(f'--{name}', nargs=3, type=float, metavar=('R', 'G', 'B'), help=explained)
+    for flag in ('--mean', '--std'):
+        explained = f'{flag[2:]} of the pixels in [0, 255] that {trained}'
+        add(flag, nargs=3, type=float, metavar=('R', 'G', 'B'), help=explained)
     args = parser.parse_args(argv)
 
     converted = convert(args.source, args.mean, args.std)

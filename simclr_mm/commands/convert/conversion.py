@@ -12,9 +12,8 @@ from simclr_mm.checkpoints import load_state
 from simclr_mm.checkpoints.foreign.weights import foreign_weights, neck_config, read_weights
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
-from simclr_mm.files.installed import MIM
+from simclr_mm.files.installed import CONFIGS
 
-_CONFIGS = MIM / 'configs'
 _KEPT = ('backbone.', 'neck.')
 
 
@@ -112,7 +111,7 @@ def _config(
         'small_images'
     )
     name = 'simclr_r18_1xb512-coslr-100e_cifar10' if small else 'simclr_r50_16xb256-coslr-200e_in1k'
-    config = Config.fromfile(_CONFIGS / f'{name}.py')
+    config = Config.fromfile(CONFIGS / f'{name}.py')
     config.model.backbone = backbone
     config.model.neck = neck
     if neck is None:
