@@ -17,7 +17,7 @@ from .parser import PROGRAM
 
 # One word makes a command of simclr_mm/commands/NAME.py or NAME/command.py, - written for _.
 COMMANDS = {
-    'Begin': ('demo', 'configs', 'doctor'),
+    'Begin': ('pretrain', 'demo', 'configs', 'doctor'),
     'Train and measure': ('train', 'test', 'evaluate', 'transfer', 'sweep', 'report'),
     'Use an encoder': ('embed', 'retrieve', 'convert', 'export', 'publish'),
     'Look': ('browse-views', 'plot-embedding', 'plot-similarity'),

@@ -18,6 +18,7 @@ from . import package, version
 from .parser import Parser
 
 _GIB = 1 << 30
+_NOT_OPTIONAL = ('onedl', 'openmmlab', 'test', 'lint', 'release')  # one of two, or for developers
 _LITTLE_SHARED = 1 << 28  # Docker gives 64 MB, which a few batches of photographs fill
 
 
@@ -83,12 +84,7 @@ def packages() -> Iterator[Finding]:
             yield Finding(required.name, 'MISSING', f'{found} is too old', remedy)
         elif required.name in ('torch', 'torchvision', 'numpy'):
             yield Finding(required.name, 'ok', found)
-    for name in (
-        'onedl',
-        'openmmlab',
-        'test',
-        'lint',
-    ):  # of these openmmlab() tells, or nobody asks
+    for name in _NOT_OPTIONAL:
         extras.pop(name, None)
     for name, lacking in extras.items():
         if lacking:

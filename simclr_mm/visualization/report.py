@@ -30,7 +30,7 @@ def plot_report(
         loss.set_title('training loss')
         _plot_views(pairs, views)
         plot_map(embedding, project(features, 'tsne'), labels, classes, 'tsne')
-        embedding.set_title('features of test images, by class')
+        embedding.set_title('features of test images, by class' if len(classes) > 1 else 'features')
 
 
 def _plot_views(axes: Axes, views: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from simclr_mm import commands
 from simclr_mm.version import __version__
 
 NAMES = [name for group in simclr_mm_console.COMMANDS.values() for name in group]
-SHARED = {'command_line', 'model_card', 'runs'}  # rooms without a command
+SHARED = {'command_line', 'model_card', 'runs', 'shown_run'}  # rooms without a command
 START = 'import sys; sys.argv[0] = "simclr-mm"; import simclr_mm_console as c; c.main()'
 
 
