@@ -18,7 +18,7 @@ from .parser import PROGRAM
 # One word makes a command of simclr_mm/commands/NAME.py or NAME/command.py, - written for _.
 COMMANDS = {
     'Begin': ('pretrain', 'demo', 'configs', 'doctor'),
-    'Train and measure': ('train', 'test', 'evaluate', 'transfer', 'sweep', 'report'),
+    'Train and measure': ('train', 'test', 'evaluate', 'transfer', 'sweep', 'few-labels', 'report'),
     'Use an encoder': ('embed', 'retrieve', 'convert', 'export', 'publish'),
     'Look': ('browse-views', 'plot-embedding', 'plot-similarity'),
     'Beside': ('pack', 'completion'),

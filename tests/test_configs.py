@@ -1,13 +1,14 @@
 """Every config is built, and its name and its metafile entry are held against it."""
 
 import ast
+import math
 import re
 from pathlib import Path
 
 import modelindex
 import pytest
 import yaml
-from mmengine.analysis import get_model_complexity_info
+from helpers.models import multiply_adds, on_meta
 from mmengine.config import Config
 from mmengine.registry import HOOKS, METRICS, PARAM_SCHEDULERS, DefaultScope
 from mmpretrain.registry import MODELS, TRANSFORMS
@@ -23,9 +24,10 @@ CONFIGS = PRETRAINING + BENCHMARKS
 METAFILE = yaml.safe_load((ROOT / 'metafile.yml').read_text())
 ENTRIES = METAFILE['Models']
 NAME = re.compile(
-    r'(?:(?P<algorithm>simclr|simclr-v0|avgsimclr)_)?'
-    r'r(?P<depth>\d+)(?:-w(?P<width>\d+))?_'
-    r'(?P<gpus>\d+)xb(?P<batch>\d+)-(?:(?P<task>linear|finetune)-)?'
+    r'(?:(?P<algorithm>simclr|simclr-v0|simclr-v2|avgsimclr)_)?'
+    r'r(?P<depth>\d+)(?:w(?P<times>\d+))?(?P<selective>-sk)?(?:-w(?P<width>\d+))?_'
+    r'(?P<gpus>\d+)xb(?P<batch>\d+)-(?:(?P<task>linear|finetune|(?:self)?distil)-)?'
+    r'(?:proj(?P<selector>\d+)-)?'
     r'(?P<schedule>coslr|adam)-(?P<length>\d+)(?P<unit>e|k)_'
     r'(?P<data>in1k|cifar100|cifar10|stl10|tiny-imagenet|digits)'
     r'(?:-(?P<size>\d+)px)?'
@@ -49,6 +51,7 @@ TRAINING_DATA = dict(
     digits='scikit-learn digits',
 )
 TRAINING_DATA['tiny-imagenet'] = 'Tiny-ImageNet'
+CROP_AND_FLIP = {'simclr_mm.LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip', 'PackInputs'}
 
 each_config = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 
@@ -64,10 +67,15 @@ def parameters():
     return {}
 
 
+def build_on_meta(cfg):
+    with on_meta():
+        return build(cfg.model, MODELS, data_preprocessor=cfg.data_preprocessor)
+
+
 def count(cfg, parameters):
     key = str(cfg.model)
     if key not in parameters:
-        model = build(cfg.model, MODELS, data_preprocessor=cfg.data_preprocessor)
+        model = build_on_meta(cfg)
         parameters[key] = sum(
             p.numel() for name, p in model.named_parameters() if not name.startswith('probe.')
         )  # not of the encoder
@@ -107,7 +115,8 @@ def test_config_is_built_and_metafile_is_true(path, parameters):
         assert metadata.get('Epochs', metadata.get('Iterations')) == length
         assert ('Epochs' in metadata) == ('max_epochs' in cfg.train_cfg)
         assert metadata['Batch Size'] == global_batch(path)
-        assert entry['In Collection'] == 'SimCLR'
+        second = re.search('simclr-v2|-proj|distil', path.stem)
+        assert entry['In Collection'] == ('SimCLRv2' if second else 'SimCLR')
 
 
 def flops(cfg, path, known):
@@ -115,12 +124,10 @@ def flops(cfg, path, known):
     name = NAME.fullmatch(path.stem)
     size = int(name['size'] or SIZES[name['data']])
     head = cfg.model.head.get('num_classes')
-    key = str(cfg.model.backbone.depth), str(cfg.model.backbone), size, head
+    neck = cfg.model.neck.get('until')
+    key = str(cfg.model.backbone.depth), str(cfg.model.backbone), size, head, neck
     if key not in known:
-        model = build(cfg.model, MODELS, data_preprocessor=cfg.data_preprocessor)
-        known[key] = get_model_complexity_info(
-            model.eval(), (3, size, size), show_table=False, show_arch=False
-        )['flops']
+        known[key] = multiply_adds(build_on_meta(cfg), size)
     return known[key]
 
 
@@ -145,6 +152,8 @@ def test_name_says_what_the_config_does(path):
     )
     assert backbone.depth == int(name['depth'])
     assert backbone.get('base_channels', 64) == int(name['width'] or 64)
+    assert backbone.get('width', 1) == int(name['times'] or 1)
+    assert backbone.get('selective_kernels', False) == bool(name['selective'])
     assert train.batch_size == int(name['batch'])
     assert cfg.auto_scale_lr.base_batch_size == global_batch(path)
 
@@ -169,10 +178,15 @@ def test_name_says_what_the_config_does(path):
     assert size in sizes_in(images.pipeline)
     assert size in sizes_in(cfg.test_dataloader.dataset.pipeline)
 
+    if name['task'] and 'distil' in name['task']:
+        assert_distilled(cfg, name['task'])
+        return
     if name['task']:
         (hook,) = cfg.custom_hooks
         assert hook.frozen == (name['task'] == 'linear')
         assert backbone.init_cfg.checkpoint is None
+        selector = None if name['selector'] is None else int(name['selector'])
+        assert cfg.model.neck.get('until') == selector
         return
     (views,) = [t for t in train.dataset.pipeline if t.type == 'simclr_mm.TwoViews']
     averaged = name['algorithm'] == 'avgsimclr'
@@ -188,6 +202,16 @@ def test_name_says_what_the_config_does(path):
         keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
         assert keys['probe.'].trust_denominator is None
         assert 'simclr_mm.ProbeAccuracy' in [e.type for e in evaluators(cfg, 'val')]
+
+
+def assert_distilled(cfg, task):
+    """SimCLRv2: no labels, temperature 0.1 for a student like its teacher, else 1."""
+    assert (cfg.model.type, cfg.model.teacher) == ('simclr_mm.Distillation', None)
+    assert cfg.model.temperature == (0.1 if task == 'selfdistil' else 1.0)
+    assert cfg.model.get('alpha', 1) == 1
+    assert cfg.train_dataloader.dataset.with_label is False
+    from_encoder = cfg.model.backbone.get('init_cfg') is not None
+    assert [hook.frozen for hook in cfg.get('custom_hooks', [])] == [False] * from_encoder
 
 
 def labelled_by(dataset):
@@ -255,7 +279,7 @@ def test_paper_recipe_in_numbers():
 def test_semi_supervised_recipe_in_numbers():
     """Appendix B.5, on ImageNet as it is and elsewhere by its rule."""
     epochs = {'1pct': 60, '10pct': 30}
-    paths = [path for path in BENCHMARKS if '-finetune-coslr-' in path.stem]
+    paths = [path for path in BENCHMARKS if '-finetune-coslr-' in path.stem]  # not -finetune-proj
     assert len(paths) >= 9
     for path in paths:
         cfg, name = Config.fromfile(path), NAME.fullmatch(path.stem)
@@ -271,12 +295,69 @@ def test_semi_supervised_recipe_in_numbers():
         assert cfg.train_cfg.max_epochs == epochs.get(name['labels'], int(name['length']))
         assert cfg.model.head.init_cfg == dict(type='Constant', layer='Linear', val=0.0)
         kinds = {t.type for t in labelled_by(cfg.train_dataloader.dataset).pipeline}
-        assert kinds <= {
-            'simclr_mm.LoadImageFromFile',
-            'RandomResizedCrop',
-            'RandomFlip',
-            'PackInputs',
-        }
+        assert kinds <= CROP_AND_FLIP
+
+
+# Sec. 3 of SimCLR v2, README of github.com/google-research/simclr: millions of parameters.
+PUBLISHED = {'r50': 24, 'r50-sk': 35, 'r50w2': 94, 'r50w2-sk': 140, 'r101': 43, 'r152w3-sk': 795}
+
+
+@pytest.mark.parametrize(
+    'path', [path for path in PRETRAINING if 'simclr-v2' in path.stem], ids=lambda path: path.stem
+)
+def test_second_paper_in_numbers(path):
+    cfg = Config.fromfile(path)
+    millions = PUBLISHED[path.stem.split('_')[1]]
+    with on_meta():
+        backbone = build(cfg.model.backbone, MODELS)
+    assert round(sum(p.numel() for p in backbone.parameters()) / 1e6) == millions
+    optimizer, scale = cfg.optim_wrapper.optimizer, cfg.auto_scale_lr
+    assert optimizer.lr == pytest.approx(0.1 * math.sqrt(scale.base_batch_size)) == 6.4
+    assert (optimizer.type, optimizer.momentum) == ('simclr_mm.LARS', 0.9)
+    assert (optimizer.weight_decay, scale.rule) == (1e-4, 'sqrt')
+    assert [s.get('end') or s.begin for s in cfg.param_scheduler] == [40, 40]  # 5 % of 800
+    neck = cfg.model.neck
+    assert (neck.num_layers, neck.out_channels, neck.last_bias) == (3, 128, False)
+    assert 'hid_channels' not in neck  # as wide as the features
+    assert cfg.model.head.temperature == 0.1
+
+
+def test_all_published_encoders_of_the_second_paper():
+    found = {path.stem.split('_')[1] for path in PRETRAINING if 'simclr-v2' in path.stem}
+    assert found == set(PUBLISHED)
+
+
+def test_fine_tuning_from_the_middle_in_numbers():
+    paths = [path for path in BENCHMARKS if '-proj' in path.stem]
+    assert len(paths) == 9
+    for path in paths:
+        cfg, name = Config.fromfile(path), NAME.fullmatch(path.stem)
+        optimizer, scale = cfg.optim_wrapper.optimizer, cfg.auto_scale_lr
+        assert (optimizer.type, optimizer.weight_decay) == ('simclr_mm.LARS', 0.0)
+        assert optimizer.lr == pytest.approx(0.005 * math.sqrt(scale.base_batch_size))
+        assert scale.rule == 'sqrt'
+        if name['data'] == 'in1k':
+            assert (scale.base_batch_size, optimizer.lr) == (1024, pytest.approx(0.16))
+            assert cfg.model.neck.until == (0 if name['labels'] is None else 1)
+        assert [s.type for s in cfg.param_scheduler] == ['CosineAnnealingLR']
+        assert cfg.train_cfg.max_epochs == (60 if name['labels'] == '1pct' else 30)
+        assert cfg.model.neck.in_channels == cfg.model.head.in_channels
+        assert cfg.model.head.init_cfg == dict(type='Constant', layer='Linear', val=0.0)
+        keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
+        assert keys['head.'].trust_denominator is None
+        kinds = {t.type for t in labelled_by(cfg.train_dataloader.dataset).pipeline}
+        assert kinds <= CROP_AND_FLIP
+
+
+def test_distillation_recipe_in_numbers():
+    """SimCLRv2, Sec. 3.1: as in pretraining, 400 epochs."""
+    cfg = Config.fromfile(ROOT / 'benchmarks/r50_8xb512-selfdistil-coslr-400e_in1k.py')
+    optimizer = cfg.optim_wrapper.optimizer
+    assert optimizer.lr == pytest.approx(0.1 * 4096**0.5)
+    assert (optimizer.type, optimizer.weight_decay) == ('simclr_mm.LARS', 1e-4)
+    assert [s.get('end') or s.begin for s in cfg.param_scheduler] == [0.05 * 400] * 2
+    kinds = [t.type for t in cfg.train_dataloader.dataset.pipeline]
+    assert kinds[1:] == ['RandomResizedCrop', 'RandomFlip', 'PackInputs']
 
 
 @pytest.mark.parametrize(
@@ -324,9 +405,9 @@ def test_the_index_is_valid():
         if 'README' not in error  # modelindex looks beside the file; checked below
     ]
     assert problems == []
-    (collection,) = METAFILE['Collections']
-    # What a collection says, it says of every model in it.
-    assert set(collection['Metadata']) == {'Architecture'}
-    paper = collection['Paper']
-    assert re.fullmatch(r'https://arxiv\.org/abs/\d{4}\.\d{5}', paper['URL'])
+    assert [collection['Name'] for collection in METAFILE['Collections']] == ['SimCLR', 'SimCLRv2']
+    for collection in METAFILE['Collections']:
+        # What a collection says, it says of every model in it.
+        assert set(collection['Metadata']) == {'Architecture'}
+        assert re.fullmatch(r'https://arxiv\.org/abs/\d{4}\.\d{5}', collection['Paper']['URL'])
     assert all((ROOT.parent / c['README']).is_file() for c in METAFILE['Collections'])

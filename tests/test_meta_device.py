@@ -6,13 +6,16 @@ mixes it with the host.
 """
 
 import contextlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.models import on_meta
+from mmengine.config import Config
 from mmengine.hooks import LoggerHook
 from mmengine.model import BaseModel
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmpretrain.structures import DataSample
 
 from simclr_mm.datasets import Digits, SampleIndex, collate
@@ -127,6 +130,20 @@ def run_steps(model, data):
     state = wrapper.optimizer.state
     assert all(state[p]['momentum_buffer'].device == META for p in model.parameters())
     assert model.projections.device == META
+
+
+def test_a_step_of_the_largest_encoder():
+    """871 M weights with the head, as the config has them; blocks are recomputed."""
+    root = Path(__file__).parents[1] / 'configs'
+    cfg = Config.fromfile(root / 'simclr-v2_r152w3-sk_32xb128-coslr-800e_in1k.py')
+    with on_meta():
+        model = SimCLR(**{key: value for key, value in cfg.model.items() if key != 'type'})
+        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+        inputs = torch.empty(128, 2, 3, 224, 224)
+        wrapper.update_params(model.train().loss(inputs)['loss'])
+    moved = [p for p in model.parameters() if 'momentum_buffer' in wrapper.optimizer.state[p]]
+    assert sum(p.numel() for p in moved) == 871_012_896 - 128  # all but the last norm's bias
+    assert model.projections.shape == (128, 2, 128)
 
 
 def test_metrics_read_the_device_once_a_batch(monkeypatch):

@@ -1,4 +1,4 @@
-from simclr_mm.commands.embed import main
+from simclr_mm.commands.embed.command import main
 
 if __name__ == '__main__':
     main()

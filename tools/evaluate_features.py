@@ -1,4 +1,4 @@
-from simclr_mm.commands.evaluate import main
+from simclr_mm.commands.evaluate.command import main
 
 if __name__ == '__main__':
     main()

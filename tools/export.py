@@ -1,4 +1,4 @@
-from simclr_mm.commands.export import main
+from simclr_mm.commands.export.command import main
 
 if __name__ == '__main__':
     main()

@@ -18,7 +18,7 @@ from mmpretrain.registry import TRANSFORMS
 from torch import Tensor
 
 from simclr_mm.errors import UserError
-from simclr_mm.models import pooled
+from simclr_mm.models.pooled import pooled
 from simclr_mm.registry import type_name
 
 from .fingerprint import plain_data, weights_hash

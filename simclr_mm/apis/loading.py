@@ -178,8 +178,7 @@ def encoder_of(
     config = getattr(model, '_config', None)
     if config is None:
         raise UserError(
-            'the model has no config, so it is not known how to prepare a picture: build it '
-            'with get_model'
+            'the model has no config that says how to prepare a picture: build it with get_model'
         )
     classes = (getattr(model, '_dataset_meta', None) or {}).get('classes')
     return Encoder(model, config, classes=classes, pipeline=pipeline_of(config))
@@ -285,9 +284,8 @@ def _load(model: BaseModel, content: Any, source: str, removed: list[str]) -> No
     is_pretraining = any(key.startswith('neck.') for key in state)
     if missing and is_pretraining and all(key.startswith('head.') for key in missing):
         raise CheckpointError(
-            f'{source} is a pretraining checkpoint and lacks {", ".join(missing)}: train '
-            f'the head with tools/train.py CONFIG --pretrained {source}, or load it into '
-            'its own SimCLR model'
+            f'{source} is of pretraining and lacks {", ".join(missing)}: train the head with '
+            f'tools/train.py CONFIG --pretrained {source}, or load it into its own SimCLR model'
         )
     _load_into(model, model, replace(weights, state=state), source)
 
@@ -303,8 +301,7 @@ def _load_into(model: BaseModel, part: nn.Module, weights: Conversion, source: s
     for key, value in weights.normalise.items():
         if getattr(model.data_preprocessor, key, None) is None:
             raise CheckpointError(
-                f'{source} needs data_preprocessor.{key}={value}, and the model does not '
-                'normalise: set it in the config'
+                f'{source} needs data_preprocessor.{key}={value}: set it in the config'
             )
     load_state(part, weights.state, source)
     for key, value in weights.normalise.items():

@@ -11,12 +11,15 @@ from mmengine.config import Config
 from mmpretrain.apis.model import ModelHub
 
 from simclr_mm.errors import MissingFileError, UserError
-from simclr_mm.files.installed import MIM, config_files
+from simclr_mm.files.installed import MIM, PACKAGE, config_files
 
 
 @cache
 def register() -> tuple[str, ...]:
     """Register this package's models in mmpretrain's hub, once.
+
+    Weights without ``://`` are a file of the package. The hub gets its path, so
+    ``pretrained=True`` needs no network, in mmpretrain's ``get_model`` too.
 
     Returns:
         Their names, sorted. mmpretrain's ``get_model``, ``list_models`` and inferencers
@@ -24,7 +27,11 @@ def register() -> tuple[str, ...]:
     """
     before = set(ModelHub._models_dict)
     ModelHub.register_model_index(MIM / 'model-index.yml', config_prefix=MIM)
-    return tuple(sorted(set(ModelHub._models_dict) - before))
+    ours = sorted(set(ModelHub._models_dict) - before)
+    for entry in map(ModelHub._models_dict.get, ours):
+        if entry.weights and '://' not in entry.weights:
+            entry.weights = str(PACKAGE.parent / entry.weights)
+    return tuple(ours)
 
 
 def list_models(pattern: str | None = None) -> list[str]:

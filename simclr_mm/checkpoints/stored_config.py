@@ -85,15 +85,14 @@ def parse_settings(text: str) -> dict[str, Any]:
     """
     if len(text) > _LONGEST:
         raise ValueError(f'it has {len(text)} characters')
-    return dict(map(_assigned, ast.parse(text).body))
-
-
-def _assigned(statement: ast.stmt) -> tuple[str, Any]:
-    """Name and value of an assignment."""
-    match statement:
-        case ast.Assign(targets=[ast.Name(id=name)], value=value):
-            return name, ast.literal_eval(_Dicts().visit(value))
-    raise ValueError(f'line {statement.lineno} is no assignment')
+    settings = {}
+    for statement in ast.parse(text).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                settings[name] = ast.literal_eval(_Dicts().visit(value))
+            case _:
+                raise ValueError(f'line {statement.lineno} is no assignment')
+    return settings
 
 
 def _has_shape(settings: dict[str, Any]) -> bool:

@@ -4,7 +4,6 @@ The views are those of a run with this seed (randomness.seed) in this epoch.
 """
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ _MOST = 100  # rows of a picture
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, 'config', '--data', '--seed', '--cfg-options')
     add, at_least = parser.add_argument, command_line.at_least
     add('--index', type=int, nargs='+', help='places of images in the dataset')

@@ -1,7 +1,6 @@
 """Pretrain on scikit-learn's digits, evaluate, and draw a report. No download."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -15,7 +14,7 @@ CONFIG = CONFIGS / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__)
     parser.add_argument('--work-dir', default='work_dirs/demo', help='folder of logs and report')
     args = parser.parse_args(argv)

@@ -4,7 +4,6 @@ SOURCE is a folder from tools/embed.py, in which the folder of an image is its c
 a config whose test images are embedded with CHECKPOINT.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.device import get_device
@@ -18,7 +17,7 @@ from simclr_mm.visualization.scatter import METHODS, plot_scatter, project
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, '--seed', '--cfg-options', '--trust-checkpoint')
     add = parser.add_argument
     add('source', help='folder that tools/embed.py wrote, or a config (.py)')

@@ -4,8 +4,6 @@ Histograms of cosines for the projections, which the loss compares, and for the
 features, which later tasks use.
 """
 
-from collections.abc import Sequence
-
 from mmengine.device import get_device
 
 from simclr_mm.apis import load_encoder
@@ -17,17 +15,14 @@ from simclr_mm.visualization.similarity import pair_similarities, plot_similarit
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     flags = ('config', 'checkpoint', '--data', '--seed', '--cfg-options', '--trust-checkpoint')
     parser = command_line.parser_of(__doc__, *flags)
     parser.add_argument('--count', type=int, default=500, help='images, drawn at random')
     parser.add_argument('--out', metavar='PNG', default='work_dirs/plots/similarity.png')
     args = parser.parse_args(argv)
     if not 2 <= args.count <= 5000:
-        raise UserError(
-            f'--count is {args.count}: take 2 to 5000 images, because the '
-            'number of pairs grows with the square'
-        )
+        raise UserError(f'--count is {args.count}: take 2 to 5000, as pairs grow with the square')
     cfg = command_line.config_with_flags(args.config, args, train_on_folder)
     encoder = load_encoder(args.checkpoint, cfg, get_device())
     features, projections = embed_views(encoder, training_set(cfg), args.count, args.seed)

@@ -4,7 +4,6 @@ Embed the folder once with tools/embed.py CHECKPOINT FOLDER --out DIR.
 """
 
 import argparse
-from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +21,7 @@ from simclr_mm.visualization.gallery import plot_gallery
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, *ENCODER_FLAGS)
     add = parser.add_argument
     add('query', nargs='+', help='image files')
@@ -54,23 +53,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _inferencer(args: argparse.Namespace, index: FeatureIndex) -> FeatureInferencer:
-    """The encoder of the index, unless flags name another checkpoint or config.
-
-    A config file named by the index is Python code that the user did not choose, so it is not
-    run. The settings in the index are read as data instead.
-    """
+    """The encoder of the index, unless flags name another checkpoint or config."""
     origin, settings = index.record['origin'], index.record.get('config')
     args.checkpoint = args.checkpoint or origin.get('checkpoint')
     if args.checkpoint is None:
         raise UserError(f'{args.index} does not name its checkpoint: give it with --checkpoint')
     named = origin.get('config')
     if args.config is None and named is not None:
+        # A config file is Python code that the user did not choose, so it is not run. The
+        # settings in the index are read as data instead.
         if not named.endswith('.py'):
             args.config = named  # the name of a model
         elif settings is None:
             raise UserError(
-                f'{args.index} was made with {named}, which is not run unless you name it: '
-                f'add --config {named}'
+                f'{args.index}: its config is not run unless you name it: add --config {named}'
             )
         else:
             text = '\n'.join(f'{key} = {value!r}' for key, value in settings.items())

@@ -4,7 +4,6 @@ The metrics are also written to <work dir>/evaluation/, for tools/report.py.
 """
 
 import time
-from collections.abc import Sequence
 
 import mmengine
 from mmengine.dist import is_main_process
@@ -20,7 +19,7 @@ _METRICS = ('.json', '.yaml', '.yml')
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, '--cfg-options', '--trust-checkpoint')
     add = parser.add_argument
     add('config', help='config file')

@@ -1,7 +1,6 @@
 """Train a config: pretraining, linear evaluation or fine-tuning."""
 
 import argparse
-from collections.abc import Sequence
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -12,7 +11,7 @@ from simclr_mm.errors import UserError
 from simclr_mm.files.installed import config_files
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = command_line.parser_of(__doc__, '--cfg-options', '--trust-checkpoint')
     add = parser.add_argument
     add('config', nargs='?', help='config file, or a name of simclr-mm configs')
@@ -31,7 +30,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     fp16 = 'fp16 with a loss scaler, for GPUs without bf16; pretraining uses bf16 by default'
     add('--amp', action='store_true', help=fp16)
     add('--no-validate', action='store_true', help='skip validation')
-    scaled = 'scale the learning rate by actual batch / auto_scale_lr.base_batch_size'
+    scaled = 'scale the learning rate from auto_scale_lr.base_batch_size to the actual batch'
     add('--auto-scale-lr', action='store_true', help=scaled)
     anew = 'start the loader workers again in each epoch'
     add('--no-persistent-workers', action='store_true', help=anew)
@@ -73,7 +72,7 @@ def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = command_line.load_config(args)
     enter_flags(cfg, args)

@@ -76,7 +76,9 @@ def cached_arrays(
             _save(arrays, stem)
         except OSError as error:  # such as a full disk
             return _kept_in_memory(arrays, name, folder, error)
-        _remove_others(folder, name, stem)
+        for path in folder.glob(f'{name}-{"[0-9a-f]" * 16}.np[yz]'):
+            if path not in _files(stem):  # of an earlier state of the data
+                path.unlink(missing_ok=True)
         return _open(stem) or arrays
 
 
@@ -116,10 +118,3 @@ def _save(arrays: Arrays, stem: Path) -> None:
         np.savez(file, labels=np.asarray(arrays.labels), classes=np.array(arrays.classes))
     with atomic_file(images_file) as file:  # last, so that both exist if it does
         np.save(file, np.ascontiguousarray(arrays.images))
-
-
-def _remove_others(folder: Path, name: str, stem: Path) -> None:
-    """Remove caches of earlier states of the data."""
-    for path in folder.glob(f'{name}-{"[0-9a-f]" * 16}.np[yz]'):
-        if path not in _files(stem):
-            path.unlink(missing_ok=True)

@@ -66,8 +66,7 @@ class HuggingFaceImages(StoredImages):
         if self.image_column not in table.column_names:
             raise UserError(
                 f'{self.data_root} has no column {self.image_column!r}, only '
-                f'{", ".join(table.column_names)}: rename one, or set image_column in the '
-                "dataset's config."
+                f'{", ".join(table.column_names)}: rename one, or set image_column.'
             )
         kind = table.features[self.image_column]
         if isinstance(kind, datasets.Image):
@@ -79,7 +78,7 @@ class HuggingFaceImages(StoredImages):
         ):
             raise UserError(
                 f'{self.data_root}: column {self.image_column!r} holds {kind} and no encoded '
-                "images: set another image_column in the dataset's config."
+                'images: set another image_column.'
             )
         self.table = table.select_columns([self.image_column])
         if self.label_column not in table.column_names:

@@ -64,8 +64,7 @@ def label_subset(
     built = MMPRETRAIN_DATASETS.build(dataset)
     if not isinstance(built, BaseDataset):
         raise UserError(
-            f'LabelSubset.dataset is {dataset["type"]}: write a dataset that is a subclass '
-            "of MMEngine's BaseDataset."
+            f'LabelSubset.dataset is {dataset["type"]}: write a subclass of BaseDataset.'
         )
     size, labels = len(built), labels_of(built, 'LabelSubset.dataset')
     if list_file is not None:

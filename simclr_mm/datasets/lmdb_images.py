@@ -85,8 +85,7 @@ def _backend(path: str) -> LmdbBackend:
         raise UserError(f'{path}/data.mdb: {error}: copy it again, or pack again.') from error
     if size < needed:
         raise UserError(
-            f'{path}/data.mdb has {size} bytes of {needed}: copy it again, or pack again '
-            'with --restart.'
+            f'{path}/data.mdb has {size} bytes of {needed}: copy it, or pack with --restart.'
         )
     return LmdbBackend(path)
 

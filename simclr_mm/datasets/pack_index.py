@@ -35,10 +35,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
     if path.is_file():
         return parse_index(path.read_bytes(), str(path))
     if Path(folder, WORK).is_dir():
-        raise UserError(
-            f'{folder} is an unfinished pack: call tools/pack.py again with the '
-            'same arguments to finish it.'
-        )
+        raise UserError(f'{folder} is an unfinished pack: call tools/pack.py again to finish it.')
     return None
 
 

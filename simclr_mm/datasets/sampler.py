@@ -129,10 +129,7 @@ class ResumableSampler(Sampler):
         """(N,) the shard of each image, numbered from 0 without gaps."""
         key = 'train_dataloader.sampler.shards_at_once'
         if shards_at_once < 1 or not self.shuffle:
-            raise UserError(
-                f'{key} = {shards_at_once}: give a number from 1, '
-                'with shuffle=True, or leave it out.'
-            )
+            raise UserError(f'{key} = {shards_at_once}: give a number from 1, with shuffle=True.')
         shards_of_images = getattr(dataset, 'shards_of_images', None)
         if shards_of_images is None:
             raise UserError(

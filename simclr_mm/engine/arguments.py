@@ -2,11 +2,13 @@
 
 import functools
 import inspect
+import math
 import numbers
 import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -14,9 +16,12 @@ from mmengine.registry import Registry
 
 from simclr_mm import registry
 from simclr_mm.errors import UserError
+from simclr_mm.models.online_probe import OnlineProbe
 
 # Keys that MMEngine removes before it calls the class.
 _TAKEN_OUT = {'type', '_scope_', 'priority', 'constructor', 'paramwise_cfg', 'by_epoch'}
+# Parts that name no type, as they have one only.
+_UNTYPED: dict[str, type] = {'model.online_probe': OnlineProbe}
 # Arguments that MMEngine or SimCLR adds.
 _FILLED_IN = {'runner', 'dataloader', 'dataset', 'params', 'in_channels', 'samples'}
 # The lowest whole numbers of settings that stand in no class of this package.
@@ -30,8 +35,10 @@ _LOWEST = {
 _WORDS: dict[Any, str] = {
     float: 'a number',
     int: 'a whole number',
+    numbers.Integral: 'a whole number',
     bool: 'True or False',
     str: 'a text',
+    Path: 'a text',
     dict: 'a dict',
     Mapping: 'a dict',
     Callable: 'a function',
@@ -68,7 +75,7 @@ def check_arguments(settings: Any, place: str = '') -> None:
     entries: Iterable[tuple[Any, Any]] = ()
     if isinstance(settings, dict):
         entries = settings.items()
-        kind = _class_of(settings.get('type'))
+        kind = _class_of(settings.get('type')) or _UNTYPED.get(place)
         if kind is not None:
             _check_part(kind, settings, place)
     elif isinstance(settings, (list, tuple)):
@@ -78,7 +85,7 @@ def check_arguments(settings: Any, place: str = '') -> None:
 
 
 def _check_part(kind: type, part: dict[str, Any], place: str) -> None:
-    parameters, name = _parameters(kind), registry.type_name(part)
+    parameters, name = _parameters(kind), registry.type_name(part) or kind.__name__
     prefix = f'{place}.' if place else ''
     for key, value in part.items():
         if key in _TAKEN_OUT and key not in parameters:
@@ -87,7 +94,7 @@ def _check_part(kind: type, part: dict[str, Any], place: str) -> None:
             takes = ', '.join(parameters)
             raise UserError(f'{prefix}{key}: {name} has no argument {key!r}. It takes {takes}')
         if not _fits(value, parameters[key]):
-            takes = ' or '.join(_words(parameters[key]))
+            takes = ' or '.join(dict.fromkeys(_words(parameters[key])))
             raise UserError(f'{prefix}{key} = {value!r}: {name} takes {takes} here')
     for key in sorted(_required(kind) - _FILLED_IN - part.keys()):
         raise UserError(f'{prefix}{key} is missing: {name} has no default for it')
@@ -142,7 +149,7 @@ def _hints(init: Callable) -> dict[str, Any]:
         hints = typing.get_type_hints(init)
     except (NameError, TypeError):  # an annotation that exists for type checkers only
         return {}
-    return {key: float if hint is int else hint for key, hint in hints.items()}
+    return {key: numbers.Integral if hint is int else hint for key, hint in hints.items()}
 
 
 @functools.cache
@@ -160,6 +167,8 @@ def _fits(value: Any, hint: Any) -> bool:
     kind = typing.get_origin(hint) or hint
     if kind in _LISTS:
         return _fits_list(value, hint)
+    if kind is typing.Literal:
+        return value in typing.get_args(hint)
     if hint is type(None):
         return value is None
     if hint is bool:
@@ -170,11 +179,13 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, numbers.Real) and value == value  # not NaN
     if hint is int:
         return isinstance(value, numbers.Integral)
+    if hint is numbers.Integral:
+        return isinstance(value, numbers.Real) and math.isfinite(value) and value % 1 == 0
     if kind is dict or kind is Mapping:
         return isinstance(value, Mapping)
     if kind is Callable:
         return callable(value)
-    return hint is not str or isinstance(value, (str, os.PathLike))
+    return hint not in (str, Path) or isinstance(value, (str, os.PathLike))
 
 
 def _fits_list(value: Any, hint: Any) -> bool:
@@ -196,6 +207,8 @@ def _words(hint: Any) -> list[str]:
     if hint is type(None):
         return ['None']
     kind = typing.get_origin(hint) or hint
+    if kind is typing.Literal:
+        return [repr(value) for value in typing.get_args(hint)]
     if kind in _LISTS:
         elements = ' or '.join(dict.fromkeys(sum(map(_words, typing.get_args(hint)), [])))
         return [f'a list (each {elements})' if elements else 'a list']

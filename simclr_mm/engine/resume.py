@@ -26,6 +26,7 @@ _PARTS = (
 # Parts in which ranks wait for each other, such as validation and log.
 _STEPS = ('custom_hooks', 'default_hooks', 'log_processor', 'resume', 'val_cfg', 'val_evaluator')
 _PLACES = {'data_root', 'data_prefix', 'ann_file', 'cache_dir', 'metainfo', 'out_dir', 'init_cfg'}
+_PLACES |= {'teacher'}  # check_teacher compares the file itself
 # At any depth, these keys change speed, paths or the log, but no loss.
 _FREE = _PLACES | {
     *('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'worker_init_fn'),
@@ -42,6 +43,7 @@ _FIXED = (
     'train_dataloader.drop_last',
     'train_dataloader.sampler',
 )
+TEACHER = 'teacher_sha256'  # key in a checkpoint's meta
 _LENGTH = ('train_cfg.max_epochs', 'train_cfg.max_iters')
 _SEEDS = ('randomness.seed', 'train_dataloader.sampler.seed')
 # The precision may follow the device.
@@ -142,6 +144,16 @@ def check_resumable(checkpoint: dict, cfg: dict, source: str, logger: MMLogger) 
     if used:
         logger.warning(
             f'{source} was saved with other settings. From here on the run uses {listed(used)}.'
+        )
+
+
+def check_teacher(checkpoint: dict, sha256: str, source: str) -> None:
+    """Refuse a checkpoint of a student that had another teacher, by the hash of its file."""
+    before = checkpoint['meta'].get(TEACHER, '')
+    if before != sha256:
+        raise UserError(
+            f'--resume: the teacher of {source} has the SHA-256 {before[:8] or "none"}, and '
+            f'model.teacher has {sha256[:8] or "none"}: name the file that the run began with'
         )
 
 

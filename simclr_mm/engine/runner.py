@@ -34,10 +34,11 @@ from .arguments import check_config
 from .config_errors import building_from, check_type
 from .loops import DATA_LAYOUT, EARLY_STOPPING, SAMPLER_SEED, data_layout, plain_model
 from .ranks import on_first_rank, require_same, weights_digest
-from .resume import check_resumable, latest_checkpoint, shared_settings
+from .resume import TEACHER, check_resumable, check_teacher, latest_checkpoint, shared_settings
 from .work_dir_lock import WorkDirLock
 
 _MMENGINE_HOOKS = 'runtime_info timer sampler_seed logger param_scheduler checkpoint'.split()
+_RATE_POWERS = {'linear': 1.0, 'sqrt': 0.5}  # of the batch, for auto_scale_lr
 _built = itertools.count(1)  # runners of this process
 # What MMEngine says to itself: its own hooks call these.
 _OF_MMENGINE = '"FileClient" will be deprecated', '"HardDiskBackend" is the alias'
@@ -225,16 +226,30 @@ class Runner(_Runner):
         return wrapper
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
-        super().scale_lr(optim_wrapper, auto_scale_lr)
-        if not auto_scale_lr or auto_scale_lr.get('enable', False):
+        if not auto_scale_lr:
+            return
+        rule = auto_scale_lr.get('rule', 'linear')
+        if rule not in _RATE_POWERS:
+            raise UserError(
+                f"auto_scale_lr.rule = {rule!r}: give 'linear' or 'sqrt', the power of the batch "
+                'with which the learning rate grows'
+            )
+        enabled = auto_scale_lr.get('enable', False)
+        if enabled and rule == 'linear':
+            super().scale_lr(optim_wrapper, auto_scale_lr)
             return
         base = auto_scale_lr['base_batch_size']
         batch = self.train_dataloader.batch_size * self.world_size
-        if batch != base:
-            lr = optim_wrapper.optimizer.param_groups[0]['lr']
+        ratio = (batch / base) ** _RATE_POWERS[rule]
+        lr = optim_wrapper.optimizer.param_groups[0]['lr']
+        change = f'learning rate {lr:g} is for batches of {base} images, but this job has {batch}'
+        if enabled:
+            for group in optim_wrapper.optimizer.param_groups:
+                group['lr'] *= ratio
+            self.logger.info(f'{change}: the {rule} rule gives {lr * ratio:g}.')
+        elif batch != base:
             self.logger.warning(
-                f'learning rate {lr:g} is for batches of {base} images, but this job '
-                f'has {batch}: the linear rule would give {lr * batch / base:g}. Pass '
+                f'{change}: the {rule} rule would give {lr * ratio:g}. Pass '
                 '--auto-scale-lr to apply it.'
             )
 
@@ -274,6 +289,16 @@ class Runner(_Runner):
         found = dict(epoch=self.epoch, iter=self.iter, weights=weights)
         require_same(found, f'{source} has to be the same file on every rank.')
 
+    def _init_model_weights(self) -> None:
+        super()._init_model_weights()
+        require_same(
+            {'SHA-256 of model.teacher': self._teacher_sha256()},
+            'every rank needs the same teacher.',
+        )
+
+    def _teacher_sha256(self) -> str:
+        return getattr(plain_model(self), 'teacher_sha256', '')  # of Distillation
+
     def load_checkpoint(
         self, filename: str, map_location: str | Callable = 'cpu', strict: bool = True, **kwargs
     ) -> dict:
@@ -292,6 +317,7 @@ class Runner(_Runner):
             ) from error
         if self._resumed_from is not None:
             check_resumable(checkpoint, self.cfg, filename, self.logger)
+            check_teacher(checkpoint, self._teacher_sha256(), filename)
             checkpoint['meta'].pop('config', None)  # MMEngine would run it as Python
         return checkpoint
 
@@ -319,6 +345,8 @@ class Runner(_Runner):
         hooks = self._stopping_hooks()
         state = {hook.monitor: [hook.wait_count, hook.best_score] for hook in hooks}
         self.message_hub.update_info(EARLY_STOPPING, state)
+        if self._teacher_sha256():
+            kwargs['meta'] = {**(kwargs.get('meta') or {}), TEACHER: self._teacher_sha256()}
         super().save_checkpoint(*args, **kwargs)
 
     def _stopping_hooks(self) -> list[EarlyStoppingHook]:

@@ -1,14 +1,18 @@
-"""Features of a whole dataset."""
+"""Features of a whole dataset, and rows of them that are not finite."""
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmpretrain.structures import DataSample
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
+
+from simclr_mm.errors import UserError, listed
 
 Target = int | np.ndarray
 
@@ -47,3 +51,31 @@ def extract_features(
         labels += [target(sample) for sample in batch['data_samples']]
     model.train(was_training)
     return np.concatenate(features), np.array(labels)
+
+
+def finite_rows(features: Tensor, what: str) -> Tensor:
+    """Which rows of (n, ...) are finite, (n) booleans. A log line counts and names the others.
+
+    Raises:
+        UserError: No row is finite.
+    """
+    finite = features.flatten(1).isfinite().all(dim=1)
+    if not finite.all():
+        message = _message(finite, what)
+        if not finite.any():
+            raise UserError(f'{message}; no row is left.')
+        print_log(f'{message}; they are left out.', logger='current', level=logging.WARNING)
+    return finite
+
+
+def check_finite(features: Tensor, what: str) -> None:
+    """Refuse rows that are not finite, and name their numbers."""
+    finite = features.flatten(1).isfinite().all(dim=1)
+    if not finite.all():
+        raise UserError(f'{_message(finite, what)}; leave them out.')
+
+
+def _message(finite: Tensor, what: str) -> str:
+    rows = (~finite).nonzero().flatten().tolist()
+    named = f'{len(rows)} of {len(finite)} {what} are not finite (NaN or infinity)'
+    return f'{named}: rows {listed(rows)}'

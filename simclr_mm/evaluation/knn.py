@@ -1,6 +1,7 @@
 """Weighted nearest-neighbour classification of features."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from simclr_mm.errors import UserError
 from simclr_mm.registry import METRICS
 
-from .finite import check_finite, finite_rows
+from .features import check_finite, finite_rows
 
 CHUNK = 256  # queries at a time: 256 x 1.28 million similarities are 1.3 GB
 
@@ -62,8 +63,7 @@ def best_classes(
     gallery, labels = gallery[finite], labels[finite.to(labels.device)]
     if (labels < 0).any():
         raise UserError(
-            f'kNN: {(labels < 0).sum()} gallery labels are negative: leave images without a '
-            'class out of the gallery.'
+            f'kNN: {(labels < 0).sum()} gallery labels are negative: leave out unlabelled images.'
         )
     if not 1 <= k <= len(gallery):
         raise UserError(
@@ -126,7 +126,10 @@ class KNNAccuracy(BaseMetric):
     default_prefix = 'knn'
 
     def __init__(
-        self, k: int = 200, temperature: float = 0.07, collect_device: str = 'cpu'
+        self,
+        k: int = 200,
+        temperature: float = 0.07,
+        collect_device: Literal['cpu', 'gpu', 'npu'] = 'cpu',
     ) -> None:
         super().__init__(collect_device=collect_device)
         _check_temperature(temperature)

@@ -1,6 +1,7 @@
 """Measures of features that need no labels."""
 
 from collections.abc import Sequence
+from typing import Literal
 from zlib import crc32
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from simclr_mm.errors import UserError
 from simclr_mm.registry import METRICS
 
-from .finite import finite_rows
+from .features import finite_rows
 
 CHUNK = 1024  # rows at a time: 1024 x 10,000 similarities are 40 MB
 
@@ -101,12 +102,13 @@ class LabelFreeMetrics(BaseMetric):
 
     default_prefix = 'label_free'
 
-    def __init__(self, max_samples: int = 10_000, collect_device: str = 'cpu') -> None:
+    def __init__(
+        self, max_samples: int = 10_000, collect_device: Literal['cpu', 'gpu', 'npu'] = 'cpu'
+    ) -> None:
         super().__init__(collect_device=collect_device)
         if max_samples < 2:
             raise UserError(
-                f'LabelFreeMetrics: max_samples is {max_samples}: give 2 or more, because '
-                'the measures compare images.'
+                f'LabelFreeMetrics: max_samples is {max_samples}: give 2 or more to compare.'
             )
         self.max_samples = max_samples
 

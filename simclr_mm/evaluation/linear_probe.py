@@ -13,9 +13,8 @@ from simclr_mm.class_balance import class_balanced_subset
 from simclr_mm.errors import UserError
 
 from .class_metrics import top1
-from .finite import check_finite, finite_rows
-from .logistic_regression import LogisticRegression
-from .one_vs_rest import one_vs_rest
+from .features import check_finite, finite_rows
+from .logistic_regression import LogisticRegression, one_vs_rest
 
 # (n, C) features, and (n,) labels or (n, K) targets as for one_vs_rest.
 Labelled = tuple[np.ndarray, np.ndarray]
@@ -77,7 +76,7 @@ def swept_linear_probe(
     Args:
         train: (n, C) features and (n,) labels, at least two of each class, as for
             :func:`linear_probe`; or (n, K) targets as for
-            :func:`~simclr_mm.evaluation.one_vs_rest.one_vs_rest`, which need ``held_out``
+            :func:`~simclr_mm.evaluation.logistic_regression.one_vs_rest`, which need ``held_out``
             and the metric ``voc07_map``.
         test: (m, C) features and (m,) labels to predict, or (m, K) targets.
         penalties: Values to try, in the order of fitting.

@@ -1,6 +1,7 @@
 """Accuracy of the online probe on held-out images."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from mmengine.evaluator import BaseMetric
@@ -27,7 +28,9 @@ class ProbeAccuracy(BaseMetric):
 
     default_prefix = 'probe'
 
-    def __init__(self, topk: Sequence[int] = (1,), collect_device: str = 'cpu') -> None:
+    def __init__(
+        self, topk: Sequence[int] = (1,), collect_device: Literal['cpu', 'gpu', 'npu'] = 'cpu'
+    ) -> None:
         super().__init__(collect_device=collect_device)
         counts = topk if isinstance(topk, (list, tuple)) else ()
         if not counts or not all(isinstance(k, int) and k >= 1 for k in counts):
@@ -43,15 +46,13 @@ class ProbeAccuracy(BaseMetric):
                 continue
             if 'pred_score' not in sample:
                 raise UserError(
-                    'ProbeAccuracy: the model predicts no classes: set '
-                    'model.online_probe=dict(num_classes=...), and validate on single '
-                    'images, without TwoViews.'
+                    'ProbeAccuracy: the model predicts no classes: set model.online_probe='
+                    'dict(num_classes=...), and validate on images without TwoViews.'
                 )
             scores = sample['pred_score']  # (K)
             if max(self.topk) > len(scores):
                 raise UserError(
-                    f'ProbeAccuracy: topk = {tuple(self.topk)}, but the '
-                    f'probe has {len(scores)} classes.'
+                    f'ProbeAccuracy: topk = {tuple(self.topk)} of {len(scores)} classes.'
                 )
             best = scores.topk(max(self.topk)).indices  # (k)
             # Scores that are not finite are a miss.

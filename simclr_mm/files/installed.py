@@ -1,8 +1,9 @@
-"""The folder of this package's configs, tools and model index."""
+"""The folders of this package, and of its configs, tools and model index."""
 
 from pathlib import Path
 
-MIM = Path(__file__).resolve().parents[1] / '.mim'  # links in a checkout, files in a wheel
+PACKAGE = Path(__file__).resolve().parents[1]
+MIM = PACKAGE / '.mim'  # links in a checkout, files in a wheel
 CONFIGS = (MIM / 'configs').resolve()
 
 

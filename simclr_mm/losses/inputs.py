@@ -31,12 +31,14 @@ def check_projections(z: Tensor) -> None:
         raise UserError('one image has no negatives: set train_dataloader.batch_size to 2 or more')
 
 
-def check_temperature(temperature: float | Tensor, papers: str, lowest: float = 0) -> float:
+def check_temperature(
+    temperature: float | Tensor, papers: str, lowest: float = 0, key: str = 'model.head.temperature'
+) -> float:
     """The temperature, a number or a tensor with one, as a number.
 
     Raises:
-        UserError: It is not finite, not above 0, or below ``lowest``. The message says what
-            the paper uses.
+        UserError: It is not finite, not above 0, or below ``lowest``. The message names
+            the config's key and says what the paper uses.
     """
     value = math.nan
     if isinstance(temperature, Tensor):
@@ -46,7 +48,7 @@ def check_temperature(temperature: float | Tensor, papers: str, lowest: float = 
     if not (value > 0 and lowest <= value < math.inf):
         raise UserError(
             f'temperature must be {f">= {lowest}" if lowest else "> 0"} and finite, got '
-            f'{temperature}: set model.head.temperature (the paper {papers})'
+            f'{temperature}: set {key} (the paper {papers})'
         )
     return value
 

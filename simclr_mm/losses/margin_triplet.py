@@ -11,8 +11,7 @@ from torch import Tensor
 
 from simclr_mm.errors import UserError
 
-from .anchor_blocks import mean_over_anchors
-from .semi_hard import closest_semi_hard
+from .anchor_blocks import closest_semi_hard, mean_over_anchors
 
 
 def margin_triplet(z: Tensor, margin: float, semi_hard: bool = False) -> Tensor:
@@ -70,8 +69,7 @@ def margin_triplet_with_stats(
         )
     if semi_hard and margin == 0:
         raise UserError(
-            'no negative is semi-hard for margin 0: set model.head.margin '
-            'above 0 or model.head.semi_hard=False'
+            'no negative is semi-hard for margin 0: set model.head.margin > 0 or semi_hard=False'
         )
 
     def terms(pos: Tensor, neg: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .anchor_blocks import mean_over_anchors
+from .anchor_blocks import closest_semi_hard, mean_over_anchors
 from .inputs import check_temperature
-from .semi_hard import closest_semi_hard
 
 
 def nt_logistic(z: Tensor, temperature: float | Tensor, semi_hard: bool = False) -> Tensor:

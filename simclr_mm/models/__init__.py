@@ -1,4 +1,5 @@
 from .contrastive_head import MarginTripletHead, NTLogisticHead, NTXentHead, UnnormalizedXentHead
+from .distillation import Distillation
 from .google_resnet import GoogleResNet
 from .pooled import pooled
 from .projection_neck import ProjectionNeck
@@ -7,6 +8,7 @@ from .small_resnets import LightlyResNet, SoloResNet
 from .views_preprocessor import ViewsPreprocessor
 
 __all__ = [
+    'Distillation',
     'GoogleResNet',
     'LightlyResNet',
     'MarginTripletHead',

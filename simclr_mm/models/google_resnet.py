@@ -1,14 +1,21 @@
-"""The ResNet of Google's SimCLR, for weights converted from TensorFlow."""
+"""The ResNet of Google's SimCLR, to train, and for weights converted from TensorFlow."""
 
 import torch
 from mmpretrain.models.backbones import ResNet
-from mmpretrain.models.backbones.resnet import Bottleneck
+from mmpretrain.models.backbones.resnet import Bottleneck, ResLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simclr_mm.errors import UserError
 from simclr_mm.registry import MODELS
 
+from .micro_batches import recomputed
+
+# TensorFlow's variance_scaling_initializer.
+_INIT: list[dict] = [
+    dict(type='Kaiming', layer='Conv2d', mode='fan_in', nonlinearity='linear'),
+    dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
+]
 _SK_RATIO, _SK_MIN = 0.0625, 32  # SimCLR v2's --sk_ratio, and sk_conv2d's min_dim
 
 
@@ -30,10 +37,18 @@ class GoogleResNet(ResNet):
         width: Multiplies every number of channels. Published are 1, 2, 3 and 4.
         selective_kernels: Published as ``sk1``. Needs depth 50 or more.
         small_images: A 3x3 stem of stride 1 without max-pool, for 32 px.
+        with_cp: Keep only the input of each block for the backward pass, which computes
+            the rest again. BN counts each batch once.
+        init_cfg: By default as in the reference code: convolutions with variance 1 / fan-in, and
+            the last norm of each block with weight 0.
         **kwargs: As for mmpretrain's ResNet, such as ``frozen_stages``.
 
     Raises:
         UserError: selective_kernels with depth 18 or 34.
+
+    Differs: the reference code draws convolutions from a normal distribution that ends at two
+    standard deviations, here it has no end. With ``--sk_ratio`` it gives ResNet-18 and 34 the stem
+    and the shortcuts of ResNet-D, and no selective kernels; nothing published has them.
     """
 
     arch_settings = {**ResNet.arch_settings, 200: (Bottleneck, (3, 24, 36, 3))}
@@ -44,6 +59,8 @@ class GoogleResNet(ResNet):
         width: float = 1,
         selective_kernels: bool = False,
         small_images: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = _INIT,
         **kwargs,
     ) -> None:
         if selective_kernels and depth < 50:
@@ -54,6 +71,8 @@ class GoogleResNet(ResNet):
             stem_channels=channels,
             base_channels=channels,
             deep_stem=selective_kernels and not small_images,
+            with_cp=with_cp,
+            init_cfg=init_cfg,
             **kwargs,
         )
         self.maxpool = nn.Identity() if small_images else _SamePool()
@@ -72,6 +91,23 @@ class GoogleResNet(ResNet):
                     block.conv2 = SelectiveKernel(block.mid_channels, block.stride)
                     block.bn2 = nn.Identity()
         self._freeze_stages()
+
+    def make_res_layer(self, with_cp: bool, **kwargs) -> ResLayer:
+        stage = _Stage(**kwargs)
+        stage.with_cp = with_cp
+        return stage
+
+
+class _Stage(ResLayer):
+    """Blocks in a row. mmpretrain's own ``with_cp`` lets BN count a batch twice."""
+
+    with_cp = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self:
+            again = self.with_cp and torch.is_grad_enabled()
+            x = recomputed(block, x, block) if again else block(x)
+        return x
 
 
 class SelectiveKernel(nn.Module):

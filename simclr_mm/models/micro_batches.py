@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+_Output = TypeVar('_Output')
 
 
 def in_micro_batches(
@@ -27,17 +30,22 @@ def in_micro_batches(
         model: The module that holds every BN of ``embed``.
     """
     chunks = inputs.tensor_split(-(-len(inputs) // size))  # rounded up
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    outputs = [
-        checkpoint(
-            embed,
-            chunk,
-            use_reentrant=False,
-            context_fn=lambda: (nullcontext(), _copied_statistics(norms)),
-        )
-        for chunk in chunks
-    ]
+    outputs = [recomputed(embed, chunk, model) for chunk in chunks]
     return tuple(map(torch.cat, zip(*outputs)))
+
+
+def recomputed(function: Callable[[Tensor], _Output], inputs: Tensor, model: nn.Module) -> _Output:
+    """``function(inputs)``, whose activations the backward pass computes again.
+
+    ``model`` holds every BN of the function. Its running statistics count the inputs once.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return checkpoint(
+        function,
+        inputs,
+        use_reentrant=False,
+        context_fn=lambda: (nullcontext(), _copied_statistics(norms)),
+    )
 
 
 @contextmanager

@@ -32,8 +32,7 @@ class OnlineProbe(nn.Module):
         super().__init__()
         if type(num_classes) is not int or num_classes < 2:
             raise UserError(
-                'model.online_probe.num_classes must be a whole number '
-                f'above 1, got {num_classes!r}'
+                f'model.online_probe.num_classes is {num_classes!r}: give a whole number above 1'
             )
         self.fc = nn.utils.skip_init(nn.Linear, in_channels, num_classes)
         nn.init.zeros_(self.fc.weight)

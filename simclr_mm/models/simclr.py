@@ -13,6 +13,7 @@ from simclr_mm.checkpoints import fit_probe
 from simclr_mm.errors import UserError
 from simclr_mm.registry import MODELS
 
+from .memory_order import in_best_order, is_narrow
 from .micro_batches import in_micro_batches
 from .online_probe import OnlineProbe
 from .pooled import pooled
@@ -22,9 +23,6 @@ _REPLACEMENTS = dict(
     neck="dict(type='simclr_mm.ProjectionNeck', num_layers=2, out_channels=128)",
     head="dict(type='simclr_mm.NTXentHead', temperature=0.1)",
 )
-# With fewer channels, oneDNN crashes on channels-last images on AVX512 CPUs.
-_FEWEST_CHANNELS = 16
-
 # ImageNet statistics, RGB, in [0, 255], as in mmpretrain's configs.
 _PREPROCESSOR = dict(
     type='simclr_mm.ViewsPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
@@ -93,11 +91,7 @@ class SimCLR(BaseModel):
         self.projections: Tensor | None = None
         # With the scope named, 'ResNet' is found whatever the default scope is.
         self.backbone = MMPRETRAIN_MODELS.build({'_scope_': 'mmpretrain', **backbone})
-        self._narrow = any(
-            module.out_channels < _FEWEST_CHANNELS and max(module.kernel_size) > 1
-            for module in self.backbone.modules()
-            if isinstance(module, nn.Conv2d)
-        )
+        self._narrow = is_narrow(self.backbone)
         if neck is not None and neck.get('in_channels') is None:
             neck = dict(neck, in_channels=self._infer_width())
         self.neck = None if neck is None else MODELS.build(neck)
@@ -130,10 +124,7 @@ class SimCLR(BaseModel):
 
     def extract_feat(self, images: Tensor) -> Tensor:
         """Features (n, C) of (n, 3, S, S) normalised RGB, see :func:`pooled`."""
-        # Convolutions on a CPU are about twice as fast on channels-last memory.
-        narrow = self._narrow and images.device.type == 'cpu'
-        order = torch.contiguous_format if narrow else torch.channels_last
-        return pooled(self.backbone(images.contiguous(memory_format=order)), self.backbone)
+        return pooled(self.backbone(in_best_order(images, self._narrow)), self.backbone)
 
     def get_layer_depth(self, param_name: str) -> tuple[int, int]:
         """For mmpretrain's LearningRateDecayOptimWrapperConstructor."""

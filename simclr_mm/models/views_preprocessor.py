@@ -48,8 +48,7 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         for key, value in (('mean', mean), ('std', std)):
             if len(value) != 3:
                 raise UserError(
-                    f'ViewsPreprocessor: {key} must be three numbers in [0, 255], one '
-                    f'for each channel, got {value}.'
+                    f'ViewsPreprocessor: {key} must be three numbers in [0, 255], got {value}.'
                 )
         if min(std) <= 0:
             raise UserError(f'ViewsPreprocessor: std must be above 0, got {std}.')

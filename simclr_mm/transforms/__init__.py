@@ -2,9 +2,9 @@ from simclr_mm.errors import UnreadableImage
 
 from .blur import RandomGaussianBlur
 from .color import ColorDistortion, ColorJitter, RandomGrayscale
+from .crop import RandomCropAndFlip
 from .geometric import RandomCutout, RandomGaussianNoise, RandomRotation, RandomSobel
 from .loading import LoadImageFromFile
-from .random_crop import RandomCropAndFlip
 from .views import TwoViews
 
 __all__ = [

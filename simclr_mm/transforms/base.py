@@ -44,10 +44,7 @@ def check_image(img: Any, owner: str) -> None:
 
 def check_prob(prob: float, owner: str, key: str = 'prob') -> None:
     if not 0 <= prob <= 1:
-        raise UserError(
-            f'{owner}: {key} must be a probability in [0, 1], got {prob}: write 0 for '
-            f'never, 1 for always.'
-        )
+        raise UserError(f'{owner}: {key} must be in [0, 1], 0 for never, 1 for always, got {prob}.')
 
 
 def check_size(size: Any, owner: str) -> None:

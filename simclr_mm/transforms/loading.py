@@ -1,6 +1,7 @@
 """Read image files, with an error that names an unreadable file and the reason."""
 
 import os
+import re
 import struct
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -21,6 +22,8 @@ _ENDINGS = {b'\xff\xd8': b'\xff\xd9', b'\x89PNG': b'IEND\xaeB`\x82'}
 # Second bytes of JPEG's SOF markers (ITU-T T.81, table B.1): C0 to CF without the
 # tables DHT, JPG and DAC.
 _START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# OpenCV reads the orientation from EXIF alone. 1 is upright, and the most frequent one.
+_TURNED_BY_XMP = re.compile(rb'tiff:Orientation(="|>)[02-9]')  # as Pillow looks for it
 _PNG_GREY_COLOUR_PALETTE = (0, 2, 3)  # colour types without transparency
 _PNG_CHUNKS_FOR_PILLOW = {b'tRNS', b'eXIf', b'acTL'}  # transparency, orientation, animation
 _PNG_TEXTS = {b'tEXt', b'zTXt', b'iTXt'}
@@ -53,8 +56,8 @@ def _jpeg_header(content: bytes) -> Header | None:
     while start + 10 <= len(content) and content[start] == 0xFF:
         if content[start + 1] in _START_OF_FRAME:
             bits, height, width, components = struct.unpack_from('>BHHB', content, start + 4)
-            in_xmp = content.find(b'tiff:Orientation', 0, start) >= 0
-            plain = bits == 8 and components in (1, 3) and not in_xmp
+            turned = _TURNED_BY_XMP.search(content, 0, start)
+            plain = bits == 8 and components in (1, 3) and not turned
             return Header(width, height, bits, plain)
         if content[start + 1] == 0xFF:  # a fill byte
             start += 1

@@ -18,9 +18,16 @@ from .base import Transform, check_image, check_size
 from .batched import ViewsToMake
 from .batched.crop import INTERPOLATIONS
 from .batched.views_to_make import CROP_WIDTH
-from .drawing import decode_view, draw_batch, draw_view, encode_steps, shape_of_steps
-from .pipelines import build_pipelines, is_foreign
-from .random_crop import RandomCropAndFlip, box_of, check_crop
+from .crop import RandomCropAndFlip, box_of, check_crop
+from .drawing import (
+    build_pipelines,
+    decode_view,
+    draw_batch,
+    draw_view,
+    encode_steps,
+    is_foreign,
+    shape_of_steps,
+)
 from .random_streams import RandomStream, seeded_globals, view_streams
 
 _MOST_VIEWS = 1000  # a number beyond it is a slip, and would exhaust the memory
@@ -86,8 +93,7 @@ class TwoViews(Transform):
         check_size(size, 'TwoViews')
         if not 2 <= num_views <= _MOST_VIEWS:
             raise UserError(
-                f'TwoViews: num_views must be from 2 to {_MOST_VIEWS}, got {num_views}: the loss '
-                f'compares views of one image.'
+                f'TwoViews: num_views must be from 2 to {_MOST_VIEWS}, got {num_views}.'
             )
         check_crop('TwoViews', scale, ratio, flip_prob)
         if interpolation not in INTERPOLATIONS:

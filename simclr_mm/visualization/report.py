@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from .loss import plot_loss
 from .scatter import plot_map, project
@@ -28,13 +27,8 @@ def plot_report(
         loss, pairs, embedding = figure.subplots(1, 3, width_ratios=[1, 0.4, 1.2])
         plot_loss(loss, scalars)
         loss.set_title('training loss')
-        _plot_views(pairs, views)
+        padded = np.pad(views, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+        pairs.imshow(np.concatenate([np.concatenate(list(row), axis=1) for row in padded]))
+        pairs.set(title='views,\none image a row', xticks=[], yticks=[])
         plot_map(embedding, project(features, 'tsne'), labels, classes, 'tsne')
         embedding.set_title('features of test images, by class' if len(classes) > 1 else 'features')
-
-
-def _plot_views(axes: Axes, views: np.ndarray) -> None:
-    padded = np.pad(views, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
-    grid = np.concatenate([np.concatenate(list(row), axis=1) for row in padded])
-    axes.imshow(grid)
-    axes.set(title='views,\none image a row', xticks=[], yticks=[])

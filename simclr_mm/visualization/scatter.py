@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from sklearn.preprocessing import normalize
 
 from simclr_mm.errors import MissingPackageError, UserError
 
 from .style import mark, picture, plain
-from .unit_rows import unit_rows
 
 METHODS = ('tsne', 'umap', 'pca')
+_ALIKE = 1e-5  # features of length 1 with smaller differences differ only by rounding
 _NAMES = dict(tsne='t-SNE', umap='UMAP', pca='PCA')
 _LEGEND = 24  # classes that fit into a legend
 _IN_LEGEND = 60  # size of a marker in the legend, in square points
@@ -42,8 +43,7 @@ def project(features: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
         from umap import UMAP
     except ImportError as error:
         raise MissingPackageError(
-            "UMAP needs umap-learn: pip install 'simclr_mm[plots]' or pip "
-            'install umap-learn, or take t-SNE'
+            "UMAP needs umap-learn: pip install 'simclr_mm[plots]', or take t-SNE"
         ) from error
     neighbours = min(15, len(features) - 1)
     # One job, because UMAP with a seed warns about more.
@@ -96,3 +96,19 @@ def _points(axes: Axes, points: np.ndarray, colour: str, marker: str, label: str
     look: dict[str, Any] = dict(alpha=0.85, edgecolors='#444444', linewidths=0.3)
     x, y = points.T
     axes.scatter(x, y, s=size, color=colour, marker=marker, label=label, **look)
+
+
+def unit_rows(features: np.ndarray) -> np.ndarray:
+    """Rows of length 1, (n, C). Zero rows stay zero. Rows that cannot be drawn are a UserError."""
+    broken = int((~np.isfinite(features).all(axis=1)).sum())
+    if broken:
+        raise UserError(
+            f'{broken} of {len(features)} features are not finite: take an earlier checkpoint'
+        )
+    rows = normalize(features)
+    if np.ptp(rows, axis=0).max() < _ALIKE:
+        raise UserError(
+            f'the {len(features)} features are all alike, so there is nothing to draw: the '
+            'encoder has collapsed, or all images are the same'
+        )
+    return rows

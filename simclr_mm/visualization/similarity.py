@@ -11,8 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 from simclr_mm.errors import UserError
 
+from .scatter import unit_rows
 from .style import COLOURS, picture
-from .unit_rows import unit_rows
 
 
 def pair_similarities(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

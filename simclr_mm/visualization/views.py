@@ -46,8 +46,7 @@ def make_views(dataset: Any, index: int, seed: int, epoch: int = 0) -> Views:
         )
     if not 0 <= index < len(dataset):
         raise UserError(
-            f'there is no image {index}: the dataset has {len(dataset)}, '
-            f'from 0 to {len(dataset) - 1}'
+            f'there is no image {index}: the dataset has images 0 to {len(dataset) - 1}'
         )
     two_views = copy.copy(transforms[places[0]])
     two_views.on_device = False  # the same views, made here

@@ -123,7 +123,7 @@ def test_weights_that_do_not_fit(saved):
 def test_a_pretraining_checkpoint_is_no_classifier(saved):
     with pytest.raises(CheckpointError) as error:
         _thin_linear(pretrained=saved)
-    error.match('pretraining checkpoint and lacks head.fc.weight, head.fc.bias: train the')
+    error.match('is of pretraining and lacks head.fc.weight, head.fc.bias: train the')
     assert '\n' not in str(error.value)
 
 

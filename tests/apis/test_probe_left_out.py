@@ -13,7 +13,7 @@ from simclr_mm.checkpoints import load_file
 from simclr_mm.commands.command_line.data_folder import test_on_folder as data_of_test
 from simclr_mm.commands.command_line.data_folder import train_on_folder
 from simclr_mm.commands.export.backbone import read_backbone, tensors_of
-from simclr_mm.commands.publish.checkpoint import publish
+from simclr_mm.commands.publish.command import publish
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 DIGITS = CONFIGS / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'

@@ -68,10 +68,13 @@ def test_an_argument_without_a_default_is_asked_for():
         ('ImageFolder', 'extensions', ('.png', [1], None), ['.png']),
         ('ImageFolder', 'pipeline', ([1], ['x'], dict(type='x'), None), [dict(type='x'), print]),
         ('ImageFolder', 'indices', ('x', 1.5, ['x']), [1, 2]),
-        ('Digits', 'max_refetch', (None, 'x'), 3),
+        ('Digits', 'max_refetch', (None, 'x', math.inf), 3),
         ('Digits', 'metainfo', (3, 'x', []), dict(classes=['a'])),
         ('ImageList', 'places', ('folder', [1], None), ['folder']),
         ('ProbeAccuracy', 'topk', (1, ['a'], [1.5]), (1, 5)),
+        ('KNNAccuracy', 'collect_device', ('x', '', None), 'gpu'),
+        ('CheckpointHook', 'out_dir', (1, ['x'], True), 'folder'),
+        ('CheckpointHook', 'max_keep_ckpts', (math.inf, 0.5, 'x'), 3),
         ('AutocastOptimWrapper', 'accumulative_counts', (None, 'x'), 2),
         ('NTXentHead', 'temperature', (math.nan,), 0.1),
     ],
@@ -86,6 +89,13 @@ def test_elements_and_arguments_of_base_classes_are_checked(name, argument, wron
         with pytest.raises(UserError, match=f'^part.{argument} = .*: {name} takes '):
             check_arguments(dict(part={**part, argument: value}))
     check_arguments(dict(part={**part, argument: right}))
+
+
+def test_the_probe_of_simclr_names_no_type():
+    model = dict(type='simclr_mm.SimCLR', backbone=dict())
+    check_arguments(dict(model={**model, 'online_probe': dict(num_classes=10)}))
+    with pytest.raises(UserError, match='^model.online_probe.num_classes is missing: OnlineProbe'):
+        check_arguments(dict(model={**model, 'online_probe': {}}))
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,15 @@ def test_one_step_by_hand(denominator, expected, tolerance):
     assert w.flatten().tolist() == pytest.approx(expected, rel=tolerance)
 
 
+@pytest.mark.parametrize('denominator', ['sum', 'parts'])
+def test_without_decay_it_adapts_all_the_same(denominator):
+    """SimCLR v2's fine-tuning. Without the trust ratio the step would be 0.1 g = (0.3, 0.4)."""
+    # |w| = 10, |g| = 5, trust = 0.001 * 10 / 5 = 0.002, step 0.1 * 0.002 * g = (0.0006, 0.0008).
+    w = parameter([[6.0, 8.0]], [[3.0, 4.0]])
+    LARS([w], lr=0.1, weight_decay=0.0, trust_denominator=denominator).step()
+    assert w.flatten().tolist() == pytest.approx([5.9994, 7.9992], rel=1e-9)
+
+
 def test_two_steps_by_hand():
     """The rate is inside the velocity: v = 0.9 v + lr trust u."""
     w = parameter([[3.0, 4.0]], [[0.6, 0.8]])

@@ -167,9 +167,11 @@ def test_a_collate_function_for_single_samples(tmp_path, name):
         runner(tmp_path, **{'train_dataloader.collate_fn.type': name}).train()
 
 
-def test_another_batch_than_the_learning_rate_was_made_for(tmp_path):
+@pytest.mark.parametrize('rule, rate', [({}, 0.0005), (dict(rule='sqrt'), 0.001)])
+def test_another_batch_than_the_learning_rate_was_made_for(tmp_path, rule, rate):
+    """16 images in place of 64: a quarter of 0.002, or by the square root half of it."""
     options = {
-        'auto_scale_lr': dict(base_batch_size=64),
+        'auto_scale_lr': dict(base_batch_size=64, **rule),
         'train_cfg.max_epochs': 1,
         'param_scheduler': [],
     }
@@ -177,12 +179,19 @@ def test_another_batch_than_the_learning_rate_was_made_for(tmp_path):
     warned.train()
     log = next(Path(warned.log_dir).glob('*.log')).read_text()
     assert 'learning rate 0.002 is for batches of 64' in log
-    assert 'would give 0.0005' in log
-    scaled = runner(
-        tmp_path / 'b', **{**options, 'auto_scale_lr': dict(base_batch_size=64, enable=True)}
-    )
+    assert f'would give {rate}' in log
+    options['auto_scale_lr'] = dict(options['auto_scale_lr'], enable=True)
+    scaled = runner(tmp_path / 'b', **options)
     scaled.train()
-    assert scaled.optim_wrapper.get_lr()['lr'][0] == pytest.approx(0.0005)
+    assert scaled.optim_wrapper.get_lr()['lr'][0] == pytest.approx(rate)
+
+
+def test_a_rule_for_the_learning_rate_that_does_not_exist(tmp_path):
+    options = {'auto_scale_lr': dict(base_batch_size=64, rule='square')}
+    with pytest.raises(
+        ValueError, match=r"auto_scale_lr\.rule = 'square': give 'linear' or 'sqrt'"
+    ):
+        runner(tmp_path, **options).train()
 
 
 @pytest.mark.parametrize('count', [1, 2])

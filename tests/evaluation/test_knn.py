@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation import KNNAccuracy, finite, knn_predict
+from simclr_mm.evaluation import KNNAccuracy, knn_predict
 
 RNG = np.random.default_rng(0)
 GALLERY, QUERY = RNG.normal(size=(300, 8)), RNG.normal(size=(2100, 8))
@@ -138,7 +138,9 @@ def test_metric_counts_the_five_classes_with_most_votes():
 
 def test_rows_that_are_not_finite_are_left_out_and_counted(monkeypatch):
     lines = []
-    monkeypatch.setattr(finite, 'print_log', lambda line, **kwargs: lines.append(line))
+    monkeypatch.setattr(
+        'simclr_mm.evaluation.features.print_log', lambda line, **kwargs: lines.append(line)
+    )
     query, gallery, labels = ARGS
     broken = gallery.clone()
     broken[[7, 100, 299]] = torch.tensor([[torch.nan], [torch.inf], [-torch.inf]]).double()

@@ -8,7 +8,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation import few_label_probe, finite, linear_probe, swept_linear_probe
+from simclr_mm.evaluation import few_label_probe, linear_probe, swept_linear_probe
 
 
 def blobs(n, seed):
@@ -102,7 +102,9 @@ def test_c_is_above_zero(c):
 def test_rows_that_are_not_finite_are_left_out_and_counted(monkeypatch):
     """Of training; of a test row the score would mean nothing."""
     lines = []
-    monkeypatch.setattr(finite, 'print_log', lambda line, **kwargs: lines.append(line))
+    monkeypatch.setattr(
+        'simclr_mm.evaluation.features.print_log', lambda line, **kwargs: lines.append(line)
+    )
     (features, labels), test = noisy(200, 0), noisy(300, 1)
     left = np.delete(np.arange(200), [3, 50])
     broken = features.copy()

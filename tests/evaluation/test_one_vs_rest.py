@@ -7,7 +7,7 @@ from sklearn.preprocessing import StandardScaler
 
 from simclr_mm.evaluation import swept_linear_probe
 from simclr_mm.evaluation.class_metrics import voc07_map
-from simclr_mm.evaluation.one_vs_rest import one_vs_rest
+from simclr_mm.evaluation.logistic_regression import one_vs_rest
 
 
 def images(n, seed):

@@ -1,7 +1,12 @@
 """Small models and their inputs."""
 
+import math
+from contextlib import contextmanager
+
+import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from simclr_mm.registry import MODELS
 
@@ -36,3 +41,26 @@ def shaken(module):
             torch.nn.init.uniform_(norm.weight, 0.5, 1)
             torch.nn.init.normal_(norm.bias, 0, 0.1)
     return module
+
+
+@contextmanager
+def on_meta():
+    """Models that are built here have shapes and no values: 795 M weights take no memory."""
+    linspace = torch.linspace  # whose values mmpretrain's ResNet reads
+    with pytest.MonkeyPatch.context() as patch, torch.device('meta'):
+        patch.setattr(torch, 'linspace', lambda *args: linspace(*args, device='cpu'))
+        yield
+
+
+def multiply_adds(model, side):
+    """Those of one image of this side, two for each output of a BN, as MMEngine counts."""
+
+    def norm(*args, out_shape, **kwargs):
+        return 4 * math.prod(out_shape[0])  # the counter has two for each multiply-add
+
+    ops = torch.ops.aten
+    norms = {op: norm for op in (ops.native_batch_norm, ops._native_batch_norm_legit_no_training)}
+    counter = FlopCounterMode(display=False, custom_mapping=norms)
+    with counter, torch.no_grad():
+        model.eval()(torch.empty(1, 3, side, side, device='meta'))
+    return counter.get_total_flops() // 2

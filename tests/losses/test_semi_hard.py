@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from simclr_mm.losses.semi_hard import closest_semi_hard
+from simclr_mm.losses.anchor_blocks import closest_semi_hard
 
 
 @pytest.mark.parametrize('margin', [0.05, 0.5, torch.inf])

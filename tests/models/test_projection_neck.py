@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -50,6 +51,69 @@ def test_forward_by_hand():
         if layer < 2:
             expected = expected.clamp(min=0)
     torch.testing.assert_close(neck(x), expected)
+
+
+def restated(x, weights, gammas, betas, selector):
+    """The reference code's hiddens_list, in NumPy: 0 is the input, the last has no ReLU."""
+    hiddens = [x]
+    for layer, (weight, gamma, beta) in enumerate(zip(weights, gammas, betas)):
+        h = hiddens[-1] @ weight.T
+        h = gamma * (h - h.mean(0)) / np.sqrt(h.var(0) + 1e-5) + beta
+        hiddens.append(np.maximum(h, 0) if layer < len(weights) - 1 else h)
+    return hiddens[selector]
+
+
+@pytest.mark.parametrize('until', [None, -1, 0, 1, 2, 3])
+def test_the_selector_is_the_reference_codes(until):
+    rng = np.random.default_rng(0)
+    widths = [6, 4, 4, 3]
+    weights = [rng.normal(size=(b, a)) for a, b in zip(widths, widths[1:])]
+    gammas, betas = ([rng.normal(1, 0.5, b) for b in widths[1:]] for _ in range(2))
+    x = rng.normal(size=(8, 6))
+    expected = restated(x, weights, gammas, betas, -1 if until is None else until)
+
+    neck = build(in_channels=6, hid_channels=4, out_channels=3, num_layers=3, until=until).double()
+    layers = 3 if until in (None, -1) else until
+    state = {}
+    for layer in range(layers):
+        state[f'fc{layer}.weight'] = weights[layer]
+        state[f'bn{layer}.weight'], state[f'bn{layer}.bias'] = gammas[layer], betas[layer]
+    assert state.keys() == {name for name, _ in neck.named_parameters()}  # nothing unused
+    for name, p in neck.named_parameters():
+        p.data = torch.from_numpy(state[name])
+    got = neck(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
+    if until in (1, 2):
+        assert (got == 0).any() and (got >= 0).all()
+
+
+def test_the_last_norm_without_beta():
+    """The reference code's last norm has a gamma only; its checkpoints get a beta of 0."""
+    neck = build(in_channels=6, out_channels=3, num_layers=3, last_bias=False)
+    assert neck.state_dict().keys() == build(in_channels=6, num_layers=3).state_dict().keys()
+    neck = nn.SyncBatchNorm.convert_sync_batchnorm(neck)
+    fixed = [name for name, p in neck.named_parameters() if not p.requires_grad]
+    assert fixed == ['bn2.bias'] and not neck.bn2.bias.any()
+    # The middle layers keep theirs, and so does a neck that ends before the last layer.
+    middle = build(in_channels=6, out_channels=3, num_layers=3, last_bias=False, until=2)
+    assert all(p.requires_grad for p in middle.parameters())
+    with pytest.raises(ValueError, match='model.neck.last_bias'):
+        build(in_channels=6, norm_cfg=None, last_bias=False)
+
+
+def test_in_a_classifier_it_takes_the_backbones_stages():
+    neck = build(in_channels=6, until=1).eval()
+    maps = torch.randn(4, 6, 3, 3)
+    (features,) = neck((torch.randn(4, 3, 6, 6), maps))
+    torch.testing.assert_close(features, neck(maps.mean((2, 3))))
+
+
+@pytest.mark.parametrize('until', [3, -2])
+def test_a_layer_that_is_not_there(until):
+    with pytest.raises(
+        ValueError, match=rf'until = {until}: a head of 2 .* set model\.neck\.until'
+    ):
+        build(in_channels=6, until=until)
 
 
 def test_init_weights():

@@ -15,6 +15,7 @@ from PIL import Image
 from simclr_mm.apis.inference import read_picture
 from simclr_mm.errors import UnreadableImage
 from simclr_mm.transforms import LoadImageFromFile, to_rgb
+from simclr_mm.transforms.loading import read_header
 
 RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
 
@@ -276,6 +277,25 @@ def test_orientation(tmp_path, suffix, orientation):
     got = load(tmp_path / f'a.{suffix}')
     assert got.shape == turned.shape
     assert np.abs(got.astype(int) - turned).mean() < (12 if suffix == 'jpg' else 1e-9)
+
+
+@pytest.mark.parametrize(
+    'text', ['<tiff:Orientation>{}</tiff:Orientation>', 'tiff:Orientation="{}"']
+)
+def test_orientation_of_a_jpeg_in_xmp(tmp_path, text):
+    Image.fromarray(np.dstack([RAMP, RAMP.T, RAMP])).resize((64, 48)).save(
+        tmp_path / 'a.jpg', quality=95
+    )
+    plain = (tmp_path / 'a.jpg').read_bytes()
+    images = {}
+    for orientation in (1, 6):
+        body = b'http://ns.adobe.com/xap/1.0/\x00' + text.format(orientation).encode()
+        segment = b'\xff\xe1' + (len(body) + 2).to_bytes(2, 'big') + body
+        content = plain[:2] + segment + plain[2:]
+        assert read_header(content).plain == (orientation == 1)  # OpenCV reads EXIF alone
+        (tmp_path / 'a.jpg').write_bytes(content)
+        images[orientation] = load(tmp_path / 'a.jpg').astype(int)
+    assert np.abs(images[6] - np.rot90(images[1], -1)).max() <= 2  # two decoders
 
 
 def test_exif_of_webp_with_the_prefix_of_jpeg(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from simclr_mm.visualization.crop_histograms import HIGHEST, plot_crop_histograms
+from simclr_mm.visualization.study import HIGHEST, plot_crop_histograms
 
 
 @pytest.mark.parametrize('highest, cut', [(0.2, False), (0.6, True)])

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from simclr_mm.visualization.heat_map import plot_heat_map
+from simclr_mm.visualization.study import plot_heat_map
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from simclr_mm.visualization.series import plot_bars, plot_lines
+from simclr_mm.visualization.study import plot_bars, plot_lines
 
 LABELS = ['width', 'kNN [%]', 'head']
 

@@ -98,7 +98,7 @@ def test_the_picture(dataset, tmp_path):
 
 
 def test_what_has_no_views(dataset, folder):
-    with pytest.raises(ValueError, match='no image 8: the dataset has 8'):
+    with pytest.raises(ValueError, match='no image 8: the dataset has images 0 to 7'):
         make_views(dataset, 8, seed=0)
     plain = build(folder, PIPELINE[:1])
     with pytest.raises(ValueError, match='has no simclr_mm.TwoViews'):

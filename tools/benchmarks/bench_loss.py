@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
-from timing import interleaved, resident, save, table_of, version, wait
+from timing import interleaved, ratio, resident, save, spread, table_of, version, wait
 from torch import Tensor, nn
 
 from simclr_mm.commands.command_line import parser_of
@@ -101,7 +101,7 @@ def main() -> None:
     add('--device', default='cpu')
     add('--out', type=Path, help='folder for bench_loss.{json,png}')
     args = parser.parse_args()
-    console = Console(width=170)  # the table is wide, also in a file
+    console = Console(width=120)
     losses, versions = {}, [f'torch {torch.__version__}']
     for name, (make, distribution, _) in CONTENDERS.items():
         try:
@@ -115,8 +115,6 @@ def main() -> None:
     console.print(setting)
     results = measure(losses, args)
     console.print(table(results))
-    if len(args.rows) > 1:
-        console.print(growth(results))
     if args.out:
         save(args.out, 'bench_loss', setting=setting, results=results)
         draw(results, args.out / 'bench_loss.png')
@@ -178,37 +176,21 @@ def peak_memory(loss, z: Tensor) -> float:
 
 
 def table(results: list[dict]) -> Table:
-    """A row for each size, a column for each loss; ratios to ours."""
-    found = {(result['name'], result['rows']): result for result in results}
-    names = list(dict.fromkeys(name for name, _ in found))
-    title = f'NT-Xent, forward and backward, temperature {TEMPERATURE}: ms (lowest-highest), '
-    lines = []
-    for rows in dict.fromkeys(rows for _, rows in found):
-        cells = []
-        for name in names:
-            result = found.get((name, rows))
-            if result is None:
-                cells.append('-')
-                continue
-            ms, ours = result['ms'], found['simclr_mm', rows]['ms']
-            ratio = statistics.median(ms) / statistics.median(ours)
-            cells.append(
-                f'{statistics.median(ms):.3g} ({min(ms):.3g}-{max(ms):.3g})\n'
-                f'{result["mb"]:.0f} MB' + ('' if ms is ours else f'\n{ratio:.2f}x')
-            )
-        lines.append((str(rows), *cells))
-    return table_of(f'{title}MB above the start', ('2N', *names), lines)
-
-
-def growth(results: list[dict]) -> str:
-    """Time of the largest size compared with the second largest, round by round."""
-    *_, first, last = (result for result in results if result['name'] == 'simclr_mm')
-    ratios = [b / a for a, b in zip(first['ms'], last['ms'])]
-    return (
-        f'simclr_mm from 2N = {first["rows"]} to {last["rows"]}: {statistics.median(ratios):.1f}x '
-        f'the time ({min(ratios):.1f}-{max(ratios):.1f}), '
-        f'{(last["rows"] / first["rows"]) ** 2:.0f}x the arithmetic'
-    )
+    """A row for each size and loss; ours is the first of a size."""
+    ours = {result['rows']: result['ms'] for result in results if result['name'] == 'simclr_mm'}
+    lines = [
+        (
+            str(result['rows']),
+            result['name'],
+            spread(result['ms'], 3),
+            f'{result["mb"]:.0f}',
+            f'{ratio(result["ms"], ours[result["rows"]]):.2f}x',
+        )
+        for result in results
+    ]
+    title = f'NT-Xent, forward and backward, temperature {TEMPERATURE}'
+    columns = ('2N', 'loss', 'ms (lowest-highest)', 'MB above the start', 'of our time')
+    return table_of(title, columns, lines)
 
 
 def draw(results: list[dict], path: Path) -> None:

@@ -18,11 +18,11 @@ computes in two other processes meanwhile.
 """
 
 import argparse
-import hashlib
 import importlib.util
-import multiprocessing
 import statistics
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ import torch
 from input_loaders import Round, cut, their_loader
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import DATASETS, MODELS
@@ -178,38 +179,28 @@ def under_autocast(row: Round, device: str, dtype: torch.dtype) -> float:
 def mmpretrain(cfg: Config, width: int, steps: int) -> Round:
     """mmpretrain's SimCLR with our backbone, batch and optimizer, without hooks."""
     _, views = two_views(cfg)
-    theirs = Config(dict(cfg.to_dict(), runner_type='Runner', sync_bn=None))
-    theirs.model = dict(
-        type='mmpretrain.SimCLR',
-        backbone=cfg.model.backbone,
-        neck=dict(
-            type='mmpretrain.NonLinearNeck',
-            in_channels=width,
-            hid_channels=width,
-            out_channels=128,
-            num_layers=2,
-            with_avg_pool=True,
-        ),
-        head=dict(
-            type='mmpretrain.ContrastiveHead',
-            loss=dict(type='mmpretrain.CrossEntropyLoss'),
-            temperature=cfg.model.head.temperature,
-        ),
-        data_preprocessor=dict(cfg.data_preprocessor, type='mmpretrain.SelfSupDataPreprocessor'),
-    )
-    theirs.pop('data_preprocessor')
-    theirs.experiment_name = 'theirs'
-    theirs.default_hooks, theirs.visualizer = {}, None
-    theirs.train_dataloader = their_loader(cfg.train_dataloader, views.size)
-    theirs.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
-    theirs.param_scheduler = None
-    theirs.optim_wrapper.type = 'OptimWrapper'  # without a precision of its own
-    theirs.optim_wrapper.pop('dtype')
-    runner = Runner.from_cfg(theirs)
-    wrapper = runner.build_optim_wrapper(theirs.optim_wrapper)
-    runner.model.train()
-    loader = cut(theirs.train_dataloader, steps)
-    return Round(loader, steps, lambda batch: runner.model.train_step(batch, wrapper))
+    neck = dict(type='mmpretrain.NonLinearNeck', num_layers=2, with_avg_pool=True)
+    loss = dict(type='mmpretrain.CrossEntropyLoss')
+    temperature = cfg.model.head.temperature
+    model = MODELS.build(
+        dict(
+            type='mmpretrain.SimCLR',
+            backbone=cfg.model.backbone,
+            neck=dict(neck, in_channels=width, hid_channels=width, out_channels=128),
+            head=dict(type='mmpretrain.ContrastiveHead', loss=loss, temperature=temperature),
+            data_preprocessor=dict(
+                cfg.data_preprocessor, type='mmpretrain.SelfSupDataPreprocessor'
+            ),
+        )
+    ).to(get_device())
+    wrapper = OptimWrapper(optimizer_of(cfg, model.parameters()))
+    model.train()
+    loader = cut(their_loader(cfg.train_dataloader, views.size), steps)
+    return Round(loader, steps, lambda batch: model.train_step(batch, wrapper))
+
+
+def optimizer_of(cfg: Config, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    return OPTIMIZERS.build(dict(cfg.optim_wrapper.optimizer, params=list(parameters)))
 
 
 def lightly(cfg: Config, width: int, steps: int) -> Round:
@@ -226,9 +217,7 @@ def lightly(cfg: Config, width: int, steps: int) -> Round:
     backbone = MODELS.build(cfg.model.backbone).to(device)
     head = SimCLRProjectionHead(width, width, 128).to(device)
     criterion = NTXentLoss(cfg.model.head.temperature)
-    parameters = [*backbone.parameters(), *head.parameters()]
-    settings = dict(cfg.optim_wrapper.optimizer, params=parameters)
-    optimizer = OPTIMIZERS.build(settings)
+    optimizer = optimizer_of(cfg, [*backbone.parameters(), *head.parameters()])
 
     def step(batch: list[torch.Tensor]) -> None:
         z0, z1 = [
@@ -268,19 +257,12 @@ PEERS = [mmpretrain, lightly] if importlib.util.find_spec('lightly') else [mmpre
 @contextmanager
 def busy(count: int) -> Iterator[None]:
     """Other processes that compute until the block ends."""
-    others = [multiprocessing.Process(target=_compute, daemon=True) for _ in range(count)]
-    for process in others:
-        process.start()
+    others = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(count)]
     try:
         yield
     finally:
         for process in others:
             process.kill()
-
-
-def _compute() -> None:
-    while True:
-        hashlib.sha1(bytes(100_000))
 
 
 def table(rows: dict[str, Round], seconds: dict[str, list[float]], images: int) -> Table:

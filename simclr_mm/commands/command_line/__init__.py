@@ -1,6 +1,7 @@
 """Shared parts of the command-line tools: flags, and how they change a config."""
 
 from .config import (
+    build_dataset,
     build_runner,
     config_with_flags,
     is_classifier,
@@ -17,6 +18,7 @@ __all__ = [
     'KeyValues',
     'add_common_flags',
     'at_least',
+    'build_dataset',
     'build_runner',
     'command',
     'config_with_flags',

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
+from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
+from mmpretrain.datasets import BaseDataset
+from mmpretrain.registry import DATASETS
 
 from simclr_mm.engine.arguments import check_config
 from simclr_mm.engine.config_errors import building_from, check_type
@@ -27,7 +29,7 @@ _RUNNER_KEYS = {
 }
 # Dicts in which it silently ignores all keys except these.
 _PARTS_READ = dict(
-    auto_scale_lr={'base_batch_size', 'enable'},
+    auto_scale_lr={'base_batch_size', 'enable', 'rule'},
     env_cfg={'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},
 )
 
@@ -70,11 +72,8 @@ def config_with_flags(
 def merge_cfg_options(cfg: Config, options: dict | None) -> None:
     """Merge ``--cfg-options``, and check the arguments of this package's classes.
 
-    Raises:
-        UserError: an option would change nothing, because neither the config nor the runner
-            reads it, or it leads to a place that the config does not have, or it would put a
-            second data_preprocessor beside the one in use. Or a class of this package does
-            not take an argument of the config.
+    An option that would change nothing, because neither the config nor the runner reads it, is
+    a UserError, and one that would put a second data_preprocessor beside the one in use.
     """
     for key, value in (options or {}).items():
         _refuse_other_preprocessor(cfg, key, value)
@@ -141,9 +140,15 @@ def build_runner(cfg: Config) -> Runner:
         return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
+def build_dataset(settings: dict) -> BaseDataset:
+    """Build a dataset from its config, whose names may be mmpretrain's."""
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return DATASETS.build(settings)
+
+
 def is_classifier(cfg: Config) -> bool:
-    """Whether the config trains a classifier on labels (linear evaluation)."""
-    return type_name(cfg.get('model')) == 'ImageClassifier'
+    """Whether the config trains a classifier, on labels or as a teacher's student."""
+    return type_name(cfg.get('model')) in ('ImageClassifier', 'Distillation')
 
 
 def remove_validation(cfg: Config) -> None:

@@ -23,17 +23,13 @@ _SHARDS = ('.tar', '.parquet', '.arrow', '.mdb')  # files whose folder --data ta
 def train_on_folder(cfg: Config, *places: str) -> None:
     """Replace the training data of a config by ``--data``.
 
+    Pretraining uses every image of the places. It has no labels, so validation and online
+    probe are removed. A classifier uses ``folder/train/<class>/`` and
+    ``folder/{val,test}/<class>/`` of one folder, and gets their number of classes.
+
     Args:
-        cfg: A config. Pretraining uses every image of the places. It has no labels, so
-            validation and online probe are removed. A classifier uses
-            ``folder/train/<class>/`` and ``folder/{val,test}/<class>/`` of one folder,
-            and gets their number of classes.
         *places: Folders, with images at any depth, ``.txt`` or ``.csv`` lists of paths, or
             shards that ``simclr_mm.datasets.shard_dataset`` recognises.
-
-    Raises:
-        UserError: A place is missing or of an unsupported kind, or the parts have different
-            classes.
     """
     if not is_classifier(cfg):
         dataset = _unlabelled(places)
@@ -63,9 +59,6 @@ def test_on_folder(cfg: Config, folder: str) -> None:
 
     A classifier is tested on ``folder/{val,test}/<class>/``, or on ``folder/<class>/``
     if there are none. kNN also takes its gallery from ``folder/train/<class>/``.
-
-    Raises:
-        UserError: A part is missing, or gallery and queries have different classes.
     """
     root = _folder(folder)
     if is_classifier(cfg):
@@ -111,8 +104,7 @@ def _held_out(root: Path) -> Path:
         if (root / name).is_dir():
             return root / name
     raise MissingFileError(
-        f'--data {root}: there is neither {root}/val/<class>/ nor {root}/test/<class>/ '
-        'to evaluate on.'
+        f'--data {root}: there is neither {root}/val/<class>/ nor {root}/test/<class>/.'
     )
 
 
@@ -122,8 +114,7 @@ def _class_names(folder: Path) -> list[str]:
     names = class_names(str(folder))
     if names is None:
         raise UserError(
-            f'--data: {folder} has no class names. Pack it with tools/pack.py, or write '
-            'your own config for it.'
+            f'--data: {folder} has no class names. Pack it with tools/pack.py, or use a config.'
         )
     return names
 
@@ -169,10 +160,7 @@ def _unlabelled(places: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _read_files_from(loader: ConfigDict, dataset: dict[str, Any]) -> None:
-    """Give a dataloader another dataset behind the same pipeline.
-
-    Wrappers of the dataset, such as a LabelSubset, stay.
-    """
+    """Give a dataloader, or the innermost wrapper in it, another dataset and the same pipeline."""
     around = loader
     while 'dataset' in around.dataset:
         around = around.dataset

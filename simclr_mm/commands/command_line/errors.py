@@ -19,7 +19,7 @@ _ADVICE = (
 )
 
 
-def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]:
+def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
     """Make a ``main(argv)`` a command: a user's mistake ends it in one line.
 
     A mistake is a :class:`simclr_mm.errors.UserError`, or an error of the operating system
@@ -29,7 +29,7 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
     """
 
     @functools.wraps(main)
-    def run(argv: Sequence[str] | None = None) -> None:
+    def run(argv: list[str] | None = None) -> None:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # file names may not be UTF-8
                 stream.reconfigure(errors='backslashreplace')

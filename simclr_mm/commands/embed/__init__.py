@@ -1,5 +1,1 @@
 """Features of every image in a folder, and a search index of them."""
-
-from .command import main
-
-__all__ = ['main']

@@ -6,21 +6,26 @@ OUT/embedding.json records the encoder and its settings. After an interruption t
 command continues.
 """
 
+import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of, origin_of
 from simclr_mm.commands.command_line.errors import require
 from simclr_mm.commands.embed.embed_folder import embed_folder
-from simclr_mm.commands.embed.embedding_record import ERRORS
-from simclr_mm.commands.embed.parquet import write_parquet
+from simclr_mm.commands.embed.embedding_record import ERRORS, damaged
+from simclr_mm.commands.embed.retrieval import FeatureIndex
+from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.walk import printable
+
+_ROWS = 16384  # of a row group
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, *ENCODER_FLAGS)
     add = parser.add_argument
     add('checkpoint', help='a path, a URL or the name of a model with weights')
@@ -36,15 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         require(('pyarrow',), '--parquet')
     out = Path(args.out or Path('work_dirs', 'embed', Path(args.folder).resolve().name))
     started = time.time()
-    record = embed_folder(
-        inferencer_of(args),
-        args.folder,
-        out,
-        args.batch_size,
-        args.workers,
-        args.restart,
-        origin_of(args),
-    )
+    reading = args.batch_size, args.workers, args.restart
+    record = embed_folder(inferencer_of(args), args.folder, out, *reading, origin_of(args))
     print(
         f'{printable(str(out))}/features.npy: {record["images"]} images of '
         f'{printable(args.folder)}, {record["width"]} numbers each; {time.time() - started:.1f} s'
@@ -56,3 +54,43 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if args.parquet:
         print(f'{printable(str(write_parquet(out)))}: the same as a table')
+
+
+def write_parquet(directory: str | Path) -> Path:
+    r"""Write ``features.parquet`` beside ``features.npy``, block by block.
+
+    Columns: ``path``, ``feature`` (a list of C float32, null for an unreadable image)
+    and ``error`` (the reason, null for a readable image). Parquet stores UTF-8 only: other
+    bytes of a name become ``\xff``. The table's metadata have ``embedding.json`` under
+    the key ``simclr_mm``.
+    """
+    require(('pyarrow',), '--parquet')
+    import pyarrow as arrow
+    from pyarrow.parquet import ParquetWriter
+
+    index = FeatureIndex(directory)
+    lines = (index.directory / ERRORS).read_text().splitlines()
+    try:
+        errors = {entry['row']: printable(entry['reason']) for entry in map(json.loads, lines)}
+    except (ValueError, TypeError, KeyError) as error:
+        raise damaged(index.directory / ERRORS, 'is damaged') from error
+    # Not of fixed size: pyarrow 25, the last for Python 3.10, cannot read nulls of that type.
+    feature = arrow.list_(arrow.float32())
+    width = index.features.shape[1]
+    schema = arrow.schema(
+        [('path', arrow.string()), ('feature', feature), ('error', arrow.string())],
+        metadata={'simclr_mm': json.dumps(index.record)},
+    )
+    path = index.directory / 'features.parquet'
+    with atomic_file(path) as file, ParquetWriter(file, schema) as writer:
+        for start in range(0, len(index.features), _ROWS):
+            block = index.features[start : start + _ROWS]  # (m, C)
+            rows = range(start, start + len(block))
+            reasons = arrow.array([errors.get(row) for row in rows], arrow.string())
+            starts = arrow.array(width * np.arange(len(block) + 1, dtype=np.int32))
+            features = arrow.ListArray.from_arrays(
+                starts, arrow.array(block.reshape(-1)), mask=reasons.is_valid()
+            )
+            names = arrow.array([printable(index.names[row]) for row in rows])
+            writer.write_table(arrow.table([names, features, reasons], schema=schema))
+    return path

@@ -39,16 +39,9 @@ def embed_folder(
 
     ``out`` also gets ``paths.json``, N paths relative to the folder, or keys in the pack;
     ``errors.jsonl``, row, path and reason of each unreadable image (its features are NaN);
-    and ``embedding.json``, the record of images and encoder. Memory holds one batch at a
-    time. A later call continues an interrupted one; ``restart`` replaces the content of ``out``.
-
-    Args:
-        batch_size: Images at a time.
-        workers: Processes that read images. 0: this process.
-        origin: Origin of the weights, recorded in ``embedding.json``.
-
-    Returns:
-        The content of ``embedding.json``.
+    and ``embedding.json``, the record of images and encoder, which is returned. Memory holds
+    one batch at a time. A later call continues an interrupted one; ``restart`` replaces the
+    content of ``out``. ``origin`` names the checkpoint and the config, for the record.
     """
     if batch_size < 1 or workers < 0:
         raise UserError(f'batch_size is {batch_size} and workers {workers}: give at least 1 and 0')
@@ -75,7 +68,6 @@ def embed_folder(
 
 
 def _begin(out: Path, names: list[str], width: int) -> None:
-    """Create the files of an embedding without rows."""
     for name in (RECORD, FEATURES, PARTIAL, ERRORS):
         (out / name).unlink(missing_ok=True)
     write_text(out / PATHS, json.dumps(names, indent=1))
@@ -89,9 +81,12 @@ def _begin(out: Path, names: list[str], width: int) -> None:
 def _fill(
     inferencer: FeatureInferencer, loader: DataLoader, names: list[str], out: Path, record: dict
 ) -> None:
-    """Embed the missing rows."""
     features = open_memmap(out / PARTIAL, 'r+')  # (N, C)
-    _forget_errors_from(record['rows_done'], out / ERRORS)
+    # Errors noted after the last save go, because their rows are embedded again.
+    lines = (out / ERRORS).read_text().splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith('\n')]
+    kept = [line for line in whole if json.loads(line)['row'] < record['rows_done']]
+    write_text(out / ERRORS, ''.join(kept))
     saved = time.monotonic()
     columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, TimeRemainingColumn()) as bar, open(out / ERRORS, 'a') as errors:
@@ -118,10 +113,3 @@ def _collate(entries: list) -> tuple[list[int], Any, dict[int, str]]:
     batch = default_collate([sample for _, sample in readable]) if readable else None
     reasons = {row: reason for row, _, reason in entries if reason}
     return [row for row, _ in readable], batch, reasons
-
-
-def _forget_errors_from(row: int, path: Path) -> None:
-    """Drop errors noted after the last save, because their rows are embedded again."""
-    lines = path.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith('\n') and json.loads(line)['row'] < row]
-    write_text(path, ''.join(kept))

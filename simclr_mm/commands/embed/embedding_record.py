@@ -12,7 +12,6 @@ from simclr_mm.apis.inference import FeatureInferencer, read_picture
 from simclr_mm.datasets import is_url
 from simclr_mm.errors import UserError
 from simclr_mm.files.hashes import listing_hash
-from simclr_mm.files.walk import EXTENSIONS
 from simclr_mm.version import __version__
 
 from .images import Images
@@ -53,8 +52,6 @@ def new_record(
         width=inferencer.forward(black).shape[1],
         rows_done=0,
         unreadable=0,
-        passed_over=images.passed_over,
-        image_endings=list(EXTENSIONS),
         origin=origin or {},
         transform=encoder.transform(),
         config=plain_data({key: encoder.config.get(key) for key in _CONFIG}),
@@ -65,6 +62,19 @@ def new_record(
     )
 
 
+def damaged(path: Path, problem: str) -> UserError:
+    """The error for a file that ``tools/embed.py`` did not write so."""
+    return UserError(f'{path} {problem}: embed again with --restart')
+
+
+def read_json(path: Path) -> Any:
+    """The content of a file of an embedded folder. A damaged file is a UserError."""
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f'is damaged ({error})') from error
+
+
 def read_record(out: Path) -> dict[str, Any] | None:
     """``embedding.json`` of a folder. None if there is none. A damaged one is a UserError."""
     path = out / RECORD
@@ -73,44 +83,28 @@ def read_record(out: Path) -> dict[str, Any] | None:
     record = read_json(path)
     settings = record if isinstance(record, dict) else {}
     wrong = [key for key, kind in _NEEDED.items() if not isinstance(settings.get(key), kind)]
-    wrong = wrong or [
-        f'fingerprint.{key}' for key in _MEANING if key not in settings['fingerprint']
-    ]
+    if 'fingerprint' not in wrong:
+        wrong += [f'fingerprint.{key}' for key in _MEANING if key not in settings['fingerprint']]
     if wrong:
-        raise UserError(
-            f'{path} is not what tools/embed.py writes, without {", ".join(wrong)}: '
-            'embed again with --restart'
-        )
+        raise damaged(path, f'is not what tools/embed.py writes, without {", ".join(wrong)}')
     return settings
-
-
-def read_json(path: Path) -> Any:
-    """The content of a file of an embedded folder. A damaged file is a UserError."""
-    try:
-        return json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f'{path} is damaged ({error}): embed again with --restart') from error
 
 
 def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:
     """``rows_done`` and ``unreadable`` of an earlier call, or nothing if there are no rows.
 
-    Raises:
-        UserError: The rows are of something else, or of unknown origin.
+    Rows of something else, or of unknown origin, are a UserError.
     """
     earlier = read_record(out)
+    if earlier is None and (out / FEATURES).exists():
+        raise UserError(
+            f'{out / FEATURES} exists without {RECORD}, so its content is unknown: '
+            'give another --out, or overwrite it with --restart'
+        )
     if earlier is None:
-        if (out / FEATURES).exists():
-            raise UserError(
-                f'{out / FEATURES} exists without {RECORD}, so its content is unknown: '
-                'give another --out, or overwrite it with --restart'
-            )
         return {}
-    changed = [
-        meaning
-        for key, meaning in _MEANING.items()
-        if earlier['fingerprint'][key] != fingerprint[key]
-    ]
+    before = earlier['fingerprint']
+    changed = [meaning for key, meaning in _MEANING.items() if before[key] != fingerprint[key]]
     if changed:
         version = earlier['simclr_mm']
         by = '' if version == __version__ else f' They were written by simclr_mm {version}.'

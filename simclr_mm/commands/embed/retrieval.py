@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.errors import MissingFileError, UserError
 
-from .embedding_record import FEATURES, PATHS, RECORD, read_json, read_record
+from .embedding_record import FEATURES, PATHS, RECORD, damaged, read_json, read_record
 from .images import Images
 
 _ROWS = 65536  # rows compared at a time: two copies of 512 MB of ResNet-50's features
@@ -55,23 +55,16 @@ class FeatureIndex:
         self.folder = Path(record['folder'])
         self.names: list[str] = read_json(directory / PATHS)
         if not isinstance(self.names, list) or not all(isinstance(n, str) for n in self.names):
-            raise UserError(f'{directory / PATHS} is no list of names: embed again with --restart')
+            raise damaged(directory / PATHS, 'is no list of names')
         try:
             self.features = np.load(directory / FEATURES, mmap_mode='r')  # (N, C)
         except (EOFError, ValueError) as error:
-            raise UserError(
-                f'{directory / FEATURES} is damaged ({error}): embed again with --restart'
-            ) from error
+            raise damaged(directory / FEATURES, f'is damaged ({error})') from error
         if self.features.ndim != 2 or self.features.dtype != np.float32:
-            raise UserError(
-                f'{directory / FEATURES} is not what tools/embed.py writes, a float32 table: '
-                'embed again with --restart'
-            )
-        if not len(self.names) == len(self.features) == record['images']:
-            raise UserError(
-                f'{directory} holds {len(self.features)} rows and {len(self.names)} names of '
-                f'{record["images"]} images: embed again with --restart'
-            )
+            raise damaged(directory / FEATURES, 'is not what tools/embed.py writes, float32 rows')
+        rows, names, images = len(self.features), len(self.names), record['images']
+        if not rows == names == images:
+            raise damaged(directory, f'holds {rows} rows and {names} names of {images} images')
 
     @cached_property
     def _images(self) -> Images:
@@ -87,18 +80,11 @@ class FeatureIndex:
         """The k rows with the largest cosine similarity to each of (q, C) queries.
 
         Returns:
-            Similarities (q, k), decreasing, and rows (q, k). In a tie the earlier row comes
-            first.
-
-        Raises:
-            UserError: There are fewer readable images, or the queries have another width.
+            Similarities (q, k), decreasing, and rows (q, k), in a tie the earlier row first.
         """
         readable = self.record['images'] - self.record['unreadable']
         if not 1 <= k <= readable:
-            raise UserError(
-                f'{k} nearest images of {self.directory} were asked for: '
-                f'it holds {readable} readable ones'
-            )
+            raise UserError(f'{k} nearest images: {self.directory} holds {readable} readable ones')
         if queries.ndim != 2 or queries.shape[1] != self.features.shape[1]:
             raise UserError(
                 f'queries are (q, {self.features.shape[1]}) features, as '
@@ -125,15 +111,22 @@ def retrieve(
     """The k images nearest to each query, the nearest first, without the query itself.
 
     Raises:
-        UserError: The index has other weights or another transform, k is out of range, or
-            a query is no image.
+        UserError: The index is of another encoder, or k is out of range.
+        UnreadableImage: A query is no image.
     """
     if k < 1:
         raise UserError(f'{k} nearest images were asked for: give at least 1')
     for query in queries:
         if not Path(query).is_file():
             raise MissingFileError(f'{query}: there is no such file: name an image')
-    _check_same_encoder(inferencer, index)
+    before, now = index.record['fingerprint'], inferencer.encoder.fingerprint()
+    changed = [key for key, value in now.items() if before[key] != value]
+    if changed:
+        raise UserError(
+            f'{index.directory} was embedded with other {" and ".join(changed)}, so '
+            'its features cannot be compared: take the checkpoint and the config in its '
+            'embedding.json, or embed the folder again'
+        )
     readable = index.record['images'] - index.record['unreadable']
     similarities, rows = index.search(inferencer(list(queries)), min(k + 1, readable))
     found = []
@@ -151,17 +144,6 @@ def retrieve(
             )
         found.append(others[:k])
     return found
-
-
-def _check_same_encoder(inferencer: FeatureInferencer, index: FeatureIndex) -> None:
-    before, now = index.record['fingerprint'], inferencer.encoder.fingerprint()
-    changed = [key for key, value in now.items() if before[key] != value]
-    if changed:
-        raise UserError(
-            f'{index.directory} was embedded with other {" and ".join(changed)}, so '
-            'its features cannot be compared: take the checkpoint and the config in its '
-            'embedding.json, or embed the folder again'
-        )
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

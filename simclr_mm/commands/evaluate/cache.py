@@ -39,15 +39,13 @@ def cached_features(
     are never removed; delete the folder at any time.
 
     Args:
-        encoder: On its device.
-        loader: The images.
         settings: Config of the loader's dataset.
         cache: Folder of the files. None: compute without a cache.
-        target: The target of an image, as for ``extract_features``. The key identifies
-            a function by its name, any other object by its ``repr``.
+        target: As for ``extract_features``. The key identifies a function by its name, any
+            other object by its ``repr``.
 
     Returns:
-        (n, C) float32 features, and (n,) int64 labels or the stacked targets.
+        As from ``extract_features``.
     """
 
     def compute() -> Labelled:
@@ -86,11 +84,7 @@ def feature_key(
 
 
 def images_hash(dataset: BaseDataset | GalleryAndQuery) -> str:
-    """SHA-256 of a dataset's images, in order.
-
-    It hashes the content of images in memory, and names, sizes and modification times of
-    files.
-    """
+    """SHA-256 of the images in memory, or of the files' names, sizes and times of change."""
     if isinstance(dataset, GalleryAndQuery):
         parts = images_hash(dataset.gallery), images_hash(dataset.query)
         return bytes_hash([*map(str.encode, parts), dataset.rows.tobytes()])
@@ -105,7 +99,6 @@ def images_hash(dataset: BaseDataset | GalleryAndQuery) -> str:
 
 
 def _read(path: Path, key: str) -> Labelled | None:
-    """The content of a cache file. None if it is absent, broken or has another key."""
     if not path.is_file():
         return None
     try:

@@ -5,15 +5,13 @@ each class, on gallery and queries of the config's test dataset. The numbers are
 written as JSON, for tools/report.py.
 """
 
-from collections.abc import Sequence
-
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import test_on_folder
 from simclr_mm.commands.evaluate.feature_table import evaluate_features, print_table
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     flags = ('config', 'checkpoint', '--cache', '--cfg-options', '--trust-checkpoint')
     parser = command_line.parser_of(__doc__, *flags)
     add, positive = parser.add_argument, command_line.at_least(1)

@@ -49,10 +49,9 @@ def evaluate_features(
         cfg: A pretraining config with a GalleryAndQuery as test dataset. Probes are
             fitted on the gallery and scored on the queries.
         config: Its path, for the record.
-        checkpoint: Weights of the config's model, a path or a URL.
         per_class: Labels of each class of the few-label probe, in each of ``draws``.
         sweep: Also choose the penalty of the linear probe on held-out gallery images.
-        cache: Cache folder of the encoders' features. None: no cache.
+        cache: As for :func:`cached_features`.
 
     Returns:
         Top-1 accuracies of the pretrained encoder, of the same encoder before training
@@ -83,11 +82,8 @@ def evaluate_features(
             if sweep and name != PIXELS:
                 swept = swept_linear_probe(gallery, queries)
                 found.append(('linear-swept', swept.accuracy, dict(penalty=swept.penalty)))
-        for protocol, share, how in found:
-            value = 100 * share
-            results.append(
-                Result('classification', dataset, split, name, protocol, 'top1', value, how)
-            )
+        scored = 'classification', dataset, split, name
+        results += [Result(*scored, how, 'top1', 100 * share, kept) for how, share, kept in found]
     weights = weights_hash(pretrained.model.state_dict())
     run = EvaluationRun(config, checkpoint, weights, 0, time.time() - started, results)
     return run, found_in[PRETRAINED][1]
@@ -116,7 +112,6 @@ def print_table(run: EvaluationRun) -> None:
 
 
 def _untrained(cfg: Config) -> Encoder:
-    """The encoder before training, with seed 0."""
     encoder = build_encoder(cfg, device=get_device())
     set_random_seed(0)
     logger = MMLogger.get_current_instance()

@@ -14,13 +14,12 @@ from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
-from mmengine.registry import DefaultScope
 from mmpretrain.datasets import BaseDataset
-from mmpretrain.registry import DATASETS
 from rich.progress import track
 from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.encoder import Encoder
+from simclr_mm.commands.command_line import build_dataset
 from simclr_mm.commands.embed.retrieval import FeatureIndex
 from simclr_mm.datasets import GalleryAndQuery, SampleIndex, collate
 from simclr_mm.engine import Runner
@@ -42,11 +41,7 @@ class LabelledFeatures(NamedTuple):
 
 
 def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledFeatures:
-    """A sample of rows of an embedded folder. An image's class is its folder.
-
-    Raises:
-        UserError: The images are those of a pack, not of folders, or no row is finite.
-    """
+    """A sample of rows of an embedded folder. An image's class is its folder."""
     index = FeatureIndex(directory)
     if index.record.get('pack'):
         raise UserError(
@@ -70,8 +65,7 @@ def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledF
 def from_config(encoder: Encoder, most: int, seed: int = 0) -> LabelledFeatures:
     """Embed a sample of the test images of the encoder's config, for kNN the queries."""
     cfg = encoder.config
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    dataset = build_dataset(cfg.test_dataloader.dataset)
     if isinstance(dataset, GalleryAndQuery):
         dataset = dataset.query
     chosen = Subset(dataset, _some(len(dataset), most, seed).tolist())
@@ -118,9 +112,8 @@ def gallery_and_queries(
 
 def training_set(cfg: Config) -> BaseDataset:
     """The training images of a config, with its training transforms."""
-    scope = DefaultScope.overwrite_default_scope('mmpretrain')
-    with scope, building_from(cfg):
-        return DATASETS.build(cfg.train_dataloader.dataset)
+    with building_from(cfg):
+        return build_dataset(cfg.train_dataloader.dataset)
 
 
 @torch.no_grad()
@@ -133,9 +126,6 @@ def embed_views(
 
     Returns:
         Features (n, V, C), and projections (n, V, d), None for a model without a neck.
-
-    Raises:
-        UserError: the dataset gives no views, or fewer than two images can be read.
     """
     features, projections = [], []
     model = encoder.model.eval()

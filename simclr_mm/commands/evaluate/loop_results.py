@@ -64,24 +64,26 @@ def _kind(prefix: str, cfg: Config) -> tuple[Kind, dict[str, Value]]:
 
 
 def classifier_protocol(cfg: Config) -> tuple[str, dict[str, Value]]:
-    """How a config trains a classifier, with the settings of a LabelSubset.
+    """How a config trains a classifier, with ``until`` of a neck and settings of a LabelSubset.
 
-    It is 'linear-published' or 'fine-tuned', depending on whether PretrainedBackboneHook
-    freezes the encoder, or 'classifier' without that hook. A LabelSubset adds its part of the
-    labels, such as 'fine-tuned-1%'.
+    It is 'distilled', 'linear-published' or 'fine-tuned', depending on whether
+    PretrainedBackboneHook freezes the encoder, or 'classifier' without that hook. A LabelSubset
+    adds its part of the labels, such as 'fine-tuned-1%'.
     """
     name = 'classifier'
     for hook in cfg.get('custom_hooks') or []:
         if type_name(hook) == 'PretrainedBackboneHook':
             name = 'linear-published' if hook.get('frozen', True) else 'fine-tuned'
+    if type_name(cfg.model) == 'Distillation':
+        name = 'distilled'
     subset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    until = (cfg.model.get('neck') or {}).get('until')
+    settings = {} if until is None else {'until': until}
     if type_name(subset) != 'LabelSubset':
-        return name, {}
-    settings = {
-        key: subset[key]
-        for key in ('share', 'per_class', 'list_file', 'seed')
-        if subset.get(key) is not None
-    }
+        return name, settings
+    for key in ('share', 'per_class', 'list_file', 'seed'):
+        if subset.get(key) is not None:
+            settings[key] = subset[key]
     if 'share' in settings:
         return f'{name}-{100 * settings["share"]:g}%', settings
     if 'per_class' in settings:

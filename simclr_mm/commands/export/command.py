@@ -5,7 +5,6 @@ before the file gets its name. A model card is written beside it.
 """
 
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from simclr_mm.version import __version__
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     flags = ('checkpoint', '--config', '--cfg-options', '--trust-checkpoint')
     parser = command_line.parser_of(__doc__, *flags)
     add = parser.add_argument

@@ -7,7 +7,6 @@ the same command continues.
 """
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from simclr_mm.commands import command_line
@@ -18,7 +17,7 @@ from simclr_mm.errors import UserError
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__)
     add, at_least = parser.add_argument, command_line.at_least
     classes = 'the folders directly below it are classes if no image lies beside them'

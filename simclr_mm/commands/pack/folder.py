@@ -95,7 +95,7 @@ def _encode_row(task: tuple[int, str], settings: PackSettings) -> _Encoded:
 def _write_shards(
     plan: PackPlan, writer: Writer, work: Path, processes: int
 ) -> list[dict[str, Any]]:
-    """Write the missing shards. Returns name, images and unreadable rows of each."""
+    """Returns name, images and unreadable rows of each shard."""
     states = []
     encode_row = partial(_encode_row, settings=plan.settings)
     # OpenCV's threads do not survive a fork.

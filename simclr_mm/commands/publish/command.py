@@ -4,15 +4,30 @@ Writes OUT_DIR/{config}_{date}-{SHA-256}.pth, a model card beside it, and the en
 model index.
 """
 
+import hashlib
+import io
 import re
-from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from simclr_mm.apis.loading import open_checkpoint
+import torch
+from mmengine.config import Config
+from torch import Tensor
+
+from simclr_mm.apis.encoder import Encoder
+from simclr_mm.apis.loading import Checkpoint, encoder_of_checkpoint, load_encoder, open_checkpoint
+from simclr_mm.checkpoints import PROBE, model_state
 from simclr_mm.commands import command_line
-from simclr_mm.commands.publish.checkpoint import publish
+from simclr_mm.commands.model_card import model_card, results
 from simclr_mm.commands.publish.metafile import entry_of, entry_text, put_entry
 from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.files.atomic import atomic_file
+from simclr_mm.version import __version__
+
+# Settings of one run on one machine.
+_OF_THE_RUN = ('work_dir', 'load_from', 'resume', 'launcher')
+_KEPT = ('dataset_meta', 'epoch', 'iter', 'seed', 'mmengine_version', 'teacher_sha256')
 
 
 def config_path(config: str, root: Path | None) -> str:
@@ -25,17 +40,95 @@ def config_path(config: str, root: Path | None) -> str:
         if root in path.parents and path.is_file():
             return str(path.relative_to(root))
     raise UserError(
-        f'the index in {root} cannot name {config}, which is not in this folder: '
-        'name a config in it with --config'
+        f'the index in {root} cannot name {config}: name a config in this folder, with --config'
     )
 
 
+class Published(NamedTuple):
+    """A published checkpoint."""
+
+    name: str  # of the model
+    path: Path  # the file
+    card: Path  # the model card beside it
+    encoder: Encoder  # read from the file
+    rows: list[dict[str, Any]]  # results, in the format of a model index
+    left_out: list[str]  # removed keys of the training checkpoint
+
+
+def publish(
+    opened: Checkpoint, folder: Path, name: str | None = None, half: bool = False
+) -> Published:
+    """Write ``{name}_{date}-{SHA-256[:8]}.pth`` and its model card.
+
+    The file holds the weights and, in ``meta``, the config, the preprocessing and the length
+    of the training. It holds no online probe, no optimizer, no log and no path of the machine.
+    With ``half`` it holds kernels and matrices in float16, for half the size. Biases and BN
+    stay in float32, and a model that is built from the file computes in float32.
+
+    Raises:
+        UserError: The name is no name of a model, or a weight is too large for float16.
+    """
+    if name is not None and not re.fullmatch(r'\w[\w.+-]*', name):
+        raise UserError(
+            f'--name {name!r}: a name of a model has letters, digits and _ . + - only, and '
+            'begins with a letter or digit'
+        )
+    loaded, name = opened.content, name or opened.name
+    settings = opened.config.to_dict()
+    cfg = Config({key: value for key, value in settings.items() if key not in _OF_THE_RUN})
+    cfg.model.pop('online_probe', None)  # only for the training
+    trained = encoder_of_checkpoint(opened._replace(config=cfg))
+    rows = results(trained)
+    meta = {k: v for k, v in (loaded.get('meta') or {}).items() if k in _KEPT}
+    meta.update(
+        cfg=cfg.pretty_text,
+        experiment_name=name,
+        preprocessing=trained.preprocessing.record(),
+        simclr_mm_version=__version__,
+    )
+    weights = model_state(loaded, opened.source)
+    state = {key: value.clone() for key, value in weights.items() if not key.startswith(PROBE)}
+    if half:
+        state = {key: _halved(value, key) for key, value in state.items()}
+    buffer = io.BytesIO()
+    torch.save(dict(meta=meta, state_dict=state), buffer)
+    content = buffer.getvalue()
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    path = folder / f'{name}_{date.today():%Y%m%d}-{digest}.pth'
+    with atomic_file(path) as file:
+        file.write(content)
+        file.flush()
+        encoder = load_encoder(file.name, cfg)  # strictly
+    card = path.with_suffix('.md')
+    card.write_text(
+        model_card(
+            trained,
+            name,
+            f'Weights of `{name}`, backbone and head, with the config inside.',
+            f'from simclr_mm.apis import load_encoder\nencoder = load_encoder({path.name!r})',
+            rows,
+        )
+    )
+    left_out = [key for key in loaded if key not in ('meta', 'state_dict')]
+    left_out += [key for key in weights if key not in state]
+    return Published(name, path, card, encoder, rows, left_out)
+
+
+def _halved(weight: Tensor, key: str) -> Tensor:
+    if weight.ndim < 2:
+        return weight
+    if weight.abs().max() > torch.finfo(torch.float16).max:
+        raise UserError(f'{key} has weights that are too large for float16: leave --half out')
+    return weight.half()
+
+
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, 'checkpoint', '--config', '--trust-checkpoint')
     add = parser.add_argument
     add('out_dir', help='folder of the published file')
     add('--name', help="name of the model; default: the config's")
+    add('--half', action='store_true', help='kernels and matrices in float16, for half the size')
     add('--weights-url', metavar='URL', help='where OUT_DIR can be downloaded from')
     add('--metafile', metavar='FILE', help='put the entry into this file; default: print it')
     args = parser.parse_args(argv)
@@ -50,13 +143,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f'--weights-url {url}: give an address that begins with https://')
     opened = open_checkpoint(args.checkpoint, args.config)
     config = config_path(args.config or opened.name, root)
-    done = publish(opened, Path(args.out_dir), args.name)
+    done = publish(opened, Path(args.out_dir), args.name, args.half)
     print(
         f'{done.path} and {done.card.name} are written; left out: '
         f'{", ".join(done.left_out) or "nothing"}'
     )
     weights = f'{url.rstrip("/")}/{done.path.name}' if url else None
-    entry = entry_of(done, config, weights)
+    entry = entry_of(done.name, done.encoder, done.rows, config, weights)
     if args.metafile is None:
         print(entry_text(entry), end='')
         return

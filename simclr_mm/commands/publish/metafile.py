@@ -9,27 +9,27 @@ import yaml
 from mmengine.analysis import get_model_complexity_info
 from modelindex.models.ModelIndex import ModelIndex
 
+from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.model_card import batch_size, training_data
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import write_text
 from simclr_mm.registry import type_name
 
-from .checkpoint import Published
-
 _COLLECTION = 'SimCLR'
 
 
-def entry_of(published: Published, config: str, weights: str | None) -> dict[str, Any]:
-    """The entry of a model."""
-    cfg, model = published.encoder.config, published.encoder.model
-    size = published.encoder.preprocessing.size
+def entry_of(
+    name: str, encoder: Encoder, results: list[dict[str, Any]], config: str, weights: str | None
+) -> dict[str, Any]:
+    """The entry of a model, whose weights can be downloaded if their URL is known."""
+    cfg, model, size = encoder.config, encoder.model, encoder.preprocessing.size
     length = cfg.train_cfg.get('max_epochs')
     count = dict(Epochs=length) if length else dict(Iterations=cfg.train_cfg.max_iters)
     complexity = get_model_complexity_info(
         model, (3, size, size), show_table=False, show_arch=False
     )
     entry = {
-        'Name': published.name,
+        'Name': name,
         'Metadata': {
             **count,
             'Batch Size': batch_size(cfg),
@@ -39,7 +39,7 @@ def entry_of(published: Published, config: str, weights: str | None) -> dict[str
             'Training Techniques': type_name(cfg.optim_wrapper.optimizer),
         },
         'In Collection': _COLLECTION,
-        'Results': published.rows or None,
+        'Results': results or None,
     }
     if weights:
         entry['Weights'] = weights
@@ -47,7 +47,6 @@ def entry_of(published: Published, config: str, weights: str | None) -> dict[str
 
 
 def entry_text(entry: dict[str, Any]) -> str:
-    """An entry as text of a metafile."""
     text = yaml.dump([entry], Dumper=_Indented, sort_keys=False, allow_unicode=True)
     return textwrap.indent(text, '  ')
 
@@ -55,13 +54,8 @@ def entry_text(entry: dict[str, Any]) -> str:
 def put_entry(path: Path, entry: dict[str, Any]) -> bool:
     """Put an entry into a metafile, and leave every other line unchanged.
 
-    It replaces the entry of its name, whose other keys stay, or is appended.
-
-    Returns:
-        Whether there was an entry of its name.
-
-    Raises:
-        UserError: The file is no metafile, or would become invalid.
+    It replaces the entry of its name, whose other keys stay, or is appended. Returns whether
+    there was one.
     """
     text = path.read_text()
     models = (yaml.safe_load(text) or {}).get('Models')
@@ -78,8 +72,7 @@ def put_entry(path: Path, entry: dict[str, Any]) -> bool:
     expected = [entry if model is old else model for model in models]
     if yaml.safe_load(new)['Models'] != expected + [entry] * (old is None):
         raise UserError(
-            f'{path} has a layout that cannot be edited: Models must come last, its '
-            'entries indented by two'
+            f'{path} cannot be edited: Models must come last, its entries indented by two'
         )
     index = ModelIndex.from_dict(yaml.safe_load(new), str(path), is_root=True)
     problems = [

@@ -5,7 +5,6 @@ tools/test.py, tools/transfer.py, tools/sweep.py and tools/demo.py, and for the 
 the last step and the last validation of every training run.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from simclr_mm.commands import command_line
@@ -15,7 +14,7 @@ from simclr_mm.files.atomic import write_text
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__)
     parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR')
     place = 'folder of report.md and report.html; default: the first WORK_DIR'

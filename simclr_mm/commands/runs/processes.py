@@ -147,7 +147,7 @@ class TrainAndEvaluate(ABC):
 
 
 def device_of_each(processes: int) -> list[str]:
-    """Share the GPUs among processes, in turn. '' if there is none."""
+    """The CUDA_VISIBLE_DEVICES of each process. '' without a GPU."""
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     gpus = visible.split(',') if visible else list(map(str, range(torch.cuda.device_count())))
     return [gpus[k % len(gpus)] if gpus else '' for k in range(processes)]

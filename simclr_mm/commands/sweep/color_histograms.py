@@ -14,7 +14,7 @@ from mmengine.config import Config
 from simclr_mm.commands.evaluate.image_features import training_set
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.errors import UserError
-from simclr_mm.visualization.crop_histograms import plot_crop_histograms
+from simclr_mm.visualization.study import plot_crop_histograms
 
 from .cells import TRANSFORMATIONS, two_views, with_views
 
@@ -47,18 +47,13 @@ def draw_color_histograms(cfg: Config, asked: dict, work_dir: Path) -> None:
 
 
 def crop_histograms(cfg: Config, images: Sequence[int], crops: int, seed: int = 0) -> np.ndarray:
-    """Histograms of intensities, over all channels, of random crops.
+    """Histograms of intensities, over all channels, of K random crops of I training images.
 
     Source: SimCLR, arXiv:2002.05709, Sec. 3.1 and Fig. 6.
 
-    Args:
-        cfg: A pretraining config, with its images and its crop.
-        images: I indices in the training set.
-        crops: K of each, 2 to 100 image, the same K with and without the distortion.
-        seed: Seed of crops and distortion.
-
     Returns:
-        (I, 2, K, B) shares in [0, 1] of the values, without and with distortion.
+        (I, 2, K, B) shares in [0, 1] of the values, without and with distortion. The crops
+        are the same.
     """
     if not 2 <= crops <= _MOST_CROPS:
         raise UserError(f'--values crops={crops}: give 2 to {_MOST_CROPS} to compare')

@@ -5,25 +5,32 @@ tries failed runs again.
 """
 
 import argparse
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock, Timeout
 from mmengine.config import Config
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.runs import Run, RunFailed
+from simclr_mm.commands.runs.run import Row
 from simclr_mm.commands.sweep.color_histograms import draw_color_histograms
 from simclr_mm.commands.sweep.runs import METRICS, TrainAndScore, plan
 from simclr_mm.commands.sweep.studies import STUDIES, Study, values_of
-from simclr_mm.commands.sweep.table_and_figure import draw, write_table
 from simclr_mm.errors import UserError
 from simclr_mm.evaluation import EvaluationRun, Value
+from simclr_mm.files.atomic import write_text
+from simclr_mm.visualization.study import Series, plot_bars, plot_heat_map, plot_lines
+from simclr_mm.visualization.style import plain
 
 HISTOGRAMS = 'color-histograms'
+METRIC_LABELS = dict(knn='kNN top-1 [%]', linear='linear probe, top-1 [%]')
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = command_line.parser_of(__doc__, '--cfg-options')
     add = parser.add_argument
     add('study', choices=[*STUDIES, HISTOGRAMS])
@@ -48,21 +55,11 @@ def check_used(asked: dict[str, object], runs: list[Run]) -> None:
         for value in some if isinstance(some, list) else [some]:
             if str(value) not in (str(run.labels[name]) for run in runs):
                 raise UserError(
-                    f'--values {name}={value}: the study has no run that combines it with the '
-                    'other values, leave it out'
+                    f'--values {name}={value}: no run combines it with the others, leave it out'
                 )
 
 
-def do_runs(runs: list[Run], processes: int) -> dict[str, RunFailed]:
-    """Do the missing runs and print their outcomes. Returns the reasons of failures by name."""
-    done = sum(run.result_file.is_file() for run in runs)
-    if done:
-        print(f'{done} of {len(runs)} runs were done before.')
-    return TrainAndScore(processes).do_missing(runs, 'runs', tell)
-
-
 def tell(run: Run, outcome: EvaluationRun | RunFailed) -> None:
-    """Print the outcome of a run."""
     if isinstance(outcome, RunFailed):
         print(f'{run.name}: FAILED: {outcome}')
         return
@@ -87,8 +84,60 @@ def write_results(
     print(f'{table} and {figure} hold {len(rows)} of {len(runs)} runs.')
 
 
+def write_table(path: Path, study: Study, rows: Sequence[Row]) -> None:
+    """Write one line for each run as CSV: its value on each axis, metric, value and minutes."""
+    columns = [axis.name for axis in study.axes] + ['metric', 'value', 'minutes']
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction='ignore', lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def draw(
+    path: Path,
+    study: Study,
+    values: Sequence[Sequence[Value]],
+    rows: Sequence[Row],
+    metric: str,
+    note: str,
+) -> None:
+    """Write the study's figure. The note ends the title."""
+    title, label = f'{study.title}\n{plain(note)}', METRIC_LABELS[metric]
+    if study.figure == 'heat map':
+        names = [[str(value) for value in some] for some in values]
+        labels = [axis.label for axis in study.axes] + [label]
+        square = study.axes[0].values == study.axes[1].values
+        table = _matrix(study, values, rows)
+        plot_heat_map(str(path), table, names[0], names[1], labels, title, with_mean=square)
+        return
+    plot = plot_lines if study.figure == 'lines' else plot_bars
+    labels = [study.axes[-1].label, label, study.axes[0].label]
+    plot(str(path), _series(study, rows), values[-1], labels, title)
+
+
+def _matrix(study: Study, values: Sequence[Sequence[Value]], rows: Sequence[Row]) -> np.ndarray:
+    """(first axis, last axis), NaN for a missing row."""
+    table = np.full([len(values[0]), len(values[-1])], np.nan)
+    for row in rows:
+        place = [some.index(row[a.name]) for some, a in zip(values, study.axes)]
+        table[tuple(place)] = row['value']
+    return table
+
+
+def _series(study: Study, rows: Sequence[Row]) -> Series:
+    """Numbers by the first axis, then by the last. One series if there is one axis."""
+    by_name: Series = {}
+    for row in rows:
+        first = str(row[study.axes[0].name]) if len(study.axes) > 1 else ''
+        # '' is a run without a value on the last axis, such as one without a head.
+        place = row[study.axes[-1].name]
+        by_name.setdefault(first, {})[None if place == '' else place] = float(row['value'])
+    return by_name
+
+
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = command_line.read_config(args.config)
     command_line.merge_cfg_options(cfg, args.cfg_options)
@@ -104,9 +153,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = plan(args.study, cfg, values, work_dir, args.evaluate)
     check_used(args.values or {}, runs)
     print(f'{study.title}: {len(runs)} runs in {work_dir}')
+    done = sum(run.result_file.is_file() for run in runs)
+    if done:
+        print(f'{done} of {len(runs)} runs were done before.')
     try:
         with FileLock(work_dir / '.lock', timeout=0):
-            failed = do_runs(runs, min(args.processes, len(runs)))
+            processes = min(args.processes, len(runs))
+            failed = TrainAndScore(processes).do_missing(runs, 'runs', tell)
     except Timeout as error:
         raise UserError(
             f'another sweep is working in {work_dir}: wait for it, or give another --work-dir'

@@ -9,7 +9,7 @@ import argparse
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ _EXPLAINED = OSError, RuntimeError, ValueError, RunFailed
 _PROTOCOLS['both'] = _PROTOCOLS['linear'] + _PROTOCOLS['finetune']
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     flags = ('--config', '--device', '--seed', '--cache', '--trust-checkpoint')
     parser = command_line.parser_of(__doc__, *flags)
     add, positive = parser.add_argument, command_line.at_least(1)
@@ -194,7 +194,7 @@ def print_table(jobs: list[Job], outcomes: list[EvaluationRun | str | None], roo
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if not args.root.is_dir():
         raise MissingFileError(f'there is no folder {args.root.absolute()}')

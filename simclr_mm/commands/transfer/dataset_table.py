@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from mmengine.registry import DefaultScope
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 
@@ -149,9 +148,6 @@ def own_folder(title: str, folder: Path) -> TransferDataset:
     """A labelled dataset in ``folder/{train,val,test}/<class>/``. One of val and test may miss.
 
     With both, settings are chosen on val. Without a test part, val is scored.
-
-    Raises:
-        UserError: A part is missing, or the parts have different classes.
     """
     splits = [name for name in ('train', 'val', 'test') if (folder / name).is_dir()]
     if 'train' not in splits or len(splits) < 2:
@@ -176,12 +172,6 @@ def with_pipeline(part: Part, pipeline: list[dict]) -> Part:
     if 'datasets' in part:
         return dict(part, datasets=[with_pipeline(each, pipeline) for each in part['datasets']])
     return dict(part, pipeline=pipeline)
-
-
-def build(part: Part) -> BaseDataset:
-    """The dataset of a config, without a pipeline or with one."""
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return DATASETS.build(part)
 
 
 def class_count(dataset: BaseDataset) -> int:

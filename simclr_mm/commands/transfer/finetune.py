@@ -33,7 +33,6 @@ GRIDS: dict[str, Grid] = dict(
 def plan(
     cfg: Config, cells: Sequence[tuple[float, float]], work_dir: Path, metric: str
 ) -> list[Run]:
-    """Write the config of each learning rate and decay, or find the existing one."""
     runs = []
     for lr, decay in cells:
         cell = Config(cfg.to_dict())
@@ -47,7 +46,7 @@ def plan(
 
 
 class FineTune(TrainAndEvaluate):
-    """Trains a cell. Its result is the last validation."""
+    """The result of a cell is its last validation."""
 
     def __init__(self, dataset: str, split: str, processes: int) -> None:
         super().__init__(processes)

@@ -15,11 +15,12 @@ from mmengine.logging import print_log
 from torch import nn
 
 from simclr_mm.apis.encoder import Encoder
+from simclr_mm.commands.command_line import build_dataset
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.installed import CONFIGS
 
-from .dataset_table import LOADING, Part, TransferDataset, build, class_count, with_pipeline
+from .dataset_table import LOADING, Part, TransferDataset, class_count, with_pipeline
 from .linear import test_pipeline
 
 _RUNTIME = CONFIGS / '_base_' / 'default_runtime.py'
@@ -59,7 +60,7 @@ def finetune_config(
     training: Training,
 ) -> Config:
     """The config that trains on one part of a dataset and scores another part."""
-    images = build(train)
+    images = build_dataset(train)
     batch = min(training.batch, len(images))
     workers = 0 if dataset.in_memory else training.workers
     augmented: list[dict] = [

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.registry import DefaultScope
 from mmpretrain.datasets import PackInputs
 from mmpretrain.structures import DataSample
 from rich.console import Console
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import plain_data
+from simclr_mm.commands.command_line import build_dataset
 from simclr_mm.commands.evaluate.cache import cached_features, images_hash
 from simclr_mm.datasets.label_subset import stratified_subset
 from simclr_mm.engine import Runner
@@ -30,7 +30,6 @@ from .dataset_table import (
     VALIDATION_SHARE,
     Parts,
     TransferDataset,
-    build,
     class_count,
     with_pipeline,
 )
@@ -70,7 +69,7 @@ def inputs_hash(encoder: Encoder, dataset: TransferDataset, parts: Parts) -> str
         encoder.fingerprint(),
         model=plain_data(encoder.config.model),
         parts=plain_data(read),
-        images=[images_hash(build(part)) for part in read],
+        images=[images_hash(build_dataset(part)) for part in read],
     )
     return bytes_hash([json.dumps(key, sort_keys=True).encode()])[:16]
 
@@ -91,8 +90,8 @@ def linear_transfer(
 ) -> list[Result]:
     """Fit logistic regressions to features, choose the L2 penalty, score the test.
 
-    Source: SimCLR, arXiv:2002.05709, Sec. B.8.1, transfer learning via a linear
-    classifier. Images with several classes get a classifier for each class.
+    Images with several classes get a classifier for each class.
+    Source: SimCLR, arXiv:2002.05709, Sec. B.8.1, transfer learning via a linear classifier.
     """
     pipeline = test_pipeline(dataset, encoder)
 
@@ -105,8 +104,7 @@ def linear_transfer(
             sampler=dict(type='DefaultSampler', shuffle=False),
             dataset=with_pipeline(getattr(parts, name), pipeline),
         )
-        with DefaultScope.overwrite_default_scope('mmpretrain'):
-            loader = Runner.build_dataloader(settings, seed=0)
+        loader = Runner.build_dataloader(settings, seed=0)
         target: Callable[[DataSample], Target] = class_of
         if dataset.multi_label:
             target = _Targets(class_count(loader.dataset))
@@ -139,7 +137,7 @@ def linear_transfer(
 def results_of(
     dataset: TransferDataset, protocol: str, values: dict[str, float], settings: dict[str, Value]
 ) -> list[Result]:
-    """Results from shares in [0, 1] of the test images."""
+    """Results from shares in [0, 1]."""
     scored = ('transfer', dataset.title, dataset.test, PRETRAINED, protocol)
     return [Result(*scored, metric, round(100 * v, 4), settings) for metric, v in values.items()]
 

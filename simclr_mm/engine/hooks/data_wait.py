@@ -1,16 +1,65 @@
 """Log the share of time that training waits for data, with a remedy."""
 
+import math
+import os
+import time
+from collections import deque
+from typing import Any
+
 import torch
 from mmengine import dist
+from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from simclr_mm.errors import UserError
 from simclr_mm.registry import HOOKS
+from simclr_mm.transforms import TwoViews
 
-from .input_remedy import remedy
 from .log_interval import is_log_line
-from .stopwatch import Stopwatch
+
+# A JPEG of 128 x 128 pixels is smaller. So many of them, decoded, fit into 4 GiB.
+_SMALL_FILE, _FEW_FILES = 16 * 1024, 4 * 2**30 // (3 * 128 * 128)
+
+
+class Stopwatch:
+    """Adds up the waits before steps, and the steps, on the device that computes.
+
+    The first call is ``end_step``.
+    """
+
+    def __init__(self) -> None:
+        self._gpu = torch.cuda.is_available()
+        self._ended = self._begun = None
+        self._steps: deque[tuple] = deque()  # end of the previous step, begin, end
+
+    def begin_step(self) -> None:
+        self._begun = self._stamp()
+
+    def end_step(self) -> None:
+        ended = self._stamp()
+        if self._begun is not None:
+            self._steps.append((self._ended, self._begun, ended))
+        self._ended, self._begun = ended, None
+
+    def read(self) -> tuple[float, float]:
+        """Seconds of waits and of steps, for the finished steps since the last call."""
+        waited = worked = 0.0
+        while self._steps and (not self._gpu or self._steps[0][2].query()):
+            before, begun, ended = self._steps.popleft()
+            waited += self._seconds(before, begun)
+            worked += self._seconds(begun, ended)
+        return waited, worked
+
+    def _stamp(self) -> Any:
+        if not self._gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()  # in the stream, without waiting
+        return event
+
+    def _seconds(self, first: Any, second: Any) -> float:
+        return first.elapsed_time(second) / 1000 if self._gpu else second - first
 
 
 @HOOKS.register_module()
@@ -83,3 +132,44 @@ class DataWaitHook(Hook):
                 f'In the last {lasted} steps training waited for data {100 * share:.0f} % of the '
                 f'time. {remedy(runner, share)}'
             )
+
+
+def remedy(runner: Runner, share: float) -> str:
+    """The cheapest remedy for this share of waiting time, from cheap facts."""
+    loader = runner.train_dataloader
+    free = free_cores(loader.num_workers)
+    if free > 0:
+        # While training waits, all workers are busy. Without workers this process is.
+        needed = math.ceil((loader.num_workers or share) / max(1 - share, 0.01) - 0.01)
+        workers = min(max(needed, loader.num_workers + 1), loader.num_workers + free)
+        return f'Write train_dataloader.num_workers={workers} ({free} cores are free).'
+    dataset: Any = loader.dataset
+    while not isinstance(dataset, BaseDataset) and hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    for views in (each for each in transforms if isinstance(each, TwoViews)):
+        if torch.cuda.is_available() and not views.on_device and not any(views.foreign):
+            return "No core is free: write augment='device' in simclr_mm.TwoViews."
+    sizes = _file_sizes(dataset)
+    if not sizes:
+        return 'No core is free: this job needs more or faster cores.'
+    if max(sizes) < _SMALL_FILE and len(dataset) < _FEW_FILES:
+        return 'No core is free: keep the small images in memory, simclr_mm.InMemoryFolder.'
+    return 'No core is free: pack the files, tools/pack.py FOLDER OUT --short-side 256.'
+
+
+def free_cores(workers: int) -> int:
+    """Cores that this rank may use, minus its own threads and its workers."""
+    linux = hasattr(os, 'sched_getaffinity')
+    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+    busy = 1 if torch.cuda.is_available() else torch.get_num_threads()
+    return max(0, cores // int(os.environ.get('LOCAL_WORLD_SIZE', 1)) - busy - workers)
+
+
+def _file_sizes(dataset: Any) -> list[int]:
+    """Sizes in bytes of some files. Empty if images are packed or in memory."""
+    if not isinstance(dataset, BaseDataset):
+        return []
+    places = range(0, len(dataset), max(1, len(dataset) // 8))
+    paths = [dataset.get_data_info(place).get('img_path', '') for place in places]
+    return [os.path.getsize(path) for path in paths if os.path.isfile(path)]

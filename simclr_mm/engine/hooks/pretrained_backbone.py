@@ -1,10 +1,12 @@
-"""Check that the evaluated encoder is the pretrained one."""
+"""Load the kept part of the projection head, and check that the encoder is the pretrained one."""
 
+import re
 from collections.abc import Mapping
 
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner.base_loop import BaseLoop
 from torch import Tensor, nn
@@ -12,13 +14,17 @@ from torch import Tensor, nn
 from simclr_mm.checkpoints import (
     backbone_state,
     install_safe_loading,
+    model_state,
     read_checkpoint,
     state_problems,
 )
-from simclr_mm.errors import CheckpointError, UserError
+from simclr_mm.errors import CheckpointError, UserError, listed
+from simclr_mm.models import ProjectionNeck, SimCLR
 from simclr_mm.registry import HOOKS, type_name
 
 from ..loops import plain_model
+
+_NECK = 'neck.'
 
 
 @HOOKS.register_module()
@@ -29,14 +35,19 @@ class PretrainedBackboneHook(Hook):
     checkpoint=PATH, prefix='backbone.')``. MMEngine only logs keys that do not fit. Here
     every key has to fit, bit by bit, before the first iteration.
 
+    If the model's neck is a ``ProjectionNeck``, the encoder has it too: the hook loads
+    its layers, with their BN statistics, from the file's ``neck.``. Of a neck with ``until`` it
+    names the layers that it leaves out.
+
     Args:
         frozen: For linear evaluation: the encoder gets no gradient, stays in eval mode
             and has to be bit-identical after training. False for fine-tuning.
 
     Raises:
         UserError: No encoder is named.
-        CheckpointError: The backbone is not the encoder in the file.
-        RuntimeError: The frozen backbone changed.
+        CheckpointError: The backbone is not the encoder in the file, or the file lacks layers
+            of the neck.
+        RuntimeError: The frozen encoder changed.
     """
 
     def __init__(self, frozen: bool = True) -> None:
@@ -49,14 +60,30 @@ class PretrainedBackboneHook(Hook):
         init_cfg = _init_cfg(runner)
         self._path = init_cfg['checkpoint']
         checkpoint = read_checkpoint(self._path)
-        self._encoder = backbone_state(checkpoint, init_cfg.get('prefix') or '', self._path)
+        prefix = init_cfg.get('prefix') or ''
+        self._encoder = backbone_state(checkpoint, prefix, self._path)
+        neck = _projection(runner)
+        if neck is not None:
+            state = model_state(checkpoint, self._path)
+            self._layers = _kept_layers(state, prefix.removesuffix('backbone.') + _NECK, neck)
+            problems = state_problems(neck.state_dict(), self._layers)
+            if problems:
+                raise CheckpointError(
+                    f'{self._path} does not hold the layers of model.neck: {problems}; take a '
+                    'checkpoint with its projection head, and the norm_cfg and widths of that '
+                    'head, or set model.neck.until=0 for the features before it'
+                )
+            self._encoder.update({_NECK + key: value for key, value in self._layers.items()})
         if self.frozen:
             self._freeze(runner)
 
     def before_train(self, runner) -> None:
         if runner.iter > 0 and not self.frozen:
             return  # a resumed fine-tuning has changed it
-        state = _backbone(runner).state_dict()
+        neck = _projection(runner)
+        if neck is not None and runner.iter == 0:
+            neck.load_state_dict(self._layers)
+        state = _state(runner)
         problems = state_problems(state, self._encoder) or _differing(state, self._encoder)
         if problems:
             raise CheckpointError(
@@ -73,19 +100,21 @@ class PretrainedBackboneHook(Hook):
 
     def before_train_iter(self, runner, *args, **kwargs) -> None:
         if self.frozen:
-            _backbone(runner).eval()
+            for part in _parts(runner).values():
+                part.eval()
 
     def after_train(self, runner) -> None:
-        state = _backbone(runner).state_dict()
+        state = _state(runner)
         changed = _differing(state, self._encoder) if self.frozen else ''
         if changed:
             raise RuntimeError(
-                f'the frozen backbone changed during training: {changed}; keep it '
+                f'the frozen encoder changed during training: {changed}; keep it '
                 'out of hooks and optimizers that write weights'
             )
 
     def _freeze(self, runner) -> None:
-        trained = [p for p in _backbone(runner).parameters() if p.requires_grad]
+        parts = _parts(runner).values()
+        trained = [p for part in parts for p in part.parameters() if p.requires_grad]
         for parameter in trained:
             parameter.requires_grad_(False)
         # DistributedDataParallel decides at construction which parameters get a gradient.
@@ -94,13 +123,51 @@ class PretrainedBackboneHook(Hook):
             runner.model = runner.wrap_model(wrapper, runner.model.module)
 
 
-def _backbone(runner) -> nn.Module:
-    return plain_model(runner).get_submodule('backbone')
+def _projection(runner) -> ProjectionNeck | None:
+    """The layers of a projection head in a classifier. SimCLR trains a head of its own."""
+    model = plain_model(runner)
+    neck = getattr(model, 'neck', None)
+    return neck if isinstance(neck, ProjectionNeck) and not isinstance(model, SimCLR) else None
+
+
+def _parts(runner) -> dict[str, nn.Module]:
+    """The encoder's modules, by what stands before their keys here."""
+    parts = {'': plain_model(runner).get_submodule('backbone')}
+    neck = _projection(runner)
+    return parts if neck is None else {**parts, _NECK: neck}
+
+
+def _state(runner) -> dict[str, Tensor]:
+    state = {}
+    for prefix, part in _parts(runner).items():
+        state.update({prefix + key: value for key, value in part.state_dict().items()})
+    return state
+
+
+def _kept_layers(
+    state: Mapping[str, Tensor], prefix: str, neck: ProjectionNeck
+) -> dict[str, Tensor]:
+    """The head's tensors in a checkpoint, without those of layers behind the neck's last one."""
+    head = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    later = [] if neck.whole else [key for key in head if _layer(key) >= neck.num_layers]
+    if later and is_main_process():
+        print_log(
+            f'Left out {len(later)} keys of the projection head, behind its layer '
+            f'{neck.num_layers}: {listed((prefix + key for key in later), 20)}.',
+            logger='current',
+        )
+    return {key: value for key, value in head.items() if key not in later}
+
+
+def _layer(key: str) -> int:
+    """The number of ``fc2.weight`` or ``bn2.bias``; -1 for other keys."""
+    match = re.match(r'(?:fc|bn)(\d+)\.', key)
+    return int(match[1]) if match else -1
 
 
 def _init_cfg(runner) -> Mapping:
     """The init_cfg that names the encoder."""
-    init_cfgs = getattr(_backbone(runner), 'init_cfg', None) or []
+    init_cfgs = getattr(plain_model(runner).get_submodule('backbone'), 'init_cfg', None) or []
     for init_cfg in [init_cfgs] if isinstance(init_cfgs, Mapping) else init_cfgs:
         is_file = type_name(init_cfg) in ('Pretrained', 'PretrainedInit')
         if is_file and init_cfg.get('checkpoint'):

@@ -61,7 +61,7 @@ def test_an_empty_argument_is_no_path(argv, named, monkeypatch):
         (
             _misspelt_part,
             '--cfg-options auto_scale_lr.enabel: the keys of auto_scale_lr are '
-            'base_batch_size, enable.',
+            'base_batch_size, enable, rule.',
         ),
         (_no_config, 'nowhere.py'),
     ],

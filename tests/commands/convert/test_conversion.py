@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from simclr_mm import get_model
-from simclr_mm.commands.convert.conversion import convert, key_lines, save
+from simclr_mm.commands.convert import convert, key_lines, save
 from simclr_mm.errors import CheckpointError
 
 ROOT = Path(__file__).parents[3]

@@ -111,7 +111,7 @@ def test_a_config_that_an_index_names_is_not_run(weights, images, tmp_path):
     assert "type='os.system', which is no class" in refusal(*query)
     del content['config']  # as the version before wrote it
     record.write_text(json.dumps(content))
-    assert f'which is not run unless you name it: add --config {config}' in refusal(*query)
+    assert f'its config is not run unless you name it: add --config {config}' in refusal(*query)
     tool(*query, '--config', DIGITS)
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 from simclr_mm.apis import get_model
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.commands.embed import retrieval
+from simclr_mm.commands.embed.command import write_parquet
 from simclr_mm.commands.embed.embed_folder import embed_folder
-from simclr_mm.commands.embed.parquet import write_parquet
 from simclr_mm.commands.embed.retrieval import FeatureIndex, retrieve
 from simclr_mm.errors import UserError
 
@@ -111,7 +111,7 @@ def test_what_is_no_index(index, tmp_path):
 
 def test_parquet_holds_the_same(index, monkeypatch):
     parquet = pytest.importorskip('pyarrow.parquet', reason='pyarrow is not installed')
-    monkeypatch.setattr('simclr_mm.commands.embed.parquet._ROWS', 5)
+    monkeypatch.setattr('simclr_mm.commands.embed.command._ROWS', 5)
     table = parquet.read_table(write_parquet(index.directory))
     assert table['path'].to_pylist() == index.names
     features, errors = table['feature'].to_pylist(), table['error'].to_pylist()

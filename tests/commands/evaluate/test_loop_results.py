@@ -92,6 +92,13 @@ def test_protocols_of_classifiers(frozen, dataset, expected):
     assert settings == {key: value for key, value in dataset.items() if key != 'type'}
 
 
+@pytest.mark.parametrize('until', [0, 1])
+def test_the_layer_that_a_classifier_starts_from_is_a_setting(until):
+    cfg = classifier(False, dict(type='LabelSubset', share=0.01))
+    cfg.model.neck = dict(type='simclr_mm.ProjectionNeck', until=until)
+    assert classifier_protocol(cfg) == ('fine-tuned-1%', dict(until=until, share=0.01))
+
+
 def test_names_of_test_data(tmp_path):
     folders = dict(type='CustomDataset', data_root=str(tmp_path / 'birds' / 'val'))
     assert scored_dataset(folders) == ('birds', 'val')

@@ -59,6 +59,28 @@ def metafile(tmp_path):
     return Path(shutil.copy(ROOT / 'configs' / 'metafile.yml', tmp_path / 'configs'))
 
 
+def test_half_precision_on_disk(checkpoint, tmp_path, capsys):
+    run(checkpoint, tmp_path / 'half', '--half')
+    (path,) = (tmp_path / 'half').glob('*.pth')
+    assert path.stat().st_size < 1.6 * 2**20  # of 725,136 parameters
+    given = load_file(checkpoint)['state_dict']
+    loaded = load_encoder(path).model.state_dict()
+    for key, value in load_file(path)['state_dict'].items():
+        matrix = value.ndim > 1
+        assert value.dtype == (torch.float16 if matrix else given[key].dtype)
+        assert loaded[key].dtype == given[key].dtype
+        rounded = given[key].numpy().astype(np.float16) if matrix else given[key].numpy()
+        np.testing.assert_array_equal(loaded[key].numpy(), rounded)
+
+
+def test_weights_that_are_too_large_for_half_precision(checkpoint, tmp_path):
+    content = load_file(checkpoint)
+    content['state_dict']['backbone.conv1.weight'][0, 0, 0, 0] = -1e5
+    torch.save(content, tmp_path / 'large.pth')
+    with pytest.raises(SystemExit, match='backbone.conv1.weight has weights that are too large'):
+        run(tmp_path / 'large.pth', tmp_path, '--half')
+
+
 @pytest.mark.portable
 def test_file_card_and_entry(checkpoint, metafile, tmp_path, capsys):
     before = metafile.read_text()
@@ -106,7 +128,7 @@ def test_file_card_and_entry(checkpoint, metafile, tmp_path, capsys):
 def test_a_new_entry_comes_last(checkpoint, metafile, tmp_path):
     before = metafile.read_text()
     run(checkpoint, tmp_path / 'out', '--name', 'mine', '--config', CONFIG)
-    with pytest.raises(SystemExit, match='which is not in this folder'):
+    with pytest.raises(SystemExit, match='name a config in this folder'):
         run(checkpoint, tmp_path / 'far', '--config', CONFIG, '--metafile', metafile)
     assert metafile.read_text() == before and not (tmp_path / 'far').exists()
     run(checkpoint, tmp_path / 'out', '--name', 'mine', '--metafile', metafile)

@@ -75,7 +75,10 @@ def test_histograms(tmp_path, capsys):
         (['head', '--values', 'width=0'], 'width=0: give whole numbers above 0'),
         (['head', '--values', 'depth=3'], 'axes of this study are head and width'),
         (['depth-width', '--values', 'depth=19'], 'depth=19: ResNet_CIFAR has depths 18, 34'),
-        (['temperature', '--values', 'norm=l2-norm', 'temperature=0.1,10'], 'temperature=10: the'),
+        (
+            ['temperature', '--values', 'norm=l2-norm', 'temperature=0.1,10'],
+            'temperature=10: no run',
+        ),
         (['color-histograms', '--evaluate', 'linear'], 'trains nothing'),
         (['color-histograms', '--processes', '2'], 'trains nothing'),
         (['color-histograms', '--values', 'crops=100000'], 'give 2 to 100'),
@@ -102,7 +105,9 @@ def test_a_config_that_names_classes(tmp_path, monkeypatch):
         'val_evaluator.update(type=KNNAccuracy)\n'
     )
     planned = []
-    monkeypatch.setattr(command, 'do_runs', lambda runs, processes: planned.extend(runs) or [])
+    monkeypatch.setattr(
+        command.TrainAndScore, 'do_missing', lambda self, runs, *_: planned.extend(runs) or {}
+    )
     values = '--values', 'first=crop', 'second=color'
     where = '--config', tmp_path / 'new.py', '--work-dir', tmp_path / 'work'
     tool('sweep.py', 'augmentations', *where, *values)

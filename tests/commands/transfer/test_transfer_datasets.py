@@ -18,11 +18,11 @@ from mmpretrain.datasets.categories import (
 from scipy.io import savemat
 
 from simclr_mm.apis import build_encoder
+from simclr_mm.commands.command_line import build_dataset as build
 from simclr_mm.commands.transfer import linear
 from simclr_mm.commands.transfer.dataset_table import (
     DIGITS,
     TRANSFER_DATASETS,
-    build,
     class_count,
     own_folder,
     with_pipeline,

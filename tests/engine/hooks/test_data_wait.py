@@ -16,8 +16,8 @@ from PIL import Image
 
 from simclr_mm.datasets import Digits, ImageFolder, ReplaceUnreadable
 from simclr_mm.engine import DataWaitHook
-from simclr_mm.engine.hooks import data_wait, stopwatch
-from simclr_mm.engine.hooks.input_remedy import free_cores, remedy
+from simclr_mm.engine.hooks import data_wait
+from simclr_mm.engine.hooks.data_wait import free_cores, remedy
 from simclr_mm.transforms import TwoViews
 
 DIGITS = Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
@@ -27,7 +27,7 @@ DIGITS = Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e
 def clock(monkeypatch):
     """Seconds that pass when they are added to ``now``."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(stopwatch, 'time', SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(data_wait, 'time', SimpleNamespace(perf_counter=lambda: clock.now))
     return clock
 
 
@@ -131,7 +131,7 @@ class Event:
 def test_a_gpu_waits_only_when_it_has_nothing_to_do(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'Event', Event)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    watch = stopwatch.Stopwatch()
+    watch = data_wait.Stopwatch()
     watch.end_step()
     for load in (1.0, 3.0, 3.0, 3.0, 14.0):  # the host waits for all of it
         Event.host += load

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset
 from simclr_mm.checkpoints import install_safe_loading
 from simclr_mm.engine.hooks.pretrained_backbone import PretrainedBackboneHook
 from simclr_mm.errors import CheckpointError
+from simclr_mm.models import ProjectionNeck
 
 pytestmark = pytest.mark.portable
 _RUNS = itertools.count()
@@ -217,6 +219,108 @@ def test_an_encoder_that_diverged_is_refused(tmp_path, encoder):
     runner = _runner(tmp_path, _init_cfg(str(tmp_path / 'nan.pth')), hook)
     with pytest.raises(CheckpointError, match='NaN .*: backbone.conv1.weight;'):
         runner.train()
+
+
+@pytest.fixture(scope='module')
+def with_head(encoder, tmp_path_factory) -> str:
+    """A pretraining checkpoint with a projection head of three layers."""
+    torch.manual_seed(0)
+    neck = ProjectionNeck(32, out_channels=8, num_layers=3)
+    neck(torch.rand(8, 32))
+    state = {k: v for k, v in torch.load(encoder)['state_dict'].items() if 'neck' not in k}
+    state.update({f'neck.{key}': value for key, value in neck.state_dict().items()})
+    path = tmp_path_factory.mktemp('head') / 'head.pth'
+    torch.save(dict(state_dict=state), path)
+    return str(path)
+
+
+def _middle(tmp_path, path, until, frozen=False, **kwargs) -> Runner:
+    model = dict(
+        type='ImageClassifier',
+        backbone=dict(_backbone(), init_cfg=_init_cfg(path)),
+        neck=dict(type='simclr_mm.ProjectionNeck', in_channels=32, out_channels=8, until=until),
+        head=dict(type='LinearClsHead', num_classes=2, in_channels=32),
+    )
+    model['neck'].update(kwargs.pop('neck', {}))
+    if until == -1:
+        model['head']['in_channels'] = 8
+    hook = PretrainedBackboneHook(frozen)
+    return _runner(tmp_path, None, hook, model=model, log_level='INFO', **kwargs)
+
+
+class Keep(Hook):
+    """The neck's weights before and after training."""
+
+    priority = 'VERY_LOW'
+
+    def before_train(self, runner) -> None:
+        self.before = _copy(runner.model.neck)
+
+    def after_train(self, runner) -> None:
+        self.after = _copy(runner.model.neck)
+
+
+def _copy(module) -> dict:
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    'until, left', [(0, r'18 keys .* behind its layer 0: neck\.fc0\.weight, neck\.bn0\.weight'),
+                    (1, r'12 keys .* behind its layer 1: neck\.fc1\.weight, neck\.bn1\.weight'),
+                    (-1, '')]
+)  # fmt: skip
+@pytest.mark.parametrize('frozen', [True, False])
+def test_a_part_of_the_head(tmp_path, with_head, caplog, until, left, frozen):
+    runner = _middle(tmp_path, with_head, until, frozen, neck=dict(num_layers=3))
+    keep = Keep()
+    runner.register_hook(keep)
+    runner.train()
+    state = torch.load(with_head)['state_dict']
+    layers = 3 if until == -1 else until
+    assert len(keep.before) == 6 * layers
+    for key, value in keep.before.items():  # statistics and counters too
+        assert torch.equal(value, state[f'neck.{key}']), key
+        assert frozen == torch.equal(value, keep.after[key]), key
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert f'{120 + 6 * layers} of {120 + 6 * layers} keys bit by bit' in log
+    assert (re.search(f'Left out {left}', log) is not None) == bool(left)
+
+
+@pytest.mark.parametrize(
+    'change, neck, problem',
+    [
+        (['bn0.running_var'], {}, '1 missing: bn0.running_var;'),
+        (['fc0.weight', 'bn0.bias'], {}, '2 missing: fc0.weight, bn0.bias;'),
+        ([], dict(hid_channels=16), r'of another shape: fc0.weight \(32, 32\) for \(16, 32\)'),
+        ([], dict(norm_cfg=None), '1 missing: fc0.bias; 5 unexpected: bn0.weight'),
+    ],
+)
+def test_a_head_that_does_not_fit(tmp_path, with_head, change, neck, problem):
+    checkpoint = torch.load(with_head)
+    for key in change:
+        del checkpoint['state_dict'][f'neck.{key}']
+    torch.save(checkpoint, tmp_path / 'a.pth')
+    runner = _middle(tmp_path, str(tmp_path / 'a.pth'), 1, neck=neck)
+    with pytest.raises(CheckpointError, match=rf'a\.pth does not hold .*{problem}.*until=0'):
+        runner.train()
+
+
+def test_a_whole_head_of_more_layers_is_refused(tmp_path, with_head):
+    runner = _middle(tmp_path, with_head, -1, neck=dict(out_channels=32))
+    with pytest.raises(CheckpointError, match='6 unexpected: fc2.weight'):
+        runner.train()
+
+
+def test_a_resumed_fine_tuning_keeps_its_own_head(tmp_path, with_head):
+    _middle(tmp_path, with_head, 1).train()
+    runner = _middle(
+        tmp_path, with_head, 1, resume=True, train_cfg=dict(by_epoch=True, max_epochs=3)
+    )
+    keep = Keep()
+    runner.register_hook(keep)
+    runner.train()
+    saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)['state_dict']
+    assert all(torch.equal(saved[f'neck.{key}'], value) for key, value in keep.before.items())
 
 
 def _train_rank(rank: int, port: int, work_dir, encoder: str) -> None:

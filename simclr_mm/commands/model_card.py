@@ -1,6 +1,6 @@
-"""Facts about an encoder's training, from its config and checkpoint."""
+"""A model card: Markdown with a YAML header for machines, and the facts that it shows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from simclr_mm.apis.encoder import Encoder, pipeline_of
 from simclr_mm.files.installed import CONFIGS
 from simclr_mm.registry import type_name
 
+_PAPER = 'https://arxiv.org/abs/2002.05709'
 _DATA = dict(
     ImageNet='ImageNet-1k',
     CIFAR10='CIFAR-10',
@@ -26,6 +27,83 @@ _METRICS = {
     'val/accuracy/top5': ('Image Classification', 'Top 5 Accuracy'),
 }
 MEASURED = 'measured here'
+
+
+def model_card(
+    encoder: Encoder,
+    name: str,
+    about: str,
+    code: str,
+    rows: Sequence[Mapping[str, Any]],
+    library: str = 'simclr_mm',
+    sections: Mapping[str, str] | None = None,
+) -> str:
+    """The page beside a file of weights, in Markdown.
+
+    Args:
+        about: One sentence about the file.
+        code: What loads it, with ``library``.
+        rows: Results, in the form of a model index.
+        sections: More sections, by their titles, in front of the config.
+    """
+    trained = facts(encoder)
+    measured = [
+        f'- {row["Task"]} on {row["Dataset"]}: {metric} {value} ({row["Source"]})'
+        for row in rows
+        for metric, value in row['Metrics'].items()
+    ]
+    preprocessing = encoder.preprocessing
+    body = [
+        about,
+        '## Use',
+        f'```python\n{code}\n```',
+        '## Pictures',
+        f'{preprocessing.sentence()}.',
+        _table({key: str(value) for key, value in preprocessing.record().items()}),
+        f'## Training\n\nSimCLR: {_PAPER}.',
+        _table(trained) if trained else 'The config does not say.',
+        '## Results',
+        '\n'.join(measured) or 'None are recorded in the checkpoint.',
+    ]
+    for title, text in (sections or {}).items():
+        body += [f'## {title}', text]
+    body.append(f'## Config\n\n```python\n{encoder.config.pretty_text.strip()}\n```')
+    front = yaml.safe_dump(
+        _front(encoder, name, rows, library), sort_keys=False, allow_unicode=True
+    )
+    return f'---\n{front}---\n\n# {name}\n\n' + '\n\n'.join(body) + '\n'
+
+
+def _front(
+    encoder: Encoder, name: str, rows: Sequence[Mapping[str, Any]], library: str
+) -> dict[str, Any]:
+    front: dict[str, Any] = dict(
+        library_name=library,
+        pipeline_tag='image-feature-extraction',
+        tags=['simclr', 'self-supervised-learning', 'contrastive-learning'],
+    )
+    if encoder.config.get('train_dataloader'):
+        front['training_data'] = training_data(encoder.config)
+    if rows:
+        front['model-index'] = [dict(name=name, results=[_indexed(row) for row in rows])]
+    return front
+
+
+def _indexed(row: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(
+        task=dict(type='image-classification', name=row['Task']),
+        dataset=dict(type=row['Dataset'].lower(), name=row['Dataset']),
+        metrics=[
+            dict(type='accuracy', name=name, value=value) for name, value in row['Metrics'].items()
+        ],
+        source=dict(name=row['Source']),
+    )
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    return '\n'.join(
+        ['| | |', '|:--|:--|'] + [f'| {label} | {value} |' for label, value in rows.items()]
+    )
 
 
 def training_data(cfg: Config, phase: str = 'train') -> str:
@@ -86,7 +164,6 @@ def facts(encoder: Encoder) -> dict[str, str]:
 
 
 def _logged(encoder: Encoder) -> list[dict[str, Any]]:
-    """The last validation in the log."""
     scalars = _part(encoder.training, 'message_hub', 'log_scalars')
     tasks: dict[str, dict[str, float]] = {}
     for key, (task, metric) in _METRICS.items():
@@ -118,7 +195,6 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 
 def _transforms(pipeline: list[dict[str, Any]]) -> list[str]:
-    """Types of all transforms, each followed by its inner transforms."""
     names = []
     for step in pipeline:
         arguments = {

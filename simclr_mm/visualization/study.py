@@ -1,11 +1,14 @@
-"""One number for each of several settings: lines, or groups of bars."""
+"""Figures of studies: lines, groups of bars, a heat map, and histograms of crops."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from .style import COLOURS, MARKERS, picture
+
+HIGHEST = 25  # percent; dark or bright crops can have half of their values in one bin
 
 Place = int | float | str | None
 # Name of a line or of a colour of bars, and its numbers by place on x. The place None
@@ -85,3 +88,82 @@ def _finish(axes: Axes, places: Sequence[Place], labels: Sequence[str], count: i
     axes.set_axisbelow(True)
     if count > 1:
         axes.legend(title=labels[2], loc='upper left', bbox_to_anchor=(1, 1))
+
+
+def plot_heat_map(
+    path: str,
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    labels: Sequence[str],
+    title: str,
+    with_mean: bool = False,
+) -> None:
+    """Write a heat map with a frame around the highest number.
+
+    Args:
+        values: (rows, columns), at least one of them finite; NaN: an empty cell.
+        labels: Of the rows, of the columns and, with its unit, of the numbers.
+        title: Title of the picture.
+        with_mean: Add a column with the mean of each row, as in the paper's Fig. 5.
+    """
+    highest = np.unravel_index(np.nanargmax(values), values.shape)
+    columns = list(columns)
+    if with_mean:
+        masked = np.ma.masked_invalid(values)
+        values = np.column_stack([values, masked.mean(axis=1).filled(np.nan)])
+        columns.append('mean')
+    cell = max(0.85, 0.1 * max(map(len, columns)))  # inches
+    size = 3.4 + cell * len(columns), 1.8 + 0.6 * len(rows)
+    with picture(path, *size, title) as figure:
+        axes = figure.subplots()
+        image = axes.imshow(values, cmap='cividis', aspect='auto')
+        figure.colorbar(image, label=labels[2])
+        middle = np.mean(image.get_clim())
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set(ylabel=labels[0], xlabel=labels[1])
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                colour = 'white' if float(value) <= middle else 'black'
+                axes.text(column, row, f'{value:.1f}', ha='center', va='center', color=colour)
+        if with_mean:
+            axes.axvline(len(columns) - 1.5, color='white', linewidth=5)
+        corner = highest[1] - 0.46, highest[0] - 0.46
+        axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=COLOURS[5], lw=3))
+
+
+def plot_crop_histograms(
+    path: str,
+    histograms: np.ndarray,
+    overlaps: np.ndarray,
+    images: Sequence[str],
+    kinds: Sequence[str],
+    title: str,
+) -> None:
+    """Write a row for each image and a line for each crop, with the same axes everywhere.
+
+    ``histograms``, (I, 2, K, B), are shares of the values of I images and K crops, in B bins of
+    [0, 256), without and with distortion. ``overlaps``, (I, 2), are the means of those of an
+    image's crops, in [0, 1].
+    """
+    edges = np.linspace(0, 256, histograms.shape[3] + 1)
+    with picture(path, 11, 1.4 + 2.6 * len(histograms), title) as figure:
+        grid = figure.subplots(len(histograms), 2, sharex=True, sharey=True, squeeze=False)
+        for row, name in enumerate(images):
+            for column, kind in enumerate(kinds):
+                axes = grid[row, column]
+                for crop, shares in enumerate(histograms[row, column]):
+                    colour = COLOURS[crop % len(COLOURS)]
+                    axes.stairs(100 * shares, edges, color=colour, lw=1.6)
+                axes.set_xlim(0, 256)
+                axes.grid(alpha=0.3)
+                axes.set_title(
+                    f'{name}, {kind}: two crops share {100 * overlaps[row, column]:.0f} %'
+                )
+            grid[row, 0].set_ylabel('share of values [%]')
+        if 100 * histograms.max() > HIGHEST:
+            grid[0, 0].set_ylim(0, HIGHEST)
+            figure.supxlabel(f'Bins above {HIGHEST} % are cut off.', fontsize=10)
+        for axes in grid[-1]:
+            axes.set_xlabel('intensity, all channels [0, 255]')

@@ -1,4 +1,9 @@
-"""Convert any SimCLR checkpoint, together with the config that it needs."""
+"""Convert another library's SimCLR or ResNet checkpoint to simclr_mm.
+
+Supported are mmselfsup and mmpretrain, lightly, solo-learn, VISSL, sthalles, Spijkervet,
+Atanov, MoCo-like, torchvision and timm ResNets, and google-research's checkpoints of
+TensorFlow 1 and 2. Every weight is checked. OUT.keys.txt lists the use of each key.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +15,13 @@ from mmengine.config import Config
 from simclr_mm.apis import get_model
 from simclr_mm.checkpoints import load_state
 from simclr_mm.checkpoints.foreign.weights import foreign_weights, neck_config, read_weights
-from simclr_mm.errors import UserError
+from simclr_mm.commands import command_line
+from simclr_mm.errors import UserError, listed
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.installed import CONFIGS
 
 _KEPT = ('backbone.', 'neck.')
+_SHOWN = 10  # keys of a kind on the terminal; all are in OUT.keys.txt
 
 
 class Converted(NamedTuple):
@@ -28,6 +35,42 @@ class Converted(NamedTuple):
     filled: dict[str, str]  # for each of our keys that the file lacks, its value in words
 
 
+@command_line.command
+def main(argv: list[str] | None = None) -> None:
+    parser = command_line.parser_of(__doc__, '--trust-checkpoint')
+    add = parser.add_argument
+    add('source', help='a path or URL; for TensorFlow NAME of NAME.index, or the folder')
+    add('out', help='the checkpoint to write, ending in .pth')
+    trained = "the encoder was trained with, where it is not what the library's own code has"
+    for flag in ('--mean', '--std'):
+        explained = f'{flag[2:]} of the pixels in [0, 255] that {trained}'
+        add(flag, nargs=3, type=float, metavar=('R', 'G', 'B'), help=explained)
+    args = parser.parse_args(argv)
+
+    converted = convert(args.source, args.mean, args.std)
+    checkpoint, config, keys = save(converted, args.out)
+    report(converted)
+    print(
+        f'wrote {checkpoint}, {config} and {keys}; use it as\n'
+        f"  get_model('{config}', pretrained='{checkpoint}')"
+    )
+
+
+def report(converted: Converted) -> None:
+    """Print the library, the normalisation and the use of the keys."""
+    settings = dict(converted.config.model.backbone)
+    normalise = converted.checkpoint['meta']['normalise']
+    renamed = sum(key != ours for key, ours in converted.used.items())
+    print(f'layout: {converted.layout}; backbone: {settings}')
+    print(f'pixels: RGB, mean {normalise["mean"]}, std {normalise["std"]} in [0, 255]')
+    print(f'used {len(converted.used)} keys, {renamed} of them renamed')
+    filled = {key: how for key, how in converted.filled.items() if not key.endswith('_tracked')}
+    if len(filled) < len(converted.filled):
+        print(f'filled {len(converted.filled) - len(filled)} counters of batches with 0')
+    for kind, keys in (('left', converted.left), ('filled', filled)):
+        print(f'{kind} {len(keys)}: {listed((f"{k} ({why})" for k, why in keys.items()), _SHOWN)}')
+
+
 def convert(
     source: str | Path, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> Converted:
@@ -38,11 +81,6 @@ def convert(
         mean: Three means of RGB in [0, 255]. None: those in the library's own code. Give
             them if the training used others, as solo-learn does on CIFAR.
         std: Three standard deviations of RGB in [0, 255], or None.
-
-    Raises:
-        CheckpointError: It cannot be read, its keys are of no known library, its encoder
-            is no known ResNet, or a weight does not fit.
-        UserError: mean or std is no number of pixels in [0, 255].
     """
     _check_pixels('mean', mean, 0)
     _check_pixels('std', std, 1)

@@ -1,0 +1,2 @@
+_base_ = 'simclr-v2_r50_16xb256-coslr-800e_in1k.py'
+model = dict(backbone=dict(depth=101))

@@ -1,5 +1,0 @@
-"""Convert another library's checkpoint."""
-
-from .command import main
-
-__all__ = ['main']

@@ -1,0 +1,1 @@
+"""What an encoder reaches with few labels, by five methods."""

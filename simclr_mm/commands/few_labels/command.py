@@ -1,0 +1,179 @@
+"""What an encoder reaches with few labels: the table of SimCLRv2, in one command.
+
+For each share of the labels and each seed, which draws the labelled images too:
+a classifier trained from scratch, a linear one on the encoder's features, the encoder
+fine-tuned from its features (selector 0) and from the first layer of its projection head
+(selector 1), and a student that the last one teaches on all training images without labels.
+
+Finished runs are never repeated. The same command continues after an interruption, and
+tries failed runs again.
+"""
+
+import argparse
+import csv
+import io
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
+from rich.console import Console
+from rich.table import Table
+
+from simclr_mm.apis.loading import open_checkpoint
+from simclr_mm.commands import command_line
+from simclr_mm.commands.few_labels.plan import (
+    METHODS,
+    TEACHER,
+    Plan,
+    TrainAndTest,
+    find_config,
+    label_of,
+    read_from,
+)
+from simclr_mm.commands.runs import Run
+from simclr_mm.commands.sweep.command import tell
+from simclr_mm.errors import UserError
+from simclr_mm.files.atomic import write_text
+
+_DISTIL = 'distil'
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = command_line.parser_of(__doc__, '--config', '--trust-checkpoint')
+    add, positive = parser.add_argument, command_line.at_least(1)
+    add('checkpoint', help='pretraining checkpoint, with its projection head')
+    shares = "as the configs' names end: 1%%, 10%%, 5perclass; with commas or spaces"
+    add('--labels', nargs='+', default=['1%,10%'], metavar='SHARE', help=shares)
+    add('--seeds', type=positive, default=3, help='runs of each method, with seeds from 0')
+    add('--methods', nargs='+', choices=METHODS, default=list(METHODS), metavar='METHOD',
+        help=f'some of {", ".join(METHODS)}')  # fmt: skip
+    add('--data', metavar='DIR', help='images of DIR/train/<class>/ and DIR/val/<class>/ or test/')
+    add(
+        '--epochs',
+        nargs='+',
+        action=command_line.KeyValues,
+        metavar='SHARE=N',
+        help=f"lengths instead of the configs', for example 1%%=20 {_DISTIL}=2",
+    )
+    tuned = "fine-tuning configs with a LabelSubset, instead of those of the encoder's name"
+    add('--finetune', nargs='+', metavar='CONFIG', help=tuned)
+    add('--distil', metavar='CONFIG', help="config of the student, instead of the encoder's")
+    add('--work-dir', type=Path, help='default: work_dirs/few_labels/<name of the encoder>')
+    add('--processes', type=positive, default=1, help='runs at a time')
+    return parser.parse_args(argv)
+
+
+def plan_of(args: argparse.Namespace) -> Plan:
+    """Read the encoder and the configs of all runs."""
+    encoder = open_checkpoint(args.checkpoint, args.config)
+    finetune: dict[str, Config] = {}
+    if args.finetune:
+        for path in args.finetune:
+            cfg = _config(path, args.data)
+            finetune[label_of(cfg, path)] = cfg
+    else:
+        for label in ','.join(args.labels).split(','):
+            label = label.replace('%', 'pct')
+            path = find_config(encoder.name, 'finetune', f'-{label}', '--finetune')
+            finetune[label] = _config(path, args.data)
+    distil = None
+    if 'distilled' in args.methods:
+        if TEACHER not in args.methods:
+            raise UserError(f'--methods: distilled needs its teacher, {TEACHER}: name it too')
+        path = args.distil or find_config(encoder.name, 'selfdistil', '', '--distil')
+        distil = _config(path, args.data)
+    epochs = {key.replace('%', 'pct'): value for key, value in (args.epochs or {}).items()}
+    for key, value in epochs.items():
+        if key not in (*finetune, _DISTIL):
+            raise UserError(f'--epochs {key}: name one of {", ".join([*finetune, _DISTIL])}')
+        if type(value) is not int or value < 1:
+            raise UserError(f'--epochs {key}={value}: give a whole number above 0')
+    source = encoder.source if '://' in encoder.source else str(Path(encoder.source).resolve())
+    work_dir = args.work_dir or Path('work_dirs', 'few_labels', encoder.name)
+    return Plan(encoder, source, finetune, distil, epochs, work_dir)
+
+
+def _config(path: str, data: str | None) -> Config:
+    cfg = command_line.read_config(path)
+    if not command_line.is_classifier(cfg):
+        raise UserError(f'{path} trains no classifier: name a config of configs/benchmarks')
+    cfg = Config(cfg.to_dict(), filename=cfg.filename)  # names for classes, to write runs
+    if data is not None:
+        read_from(cfg, data)
+    return cfg
+
+
+def do_all(plan: Plan, args: argparse.Namespace) -> tuple[list[Run], int]:
+    """Do the missing runs: first all others, then the students. Returns the runs and failures."""
+    cells = [(label, seed) for label in plan.finetune for seed in range(args.seeds)]
+    first = [each for each in METHODS if each in args.methods and each != 'distilled']
+    runs = [plan.run(method, *cell) for method in first for cell in cells]
+    done = sum(run.result_file.is_file() for run in runs)
+    print(f'{len(runs)} runs in {plan.work_dir}, {done} of them done before.')
+    failed = len(TrainAndTest(args.processes, plan.source).do_missing(runs, 'runs', tell))
+    if 'distilled' not in args.methods:
+        return runs, failed
+    students = []
+    for teacher in runs:
+        if teacher.labels['method'] != TEACHER:
+            continue
+        if not teacher.result_file.is_file():
+            failed += 1
+            print(f'{teacher.name} has no result, so it teaches no student')
+            continue
+        label, seed = str(teacher.labels['labels']), int(teacher.labels['seed'])
+        weights = find_latest_checkpoint(str(teacher.folder))
+        students.append(plan.run('distilled', label, seed, weights))
+    failed += len(TrainAndTest(args.processes, plan.source).do_missing(students, 'students', tell))
+    return runs + students, failed
+
+
+def write_results(runs: Sequence[Run], labels: Sequence[str], work_dir: Path) -> None:
+    """Print the table of the finished runs, and write it as Markdown and their rows as CSV."""
+    rows = [run.row() for run in runs if run.result_file.is_file()]
+    titles = [label.replace('pct', ' %').replace('perclass', ' a class') for label in labels]
+    table, lines = Table('method', *titles), ['| Method | ' + ' | '.join(titles) + ' |']
+    lines.append('|:--|' + '--:|' * len(titles))
+    for method, name in METHODS.items():
+        cells = []
+        for label in labels:
+            wanted = dict(method=method, labels=label)
+            values = [row['value'] for row in rows if wanted.items() <= row.items()]
+            cells.append(mean_and_error([float(value) for value in values]))
+        if any(cells):
+            table.add_row(name, *cells)
+            lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
+    text = io.StringIO()
+    columns = ['method', 'labels', 'seed', 'metric', 'value', 'minutes']
+    writer = csv.DictWriter(text, columns, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(work_dir / 'few_labels.csv', text.getvalue())
+    write_text(work_dir / 'few_labels.md', '\n'.join(lines) + '\n')
+    Console(soft_wrap=True).print(table)
+    print(f'top-1 in percent, mean and standard error over seeds: {work_dir}/few_labels.md, .csv')
+
+
+def mean_and_error(values: Sequence[float]) -> str:
+    """Mean and its standard error, s / sqrt(n). One value has no error."""
+    if not values:
+        return ''
+    mean = f'{statistics.mean(values):.1f}'
+    if len(values) == 1:
+        return mean
+    return f'{mean} ± {statistics.stdev(values) / math.sqrt(len(values)):.1f}'
+
+
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    plan = plan_of(args)
+    runs, failed = do_all(plan, args)
+    write_results(runs, list(plan.finetune), plan.work_dir)
+    if failed:
+        raise UserError(
+            f'{failed} runs failed, as printed above: the same command tries them again'
+        )
