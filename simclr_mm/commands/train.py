@@ -9,12 +9,13 @@ from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import train_on_folder
 from simclr_mm.commands.command_line.knn_flags import knn_while_training
 from simclr_mm.errors import UserError
+from simclr_mm.files.installed import config_files
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = command_line.parser_of(__doc__, '--cfg-options', '--trust-checkpoint')
     add = parser.add_argument
-    add('config', nargs='?', help='config file')
+    add('config', nargs='?', help='config file, or a name of simclr-mm configs')
     add(
         '--data',
         nargs='+',
@@ -46,7 +47,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add('--no-persistent-workers', action='store_true', help=anew)
     command_line.add_common_flags(parser)
     args = parser.parse_args(argv)
-    if args.config is None and args.data and args.data[-1].endswith('.py'):
+    last = args.data[-1] if args.data else ''
+    if args.config is None and (last.endswith('.py') or last in config_files()):
         args.config = args.data.pop()  # it may follow --data DIR
     if args.config is None or args.data == []:
         parser.error('name a config file, and a folder after --data')

@@ -1,9 +1,12 @@
 """MMEngine's runner with CPU ranks, strict loading and exact resuming."""
 
+import contextlib
 import io
 import itertools
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 
@@ -50,6 +53,19 @@ from .work_dir_lock import WorkDirLock
 _MMENGINE_HOOKS = 'runtime_info timer sampler_seed logger param_scheduler checkpoint'.split()
 _RATE_POWERS = {'linear': 1.0, 'sqrt': 0.5}  # of the batch, for auto_scale_lr
 _built = itertools.count(1)  # runners of this process
+# What MMEngine says to itself: its own hooks call these.
+_OF_MMENGINE = '"FileClient" will be deprecated', '"HardDiskBackend" is the alias'
+_quiet = ContextVar('quiet', default=False)
+
+
+@contextlib.contextmanager
+def quiet_console() -> Iterator[None]:
+    """Runners that are built meanwhile show only warnings; their log file has every line."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
 
 
 @RUNNERS.register_module()
@@ -102,6 +118,11 @@ class Runner(_Runner):
             stream = getattr(handler, 'stream', None)
             if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8
                 stream.reconfigure(errors='backslashreplace')
+            if isinstance(handler, logging.FileHandler):
+                continue
+            handler.addFilter(lambda record: not record.getMessage().startswith(_OF_MMENGINE))
+            if _quiet.get():
+                handler.setLevel(logging.WARNING)
         return logger
 
     @classmethod
