@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import warnings
 from importlib import import_module, metadata, util
 
 # The distributions that own each package.
@@ -51,13 +52,18 @@ def check_openmmlab() -> None:
 
 
 def import_quietly() -> None:
-    """Import mmpretrain's datasets without the line that onedl-mmpretrain prints.
+    """Import mmpretrain's datasets and models without lines that are meant for others.
 
-    The line "Could not import OneDL" is meant for a DEBUG log, but print_log without a
-    logger prints it. Other output stays.
+    They are the line "Could not import OneDL" of onedl-mmpretrain, which is meant for a DEBUG
+    log, the warning of mmcv without compiled operators, which nothing here needs, and what
+    OpenMMLab is told to change. Other output stays.
     """
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        import_module('mmpretrain.datasets')
+    with contextlib.redirect_stdout(io.StringIO()) as printed, warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter('ignore', category)
+        for room in ('datasets', 'models'):
+            import_module(f'mmpretrain.{room}')
     print(printed.getvalue().replace('Could not import OneDL\n', ''), end='')
 
 

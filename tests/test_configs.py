@@ -125,7 +125,7 @@ def flops(cfg, path, known):
     size = int(name['size'] or SIZES[name['data']])
     head = cfg.model.head.get('num_classes')
     neck = cfg.model.neck.get('until')
-    key = str(cfg.model.backbone.depth), str(cfg.model.backbone), size, head, neck
+    key = str(cfg.model.backbone), str(cfg.model.get('neck')), size, head, neck
     if key not in known:
         known[key] = multiply_adds(build_on_meta(cfg), size)
     return known[key]

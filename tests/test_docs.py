@@ -115,6 +115,8 @@ def test_page(page, folder, no_download):
         ('bash', 'tools/dist_train.sh CONFIG 8 --auto-scale-rl', '2'),  # exit code of argparse
         ('bash', 'python tools/train.py configs/no_such.py', 'there is no configs/no_such.py'),
         ('bash', '--cfg-options train_cfgs.max_epochs=2', "the config has no key 'train_cfgs'"),
+        ('bash', 'simclr-mm trian CONFIG', '2'),
+        ('bash', 'simclr-mm train simclr_r18_cifar10', 'no config file .simclr_r18_cifar10'),
         ('bash', 'make dmeo', 'dmeo'),
         ('bash', 'pyhton tools/train.py CONFIG', 'who runs pyhton'),
     ],
@@ -133,6 +135,7 @@ def test_what_is_not_run():
         if block.note.startswith('not run: ')
     )
     assert notes == {
+        ('docs/checkpoints.md', 'needs a hub folder'): 1,
         ('docs/evaluation.md', 'takes a minute'): 1,
         ('docs/inference.md', 'needs a GPU'): 1,
         ('docs/inference.md', 'needs faiss'): 1,
@@ -193,7 +196,7 @@ def test_the_drawing_of_the_floors_names_every_file():
         r'^```\n(tools .*?)^```', (ROOT / 'docs/design.md').read_text(), re.M | re.S
     )
     drawn = set(re.findall(r'\w+', drawing[1]))
-    files = [*(ROOT / 'simclr_mm').rglob('*.py'), *(ROOT / 'tools').rglob('*.[ps][yh]')]
+    files = [*ROOT.glob('simclr_mm*/**/*.py'), *(ROOT / 'tools').rglob('*.[ps][yh]')]
     files = {path.relative_to(ROOT) for path in files if '.mim' not in path.parts}
     rooms = ('__init__', 'command')  # the name of their room stands for them
     names = {path.parent.name if path.stem in rooms else path.stem for path in files}

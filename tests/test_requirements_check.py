@@ -88,7 +88,11 @@ def test_version_is_the_installed_one():
 
 
 def test_a_missing_package_of_onedl_is_not_announced(monkeypatch, capsys):
-    said = 'before\nCould not import OneDL\nafter\n'
-    monkeypatch.setattr(requirements_check, 'import_module', lambda name: print(said, end=''))
+    said = dict(datasets='before\nCould not import OneDL\nafter\n', models='more\n')
+
+    def import_module(name):
+        print(said[name.removeprefix('mmpretrain.')], end='')
+
+    monkeypatch.setattr(requirements_check, 'import_module', import_module)
     requirements_check.import_quietly()
-    assert capsys.readouterr().out == 'before\nafter\n'
+    assert capsys.readouterr().out == 'before\nafter\nmore\n'

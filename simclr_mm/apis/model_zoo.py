@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmpretrain.apis.model import ModelHub
 
 from simclr_mm.errors import MissingFileError, UserError
-from simclr_mm.files.installed import MIM, PACKAGE
+from simclr_mm.files.installed import MIM, PACKAGE, config_files
 
 
 @cache
@@ -46,17 +46,32 @@ def list_models(pattern: str | None = None) -> list[str]:
     return [name for name in register() if fnmatch(name, pattern or '*')]
 
 
+def config_file(path: str | Path) -> Path:
+    """The file of a config: a path, or the name of a config of this package.
+
+    Raises:
+        MissingFileError: There is neither.
+    """
+    if Path(path).is_file():
+        return Path(path)
+    files, name = config_files(), str(path).removesuffix('.py')
+    if name not in files:
+        close = ' or '.join(get_close_matches(Path(name).name, files, cutoff=0.8))
+        advice = f': this package has {close}' if close else ''
+        raise MissingFileError(f'there is no config file {str(path)!r}{advice}')
+    return files[name]
+
+
 def read_config_file(path: str | Path) -> Config:
-    """Read a config file.
+    """Read a config file, or a config of this package by its name.
 
     Raises:
         MissingFileError: There is no such file.
         UserError: It is no config.
     """
-    if not Path(path).is_file():
-        raise MissingFileError(f'there is no config file {str(path)!r}')
+    file = config_file(path)
     try:
-        return Config.fromfile(path)
+        return Config.fromfile(file)
     except Exception as error:  # a config is a program
         reason = f'{type(error).__name__}: {error}'
         raise UserError(f'{path} cannot be read as a config: {reason}') from error

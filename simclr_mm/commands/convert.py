@@ -18,9 +18,8 @@ from simclr_mm.checkpoints.foreign.weights import foreign_weights, neck_config, 
 from simclr_mm.commands import command_line
 from simclr_mm.errors import UserError, listed
 from simclr_mm.files.atomic import atomic_file
-from simclr_mm.files.installed import MIM
+from simclr_mm.files.installed import CONFIGS
 
-_CONFIGS = MIM / 'configs'
 _KEPT = ('backbone.', 'neck.')
 _SHOWN = 10  # keys of a kind on the terminal; all are in OUT.keys.txt
 
@@ -43,9 +42,9 @@ def main(argv: list[str] | None = None) -> None:
     add('source', help='a path or URL; for TensorFlow NAME of NAME.index, or the folder')
     add('out', help='the checkpoint to write, ending in .pth')
     trained = "the encoder was trained with, where it is not what the library's own code has"
-    for name in ('mean', 'std'):
-        explained = f'{name} of the pixels in [0, 255] that {trained}'
-        add(f'--{name}', nargs=3, type=float, metavar=('R', 'G', 'B'), help=explained)
+    for flag in ('--mean', '--std'):
+        explained = f'{flag[2:]} of the pixels in [0, 255] that {trained}'
+        add(flag, nargs=3, type=float, metavar=('R', 'G', 'B'), help=explained)
     args = parser.parse_args(argv)
 
     converted = convert(args.source, args.mean, args.std)
@@ -150,7 +149,7 @@ def _config(
         'small_images'
     )
     name = 'simclr_r18_1xb512-coslr-100e_cifar10' if small else 'simclr_r50_16xb256-coslr-200e_in1k'
-    config = Config.fromfile(_CONFIGS / f'{name}.py')
+    config = Config.fromfile(CONFIGS / f'{name}.py')
     config.model.backbone = backbone
     config.model.neck = neck
     if neck is None:

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
 from simclr_mm.apis.encoder import Encoder, pipeline_of
-from simclr_mm.files.installed import MIM
+from simclr_mm.files.installed import CONFIGS
 from simclr_mm.registry import type_name
 
 _PAPER = 'https://arxiv.org/abs/2002.05709'
@@ -126,7 +126,7 @@ def results(encoder: Encoder) -> list[dict[str, Any]]:
     validation in the training log, if the checkpoint has the log.
     """
     file = Path(encoder.source).name
-    entries = yaml.safe_load((MIM / 'configs' / 'metafile.yml').read_text())['Models']
+    entries = yaml.safe_load((CONFIGS / 'metafile.yml').read_text())['Models']
     found = [entry for entry in entries if Path(entry.get('Weights', '')).name == file]
     downstream = {name for entry in found for name in entry.get('Downstream', [])}
     found += [entry for entry in entries if entry['Name'] in downstream]

@@ -26,6 +26,7 @@ def label_subset(
     list_file: str | None = None,
     seed: int = 0,
     rest: bool = False,
+    pipeline: list | None = None,
 ) -> BaseDataset:
     """Build a dataset and keep only the images whose labels may be used.
 
@@ -43,6 +44,7 @@ def label_subset(
             as much of the path as makes it unique (``<class>/<file>``).
         seed: Seed of the draw. Ignored with a list.
         rest: Keep all the other images instead, for example for testing.
+        pipeline: Transforms instead of the dataset's, as a GalleryAndQuery gives them.
 
     Returns:
         The reduced dataset, in its own order.
@@ -57,6 +59,8 @@ def label_subset(
             f'LabelSubset takes exactly one of share, per_class and list_file, not {given}.'
         )
     names = _read_list(list_file) if list_file is not None else []
+    if pipeline is not None:
+        dataset = {**dataset, 'pipeline': pipeline}
     built = MMPRETRAIN_DATASETS.build(dataset)
     if not isinstance(built, BaseDataset):
         raise UserError(

@@ -31,4 +31,4 @@ def plot_report(
         pairs.imshow(np.concatenate([np.concatenate(list(row), axis=1) for row in padded]))
         pairs.set(title='views,\none image a row', xticks=[], yticks=[])
         plot_map(embedding, project(features, 'tsne'), labels, classes, 'tsne')
-        embedding.set_title('features of test images, by class')
+        embedding.set_title('features of test images, by class' if len(classes) > 1 else 'features')

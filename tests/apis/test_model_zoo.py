@@ -1,5 +1,6 @@
 """Names become models, with every weight in its place or an error."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -185,6 +186,14 @@ def test_a_wheel_in_an_empty_directory(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.split()[-1] == str(len(list_models()))
+    for args, printed in (
+        (['--help'], 'usage: simclr-mm COMMAND'),
+        (['configs', 'list', PRETRAINING], PRETRAINING),
+    ):
+        script = [sys.executable, target / 'bin' / 'simclr-mm', *args]
+        environment = {**os.environ, 'PYTHONPATH': str(target)}
+        out = subprocess.check_output(script, env=environment, cwd=empty, text=True)
+        assert out.startswith(printed)
 
 
 def test_another_backbone_takes_the_place_of_the_configs():

@@ -7,9 +7,7 @@ out, ``<!-- run -->`` runs the tools of a shell block, whose flags are else only
 import argparse
 import ast
 import re
-import runpy
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +19,8 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 from helpers import CONFIGS, DIGITS, ROOT
+from helpers.tools import tool
+from simclr_mm.apis.model_zoo import config_file
 from simclr_mm.commands.command_line import merge_cfg_options
 
 PAGES = ['README.md', *sorted(f'docs/{path.name}' for path in (ROOT / 'docs').glob('*.md'))]
@@ -47,7 +47,7 @@ _CONFIGS = (
 # Commands that are no tools of this package.
 _OTHERS = {
     *('cd', 'cp', 'curl', 'do', 'done', 'for', 'mkdir', 'pip', 'source', 'tensorboard', 'unzip'),
-    *('[', 'mv'),
+    *('[', 'embedding-atlas', 'export', 'mv'),
 }
 
 
@@ -134,6 +134,11 @@ def calls_of(block: Block) -> list[Call]:
         command, args = words[0], words[1:]
         if command.startswith('tools/'):
             calls.append(Call(command.removeprefix('tools/'), args))
+        elif command == 'torchrun':
+            tool = next(place for place, word in enumerate(args) if word.startswith('tools/'))
+            calls.append(Call(args[tool].removeprefix('tools/'), args[tool + 1 :]))
+        elif command == 'simclr-mm':
+            calls.append(Call(command, args))
         elif command == '--cfg-options':
             calls.append(Call('train.py', ['CONFIG', *words]))
         elif command == 'make':
@@ -166,17 +171,19 @@ def check_call(call: Call) -> None:
         name, change = _LAUNCHERS[name]
         args = change(args)
     path = ROOT / 'tools' / name
-    assert path.is_file(), f'there is no tools/{name}'
+    assert path.is_file() or name == 'simclr-mm', f'there is no tools/{name}'
     with pytest.MonkeyPatch.context() as patch:
         for method in ('parse_args', 'parse_intermixed_args'):
             parse = getattr(argparse.ArgumentParser, method)
             patch.setattr(argparse.ArgumentParser, method, _ending(parse))
-        patch.setattr(sys, 'argv', [str(path), *args])
         patch.syspath_prepend(str(path.parent))
         with pytest.raises(_Parsed) as end:
-            runpy.run_path(str(path), run_name='__main__')
+            tool(name, *args)
     (parsed,) = end.value.args
     configs = [Path(word) for word in args if word.startswith('configs/')]
+    for word in args:
+        if re.match(r'(simclr|avgsimclr|r18|r50)[\w-]*_[\w-]+$', word):
+            configs.append(config_file(word))
     for config in configs:
         assert config.is_file(), f'there is no {config}'
     options = getattr(parsed, 'cfg_options', None)

@@ -3,11 +3,12 @@
 import runpy
 import sys
 
+import simclr_mm_console
 from helpers import ROOT
 
 
 def tool(name: str, *args: object) -> None:
-    """Run ``tools/NAME`` with these arguments, as a user does.
+    """Run ``tools/NAME``, or ``simclr-mm``, with these arguments, as a user does.
 
     Raises:
         SystemExit: A user's mistake ended it; the code is the one line that it prints.
@@ -15,7 +16,10 @@ def tool(name: str, *args: object) -> None:
     path = str(ROOT / 'tools' / name)
     before, sys.argv = sys.argv, [path, *map(str, args)]
     try:
-        runpy.run_path(path, run_name='__main__')
+        if name == 'simclr-mm':
+            simclr_mm_console.main()
+        else:
+            runpy.run_path(path, run_name='__main__')
     except SystemExit as end:
         assert '\n' not in str(end.code)
         raise

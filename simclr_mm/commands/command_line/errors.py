@@ -9,9 +9,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from simclr_mm.errors import MissingPackageError, UserError
+from simclr_mm_console.parser import program
 
 _INTERRUPTED = 130  # a shell's exit code for Ctrl-C
 _ADVICE = (
@@ -85,12 +85,12 @@ def _line(message: str) -> str:
         letter if letter.isprintable() else letter.encode('unicode_escape').decode()
         for letter in ' '.join(message.split())
     )
-    return f'{Path(sys.argv[0]).name}: error: {shown}'
+    return f'{program()}: error: {shown}'
 
 
 def _ask_to_report() -> None:
     print(
-        f'{Path(sys.argv[0]).name}: this is a fault of simclr_mm, not yours: please open '
+        f'{program()}: this is a fault of simclr_mm, not yours: please open '
         'an issue with your command and all lines that follow.',
         file=sys.stderr,
     )

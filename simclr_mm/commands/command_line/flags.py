@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from simclr_mm.checkpoints import trust_checkpoints
+from simclr_mm_console.parser import Parser
 
 from .values import KeyValues, at_least, cache_folder
 
@@ -54,9 +55,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
 
 def parser_of(doc: str | None, *names: str) -> argparse.ArgumentParser:
     """A parser with a module's docstring as description, and shared flags by name."""
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(doc)
     for name in names:
         parser.add_argument(name, **_FLAGS[name])
     return parser

@@ -18,12 +18,12 @@ from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.command_line import build_dataset
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
-from simclr_mm.files.installed import MIM
+from simclr_mm.files.installed import CONFIGS
 
 from .dataset_table import LOADING, Part, TransferDataset, class_count, with_pipeline
 from .linear import test_pipeline
 
-_RUNTIME = MIM / 'configs' / '_base_' / 'default_runtime.py'
+_RUNTIME = CONFIGS / '_base_' / 'default_runtime.py'
 BORDER = 256 / 224  # images are resized to 256 pixels and cropped to 224
 
 # The metric of an mmpretrain classifier, and its name in the log.

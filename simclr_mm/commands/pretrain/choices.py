@@ -1,0 +1,291 @@
+"""Choose a recipe for a folder and a machine, and write it as a config.
+
+The numbers are those of the paper and of this package's configs for small images. Each has its
+reason in words, which the user reads.
+"""
+
+from dataclasses import dataclass, replace
+
+from simclr_mm.errors import UserError
+from simclr_mm.files.installed import CONFIGS
+
+from .surroundings import Machine, Pictures
+
+_SIDES = (32, 64, 96, 128, 224)  # of views, in pixels
+_MOST_EPOCHS = 500
+_FEWEST_EPOCHS = 2
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value and why it was chosen."""
+
+    value: int | float | str | bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that is chosen, in the order in which it is printed."""
+
+    view: Choice  # side in pixels
+    backbone: Choice  # its settings, as in a config
+    colours: Choice  # True, or False for grey images
+    batch: Choice  # images
+    images: Choice  # 'memory' or 'files'
+    workers: Choice  # processes that read images
+    epochs: Choice
+    validated: bool = True  # False: an image cannot be read, and measuring leaves none out
+
+    def lines(self) -> list[str]:
+        """A line for each choice."""
+        colours = 'crop, flip, ' + ('colour' if self.colours.value else 'brightness, contrast')
+        shown = {
+            'view': f'{self.view.value} px',
+            'backbone': f'dict({self.backbone.value})',
+            'augmentation': colours + (', blur' if int(self.view.value) >= 96 else ''),
+            'batch': f'{self.batch.value} images',
+            'images': f'from {self.images.value}',
+            'epochs': self.epochs.value,
+        }
+        keys = ('view', 'backbone', 'colours', 'batch', 'images', 'epochs')
+        reasons = [getattr(self, key).reason for key in keys]
+        return [
+            f'{name:14}{value}: {reason}' for (name, value), reason in zip(shown.items(), reasons)
+        ]
+
+
+def choose(pictures: Pictures, machine: Machine, minutes: float) -> Recipe:
+    """Choose everything but the number of epochs, which needs the time of a step.
+
+    Raises:
+        UserError: There are too few images.
+    """
+    count, cpu = pictures.number, machine.device == 'cpu'
+    if count < 32:
+        raise UserError(
+            f'{pictures.root} holds {count} images: SimCLR compares images with each other, '
+            'give 32 or more, better 500'
+        )
+    view = _view(pictures, cpu, minutes)
+    side = int(view.value)
+    fitting = max(16, 1 << (count // 4).bit_length() - 1)
+    largest = 128 if cpu else _largest_batch(side, machine.gpu_memory)
+    batch = Choice(min(fitting, largest), 'a quarter of the images at most')
+    if largest <= fitting:
+        batch = Choice(largest, f'what {"a CPU" if cpu else "this GPU"} does in good time')
+    needed = count * _kept(side) ** 2 * 3
+    if needed < machine.free_memory // 4:
+        images = Choice('memory', f'{needed / _GIB:.2f} GiB at {_kept(side)} px, decoded once')
+    else:
+        images = Choice('files', f'{needed / _GIB:.1f} GiB would be too much of the memory')
+    return Recipe(
+        view=view,
+        backbone=_backbone(side, count, cpu, minutes),
+        colours=Choice(
+            pictures.grey < 0.9, f'{pictures.grey:.0%} of the images looked at are grey'
+        ),
+        batch=batch,
+        images=images,
+        workers=Choice(
+            min(machine.cores - 1, 1 if images.value == 'memory' else 8), 'a core is left'
+        ),
+        epochs=Choice(_FEWEST_EPOCHS, 'to be measured'),
+    )
+
+
+def read_from_files(recipe: Recipe, machine: Machine, reason: str) -> Recipe:
+    """The recipe with images from files, for a folder that cannot be held in memory."""
+    workers = Choice(min(machine.cores - 1, 8), 'a core is left')
+    return replace(recipe, images=Choice('files', reason), workers=workers, validated=False)
+
+
+def with_epochs(recipe: Recipe, count: int, minutes: float, step: float) -> Recipe:
+    """The recipe with as many epochs as the time allows.
+
+    Args:
+        count: Images.
+        step: Seconds of a training step, measured.
+
+    Raises:
+        UserError: The time is too short.
+    """
+    epoch = count // int(recipe.batch.value) * step
+    epochs = int(minutes * 60 / epoch)
+    if epochs < _FEWEST_EPOCHS:
+        needed = 10 * epoch / 60
+        raise UserError(
+            f'an epoch takes {epoch / 60:.1f} minutes here, too long for --minutes {minutes:g}: '
+            f'give --minutes {needed:.0f} for ten epochs, or a folder with fewer images'
+        )
+    reason = f'an epoch takes {epoch:.1f} s, and {minutes:g} minutes are there'
+    if epochs > _MOST_EPOCHS:
+        epochs, reason = _MOST_EPOCHS, 'more than these rarely help so few images'
+    return replace(recipe, epochs=Choice(epochs, reason))
+
+
+def config_text(recipe: Recipe, pictures: Pictures, work_dir: str = '', seed: int = 0) -> str:
+    """The recipe as a config that can be read, edited and trained."""
+    side, epochs = int(recipe.view.value), int(recipe.epochs.value)
+    in_memory = recipe.images.value == 'memory'
+    root = str(pictures.root.absolute())
+    kind = f"type='simclr_mm.{'InMemoryFolder' if in_memory else 'ImageFolder'}'"
+    size = f', size={_kept(side)}' if in_memory else ''
+    in_one_array = f'\n        size={_kept(side)},\n        batched=True,' if in_memory else ''
+    if not recipe.colours.value:
+        colours = (
+            "dict(type='simclr_mm.ColorJitter', brightness=0.4, contrast=0.4, saturation=0.0, "
+            'hue=0.0, prob=0.8)'
+        )
+    else:
+        strength = 0.5 if side <= 32 else 1.0
+        colours = f"dict(type='simclr_mm.ColorDistortion', strength={strength})"
+    blur = "\n                    dict(type='simclr_mm.RandomGaussianBlur')," if side >= 96 else ''
+    load = '' if in_memory else "\n            dict(type='simclr_mm.LoadImageFromFile'),"
+    validation = (
+        'val_dataloader = test_dataloader\nval_evaluator = test_evaluator\nval_cfg = dict()'
+    )
+    if not recipe.validated:  # measuring does not replace an image as training does
+        validation = 'val_dataloader = val_evaluator = val_cfg = None'
+    warm_up = max(1, epochs // 10)
+    reasons = '\n'.join(f'# {line}' for line in recipe.lines())
+    workers = int(recipe.workers.value)
+    return f"""{reasons}
+_base_ = {str(CONFIGS / '_base_' / 'default_runtime.py')!r}
+
+data_preprocessor = dict(  # pixels in [0, 1]
+    type='simclr_mm.ViewsPreprocessor', mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0], to_rgb=True
+)
+model = dict(
+    type='simclr_mm.SimCLR',
+    backbone=dict({recipe.backbone.value}),
+    neck=dict(type='simclr_mm.ProjectionNeck', num_layers=2, out_channels=128),
+    head=dict(type='simclr_mm.NTXentHead', temperature=0.2),  # short runs learn faster than at 0.1
+)
+
+train_dataloader = dict(
+    batch_size={recipe.batch.value},
+    num_workers={workers},
+    persistent_workers={workers > 0},
+    drop_last=True,
+    collate_fn=dict(type='{'simclr_mm.collate' if in_memory else 'default_collate'}'),
+    sampler=dict(type='simclr_mm.ResumableSampler'),
+    dataset=dict(
+        {kind},
+        data_root={root!r},{in_one_array}
+        pipeline=[{load}
+            dict(
+                type='simclr_mm.TwoViews',
+                size={side},
+                scale=(0.2, 1.0),  # of the area of an image
+                flip_prob=0.5,  # 0.0 if a mirrored image means something else, as text does
+                augment='auto',
+                transforms=[
+                    {colours},{blur}
+                ],
+            ),
+            dict(type='PackInputs'),
+        ],
+    ),
+)
+
+{_measuring(recipe, pictures, f'{kind}{size}', load)}
+test_cfg = dict()
+{validation}
+
+optim_wrapper = dict(
+    type='simclr_mm.AutocastOptimWrapper',  # bf16 where the device computes with it
+    optimizer=dict(type='Adam', lr=1e-3, weight_decay=1e-6),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-2, begin=0, end={warm_up}, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=0.0, begin={warm_up}, convert_to_iter_based=True),
+]
+train_cfg = dict(
+    type='simclr_mm.EpochBasedTrainLoop', max_epochs={epochs}, val_interval={max(1, epochs // 3)}
+)
+auto_scale_lr = dict(base_batch_size={recipe.batch.value})
+default_hooks = dict(
+    logger=dict(interval=10),
+    checkpoint=dict(interval={max(1, epochs // 10)}, max_keep_ckpts=1),
+)
+randomness = dict(seed={seed})
+work_dir = {work_dir!r}
+"""
+
+
+def _measuring(recipe: Recipe, pictures: Pictures, kind: str, load: str) -> str:
+    """test_dataloader and test_evaluator: kNN with labels by folder, else without labels."""
+    side = int(recipe.view.value)
+    resize = f"dict(type='ResizeEdge', scale={side}, edge='short', backend='pillow')"
+    pipeline = f"""pipeline=[{load}
+            {resize},
+            dict(type='CenterCrop', crop_size={side}),
+            dict(type='PackInputs'),
+        ],"""
+    root = str(pictures.root.absolute())
+    if not pictures.classes:
+        dataset = f"""{kind},
+        data_root={root!r},
+        {pipeline}"""
+        evaluator = "test_evaluator = dict(type='simclr_mm.LabelFreeMetrics')"
+    else:
+        inner = f'dict({kind}, data_root={{!r}}, with_label=True)'
+        if pictures.held_out is not None:
+            gallery = inner.format(root)
+            queries = inner.format(str(pictures.held_out.absolute()))
+        else:  # a fifth of each class asks the rest; labels never train
+            part = f"type='simclr_mm.LabelSubset', share=0.8, dataset={inner.format(root)}"
+            gallery, queries = f'dict({part})', f'dict({part}, rest=True)'
+        dataset = f"""type='simclr_mm.GalleryAndQuery',
+        gallery={gallery},
+        query={queries},
+        {pipeline}"""
+        neighbours = min(20, max(1, min(pictures.classes.values()) * 4 // 5))
+        evaluator = f"test_evaluator = dict(type='simclr_mm.KNNAccuracy', k={neighbours})"
+    workers = int(recipe.workers.value)
+    return f"""test_dataloader = dict(
+    batch_size=100,
+    num_workers={workers},
+    persistent_workers={workers > 0},
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        {dataset}
+    ),
+)
+{evaluator}"""
+
+
+def _view(pictures: Pictures, cpu: bool, minutes: float) -> Choice:
+    median = pictures.sides[1]
+    most = (64 if minutes < 60 else 96) if cpu else (128 if minutes < 120 else 224)
+    side = max((side for side in _SIDES if side <= min(median, most)), default=_SIDES[0])
+    if median <= most:
+        return Choice(side, f'the short side of half of the images is below {median + 1} px')
+    return Choice(side, f'images have {median} px, {minutes:g} minutes on this device allow {side}')
+
+
+def _backbone(side: int, count: int, cpu: bool, minutes: float) -> Choice:
+    kind = 'ResNet_CIFAR' if side <= 32 or (side <= 64 and not cpu) else 'ResNet'
+    if not cpu and count >= 50_000 and minutes >= 120:
+        return Choice(f"type='{kind}', depth=50", 'many images and hours of a GPU')
+    if not cpu:
+        return Choice(f"type='{kind}', depth=18", 'fast, and enough for so many images or minutes')
+    width = 16 if minutes < 10 else 32
+    return Choice(
+        f"type='{kind}', depth=18, stem_channels={width}, base_channels={width}",
+        f'{width} of 64 channels, for a CPU',
+    )
+
+
+def _largest_batch(side: int, memory: int) -> int:
+    """Images: two views of 224 px of a ResNet-50 in bf16 take 0.2 GiB or less."""
+    fitting = int(memory / _GIB * 0.8 / (0.2 * (side / 224) ** 2))
+    return max(32, min(512, 1 << fitting.bit_length() - 1))
+
+
+def _kept(side: int) -> int:
+    """Short side of an image in memory: crops of its middle sizes lose nothing."""
+    return side * 3 // 2

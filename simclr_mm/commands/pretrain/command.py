@@ -1,0 +1,154 @@
+"""Pretrain an encoder on a folder of images: no config, no labels, a page at the end.
+
+Looks at the images and the machine, chooses a recipe, and prints each choice with its
+reason. OUT/recipe.py is the recipe as a config, OUT/run its training, OUT/embedding has a
+feature for every image, OUT/report.html and OUT/report.png show the run. If folders look
+like classes, their names measure the encoder; they do not train it.
+"""
+
+import os
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.runner import set_random_seed
+
+from simclr_mm.apis import load_encoder
+from simclr_mm.apis.inference import FeatureInferencer
+from simclr_mm.commands import command_line
+from simclr_mm.commands.embed.embed_folder import embed_folder
+from simclr_mm.commands.evaluate.feature_table import evaluate_features, print_table
+from simclr_mm.commands.evaluate.image_features import from_embedding
+from simclr_mm.commands.report.pages import collect, page
+from simclr_mm.commands.shown_run import draw_run, train_with_bar
+from simclr_mm.errors import UserError
+from simclr_mm.files.atomic import write_text
+from simclr_mm.files.walk import printable
+
+from .choices import Recipe, choose, config_text, read_from_files, with_epochs
+from .measure import seconds_a_step
+from .surroundings import Machine, Pictures, look_at, machine
+
+_QUICK = 2.0  # minutes
+_PAGE = 'report.html'
+_DRAWN = 2000  # features in the picture
+
+
+@command_line.command
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = command_line.parser_of(__doc__)
+    add = parser.add_argument
+    add('folder', help='any folder of images, at any depth')
+    add('--minutes', type=_minutes, default=30.0, help='of training, on this machine; default: 30')
+    quick = f'the same as --minutes {_QUICK:g}: to see the whole way once'
+    add('--quick', action='store_const', const=_QUICK, dest='minutes', help=quick)
+    add('--out', metavar='DIR', help='default: work_dirs/pretrain/<name of the folder>')
+    add('--seed', type=command_line.at_least(0), default=0, help='of weights and views')
+    args = parser.parse_args(argv)
+
+    started = time.time()
+    out = Path(args.out or Path('work_dirs', 'pretrain', Path(args.folder).resolve().name))
+    file = out / 'recipe.py'
+    if file.exists():
+        raise UserError(
+            f'{out} holds a run: name another folder with --out, or continue it with: simclr-mm '
+            f'train {file} --resume'
+        )
+    pictures, here = look_at(args.folder), machine()
+    print(_found(pictures, here))
+    recipe = _measured(choose(pictures, here, args.minutes), pictures, here, args.minutes)
+    print('\n'.join(recipe.lines()))
+    write_text(file, config_text(recipe, pictures, str(out / 'run'), args.seed))
+    print(f'{printable(str(file))} is this recipe as a config.')
+
+    cfg = command_line.read_config(str(file))
+    runner = train_with_bar(cfg)
+    checkpoint = Path(runner.work_dir, 'last_checkpoint').read_text()
+    if pictures.classes and recipe.validated:
+        _evaluate(cfg, file, checkpoint, pictures)
+    _embed(checkpoint, cfg, pictures, out)
+    embedded = from_embedding(out / 'embedding', _DRAWN)
+    labels, classes = embedded.labels, embedded.classes
+    if not pictures.classes:
+        labels, classes = np.zeros_like(labels), ['images']
+    title = f'SimCLR on {pictures.number} images without labels, {recipe.epochs.value} epochs'
+    draw_run(out / 'report.png', runner, (embedded.features, labels), classes, title)
+    write_text(out / _PAGE, page(collect([out])))
+    print(_next(out, checkpoint, pictures, args.minutes))
+    print(f'{(time.time() - started) / 60:.1f} minutes in all.')
+
+
+def _minutes(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1e5:
+        raise ValueError(text)
+    return number
+
+
+def _found(pictures: Pictures, here: Machine) -> str:
+    smallest, median, largest = pictures.sides
+    lines = [
+        f'{printable(str(pictures.root))}: {pictures.number} images, short side {smallest} to '
+        f'{largest} px, {median} in the middle',
+        f'{here.name}, {here.free_memory / 2**30:.1f} GiB of memory free; computes in '
+        f'{here.numbers}',
+    ]
+    if pictures.classes:
+        fewest, most = min(pictures.classes.values()), max(pictures.classes.values())
+        folders = f'{len(pictures.classes)} folders of {fewest} to {most} images'
+        lines.append(f'{folders}: their names measure the encoder and do not train it')
+    else:
+        lines.append('no folders that look like classes: measured without labels')
+    return '\n'.join(lines)
+
+
+def _measured(recipe: Recipe, pictures: Pictures, here: Machine, minutes: float) -> Recipe:
+    """The recipe with the number of epochs, after a few steps on the images."""
+    try:
+        step = _time(recipe, pictures)
+    except UserError as error:
+        if recipe.images.value != 'memory':
+            raise
+        recipe = read_from_files(recipe, here, f'not every image can be held in memory: {error}')
+        step = _time(recipe, pictures)
+    return with_epochs(recipe, pictures.number, minutes, step)
+
+
+def _time(recipe: Recipe, pictures: Pictures) -> float:
+    set_random_seed(0)
+    return seconds_a_step(Config.fromstring(config_text(recipe, pictures), '.py'))
+
+
+def _evaluate(cfg: Config, file: Path, checkpoint: str, pictures: Pictures) -> None:
+    """A table beside the untrained encoder and raw pixels, with folders as classes."""
+    per_class = max(1, min(5, min(pictures.classes.values()) // 2))
+    run, _ = evaluate_features(cfg, str(file), checkpoint, per_class)
+    run.write(file.parent / 'evaluation' / 'pretrain.json')
+    print_table(run)
+
+
+def _embed(checkpoint: str, cfg: Config, pictures: Pictures, out: Path) -> None:
+    inferencer = FeatureInferencer(load_encoder(checkpoint, cfg, machine().device))
+    origin = dict(checkpoint=os.path.abspath(checkpoint))
+    workers = min(machine().cores, 8)
+    record = embed_folder(
+        inferencer, pictures.root, out / 'embedding', workers=workers, restart=True, origin=origin
+    )
+    if record['unreadable']:
+        print(f'{record["unreadable"]} images are unreadable: {out}/embedding/errors.jsonl')
+
+
+def _next(out: Path, checkpoint: str, pictures: Pictures, minutes: float) -> str:
+    quoted = shlex.quote
+    folder, index = quoted(str(pictures.root)), quoted(str(out / 'embedding'))
+    return (
+        f'{out / _PAGE}: numbers and the loss; {out / "report.png"}: loss, views and a map; '
+        f'{out / "embedding"}: a feature for every image\nGo on with:\n'
+        f'  simclr-mm retrieve PICTURE.jpg --index {index}\n'
+        f'  simclr-mm export {quoted(checkpoint)} --to timm\n'
+        f'  simclr-mm pretrain {folder} --minutes {minutes * 4:g} --out '
+        f'{quoted(f"{out}-longer")}'
+    )

@@ -1,0 +1,123 @@
+"""``simclr-mm pretrain DIR`` from images to a page."""
+
+import numpy as np
+import pytest
+from helpers.tools import tool
+from mmengine.config import Config
+from PIL import Image
+
+from simclr_mm.apis import load_encoder
+from simclr_mm.commands.pretrain import command
+from simclr_mm.commands.pretrain.choices import choose, config_text
+from simclr_mm.commands.pretrain.measure import seconds_a_step
+from simclr_mm.commands.pretrain.surroundings import look_at, machine
+from simclr_mm.datasets.decoded_files import read_images
+from simclr_mm.evaluation import PRETRAINED, read_run
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """48 images of two kinds, one of them damaged, in folders with a difficult name."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    place = tmp_path / "it's a 'folder'"
+    for name, tone in (('dark', 40), ('light', 200)):
+        (place / name).mkdir(parents=True)
+        for i in range(24):
+            values = (tone + rng.normal(0, 20, (36, 48, 3))).clip(0, 255).astype('u1')
+            Image.fromarray(values).save(place / name / f'{i}.png')
+    return place
+
+
+@pytest.fixture
+def slow_steps(monkeypatch):
+    """A step that takes ten seconds: two epochs in a minute."""
+    measured = []
+
+    def seconds_a_step(cfg):
+        measured.append(cfg)
+        return 10.0
+
+    monkeypatch.setattr(command, 'seconds_a_step', seconds_a_step)
+    return measured
+
+
+def refused(*args):
+    with pytest.raises(SystemExit) as end:
+        tool('simclr-mm', 'pretrain', *args)
+    return end.value.code
+
+
+def test_from_a_folder_to_a_page(folder, slow_steps, capsys):
+    tool('simclr-mm', 'pretrain', folder, '--minutes', '1', '--out', 'out', '--seed', '3')
+    printed = capsys.readouterr().out
+    assert '48 images, short side 36 to 36 px' in printed
+    assert '2 folders of 24 to 24 images' in printed
+    assert 'pretrained encoder' in printed and 'Go on with:' in printed
+    assert 'mmengine - INFO' not in printed
+
+    out = folder.parent / 'out'
+    features = np.load(out / 'embedding' / 'features.npy')
+    assert features.shape == (48, 128) and np.isfinite(features).all()
+    page = (out / 'report.html').read_text()
+    assert 'pretrained encoder' in page and 'data:image/png' in page
+    assert (out / 'report.png').stat().st_size > 10_000
+    run = read_run(out / 'evaluation' / 'pretrain.json')
+    knn = {each.features: each.value for each in run.results if each.protocol == 'knn'}
+    assert knn[PRETRAINED] == 100  # of 10 images, a fifth of each folder
+
+    cfg = Config.fromfile(out / 'recipe.py')
+    assert (cfg.train_cfg.max_epochs, cfg.randomness.seed) == (2, 3)
+    load_encoder(out / 'run' / 'epoch_2.pth')  # it carries its config
+    assert f'{out.name} holds a run' in refused(folder, '--out', 'out')
+
+
+def test_a_damaged_image_is_named_and_read_around(folder, slow_steps, monkeypatch, capsys):
+    def seconds_a_step(cfg):
+        slow_steps.append(cfg)
+        if len(slow_steps) == 1:
+            read_images([str(damaged)], 48)
+        return 10.0
+
+    damaged = folder / 'dark' / '0.png'
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    monkeypatch.setattr(command, 'seconds_a_step', seconds_a_step)
+    tool('simclr-mm', 'pretrain', folder, '--minutes', '1', '--out', 'out')
+    printed = capsys.readouterr().out
+    assert 'from files: not every image can be held in memory' in printed
+    assert 'pretrained encoder' not in printed  # a query that cannot be read has no answer
+    assert '1 images are unreadable: out/embedding/errors.jsonl' in printed
+    features = np.load(folder.parent / 'out' / 'embedding' / 'features.npy')
+    assert np.isnan(features).any(axis=1).sum() == 1
+
+
+def test_steps_are_timed_on_the_images(folder):
+    pictures, here = look_at(folder), machine()
+    cfg = Config.fromstring(config_text(choose(pictures, here, 2), pictures), '.py')
+    before = cfg.to_dict()
+    assert 0 < seconds_a_step(cfg) < 60
+    assert cfg.to_dict() == before
+
+
+@pytest.mark.parametrize(
+    ('args', 'code', 'said'),
+    [
+        (('absent',), 1, 'there is no folder'),
+        (('.', '--minutes', '0'), 2, '--minutes: invalid'),
+        (('.', '--minutes', 'x'), 2, '--minutes: invalid'),
+        (('.',), 1, 'holds no image'),
+        ((), 2, 'the following arguments are required: folder'),
+    ],
+)
+def test_mistakes(args, code, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ended = refused(*args)
+    line = ended if code == 1 else capsys.readouterr().err
+    assert said in line and (code == 1 or ended == 2)
+    assert line.startswith('simclr-mm pretrain: error: ') and line.strip().count('\n') == 0
+
+
+def test_too_little_time(folder, monkeypatch):
+    monkeypatch.setattr(command, 'seconds_a_step', lambda cfg: 100.0)
+    assert 'give --minutes' in refused(folder, '--minutes', '1')
+    assert not (folder.parent / 'work_dirs').exists()
