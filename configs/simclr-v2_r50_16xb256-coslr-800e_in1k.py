@@ -7,7 +7,7 @@ _base_ = [
 model = dict(
     type='simclr_mm.SimCLR',
     backbone=dict(type='simclr_mm.GoogleResNet', depth=50),
-    # Sec. 3: three layers, the first two as wide as the features. As in the reference code the
+    # Sec. 2: three layers, the first two as wide as the features. As in the reference code the
     # last norm has no shift.
     neck=dict(
         type='simclr_mm.ProjectionNeck',

@@ -6,10 +6,10 @@ wait_passively()
 check_openmmlab()
 import_quietly()
 
-from .apis import get_model, inference_model, list_models  # noqa: E402
+from .apis import SimCLREncoder, get_model, inference_model, list_models  # noqa: E402
 from .apis.model_zoo import register  # noqa: E402
 from .version import __version__  # noqa: E402
 
 register()
 
-__all__ = ['__version__', 'get_model', 'inference_model', 'list_models']
+__all__ = ['SimCLREncoder', '__version__', 'get_model', 'inference_model', 'list_models']

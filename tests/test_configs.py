@@ -125,7 +125,7 @@ def flops(cfg, path, known):
     size = int(name['size'] or SIZES[name['data']])
     head = cfg.model.head.get('num_classes')
     neck = cfg.model.neck.get('until')
-    key = str(cfg.model.backbone.depth), str(cfg.model.backbone), size, head, neck
+    key = str(cfg.model.backbone), str(cfg.model.get('neck')), size, head, neck
     if key not in known:
         known[key] = multiply_adds(build_on_meta(cfg), size)
     return known[key]
@@ -298,7 +298,7 @@ def test_semi_supervised_recipe_in_numbers():
         assert kinds <= CROP_AND_FLIP
 
 
-# Sec. 3 of SimCLR v2, README of github.com/google-research/simclr: millions of parameters.
+# README of github.com/google-research/simclr: millions of parameters.
 PUBLISHED = {'r50': 24, 'r50-sk': 35, 'r50w2': 94, 'r50w2-sk': 140, 'r101': 43, 'r152w3-sk': 795}
 
 

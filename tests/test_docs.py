@@ -135,6 +135,7 @@ def test_what_is_not_run():
         if block.note.startswith('not run: ')
     )
     assert notes == {
+        ('docs/checkpoints.md', 'needs a hub folder'): 1,
         ('docs/evaluation.md', 'takes a minute'): 1,
         ('docs/inference.md', 'needs a GPU'): 1,
         ('docs/inference.md', 'needs faiss'): 1,

@@ -80,6 +80,8 @@ def test_googles_checkpoint_is_fine_tuned(google, folders, tmp_path, until):
     before = torch.load(google, weights_only=False)['state_dict']
     after, log = fine_tune(google, folders, tmp_path, until)
     assert f'behind its layer {until}: neck.fc{until}.weight' in log
+    # Google's pixels are in [0, 1], the config's are not.
+    assert 'trained with data_preprocessor.std=[255.0, 255.0, 255.0], this config has [58.' in log
     kept = {key for key in before if key.startswith(('backbone.', 'neck.fc0', 'neck.bn0'))}
     if until == 0:
         kept = {key for key in kept if key.startswith('backbone.')}

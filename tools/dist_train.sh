@@ -20,11 +20,12 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 try:
     main()
-except SignalException as stop:  # Ctrl-C
+except SignalException as stop:  # the ranks got it too and have ended
     sys.exit(128 + stop.sigval)
 except ChildFailedError as error:  # the ranks have printed their reasons
     rank, failure = error.get_first_failure()
-    sys.exit(f"rank {rank} ended first, with exit code {failure.exitcode}")
+    print(f"rank {rank} ended first, with exit code {failure.exitcode}", file=sys.stderr)
+    sys.exit(max(failure.exitcode, 1))
 ' \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \

@@ -1,20 +1,29 @@
 #!/usr/bin/env bash
 # Train through Slurm.
 # Usage: GPUS=16 GPUS_PER_NODE=8 CPUS_PER_TASK=8 tools/slurm_train.sh PARTITION JOB CONFIG WORK_DIR [flags of tools/train.py]
+# REQUEUE=1 submits a job that Slurm queues again when its time is over, and that goes on by itself.
 set -euo pipefail
-if [ $# -lt 4 ]; then sed -n '2,3s/^# //p' "$0"; exit 2; fi
+if [ $# -lt 4 ]; then sed -n '2,4s/^# //p' "$0"; exit 2; fi
 here=$(cd "$(dirname "$0")" && pwd)
 gpus=${GPUS:-8}
 if ! [[ $gpus =~ ^[1-9][0-9]*$ ]]; then echo "GPUS is '$gpus': give a whole number from 1" >&2; exit 2; fi
 gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
 
-PYTHONPATH="$here/..:${PYTHONPATH:-}" \
-srun -p "$1" \
-    --job-name="$2" \
-    --gres="gpu:$gpus_per_node" \
-    --ntasks="$gpus" \
-    --ntasks-per-node="$gpus_per_node" \
-    --cpus-per-task="${CPUS_PER_TASK:-8}" \
-    --kill-on-bad-exit=1 \
-    ${SRUN_ARGS:-} \
-    python -u "$here/train.py" "$3" --work-dir="$4" --launcher slurm "${@:5}"
+export PYTHONPATH="$here/..:${PYTHONPATH:-}"
+flags=(
+    -p "$1"
+    --job-name="$2"
+    --gres="gpu:$gpus_per_node"
+    --ntasks="$gpus"
+    --ntasks-per-node="$gpus_per_node"
+    --cpus-per-task="${CPUS_PER_TASK:-8}"
+)
+command=(python -u "$here/train.py" "$3" --work-dir="$4" --launcher slurm "${@:5}")
+if [ -n "${REQUEUE:-}" ]; then
+    # Two minutes before the end Slurm sends SIGUSR2. 75: a checkpoint is saved (docs/clusters.md).
+    printf -v resumed '%q ' "${command[@]}" --resume
+    exec sbatch "${flags[@]}" --signal=USR2@120 --requeue --open-mode=append ${SRUN_ARGS:-} \
+        --wrap="srun --kill-on-bad-exit=1 $resumed; code=\$?
+[ \$code != 75 ] || scontrol requeue \$SLURM_JOB_ID; exit \$code"
+fi
+exec srun "${flags[@]}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} "${command[@]}"

@@ -6,4 +6,4 @@ model = dict(
     head=dict(in_channels=6144),
 )
 train_dataloader = dict(dataset=dict(list_file='data/imagenet/10percent.txt'))
-train_cfg = dict(max_epochs=30)  # Sec. 3
+train_cfg = dict(max_epochs=30)  # Sec. 3.1

@@ -11,7 +11,7 @@ model = dict(
         depth=50,
         init_cfg=dict(type='Pretrained', checkpoint=None, prefix='backbone.'),
     ),
-    # Sec. 3: with all labels from the features before the projection head.
+    # Sec. 2: with all labels from the features before the projection head.
     neck=dict(type='simclr_mm.ProjectionNeck', in_channels=2048, num_layers=3, until=0),
     head=dict(
         type='LinearClsHead',
@@ -25,4 +25,4 @@ model = dict(
 )
 
 train_dataloader = dict(batch_size=128)
-train_cfg = dict(max_epochs=30)  # Sec. 3
+train_cfg = dict(max_epochs=30)  # Sec. 3.1

@@ -11,7 +11,7 @@ model = dict(
         depth=50,
         init_cfg=dict(type='Pretrained', checkpoint=None, prefix='backbone.'),
     ),
-    # Sec. 3: with few labels from the first layer of the projection head.
+    # Sec. 2: with few labels from the first layer of the projection head.
     neck=dict(type='simclr_mm.ProjectionNeck', in_channels=2048, num_layers=3, until=1),
     head=dict(
         type='LinearClsHead',

@@ -7,6 +7,7 @@ from mmengine.device import get_device
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import train_on_folder
+from simclr_mm.commands.command_line.knn_flags import knn_while_training
 from simclr_mm.errors import UserError
 from simclr_mm.files.installed import config_files
 
@@ -20,9 +21,19 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         nargs='+',
         metavar='DIR',
         help="replaces the config's data. Pretraining: folders with images at any depth, "
-        '.txt or .csv lists of paths, or one pack; a classifier: a folder with '
+        '.txt, .csv or .parquet lists of paths, or one pack; a classifier: a folder with '
         'train/<class>/ and val/<class>/',
     )
+    labelled = (
+        'kNN while pretraining, on a folder with train/<class>/ and val/<class>/, or with '
+        '<class>/, or on a table with the columns path and label'
+    )
+    add('--val', metavar='DIR', help=labelled)
+    held_out = (
+        'the same, on a share of --data, such as 0.1, or on a split that its table names; '
+        'whole groups, and never trained on'
+    )
+    add('--val-split', metavar='SHARE', help=held_out)
     encoder = 'checkpoint of the encoder that a classifier starts from'
     add('--pretrained', metavar='PATH', help=encoder)
     resumed = 'continue from this checkpoint, or from the latest one in the work dir'
@@ -46,8 +57,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the flags that only training has."""
+    validates = args.val is not None or args.val_split is not None
     if args.data is not None:
-        train_on_folder(cfg, *args.data)
+        train_on_folder(cfg, *args.data, keep_validation=validates)
+    if validates and args.no_validate:
+        raise UserError('--no-validate excludes --val and --val-split: leave one of them out.')
+    if validates:
+        knn_while_training(cfg, args.data, args.val, args.val_split)
     if args.no_validate:
         command_line.remove_validation(cfg)
     if args.pretrained is not None:

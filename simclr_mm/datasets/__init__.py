@@ -1,7 +1,7 @@
 from simclr_mm.class_balance import class_balanced_subset
 
 from .array_dataset import ArrayDataset, collate
-from .arrays import CIFAR10, CIFAR100, STL10, Digits, InMemoryFolder, TinyImageNet
+from .arrays import CIFAR10, CIFAR100, STL10, ArrayFile, Digits, InMemoryFolder, TinyImageNet
 from .gallery_query import GalleryAndQuery
 from .hugging_face import HuggingFaceImages
 from .image_folder import ImageFolder
@@ -16,6 +16,7 @@ from .unreadable import ReplaceUnreadable
 
 __all__ = [
     'ArrayDataset',
+    'ArrayFile',
     'CIFAR10',
     'CIFAR100',
     'Digits',

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torchvision import datasets as torchvision_datasets
 
-from simclr_mm.errors import MissingFileError
+from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms.base import check_size
 
@@ -192,3 +192,43 @@ class InMemoryFolder(_CachedDataset):
 
     def load_arrays(self) -> Arrays:
         return self._decode(class_folders([self.data_root]), self.size)
+
+
+@DATASETS.register_module()
+class ArrayFile(ArrayDataset):
+    """The images in a ``.npy`` file, without labels.
+
+    Args:
+        data_root: The file: (N, H, W, 3) uint8, RGB as from Pillow and scikit-learn.
+        **kwargs: As for :class:`ArrayDataset`, without ``split`` and ``with_label``.
+
+    Raises:
+        MissingFileError: There is no such file.
+        UserError: It holds no such array.
+    """
+
+    SPLITS = ('all',)
+    FIXED = ('split', 'with_label')
+
+    def __init__(self, data_root: str, **kwargs) -> None:
+        super().__init__(data_root, 'all', with_label=False, **kwargs)
+
+    def load_arrays(self) -> Arrays:
+        if not os.path.isfile(self.data_root):
+            raise MissingFileError(f'there is no file {os.path.abspath(self.data_root)}')
+        try:
+            images = np.load(self.data_root, mmap_mode='r')
+        except (EOFError, ValueError) as error:
+            raise UserError(f'{self.data_root} is no .npy file of numbers: {error}') from error
+        check_images(images, self.data_root)
+        bgr = np.ascontiguousarray(images[..., ::-1])
+        return Arrays(bgr, np.full(len(bgr), -1), [])
+
+
+def check_images(images: np.ndarray, name: str) -> None:
+    """Raise a UserError unless it is an array of images (N, H, W, 3) uint8, N >= 1."""
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:
+        raise UserError(
+            f'{name}: images are (N, height, width, 3) uint8 in RGB, got {images.shape} '
+            f'{images.dtype}'
+        )

@@ -1,87 +1,261 @@
-"""Images from several folders and lists of paths, without labels."""
+"""Images from several folders, lists and tables of paths, with their classes and groups."""
 
-import csv
-import os
+from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
+from mmengine.dataset import Compose
 from mmengine.logging import print_log
 from mmpretrain.datasets import BaseDataset
 
-from simclr_mm.errors import MissingFileError, UserError
-from simclr_mm.files.walk import image_paths, printable
+from simclr_mm.errors import UserError, listed
+from simclr_mm.files.walk import printable
 from simclr_mm.registry import DATASETS
+from simclr_mm.transforms import TwoViews
+from simclr_mm.transforms.random_streams import RandomStream, view_streams
 
-LISTS = ('.txt', '.csv')  # endings of files that list paths
+from .groups import ALONE, GroupMates, group_number, held_out
+from .image_table import Row, merged, rows_of
+
+_MATE = 2**34  # added to a view's number for the draw of its image; no view has it
 
 
 @DATASETS.register_module()
 class ImageList(BaseDataset):
-    """Every image of several places, in their order, each file once, without labels.
+    """The images of several places, in their order, each file once.
 
     Args:
         places: Folders, searched at any depth, and lists of paths: ``.txt`` with one path a
-            line, or ``.csv`` with the paths in the column ``path`` or, without it, in the
-            first column. A relative path starts at the folder of its list.
+            line, or ``.csv`` and ``.parquet`` with the paths in the column ``path``. A ``.csv``
+            without it has them in the first column. A relative path starts at the folder
+            of its list. A table's columns ``label``, ``group``, ``split`` and ``time`` are read
+            too; the class of an image in a folder is the folder right in the place.
         pipeline: Transforms of one sample.
+        with_label: Samples have the class as label. Classes are sorted by name, or as numbers if
+            all are. Images without a class are left out, and the log counts them.
+        split: Take the images whose column ``split`` has this value. None: all.
+        val_share: Make a split of one's own, in (0, 1): ``split`` is then 'val' for this share
+            of the images, or 'train' for the others. A group is in one of them as a whole.
+            Without groups, each class gives the share.
+        seed: Seed of that split, >= 0.
+        positives: 'image': all views show the image itself. 'group': views after the first
+            show another image of its group, drawn for each view from (seed, epoch, image,
+            view). An image alone in its group is its own positive.
+        window: With 'group', the largest difference of the column ``time`` of an image and its
+            positive, or, without this column, of their places in the list. None: any.
         **kwargs: As for mmpretrain's BaseDataset, for example ``indices``.
+
+    Data samples have the metainfo ``group``, a number for the group's name (-1: none), if any image
+    has a group.
 
     Raises:
         MissingFileError: A place or the first file of a list is missing.
-        UserError: A folder or a list holds no image.
+        MissingPackageError: A Parquet table, and pyarrow is not installed.
+        UserError: A folder or a list holds no image, no image is of the split or has a class, or
+            'group' without groups or without TwoViews in the pipeline.
     """
 
     FIXED = ('ann_file',)  # given to the base class
 
     def __init__(
-        self, places: Sequence[str], pipeline: Sequence[dict | Callable] = (), **kwargs
+        self,
+        places: Sequence[str],
+        pipeline: Sequence[dict | Callable] = (),
+        with_label: bool = False,
+        split: str | None = None,
+        val_share: float | None = None,
+        seed: int = 0,
+        positives: str = 'image',
+        window: float | None = None,
+        **kwargs,
     ) -> None:
+        if positives not in ('image', 'group'):
+            raise UserError(f"ImageList.positives is {positives!r}: write 'image' or 'group'.")
+        if window is not None and (positives != 'group' or window <= 0):
+            raise UserError(
+                f"ImageList.window = {window}: give a number above 0, with positives='group'."
+            )
+        if val_share is not None and (not 0 < val_share < 1 or split not in ('train', 'val')):
+            raise UserError(
+                f'ImageList.val_share = {val_share} with split = {split!r}: give a number '
+                "between 0 and 1, and split='train' or 'val'."
+            )
         self.places = list(places)
+        self.with_label = with_label
+        self.split = split
+        self.val_share = val_share
+        self.seed = seed
+        self.positives = positives
+        self.window = window
+        self._mates: GroupMates | None = None
         super().__init__(ann_file='', pipeline=list(pipeline), **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        paths = [
-            path
-            for place in self.places
-            for path in (_listed(place) if is_list(place) else image_paths(place))
-        ]
-        once = {os.path.abspath(path): path for path in paths}
-        if len(once) < len(paths):
-            print_log(
-                f'{", ".join(map(printable, self.places))}: {len(paths) - len(once)} images '
-                'are named again and used once',
-                logger='current',
+        found = [row for place in self.places for row in rows_of(place)]
+        if not self.with_label and self.val_share is None:  # what is not used cannot disagree
+            found = [row._replace(label=None) for row in found]
+        rows = merged(found)
+        if len(rows) < len(found):
+            self._log(f'{len(found) - len(rows)} images are named again and used once')
+        classes = self._classes(rows)
+        rows = self._part(rows)
+        if self.with_label:
+            labelled = [row for row in rows if row.label]
+            if not labelled:
+                raise UserError(
+                    f'{self._shown()}: no image has a class: put images into folders of classes, '
+                    'or give a table with the column label.'
+                )
+            if len(labelled) < len(rows):
+                self._log(f'left out {len(rows) - len(labelled)} images without a class')
+            rows = labelled
+        grouped = any(row.group for row in rows)
+        timed = self.positives == 'group' and any(row.time for row in rows)
+        data = []
+        for row in rows:
+            entry: dict[str, Any] = dict(img_path=row.path)
+            if self.with_label and row.label:
+                entry['gt_label'] = classes[row.label]
+            if grouped:
+                entry['group'] = group_number(row.group)
+            if timed:
+                entry['time'] = _time(row)
+            data.append(entry)
+        return data
+
+    def _classes(self, rows: list[Row]) -> dict[str, int]:
+        """The number of each class, of all splits, so that they agree."""
+        if not self.with_label:
+            return {}
+        found = {row.label for row in rows if row.label}
+        numbers = all(name.isdecimal() for name in found)
+        names = sorted(found, key=int if numbers else None)
+        named = self._metainfo.setdefault('classes', tuple(names))
+        unknown = sorted(found - set(named))
+        if unknown:
+            raise UserError(
+                f'{self._shown()}: metainfo.classes of the dataset lacks {listed(unknown)}: name '
+                'all classes, or leave it out.'
             )
-        return [dict(img_path=path) for path in once.values()]
+        return {name: number for number, name in enumerate(named)}
 
+    def _part(self, rows: list[Row]) -> list[Row]:
+        """The rows of the split."""
+        if self.val_share is not None:
+            return self._own_part(rows, self.val_share)
+        counts = Counter(row.split or 'none' for row in rows)
+        splits = ', '.join(f'{count} {name}' for name, count in sorted(counts.items()))
+        if self.split is None:
+            if counts.keys() != {'none'}:
+                self._log(f'images of all splits are used ({splits}); choose one with split=')
+            return rows
+        kept = [row for row in rows if row.split == self.split]
+        if not kept:
+            raise UserError(
+                f'{self._shown()}: no image is of the split {self.split!r} ({splits}): choose '
+                'another split, write the column split, or set val_share.'
+            )
+        self._log(f'{len(kept)} of {len(rows)} images are of the split {self.split} ({splits})')
+        return kept
 
-def is_list(place: str) -> bool:
-    """Whether a place is read as a list of paths."""
-    return place.lower().endswith(LISTS) and not os.path.isdir(place)
-
-
-def _listed(file: str) -> list[str]:
-    """The paths in a list."""
-    if not os.path.isfile(file):
-        raise MissingFileError(f'there is no list {os.path.abspath(file)}: name another file.')
-    # File names may hold any bytes. Some programs write a byte order mark first.
-    with open(file, encoding='utf-8-sig', errors='surrogateescape', newline='') as lines:
-        if file.lower().endswith('.csv'):
-            try:
-                rows = [row for row in csv.reader(lines) if row]
-            except csv.Error as error:
-                raise UserError(f'{file} is no table of paths: {error}') from error
-            column = rows[0].index('path') if rows and 'path' in rows[0] else None
-            rows = rows if column is None else rows[1:]
-            names = [row[column or 0] for row in rows if len(row) > (column or 0)]
-        else:
-            names = [line.rstrip('\r\n') for line in lines]
-    names = [name for name in names if name.strip()]
-    if not names:
-        raise UserError(f'{file} names no image: write one path a line.')
-    paths = [os.path.join(os.path.dirname(file), name) for name in names]
-    if not os.path.isfile(paths[0]):
-        raise MissingFileError(
-            f'{file}: the first path in it is no file: {paths[0]!r}. Write whole paths or '
-            'paths from the folder of the list; in a .csv file name their column path.'
+    def _own_part(self, rows: list[Row], share: float) -> list[Row]:
+        groups = np.array([group_number(row.group) for row in rows])
+        classes = np.array([row.label or '' for row in rows])
+        held = held_out(classes, groups, share, self.seed)
+        kept = held if self.split == 'val' else ~held
+        if not kept.any() or kept.all():
+            raise UserError(
+                f'{self._shown()}: val_share = {share} of {len(rows)} images leaves one part '
+                'empty: give another share.'
+            )
+        units = f'{len(set(groups[held]) - {ALONE})} whole groups, ' * bool((groups >= 0).any())
+        missing = sorted(set(classes) - set(classes[held]))
+        self._log(
+            f'split of its own, seed {self.seed}: {units}{held.sum()} of {len(rows)} images '
+            f'({held.mean():.1%}) are val, the others train; this is {self.split}'
+            + (f'; no val image of the classes {listed(missing)}' if missing else '')
         )
-    return paths
+        return [row for row, keep in zip(rows, kept) if keep]
+
+    def full_init(self) -> None:
+        super().full_init()
+        self._set_mates()
+
+    def get_subset_(self, indices: Sequence[int] | int) -> None:
+        super().get_subset_(indices)
+        self._set_mates()
+
+    def get_subset(self, indices: Sequence[int] | int) -> 'ImageList':
+        subset = super().get_subset(indices)
+        subset._set_mates()
+        return subset
+
+    def groups_of_images(self) -> np.ndarray:
+        """(N,) the number of each image's group, -1 for none."""
+        infos = map(self.get_data_info, range(len(self)))
+        return np.array([info.get('group', ALONE) for info in infos])
+
+    def _set_mates(self) -> None:
+        """In the process that trains, before its workers start."""
+        if self.positives != 'group' or not self._fully_initialized:
+            return
+        groups = self.groups_of_images()
+        if (groups == ALONE).all():
+            raise UserError(
+                f"{self._shown()}: ImageList.positives = 'group', but no image has a group: give "
+                'a table with the column group.'
+            )
+        infos = map(self.get_data_info, range(len(self)))
+        times = np.array([info.get('time', row) for row, info in enumerate(infos)], float)
+        self._mates = GroupMates(groups, times, self.window)
+        alone = self._mates.alone()
+        if alone:
+            self._log(f'{alone} of {len(groups)} images have no other one as positive')
+
+    def prepare_data(self, idx: int) -> Any:
+        info = self.get_data_info(idx)
+        group = info.get('group')
+        if self._mates is not None:
+            info['imgs'] = self._images_of_views(idx, self._mates)
+        sample = self.pipeline(info)
+        if group is not None and sample is not None:
+            sample['data_samples'].set_field(group, 'group', field_type='metainfo')
+        return sample
+
+    def _images_of_views(self, idx: int, mates: GroupMates) -> list[np.ndarray | None]:
+        """The images of the views, made by the transforms before TwoViews; None: its own."""
+        steps = self.pipeline.transforms
+        views = next((k for k, step in enumerate(steps) if isinstance(step, TwoViews)), None)
+        if views is None:
+            raise UserError(
+                "ImageList.positives = 'group' needs simclr_mm.TwoViews in its pipeline."
+            )
+        images: list[np.ndarray | None] = [None]
+        for v in range(1, steps[views].num_views):
+            results = self.get_data_info(mates.draw(int(idx), _stream(idx, v)))
+            images.append(Compose(steps[:views])(results)['img'])
+        return images
+
+    def _log(self, line: str) -> None:
+        print_log(f'{self._shown()}: {line}', logger='current')
+
+    def _shown(self) -> str:
+        return ', '.join(map(printable, self.places))
+
+
+def _stream(index: Any, v: int) -> RandomStream:
+    """The draw of the image of view v, from the same address as the view."""
+    if not hasattr(index, 'seed'):  # TwoViews warns of it
+        return RandomStream.unseeded()
+    return view_streams(index.seed, index.epoch, index.place, _MATE + v, 1)[0]
+
+
+def _time(row: Row) -> float:
+    try:
+        return float(row.time or '')
+    except ValueError as error:
+        raise UserError(
+            f'{row.path}: its time is {row.time!r}: write a number for every image, or leave '
+            'the column time out.'
+        ) from error

@@ -77,6 +77,10 @@ class ResumableSampler(Sampler):
     shards are mixed. Each rank takes one arc of the circle, so it reads its own share of the
     shards.
 
+    With ``groups`` = 'apart' the k images of a group come at about even distances of N / k
+    images, in a random order from a random place, so that few share a batch. With 'together' they
+    follow each other. Images in no group lie between them.
+
     Args:
         dataset: Its length is used and, with ``shards_at_once``, its shards.
         shuffle: False gives the dataset's own order in every epoch.
@@ -85,10 +89,12 @@ class ResumableSampler(Sampler):
         shards_at_once: k >= 1, for shards from the web or on disks that are slow at random
             access. 16 mixes well if images are spread over the shards at random, as
             tools/pack.py does. None: any image at any time.
+        groups: 'apart' or 'together', for a dataset whose images have groups, as
+            ``simclr_mm.ImageList``. None: the order knows no groups.
 
     Raises:
         UserError: The dataset has fewer images than there are ranks, has no shards for
-            ``shards_at_once``, or would fetch a shard for every image.
+            ``shards_at_once`` or no groups for ``groups``, or would fetch a shard for every image.
 
     Differs: MMEngine's DefaultSampler repeats images to make ranks even, cannot start
         inside an epoch, and sends neither seed nor epoch to the transforms.
@@ -100,6 +106,7 @@ class ResumableSampler(Sampler):
         shuffle: bool = True,
         seed: int | None = None,
         shards_at_once: int | None = None,
+        groups: str | None = None,
     ) -> None:
         if seed is not None and not 0 <= seed < 2**63:
             raise UserError(f'train_dataloader.sampler.seed = {seed}: give a whole number from 0.')
@@ -109,12 +116,15 @@ class ResumableSampler(Sampler):
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
         self.start = 0
+        self.dealt: tuple[int, int] | None = None  # ranks and their batch, if not this run's
         if len(self) == 0:
             raise UserError(
                 f'train_dataloader.dataset has {self.num_images} images for '
                 f'{self.world_size} processes: every process needs at least one.'
             )
         self.shards_at_once = shards_at_once
+        self.groups = groups
+        self.group_of = None if groups is None else self._groups_of(dataset, groups)
         self.is_remote = getattr(dataset, 'is_remote', False)
         self.shards: Tensor | None = None
         if shards_at_once is not None:
@@ -138,6 +148,26 @@ class ResumableSampler(Sampler):
         self.shard_ids, shards = torch.as_tensor(shards_of_images()).unique(return_inverse=True)
         return shards
 
+    def _groups_of(self, dataset: Sized, groups: str) -> Tensor:
+        """(N,) the group of each image, numbered from 0."""
+        key = f'train_dataloader.sampler.groups = {groups!r}'
+        if groups not in ('apart', 'together') or not self.shuffle or self.shards_at_once:
+            raise UserError(
+                f"{key}: write 'apart' or 'together', with shuffle=True and without "
+                'shards_at_once, or leave it out.'
+            )
+        groups_of_images = getattr(dataset, 'groups_of_images', None)
+        numbers = np.array([-1] if groups_of_images is None else groups_of_images())
+        if (numbers < 0).all():
+            raise UserError(
+                f'{key}: the images of this dataset have no groups: give a table with the column '
+                'group to simclr_mm.ImageList, or leave it out.'
+            )
+        # Apart, the images in no group are spread like one group. Together, each is alone.
+        alone = -1 if groups == 'apart' else -1 - np.arange(len(numbers))
+        units = np.where(numbers < 0, alone, numbers)
+        return torch.from_numpy(np.unique(units, return_inverse=True)[1])
+
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Choose the permutation, and the position where the next iterator starts.
 
@@ -148,9 +178,23 @@ class ResumableSampler(Sampler):
         self.epoch = epoch
         self.start = start
 
+    def deal_as(self, ranks: int, batch_size: int) -> None:
+        """Deal every global batch of a run on another number of ranks to the ranks of this one.
+
+        The images of a step, in the order of ranks, stay the same. Each rank gets an equal part.
+
+        Args:
+            ranks: Ranks of that run.
+            batch_size: Images that each of them took in a step. ``ranks * batch_size`` has to be
+                a multiple of this run's ranks.
+        """
+        self.dealt = ranks, batch_size
+
     def __iter__(self) -> Iterator[SampleIndex]:
         order = self._order()
-        if self.shards is None:
+        if self.dealt is not None:
+            mine = self._dealt_as_before(order, *self.dealt)
+        elif self.shards is None:
             mine = order[self.rank :: self.world_size][: len(self)]
         else:
             mine = order[self.rank * len(self) :][: len(self)]
@@ -160,11 +204,13 @@ class ResumableSampler(Sampler):
             yield SampleIndex(index, self.seed, self.epoch, ahead.get(place))
 
     def _order(self) -> Tensor:
-        """(N,) the epoch's permutation, a function of seed, epoch and shards."""
+        """(N,) the epoch's permutation, a function of seed, epoch, shards and groups."""
         if not self.shuffle:
             return torch.arange(self.num_images)
         generator = torch.Generator()
         generator.manual_seed(self.seed + self.epoch)
+        if self.group_of is not None:
+            return self._order_of_groups(self.group_of, generator)
         if self.shards is None or self.shards_at_once is None:
             return torch.randperm(self.num_images, generator=generator)
         count = len(self.shard_ids)
@@ -172,6 +218,34 @@ class ResumableSampler(Sampler):
         delay = torch.rand(self.num_images, generator=generator, dtype=torch.double)
         points = (places + delay * min(self.shards_at_once, count)) % count
         return points.argsort(stable=True)
+
+    def _order_of_groups(self, group_of: Tensor, generator: torch.Generator) -> Tensor:
+        """(N,) a permutation with the images of a group apart or together."""
+        order = torch.randperm(self.num_images, generator=generator)
+        order = order[group_of[order].argsort(stable=True)]  # by group, at random in it
+        sizes = group_of.bincount()
+        start = torch.rand(len(sizes), generator=generator, dtype=torch.double)
+        points = start[group_of[order]]  # in [0, 1), one for each group
+        if self.groups == 'apart':
+            size = sizes[group_of[order]]
+            place = torch.arange(self.num_images) - (sizes.cumsum(0) - sizes)[group_of[order]]
+            points = (place + points) / size
+        return order[points.argsort(stable=True)]
+
+    def _dealt_as_before(self, order: Tensor, ranks: int, batch_size: int) -> Tensor:
+        """(len(self),) this rank's part of the batches that so many ranks had together."""
+        count = self.num_images // ranks
+        used = order[: count * ranks]
+        shares = used.view(count, ranks).T if self.shards is None else used.view(ranks, count)
+        steps = count // batch_size
+        whole = shares[:, : steps * batch_size].reshape(ranks, steps, batch_size)
+        rest = shares[:, steps * batch_size :].flatten()  # a last, smaller batch
+        # (steps, ranks * batch_size) in the order of ranks, cut into as many parts as there are now
+        batches = whole.transpose(0, 1).flatten(1)
+        size, last = batches.shape[1] // self.world_size, len(rest) // self.world_size
+        return torch.cat(
+            [batches[:, self.rank * size :][:, :size].flatten(), rest[self.rank * last :][:last]]
+        )
 
     def _ahead(self, mine: Tensor) -> dict[int, int]:
         """The shard to fetch at each of some images, two shards before its own images."""
@@ -184,4 +258,10 @@ class ResumableSampler(Sampler):
 
     def __len__(self) -> int:
         """Images of this rank in a whole epoch."""
-        return self.num_images // self.world_size
+        if self.dealt is None:
+            return self.num_images // self.world_size
+        ranks, batch_size = self.dealt
+        count = self.num_images // ranks
+        steps = count // batch_size
+        last = ranks * (count - steps * batch_size)
+        return steps * (ranks * batch_size // self.world_size) + last // self.world_size

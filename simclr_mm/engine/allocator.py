@@ -1,8 +1,13 @@
 """Keep freed memory in training on a CPU and in the workers that read images."""
 
 import ctypes
+import functools
 import platform
 from collections.abc import Callable
+
+from torch.utils.data import DataLoader
+
+from .signals import obey_parent_only
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
@@ -23,8 +28,16 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(_M_TRIM_THRESHOLD, -1) and libc.mallopt(_M_MMAP_MAX, 0))
 
 
+def prepare_workers(loader: DataLoader) -> None:
+    """Let each worker of a loader begin with :func:`start_worker`."""
+    first = loader.worker_init_fn
+    if not isinstance(first, functools.partial) or first.func is not start_worker:
+        loader.worker_init_fn = functools.partial(start_worker, first)
+
+
 def start_worker(then: Callable[[int], None] | None, worker: int) -> None:
     """A ``worker_init_fn``, with the loader's own bound as ``then``."""
+    obey_parent_only()
     keep_freed_memory()
     if then is not None:
         then(worker)

@@ -1,6 +1,5 @@
 """Training loops that resume at any iteration as if they had never stopped."""
 
-import functools
 from collections.abc import Iterator, Sized
 from typing import Any, cast
 
@@ -18,11 +17,13 @@ from simclr_mm.models import SimCLR
 from simclr_mm.registry import LOOPS, type_name
 from simclr_mm.transforms import TwoViews
 
-from .allocator import start_worker
+from .allocator import prepare_workers
 from .ranks import require_same
+from .resume import LAYOUT
+from .signals import held_back
 
 # Keys in the message hub, and so in checkpoints. MMEngine logs those that begin with 'val'.
-DATA_LAYOUT, SAMPLER_SEED = 'data_layout', 'sampler_seed'
+SAMPLER_SEED = 'sampler_seed'
 EARLY_STOPPING, VALIDATED = 'early_stopping', 'iter_of_validation'
 
 
@@ -34,13 +35,13 @@ def plain_model(runner: Runner) -> nn.Module:
 def data_layout(runner: Runner) -> str:
     """What has to stay the same for a resumed run to continue the interrupted one."""
     loader = runner.train_dataloader
+    ranks, batch_size = loader.sampler.dealt or (runner.world_size, loader.batch_size)
     order = ''
     if loader.sampler.shards_at_once is not None:
         order = f', {loader.sampler.shards_at_once} shards at once'
-    return (
-        f'{len(loader.dataset)} images in {len(loader)} steps of '
-        f'{runner.world_size} x {loader.batch_size}{order}'
-    )
+    if loader.sampler.groups is not None:
+        order = f', groups {loader.sampler.groups}'
+    return f'{len(loader.dataset)} images in {len(loader)} steps of {ranks} x {batch_size}{order}'
 
 
 def build_train_dataloader(runner: Runner, dataloader: DataLoader | dict) -> DataLoader:
@@ -67,7 +68,11 @@ def build_train_dataloader(runner: Runner, dataloader: DataLoader | dict) -> Dat
             f'train_dataloader.sampler is {type_name(type(sampler))}: the loops of simclr_mm '
             "need dict(type='simclr_mm.ResumableSampler') in a config or a DataLoader."
         )
-    dataloader.worker_init_fn = functools.partial(start_worker, dataloader.worker_init_fn)
+    prepare_workers(dataloader)
+    dealt = getattr(runner, 'dealt', None)
+    if dealt is not None:
+        sampler.deal_as(*dealt)
+        _check_last_batch(runner, dataloader, *dealt)
     collate = getattr(dataloader.collate_fn, 'func', dataloader.collate_fn)
     batched = getattr(dataloader.dataset, 'batched', False)
     if batched and collate in (default_collate, pseudo_collate):
@@ -133,6 +138,16 @@ def _check_sizes(runner: Runner, loader: DataLoader) -> None:
     )
 
 
+def _check_last_batch(runner: Runner, loader: DataLoader, ranks: int, batch_size: int) -> None:
+    """Refuse ranks that cannot share the smaller last batch of an epoch equally."""
+    last = ranks * (len(cast(Sized, loader.dataset)) // ranks % batch_size)
+    if not loader.drop_last and last % runner.world_size:
+        raise UserError(
+            f'--resume: the last batch of an epoch has {last} images, which {runner.world_size} '
+            f'processes cannot share equally: take a number of processes that divides {last}.'
+        )
+
+
 class _Resumable(BaseLoop):
     """The common part of both loops: data, and validations that a kill prevented."""
 
@@ -143,7 +158,7 @@ class _Resumable(BaseLoop):
 
     def _begin(self) -> None:
         info = self.runner.message_hub
-        info.update_info(DATA_LAYOUT, data_layout(self.runner))
+        info.update_info(LAYOUT, data_layout(self.runner))
         info.update_info(SAMPLER_SEED, self.dataloader.sampler.seed)
         self.runner.call_hook('before_train')
 
@@ -180,7 +195,9 @@ class EpochBasedTrainLoop(_Resumable, _EpochBasedTrainLoop):
         first = self._iter - self._epoch * len(self.dataloader)
         # After the hook, because DistSamplerSeedHook sets the epoch too.
         self.dataloader.sampler.set_epoch(self._epoch, first * self.dataloader.batch_size)
-        for step, batch in enumerate(self.dataloader, start=first):
+        with held_back():
+            batches = iter(self.dataloader)
+        for step, batch in enumerate(batches, start=first):
             self.run_iter(step, batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
@@ -213,7 +230,9 @@ class IterBasedTrainLoop(_Resumable, _IterBasedTrainLoop):
     def _run_rest_of_epoch(self) -> None:
         epoch, first = divmod(self._iter, len(self.dataloader))
         self.dataloader.sampler.set_epoch(epoch, first * self.dataloader.batch_size)
-        for batch in self.dataloader:
+        with held_back():
+            batches = iter(self.dataloader)
+        for batch in batches:
             self.runner.model.train()
             self.run_iter(batch)
             self._validate_if_due(self._iter, self._max_iters)

@@ -2,12 +2,17 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import mmengine
+import numpy
 import torch
 from mmengine import dist
 
 from simclr_mm.errors import UserError
+
+_PACKAGE = Path(__file__).parents[1]
 
 
 def on_first_rank(function: Callable[[], Any]) -> Any:
@@ -39,6 +44,16 @@ def require_same(mine: Mapping[str, Any], advice: str) -> None:
                     f'rank {rank} has {key} = {other.get(key)!r}, rank 0 has '
                     f'{first.get(key)!r}: {advice}'
                 )
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages on which losses depend, and a short hash of this one's code."""
+    digest = hashlib.sha256()
+    for file in sorted(_PACKAGE.rglob('*.py')):
+        if '.mim' not in file.parts:
+            digest.update(file.read_bytes())
+    found = {each.__name__: str(each.__version__) for each in (torch, numpy, mmengine)}
+    return {**found, 'code of simclr_mm': digest.hexdigest()[:8]}
 
 
 def weights_digest(state: Mapping[str, torch.Tensor]) -> str:

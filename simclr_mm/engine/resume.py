@@ -4,6 +4,7 @@
 the rule for users.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from simclr_mm.checkpoints.stored_config import parse_settings
 from simclr_mm.errors import CheckpointError, MissingFileError, UserError, listed
 from simclr_mm.registry import type_name
 
+LAYOUT = 'data_layout'  # key in the message hub
 _PARTS = (
     'auto_scale_lr',
     'data_preprocessor',
@@ -102,6 +104,41 @@ def latest_checkpoint(work_dir: str) -> str | None:
             'checkpoint with --resume PATH, or remove last_checkpoint to start again.'
         )
     return saved
+
+
+def former_ranks(
+    checkpoint: dict, source: str, ranks: int, batch_size: int
+) -> tuple[int, int] | None:
+    """Ranks and batch size of a stopped run, if this run has to deal its batches anew.
+
+    Args:
+        checkpoint: Of the stopped run.
+        source: Its name.
+        ranks: Of this run.
+        batch_size: ``train_dataloader.batch_size`` of this run's config: as before, or so that the
+            ranks together take as many images as before.
+
+    Returns:
+        None if nothing changed, or if the batch of all ranks is another one.
+
+    Raises:
+        UserError: These ranks cannot share the batch equally.
+    """
+    info = (checkpoint.get('message_hub') or {}).get('runtime_info') or {}
+    found = re.match('[0-9]+ images in [0-9]+ steps of ([0-9]+) x ([0-9]+)', str(info.get(LAYOUT)))
+    if found is None:
+        return None
+    before = int(found[1]), int(found[2])
+    images = before[0] * before[1]
+    same_config = batch_size == before[1] and ranks != before[0]
+    if before == (ranks, batch_size) or not (same_config or ranks * batch_size == images):
+        return None
+    if images % ranks:
+        raise UserError(
+            f'--resume: {source} was saved by a run with {images} images a step, which {ranks} '
+            f'processes cannot share equally: take a number of processes that divides {images}.'
+        )
+    return before
 
 
 def check_resumable(checkpoint: dict, cfg: dict, source: str, logger: MMLogger) -> None:

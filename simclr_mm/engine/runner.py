@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from mmengine.registry import OPTIMIZERS, DefaultScope
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as _Runner
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -29,12 +31,23 @@ from simclr_mm.evaluation.gather import install_gathering
 from simclr_mm.models import SimCLR
 from simclr_mm.registry import RUNNERS
 
-from .allocator import keep_freed_memory
+from . import signals
+from .allocator import keep_freed_memory, prepare_workers
 from .arguments import check_config
 from .config_errors import building_from, check_type
-from .loops import DATA_LAYOUT, EARLY_STOPPING, SAMPLER_SEED, data_layout, plain_model
-from .ranks import on_first_rank, require_same, weights_digest
-from .resume import TEACHER, check_resumable, check_teacher, latest_checkpoint, shared_settings
+from .hang_watch import MARGIN, TIMEOUT, HangWatch
+from .hooks.progress_bar import ProgressBarHook
+from .loops import EARLY_STOPPING, SAMPLER_SEED, data_layout, plain_model
+from .ranks import on_first_rank, require_same, versions, weights_digest
+from .resume import (
+    LAYOUT,
+    TEACHER,
+    check_resumable,
+    check_teacher,
+    former_ranks,
+    latest_checkpoint,
+    shared_settings,
+)
 from .work_dir_lock import WorkDirLock
 
 _MMENGINE_HOOKS = 'runtime_info timer sampler_seed logger param_scheduler checkpoint'.split()
@@ -75,6 +88,9 @@ class Runner(_Runner):
         - a schedule that ends after the run is an error, and so is ``compile``, which would
           compile SimCLR's training step with its data and loss;
         - rank 0 chooses the checkpoint to resume from, and all ranks compare what they read;
+        - ranks that wait for each other for ``env_cfg.dist_cfg.timeout`` seconds, by default 600,
+          end with exit code 124 and the name of the rank that they wait for;
+        - a run can be resumed on another number of ranks, which share its batches;
         - metrics are gathered through the process group, not through files;
         - None in ``default_hooks`` switches off every hook, not only MMEngine's six;
         - convolution weights on a GPU are channels-last, like the images.
@@ -84,6 +100,8 @@ class Runner(_Runner):
         install_safe_loading()
         install_gathering()
         self._resumed_from: str | None = None
+        self._watch: HangWatch | None = None
+        self.dealt: tuple[int, int] | None = None  # ranks and batch of the run that is resumed
         if not torch.cuda.is_available():
             keep_freed_memory()
         cfg = kwargs.get('cfg') or {}
@@ -113,6 +131,10 @@ class Runner(_Runner):
         return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
+        dist_cfg = env_cfg.get('dist_cfg') or {}
+        waiting = dist_cfg.get('timeout', TIMEOUT)
+        if not isinstance(waiting, (int, float)) or not waiting > 0:
+            raise UserError(f'env_cfg.dist_cfg.timeout = {waiting!r}: give seconds above 0.')
         if self.distributed and not torch.cuda.is_available() and not is_distributed():
             if self.launcher != 'pytorch':
                 raise UserError(
@@ -120,10 +142,22 @@ class Runner(_Runner):
                     'tools/dist_train.sh or torchrun and --launcher pytorch.'
                 )
             torch.distributed.init_process_group(
-                'gloo', rank=int(os.environ['RANK']), world_size=int(os.environ['WORLD_SIZE'])
+                'gloo',
+                rank=int(os.environ['RANK']),
+                world_size=int(os.environ['WORLD_SIZE']),
+                timeout=timedelta(seconds=waiting + MARGIN),
             )
-        super().setup_env(env_cfg)
+        super().setup_env({**env_cfg, 'dist_cfg': {**dist_cfg, 'timeout': waiting + MARGIN}})
+        if self.distributed and {'MASTER_ADDR', 'MASTER_PORT'} <= set(os.environ):
+            name = f'{self.timestamp}/{os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)}'
+            self._watch = HangWatch(self.rank, self.world_size, waiting, name, self._progress)
+            self._watch.start()
+        require_same(versions(), 'install the same packages for every rank.')
         require_same(shared_settings(self.cfg), 'give every rank the same config.')
+
+    def _progress(self) -> str:
+        loop = getattr(self, '_train_loop', None)
+        return f'iteration {loop.iter + 1}' if isinstance(loop, BaseLoop) else 'before training'
 
     def register_default_hooks(self, hooks: dict[str, Hook | dict | None] | None = None) -> None:
         kept = {}
@@ -143,7 +177,7 @@ class Runner(_Runner):
         named = current is not None and current.scope_name != 'mmengine'
         try:
             with DefaultScope.overwrite_default_scope(None if named else 'mmpretrain'):
-                return _Runner.build_dataloader(_fitting(dataloader), *args, **kwargs)
+                loader = _Runner.build_dataloader(_fitting(dataloader), *args, **kwargs)
         except FileNotFoundError as error:
             options = ' '.join(_data_roots(dataloader['dataset']))
             if not options:
@@ -152,6 +186,8 @@ class Runner(_Runner):
                 f'{str(error).removesuffix(".")}. Put the data there, or give their folder: --data '
                 f'DIR, or --cfg-options {options}'
             ) from error
+        prepare_workers(loader)
+        return loader
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         if torch.cuda.is_available():
@@ -164,7 +200,7 @@ class Runner(_Runner):
                 'model_wrapper_cfg needs GPUs: on CPU ranks the model is '
                 'wrapped in MMDistributedDataParallel. Leave it out.'
             )
-        if any(isinstance(m, nn.modules.batchnorm._NormBase) for m in model.modules()):
+        if any(isinstance(m, _NormBase) for m in model.modules()):
             self.logger.warning(
                 'BatchNorm uses the statistics of each process alone: SyncBN exists on GPUs only.'
             )
@@ -201,6 +237,12 @@ class Runner(_Runner):
                         f'training, train_cfg.{limit} = {length}. Change one of them, for '
                         f'example with --cfg-options param_scheduler.{i}.{key}=...'
                     )
+        return loop
+
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        loop = super().build_val_loop(loop)
+        images = {'images in val_dataloader.dataset': len(loop.dataloader.dataset)}
+        require_same(images, 'every rank needs the same validation data.')
         return loop
 
     def build_optim_wrapper(
@@ -254,8 +296,18 @@ class Runner(_Runner):
             )
 
     def train(self) -> nn.Module:
-        with WorkDirLock(self.work_dir, self.logger), building_from(self.cfg):
-            return super().train()
+        try:
+            with WorkDirLock(self.work_dir, self.logger), building_from(self.cfg):
+                self._choose_checkpoint()
+                self._take_over_batches()
+                return super().train()
+        finally:
+            signals.restore()
+            if self._watch is not None:
+                self._watch.stop()
+            for hook in self.hooks:
+                if isinstance(hook, ProgressBarHook):
+                    hook.stop()
 
     def val(self) -> dict:
         with building_from(self.cfg):
@@ -265,14 +317,53 @@ class Runner(_Runner):
         with building_from(self.cfg):
             return super().test()
 
-    def load_or_resume(self) -> None:
-        if self._has_loaded:
-            return
+    def _choose_checkpoint(self) -> None:
         self._load_from: str | None
         if self._resume and self._load_from is None:
             self._load_from = on_first_rank(lambda: latest_checkpoint(self.work_dir))
             self._resume: bool = self._load_from is not None
             self.logger.info(f'The latest checkpoint of {self.work_dir}: {self._load_from}.')
+
+    def _take_over_batches(self) -> None:
+        """On another number of ranks than before, take a part of each batch as large as needed."""
+        self._train_dataloader: DataLoader | dict | None
+        loader, source = self._train_dataloader, self._load_from
+        if not self._resume or source is None or not isinstance(loader, dict):
+            return  # a loader that is built keeps its batches
+        self.dealt = on_first_rank(lambda: self._former_ranks(source, loader.get('batch_size', 1)))
+        if self.dealt is None:
+            return
+        ranks, before = self.dealt
+        now = ranks * before // self.world_size
+        self._train_dataloader = {**loader, 'batch_size': now}
+        memory = ''
+        if now > before:
+            memory = f' If {now} do not fit into memory, set model.micro_batch_size={before}.'
+        self.logger.warning(
+            f'{source} was saved by {ranks} x {before} images a step, and this run takes '
+            f'{self.world_size} x {now}: the same images in the same order, with the same '
+            f'views.{memory}'
+        )
+        synced = torch.cuda.is_available() and self.cfg.get('sync_bn')
+        model = plain_model(self).train()
+        if not synced and any(isinstance(m, _NormBase) and m.training for m in model.modules()):
+            self.logger.warning(
+                'The losses will differ from those on as many processes as before: BatchNorm '
+                'computes its statistics from the images of each process alone. '
+                "On GPUs sync_bn='torch' computes them from all."
+            )
+
+    def _former_ranks(self, source: str, batch_size: int) -> tuple[int, int] | None:
+        try:
+            checkpoint = read_checkpoint(source)
+        except (CheckpointError, OSError):  # load_or_resume says it, of every rank
+            return None
+        return former_ranks(checkpoint, source, self.world_size, batch_size)
+
+    def load_or_resume(self) -> None:
+        if self._has_loaded:
+            return
+        self._choose_checkpoint()
         source = self._load_from
         if self.world_size == 1 or source is None:
             super().load_or_resume()
@@ -328,12 +419,12 @@ class Runner(_Runner):
         info = self.message_hub.runtime_info
         self.train_dataloader.sampler.seed = info.get(SAMPLER_SEED, self.seed)
         layout = data_layout(self)
-        saved = info.get(DATA_LAYOUT, layout)
+        saved = info.get(LAYOUT, layout)
         if saved != layout:
             raise UserError(
-                f'{filename} was saved by a run of {saved}, this one has {layout}: '
-                'resume with the same dataset, train_dataloader.batch_size and number '
-                'of processes, or start again from it with load_from.'
+                f'{filename} was saved by a run of {saved}, this one has {layout}: resume with '
+                'the same dataset and train_dataloader.batch_size, or start again from it with '
+                'load_from. The number of processes may change, if they can share a batch.'
             )
         for hook in self._stopping_hooks():
             state = info.get(EARLY_STOPPING, {}).get(hook.monitor)
@@ -389,3 +480,10 @@ def _data_roots(dataset: object, key: str = '{val,test}_dataloader.dataset') -> 
         if part in dataset:
             roots += _data_roots(dataset[part], f'{key}.{part}')
     return roots
+
+
+def build_runner(cfg: Config) -> _Runner:
+    """Build the runner that the config names."""
+    check_type(RUNNERS, cfg.get('runner_type'), 'runner_type')
+    with building_from(cfg):
+        return RUNNERS.build(cfg) if 'runner_type' in cfg else _Runner.from_cfg(cfg)

@@ -2,7 +2,13 @@ from .class_metrics import CLASS_METRICS, VOC07MeanAP
 from .features import extract_features
 from .knn import KNNAccuracy, knn_predict
 from .label_free import LabelFreeMetrics
-from .linear_probe import Labelled, few_label_probe, linear_probe, swept_linear_probe
+from .linear_probe import (
+    Labelled,
+    few_label_probe,
+    linear_predict,
+    linear_probe,
+    swept_linear_probe,
+)
 from .probe_accuracy import ProbeAccuracy
 from .result import PIXELS, PRETRAINED, UNTRAINED, EvaluationRun, Result, Value, hardware, read_run
 
@@ -23,6 +29,7 @@ __all__ = [
     'few_label_probe',
     'hardware',
     'knn_predict',
+    'linear_predict',
     'linear_probe',
     'read_run',
     'swept_linear_probe',

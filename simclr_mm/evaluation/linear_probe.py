@@ -50,9 +50,14 @@ def linear_probe(train: Labelled, test: Labelled, c: float = 1.0) -> float:
     Raises:
         UserError: A test row is not finite, no training row is, or c <= 0.
     """
+    return top1(linear_predict(train, test[0], c), test[1])
+
+
+def linear_predict(train: Labelled, features: np.ndarray, c: float = 1.0) -> np.ndarray:
+    """The (m,) classes that :func:`linear_probe` predicts for (m, C) features."""
     if not c > 0:
         raise UserError(f'linear probe: c = {c}: give a positive number.')
-    return top1(_predictions(_finite(train), test[0], [1 / c])[0], test[1])
+    return _predictions(_finite(train), features, [1 / c])[0]
 
 
 def swept_linear_probe(

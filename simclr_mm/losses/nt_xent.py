@@ -15,6 +15,7 @@ from torch.nn.functional import logsigmoid
 from simclr_mm.errors import UserError
 
 from .gather import all_gather, check_same_shape, world_size
+from .groups import Groups, check_groups, gather_groups
 from .inputs import check_projections, check_temperature, unit_rows
 from .precision import full_float32
 from .similarities import Similarities
@@ -23,7 +24,9 @@ from .similarities import Similarities
 _LOWEST = 0.002
 
 
-def nt_xent(z: Tensor, temperature: float | Tensor, pairs: str = 'all') -> Tensor:
+def nt_xent(
+    z: Tensor, temperature: float | Tensor, pairs: str = 'all', groups: Tensor | None = None
+) -> Tensor:
     """Normalised temperature-scaled cross entropy over every view in the job.
 
     With s the cosine similarity over temperature, anchor i, and p one of the other
@@ -35,6 +38,9 @@ def nt_xent(z: Tensor, temperature: float | Tensor, pairs: str = 'all') -> Tenso
       views, each with 2N - 1 rows in its sum (AVGSimCLR).
 
     For V = 2 both are eq. (1).
+
+    With ``groups`` the sum leaves out the rows of the other images of the anchor's group: images
+    of one patient, slide or clip are no negatives of each other, on whatever rank they are.
 
     The value and the gradient are exact and the memory is linear in N. Similarities are
     computed in tiles of the upper triangle of their matrix, summed, dropped, and computed
@@ -56,6 +62,8 @@ def nt_xent(z: Tensor, temperature: float | Tensor, pairs: str = 'all') -> Tenso
         temperature: tau >= 0.002, no unit. A tensor gets its gradient; its value is read
             from the device.
         pairs: 'all' or 'separate', see above.
+        groups: (n,) whole numbers, the group of each image; a negative number is a group of
+            one image. None: each image is a group.
 
     Returns:
         Scalar in nats, the mean over this rank's V*n anchors. Gradients reach the rows of
@@ -64,15 +72,16 @@ def nt_xent(z: Tensor, temperature: float | Tensor, pairs: str = 'all') -> Tenso
 
     Raises:
         UserError: z is not (n, V, d) with V >= 2, temperature < 0.002, ``pairs`` is
-            unknown, the job holds a single image, or ranks differ in the shape of z.
+            unknown, the job holds a single image or a single group, groups are not (n,) whole
+            numbers, or ranks differ in the shape of z.
 
     Differs: the reference code returns the sum of both views' terms, twice this value.
     """
-    return _nt_xent(z, temperature, pairs, with_stats=False)[0]
+    return _nt_xent(z, temperature, pairs, groups, with_stats=False)[0]
 
 
 def nt_xent_with_stats(
-    z: Tensor, temperature: float | Tensor, pairs: str = 'all'
+    z: Tensor, temperature: float | Tensor, pairs: str = 'all', groups: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """:func:`nt_xent`, and statistics for the training log.
 
@@ -82,15 +91,19 @@ def nt_xent_with_stats(
         miss); ``pos_sim`` and ``neg_sim``, mean cosine similarities to the positives and to
         the other images; ``chance``, the loss in nats when all rows are alike, ln(VN - 1).
         For 'separate' they are means over the pairs of views, and chance is ln(2N - 1).
+        With groups, negatives are the images of other groups, and chance is the mean of
+        ln(V - 1 + number of negatives) over this rank's anchors.
     """
-    return _nt_xent(z, temperature, pairs, with_stats=True)
+    return _nt_xent(z, temperature, pairs, groups, with_stats=True)
 
 
 @torch.compiler.disable
 def _nt_xent(
-    z: Tensor, temperature: float | Tensor, pairs: str, with_stats: bool
+    z: Tensor, temperature: float | Tensor, pairs: str, groups: Tensor | None, with_stats: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     check_projections(z)
+    if groups is not None:
+        check_groups(groups, len(z))
     tau = check_temperature(temperature, 'uses 0.1 on ImageNet', _LOWEST)
     if pairs not in ('all', 'separate'):
         raise UserError(f"pairs must be 'all' or 'separate', got {pairs!r}: set model.head.pairs")
@@ -100,13 +113,13 @@ def _nt_xent(
     for part in parts:
         rows = z if len(part) == len(views) else z[:, list(part)]
         with full_float32(z.device):
-            results.append(_NTXent.apply(rows, temperature, tau, with_stats))
-    # The loss, and with statistics three more numbers.
+            results.append(_NTXent.apply(rows, temperature, tau, groups, with_stats))
+    # The loss, and with statistics three more numbers, or four with groups.
     loss, *numbers = (
         values[0] if len(parts) == 1 else torch.stack(values).mean() for values in zip(*results)
     )
-    stats = dict(zip(('top1', 'pos_sim', 'neg_sim'), numbers))
-    if with_stats:
+    stats = dict(zip(('top1', 'pos_sim', 'neg_sim', 'chance'), numbers))
+    if with_stats and groups is None:
         num_rows = len(z) * world_size() * len(parts[0])
         stats['chance'] = loss.new_full((), math.log(num_rows - 1))
     return loss, stats
@@ -117,13 +130,21 @@ class _NTXent(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, z: Tensor, temperature: float | Tensor, tau: float, with_stats: bool
+        ctx,
+        z: Tensor,
+        temperature: float | Tensor,
+        tau: float,
+        groups: Tensor | None,
+        with_stats: bool,
     ) -> tuple[Tensor, ...]:
         check_same_shape(z)
         n, num_views, d = z.shape
         ctx.dtype, ctx.temperature = z.dtype, temperature
         own, norms = unit_rows(z.to(_dtype(z, tau)).contiguous())  # (n, V, d), (n, V, 1)
-        similarities = Similarities(all_gather(own.view(-1, d)), num_views, tau)
+        mates = None if groups is None else gather_groups(groups, z.device)
+        similarities = Similarities(
+            all_gather(own.view(-1, d)), num_views, tau, None if mates is None else mates.ids
+        )
         sums, tops = similarities.sums(maxima=with_stats)  # (M), (M)
         if world_size() > 1:
             dist.all_reduce(sums)
@@ -150,7 +171,7 @@ class _NTXent(torch.autograd.Function):
         results = [loss]
         if tops is not None:
             nearest = tops[similarities.own].view(n, num_views).log_().mul_(tau)
-            results += _statistics(similarities, cosines, nearest, norms)
+            results += _statistics(similarities, cosines, nearest, norms, mates)
         dtype = torch.promote_types(ctx.dtype, torch.float32)
         results = [value.to(dtype) for value in results]
         ctx.mark_non_differentiable(*results[1:])
@@ -170,7 +191,7 @@ class _NTXent(torch.autograd.Function):
             # scaling all rows by 1 + e equals dividing tau by 1 + 2e.
             of_temperature = along.sum() / (-2 * ctx.temperature.to(along))
             of_temperature = of_temperature.to(ctx.temperature).view_as(ctx.temperature)
-        return gradient, of_temperature, None, None
+        return gradient, of_temperature, None, None, None
 
     @staticmethod
     def _gradient(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,9 +236,13 @@ def _positives(own: Tensor) -> Tensor:
 
 
 def _statistics(
-    similarities: Similarities, cosines: Tensor, nearest: Tensor, norms: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """top1, pos_sim and neg_sim.
+    similarities: Similarities,
+    cosines: Tensor,
+    nearest: Tensor,
+    norms: Tensor,
+    mates: Groups | None,
+) -> tuple[Tensor, ...]:
+    """top1, pos_sim and neg_sim, and with groups chance.
 
     ``cosines`` are from :func:`_positives`, ``nearest`` (n, V) each anchor's highest cosine to
     a negative, and ``norms`` (n, V, 1) the divisors of :func:`~.inputs.unit_rows`.
@@ -229,11 +254,27 @@ def _statistics(
     hit = cosines.amax(-1) - nearest > tie  # (n, V)
     pos_sim = cosines.mean()
     # The sum over all anchor-key pairs is a product of two sums of rows, (d) by (d). Pairs
-    # within an image are subtracted below.
+    # within an image or a group are subtracted below.
     all_sum = keys.sum(0)
     own_sum = all_sum if len(own) == len(keys) else own.sum(0)
+    if mates is not None:
+        return _grouped(similarities, mates, hit, pos_sim, own_sum @ all_sum)
     num_neg = len(keys) - num_views
     neg_sim = torch.dot(own_sum, all_sum) / (len(own) * num_neg)
     itself = norms.isfinite().mean(dtype=cosines.dtype)  # 0 for a row of zeros, else 1
     neg_sim -= (itself + (num_views - 1) * pos_sim) / num_neg
     return hit.mean(dtype=cosines.dtype), pos_sim, neg_sim
+
+
+def _grouped(
+    similarities: Similarities, mates: Groups, hit: Tensor, pos_sim: Tensor, total: Tensor
+) -> tuple[Tensor, ...]:
+    """top1, pos_sim, neg_sim and chance, from the sum over all pairs of own rows and keys."""
+    keys, num_views, own = similarities.keys, similarities.num_views, similarities.own
+    ids, sizes = (each.repeat_interleave(num_views) for each in mates)  # (M), in rows
+    sums = torch.zeros_like(keys).index_add_(0, ids, keys)  # (M, d), the sum of group g in row g
+    within = torch.linalg.vecdot(keys[own], sums[ids[own]]).sum()
+    negatives = len(keys) - num_views * sizes[own]  # (m)
+    neg_sim = (total - within) / negatives.sum()
+    chance = (negatives + num_views - 1).to(keys.dtype).log().mean()
+    return hit.mean(dtype=keys.dtype), pos_sim, neg_sim, chance

@@ -32,11 +32,16 @@ class Similarities:
             to each other.
         num_views: V.
         temperature: tau, no unit. M exp(1 / tau) must not overflow.
+        groups: (M / V,) a number for each image. Rows of one group count like rows of one
+            image: not at all. None: each image is a group.
     """
 
-    def __init__(self, keys: Tensor, num_views: int, temperature: float) -> None:
+    def __init__(
+        self, keys: Tensor, num_views: int, temperature: float, groups: Tensor | None = None
+    ) -> None:
         self.keys = keys
         self.num_views = num_views
+        self.groups = None if groups is None else groups.repeat_interleave(num_views)  # (M)
         self.exponent = math.log2(math.e) / temperature  # exp2 is faster than exp
         rank, ranks = (dist.get_rank(), world_size()) if world_size() > 1 else (0, 1)
         m = len(keys) // ranks
@@ -51,6 +56,8 @@ class Similarities:
         if self.keep:
             exps = torch.mm(self.keys * self.exponent, self.keys.T).exp2_()  # (M, M)
             self.whole = self._without_own_image(exps)
+            if self.groups is not None:
+                self.whole.masked_fill_(self.groups[:, None] == self.groups, 0)
             return exps.sum(1), exps.amax(1) if maxima else None
         sums, tops = self.keys.new_zeros(2, len(self.keys))
         sum_of, top_of = sums.split(self.sizes), tops.split(self.sizes)
@@ -84,16 +91,19 @@ class Similarities:
         return grad
 
     def _tiles(self) -> Iterator[tuple[int, int, Tensor]]:
-        """This rank's tiles of exp(similarity / tau), zero within an image.
+        """This rank's tiles of exp(similarity / tau), zero within an image or a group.
 
         All tiles share one memory.
         """
         rows = (self.keys * self.exponent).split(self.sizes)
         columns = [part.T for part in self.keys.split(self.sizes)]
+        groups = None if self.groups is None else self.groups.split(self.sizes)
         scratch = self._scratch()
         for i, j in self.pairs:
             exps = scratch[self.sizes[i], self.sizes[j]]
             torch.mm(rows[i], columns[j], out=exps).exp2_()
+            if groups is not None:  # an image is in its own group
+                exps.masked_fill_(groups[i][:, None] == groups[j], 0)
             yield i, j, self._without_own_image(exps) if i == j else exps
 
     def _without_own_image(self, exps: Tensor) -> Tensor:

@@ -4,10 +4,14 @@ The functions are in :mod:`simclr_mm.losses`.
 """
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
+import torch
+from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from simclr_mm.errors import UserError
 from simclr_mm.losses import (
     margin_triplet_with_stats,
     nt_logistic_with_stats,
@@ -52,10 +56,32 @@ class NTXentHead(_Head):
         pairs: 'all': every other view of the image is a positive among all VN - 1
             rows. 'separate': the two-view loss of each pair of views, averaged
             (AVGSimCLR). Both are the same for two views.
+        groups: Images of one group (patient, slide, clip) are no negatives of each other.
+            Each data sample has its ``group``, as from ``simclr_mm.ImageList``.
+
+    Raises:
+        UserError: A data sample has no group, where ``groups`` asks for it.
     """
 
-    def __init__(self, temperature: float = 0.1, pairs: str = 'all') -> None:
+    def __init__(self, temperature: float = 0.1, pairs: str = 'all', groups: bool = False) -> None:
         super().__init__(nt_xent_with_stats, temperature=temperature, pairs=pairs)
+        self.groups = groups
+
+    def loss(self, z: Tensor, data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
+        """As for every head, and with ``groups`` from those of the n ``data_samples``."""
+        if not self.groups:
+            return super().loss(z)
+        numbers = [sample.get('group') for sample in data_samples or [DataSample()]]
+        wrong = [number for number in numbers if not isinstance(number, Integral)]
+        if wrong:
+            raise UserError(
+                f'model.head.groups needs a whole number, the group, of every training image, and '
+                f'{len(wrong)} of {len(numbers)} samples of this batch have {wrong[0]!r}: give '
+                'a table with the column group to simclr_mm.ImageList, or set '
+                'model.head.groups=False'
+            )
+        loss, stats = self.function(z, **self._numbers(), groups=torch.tensor(numbers))
+        return dict(loss=loss, **stats)
 
 
 @MODELS.register_module()

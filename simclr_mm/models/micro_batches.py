@@ -39,6 +39,8 @@ def recomputed(function: Callable[[Tensor], _Output], inputs: Tensor, model: nn.
 
     ``model`` holds every BN of the function. Its running statistics count the inputs once.
     """
+    if torch.compiler.is_compiling():  # the compiled passes write statistics once
+        return checkpoint(function, inputs, use_reentrant=False)
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     return checkpoint(
         function,

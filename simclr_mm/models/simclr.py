@@ -143,7 +143,7 @@ class SimCLR(BaseModel):
 
         Args:
             inputs: (n, V, 3, S, S), normalised RGB, or a list of V tensors (n, 3, S, S).
-            data_samples: n, with labels if there is a probe.
+            data_samples: n, with labels if there is a probe and groups if the head asks for them.
 
         Returns:
             The head's scalars and the probe's. MMEngine minimises the sum of those with
@@ -175,7 +175,8 @@ class SimCLR(BaseModel):
             outputs = in_micro_batches(self._embed, inputs, self.micro_batch_size, self)
         z = outputs[0]  # (n, V, d)
         self.projections = z.detach()
-        losses = self.head.loss(z)
+        grouped = getattr(self.head, 'groups', False)
+        losses = self.head.loss(z, data_samples) if grouped else self.head.loss(z)
         if self.probe is not None:
             losses.update(self.probe.loss(outputs[1], data_samples))  # (n, V, C)
         return losses

@@ -41,10 +41,12 @@ class TwoViews(Transform):
 
     Source: SimCLR, arXiv:2002.05709, Algorithm 1 and Appendix A.
 
-    Reads ``img`` (uint8 BGR) and ``sample_idx``. Writes ``img``, a (V, 3, S, S) uint8 BGR array,
-    which mmpretrain's PackInputs turns into a tensor; ``img_shape`` (S, S); and ``view_params``, a
-    list of V dicts with the drawn parameters: ``crop`` (top, left, height, width), ``flip``, and by
-    class name the parameters of each random transform of this package (None if it was not applied).
+    Reads ``img`` (uint8 BGR), ``sample_idx`` and, if a dataset's positives are other images,
+    ``imgs``: V images, one for each view, None for ``img``. Writes ``img``, a (V, 3, S, S) uint8
+    BGR array, which mmpretrain's PackInputs turns into a tensor; ``img_shape`` (S, S); and
+    ``view_params``, a list of V dicts with the drawn parameters: ``crop`` (top, left, height,
+    width), ``flip``, and by class name the parameters of each random transform of this package
+    (None if it was not applied).
 
     If the device augments, ``img`` is a list instead: the fields of
     :class:`~simclr_mm.transforms.batched.ViewsToMake` for one image. PackInputs keeps only
@@ -170,7 +172,8 @@ class TwoViews(Transform):
         return torch.from_numpy(made)
 
     def transform(self, results: dict) -> dict | None:
-        check_image(results['img'], 'TwoViews')
+        for v in range(self.num_views):
+            check_image(_image_of(results, v), 'TwoViews')
         if self.on_device:
             results['img'], params = self._leave_to_device(results)
         else:
@@ -181,6 +184,7 @@ class TwoViews(Transform):
             results['img'], params = views, made
         results['img_shape'] = (self.size, self.size)
         results['view_params'] = params
+        results.pop('imgs', None)
         return results
 
     def _make_all(self, results: dict, out: np.ndarray) -> list[dict] | None:
@@ -188,17 +192,18 @@ class TwoViews(Transform):
 
         None if a transform dropped the image.
         """
-        height, width = results['img'].shape[:2]
         params = []
         for v in range(self.num_views):
+            img = _image_of(results, v)
             streams = self._streams(results.get('sample_idx'), v)
             if self.foreign[v]:
                 shown = self._call(results, v, streams, out[v])
                 if shown is None:
                     return None
             else:
+                height, width = img.shape[:2]
                 drawn = draw_view(self, v, height, width, streams)
-                self._make(results['img'], v, drawn, out[v])
+                self._make(img, v, drawn, out[v])
                 shown = self._shown(v, drawn)
             params.append(shown)
         return params
@@ -218,10 +223,11 @@ class TwoViews(Transform):
         self, results: dict, v: int, streams: list[RandomStream], out: np.ndarray
     ) -> dict | None:
         """Make a view with transforms that draw by themselves, and return the drawn parameters."""
-        height, width = results['img'].shape[:2]
+        whole = _image_of(results, v)
+        height, width = whole.shape[:2]
         crop = self.crop.draw(height, width, streams[0])
         shown = self._shown(v, [crop])
-        img = self.crop.paint(results['img'], crop)
+        img = self.crop.paint(whole, crop)
         view = dict(results, img=img, img_shape=img.shape[:2], view_params_one=shown)
         with seeded_globals(streams[-1]):
             for transform, view['rng'] in zip(self.pipelines[v], streams[1:]):
@@ -234,14 +240,15 @@ class TwoViews(Transform):
 
     def _leave_to_device(self, results: dict) -> tuple[list, list[dict]]:
         """The fields of ViewsToMake for one image, and the drawn parameters."""
-        height, width = results['img'].shape[:2]
         made = np.empty((self.num_views, self.size, self.size, 3), np.uint8)
         steps = np.zeros((self.num_views, *self.step_shape))
         params = []
         for v in range(self.num_views):
             streams = self._streams(results.get('sample_idx'), v)
+            img = _image_of(results, v)
+            height, width = img.shape[:2]
             drawn = draw_view(self, v, height, width, streams)
-            made[v] = self.crop.paint(results['img'], drawn[0])
+            made[v] = self.crop.paint(img, drawn[0])
             encode_steps(self.pipelines[v], drawn[1:], steps[v])
             params.append(self._shown(v, drawn))
         boxes = torch.zeros(self.num_views, CROP_WIDTH, dtype=torch.float64)  # not needed again
@@ -294,3 +301,9 @@ class TwoViews(Transform):
                 f'TwoViews: the transforms of view {view} made the image {img.shape[0]} x '
                 f'{img.shape[1]} pixels: they must keep size, {self.size} x {self.size}.'
             )
+
+
+def _image_of(results: dict, v: int) -> np.ndarray:
+    """The image that view v shows."""
+    images = results.get('imgs')
+    return results['img'] if images is None or images[v] is None else images[v]

@@ -16,7 +16,7 @@ from .style import mark, picture, plain
 
 METHODS = ('tsne', 'umap', 'pca')
 _ALIKE = 1e-5  # features of length 1 with smaller differences differ only by rounding
-_NAMES = dict(tsne='t-SNE', umap='UMAP', pca='PCA')
+NAMES = dict(tsne='t-SNE', umap='UMAP', pca='PCA')
 _LEGEND = 24  # classes that fit into a legend
 _IN_LEGEND = 60  # size of a marker in the legend, in square points
 
@@ -82,7 +82,7 @@ def plot_map(
         name = plain(classes[label]) if len(classes) > 1 else 'images'
         if counts[label]:
             _points(axes, points[labels == label], *mark(place), f'{name} ({counts[label]})')
-    name = _NAMES[method]
+    name = NAMES[method]
     axes.set(xlabel=f'{name} 1 (no unit)', ylabel=f'{name} 2 (no unit)', xticks=[], yticks=[])
     if len(classes) > 1:
         legend = axes.legend(title='class (images)', loc='center left', bbox_to_anchor=(1, 0.5))

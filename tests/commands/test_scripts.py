@@ -5,9 +5,10 @@ import pkgutil
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import DIGITS, ROOT
 
 from simclr_mm import commands
 
@@ -80,6 +81,59 @@ def test_a_launcher_keeps_spaces(script, given, passed, tmp_path):
     text = _launch(script, *given, PYTHON=str(python)).stdout
     assert passed in text and '|--data|c d|' in text
     assert ('|e f.pth|' in text) == (script == 'dist_test.sh')
+
+
+@pytest.mark.parametrize('code', [0, 1, 75])
+def test_a_slurm_job_queues_itself_again_when_it_was_stopped(code, tmp_path):
+    for name, lines in (
+        ('sbatch', 'printf "%s|" "$@"; for last; do :; done; sh -c "${last#--wrap=}"'),
+        ('srun', f'printf "%s|" srun "$@"; exit {code}'),
+        ('scontrol', 'printf "%s|" scontrol "$@"'),
+    ):
+        (tmp_path / name).write_text(f'#!/bin/sh\n{lines}\n')
+        (tmp_path / name).chmod(0o755)
+    path = f'{tmp_path}:{os.environ["PATH"]}'
+    given = ('part', 'job', 'a b.py', 'work dir', '--data', 'c d')
+    ended = _launch('slurm_train.sh', *given, PATH=path, REQUEUE='1', SLURM_JOB_ID='12')
+    assert ended.returncode == code
+    assert '|--signal=USR2@120|--requeue|' in ended.stdout
+    ran = ended.stdout.partition('|srun|')[2]
+    expected = 'train.py|a b.py|--work-dir=work dir|--launcher|slurm|--data|c d|--resume|'
+    assert expected + ('scontrol|requeue|12|' if code == 75 else '') == ran[ran.index('train.py') :]
+    now = _launch('slurm_train.sh', *given, PATH=path)
+    assert now.stdout.startswith('srun|-p|part|') and now.stdout.endswith('|--data|c d|')
+
+
+@pytest.mark.slow
+def test_kill_ends_the_ranks_after_they_have_saved(tmp_path):
+    options = ['--work-dir', str(tmp_path), '--no-validate', '--cfg-options', 'log_level=INFO']
+    options += ['default_hooks.logger.interval=1', 'train_dataloader.num_workers=1']
+    process = subprocess.Popen(
+        [ROOT / 'tools' / 'dist_train.sh', DIGITS, '2', *options],
+        env={**os.environ, 'PYTHON': sys.executable, 'PORT': '0', 'CUDA_VISIBLE_DEVICES': ''},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for line in process.stdout:
+        if 'Epoch(train)' in line:
+            break
+    process.terminate()
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + 15
+    saved = Path((tmp_path / 'last_checkpoint').read_text())
+    assert saved.parent == tmp_path and saved.is_file() and f'{saved} is complete' in rest
+    of_it = [
+        file.parent.name for file in Path('/proc').glob('[0-9]*/cmdline') if _names(file, tmp_path)
+    ]
+    assert not of_it
+
+
+def _names(cmdline, folder):
+    try:
+        return str(folder).encode() in cmdline.read_bytes()
+    except OSError:  # it has ended
+        return False
 
 
 def test_a_launcher_repeats_no_traceback_of_a_rank(tmp_path):

@@ -4,7 +4,15 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from simclr_mm.datasets import CIFAR10, CIFAR100, STL10, Digits, InMemoryFolder, TinyImageNet
+from simclr_mm.datasets import (
+    CIFAR10,
+    CIFAR100,
+    STL10,
+    ArrayFile,
+    Digits,
+    InMemoryFolder,
+    TinyImageNet,
+)
 from simclr_mm.datasets.decoded_files import free_memory
 from simclr_mm.errors import UserError
 
@@ -208,3 +216,23 @@ def test_the_readers_in_memory_keep_the_rule(tmp_path):
     Image.new('RGBA', (8, 8), (0, 0, 0, 0)).save(tmp_path / 'a' / '1.png')
     data = InMemoryFolder(str(tmp_path))
     assert [data[i]['img'].min() for i in range(2)] == [200, 255]
+
+
+def test_an_array_in_a_file(tmp_path):
+    red = np.zeros((2, 4, 6, 3), np.uint8)
+    red[1, ..., 0] = 250  # RGB
+    np.save(tmp_path / 'a.npy', red)
+    data = ArrayFile(str(tmp_path / 'a.npy'))
+    assert [each['img'].tolist() for each in data][1][0][0] == [0, 0, 250]  # BGR
+    assert len(data) == 2 and 'gt_label' not in data[0]
+
+
+def test_a_file_without_images(tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is no file .*a.npy'):
+        ArrayFile(str(tmp_path / 'a.npy'))
+    (tmp_path / 'a.npy').write_bytes(b'no array')
+    with pytest.raises(UserError, match='a.npy is no .npy file'):
+        ArrayFile(str(tmp_path / 'a.npy'))
+    np.save(tmp_path / 'a.npy', np.zeros((2, 4, 6)))
+    with pytest.raises(UserError, match=r'a.npy: images are .*got \(2, 4, 6\) float64'):
+        ArrayFile(str(tmp_path / 'a.npy'))

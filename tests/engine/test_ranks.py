@@ -4,12 +4,14 @@ import json
 import os
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+import torch
 from digits_run import EVERY_EPOCH, losses, runner
 from helpers.processes import free_port, launched, run_ranks, start
 
-from simclr_mm.engine.ranks import on_first_rank, weights_digest
+from simclr_mm.engine.ranks import on_first_rank, versions, weights_digest
 from simclr_mm.engine.work_dir_lock import WorkDirLock
 from simclr_mm.errors import UserError
 
@@ -50,6 +52,10 @@ def _rank(rank, port, folder):
         ('log', 'default_hooks.logger.interval', (1, 2)),
     ):
         told[name] = refusal(mine / 'refused', **{key: values[rank]})
+    indices = {'val_dataloader.dataset.query.indices': 31 - rank}
+    told['validation'] = refusal(mine / 'refused', validate=True, **{**VALIDATED, **indices})
+    with patch('simclr_mm.engine.runner.versions', lambda: {'torch': f'2.{rank}'}):
+        told['versions'] = refusal(mine / 'refused')
 
     run = runner(mine / 'a', validate=True, **OPTIONS, **VALIDATED)
     run.train()
@@ -118,6 +124,8 @@ def told(tmp_path_factory):
         # Hooks exchange numbers at steps that depend on these.
         ('workers', 'rank 1 has train_dataloader.num_workers = 1, rank 0 has 0: '),
         ('log', 'rank 1 has default_hooks.logger.interval = 2, rank 0 has 1: '),
+        ('validation', 'rank 1 has images in val_dataloader.dataset = '),
+        ('versions', "rank 1 has torch = '2.1', rank 0 has '2.0': install the same packages"),
         ('temperature', 'rank 1 has model.head.temperature = 0.2, rank 0 has 0.1: '),
     ],
 )
@@ -166,3 +174,8 @@ def test_on_one_process():
 
 def _fail():
     raise UserError('no')
+
+
+def test_versions_are_of_what_runs():
+    found = versions()
+    assert found['torch'] == torch.__version__ and len(found['code of simclr_mm']) == 8

@@ -287,7 +287,7 @@ def test_a_batch_of_one_image_is_refused(tmp_path):
         runner(tmp_path, **{'train_dataloader.batch_size': 1}).train()
 
 
-OURS = ('unreadable', 'non_finite', 'learning_watch', 'data_wait')
+OURS = ('unreadable', 'non_finite', 'learning_watch', 'data_wait', 'preemption', 'progress')
 
 
 @pytest.mark.parametrize('name', [*OURS, 'timer', 'sampler_seed'])

@@ -5,12 +5,15 @@ import math
 import torch
 
 
-def dense(name, z, t):
-    """The loss by autograd in float64, from the whole matrix of similarities."""
+def dense(name, z, t, groups=None):
+    """The loss by autograd in float64, from the whole matrix of similarities.
+
+    ``groups``, a list with a name for each image, are for 'nt_xent' and 'avg'.
+    """
     n, num_views = z.shape[:2]
     if name == 'avg' and num_views > 2:
         pairs = [(v, p) for v in range(num_views) for p in range(v)]
-        return sum(dense(name, z[:, list(pair)], t) for pair in pairs) / len(pairs)
+        return sum(dense(name, z[:, list(pair)], t, groups) for pair in pairs) / len(pairs)
     rows = z.double().flatten(0, 1)
     if name != 'unnormalized':
         lengths = rows.norm(dim=1, keepdim=True)
@@ -37,5 +40,10 @@ def dense(name, z, t):
         return (neg[:, None] - pos[..., None] + t).relu().mean()
     if name == 'triplet_mined':
         return (closest - pos + t).relu().where(found, torch.zeros(())).mean()
+    if groups is not None:
+        for i in range(len(rows)):
+            for k in range(len(rows)):
+                of, other = i // num_views, k // num_views
+                itself[i, k] |= of != other and groups[of] == groups[other]
     total = (sims / t).masked_fill(itself, -torch.inf).logsumexp(1, keepdim=True)
     return (total - pos / t).mean()

@@ -47,7 +47,7 @@ _CONFIGS = (
 # Commands that are no tools of this package.
 _OTHERS = {
     *('cd', 'cp', 'curl', 'do', 'done', 'for', 'mkdir', 'pip', 'source', 'tensorboard', 'unzip'),
-    *('[', 'mv'),
+    *('[', 'embedding-atlas', 'export', 'mv'),
 }
 
 
@@ -134,6 +134,9 @@ def calls_of(block: Block) -> list[Call]:
         command, args = words[0], words[1:]
         if command.startswith('tools/'):
             calls.append(Call(command.removeprefix('tools/'), args))
+        elif command == 'torchrun':
+            tool = next(place for place, word in enumerate(args) if word.startswith('tools/'))
+            calls.append(Call(args[tool].removeprefix('tools/'), args[tool + 1 :]))
         elif command == 'simclr-mm':
             calls.append(Call(command, args))
         elif command == '--cfg-options':

@@ -66,6 +66,21 @@ def test_loss_gradients_and_statistics(kwargs):
     torch.testing.assert_close(compiled.state_dict(), plain.state_dict())
 
 
+def test_recomputed_blocks():
+    """BN counts a batch once in compiled blocks too."""
+    one_stage = {
+        key: BACKBONE[key] for key in ('num_stages', 'strides', 'dilations', 'out_indices')
+    }
+    google = dict(one_stage, type='simclr_mm.GoogleResNet', depth=18, width=1 / 16, with_cp=True)
+    plain = build(google)
+    compiled = build(google, compile_backbone=dict(backend='aot_eager'))
+    for ours, expected in zip(step(compiled), step(plain)):
+        torch.testing.assert_close(ours, expected)
+    for (key, buffer), expected in zip(compiled.named_buffers(), plain.buffers()):
+        torch.testing.assert_close(buffer, expected, msg=key)
+    assert compiled.backbone.layer1[0].bn1.num_batches_tracked == 1
+
+
 def test_keys_are_those_of_every_checkpoint():
     plain, compiled, _ = pair()
     assert list(compiled.state_dict()) == list(plain.state_dict())

@@ -1,5 +1,5 @@
-# SimCLR v2 (arXiv:2006.10029), Sec. 3: LARS, learning rate 0.005 x sqrt(1024) = 0.16, no decay, no
-# warm-up. The rate falls as a cosine, per iteration.
+# SimCLR v2 (arXiv:2006.10029), Sec. 3.1: LARS, learning rate 0.005 x sqrt(1024) = 0.16, no decay,
+# no warm-up. The rate falls as a cosine, per iteration.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='simclr_mm.LARS', lr=0.005 * 1024**0.5, momentum=0.9, weight_decay=0.0),

@@ -1,4 +1,4 @@
-# SimCLR v2 (arXiv:2006.10029), Sec. 3: LARS, learning rate 0.1 x sqrt(4096) = 6.4, weight
+# SimCLR v2 (arXiv:2006.10029), Sec. 3.1: LARS, learning rate 0.1 x sqrt(4096) = 6.4, weight
 # decay 1e-4, linear warm-up over 5 % of 800 epochs, then cosine decay, both per iteration.
 optim_wrapper = dict(
     type='simclr_mm.AutocastOptimWrapper',  # bf16 where the device computes with it

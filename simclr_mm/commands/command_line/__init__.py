@@ -1,15 +1,10 @@
 """Shared parts of the command-line tools: flags, and how they change a config."""
 
-from .config import (
-    build_dataset,
-    build_runner,
-    config_with_flags,
-    is_classifier,
-    load_config,
-    merge_cfg_options,
-    remove_validation,
-    result_path,
-)
+from simclr_mm.engine import build_runner
+from simclr_mm.engine.options import merge_cfg_options
+from simclr_mm.engine.training_data import remove_validation
+
+from .config import build_dataset, config_with_flags, is_classifier, load_config, result_path
 from .errors import command
 from .flags import add_common_flags, parser_of
 from .values import KeyValues, at_least, read_config

@@ -5,22 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import print_log
 
 from simclr_mm.datasets import class_names, is_url, shard_dataset
 from simclr_mm.datasets.image_folder import class_names_of
-from simclr_mm.datasets.image_list import is_list
+from simclr_mm.datasets.image_table import is_list
+from simclr_mm.engine.training_data import replace_images, train_unlabelled, with_loading
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.registry import type_name
 
-from .config import is_classifier, remove_validation
+from .config import is_classifier
 
 _HELD_OUT = ('val', 'test')
-_LOADING = 'simclr_mm.LoadImageFromFile'
 _SHARDS = ('.tar', '.parquet', '.arrow', '.mdb')  # files whose folder --data takes
 
 
-def train_on_folder(cfg: Config, *places: str) -> None:
+def train_on_folder(cfg: Config, *places: str, keep_validation: bool = False) -> None:
     """Replace the training data of a config by ``--data``.
 
     Pretraining uses every image of the places. It has no labels, so validation and online
@@ -28,18 +27,16 @@ def train_on_folder(cfg: Config, *places: str) -> None:
     ``folder/{val,test}/<class>/`` of one folder, and gets their number of classes.
 
     Args:
-        *places: Folders, with images at any depth, ``.txt`` or ``.csv`` lists of paths, or
-            shards that ``simclr_mm.datasets.shard_dataset`` recognises.
+        *places: Folders, with images at any depth, lists and tables of paths, or shards that
+            ``simclr_mm.datasets.shard_dataset`` recognises.
+        keep_validation: For :func:`~.knn_flags.knn_while_training`, which replaces its images.
     """
     if not is_classifier(cfg):
         dataset = _unlabelled(places)
         loader = _part(cfg, 'train_dataloader')
-        _read_files_from(loader, dataset)
+        train_unlabelled(cfg, dataset, keep_validation)
         if is_url(places[0]) and dataset['type'] == 'simclr_mm.TarShards':
             loader.sampler.setdefault('shards_at_once', 16)
-        remove_validation(cfg)
-        if cfg.model.pop('online_probe', None):
-            print_log('--data: no online probe, for want of labels')
         return
     if len(places) > 1:
         raise UserError(
@@ -49,7 +46,7 @@ def train_on_folder(cfg: Config, *places: str) -> None:
     root = _folder(places[0])
     train, held_out = _folder(root / 'train'), _held_out(root)
     check_same_classes('--data', train, held_out)
-    _read_files_from(_part(cfg, 'train_dataloader'), _class_folders(train))
+    replace_images(_part(cfg, 'train_dataloader'), class_folders(train))
     _test_classifier_on(cfg, held_out, 'val')
     _test_classifier_on(cfg, held_out, 'test')
 
@@ -65,32 +62,49 @@ def test_on_folder(cfg: Config, folder: str) -> None:
         parts = [root / name for name in _HELD_OUT if (root / name).is_dir()]
         _test_classifier_on(cfg, parts[0] if parts else root, 'test')
         return
-    gallery, queries = _folder(root / 'train'), _held_out(root)
-    check_same_classes('--data', gallery, queries)
-    dataset = _part(cfg, 'test_dataloader').dataset
-    if 'query' not in dataset:
-        raise UserError(
-            f'--data: test_dataloader.dataset is {type_name(dataset)}. kNN needs a '
-            'simclr_mm.GalleryAndQuery there, as in the configs of simclr_mm.'
-        )
-    dataset.pop('gallery_per_class', None)
-    dataset.gallery = ConfigDict(_class_folders(gallery))
-    dataset.query = ConfigDict(_class_folders(queries))
-    dataset.pipeline = _with_loading(dataset.pipeline)
+    compare(cfg, '--data', 'test_dataloader', *gallery_and_query('--data', root))
     if isinstance(cfg.test_evaluator, list):  # the probe has its own classes
         cfg.test_evaluator = [
             metric for metric in cfg.test_evaluator if type_name(metric) != 'ProbeAccuracy'
         ]
 
 
-def _part(cfg: Config, key: str) -> ConfigDict:
+def compare(cfg: Config, flag: str, key: str, gallery: dict, query: dict) -> None:
+    """Replace gallery and query of the GalleryAndQuery in a dataloader of the config.
+
+    Raises:
+        UserError: There is none.
+    """
+    dataset = _part(cfg, key, flag).dataset
+    if 'query' not in dataset:
+        raise UserError(
+            f'{flag}: {key}.dataset is {type_name(dataset)}. kNN needs a '
+            'simclr_mm.GalleryAndQuery there, as in the configs of simclr_mm.'
+        )
+    dataset.pop('gallery_per_class', None)
+    dataset.gallery, dataset.query = ConfigDict(gallery), ConfigDict(query)
+    dataset.pipeline = with_loading(dataset.pipeline)
+
+
+def gallery_and_query(flag: str, root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``root/train/<class>/`` and ``root/{val,test}/<class>/``.
+
+    Raises:
+        UserError: A part is missing, or they have different classes.
+    """
+    gallery, queries = _folder(root / 'train'), _held_out(root)
+    check_same_classes(flag, gallery, queries)
+    return class_folders(gallery), class_folders(queries)
+
+
+def _part(cfg: Config, key: str, flag: str = '--data') -> ConfigDict:
     if not cfg.get(key):
-        raise UserError(f'--data: the config has no {key} whose images it could replace.')
+        raise UserError(f'{flag}: the config has no {key} whose images it could replace.')
     return cfg[key]
 
 
 def _test_classifier_on(cfg: Config, folder: Path, phase: str) -> None:
-    _read_files_from(_part(cfg, f'{phase}_dataloader'), _class_folders(folder))
+    replace_images(_part(cfg, f'{phase}_dataloader'), class_folders(folder))
     classes = len(_class_names(folder))
     cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = classes
     evaluator = cfg[f'{phase}_evaluator']
@@ -135,7 +149,9 @@ def check_same_classes(flag: str, train: Path, held_out: Path) -> None:
         )
 
 
-def _class_folders(folder: Path) -> dict[str, Any]:
+def class_folders(folder: str | Path) -> dict[str, Any]:
+    """The dataset of a folder of class folders, or of a pack with labels."""
+    folder = _folder(folder)
     return shard_dataset(str(folder)) or dict(
         type='simclr_mm.ImageFolder', data_root=str(folder), with_label=True
     )
@@ -157,32 +173,6 @@ def _unlabelled(places: tuple[str, ...]) -> dict[str, Any]:
     if len(places) == 1 and not is_list(places[0]):
         return dict(type='simclr_mm.ImageFolder', data_root=places[0])
     return dict(type='simclr_mm.ImageList', places=list(places))
-
-
-def _read_files_from(loader: ConfigDict, dataset: dict[str, Any]) -> None:
-    """Give a dataloader, or the innermost wrapper in it, another dataset and the same pipeline."""
-    around = loader
-    while 'dataset' in around.dataset:
-        around = around.dataset
-    if 'pipeline' not in around.dataset:
-        raise UserError(
-            f'--data: a {type_name(around.dataset)} of the config has no pipeline to reuse: '
-            'write your folder into the config.'
-        )
-    if around.dataset.get('batched'):  # it was in memory, but files need workers
-        loader.num_workers = min(4, os.cpu_count() or 1)
-        loader.persistent_workers = True
-    pipeline = _with_loading(around.dataset.pipeline)
-    around.dataset = ConfigDict(**dataset, pipeline=pipeline)
-
-
-def _with_loading(pipeline: list[ConfigDict]) -> list[ConfigDict]:
-    """The pipeline with simclr_mm's loading step, for files and shards."""
-    for step in pipeline:
-        if type_name(step) == 'LoadImageFromFile':  # mmcv's reads files only
-            step['type'] = _LOADING
-            return pipeline
-    return [ConfigDict(type=_LOADING), *pipeline]  # in-memory data had none
 
 
 def _folder(place: str | Path) -> Path:

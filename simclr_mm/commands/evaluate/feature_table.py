@@ -28,7 +28,7 @@ from simclr_mm.evaluation import (
     swept_linear_probe,
 )
 
-from .image_features import gallery_and_queries
+from .image_features import flat_pixels, gallery_and_queries
 from .loop_results import knn_settings, scored_dataset
 
 PENALTY = 1.0  # of the weights, 1 / C of scikit-learn
@@ -59,7 +59,7 @@ def evaluate_features(
     """
     started = time.time()
     pretrained = load_encoder(checkpoint, cfg, get_device())
-    untrained = _untrained(cfg)
+    untrained = untrained_encoder(cfg)
     settings = cfg.test_dataloader.dataset
     knn = knn_settings(cfg.test_evaluator, settings)
     k = int(knn['k'])
@@ -67,7 +67,7 @@ def evaluate_features(
     found_in = {
         PRETRAINED: gallery_and_queries(pretrained, cfg.test_dataloader, cache, k=k),
         UNTRAINED: gallery_and_queries(untrained, cfg.test_dataloader, cache),
-        PIXELS: gallery_and_queries(pretrained, cfg.test_dataloader, pixels=True),
+        PIXELS: gallery_and_queries(pretrained, cfg.test_dataloader, embed=flat_pixels),
     }
     results = []
     for name, (gallery, queries) in found_in.items():
@@ -111,7 +111,8 @@ def print_table(run: EvaluationRun) -> None:
     Console().print(table)
 
 
-def _untrained(cfg: Config) -> Encoder:
+def untrained_encoder(cfg: Config) -> Encoder:
+    """The encoder before training, with seed 0."""
     encoder = build_encoder(cfg, device=get_device())
     set_random_seed(0)
     logger = MMLogger.get_current_instance()

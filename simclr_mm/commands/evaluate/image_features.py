@@ -4,7 +4,7 @@ n images shown, C feature width, V views, d projection width.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,13 +80,13 @@ def gallery_and_queries(
     encoder: Encoder,
     settings: dict[str, Any],
     cache: str | Path | None = None,
-    pixels: bool = False,
+    embed: Callable[[torch.Tensor], torch.Tensor] | None = None,
     k: int = 1,
 ) -> tuple[Labelled, Labelled]:
     """Features (g, C) and labels (g,) of the gallery of a GalleryAndQuery, and of the queries.
 
-    With ``pixels`` the features are what the preprocessor gives. A gallery of fewer than
-    ``k`` images is refused before anything is embedded.
+    ``embed`` makes other features of the preprocessed images, which are not cached. A gallery of
+    fewer than ``k`` images is refused before anything is embedded.
     """
     with building_from(dict(test_dataloader=settings)):
         loader = Runner.build_dataloader(settings, seed=0)
@@ -102,12 +102,17 @@ def gallery_and_queries(
             f'kNN: k = {k}, but the gallery has {split} images: set test_evaluator.k from 1 to '
             f'{split}, for example with --cfg-options.'
         )
-    if pixels:
-        found = extract_features(encoder.model, loader, lambda images: images.flatten(1), 'pixels')
+    if embed:
+        found = extract_features(encoder.model, loader, embed, 'pixels')
     else:
         found = cached_features(encoder, loader, settings['dataset'], cache, 'features')
     features, labels = found
     return (features[:split], labels[:split]), (features[split:], labels[split:])
+
+
+def flat_pixels(images: torch.Tensor) -> torch.Tensor:
+    """(n, 3, S, S) as (n, 3 S S): an encoder that has learned nothing."""
+    return images.flatten(1)
 
 
 def training_set(cfg: Config) -> BaseDataset:

@@ -1,7 +1,8 @@
 """Export the encoder of a checkpoint for another library.
 
 The other library loads the file, and its features are compared with the encoder's,
-before the file gets its name. A model card is written beside it.
+before the file gets its name. A model card is written beside it. --to hf writes a folder
+that timm and transformers open.
 """
 
 import textwrap
@@ -13,7 +14,7 @@ from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.export.backbone import read_backbone
 from simclr_mm.commands.export.targets import TARGETS
-from simclr_mm.commands.export.verified import Proof, export
+from simclr_mm.commands.export.verified import CARD, Proof, export
 from simclr_mm.commands.model_card import model_card, results
 from simclr_mm.errors import UserError
 from simclr_mm.files.hashes import content_hash
@@ -36,10 +37,10 @@ def main(argv: list[str] | None = None) -> None:
     file = Path(encoder.source)
     beside = file.parent if '://' not in encoder.source else Path()
     path = Path(args.out) if args.out else beside / f'{file.stem}_{args.to}{suffix}'
-    if path.suffix != suffix:
+    if suffix and path.suffix != suffix:
         raise UserError(f'{path}: --to {args.to} writes {suffix} files')
     code, proof = export(encoder, args.to, path)
-    card = path.with_suffix('.md')
+    card = path / CARD if path.is_dir() else path.with_suffix('.md')
     card.write_text(_card(encoder, args.to, code, proof, left_out))
 
     print(f'{path} holds the encoder of {args.checkpoint} for {args.to}; {card} describes it')
@@ -66,6 +67,6 @@ def _card(encoder: Encoder, target: str, code: str, proof: Proof, left_out: dict
         f'The encoder of {origin}, for {target}.',
         code,
         results(encoder),
-        target,
+        'timm' if target == 'hf' else target,  # the hub knows libraries by name
         {'Verified': verified, 'Left out': lost or 'Nothing.'},
     )

@@ -19,7 +19,7 @@ Names = dict[str, Any]  # what code has defined, by name
 class Target:
     """One library that takes a backbone."""
 
-    suffix = '.pth'  # of its files
+    suffix = '.pth'  # of its file; '' for a folder
     packages: tuple[str, ...] = ()  # packages needed to verify
     tolerance = 1e-5  # greatest difference of a feature, as a share of the largest feature
     # Code after that of :meth:`setup`, from a PIL image ``picture`` or an array ``bgr`` to
@@ -29,6 +29,10 @@ class Target:
     def tensors(self, encoder: Encoder) -> dict[str, Tensor]:
         """The tensors under the library's names, here ours."""
         return tensors_of(encoder)
+
+    def files(self, encoder: Encoder, metadata: dict[str, Any]) -> dict[str, bytes]:
+        """The files of a folder, by name. None of them: the export is one file."""
+        return {}
 
     def write(self, encoder: Encoder, metadata: dict[str, Any]) -> bytes:
         """The bytes of the file."""

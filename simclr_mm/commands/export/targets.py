@@ -1,5 +1,6 @@
 """The table of libraries that take an encoder."""
 
+from .hub_folder import HubFolder
 from .onnx_safetensors import Onnx, Safetensors
 from .openmmlab import Detection, MMPretrain
 from .target import Target
@@ -13,4 +14,5 @@ TARGETS: dict[str, Target] = dict(
     mmseg=Detection(),
     onnx=Onnx(),
     safetensors=Safetensors(),
+    hf=HubFolder(),
 )

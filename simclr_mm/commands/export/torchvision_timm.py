@@ -1,5 +1,7 @@
 """Export ResNets to torchvision and timm, and timm's own models to timm."""
 
+from typing import Any
+
 from torch import Tensor
 
 from simclr_mm.apis.encoder import Encoder
@@ -52,7 +54,7 @@ class Torchvision(Target):
         return code(
             'import torch, torchvision',
             'from torchvision.transforms import v2',
-            f'model = torchvision.models.resnet{shape.depth}({", ".join(options)})',
+            f'model = torchvision.models.resnet{shape.depth}({", ".join(_code(options))})',
             'model.fc = torch.nn.Identity()',
             *stem,
             f'model.load_state_dict(torch.load({path!r})["state_dict"])',
@@ -64,7 +66,7 @@ class Torchvision(Target):
 class Timm(Torchvision):
     """A ResNet under timm's names, or the timm model inside a TIMMBackbone."""
 
-    packages = ('timm',)
+    packages: tuple[str, ...] = ('timm',)
 
     def tensors(self, encoder: Encoder) -> dict[str, Tensor]:
         state = tensors_of(encoder)
@@ -74,10 +76,10 @@ class Timm(Torchvision):
     def setup(self, encoder: Encoder, path: str) -> str:
         """Code that builds ``model`` and ``preprocess``."""
         settings = ', '.join(f'{k}={v!r}' for k, v in encoder.preprocessing.timm().items())
-        name, options, stem = _timm_model(encoder)
+        name, options, stem = timm_model(encoder)
         return code(
             'import timm, torch',
-            f'model = timm.create_model({name!r}, {", ".join(["num_classes=0", *options])},',
+            f'model = timm.create_model({name!r}, {", ".join(["num_classes=0", *_code(options)])},',
             f'    pretrained_cfg_overlay=dict({settings}))',
             *stem,
             f'timm.models.load_checkpoint(model, {path!r})',
@@ -103,7 +105,7 @@ def _timm_names(encoder: Encoder, state: dict[str, Tensor]) -> dict[str, str]:
     return timm_keys(state)
 
 
-def _timm_model(encoder: Encoder) -> tuple[str, list[str], list[str]]:
+def timm_model(encoder: Encoder) -> tuple[str, dict[str, Any], list[str]]:
     """Name and arguments of a timm model, and code that changes it."""
     if _is_timms(encoder):
         settings = settings_of(encoder)
@@ -114,7 +116,7 @@ def _timm_model(encoder: Encoder) -> tuple[str, list[str], list[str]]:
                 'layers, so its features differ from those of the timm model; export it '
                 'to onnx, mmpretrain or safetensors'
             )
-        return settings['model_name'], [f'{k}={literal(v)}' for k, v in arguments.items()], []
+        return settings['model_name'], arguments, []
     shape = _shape(encoder, 'timm')
     widths = tuple(shape.planes * 2**stage for stage in range(4))
     deep = shape.deep_stem or shape.stem != 64  # sets the stem's width, too
@@ -152,9 +154,13 @@ def _shape(encoder: Encoder, target: str) -> ResNetShape:
     return shape
 
 
-def _options(**values: tuple) -> list[str]:
+def _options(**values: tuple) -> dict[str, Any]:
     """Arguments that differ from their defaults, given as (value, default)."""
-    return [f'{key}={value!r}' for key, (value, default) in values.items() if value != default]
+    return {key: value for key, (value, default) in values.items() if value != default}
+
+
+def _code(arguments: dict[str, Any]) -> list[str]:
+    return [f'{key}={literal(value)}' for key, value in arguments.items()]
 
 
 def _stem(encoder: Encoder, shape: ResNetShape) -> list[str]:

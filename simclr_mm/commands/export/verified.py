@@ -1,20 +1,23 @@
 """Export an encoder for another library, and verify it there before the file exists."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.command_line.errors import require
-from simclr_mm.errors import CheckpointError
+from simclr_mm.errors import CheckpointError, UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.version import __version__
 
 from .backbone import features_of, file_of, pictures, settings_of, tensors_of
 from .targets import TARGETS
 
+CARD = 'README.md'  # of a folder
 _COUNTER = 'num_batches_tracked'  # of batch norm; features do not depend on it
 
 
@@ -26,17 +29,20 @@ class Proof:
     tolerance: float  # its limit
     identical: int  # number of bit-identical tensors
     absent: int  # number of tensors that the format cannot store: counters of batches
+    remark: str = ''  # of the target
 
     def __str__(self) -> str:
         counters = f', {self.absent} counters of batches are not stored' * (self.absent > 0)
         return (
             f'features differ by at most {self.difference:.1e} of the largest (tolerance '
             f'{self.tolerance:.0e}), {self.identical} tensors are bit-identical{counters}'
+            + f'; {self.remark}'
+            * bool(self.remark)
         )
 
 
 def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
-    """Write an encoder for another library.
+    """Write an encoder for another library, as a file or as a folder.
 
     The loading code runs on the file before the file gets its name.
 
@@ -46,15 +52,37 @@ def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
     Raises:
         CheckpointError: The target cannot hold this backbone, or the verification
             failed. Then there is no file.
+        UserError: The folder holds other files.
     """
     entry = TARGETS[target]
     require(entry.packages, f'--to {target}')
-    content = entry.write(encoder, metadata_of(encoder, target))
-    with atomic_file(path) as file:
-        file.write(content)
-        file.flush()
-        proof = verify(encoder, target, file.name)
+    metadata = metadata_of(encoder, target)
+    files = entry.files(encoder, metadata)
+    if files:
+        proof = _folder(encoder, target, path, files)
+    else:
+        content = entry.write(encoder, metadata)
+        with atomic_file(path) as file:
+            file.write(content)
+            file.flush()
+            proof = verify(encoder, target, file.name)
     return f'{entry.setup(encoder, str(path))}\n{entry.use}'.strip(), proof
+
+
+def _folder(encoder: Encoder, target: str, path: Path, files: dict[str, bytes]) -> Proof:
+    """Write a folder, verified beside its place. It replaces the files of an earlier export."""
+    others = [] if not path.is_dir() else {each.name for each in path.iterdir()} - {*files, CARD}
+    if others or path.is_file():
+        raise UserError(f'{path} is a file or holds other files: name a new folder')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent, prefix=f'.{path.name[:50]}.') as partial:
+        for name, content in files.items():
+            Path(partial, name).write_bytes(content)
+        proof = verify(encoder, target, partial)
+        path.mkdir(exist_ok=True)
+        for name in files:
+            os.replace(Path(partial, name), path / name)
+    return proof
 
 
 def verify(encoder: Encoder, target: str, path: str) -> Proof:
@@ -89,7 +117,8 @@ def verify(encoder: Encoder, target: str, path: str) -> Proof:
             f'the export of {file_of(encoder)} to {target} failed: features differ by '
             f'{difference:.1e} of the largest, tolerance {entry.tolerance:.0e}'
         )
-    return Proof(difference, entry.tolerance, len(state) - len(absent), len(absent))
+    identical, remark = len(state) - len(absent), namespace.get('remark', '')
+    return Proof(difference, entry.tolerance, identical, len(absent), remark)
 
 
 def metadata_of(encoder: Encoder, target: str) -> dict[str, Any]:

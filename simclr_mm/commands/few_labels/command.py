@@ -10,8 +10,6 @@ tries failed runs again.
 """
 
 import argparse
-import csv
-import io
 import math
 import statistics
 from collections.abc import Sequence
@@ -34,14 +32,14 @@ from simclr_mm.commands.few_labels.plan import (
     read_from,
 )
 from simclr_mm.commands.runs import Run
-from simclr_mm.commands.sweep.command import tell
+from simclr_mm.commands.sweep.command import tell, write_table
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import write_text
 
 _DISTIL = 'distil'
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = command_line.parser_of(__doc__, '--config', '--trust-checkpoint')
     add, positive = parser.add_argument, command_line.at_least(1)
     add('checkpoint', help='pretraining checkpoint, with its projection head')
@@ -73,7 +71,10 @@ def plan_of(args: argparse.Namespace) -> Plan:
     if args.finetune:
         for path in args.finetune:
             cfg = _config(path, args.data)
-            finetune[label_of(cfg, path)] = cfg
+            label = label_of(cfg, path)
+            if label in finetune:
+                raise UserError(f'--finetune {path}: another one trains on {label} too')
+            finetune[label] = cfg
     else:
         for label in ','.join(args.labels).split(','):
             label = label.replace('%', 'pct')
@@ -146,12 +147,7 @@ def write_results(runs: Sequence[Run], labels: Sequence[str], work_dir: Path) ->
         if any(cells):
             table.add_row(name, *cells)
             lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
-    text = io.StringIO()
-    columns = ['method', 'labels', 'seed', 'metric', 'value', 'minutes']
-    writer = csv.DictWriter(text, columns, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(work_dir / 'few_labels.csv', text.getvalue())
+    write_table(work_dir / 'few_labels.csv', ['method', 'labels', 'seed'], rows)
     write_text(work_dir / 'few_labels.md', '\n'.join(lines) + '\n')
     Console(soft_wrap=True).print(table)
     print(f'top-1 in percent, mean and standard error over seeds: {work_dir}/few_labels.md, .csv')
@@ -168,7 +164,7 @@ def mean_and_error(values: Sequence[float]) -> str:
 
 
 @command_line.command
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     plan = plan_of(args)
     runs, failed = do_all(plan, args)

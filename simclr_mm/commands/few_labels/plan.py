@@ -62,20 +62,25 @@ class Plan(NamedTuple):
     def _finetuned(self, method: str, label: str, seed: int) -> Config:
         cfg = self._cell(self.finetune[label], seed, self.epochs.get(label))
         _draw(cfg.train_dataloader.dataset, seed)
+        model = cfg.model
+        width = model.head.in_channels  # C
+        if type_name(model.neck) == 'ProjectionNeck':  # of any layer, set below
+            width = model.neck.in_channels
+            model.neck.until, model.head.in_channels = 0, width
         if method == 'scratch':
-            cfg.custom_hooks, cfg.model.backbone.init_cfg = [], None
+            cfg.custom_hooks, model.backbone.init_cfg = [], None
             cfg.optim_wrapper.optimizer.lr *= _SCRATCH_RATE
             return cfg
-        cfg.model.backbone.init_cfg.checkpoint = self.source
+        model.backbone.init_cfg.checkpoint = self.source
         if method == TEACHER:
-            neck, width = self.encoder.config.model.get('neck') or {}, cfg.model.head.in_channels
+            neck = self.encoder.config.model.get('neck') or {}
             if type_name(neck) != 'ProjectionNeck' or neck.get('num_layers', 2) < 2:
                 raise UserError(
                     f'{self.source} has no projection head of two layers or more, so no middle: '
                     f'leave {TEACHER} and distilled out of --methods'
                 )
-            cfg.model.neck = ConfigDict(neck, in_channels=width, until=1)
-            cfg.model.head.in_channels = neck.get('hid_channels') or width
+            model.neck = ConfigDict(neck, in_channels=width, until=1)
+            model.head.in_channels = neck.get('hid_channels') or width
         return cfg
 
     def _distilled(self, seed: int, teacher: str | None) -> Config:
@@ -108,6 +113,9 @@ class Plan(NamedTuple):
         cfg = cell_config(cfg, options)
         if type_name(cfg.optim_wrapper) == 'OptimWrapper':
             cfg.optim_wrapper.type = 'simclr_mm.AutocastOptimWrapper'  # bf16 where it is faster
+        if _in_memory(cfg):
+            for phase in ('train', 'val'):  # each worker would start for a few images
+                cfg[f'{phase}_dataloader'].num_workers = 0
         return cfg
 
 
@@ -142,14 +150,15 @@ def label_of(cfg: Config, path: str) -> str:
     protocol = classifier_protocol(cfg)[0]
     if type_name(cfg.train_dataloader.dataset) != 'LabelSubset':
         raise UserError(f'--finetune {path} trains on all labels: name one with a LabelSubset')
-    return protocol.partition('-')[2].removeprefix('tuned-').replace('%', 'pct')
+    label = protocol.partition('-')[2].removeprefix('tuned-')
+    return label.replace('percent', '%').replace('%', 'pct').replace('-labels', 'perclass')
 
 
 def find_config(encoder: str, task: str, ending: str, flag: str) -> str:
     """The benchmark config that belongs to a pretraining config, by their names.
 
     Names are ``ALGORITHM_BACKBONE_SCHEDULE_DATA`` and ``BACKBONE_SCHEDULE_DATA``, the second
-    schedule with the task in it.
+    schedule with the task in it. Encoders of simclr-v2 are fine-tuned by its own recipe.
 
     Raises:
         UserError: There is none, or several.
@@ -160,6 +169,8 @@ def find_config(encoder: str, task: str, ending: str, flag: str) -> str:
             f'{encoder} is not the name of a pretraining config of this package: name the '
             f'config with {flag}'
         )
+    if parts[0] == 'simclr-v2' and task == 'finetune':
+        task = 'finetune-proj1'
     pattern = f'{parts[1]}_*-{task}-coslr-*_{parts[3]}{ending}.py'
     found = sorted(_BENCHMARKS.glob(pattern))
     if len(found) != 1:
@@ -174,13 +185,15 @@ def read_from(cfg: Config, folder: str) -> None:
     """Take the images of ``--data``. Data in memory read the folder themselves."""
     if not Path(folder).is_dir():
         raise MissingFileError(f'--data: there is no folder {Path(folder).absolute()}')
-    dataset = _innermost(cfg.train_dataloader.dataset)
-    kind = DATASETS.get(dataset.type)
-    if not ('data_root' in dataset and issubclass(kind, ArrayDataset)):
+    if not (_in_memory(cfg) and 'data_root' in _innermost(cfg.train_dataloader.dataset)):
         train_on_folder(cfg, folder)
         return
     for phase in ('train', 'val', 'test'):
         _innermost(cfg[f'{phase}_dataloader'].dataset).data_root = folder
+
+
+def _in_memory(cfg: Config) -> bool:
+    return issubclass(DATASETS.get(_innermost(cfg.train_dataloader.dataset).type), ArrayDataset)
 
 
 def _innermost(dataset: Any) -> ConfigDict:

@@ -7,8 +7,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from simclr_mm.commands.command_line import build_runner
-from simclr_mm.commands.command_line.config import remove_validation
+from simclr_mm.commands.command_line import build_runner, remove_validation
 from simclr_mm.engine.runner import quiet_console
 
 _STEPS, _WARM = 12, 4  # steps that are done, and those of them that do not count
@@ -39,7 +38,7 @@ def seconds_a_step(cfg: Config) -> float:
     cfg.train_cfg = dict(type='simclr_mm.IterBasedTrainLoop', max_iters=_STEPS)
     cfg.param_scheduler = []
     cfg.default_hooks.checkpoint = None
-    cfg.default_hooks.learning_watch = None
+    cfg.default_hooks.learning_watch = cfg.default_hooks.progress = None
     cfg.visualizer.vis_backends = []
     times = _Times()
     with tempfile.TemporaryDirectory() as folder, quiet_console():

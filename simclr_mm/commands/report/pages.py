@@ -1,8 +1,6 @@
 """Results of many runs as a Markdown table and as one self-contained HTML page."""
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +8,7 @@ from typing import NamedTuple
 from simclr_mm.errors import MissingFileError
 from simclr_mm.evaluation import PIXELS, UNTRAINED, EvaluationRun, Result, Value, read_run
 from simclr_mm.visualization.loss import plot_loss, read_log, read_scalars
-from simclr_mm.visualization.style import picture
+from simclr_mm.visualization.page import figure_of, page_of, table_of
 
 VALIDATIONS = 'Last validation of each training run'
 TRAININGS = 'End of each training run, without labels'
@@ -21,27 +19,6 @@ _PERCENT = {'knn', 'probe', 'accuracy', 'single-label', 'multi-label', 'voc07'}
 _RIGHT = {'value', 'step', *MEASURES}
 
 Row = dict[str, str]  # a cell for each column
-
-_SCRIPT = """
-for (const head of document.querySelectorAll('th')) head.onclick = () => {
-  const body = head.closest('table').tBodies[0], column = head.cellIndex;
-  const up = head.dataset.up = head.dataset.up === '1' ? '0' : '1';
-  const text = row => row.cells[column].textContent;
-  const order = body.rows[0].cells[column].className === 'number'
-    ? (a, b) => parseFloat(text(a)) - parseFloat(text(b))
-    : (a, b) => text(a).localeCompare(text(b), 'en', {numeric: true});
-  const rows = [...body.rows].sort((a, b) => up === '1' ? order(a, b) : order(b, a));
-  body.append(...rows);
-};
-"""
-_LOOK = """
-body { font: 15px sans-serif; margin: 2em; color: #222; }
-table { border-collapse: collapse; } th { cursor: pointer; background: #eee; }
-th, td { padding: .3em .7em; border: 1px solid #ccc; text-align: left; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-td.number, td.time { white-space: nowrap; }
-img { display: block; max-width: 100%; }
-"""
 
 
 class Found(NamedTuple):
@@ -183,24 +160,10 @@ def page(found: Found) -> str:
     tables = ''
     for title, columns, rows in _tables(found):
         tables += f'<h2>{title}</h2>\n' if title else ''
-        tables += _html_table(columns, rows)
+        tables += table_of(columns, rows, _RIGHT)
     curves = ''.join(_figure(path) for path in found.logs)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8">'
-        f'<title>Evaluations</title><style>{_LOOK}</style>\n<h1>Evaluations</h1>'
-        '<p>A click on the header of a column sorts by it.</p>\n'
-        f'{tables}{curves}<script>{_SCRIPT}</script></html>\n'
-    )
-
-
-def _html_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = ''.join(f'<th>{name}</th>' for name in columns)
-    kinds = ['number' if name in _RIGHT else name for name in columns]
-    body = ''
-    for row in rows:
-        cells = (f'<td class="{kind}">{html.escape(cell)}</td>' for kind, cell in zip(kinds, row))
-        body += f'<tr>{"".join(cells)}</tr>\n'
-    return f'<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>\n'
+    about = '<p>A click on the header of a column sorts by it.</p>\n'
+    return page_of('Evaluations', f'{about}{tables}{curves}')
 
 
 def _figure(path: Path) -> str:
@@ -208,9 +171,9 @@ def _figure(path: Path) -> str:
     scalars = read_scalars(path)
     if not scalars:
         return ''
-    target = io.BytesIO()
-    with picture(target, 7, 3, dpi=90) as figure:
-        plot_loss(figure.subplots(), scalars)
-    png = base64.b64encode(target.getvalue()).decode()
     name = html.escape(str(path.parent.parent))  # <run>/vis_data/scalars.json
-    return f'<h2>{name}</h2><img alt="training loss of {name}" src="data:image/png;base64,{png}">\n'
+    curve = figure_of(
+        lambda figure: plot_loss(figure.subplots(), scalars),
+        *(7, 3, f'training loss of {path.parent.parent}'),
+    )
+    return f'<h2>{name}</h2>\n{curve}'

@@ -78,15 +78,15 @@ def write_results(
     metric = runs[0].metric
     stem = work_dir / f'{work_dir.name}-{metric}'
     table, figure = Path(f'{stem}.csv'), Path(f'{stem}.png')
-    write_table(table, study, rows)
+    write_table(table, [axis.name for axis in study.axes], rows)
     note = f'{Path(cfg.filename).stem}, {len(rows)} of {len(runs)} runs'
     draw(figure, study, values, rows, metric, note)
     print(f'{table} and {figure} hold {len(rows)} of {len(runs)} runs.')
 
 
-def write_table(path: Path, study: Study, rows: Sequence[Row]) -> None:
+def write_table(path: Path, axes: Sequence[str], rows: Sequence[Row]) -> None:
     """Write one line for each run as CSV: its value on each axis, metric, value and minutes."""
-    columns = [axis.name for axis in study.axes] + ['metric', 'value', 'minutes']
+    columns = [*axes, 'metric', 'value', 'minutes']
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction='ignore', lineterminator='\n')
     writer.writeheader()

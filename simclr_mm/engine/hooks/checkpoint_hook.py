@@ -1,12 +1,15 @@
 """Save checkpoints so that a kill at any time leaves a loadable one."""
 
+import errno
 import re
+import time
 from collections import deque
 from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from simclr_mm.errors import UserError
@@ -14,15 +17,30 @@ from simclr_mm.files.atomic import atomic_file, remove_stale
 from simclr_mm.registry import HOOKS
 
 _BACKEND = 'simclr_mm_atomic'
+# Seconds between attempts, together less than a cluster leaves before it kills.
+_WAITS = (1, 5, 15)
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)  # a network disk may come back
+_BETWEEN = 'ckpt_between'  # key in the message hub
 
 
 @register_backend(_BACKEND, force=True)
 class AtomicLocalBackend(LocalBackend):
-    """MMEngine's storage on local disks, with atomic writes."""
+    """MMEngine's storage on local disks, with atomic writes that wait for a full disk."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        with atomic_file(filepath) as file:
-            file.write(obj)
+        for number, wait in enumerate((*_WAITS, None), start=1):
+            try:
+                with atomic_file(filepath) as file:
+                    file.write(obj)
+                return
+            except OSError as error:
+                if wait is None or error.errno not in _PASSING:
+                    raise
+                MMLogger.get_current_instance().warning(
+                    f'{filepath} cannot be written, attempt {number} of {len(_WAITS) + 1}: '
+                    f'{error.strerror}. The one before is complete. Next attempt in {wait} s.'
+                )
+                time.sleep(wait)
 
 
 @HOOKS.register_module()
@@ -38,6 +56,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     folder are removed; MMEngine removes the files that a resumed checkpoint names. Object stores
     (``out_dir='s3://...'``, ``backend_args``) are unchanged, because they write whole objects.
     """
+
+    _saved: int | None = None  # iterations done at the last checkpoint
 
     def _init_rule(self, rules: list[str | None], key_indicators: list[str]) -> None:
         try:
@@ -73,6 +93,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.keep_ckpt_ids = deque(steps)
             while len(self.keep_ckpt_ids) > self.max_keep_ckpts:
                 self._remove_step(self.keep_ckpt_ids.popleft())
+        if not own:
+            runner.message_hub.runtime_info.pop(_BETWEEN, None)
         paths = self._best_paths()
         for key, path in paths.items():
             if path is None:
@@ -91,6 +113,36 @@ class CheckpointHook(MMEngineCheckpointHook):
         before, _, after = self.filename_tmpl.partition('{}')
         return bool(re.fullmatch(f'best_.+_{re.escape(before)}[0-9]+{re.escape(after)}', name))
 
+    def save_between(self, runner: Runner, epoch: int, iteration: int) -> None:
+        """Save now, unless the last checkpoint is of this moment.
+
+        Beside checkpoints of epochs it is ``iter_K.pth``, and the next of those replaces it.
+
+        Args:
+            runner: The run, between two steps.
+            epoch: Epochs done.
+            iteration: Iterations done.
+        """
+        if self._saved == iteration:
+            return
+        meta = dict(epoch=epoch, iter=iteration)
+        if not self.by_epoch:
+            self._save_checkpoint_with_step(runner, iteration, meta)
+            return
+        before = self._between(runner)
+        name = f'iter_{iteration}.pth'
+        runner.message_hub.update_info(_BETWEEN, name)
+        self._save(runner, name, meta)
+        if before not in (None, self.last_ckpt):
+            self._remove(before)
+
+    def _between(self, runner: Runner) -> str | None:
+        """The checkpoint of :meth:`save_between`, if there is one of this run."""
+        name = runner.message_hub.runtime_info.get(_BETWEEN)
+        if not re.fullmatch('iter_[0-9]+[.]pth', str(name)):  # as a checkpoint may say anything
+            return None
+        return self.file_backend.join_path(self.out_dir, name)
+
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         outdated = None
         if self.max_keep_ckpts > 0:
@@ -99,7 +151,16 @@ class CheckpointHook(MMEngineCheckpointHook):
                     outdated = self.keep_ckpt_ids.popleft()
                 self.keep_ckpt_ids.append(step)
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-        name = self.filename_tmpl.format(step)
+        between = self._between(runner)
+        runner.message_hub.runtime_info.pop(_BETWEEN, None)
+        self._save(runner, self.filename_tmpl.format(step), meta)
+        if outdated is not None:
+            self._remove_step(outdated)
+        if between is not None:
+            self._remove(between)
+
+    def _save(self, runner: Runner, name: str, meta: dict) -> None:
+        self._saved = meta.get('iter', runner.iter if self.by_epoch else runner.iter + 1)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.save_checkpoint(
@@ -115,10 +176,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         )
         if not is_main_process():
             return
-        with atomic_file(Path(runner.work_dir) / 'last_checkpoint') as file:
-            file.write(self.last_ckpt.encode())
-        if outdated is not None:
-            self._remove_step(outdated)
+        AtomicLocalBackend().put(self.last_ckpt.encode(), Path(runner.work_dir, 'last_checkpoint'))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best:

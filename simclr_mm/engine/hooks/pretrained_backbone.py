@@ -74,6 +74,7 @@ class PretrainedBackboneHook(Hook):
                     'head, or set model.neck.until=0 for the features before it'
                 )
             self._encoder.update({_NECK + key: value for key, value in self._layers.items()})
+        _compare_pixels(runner, checkpoint, self._path)
         if self.frozen:
             self._freeze(runner)
 
@@ -176,6 +177,21 @@ def _init_cfg(runner) -> Mapping:
         'no encoder: pass --pretrained PATH (or --cfg-options '
         'model.backbone.init_cfg.checkpoint=PATH)'
     )
+
+
+def _compare_pixels(runner, checkpoint: Mapping, path: str) -> None:
+    """Warn if the config normalises pixels otherwise than tools/convert.py says of the encoder."""
+    meta = checkpoint.get('meta')
+    wanted = meta.get('normalise') if isinstance(meta, Mapping) else None
+    if not isinstance(wanted, Mapping):  # another file of ours, whose config says it
+        return
+    found = runner.cfg.get('data_preprocessor') or {}
+    for key in ('mean', 'std'):
+        if key in wanted and list(wanted[key]) != list(found.get(key) or []):
+            runner.logger.warning(
+                f'{path} was trained with data_preprocessor.{key}={list(wanted[key])}, this '
+                f'config has {found.get(key)}: give the encoder the pixels that it knows.'
+            )
 
 
 def _differing(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

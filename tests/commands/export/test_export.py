@@ -37,7 +37,10 @@ BACKBONES = dict(
     convnext=dict(type='ConvNeXt', arch=dict(depths=[1, 1, 1, 1], channels=[8, 16, 32, 64])),
 )
 PACKAGES = dict(
-    timm=['timm'], onnx=['onnx', 'onnxruntime', 'onnxscript'], safetensors=['safetensors']
+    timm=['timm'],
+    onnx=['onnx', 'onnxruntime', 'onnxscript'],
+    safetensors=['safetensors'],
+    hf=['timm', 'safetensors'],
 )
 
 
@@ -219,6 +222,8 @@ def test_onnx_takes_any_number_of_images(sources, onnx_file):
         ('caffe', 'torchvision', 'style=caffe'),
         ('caffe', 'timm', 'style=caffe'),
         ('convnext', 'timm', 'does not support this backbone .ConvNeXt.'),
+        ('cifar', 'hf', 'no config.json can describe it; export it to timm'),
+        ('thin', 'hf', 'no config.json can describe it'),
     ],
 )
 def test_a_target_that_cannot_hold_the_backbone(name, target, message, sources, tmp_path):

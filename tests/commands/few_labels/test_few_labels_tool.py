@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,13 @@ from mmpretrain.registry import DATASETS
 
 from simclr_mm import get_model
 from simclr_mm.commands.evaluate.loop_results import classifier_protocol
-from simclr_mm.commands.few_labels.plan import METHODS, TrainAndTest, read_from
+from simclr_mm.commands.few_labels.plan import (
+    METHODS,
+    TrainAndTest,
+    find_config,
+    label_of,
+    read_from,
+)
 from simclr_mm.commands.runs import RunFailed
 from simclr_mm.evaluation import EvaluationRun, Result, read_run
 
@@ -90,6 +97,19 @@ def test_the_configs_of_the_runs(encoder, tmp_path, stand_in):
     assert classifier_protocol(student)[0] == 'distilled'
 
 
+@pytest.mark.parametrize('selector', [0, 1])
+def test_a_config_of_any_selector(encoder, tmp_path, stand_in, selector):
+    """The rows differ in the layer, whichever the given config is for."""
+    name = f'r18-w16_1xb64-finetune-proj{selector}-coslr-30e_cifar10-10pct.py'
+    methods = 'scratch', 'selector-0', 'selector-1'
+    given = '--finetune', CONFIGS / 'benchmarks' / name, '--methods', *methods, '--seeds', 1
+    call(encoder, tmp_path, *given)
+    necks = [config(tmp_path, method, '10pct').model.neck for method in methods]
+    assert [neck.until for neck in necks] == [0, 0, 1]
+    assert {neck.in_channels for neck in necks} == {128}
+    assert config(tmp_path, 'selector-0', '10pct').train_dataloader.num_workers == 0  # in memory
+
+
 def test_the_linear_classifier_sees_the_images_of_fine_tuning(encoder, tmp_path, stand_in):
     call(encoder, tmp_path, '--labels', '5perclass', '--seeds', 2, '--methods', 'linear', 'scratch')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -118,6 +138,25 @@ def test_data_in_memory_read_the_folder_themselves(tmp_path):
     subset = digits.train_dataloader.dataset
     assert (subset.type, subset.dataset.type) == ('simclr_mm.LabelSubset', 'simclr_mm.ImageFolder')
     assert digits.model.head.num_classes == 2
+
+
+@pytest.mark.parametrize(
+    'algorithm, task, found',
+    [
+        ('simclr', 'finetune', 'r50_8xb512-finetune-coslr-60e_in1k-1pct'),
+        ('simclr-v2', 'finetune', 'r50_8xb128-finetune-proj1-coslr-60e_in1k-1pct'),
+        ('simclr', 'selfdistil', 'r50_8xb512-selfdistil-coslr-400e_in1k'),
+    ],
+)
+def test_the_configs_of_an_encoder(algorithm, task, found):
+    encoder, ending = f'{algorithm}_r50_16xb256-coslr-800e_in1k', '-1pct' * (task == 'finetune')
+    assert Path(find_config(encoder, task, ending, '--flag')).stem == found
+
+
+@pytest.mark.parametrize('data', ['digits-5perclass', 'cifar10-10pct', 'in1k-1pct'])
+def test_a_given_config_has_the_label_of_its_name(data):
+    path, *_ = (CONFIGS / 'benchmarks').glob(f'*-finetune-coslr-*_{data}.py')
+    assert label_of(Config.fromfile(path), str(path)) == data.rpartition('-')[2]
 
 
 def test_the_table_by_hand(encoder, tmp_path, stand_in, capsys):
@@ -152,6 +191,7 @@ def test_the_table_by_hand(encoder, tmp_path, stand_in, capsys):
         (['--labels', '10%', '--epochs', '10%=x'], '--epochs 10pct=x: give a whole number'),
         (['--finetune', DISTIL], 'trains on all labels: name one with a LabelSubset'),
         (['--finetune', DIGITS], 'trains no classifier'),
+        (['--finetune', FINETUNE, FINETUNE], 'another one trains on 5perclass too'),
         (['--labels', '10%', '--data', 'no/where'], '--data: there is no folder .*no/where'),
     ],
 )

@@ -160,7 +160,7 @@ def test_table_and_figure(name, asked, cfg, tmp_path):
         dict(zip(names, labels), metric='knn/top1', value=20.0 + k, minutes=0.1, command=['python'])
         for k, (labels, _) in enumerate(study.cells(cfg, *values))
     ]
-    write_table(tmp_path / 'a.csv', study, rows)
+    write_table(tmp_path / 'a.csv', [axis.name for axis in study.axes], rows)
     with open(tmp_path / 'a.csv') as file:
         read = list(csv.DictReader(file))
     assert [row['value'] for row in read] == [str(row['value']) for row in rows]

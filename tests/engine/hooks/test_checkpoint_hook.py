@@ -1,12 +1,14 @@
 """Whenever a run is killed, a complete checkpoint is there and is named."""
 
 import builtins
+import errno
 import itertools
 import multiprocessing
 import os
 import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import mmengine.hooks
@@ -19,8 +21,10 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 from simclr_mm.checkpoints import install_safe_loading, load_file
-from simclr_mm.engine.hooks.checkpoint_hook import CheckpointHook
+from simclr_mm.engine.hooks import checkpoint_hook
+from simclr_mm.engine.hooks.checkpoint_hook import AtomicLocalBackend, CheckpointHook
 from simclr_mm.errors import CheckpointError, UserError
+from simclr_mm.files.atomic import atomic_file
 
 pytestmark = pytest.mark.portable
 _RUNS = itertools.count()  # MMEngine keeps one message hub for each name
@@ -145,6 +149,34 @@ def test_a_backend_of_the_user_stays(tmp_path):
     hook = CheckpointHook(interval=1, backend_args=dict(backend='local'))
     _runner(tmp_path, hook).train()
     assert hook.backend_args == dict(backend='local')
+
+
+@pytest.mark.parametrize('number, attempts', [(errno.ENOSPC, 4), (errno.EROFS, 1)])
+def test_a_full_disk_is_tried_again_and_a_read_only_one_is_not(
+    tmp_path, monkeypatch, number, attempts
+):
+    waited, failing = [], [True]
+
+    @contextmanager
+    def full(path):
+        if failing[0]:
+            raise OSError(number, os.strerror(number))
+        with atomic_file(path) as file:
+            yield file
+
+    monkeypatch.setattr(checkpoint_hook, 'atomic_file', full)
+    monkeypatch.setattr(checkpoint_hook.time, 'sleep', waited.append)
+    file = tmp_path / 'epoch_1.pth'
+    file.write_bytes(b'before')
+    with pytest.raises(OSError, match=os.strerror(number)):
+        AtomicLocalBackend().put(b'after', file)
+    assert file.read_bytes() == b'before' and len(waited) == attempts - 1
+    monkeypatch.setattr(
+        checkpoint_hook.time, 'sleep', lambda wait: failing.clear() or failing.append(False)
+    )
+    if number == errno.ENOSPC:  # space is made while it waits
+        AtomicLocalBackend().put(b'after', file)
+        assert file.read_bytes() == b'after'
 
 
 class KilledFile:

@@ -1,0 +1,204 @@
+"""SimCLR as a transformer of scikit-learn.
+
+n images, H height and W width in pixels, C feature width.
+"""
+
+import csv
+import numbers
+import os
+import random
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
+
+from simclr_mm.datasets.arrays import check_images
+from simclr_mm.engine import build_runner
+from simclr_mm.engine.options import merge_cfg_options
+from simclr_mm.engine.training_data import train_unlabelled
+from simclr_mm.errors import UserError
+from simclr_mm.files.walk import image_paths
+from simclr_mm.registry import type_name
+
+from .encoder import Encoder
+from .inference import FeatureInferencer
+from .loading import build_encoder, load_encoder
+from .model_zoo import find_config
+
+# A folder, paths of image files, or (n, H, W, 3) uint8.
+Images = str | Path | Sequence[str | Path] | np.ndarray
+
+
+class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Pretrain without labels in ``fit``, give features in ``transform``.
+
+    Images are a folder (every image in it, at any depth, sorted by path), paths of image
+    files, or an array (n, H, W, 3) uint8.
+
+    Args:
+        config: A model name, a config file or a Config. With ``pretrained`` it may be None:
+            the config stored in the checkpoint.
+        pretrained: Path or URL of a checkpoint, or True for the published weights of the
+            model. ``fit`` then only loads them. None: ``fit`` trains from scratch.
+        options: Settings of the config to override for training, as after
+            ``--cfg-options``: ``{'train_cfg.max_epochs': 5}``.
+        work_dir: Folder of the training's logs, checkpoints and config. None: a temporary
+            one, which is deleted after the training.
+        random_state: Seed of the training, a whole number. None: the config's.
+        color_order: 'RGB' as in Pillow and scikit-learn, or 'BGR' as in OpenCV: the order
+            in arrays. Files know theirs.
+        batch_size: Images at a time in ``transform``.
+        precision: Of ``transform``, as for :class:`FeatureInferencer`.
+        device: Of ``transform``. None: a GPU if there is one.
+
+    Attributes:
+        encoder_: The trained :class:`Encoder`.
+
+    Raises:
+        UserError: In ``fit`` and ``transform``, for a value or an image that does not fit.
+        CheckpointError: In ``fit``, if the weights cannot be read or do not fit.
+        NotFittedError: In ``transform``, before ``fit``.
+
+    Differs: scikit-learn's estimators take tables of numbers; this one takes images, and
+    ``n_features_in_`` does not exist.
+    """
+
+    encoder_: Encoder
+
+    def __init__(
+        self,
+        config: str | Path | Config | None = None,
+        *,
+        pretrained: bool | str | Path | None = None,
+        options: Mapping[str, Any] | None = None,
+        work_dir: str | Path | None = None,
+        random_state: int | None = None,
+        color_order: str = 'RGB',
+        batch_size: int = 32,
+        precision: str = 'fp32',
+        device: str | torch.device | None = None,
+    ) -> None:
+        self.config = config
+        self.pretrained = pretrained
+        self.options = options
+        self.work_dir = work_dir
+        self.random_state = random_state
+        self.color_order = color_order
+        self.batch_size = batch_size
+        self.precision = precision
+        self.device = device
+
+    def fit(self, X: Images, y: object = None) -> 'SimCLREncoder':
+        """Pretrain on images. With ``pretrained``, load the weights; the images are ignored.
+
+        Args:
+            X: The images.
+            y: Ignored.
+        """
+        with _own_randomness():
+            self.encoder_ = self._load() if self.pretrained else self._train(self._images(X))
+        # scikit-learn's get_feature_names_out reads it.
+        self._n_features_out = self.encoder_.feature_shape()[1]
+        return self
+
+    def transform(self, X: Images) -> np.ndarray:
+        """Features (n, C) float32, a row for each image, as from :class:`FeatureInferencer`."""
+        check_is_fitted(self)
+        images = self._images(X)
+        device = self.device or get_device()
+        inferencer = FeatureInferencer(self.encoder_, device=device, precision=self.precision)
+        bgr = images if isinstance(images, list) else list(images[..., ::-1])
+        return inferencer(bgr, self.batch_size)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.one_d_array = True  # of paths
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = False
+        tags.input_tags.string = True
+        tags.transformer_tags.preserves_dtype = []
+        tags.non_deterministic = self.random_state is None
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        if hasattr(self, 'encoder_'):
+            self.encoder_.on('cpu')  # so that a machine without a GPU reads it
+        return super().__getstate__()
+
+    def _images(self, images: Images) -> list[str] | np.ndarray:
+        """Paths, or an array in RGB."""
+        if self.color_order not in ('RGB', 'BGR'):
+            raise UserError(f"color_order is {self.color_order!r}: give 'RGB' or 'BGR'")
+        if isinstance(images, (str, Path)):
+            return [os.path.abspath(path) for path in image_paths(images)]
+        if isinstance(images, (list, tuple)) or getattr(images, 'ndim', 0) == 1:
+            if not len(images) or not all(isinstance(path, (str, Path)) for path in images):
+                raise UserError(
+                    'images are a folder, paths of image files, or one array (n, height, width, '
+                    f'3) uint8; got {len(images)} of something else'
+                )
+            return [os.path.abspath(path) for path in images]
+        array = np.asarray(images)
+        check_images(array, type(self).__name__)
+        return array if self.color_order == 'RGB' else array[..., ::-1]
+
+    def _load(self) -> Encoder:
+        weights = self.pretrained or True
+        if self.config is not None:
+            return build_encoder(self.config, weights)
+        if weights is True:
+            raise UserError('pretrained=True needs a config, the name of a model with weights')
+        return load_encoder(weights)
+
+    def _train(self, images: list[str] | np.ndarray) -> Encoder:
+        if self.config is None:
+            raise UserError(
+                'config is None: name a config to train, as list_models() does, or give pretrained'
+            )
+        cfg, _ = find_config(self.config)
+        if not cfg.get('train_dataloader') or type_name(cfg.get('model')) == 'ImageClassifier':
+            raise UserError(f'{self.config} is no config of a pretraining: name one of those')
+        temporary = self.work_dir is None
+        with tempfile.TemporaryDirectory() if temporary else nullcontext(self.work_dir) as folder:
+            cfg.work_dir = str(folder)
+            train_unlabelled(cfg, _stored(images, Path(cfg.work_dir)))
+            if self.random_state is not None:
+                if not isinstance(self.random_state, numbers.Integral) or self.random_state < 0:
+                    raise UserError(
+                        f'random_state is {self.random_state!r}: give a whole number from 0'
+                    )
+                cfg.randomness = dict(cfg.get('randomness') or {}, seed=int(self.random_state))
+            merge_cfg_options(cfg, self.options, 'options')
+            runner = build_runner(cfg)
+            runner.train()
+            return load_encoder(Path(runner.work_dir, 'last_checkpoint').read_text(), cfg)
+
+
+def _stored(images: list[str] | np.ndarray, folder: Path) -> dict[str, Any]:
+    """The dataset of images, and its file in the folder, from which a run can be resumed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(images, np.ndarray):
+        np.save(folder / 'images.npy', images)
+        return dict(type='simclr_mm.ArrayFile', data_root=str(folder / 'images.npy'))
+    with open(folder / 'images.csv', 'w', newline='', errors='surrogateescape') as file:
+        csv.writer(file).writerows([['path'], *([path] for path in images)])
+    return dict(type='simclr_mm.ImageList', places=[str(folder / 'images.csv')])
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Leave the caller's random generators as they are; a runner seeds them, a model draws."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])

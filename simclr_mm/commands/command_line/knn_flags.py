@@ -1,0 +1,106 @@
+"""``--val`` and ``--val-split``: nearest neighbours while pretraining, without a config."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmpretrain.registry import DATASETS
+
+from simclr_mm.datasets.image_table import is_list, rows_of
+from simclr_mm.errors import UserError
+from simclr_mm.registry import type_name
+
+from .config import is_classifier
+from .data_folder import compare, gallery_and_query
+
+_SHARE = 0.2  # of a labelled folder without parts are queries
+_FEW = 10_000  # images of a gallery, below which 20 neighbours are compared and not 200
+
+
+def knn_while_training(
+    cfg: Config, data: Sequence[str] | None, val: str | None, split: str | None
+) -> None:
+    """Let a pretraining config compare labelled images at each validation.
+
+    Args:
+        cfg: The config, after ``--data``. Its ``val_dataloader`` has a GalleryAndQuery.
+        data: The places of ``--data``.
+        val: ``DIR/train/<class>/`` and ``DIR/{val,test}/<class>/``; or ``DIR/<class>/`` or a table
+            with labels, of which a fifth are queries, or, if it has splits, those of
+            ``val`` or ``test``.
+        split: A share in (0, 1) of ``data`` that become queries, in whole groups, or the name of
+            a split in its tables. They are not trained on; the others are the gallery.
+
+    Raises:
+        UserError: The config has no such validation, or the data have no labels or no such split.
+    """
+    flag = '--val' if split is None else '--val-split'
+    if is_classifier(cfg):
+        raise UserError(f'{flag} is for pretraining: a classifier is validated on its val/.')
+    if val is not None and split is not None:
+        raise UserError('--val and --val-split exclude each other: give one of them.')
+    if val is not None:
+        gallery, query = _of_place(val)
+    elif not data:
+        raise UserError('--val-split divides the images of --data: name them.')
+    else:
+        assert split is not None
+        gallery, query = _parts(data, _share_or_name(split))
+        _train_on(cfg, gallery)
+    compare(cfg, flag, 'val_dataloader', gallery, query)
+    images, queries = len(DATASETS.build(gallery)), len(DATASETS.build(query))
+    metrics = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
+    kept = [metric for metric in metrics if type_name(metric) == 'KNNAccuracy']
+    if not kept:
+        raise UserError(f'{flag}: val_evaluator has no simclr_mm.KNNAccuracy: add one.')
+    cfg.val_evaluator = kept[0]
+    k = min(kept[0].get('k', 200), 20 if images < _FEW else 200, images)
+    cfg.val_evaluator.k = k
+    print_log(f'{flag}: kNN of {queries} images among {images}, k = {k} (val_evaluator.k)')
+
+
+def _of_place(place: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Gallery and query of ``--val``."""
+    if not is_list(place):
+        root = Path(place)
+        if (root / 'train').is_dir():
+            return gallery_and_query('--val', root)
+        return _parts([place], _SHARE)
+    splits = {row.split for row in rows_of(place)}
+    named = [name for name in ('val', 'test') if name in splits]
+    return _parts([place], named[0] if named else _SHARE)
+
+
+def _parts(places: Sequence[str], part: float | str) -> tuple[dict[str, Any], dict[str, Any]]:
+    common: dict[str, Any] = dict(type='simclr_mm.ImageList', places=list(places), with_label=True)
+    if isinstance(part, float):
+        common['val_share'] = part
+        return dict(common, split='train'), dict(common, split='val')
+    return dict(common, split='train'), dict(common, split=part)
+
+
+def _share_or_name(text: str) -> float | str:
+    try:
+        share = float(text)
+    except ValueError:
+        return text
+    if not 0 < share < 1:
+        raise UserError(
+            f'--val-split {text}: give a share between 0 and 1, or the name of a split.'
+        )
+    return share
+
+
+def _train_on(cfg: Config, gallery: dict[str, Any]) -> None:
+    """Train on the gallery's part, with and without labels."""
+    dataset = cfg.train_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    if type_name(dataset) not in ('ImageFolder', 'ImageList'):
+        raise UserError(
+            f'--val-split divides folders and lists, not a {type_name(dataset)}: give --val.'
+        )
+    dataset.pop('data_root', None)
+    dataset.update({**gallery, 'with_label': False})

@@ -1,0 +1,5 @@
+"""One HTML page on which an embedded folder is looked at."""
+
+from .command import main
+
+__all__ = ['main']

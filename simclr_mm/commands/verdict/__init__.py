@@ -1,0 +1,5 @@
+"""Say whether pretraining helped, with intervals."""
+
+from .command import main
+
+__all__ = ['main']

@@ -1,0 +1,141 @@
+"""The labelled images of a verdict, and the features that are compared on them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import DATASETS
+
+from simclr_mm.apis import load_encoder
+from simclr_mm.apis.encoder import Encoder
+from simclr_mm.apis.loading import Checkpoint, encoder_of_checkpoint
+from simclr_mm.apis.model_zoo import register
+from simclr_mm.checkpoints.foreign.weights import read_weights
+from simclr_mm.class_balance import draw_of_each_class
+from simclr_mm.commands.command_line.data_folder import class_folders, gallery_and_query
+from simclr_mm.commands.convert import convert
+from simclr_mm.commands.evaluate.feature_table import untrained_encoder
+from simclr_mm.commands.evaluate.image_features import gallery_and_queries
+from simclr_mm.datasets.gallery_query import labels_of
+from simclr_mm.datasets.image_folder import class_names_of
+from simclr_mm.errors import UserError, listed
+from simclr_mm.evaluation import PIXELS, PRETRAINED, UNTRAINED, Labelled
+from simclr_mm.files.walk import printable
+from simclr_mm.registry import type_name
+
+_TEST = {'val', 'test'}  # folders of test images beside train
+_PIXELS = 32  # side of the raw pixels that are compared: 3,072 numbers an image
+
+
+def parts_of(folder: str, test_share: float, seed: int) -> tuple[dict[str, dict[str, Any]], str]:
+    """``gallery`` and ``query`` for a GalleryAndQuery, and in words where they come from.
+
+    They are ``folder/train`` and ``folder/{val,test}`` where both exist. Otherwise the
+    classes are the folders in ``folder``, and ``test_share`` of each class is drawn for testing.
+
+    Raises:
+        UserError: A class has fewer than two images to divide, or there is one class.
+    """
+    settings = class_folders(folder)
+    parts = set(class_names_of(folder))
+    if 'train' in parts and (parts & _TEST or len(parts) == 1):
+        gallery, query = gallery_and_query('--data', Path(folder))
+        places = [printable(str(each.get('data_root', folder))) for each in (gallery, query)]
+        others = parts - {'train', *(Path(place).name for place in places)}
+        left = f'; not used: {printable(listed(sorted(others)))}' if others else ''
+        text = f'images to learn from: {places[0]}; test images: {places[1]}{left}'
+        return dict(gallery=gallery, query=query), text
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        dataset = DATASETS.build(dict(settings, pipeline=[]))
+    labels = labels_of(dataset, f'--data {folder}')
+    found, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2:
+        names = dataset.metainfo.get('classes') or found
+        few = names[found[counts.argmin()]]
+        raise UserError(
+            f'--data {folder}: class {few} has one image, and the split into training and test '
+            'needs two: add images or take the class out.'
+        )
+    test = draw_of_each_class(labels, lambda n: min(n - 1, max(1, round(test_share * n))), seed)
+    train = np.setdiff1d(np.arange(len(labels)), test)
+    divided = {
+        name: dict(settings, indices=rows.tolist())
+        for name, rows in (('gallery', train), ('query', test))
+    }
+    return divided, (
+        f'{printable(folder)} has no train/ and test/: {len(test)} of its {len(labels)} images, '
+        f'{100 * test_share:g} % of each class by seed {seed}, are test images'
+    )
+
+
+def all_features(
+    ours: Encoder,
+    against: list[str],
+    parts: dict[str, dict[str, Any]],
+    cache: Path | None,
+    workers: int,
+) -> dict[str, tuple[Labelled, Labelled]]:
+    """Features of gallery and queries: ours first, untrained, raw pixels, then of each file.
+
+    Raw pixels of more than 32 x 32 are averaged to that.
+    """
+    device = next(ours.model.parameters()).device
+    ends = ['/'.join(Path(place).parts[-2:]) for place in against]
+    names = ends if len(set(ends)) == len(ends) else against
+    # All files are read first, so that a mistake costs no time.
+    others = {name: _encoder_of(place, device) for name, place in zip(names, against)}
+    loader = _loader(ours, parts, workers)
+    found = {PRETRAINED: gallery_and_queries(ours, loader, cache)}
+    found[UNTRAINED] = gallery_and_queries(untrained_encoder(ours.config), loader, cache)
+    found[PIXELS] = gallery_and_queries(ours, loader, embed=_small_pixels)
+    for name, encoder in others.items():
+        found[name] = gallery_and_queries(encoder, _loader(encoder, parts, workers), cache)
+    return found
+
+
+def _small_pixels(images: torch.Tensor) -> torch.Tensor:
+    """(n, 3, S, S) -> (n, 3 * 32 * 32), or fewer where S is smaller."""
+    return F.adaptive_avg_pool2d(images, min(_PIXELS, *images.shape[2:])).flatten(1)
+
+
+def _encoder_of(place: str, device: torch.device) -> Encoder:
+    """The encoder of a checkpoint of ours or of another library, or of CONFIG=FILE."""
+    config, equals, file = place.partition('=')
+    if equals and not Path(place).exists():
+        return load_encoder(file, config, device)
+    if place.lower() in register():
+        return load_encoder(place, device=device)
+    content = read_weights(place)
+    meta = content.get('meta') if isinstance(content, dict) else None
+    if isinstance(meta, dict) and 'cfg' in meta:
+        return load_encoder(place, device=device)
+    converted = convert(place)
+    print_log(
+        f'{printable(place)}: keys of {converted.layout}, images as that library prepares them: '
+        f'{dict(converted.config.model.backbone)}',
+        'current',
+    )
+    checkpoint = Checkpoint(converted.checkpoint, converted.config, Path(place).stem, place)
+    return encoder_of_checkpoint(checkpoint, device, only_backbone=True)
+
+
+def _loader(encoder: Encoder, parts: dict[str, dict[str, Any]], workers: int) -> dict[str, Any]:
+    """A dataloader of both parts, with the encoder's own transforms."""
+    if encoder.pipeline is None:
+        raise UserError(
+            f'{encoder.source}: its config has no test_dataloader, so it is not known how to '
+            'prepare an image: name another config'
+        )
+    steps = [dict(step) for step in encoder.pipeline if type_name(step) != 'LoadImageFromFile']
+    pipeline = [dict(type='simclr_mm.LoadImageFromFile'), *steps]
+    return dict(
+        batch_size=64,
+        num_workers=workers,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='default_collate'),
+        dataset=dict(type='simclr_mm.GalleryAndQuery', pipeline=pipeline, **parts),
+    )

@@ -1,0 +1,146 @@
+"""End a job whose ranks wait for each other, and name the rank that they wait for."""
+
+import json
+import linecache
+import os
+import re
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from types import FrameType
+
+from torch.distributed import PrefixStore, TCPStore
+
+HUNG = 124  # the exit code, as of timeout(1)
+TIMEOUT = 600.0  # seconds
+# Collectives fail by themselves only after the watch has spoken.
+MARGIN = 15.0
+_ANSWER = 5.0  # seconds for the other ranks to say where they are
+# A line that waits for a device or for other ranks.
+_WAITS = re.compile(r'\b(all_gather\w*|barrier|cpu|item|synchronize|tolist|wait)\(')
+
+
+class HangWatch(threading.Thread):
+    """A thread that asks every second whether this rank has moved since.
+
+    A rank that waits for others at one place for the whole time-out calls all ranks. Each
+    answers through the job's store where it is. Then each prints its own place with its stack, and
+    the ranks that do not wait for others or do not answer, and ends with the exit code 124.
+
+    Args:
+        rank: This rank.
+        ranks: Ranks in the job.
+        timeout: Seconds.
+        name: Of this run, the same on all ranks.
+        step: Says how far this rank is, in words.
+    """
+
+    _of_process: 'HangWatch | None' = None  # the last one watches
+
+    def __init__(
+        self, rank: int, ranks: int, timeout: float, name: str, step: Callable[[], str]
+    ) -> None:
+        super().__init__(name='hang watch', daemon=True)
+        self._rank, self._ranks, self._timeout, self._step = rank, ranks, timeout, step
+        self._interval = min(1.0, timeout / 10)
+        self._watched = threading.get_ident()
+        self._place: object = None
+        self._since = time.monotonic()
+        store = TCPStore(
+            os.environ['MASTER_ADDR'],
+            int(os.environ['MASTER_PORT']),
+            wait_for_workers=False,
+            timeout=timedelta(seconds=_ANSWER),
+        )
+        self._store = PrefixStore(f'simclr_mm/hang/{name}', store)
+        self._stopped = threading.Event()
+        if HangWatch._of_process is not None:
+            HangWatch._of_process.stop()
+        HangWatch._of_process = self
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def run(self) -> None:
+        while not self._stopped.wait(self._interval):
+            stack = self._stack()
+            stalled = self._waited(stack) > self._timeout
+            try:
+                called = self._store.check(['called'])
+                if stalled and not called:
+                    self._store.set('called', str(self._rank))
+            except RuntimeError:  # rank 0 is gone, or the link to it
+                called = False
+            if stalled or called:
+                self._end()
+
+    def _stack(self) -> traceback.StackSummary:
+        frame: FrameType | None = sys._current_frames().get(self._watched)
+        return traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
+
+    def _waited(self, stack: traceback.StackSummary) -> float:
+        """Seconds for which the main thread has waited at one place for others."""
+        place = (self._step(), [(each.filename, each.lineno) for each in stack])
+        if place != self._place or waits(stack) is None:
+            self._place, self._since = place, time.monotonic()
+        return time.monotonic() - self._since
+
+    def _end(self) -> None:
+        stack = self._stack()
+        mine = waits(stack)
+        where = f'in {mine}' if mine else f'not waiting for others, at {_line(stack)}'
+        answers = self._ask(json.dumps([f'{self._step()}, {where}', mine is not None]))
+        missing = [
+            f'rank {rank} ({answer[0] if answer else "no answer"})'
+            for rank, answer in enumerate(answers)
+            if answer is None or not answer[1]
+        ]
+        late = ', '.join(missing) or 'none: they wait in different calls, or a link is cut'
+        print(
+            f'rank {self._rank}: the ranks have waited for each other for {self._timeout:g} s '
+            f'(env_cfg.dist_cfg.timeout). This rank: {self._step()}, {where}. Missing: {late}.\n'
+            f'rank {self._rank} is here:\n{"".join(reversed(stack.format()))}',
+            file=sys.stderr,
+            flush=True,
+        )
+        time.sleep(2 * self._interval)  # a launcher ends all ranks as soon as one has ended
+        os._exit(HUNG)
+
+    def _ask(self, mine: str) -> list[list | None]:
+        """Where all ranks are. None: no answer."""
+        answers: list[list | None] = [None] * self._ranks
+        answers[self._rank] = json.loads(mine)
+        until = time.monotonic() + _ANSWER
+        try:
+            self._store.set(f'rank {self._rank}', mine)
+            while None in answers and time.monotonic() < until:
+                for rank, answer in enumerate(answers):
+                    if answer is None and self._store.check([f'rank {rank}']):
+                        answers[rank] = json.loads(self._store.get(f'rank {rank}'))
+                time.sleep(0.1)
+        except RuntimeError:  # rank 0 is gone, or the link to it
+            pass
+        return answers
+
+
+def waits(stack: traceback.StackSummary) -> str | None:
+    """The call in which a thread waits for other ranks or a device, None if it does not.
+
+    Args:
+        stack: Innermost call first.
+    """
+    for each in stack[:4]:  # a collective, in the wrappers of torch.distributed
+        if each.name == '_engine_run_backward':
+            return 'the backward pass, which averages gradients'
+        if 'distributed_c10d' in each.filename:
+            return each.name
+    found = _WAITS.search(linecache.getline(stack[0].filename, stack[0].lineno or 0))
+    return f'{found[1]}, at {_line(stack)}' if found else None
+
+
+def _line(stack: traceback.StackSummary) -> str:
+    innermost = stack[0]
+    return f'{innermost.filename}:{innermost.lineno} ({innermost.name})'

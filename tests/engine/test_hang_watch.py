@@ -1,0 +1,83 @@
+"""Ranks that wait for each other say for whom, and end."""
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+
+import pytest
+import torch
+from digits_run import runner
+from helpers.processes import free_port, launched, start
+from mmengine.hooks import Hook
+
+from simclr_mm.engine.hang_watch import HUNG, waits
+from simclr_mm.errors import UserError
+
+
+class Absent(Hook):
+    """Rank 1 sleeps in the third step, and rank 2 is stopped as by a debugger."""
+
+    def before_train_iter(self, runner, *args, **kwargs):
+        if runner.iter + 1 == 3 and runner.rank > 0:
+            if runner.rank == 2:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(300)
+
+
+def _rank(rank, port, folder):
+    torch.set_num_threads(1)
+    os.environ.update(launched(rank, 3, port))
+    os.environ['CUDA_VISIBLE_DEVICES'] = ''
+    os.dup2(os.open(folder / f'{rank}', os.O_CREAT | os.O_WRONLY), 2)
+    run = runner(folder / 'run', launcher='pytorch', **{'env_cfg.dist_cfg.timeout': 15})
+    run.register_hook(Absent())
+    run.train()
+
+
+@pytest.mark.slow
+def test_missing_ranks_are_named(tmp_path):
+    port = free_port()
+    processes = [start(_rank, rank, port, tmp_path) for rank in range(3)]
+    processes[0].join(120)
+    processes[2].kill()
+    processes[1].join(120)
+    processes[2].join(120)
+    assert [process.exitcode for process in processes] == [HUNG, HUNG, -signal.SIGKILL]
+    said = [(tmp_path / f'{rank}').read_text() for rank in range(2)]
+    place = f'iteration 3, not waiting for others, at {__file__}:'
+    for rank in range(2):
+        assert f'rank {rank}: the ranks have waited for each other for 15 s' in said[rank]
+        assert f'. Missing: rank 1 ({place}' in said[rank]
+        assert ', rank 2 (no answer).' in said[rank]
+        assert ', in run_iter\n' in said[rank]  # its stack
+    assert ' This rank: iteration 3, in ' in said[0]
+    assert f' This rank: {place}' in said[1] and 'time.sleep(300)' in said[1]
+
+
+def _stack_of(function):
+    """The stack of a thread that the function holds up."""
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    time.sleep(0.1)
+    return traceback.StackSummary.extract(
+        traceback.walk_stack(sys._current_frames()[thread.ident]), lookup_lines=False
+    )
+
+
+def test_what_counts_as_waiting():
+    assert waits(_stack_of(lambda: time.sleep(1))) is None
+    assert waits([_frame('torch/autograd/graph.py', '_engine_run_backward')]).startswith('the back')
+    assert waits([_frame('torch/distributed/distributed_c10d.py', 'all_reduce')]) == 'all_reduce'
+
+
+def _frame(filename, name):
+    return traceback.FrameSummary(filename, 1, name, lookup_line=False)
+
+
+@pytest.mark.parametrize('seconds', [0, -1, 'long'])
+def test_a_timeout_that_is_none(tmp_path, seconds):
+    with pytest.raises(UserError, match='env_cfg.dist_cfg.timeout = '):
+        runner(tmp_path, **{'env_cfg.dist_cfg.timeout': seconds})
