@@ -24,10 +24,11 @@ ENTRYPOINT ["simclr-mm"]
 CMD ["--help"]
 
 FROM base AS cpu
-# The newest that setup.cfg allows.
+# The newest PyTorch that setup.cfg allows.
 # hadolint ignore=DL3013
 RUN python -m pip install --no-cache-dir "torch>=2.6" "torchvision>=0.21" \
     --index-url https://download.pytorch.org/whl/cpu
+# hadolint ignore=DL3013
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     set -- /wheel/*.whl && python -m pip install --no-cache-dir "$1[onedl]"
 USER 65534:65534
@@ -36,6 +37,7 @@ USER 65534:65534
 FROM base AS cuda
 # hadolint ignore=DL3013
 RUN python -m pip install --no-cache-dir "torch>=2.6" "torchvision>=0.21"
+# hadolint ignore=DL3013
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     set -- /wheel/*.whl && python -m pip install --no-cache-dir "$1[onedl]"
 USER 65534:65534

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     dataset = runner.train_dataloader.dataset
     report = Path(args.work_dir, 'report.png')
     title = f'SimCLR on {len(dataset)} unlabelled digits'
-    draw_run(report, runner, embedded, dataset.metainfo['classes'], title)
+    draw_run(report, runner, [Path(runner.log_dir)], embedded, dataset.metainfo['classes'], title)
 
     run.seconds = time.time() - started
     run.write(Path(args.work_dir, 'evaluation', 'demo.json'))

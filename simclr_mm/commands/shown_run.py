@@ -28,16 +28,23 @@ def train_with_bar(cfg: Config) -> Runner:
 
 
 def draw_run(
-    path: Path, runner: Runner, embedded: Labelled, classes: Sequence[str], title: str
+    path: Path,
+    runner: Runner,
+    logs: Sequence[Path],
+    embedded: Labelled,
+    classes: Sequence[str],
+    title: str,
 ) -> None:
     """Draw the loss, some views and a map of features of a run.
 
     Args:
+        logs: Folders of the run's logs, several if it was continued.
         embedded: Features (n, C), and labels (n,) as indices of ``classes``.
     """
     dataset = runner.train_dataloader.dataset
     rows = range(min(_PAIRS, len(dataset)))
     drawn = torch.stack([dataset[SampleIndex(i, seed=0)]['inputs'] for i in rows])
     views = drawn.flip(2).permute(0, 1, 3, 4, 2).numpy()  # (PAIRS, V, S, S, 3), RGB
-    scalars = read_scalars(Path(runner.log_dir, 'vis_data', 'scalars.json'))
+    files = [log / 'vis_data' / 'scalars.json' for log in logs]
+    scalars = [entry for file in files if file.exists() for entry in read_scalars(file)]
     plot_report(str(path), scalars, views, *embedded, classes, title)

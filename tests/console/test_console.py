@@ -92,6 +92,7 @@ MISTAKES = {
     'test': [('absent.py', 'a.pth'), ('a.py', 'absent.pth', '--out', 'a.txt'), ('', 'a.pth')],
     'evaluate': [('absent.py', 'a.pth'), ('', 'a.pth')],
     'transfer': [('absent.pth', '.'), ('absent.pth', 'absent')],
+    'few-labels': [('absent.pth',)],
     'sweep': [('augmentations', '--config', 'absent.py')],
     'embed': [('absent.pth', '.'), ('no_such_model', '.')],
     'retrieve': [('absent.jpg', '--index', 'absent')],

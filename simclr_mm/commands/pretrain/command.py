@@ -3,7 +3,8 @@
 Looks at the images and the machine, chooses a recipe, and prints each choice with its
 reason. OUT/recipe.py is the recipe as a config, OUT/run its training, OUT/embedding has a
 feature for every image, OUT/report.html and OUT/report.png show the run. If folders look
-like classes, their names measure the encoder; they do not train it.
+like classes, their names measure the encoder; they do not train it. After an interruption the
+same command continues.
 """
 
 import os
@@ -52,30 +53,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.time()
     out = Path(args.out or Path('work_dirs', 'pretrain', Path(args.folder).resolve().name))
     file = out / 'recipe.py'
-    if file.exists():
-        raise UserError(
-            f'{out} holds a run: name another folder with --out, or continue it with: simclr-mm '
-            f'train {file} --resume'
-        )
+    if (out / _PAGE).exists():
+        raise UserError(f'{out} holds a finished run: name another folder with --out')
     pictures, here = look_at(args.folder), machine()
     print(_found(pictures, here))
-    recipe = _measured(choose(pictures, here, args.minutes), pictures, here, args.minutes)
-    print('\n'.join(recipe.lines()))
-    write_text(file, config_text(recipe, pictures, str(out / 'run'), args.seed))
-    print(f'{printable(str(file))} is this recipe as a config.')
+    continued = file.exists()
+    if continued:
+        print(f'{printable(str(file))} was begun before: continued with its settings and its time.')
+    else:
+        recipe = _measured(choose(pictures, here, args.minutes), pictures, here, args.minutes)
+        print('\n'.join(recipe.lines()))
+        write_text(file, config_text(recipe, pictures, str(out / 'run'), args.seed))
+        print(f'{printable(str(file))} is this recipe as a config.')
 
     cfg = command_line.read_config(str(file))
+    cfg.resume = continued
     runner = train_with_bar(cfg)
     checkpoint = Path(runner.work_dir, 'last_checkpoint').read_text()
-    if pictures.classes and recipe.validated:
+    if pictures.classes and cfg.val_evaluator is not None:
         _evaluate(cfg, file, checkpoint, pictures)
     _embed(checkpoint, cfg, pictures, out)
     embedded = from_embedding(out / 'embedding', _DRAWN)
     labels, classes = embedded.labels, embedded.classes
     if not pictures.classes:
         labels, classes = np.zeros_like(labels), ['images']
-    title = f'SimCLR on {pictures.number} images without labels, {recipe.epochs.value} epochs'
-    draw_run(out / 'report.png', runner, (embedded.features, labels), classes, title)
+    title = f'SimCLR on {pictures.number} images without labels, {cfg.train_cfg.max_epochs} epochs'
+    logs = [path.parents[1] for path in sorted(out.glob('run/*/vis_data/scalars.json'))]
+    draw_run(out / 'report.png', runner, logs, (embedded.features, labels), classes, title)
     write_text(out / _PAGE, page(collect([out])))
     print(_next(out, checkpoint, pictures, args.minutes))
     print(f'{(time.time() - started) / 60:.1f} minutes in all.')

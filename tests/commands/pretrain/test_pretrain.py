@@ -1,5 +1,7 @@
 """``simclr-mm pretrain DIR`` from images to a page."""
 
+import signal
+
 import numpy as np
 import pytest
 from helpers.tools import tool
@@ -69,7 +71,24 @@ def test_from_a_folder_to_a_page(folder, slow_steps, capsys):
     cfg = Config.fromfile(out / 'recipe.py')
     assert (cfg.train_cfg.max_epochs, cfg.randomness.seed) == (2, 3)
     load_encoder(out / 'run' / 'epoch_2.pth')  # it carries its config
-    assert f'{out.name} holds a run' in refused(folder, '--out', 'out')
+    assert f'{out.name} holds a finished run' in refused(folder, '--out', 'out')
+
+
+def test_the_same_command_continues(folder, slow_steps, monkeypatch, capsys):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    args = (folder, '--minutes', '1', '--out', 'out')
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, 'signal', lambda *args: None)
+        patch.setattr(command, '_embed', interrupted)
+        assert refused(*args) == 130
+    weights = folder.parent / 'out' / 'run' / 'epoch_2.pth'
+    trained = weights.stat()
+    tool('simclr-mm', 'pretrain', *args)
+    assert 'recipe.py was begun before' in capsys.readouterr().out
+    assert len(slow_steps) == 1 and weights.stat() == trained  # nothing is done again
+    assert (folder.parent / 'out' / 'report.html').exists()
 
 
 def test_a_damaged_image_is_named_and_read_around(folder, slow_steps, monkeypatch, capsys):
