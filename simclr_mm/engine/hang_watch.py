@@ -49,13 +49,7 @@ class HangWatch(threading.Thread):
         self._watched = threading.get_ident()
         self._place: object = None
         self._since = time.monotonic()
-        store = TCPStore(
-            os.environ['MASTER_ADDR'],
-            int(os.environ['MASTER_PORT']),
-            wait_for_workers=False,
-            timeout=timedelta(seconds=_ANSWER),
-        )
-        self._store = PrefixStore(f'simclr_mm/hang/{name}', store)
+        self._prefix = f'simclr_mm/hang/{name}'
         self._stopped = threading.Event()
         if HangWatch._of_process is not None:
             HangWatch._of_process.stop()
@@ -65,6 +59,15 @@ class HangWatch(threading.Thread):
         self._stopped.set()
 
     def run(self) -> None:
+        try:
+            store = TCPStore(
+                os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), wait_for_workers=False
+            )
+        except RuntimeError as error:
+            print(f'rank {self._rank}: nothing watches for hangs: {error}', file=sys.stderr)
+            return
+        store.set_timeout(timedelta(seconds=_ANSWER))
+        self._store = PrefixStore(self._prefix, store)
         while not self._stopped.wait(self._interval):
             stack = self._stack()
             stalled = self._waited(stack) > self._timeout

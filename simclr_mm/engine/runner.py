@@ -147,7 +147,9 @@ class Runner(_Runner):
                 world_size=int(os.environ['WORLD_SIZE']),
                 timeout=timedelta(seconds=waiting + MARGIN),
             )
-        super().setup_env({**env_cfg, 'dist_cfg': {**dist_cfg, 'timeout': waiting + MARGIN}})
+        if dist_cfg.get('init_backend') != 'colossalai':  # it takes no time-out
+            dist_cfg = {**dist_cfg, 'timeout': waiting + MARGIN}
+        super().setup_env({**env_cfg, 'dist_cfg': dist_cfg})
         if self.distributed and {'MASTER_ADDR', 'MASTER_PORT'} <= set(os.environ):
             name = f'{self.timestamp}/{os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)}'
             self._watch = HangWatch(self.rank, self.world_size, waiting, name, self._progress)

@@ -6,16 +6,23 @@ They belong to the process, so what was received is state of this module.
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _OF_MACHINES = {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
 _before: dict[signal.Signals, object] = {}  # the handlers that listen() has replaced
 _received: list[signal.Signals] = []
+_since: list[float] = []  # when
+_TOGETHER = 5.0  # seconds
 
 
 def listen(signals: list[signal.Signals]) -> None:
-    """Note the first of these signals. The next one ends the process at once."""
+    """Note the first of these signals. One that comes later ends the process at once.
+
+    The same event may send several: systemd and Slurm signal every process, and torchrun passes
+    on what it gets. So signals within five seconds count as one.
+    """
     for each in signals:
         _before.setdefault(each, signal.getsignal(each))
         signal.signal(each, _note)
@@ -32,6 +39,7 @@ def restore() -> None:
         signal.signal(each, handler)  # type: ignore[arg-type]
     _before.clear()
     _received.clear()
+    _since.clear()
 
 
 def ignore() -> None:
@@ -42,9 +50,12 @@ def ignore() -> None:
 
 
 def _note(number: int, frame: object) -> None:
-    _received.append(signal.Signals(number))
-    for each in _before:
-        signal.signal(each, signal.SIG_DFL)
+    if not _received:
+        _received.append(signal.Signals(number))
+        _since.append(time.monotonic())
+    elif time.monotonic() - _since[0] > _TOGETHER:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import DIGITS, ROOT
+from helpers.processes import free_port
 
 from simclr_mm import commands
 
@@ -110,7 +111,12 @@ def test_kill_ends_the_ranks_after_they_have_saved(tmp_path):
     options += ['default_hooks.logger.interval=1', 'train_dataloader.num_workers=1']
     process = subprocess.Popen(
         [ROOT / 'tools' / 'dist_train.sh', DIGITS, '2', *options],
-        env={**os.environ, 'PYTHON': sys.executable, 'PORT': '0', 'CUDA_VISIBLE_DEVICES': ''},
+        env={
+            **os.environ,
+            'PYTHON': sys.executable,
+            'PORT': str(free_port()),
+            'CUDA_VISIBLE_DEVICES': '',
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

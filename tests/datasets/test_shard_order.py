@@ -46,9 +46,9 @@ def samplers(monkeypatch, world_size, at_once=3, data=None, **kwargs):
     return result
 
 
-def batches(sampler, epoch, start=0):
+def batches(sampler, epoch, start=0, size=BATCH):
     sampler.set_epoch(epoch, start)
-    return list(DataLoader(Shards(), BATCH, sampler=sampler, drop_last=True, collate_fn=list))
+    return list(DataLoader(Shards(), size, sampler=sampler, drop_last=True, collate_fn=list))
 
 
 @pytest.mark.parametrize('world_size', [1, 2, 3])
@@ -69,6 +69,16 @@ def test_one_permutation_cut_to_whole_global_batches(monkeypatch, world_size):
 def test_start_continues_where_the_epoch_was_left(monkeypatch, world_size):
     for sampler in samplers(monkeypatch, world_size):
         assert batches(sampler, 2, 5 * BATCH) == batches(sampler, 2)[5:]
+
+
+@pytest.mark.parametrize('world_size', [1, 4])
+def test_other_ranks_share_the_arcs_of_before(monkeypatch, world_size):
+    before = [batches(each, 1) for each in samplers(monkeypatch, 2)]
+    after = []
+    for sampler in samplers(monkeypatch, world_size):
+        sampler.deal_as(2, BATCH)
+        after.append(batches(sampler, 1, size=2 * BATCH // world_size))
+    assert [sum(step, []) for step in zip(*after)] == [sum(step, []) for step in zip(*before)]
 
 
 def test_a_run_in_another_order_is_another_run(monkeypatch):

@@ -31,7 +31,7 @@ class PreemptionHook(Hook):
     stops after the step in which the signal came. If the checkpoint hook has just saved, nothing
     is saved again. ``--resume`` goes on with the losses of a run that was never stopped.
 
-    A second signal ends the process at once, with the checkpoint that there is.
+    A second signal, more than five seconds later, ends the process at once.
 
     Args:
         signals: Names of the signals. Clusters send SIGTERM some time before SIGKILL.
