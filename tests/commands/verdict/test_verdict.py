@@ -44,7 +44,7 @@ def planted(seed, mine, theirs, test_images, margin=2.0):
     [
         ('better', 1.0, 0.7, 400, 2),
         ('worse', 0.7, 1.0, 400, 2),
-        ('equal', 1.0, 1.0, 4000, 6),
+        ('equal', 1.0, 1.0, 4000, 8),
         ('too few labels to tell', 1.0, 1.0, 60, 2),
     ],
 )
