@@ -127,6 +127,7 @@ def test_sentence_says_no_and_too_few(mine, others, images, verdict, statuses, p
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
+    torch.manual_seed(0)
     model = simclr_mm.get_model(str(DIGITS))
     path = tmp_path_factory.mktemp('weights') / 'digits.pth'
     torch.save(dict(state_dict=model.state_dict(), meta=dict(cfg=model._config.pretty_text)), path)
