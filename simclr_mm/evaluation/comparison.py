@@ -41,8 +41,10 @@ def estimate(tables: Mapping[Cell, Table], total: int, cells: Sequence[Cell]) ->
 
     A table holds what each test image gives after each draw: 1 or 0 for a hit or miss, or the
     difference of two classifiers' hits. Draws and images are crossed random effects, as readers
-    and cases are in a study of diagnostic images. The mean squares give their variances
-    (Hillis, Statistics in Medicine 26(3), 2007, Sec. 2).
+    and cases are in a study of diagnostic images. Their mean squares over the size of the table
+    are the variances (Hillis, Statistics in Medicine 26(3), 2007, Sec. 2), here without the
+    mean square of the interaction subtracted: the variance is a little too large, but never
+    estimated as zero from a few draws.
 
     Draws of a share f of one set of labels overlap, so they vary less than sets of new
     labels would: their variance is multiplied by 1/R + f / (1 - f). The second term is the
@@ -65,10 +67,10 @@ def estimate(tables: Mapping[Cell, Table], total: int, cells: Sequence[Cell]) ->
     most = max(len(tables[cell]) for cell in cells)
     images = tables[cells[0]].shape[1]
     averaged = np.mean([np.broadcast_to(tables[cell], (most, images)) for cell in cells], axis=0)
-    of_draw, of_image, rest = _mean_squares(averaged)
+    of_draw, of_image = _mean_squares(averaged)
     image_variance = of_image / averaged.size + 1 / images**2
     pool = np.mean([_pool_variance(tables, total, cell) ** 0.5 for cell in cells]) ** 2
-    draw_variance = max(0.0, of_draw - rest) / averaged.size + pool
+    draw_variance = of_draw / averaged.size + pool
     draws = max(len(table) for table in tables.values()) if draw_variance else 1
     return Estimate(float(averaged.mean()), image_variance, float(draw_variance), images, draws)
 
@@ -82,16 +84,11 @@ def _pool_variance(tables: Mapping[Cell, Table], total: int, cell: Cell) -> floa
             return 0.0
         labels = max(drawn)
     table = tables[protocol, labels]
-    of_draw, _, rest = _mean_squares(table)
-    return max(0.0, of_draw - rest) / table.shape[1] * labels / (total - labels)
+    return _mean_squares(table)[0] / table.shape[1] * labels / (total - labels)
 
 
-def _mean_squares(table: Table) -> tuple[float, float, float]:
-    """Mean squares of draws, of images and of their interaction; 0 for what one draw has not."""
+def _mean_squares(table: Table) -> tuple[float, float]:
+    """Mean squares of draws, 0 for one draw, and of images."""
     draws, images = table.shape
-    rows, columns = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
-    of_image = draws * columns.var(ddof=1)
-    if draws == 1:
-        return 0.0, of_image, 0.0
-    rest = np.square(table - rows - columns + table.mean()).sum() / ((draws - 1) * (images - 1))
-    return images * rows.var(ddof=1), of_image, rest
+    of_draw = images * table.mean(axis=1).var(ddof=1) if draws > 1 else 0.0
+    return of_draw, draws * table.mean(axis=0).var(ddof=1)

@@ -25,8 +25,10 @@ def test_variance_is_that_of_the_mean_of_crossed_random_effects():
     of_image = np.mean([each.image_variance for each in found])
     of_draw = np.mean([each.draw_variance for each in found])
     assert of_image == pytest.approx(1.0 / 50 + 1.0 / 300 + 1 / 50**2, rel=0.02)
-    assert of_draw == pytest.approx(0.09 / 6, rel=0.1)
-    assert np.var([each.mean for each in found]) == pytest.approx(of_image + of_draw, rel=0.1)
+    assert of_draw == pytest.approx(0.09 / 6 + 1.0 / 300, rel=0.05)
+    # Careful by one interaction, 1 / 300.
+    expected = of_image + of_draw - 1.0 / 300
+    assert np.var([each.mean for each in found]) == pytest.approx(expected, rel=0.1)
 
 
 @pytest.mark.parametrize('share', [0.2, 1.0])

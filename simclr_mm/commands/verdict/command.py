@@ -18,7 +18,7 @@ from mmengine.device import get_device
 from simclr_mm.apis import load_encoder
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands import command_line
-from simclr_mm.commands.verdict.curves import KNN, LINEAR, all_hits, draws_of
+from simclr_mm.commands.verdict.curves import KNN, all_hits, draws_of
 from simclr_mm.commands.verdict.judgement import accuracies, answer, compare, sentence
 from simclr_mm.commands.verdict.labelled import all_features, parts_of
 from simclr_mm.commands.verdict.page import Verdict, page
@@ -99,7 +99,6 @@ def _run_of(verdict: Verdict, args: argparse.Namespace, seconds: float) -> Evalu
         for (protocol, labels), found in cells.items():
             settings = dict(labels=labels, draws=args.draws, low=found.low, high=found.high)
             how = dict(k=min(args.k, labels)) if protocol == KNN else dict(penalty=1.0)
-            assert protocol in (KNN, LINEAR)
             share = verdict.shares[labels].replace(' ', '')
             results.append(
                 Result(

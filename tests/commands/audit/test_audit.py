@@ -109,6 +109,7 @@ def test_diverse_rows_are_the_farthest_of_a_naive_loop():
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
+    torch.manual_seed(0)
     model = simclr_mm.get_model(str(DIGITS))
     path = tmp_path_factory.mktemp('weights') / 'digits.pth'
     torch.save(dict(state_dict=model.state_dict(), meta=dict(cfg=model._config.pretty_text)), path)
