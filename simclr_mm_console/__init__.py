@@ -18,9 +18,10 @@ from .parser import PROGRAM
 # One word makes a command of simclr_mm/commands/NAME.py or NAME/command.py, - written for _.
 COMMANDS = {
     'Begin': ('pretrain', 'demo', 'configs', 'doctor'),
-    'Train and measure': ('train', 'test', 'evaluate', 'transfer', 'sweep', 'few-labels', 'report'),
-    'Use an encoder': ('embed', 'retrieve', 'convert', 'export', 'publish'),
-    'Look': ('browse-views', 'plot-embedding', 'plot-similarity'),
+    'Train': ('train', 'few-labels', 'sweep', 'report'),
+    'Measure': ('test', 'evaluate', 'verdict', 'transfer'),
+    'Use an encoder': ('embed', 'retrieve', 'explore', 'convert', 'export', 'publish'),
+    'Look': ('audit', 'browse-views', 'plot-embedding', 'plot-similarity'),
     'Beside': ('pack', 'completion'),
 }
 _HERE = ('doctor', 'completion')  # they do not import simclr_mm

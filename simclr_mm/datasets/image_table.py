@@ -8,6 +8,7 @@ from typing import NamedTuple
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.files.walk import image_paths
 
+from .shard_cache import is_url
 from .stored_images import optional_package
 
 LISTS = ('.txt', '.csv', '.parquet')  # endings of files that list paths
@@ -24,8 +25,8 @@ class Row(NamedTuple):
 
 
 def is_list(place: str) -> bool:
-    """Whether a place is read as a list of paths."""
-    return place.lower().endswith(LISTS) and not os.path.isdir(place)
+    """Whether a place is read as a list of paths. Files on the web are shards."""
+    return place.lower().endswith(LISTS) and not is_url(place) and not os.path.isdir(place)
 
 
 def rows_of(place: str) -> list[Row]:

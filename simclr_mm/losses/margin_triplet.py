@@ -69,7 +69,8 @@ def margin_triplet_with_stats(
         )
     if semi_hard and margin == 0:
         raise UserError(
-            'no negative is semi-hard for margin 0: set model.head.margin > 0 or semi_hard=False'
+            'no negative is semi-hard for margin 0: set model.head.margin above 0, or '
+            'model.head.semi_hard=False'
         )
 
     def terms(pos: Tensor, neg: Tensor) -> tuple[Tensor, Tensor | None]:
