@@ -18,9 +18,10 @@ from .parser import PROGRAM
 # One word makes a command of simclr_mm/commands/NAME.py or NAME/command.py, - written for _.
 COMMANDS = {
     'Begin': ('pretrain', 'demo', 'configs', 'doctor'),
-    'Train and measure': ('train', 'test', 'evaluate', 'transfer', 'sweep', 'few-labels', 'report'),
+    'Train': ('train', 'sweep', 'report'),
+    'Measure': ('test', 'evaluate', 'verdict', 'audit', 'transfer', 'few-labels'),
     'Use an encoder': ('embed', 'retrieve', 'convert', 'export', 'publish'),
-    'Look': ('browse-views', 'plot-embedding', 'plot-similarity'),
+    'Look': ('explore', 'browse-views', 'plot-embedding', 'plot-similarity'),
     'Beside': ('pack', 'completion'),
 }
 _HERE = ('doctor', 'completion')  # they do not import simclr_mm
