@@ -19,9 +19,9 @@ from .parser import PROGRAM
 COMMANDS = {
     'Begin': ('pretrain', 'demo', 'configs', 'doctor'),
     'Train': ('train', 'few-labels', 'sweep', 'report'),
-    'Measure': ('test', 'evaluate', 'verdict', 'transfer'),
-    'Use an encoder': ('embed', 'retrieve', 'explore', 'convert', 'export', 'publish'),
-    'Look': ('audit', 'browse-views', 'plot-embedding', 'plot-similarity'),
+    'Measure': ('test', 'evaluate', 'verdict', 'audit', 'transfer'),
+    'Use an encoder': ('embed', 'retrieve', 'convert', 'export', 'publish'),
+    'Look': ('explore', 'browse-views', 'plot-embedding', 'plot-similarity'),
     'Beside': ('pack', 'completion'),
 }
 _HERE = ('doctor', 'completion')  # they do not import simclr_mm
@@ -68,7 +68,7 @@ def source_of(name: str) -> Path:
     if name in _HERE:
         return Path(__file__).parent / f'{name}.py'
     room = package() / 'commands' / name.replace('-', '_')
-    return room / 'command.py' if room.is_dir() else room.with_suffix('.py')
+    return room / 'command.py' if (room / 'command.py').is_file() else room.with_suffix('.py')
 
 
 def _help() -> str:
