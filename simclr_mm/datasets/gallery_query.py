@@ -35,8 +35,8 @@ class GalleryAndQuery(Dataset):
             Embedding ImageNet's 1.28 million takes as long as an epoch.
 
     Raises:
-        UserError: Gallery and query have different classes, an image of either has no label,
-            or a class has fewer images than gallery_per_class.
+        UserError: Gallery and query have different classes, an image of either has no label, a
+            class has fewer images than gallery_per_class, or the pipeline has no PackInputs.
         UnreadableImage: For a query, or if no image of a class can be read.
     """
 
@@ -76,6 +76,11 @@ class GalleryAndQuery(Dataset):
             sample = self._gallery_sample(int(self.rows[index]))
         else:
             sample = self.query[index - len(self.rows)]
+        if 'data_samples' not in sample:
+            raise UserError(
+                'GalleryAndQuery.pipeline makes no data sample of an image: end it with '
+                "dict(type='PackInputs')."
+            )
         sample['data_samples'].set_field(in_gallery, 'gallery', field_type='metainfo')
         return sample
 

@@ -52,7 +52,8 @@ class ProjectionNeck(BaseModule):
             weight 1 and bias 0.
 
     Raises:
-        UserError: num_layers is negative, a width is below 1, or there is no layer ``until``.
+        UserError: num_layers is negative, a width is below 1, there is no layer ``until``, or
+            the features have another width than in_channels.
 
     Differs: the reference code draws fc weights from N(0, 0.01). At 2048 inputs this is within 30 %
     of PyTorch's 1/sqrt(3 * 2048) = 0.013. In a narrow neck it would make SGD's relative steps many
@@ -107,6 +108,11 @@ class ProjectionNeck(BaseModule):
         return self._project(x)
 
     def _project(self, x: Tensor) -> Tensor:
+        if self.num_layers > 0 and x.shape[1] != self.fc0.in_features:
+            raise UserError(
+                f'model.neck.in_channels = {self.fc0.in_features}, but the backbone gives '
+                f'{x.shape[1]} features: in SimCLR leave it out, in a classifier set it to this'
+            )
         for layer in range(self.num_layers):
             if layer > 0:
                 x = F.relu(x)

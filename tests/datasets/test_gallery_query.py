@@ -10,12 +10,12 @@ from simclr_mm.transforms import UnreadableImage
 PIPELINE = [dict(type='PackInputs')]
 
 
-def digits(per_class=None):
+def digits(per_class=None, pipeline=PIPELINE):
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         return GalleryAndQuery(
             gallery=dict(type='simclr_mm.Digits', split='train'),
             query=dict(type='simclr_mm.Digits', split='test'),
-            pipeline=PIPELINE,
+            pipeline=pipeline,
             gallery_per_class=per_class,
         )
 
@@ -25,6 +25,11 @@ def test_gallery_comes_first_and_says_so():
     assert len(data) == 1797
     assert data[1296]['data_samples'].gallery is True
     assert data[1297]['data_samples'].gallery is False
+
+
+def test_a_pipeline_without_data_samples_is_named():
+    with pytest.raises(UserError, match="pipeline makes no data sample .*type='PackInputs'"):
+        digits(pipeline=[dict(type='Resize', scale=16)])[0]
 
 
 def test_subset_is_balanced_and_fixed():

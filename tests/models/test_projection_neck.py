@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import MODELS
 
 pytestmark = pytest.mark.portable
@@ -153,3 +154,9 @@ def test_errors_name_the_fix():
 def test_a_width_of_zero_is_refused(name):
     with pytest.raises(ValueError, match=rf'{name} must be >= 1, got 0: set model\.neck\.{name}'):
         build(in_channels=8, **{name: 0})
+
+
+def test_features_of_another_width_name_the_key():
+    neck = build(in_channels=12, out_channels=5)
+    with pytest.raises(UserError, match='model.neck.in_channels = 12, .* gives 7 features'):
+        neck(torch.zeros(2, 7))

@@ -37,7 +37,7 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
             _refuse_empty(sys.argv[1:] if argv is None else argv)
             contextvars.copy_context().run(main, argv)
         except UserError as error:
-            raise SystemExit(_line(str(error))) from error
+            raise SystemExit(_line(_words_of(error))) from error
         except OSError as error:
             if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise SystemExit(_line(f'{error.strerror}: nothing more can be written')) from error
@@ -78,6 +78,12 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
         if argument == '':
             named = flag if flag.startswith('--') else 'an argument'
             raise UserError(f'{named} is empty: give a value, or look why the shell gave none.')
+
+
+def _words_of(error: UserError) -> str:
+    """Its message, without the traceback that PyTorch puts before that of a loader's worker."""
+    text, kind = str(error), type(error)
+    return text.rpartition(f'{kind.__module__}.{kind.__qualname__}: ')[2]
 
 
 def _line(message: str) -> str:

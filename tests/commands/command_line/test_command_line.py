@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.config import Config
+from torch.utils.data import DataLoader, Dataset
 
 from simclr_mm.checkpoints.safe_load import _TRUSTED
 from simclr_mm.commands import command_line
@@ -136,6 +137,25 @@ def test_a_word_where_the_config_has_a_number(key, value, kind):
 
 def _full_disk():
     raise OSError(errno.ENOSPC, 'No space left on device')
+
+
+class Mistaken(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise UserError('the key is wrong: mend it')
+
+
+def test_a_mistake_in_a_worker_is_the_same_line():
+    @command_line.command
+    def main(argv):
+        next(iter(DataLoader(Mistaken(), num_workers=1)))
+
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert str(end.value).endswith('error: the key is wrong: mend it')
+    assert 'Traceback' not in str(end.value)
 
 
 def test_a_full_disk_and_a_name_that_writes_on_the_terminal(monkeypatch):
