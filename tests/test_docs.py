@@ -17,7 +17,11 @@ import simclr_mm
 
 # What a block takes for granted, by page.
 GIVEN = {
-    'README.md': 'import torch\nimages = torch.zeros(2, 3, 224, 224)',
+    'README.md': (
+        'import torch\n'
+        'images = torch.zeros(2, 3, 224, 224)\n'
+        "paths, labels = ['photographs/c.jpg', 'photographs/d.jpg'], [0, 1]"
+    ),
     'docs/evaluation.md': (
         'import numpy as np\n'
         'train_labels = test_labels = np.arange(40) % 2\n'

@@ -161,8 +161,10 @@ def test_ctrl_c_while_pytorch_is_imported(tmp_path):
     (tmp_path / 'torch.py').write_text(
         f'import time\nopen({str(begun)!r}, "w").close()\ntime.sleep(60)'
     )
+    # A job in the background of a shell begins with SIGINT ignored.
+    heard = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); '
     process = subprocess.Popen(
-        [sys.executable, '-c', START, 'train', 'a.py'],
+        [sys.executable, '-c', heard + START, 'train', 'a.py'],
         env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}'},
         stderr=subprocess.PIPE,
         text=True,
