@@ -1,7 +1,7 @@
 # simclr-mm in a container, for a CPU or for NVIDIA GPUs:
 #   docker build --target cpu --tag simclr-mm:cpu .
 #   docker build --target cuda --tag simclr-mm:cuda .
-#   docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD:/work" simclr-mm:cpu pretrain photographs
+#   docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD:/data" simclr-mm:cpu pretrain photographs
 # With a GPU add --gpus all --shm-size 8g: loader workers pass images through shared memory.
 ARG PYTHON=3.12
 
@@ -19,15 +19,17 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 # Any user of --user writes its caches here.
 ENV HOME=/tmp PYTHONUNBUFFERED=1
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["simclr-mm"]
 CMD ["--help"]
 
 FROM base AS cpu
-# The newest PyTorch that setup.cfg allows.
+# The newest PyTorch that setup.cfg allows. PyTorch has an index of wheels for CPUs alone, some GB
+# smaller: --build-arg TORCH_INDEX=URL, with the URL from its installation page.
+ARG TORCH_INDEX=
 # hadolint ignore=DL3013
 RUN python -m pip install --no-cache-dir "torch>=2.6" "torchvision>=0.21" \
-    --index-url https://download.pytorch.org/whl/cpu
+    ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 # hadolint ignore=DL3013
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     set -- /wheel/*.whl && python -m pip install --no-cache-dir "$1[onedl]"
