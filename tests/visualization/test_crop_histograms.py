@@ -8,8 +8,9 @@ from simclr_mm.visualization.study import HIGHEST, plot_crop_histograms
 
 
 @pytest.mark.parametrize('highest, cut', [(0.2, False), (0.6, True)])
-def test_panels(highest, cut, monkeypatch):
+def test_panels(highest, cut, monkeypatch, tmp_path):
     figures = []
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Figure, 'savefig', lambda figure, *_, **__: figures.append(figure))
     histograms = np.full((2, 2, 3, 4), 0.1)
     histograms[1, 1, 2, 3] = highest

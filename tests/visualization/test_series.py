@@ -10,9 +10,10 @@ LABELS = ['width', 'kNN [%]', 'head']
 
 
 @pytest.fixture
-def axes(monkeypatch):
+def axes(monkeypatch, tmp_path):
     """The axes of figures that were drawn."""
     drawn = []
+    monkeypatch.chdir(tmp_path)
 
     def save(figure, path, **_):
         figure.canvas.draw()
