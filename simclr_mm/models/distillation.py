@@ -3,6 +3,8 @@
 Letters: n images on this rank, K classes, S side in pixels.
 """
 
+import hashlib
+
 import torch
 import torch.nn.functional as F
 from mmengine.registry import DefaultScope
@@ -46,6 +48,9 @@ class Distillation(ImageClassifier):
             uses 1 for a smaller student, 0.1 for one like the teacher.
         alpha: Share of the teacher in the loss, in (0, 1]. The rest is cross entropy with the
             labels, which every image then needs.
+        cache_logits: Keep the teacher's logits of each image, found again by the hash of its
+            pixels, in the memory of each process (4 K bytes an image). It saves time if the views
+            are fixed, as with Resize alone; with random crops nothing is found again.
         data_preprocessor: As for ImageClassifier. Its mean and std have to be the teacher's.
 
     Attributes:
@@ -66,6 +71,7 @@ class Distillation(ImageClassifier):
         teacher_model: dict | None = None,
         temperature: float = 1.0,
         alpha: float = 1.0,
+        cache_logits: bool = False,
         data_preprocessor: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -80,6 +86,7 @@ class Distillation(ImageClassifier):
         self.temperature = temperature
         self.alpha = alpha
         self.teacher_sha256 = ''
+        self._logits: dict[bytes, Tensor] | None = {} if cache_logits else None
         self._narrow = is_narrow(self.backbone)
         # In a tuple, which hides it from train(), parameters() and state_dict().
         self._teacher: tuple[nn.Module, ...] = ()
@@ -104,14 +111,17 @@ class Distillation(ImageClassifier):
 
         Returns:
             ``loss`` in nats; ``agreement``, the share of images in [0, 1] that student and
-            teacher put into the same class; and if alpha < 1 the parts of the loss, ``kd``
-            and ``ce``, before they are weighted.
+            teacher put into the same class; with ``cache_logits`` also ``cached``, the share of
+            images whose logits were kept; and if alpha < 1 the parts of the loss, ``kd`` and
+            ``ce``, before they are weighted.
         """
         logits = self.head(self.extract_feat(inputs))  # (n, K)
-        targets = self._targets(inputs)  # (n, K)
+        targets, cached = self._targets(inputs)  # (n, K)
         loss = distillation(logits, targets, self.temperature)
         same = logits.detach().argmax(dim=1) == targets.argmax(dim=1)
         losses = dict(loss=loss, agreement=same.float().mean())
+        if cached is not None:
+            losses['cached'] = loss.new_tensor(cached)
         if self.alpha < 1:
             supervised = F.cross_entropy(logits.float(), _labels(data_samples).to(logits.device))
             losses.update(kd=loss.detach(), ce=supervised.detach())
@@ -119,8 +129,11 @@ class Distillation(ImageClassifier):
         return losses
 
     @torch.no_grad()
-    def _targets(self, inputs: Tensor) -> Tensor:
-        """The teacher's logits (n, K), in the precision of the surrounding autocast."""
+    def _targets(self, inputs: Tensor) -> tuple[Tensor, float | None]:
+        """The teacher's logits (n, K), and the share of them that was kept.
+
+        They are computed in the precision of the surrounding autocast.
+        """
         if not self._teacher:
             raise UserError(
                 'the teacher is not read: train with a runner, or call init_weights() first'
@@ -128,7 +141,15 @@ class Distillation(ImageClassifier):
         (teacher,) = self._teacher
         if next(teacher.parameters()).device != inputs.device:
             teacher.to(inputs.device).to(memory_format=torch.channels_last)
-        return teacher(in_best_order(inputs, is_narrow(teacher)), mode='tensor')
+        if self._logits is None:
+            return teacher(in_best_order(inputs, is_narrow(teacher)), mode='tensor'), None
+        keys = [hashlib.sha256(image.cpu().numpy().tobytes()).digest() for image in inputs]
+        new = [row for row, key in enumerate(keys) if key not in self._logits]
+        if new:
+            logits = teacher(in_best_order(inputs[new], is_narrow(teacher)), mode='tensor')
+            self._logits.update(zip((keys[row] for row in new), logits.float().cpu()))
+        found = torch.stack([self._logits[key] for key in keys]).to(inputs.device)
+        return found, 1 - len(new) / len(keys)
 
     def _read_teacher(self) -> None:
         source = self.teacher

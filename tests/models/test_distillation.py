@@ -118,6 +118,20 @@ def test_the_teacher_computes_in_the_precision_of_the_step(teacher):
     assert (seen, loss.dtype) == ([torch.bfloat16], torch.float32)
 
 
+def test_logits_of_fixed_views_are_kept(teacher):
+    plain, model = student(teacher), student(teacher, cache_logits=True)
+    first = model(images(), mode='loss')
+    assert first['cached'] == 0
+    torch.testing.assert_close(first['loss'], plain(images(), mode='loss')['loss'])
+    model._teacher[0].head.fc.weight.zero_()  # another teacher would be seen
+    again = model(images()[[3, 0, 5]], mode='loss')
+    assert again['cached'] == 1
+    torch.testing.assert_close(again['loss'], plain(images()[[3, 0, 5]], mode='loss')['loss'])
+    assert model(torch.flip(images(), [0, 3]), mode='loss')['cached'] == 0  # other views
+    some = model(torch.cat([images()[:2], images() * 0.5]), mode='loss')
+    assert some['cached'] == pytest.approx(2 / 8)
+
+
 def test_a_student_is_built_and_predicts_without_its_teacher(tmp_path):
     model = student(tmp_path / 'lost.pth', read=False).eval()
     assert len(model(images(), mode='predict')) == 6
