@@ -58,6 +58,10 @@ def check_config(cfg: Config) -> None:
         whole = _fits(value, kind) and value % 1 == 0
         if not (whole and lowest <= value < 2**32):
             raise UserError(f'{place} = {value!r}: give a whole number from {lowest}')
+    wrapper = settings.get('optim_wrapper')
+    optimizer = wrapper.get('optimizer') if isinstance(wrapper, dict) else None
+    if isinstance(optimizer, (int, float, list, tuple)):
+        raise UserError(f'optim_wrapper.optimizer = {optimizer!r}: give a dict with type and lr')
     check_arguments(settings)
 
 

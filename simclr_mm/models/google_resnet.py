@@ -44,13 +44,14 @@ class GoogleResNet(ResNet):
         **kwargs: As for mmpretrain's ResNet, such as ``frozen_stages``.
 
     Raises:
-        UserError: selective_kernels with depth 18 or 34.
+        UserError: selective_kernels with depth 18 or 34, or width is not above 0.
 
     Differs: the reference code draws convolutions from a normal distribution that ends at two
     standard deviations, here it has no end. With ``--sk_ratio`` it gives ResNet-18 and 34 the stem
     and the shortcuts of ResNet-D, and no selective kernels; nothing published has them.
     """
 
+    FIXED = ('stem_channels', 'base_channels', 'deep_stem')  # given to the base class
     arch_settings = {**ResNet.arch_settings, 200: (Bottleneck, (3, 24, 36, 3))}
 
     def __init__(
@@ -63,6 +64,8 @@ class GoogleResNet(ResNet):
         init_cfg: dict | list[dict] | None = _INIT,
         **kwargs,
     ) -> None:
+        if not 0 < width < 100:
+            raise UserError(f'model.backbone.width = {width}: published are 1, 2, 3 and 4')
         if selective_kernels and depth < 50:
             raise UserError(f'GoogleResNet: selective_kernels needs depth 50 or more, got {depth}')
         channels = int(64 * width)

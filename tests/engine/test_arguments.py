@@ -162,6 +162,18 @@ def test_a_number_outside_classes_is_named_by_its_place(place, value):
         check_config(cfg)
 
 
+def test_an_optimizer_is_a_dict():
+    for value in (-1, [], True):
+        with pytest.raises(UserError, match='^optim_wrapper.optimizer = .*: give a dict'):
+            check_config(Config(_settings(**{'optim_wrapper.optimizer': value})))
+
+
+def test_what_google_resnet_chooses_is_no_argument():
+    for name in ('stem_channels', 'base_channels', 'deep_stem'):
+        with pytest.raises(UserError, match=f'^part.{name}: GoogleResNet has no argument'):
+            check_arguments(dict(part={'type': 'simclr_mm.GoogleResNet', name: 1}))
+
+
 def test_a_length_may_be_written_as_a_power_of_ten():
     check_config(Config(dict(train_cfg=dict(max_iters=1e5))))
 
