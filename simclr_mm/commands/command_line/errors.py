@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from simclr_mm.errors import MissingPackageError, UserError
 from simclr_mm_console.parser import program
 
+from .shared_work import first_to_fail, processes_of_torchrun
+
 _INTERRUPTED = 130  # a shell's exit code for Ctrl-C
 _ADVICE = (
     'interrupted: repeat the command; a training continues from its last checkpoint with --resume'
@@ -25,7 +27,8 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
     A mistake is a :class:`simclr_mm.errors.UserError`, or an error of the operating system
     about a file, such as a missing file or a full disk. The exit code is then 1. Ctrl-C also
     ends it in one line, with the exit code 130. Any other error keeps its traceback, after a
-    line that asks to report it. The effect of ``--trust-checkpoint`` ends with the command.
+    line that asks to report it. Of several ranks, the first that fails speaks; torchrun ends the
+    others. The effect of ``--trust-checkpoint`` ends with the command.
     """
 
     @functools.wraps(main)
@@ -36,19 +39,15 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
         try:
             _refuse_empty(sys.argv[1:] if argv is None else argv)
             contextvars.copy_context().run(main, argv)
-        except UserError as error:
-            raise SystemExit(_line(_words_of(error))) from error
-        except OSError as error:
-            if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise SystemExit(_line(f'{error.strerror}: nothing more can be written')) from error
-            if error.filename is None or error.strerror is None:
-                _ask_to_report()
-                raise
-            raise SystemExit(_line(f'{error.filename}: {error.strerror}')) from error
         except (Exception, KeyboardInterrupt) as error:
             if not _is_interrupt(error):
-                _ask_to_report()
-                raise
+                if not first_to_fail():
+                    raise SystemExit(1) from error
+                words = _words_of(error)
+                if words is None:
+                    _ask_to_report()
+                    raise
+                raise SystemExit(_line(words)) from error
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun sends it a second time
             if os.environ.get('RANK', '0') == '0':
                 print(_line(_ADVICE), file=sys.stderr)
@@ -80,10 +79,21 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
             raise UserError(f'{named} is empty: give a value, or look why the shell gave none.')
 
 
-def _words_of(error: UserError) -> str:
-    """Its message, without the traceback that PyTorch puts before that of a loader's worker."""
-    text, kind = str(error), type(error)
-    return text.rpartition(f'{kind.__module__}.{kind.__qualname__}: ')[2]
+def _words_of(error: BaseException) -> str | None:
+    """What a user reads of a mistake, after the rank that made it. None: it is a fault of ours."""
+    rank = int(os.environ['RANK']) if processes_of_torchrun() > 1 else 0
+    who = f'rank {rank}: ' if rank else ''
+    if isinstance(error, UserError):
+        # Without the traceback that PyTorch puts before the message of a loader's worker.
+        kind = type(error)
+        return who + str(error).rpartition(f'{kind.__module__}.{kind.__qualname__}: ')[2]
+    if not isinstance(error, OSError):
+        return None
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f'{who}{error.strerror}: nothing more can be written'
+    if error.filename is None or error.strerror is None:
+        return None
+    return f'{who}{error.filename}: {error.strerror}'
 
 
 def _line(message: str) -> str:

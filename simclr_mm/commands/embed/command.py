@@ -26,7 +26,7 @@ _ROWS = 16384  # of a row group
 
 @command_line.command
 def main(argv: list[str] | None = None) -> None:
-    parser = command_line.parser_of(__doc__, *ENCODER_FLAGS)
+    parser = command_line.parser_of(__doc__, *ENCODER_FLAGS, shared=True)
     add = parser.add_argument
     add('checkpoint', help='a path, a URL or the name of a model with weights')
     add('folder', help='any folder of images, at any depth, or a pack')
@@ -42,7 +42,10 @@ def main(argv: list[str] | None = None) -> None:
     out = Path(args.out or Path('work_dirs', 'embed', Path(args.folder).resolve().name))
     started = time.time()
     reading = args.batch_size, args.workers, args.restart
-    record = embed_folder(inferencer_of(args), args.folder, out, *reading, origin_of(args))
+    ranks = command_line.ranks()
+    how = *reading, origin_of(args), ranks
+    record = embed_folder(inferencer_of(args), args.folder, out, *how)
+    ranks.only_first_goes_on()
     print(
         f'{printable(str(out))}/features.npy: {record["images"]} images of '
         f'{printable(args.folder)}, {record["width"]} numbers each; {time.time() - started:.1f} s'
