@@ -10,7 +10,7 @@ import torch
 
 from simclr_mm.registry import TRANSFORMS
 
-from .base import DeviceTransform, check_prob, check_range, check_size
+from .base import DeviceTransform, check_prob, check_range, check_size, is_bgr
 from .batched.crop import crop_and_flip
 from .random_streams import RandomStream, RandomStreams, view_streams
 
@@ -96,25 +96,31 @@ def resized_crop(
 ) -> np.ndarray:
     """Cut a box out and resize it as in PIL, antialiased where it shrinks.
 
-    The image is (H, W, 3) uint8 BGR, with the box inside. The result is (S, S, 3) with S =
-    ``size`` in pixels, a new array, mirrored left to right with ``flip``.
+    The image is (H, W, C), uint8 or float32, with the box inside. The result is (S, S, C) with S =
+    ``size`` in pixels, a new array, mirrored left to right with ``flip``. float32 is not rounded.
     """
     top, left, h, w = box
     crop = img[top : top + h, left : left + w]  # (h, w, 3)
-    if interpolation == 'bilinear' and max(h, w) <= size:
+    bgr, channels = is_bgr(img), img.shape[2]
+    if bgr and interpolation == 'bilinear' and max(h, w) <= size:
         # Nothing to antialias: OpenCV differs from PIL by a fifth of a level and halves
         # the time of a whole view at 32 pixels. (Its bicubic has another kernel.)
         resized = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
         return cv2.flip(resized, 1) if flip else resized
     # torch needs contiguous memory; a flip makes a copy anyway.
-    crop = cv2.flip(crop, 1) if flip else crop.copy()
+    # OpenCV allows 128 bands, and drops the axis of a single one.
+    if flip:
+        crop = cv2.flip(crop, 1) if bgr else np.ascontiguousarray(crop[:, ::-1])
+    else:
+        crop = crop.copy()
     # With the batch stride of permute(2, 0, 1)[None], torch would not recognise the
     # channels-last layout and would copy to planes: 1.4 times slower.
-    images = torch.from_numpy(crop)  # (h, w, 3)
-    images = images.as_strided((1, 3, h, w), (h * w * 3, 1, w * 3, 3))
+    images = torch.from_numpy(crop)  # (h, w, C)
+    strides = (h * w * channels, 1, w * channels, channels)
+    images = images.as_strided((1, channels, h, w), strides)
     images = torch.nn.functional.interpolate(
         images, (size, size), mode=interpolation, antialias=True
-    )  # (1, 3, S, S)
+    )  # (1, C, S, S)
     return images[0].permute(1, 2, 0).contiguous().numpy()
 
 
@@ -135,6 +141,7 @@ class RandomCropAndFlip(DeviceTransform):
         prob: Probability of doing both. Otherwise the image keeps its size.
     """
 
+    any_bands = True
     columns = dict.fromkeys(_BOX, int) | dict(flip=bool)
     paint_batch = staticmethod(crop_and_flip)
 
@@ -171,6 +178,10 @@ class RandomCropAndFlip(DeviceTransform):
         flip = streams.random() < self.flip_prob
         boxes = sample_crops(height, width, self.scale, self.ratio, streams)  # (n, 4)
         return [*boxes.T, flip]
+
+    def apply(self, img: np.ndarray, rng: RandomStream) -> tuple[np.ndarray, dict]:
+        params = self.draw(img.shape[0], img.shape[1], rng)
+        return self.paint(img, params), params  # of any bands, not only squares
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         size = self.size or img.shape[0]

@@ -37,7 +37,7 @@ def _turn(images: Tensor, degrees: Tensor) -> Tensor:
     # From coordinates in the result to coordinates in the image, y downwards.
     grid = torch.stack((x * cos - y * sin, x * sin + y * cos), dim=-1)  # (n, S, S, 2)
     turned = grid_sample(images.float(), grid, padding_mode='border', align_corners=True)
-    return to_levels(turned, FLOOR)
+    return to_levels(turned, FLOOR, images.dtype)
 
 
 def cutout(images: Tensor, top: Tensor, left: Tensor, side: Tensor) -> Tensor:
