@@ -1,5 +1,6 @@
 from simclr_mm.errors import UnreadableImage
 
+from .bands import LoadBands
 from .blur import RandomGaussianBlur
 from .color import ColorDistortion, ColorJitter, RandomGrayscale
 from .crop import RandomCropAndFlip
@@ -10,6 +11,7 @@ from .views import TwoViews
 __all__ = [
     'ColorDistortion',
     'ColorJitter',
+    'LoadBands',
     'LoadImageFromFile',
     'RandomCropAndFlip',
     'RandomCutout',

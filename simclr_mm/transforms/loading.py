@@ -4,7 +4,7 @@ import os
 import re
 import struct
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import cv2
 import mmcv
@@ -12,6 +12,7 @@ import mmengine.fileio as fileio
 import numpy as np
 
 from simclr_mm.errors import UnreadableImage
+from simclr_mm.files.walk import EXTENSIONS
 from simclr_mm.registry import TRANSFORMS
 
 from .to_rgb import MAX_PIXELS, check_pixels, decode, unreadable
@@ -109,6 +110,8 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
             colours. With ``ignore_empty=True`` the transform returns None instead.
     """
 
+    extensions: ClassVar[tuple[str, ...]] = EXTENSIONS  # of the files that a folder lists for it
+
     def __init__(self, *args, max_pixels: int = MAX_PIXELS, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.max_pixels = max_pixels
@@ -192,3 +195,9 @@ def reads_with_mmcv(transforms: Iterable[object]) -> bool:
         and not isinstance(step, LoadImageFromFile)
         for step in transforms
     )
+
+
+def extensions_of(transforms: Iterable[object]) -> tuple[str, ...]:
+    """Endings of the files that a pipeline reads, by its loading step."""
+    steps = (step for step in transforms if isinstance(step, LoadImageFromFile))
+    return next((step.extensions for step in steps), EXTENSIONS)
