@@ -1,10 +1,10 @@
 from simclr_mm.errors import UnreadableImage
 
-from .bands import LoadBands
 from .blur import RandomGaussianBlur
 from .color import ColorDistortion, ColorJitter, RandomGrayscale
 from .crop import RandomCropAndFlip
 from .geometric import RandomCutout, RandomGaussianNoise, RandomRotation, RandomSobel
+from .load_bands import LoadBands
 from .loading import LoadImageFromFile
 from .views import TwoViews
 

@@ -17,6 +17,7 @@ from simclr_mm.registry import TRANSFORMS
 
 from .to_rgb import MAX_PIXELS, check_pixels, decode, unreadable
 
+LOADING_STEPS = ('LoadImageFromFile', 'LoadBands')  # types that read a file in a pipeline
 # First and last bytes of formats. OpenCV before 5.0 decodes a truncated file of them in
 # part, without an error.
 _ENDINGS = {b'\xff\xd8': b'\xff\xd9', b'\x89PNG': b'IEND\xaeB`\x82'}

@@ -100,8 +100,7 @@ class LoadBands(LoadImageFromFile):
             raise unreadable(
                 path, f'cannot be read: {str(error) or type(error).__name__}'
             ) from error
-        img = self._chosen(img, path)
-        img = _at_depth(img, path)
+        img = at_depth(self._chosen(img, path), path)
         if img.dtype == np.float32:
             if self.nan is not None:
                 img[np.isnan(img)] = self.nan
@@ -170,7 +169,7 @@ class LoadBands(LoadImageFromFile):
         return img[..., self.bands]
 
 
-def _at_depth(img: np.ndarray, path: str) -> np.ndarray:
+def at_depth(img: np.ndarray, path: str) -> np.ndarray:
     """uint8 as it is, and other numbers as float32 of the same value."""
     if img.dtype == np.uint8:
         return img
