@@ -4,12 +4,14 @@ from .blur import RandomGaussianBlur
 from .color import ColorDistortion, ColorJitter, RandomGrayscale
 from .crop import RandomCropAndFlip
 from .geometric import RandomCutout, RandomGaussianNoise, RandomRotation, RandomSobel
+from .load_bands import LoadBands
 from .loading import LoadImageFromFile
 from .views import TwoViews
 
 __all__ = [
     'ColorDistortion',
     'ColorJitter',
+    'LoadBands',
     'LoadImageFromFile',
     'RandomCropAndFlip',
     'RandomCutout',

@@ -20,14 +20,20 @@ class Images(Dataset):
         location: A folder of images, at any depth, or a place that ``shard_dataset``
             recognises: a pack, shards, or their URL. No image is a UserError.
         transforms: Transforms of a decoded image.
+        loading: What reads a file; by default as 8-bit BGR.
     """
 
-    def __init__(self, location: str | Path, transforms: Compose | None = None) -> None:
+    def __init__(
+        self,
+        location: str | Path,
+        transforms: Compose | None = None,
+        loading: LoadImageFromFile | None = None,
+    ) -> None:
         self.location = str(location)
         shards = shard_dataset(self.location)
         self.is_pack = shards is not None
         place = shards or dict(type='simclr_mm.ImageFolder', data_root=self.location)
-        steps = [LoadImageFromFile(), *([transforms] if transforms else [])]
+        steps = [loading or LoadImageFromFile(), *([transforms] if transforms else [])]
         settings = dict(place, with_label=False, pipeline=steps, test_mode=True)
         self.images = command_line.build_dataset(settings)
 
