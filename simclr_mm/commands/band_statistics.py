@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.config import Config
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -21,6 +22,7 @@ from simclr_mm.errors import UserError, listed
 from simclr_mm.files.atomic import atomic_file, write_text
 from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import printable
+from simclr_mm.registry import type_name
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.transforms.load_bands import LAYOUTS
 
@@ -259,6 +261,9 @@ def config_text(
     ]
     if base:
         lines.append(f'_base_ = {str(base)!r}')
+        strengths = [
+            f"{place} = data_preprocessor['{key}']" for place, key in _band_transforms(base)
+        ]
     lines += [
         'data_preprocessor = dict(',
         f'    mean={_numbers(measured.mean)},',
@@ -267,6 +272,7 @@ def config_text(
         ')',
         f'model = dict(backbone=dict(in_channels={len(measured.mean)}))',
     ]
+    lines += strengths if base else []
     if loading:
         settings = ', '.join(f'{key}={value!r}' for key, value in loading.items())
         lines.append(f"load_bands = dict(type='simclr_mm.LoadBands', {settings})")
@@ -276,6 +282,24 @@ def config_text(
                 for phase in ('train', 'val', 'test')
             ]
     return '\n'.join(lines) + '\n'
+
+
+def _band_transforms(base: Path) -> list[tuple[str, str]]:
+    """Where a config has a number for each band in its views, and whether it is mean or std."""
+    places = []
+    around = Config.fromfile(base).train_dataloader.dataset
+    for p, step in enumerate(around.get('pipeline', ())):
+        for t, transform in enumerate(step.get('transforms', ())):
+            if isinstance(transform, list):  # a view's own
+                steps = {f'[{t}][{k}]': each for k, each in enumerate(transform)}
+            else:
+                steps = {f'[{t}]': transform}
+            for index, each in steps.items():
+                for key, statistic in dict(std='std', fill='mean').items():
+                    if isinstance(each.get(key), list) and type_name(each).startswith('Band'):
+                        place = f'_base_.train_dataloader.dataset.pipeline[{p}].transforms{index}'
+                        places.append((f'{place}.{key}', statistic))
+    return places
 
 
 def _numbers(values: np.ndarray) -> list[float]:
