@@ -58,6 +58,9 @@ def main(argv: list[str] | None = None) -> None:
     text = config_text(measured, ' '.join(map(printable, args.data)), loading, base)
     write_text(out, text)
     print(text, end='')
+    constant = np.flatnonzero(measured.std == 0).tolist()
+    if constant:
+        print(f'constant bands, with std 1 in the config: {listed(constant, 20)}; see --bands')
     if unreadable:
         print(f'{len(unreadable)} unreadable images are left out: {listed(unreadable)}')
     print(f'{printable(str(out))}: mean and std of {len(measured.mean)} band(s)')
@@ -259,10 +262,11 @@ def config_text(
     ]
     if base:
         lines.append(f'_base_ = {str(base)!r}')
+    std = np.where(measured.std > 0, measured.std, 1.0)
     lines += [
         'data_preprocessor = dict(',
         f'    mean={_numbers(measured.mean)},',
-        f'    std={_numbers(measured.std)},',
+        f'    std={_numbers(std)},',
         '    to_rgb=False,',
         ')',
         f'model = dict(backbone=dict(in_channels={len(measured.mean)}))',
