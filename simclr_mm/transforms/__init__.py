@@ -1,5 +1,6 @@
 from simclr_mm.errors import UnreadableImage
 
+from .bands import BandDrop, BandJitter, BandNoise
 from .blur import RandomGaussianBlur
 from .color import ColorDistortion, ColorJitter, RandomGrayscale
 from .crop import RandomCropAndFlip
@@ -9,6 +10,9 @@ from .loading import LoadImageFromFile
 from .views import TwoViews
 
 __all__ = [
+    'BandDrop',
+    'BandJitter',
+    'BandNoise',
     'ColorDistortion',
     'ColorJitter',
     'LoadBands',

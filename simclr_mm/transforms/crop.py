@@ -110,7 +110,7 @@ def resized_crop(
     # torch needs contiguous memory; a flip makes a copy anyway.
     # OpenCV allows 128 bands, and drops the axis of a single one.
     if flip:
-        crop = cv2.flip(crop, 1) if bgr else np.ascontiguousarray(crop[:, ::-1])
+        crop = cv2.flip(crop, 1) if bgr else crop[:, ::-1].copy()
     else:
         crop = crop.copy()
     # With the batch stride of permute(2, 0, 1)[None], torch would not recognise the

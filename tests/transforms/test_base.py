@@ -62,6 +62,9 @@ def test_nothing_is_recorded_unless_asked():
 @pytest.mark.parametrize('name', [name for name in transforms.__all__ if name != 'UnreadableImage'])
 def test_every_transform_shows_its_parameters(name):
     required = dict(
+        BandDrop=dict(fill=[1.0, 2.0]),
+        BandJitter=dict(std=[1.0, 2.0], shared=True),
+        BandNoise=dict(std=[1.0, 2.0]),
         ColorJitter=dict(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1),
         LoadImageFromFile=dict(max_pixels=1000),
         TwoViews=dict(size=8, transforms=[dict(type='ColorDistortion', strength=0.5)]),
