@@ -7,6 +7,7 @@ interruption the same command continues.
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from simclr_mm.transforms import UnreadableImage
 from simclr_mm.transforms.load_bands import LAYOUTS
 
 SHARES = (1, 25, 50, 75, 99)  # percentiles
+# Arguments of transforms that are a number for each band.
+_NUMBERS = dict(BandJitter=dict(std='std'), BandNoise=dict(std='std'), BandDrop=dict(fill='mean'))
 _SAVE_EVERY = 10.0  # seconds of work that a kill may cost
 _LOWEST, _HIGHEST = -(2**15), 2**16 - 1  # of whole numbers that are counted one by one
 _DROPPED = 14  # last bits of a float32's 32 that a bin leaves out; 9 bits of its digits stay
@@ -60,6 +63,9 @@ def main(argv: list[str] | None = None) -> None:
     text = config_text(measured, ' '.join(map(printable, args.data)), loading, base)
     write_text(out, text)
     print(text, end='')
+    constant = np.flatnonzero(measured.std == 0).tolist()
+    if constant:
+        print(f'constant bands, with std 1 in the config: {listed(constant, 20)}; see --bands')
     if unreadable:
         print(f'{len(unreadable)} unreadable images are left out: {listed(unreadable)}')
     print(f'{printable(str(out))}: mean and std of {len(measured.mean)} band(s)')
@@ -261,45 +267,49 @@ def config_text(
     ]
     if base:
         lines.append(f'_base_ = {str(base)!r}')
-        strengths = [
-            f"{place} = data_preprocessor['{key}']" for place, key in _band_transforms(base)
-        ]
+    std = np.where(measured.std > 0, measured.std, 1.0)
     lines += [
         'data_preprocessor = dict(',
         f'    mean={_numbers(measured.mean)},',
-        f'    std={_numbers(measured.std)},',
+        f'    std={_numbers(std)},',
         '    to_rgb=False,',
         ')',
         f'model = dict(backbone=dict(in_channels={len(measured.mean)}))',
     ]
-    lines += strengths if base else []
     if loading:
         settings = ', '.join(f'{key}={value!r}' for key, value in loading.items())
         lines.append(f"load_bands = dict(type='simclr_mm.LoadBands', {settings})")
-        if base:
-            lines += [
-                f'_base_.{phase}_dataloader.dataset.pipeline[0] = load_bands'
-                for phase in ('train', 'val', 'test')
-            ]
+    if base:
+        lines += _completed(base, bool(loading))
     return '\n'.join(lines) + '\n'
 
 
-def _band_transforms(base: Path) -> list[tuple[str, str]]:
-    """Where a config has a number for each band in its views, and whether it is mean or std."""
-    places = []
-    around = Config.fromfile(base).train_dataloader.dataset
-    for p, step in enumerate(around.get('pipeline', ())):
-        for t, transform in enumerate(step.get('transforms', ())):
-            if isinstance(transform, list):  # a view's own
-                steps = {f'[{t}][{k}]': each for k, each in enumerate(transform)}
-            else:
-                steps = {f'[{t}]': transform}
-            for index, each in steps.items():
-                for key, statistic in dict(std='std', fill='mean').items():
-                    if isinstance(each.get(key), list) and type_name(each).startswith('Band'):
-                        place = f'_base_.train_dataloader.dataset.pipeline[{p}].transforms{index}'
-                        places.append((f'{place}.{key}', statistic))
-    return places
+def _completed(base: Path, loading: bool) -> list[str]:
+    """Lines that give the steps of a config's pipelines the numbers that depend on the bands."""
+    cfg, lines, found = Config.fromfile(base), [], False
+    for phase in ('train', 'val', 'test'):
+        place = f'{phase}_dataloader.dataset.pipeline'
+        steps = (cfg.get(f'{phase}_dataloader') or {}).get('dataset', {}).get('pipeline', [])
+        for path, step in _steps(steps, place):
+            name = type_name(step)
+            found |= name == 'LoadBands'
+            if name == 'LoadBands' and loading:
+                lines.append(f'_base_.{path} = load_bands')
+            for key, value in _NUMBERS.get(name, {}).items():
+                lines.append(f'_base_.{path}.{key} = data_preprocessor[{value!r}]')
+    if not found:
+        raise UserError(f'--base {base}: no pipeline of it has simclr_mm.LoadBands: name another')
+    return lines
+
+
+def _steps(steps: list, place: str) -> Iterator[tuple[str, dict]]:
+    """Each step of a pipeline, also of those inside a step, with its place in the config."""
+    for number, step in enumerate(steps):
+        if isinstance(step, dict):
+            yield f'{place}[{number}]', step
+            yield from _steps(step.get('transforms', []), f'{place}[{number}].transforms')
+        elif isinstance(step, list):
+            yield from _steps(step, f'{place}[{number}]')
 
 
 def _numbers(values: np.ndarray) -> list[float]:

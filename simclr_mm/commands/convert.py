@@ -70,9 +70,8 @@ def report(converted: Converted) -> None:
     normalise = converted.checkpoint['meta']['normalise']
     renamed = sum(key != ours for key, ours in converted.used.items())
     print(f'layout: {converted.layout}; backbone: {settings}')
-    units = (
-        'RGB in [0, 255]' if len(normalise['mean']) == 3 else 'bands in the units of their files'
-    )
+    rgb = converted.config.data_preprocessor.to_rgb
+    units = 'RGB in [0, 255]' if rgb else 'bands in the units of their files'
     print(f'pixels: {units}, mean {normalise["mean"]}, std {normalise["std"]}')
     print(f'used {len(converted.used)} keys, {renamed} of them renamed')
     filled = {key: how for key, how in converted.filled.items() if not key.endswith('_tracked')}

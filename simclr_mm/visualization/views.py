@@ -29,6 +29,7 @@ class Views:
     original: np.ndarray  # (H, W, 3) uint8 RGB, the input of TwoViews as it is shown
     views: np.ndarray  # (V, S, S, 3) uint8 RGB, as they are shown
     params: list[dict[str, Any]]  # drawn parameters of each view, as in ``view_params``
+    note: str = ''  # how bands became RGB
 
 
 def make_views(
@@ -68,10 +69,11 @@ def make_views(
     if bands is None and is_bgr(original):
         in_file_order = any(isinstance(step, LoadBands) for step in transforms)
         bands = (0, 1, 2) if in_file_order else (2, 1, 0)
-        shown = original[..., bands], views[..., bands]
-    else:
-        shown = as_colours(original, original, bands), as_colours(views, original, bands)
-    return Views(index, *shown, results['view_params'])
+        return Views(index, original[..., bands], views[..., bands], results['view_params'])
+    bands = bands or _first_bands(original)
+    shown = as_colours(original, original, bands), as_colours(views, original, bands)
+    note = f'band(s) {", ".join(map(str, bands))}, stretched'
+    return Views(index, *shown, results['view_params'], note)
 
 
 def as_colours(
@@ -91,9 +93,7 @@ def as_colours(
     Raises:
         UserError: There are no such bands.
     """
-    count = original.shape[-1]
-    if bands is None:
-        bands = range(3) if count > 2 else (0,)
+    bands, count = bands or _first_bands(original), original.shape[-1]
     if len(bands) not in (1, 3) or not all(0 <= band < count for band in bands):
         raise UserError(
             f'bands {list(bands)} of an image with {count} band(s): name three, for red, green and '
@@ -103,6 +103,10 @@ def as_colours(
     low, high = np.percentile(original[..., list(bands)], (1, 99), axis=(0, 1))
     stretched = (shown - low) / np.where(high > low, high - low, 1)
     return np.round(255 * stretched.clip(0, 1)).astype(np.uint8)
+
+
+def _first_bands(img: np.ndarray) -> tuple[int, ...]:
+    return (0, 1, 2) if img.shape[-1] > 2 else (0,)
 
 
 def plot_views(path: str, samples: Sequence[Views], title: str) -> None:
@@ -150,7 +154,7 @@ def _show_original(axes: Axes, sample: Views) -> None:
         axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, lw=2.5))
     height, width = sample.original.shape[:2]
     axes.set(title=f'image {sample.index}', xticks=[], yticks=[])
-    axes.set_xlabel(f'{width} x {height} px', fontsize=9)
+    axes.set_xlabel('\n'.join([f'{width} x {height} px', sample.note]).strip(), fontsize=9)
 
 
 def _show_view(axes: Axes, sample: Views, v: int) -> None:
