@@ -299,7 +299,7 @@ def _load_into(model: BaseModel, part: nn.Module, weights: Conversion, source: s
             f'backbone={weights.backbone} to get_model'
         )
     for key, value in weights.normalise.items():
-        if getattr(model.data_preprocessor, key, None) is None:
+        if len(getattr(model.data_preprocessor, key, ())) != len(value):
             raise CheckpointError(
                 f'{source} needs data_preprocessor.{key}={value}: set it in the config'
             )

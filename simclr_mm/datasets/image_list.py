@@ -13,6 +13,7 @@ from simclr_mm.errors import UserError, listed
 from simclr_mm.files.walk import printable
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import TwoViews
+from simclr_mm.transforms.loading import extensions_of
 from simclr_mm.transforms.random_streams import RandomStream, view_streams
 
 from .groups import ALONE, GroupMates, group_number, held_out
@@ -92,7 +93,8 @@ class ImageList(BaseDataset):
         super().__init__(ann_file='', pipeline=list(pipeline), **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        found = [row for place in self.places for row in rows_of(place)]
+        extensions = extensions_of(self.pipeline.transforms)
+        found = [row for place in self.places for row in rows_of(place, extensions)]
         if not self.with_label and self.val_share is None:  # what is not used cannot disagree
             found = [row._replace(label=None) for row in found]
         rows = merged(found)

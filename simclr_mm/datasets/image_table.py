@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from simclr_mm.errors import MissingFileError, UserError
-from simclr_mm.files.walk import image_paths
+from simclr_mm.files.installed import optional_package
+from simclr_mm.files.walk import EXTENSIONS, image_paths
 
 from .shard_cache import is_url
-from .stored_images import optional_package
 
 LISTS = ('.txt', '.csv', '.parquet')  # endings of files that list paths
 
@@ -29,8 +29,10 @@ def is_list(place: str) -> bool:
     return place.lower().endswith(LISTS) and not is_url(place) and not os.path.isdir(place)
 
 
-def rows_of(place: str) -> list[Row]:
+def rows_of(place: str, extensions: Sequence[str] = EXTENSIONS) -> list[Row]:
     """The images of a folder, with the folders right in it as classes, or of a list.
+
+    ``extensions`` are the endings of images in a folder. A list may name any file.
 
     Raises:
         MissingFileError: The place or the first file of a list is missing.
@@ -38,7 +40,8 @@ def rows_of(place: str) -> list[Row]:
     """
     if not is_list(place):
         below = len(os.path.join(place, ''))
-        parts = ((path, path[below:].split(os.sep)) for path in image_paths(place))
+        paths = image_paths(place, extensions)
+        parts = ((path, path[below:].split(os.sep)) for path in paths)
         return [Row(path, part[0] if len(part) > 1 else None) for path, part in parts]
     if not os.path.isfile(place):
         raise MissingFileError(f'there is no list {os.path.abspath(place)}: name another file.')

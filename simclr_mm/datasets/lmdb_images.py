@@ -9,11 +9,12 @@ import numpy as np
 from mmengine.fileio import LmdbBackend
 
 from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.files.installed import optional_package
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms.to_rgb import unreadable
 
 from .pack_index import read_index
-from .stored_images import StoredImages, optional_package
+from .stored_images import StoredImages
 
 LIST = 'list.txt'
 

@@ -13,8 +13,7 @@ from filelock import FileLock
 from simclr_mm.errors import UserError
 from simclr_mm.files import atomic_file, cache_home
 from simclr_mm.files.http import transfer
-
-from .stored_images import optional_package
+from simclr_mm.files.installed import optional_package
 
 _ATTEMPTS = 5  # another process may remove a shard before it is opened
 

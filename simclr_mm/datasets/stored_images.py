@@ -1,14 +1,12 @@
 """Base class of datasets with their images in a few large files."""
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
-from simclr_mm.errors import MissingPackageError, UserError
+from simclr_mm.errors import UserError
 from simclr_mm.transforms.loading import reads_with_mmcv
 
 
@@ -78,15 +76,3 @@ class StoredImages(BaseDataset):
         info = self.get_data_info(idx)
         info['img_bytes'] = self.read(info['row'])
         return self.pipeline(info)
-
-
-def optional_package(name: str, extra: str, use: str) -> ModuleType:
-    """Import a package that only ``use`` needs. ``extra`` of simclr_mm installs it."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name.split('.')[0]:
-            raise
-        raise MissingPackageError(
-            f"{use} needs {name.split('.')[0]}: pip install 'simclr_mm[{extra}]'"
-        ) from error

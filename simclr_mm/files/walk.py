@@ -11,6 +11,8 @@ from mmengine.logging import print_log
 from simclr_mm.errors import MissingFileError, UserError
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
+# What simclr_mm.LoadBands reads besides. Only its folders list them.
+BAND_EXTENSIONS = (*EXTENSIONS, '.npy', '.npz', '.dcm')
 CACHE_FOLDER = '.simclr_mm_cache'  # caches of this package beside images
 
 BROKEN = 'broken link(s)'

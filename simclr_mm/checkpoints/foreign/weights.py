@@ -93,8 +93,7 @@ def _stored_needs(loaded: Any, source: str) -> dict[str, Any]:
         backbone = dict(meta['backbone'], type=str(meta['backbone']['type']))
         normalise = {}
         for key in ('mean', 'std'):
-            red, green, blue = meta['normalise'][key]
-            normalise[key] = [float(red), float(green), float(blue)]
+            normalise[key] = [float(value) for value in meta['normalise'][key]]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f'{source}: its meta is not what tools/convert.py writes: convert it again'

@@ -56,7 +56,9 @@ def _main(argv: Sequence[str] | None = None) -> None:
     if args.test and Path(args.test).resolve() == Path(args.folder).resolve():
         raise UserError(f'--test {args.test} is the folder itself: name other images')
     out = Path(args.out or Path('work_dirs', 'audit', Path(args.folder).resolve().name))
-    found = audit(inferencer_of(args), folders, out, args.neighbours, args.min_side, args.workers)
+    inferencer = inferencer_of(args)
+    inferencer.encoder.require_rgb('an audit')
+    found = audit(inferencer, folders, out, args.neighbours, args.min_side, args.workers)
     subset = _subset(found, args.subset or 0, out)
     counts = found.counts()
     over = [kind for kind in KINDS if counts[kind] > allow[kind]]

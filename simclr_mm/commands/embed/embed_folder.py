@@ -45,7 +45,7 @@ def embed_folder(
     """
     if batch_size < 1 or workers < 0:
         raise UserError(f'batch_size is {batch_size} and workers {workers}: give at least 1 and 0')
-    images, out = Images(folder, inferencer.transforms), Path(out)
+    images, out = Images(folder, inferencer.transforms, inferencer.loading), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / '.lock', timeout=0):

@@ -41,7 +41,7 @@ def new_record(
 ) -> dict[str, Any]:
     """``embedding.json`` before the first row."""
     encoder, location = inferencer.encoder, images.location
-    black = default_collate([inferencer.transforms(read_picture(np.zeros((64, 64, 3), np.uint8)))])
+    black = read_picture(np.zeros((64, 64, encoder.bands), np.uint8), inferencer.loading)
     folder, files = Path(location), names
     if images.is_pack and folder.is_dir():
         files = sorted(path.name for path in folder.iterdir())
@@ -49,7 +49,7 @@ def new_record(
         folder=location if is_url(location) else str(folder.absolute()),
         pack=images.is_pack,
         images=len(names),
-        width=inferencer.forward(black).shape[1],
+        width=inferencer.forward(default_collate([inferencer.transforms(black)])).shape[1],
         rows_done=0,
         unreadable=0,
         origin=origin or {},

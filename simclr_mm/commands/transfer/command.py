@@ -199,6 +199,7 @@ def main(argv: list[str] | None = None) -> None:
     if not args.root.is_dir():
         raise MissingFileError(f'there is no folder {args.root.absolute()}')
     encoder = load_encoder(args.checkpoint, args.config, args.device or get_device())
+    encoder.require_rgb('a transfer')
     weights = weights_hash(encoder.model.state_dict())
     name = f'{Path(args.checkpoint).stem}-{weights[:8]}'
     work_dir = args.work_dir or Path('work_dirs', 'transfer', name)

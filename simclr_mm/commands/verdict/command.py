@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     started = time.time()
     ours = load_encoder(args.checkpoint, args.config, args.device or get_device())
-    parts, split = parts_of(args.data, args.test_share / 100, args.seed)
+    parts, split = parts_of(args.data, args.test_share / 100, args.seed, ours.loading_step)
     print(split)
     features = all_features(ours, args.against, parts, args.cache, args.workers)
     (_, labels), (_, wanted) = next(iter(features.values()))
