@@ -29,16 +29,24 @@ from .preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model with everything needed to use it."""
+    """A model with everything needed to use it.
 
-    model: BaseModel  # in eval mode
-    config: Config  # the model's config
-    name: str = ''  # of the model or its config; '' if neither has one
-    source: str = ''  # path or URL of the weights; '' for random ones
-    classes: Sequence[str] | None = None  # class names of a classifier, if known
-    # ``meta`` and ``message_hub`` of the checkpoint, if it has them.
+    Args:
+        model: In eval mode.
+        config: The model's config.
+        name: Of the model or its config; '' if neither has one.
+        source: Path or URL of the weights; '' for random ones.
+        classes: Class names of a classifier, if known.
+        training: ``meta`` and ``message_hub`` of the checkpoint, if it has them.
+        pipeline: Transforms of a test image, if the config has them.
+    """
+
+    model: BaseModel
+    config: Config
+    name: str = ''
+    source: str = ''
+    classes: Sequence[str] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
-    # Transforms of a test image, if the config has them.
     pipeline: Sequence[Mapping[str, Any]] | None = None
 
     @property

@@ -24,10 +24,10 @@ def main(argv: list[str] | None = None) -> None:
     add('checkpoint', nargs='?', help='with a config: its weights')
     replaced = 'with a config: DIR/train/<class>/ and DIR/val/<class>/ replace its data'
     add('--data', metavar='DIR', help=replaced)
-    add('--method', choices=METHODS, default='tsne')
+    add('--method', choices=METHODS, default='tsne', help='umap needs umap-learn')
     at_least, drawn = command_line.at_least, 'more are drawn from at random'
     add('--max-images', type=at_least(1), default=2000, help=drawn)
-    add('--out', metavar='PNG', default='work_dirs/plots/embedding.png')
+    add('--out', metavar='PNG', default='work_dirs/plots/embedding.png', help='the picture')
     args = parser.parse_args(argv)
     if Path(args.source).is_dir():
         if args.checkpoint or args.data or args.cfg_options:

@@ -16,7 +16,7 @@ from simclr_mm.files.atomic import write_text
 @command_line.command
 def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__)
-    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR')
+    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='folders to search')
     place = 'folder of report.md and report.html; default: the first WORK_DIR'
     parser.add_argument('--out', metavar='DIR', help=place)
     args = parser.parse_args(argv)

@@ -33,7 +33,7 @@ METRIC_LABELS = dict(knn='kNN top-1 [%]', linear='linear probe, top-1 [%]')
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = command_line.parser_of(__doc__, '--cfg-options')
     add = parser.add_argument
-    add('study', choices=[*STUDIES, HISTOGRAMS])
+    add('study', choices=[*STUDIES, HISTOGRAMS], help='what varies')
     add('--config', required=True, help='pretraining config')
     add('--work-dir', help='default: work_dirs/STUDY')
     add(

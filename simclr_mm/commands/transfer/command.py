@@ -56,7 +56,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     own = 'also DIR/train/<class>/ and DIR/test/<class>/ or DIR/val/<class>/; several times'
     add('--folder', action='append', default=[], metavar='NAME=DIR', help=own)
-    add('--protocol', choices=list(_PROTOCOLS), default='linear')
+    linear = (
+        'swept logistic regression on features (linear), training of the whole network, or both'
+    )
+    add('--protocol', choices=list(_PROTOCOLS), default='linear', help=linear)
     size = "prepare images as the paper does, 224 there; default: as the encoder's config does"
     add('--size', type=positive, metavar='PIXELS', help=size)
     workers = command_line.at_least(0)
@@ -67,8 +70,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument_group('fine-tuning').add_argument
     grid = "learning rates and weight decays: 6 cells, or the paper's 56"
     add('--grid', choices=list(finetune.GRIDS), default='small', help=grid)
-    add('--steps', type=positive, default=20000)
-    add('--batch', type=positive, default=256)
+    add('--steps', type=positive, default=20000, help='of each training')
+    add('--batch', type=positive, default=256, help='images in a step')
     add('--processes', type=positive, default=1, help='runs at a time')
     return parser.parse_args(argv)
 
