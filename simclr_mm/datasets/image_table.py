@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.files.storage import is_url
 from simclr_mm.files.walk import image_paths
 
-from .shard_cache import is_url
 from .stored_images import optional_package
 
 LISTS = ('.txt', '.csv', '.parquet')  # endings of files that list paths

@@ -11,11 +11,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.files.storage import is_url
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms.to_rgb import unreadable
 
 from .pack_index import INDEX, TAR_INDEX, parse_index, read_index, require_whole
-from .shard_cache import ShardCache, is_url
+from .shard_cache import ShardCache
 from .stored_images import StoredImages, optional_package
 from .tar_index import lie_within, read_rows, remembered_index
 
