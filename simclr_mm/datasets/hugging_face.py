@@ -8,11 +8,11 @@ import numpy as np
 
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.files.installed import optional_package
+from simclr_mm.files.storage import is_url
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms.to_rgb import unreadable
 
 from .pack_index import read_index, require_whole
-from .shard_cache import is_url
 from .stored_images import StoredImages
 
 _HUB = 'hf://'

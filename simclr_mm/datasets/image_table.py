@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.files.installed import optional_package
+from simclr_mm.files.storage import is_url
 from simclr_mm.files.walk import EXTENSIONS, image_paths
-
-from .shard_cache import is_url
 
 LISTS = ('.txt', '.csv', '.parquet')  # endings of files that list paths
 

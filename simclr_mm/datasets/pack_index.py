@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from simclr_mm.errors import UserError
+from simclr_mm.files.storage import is_url
 from simclr_mm.files.walk import EXTENSIONS
-
-from .shard_cache import is_url
 
 INDEX = 'index.json'
 TAR_INDEX = 'index.npz'  # rows of tar_index.index_tars, beside tar shards

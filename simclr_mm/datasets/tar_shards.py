@@ -12,11 +12,12 @@ import numpy as np
 
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.files.installed import optional_package
+from simclr_mm.files.storage import is_url
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms.to_rgb import unreadable
 
 from .pack_index import INDEX, TAR_INDEX, parse_index, read_index, require_whole
-from .shard_cache import ShardCache, is_url
+from .shard_cache import ShardCache
 from .stored_images import StoredImages
 from .tar_index import lie_within, read_rows, remembered_index
 

@@ -80,7 +80,7 @@ class GoogleResNet(ResNet):
         )
         self.maxpool = nn.Identity() if small_images else _SamePool()
         if small_images:
-            self.conv1 = nn.Conv2d(self.conv1.in_channels, channels, 3, padding=1, bias=False)
+            self.conv1 = nn.Conv2d(kwargs.get('in_channels', 3), channels, 3, padding=1, bias=False)
         in_channels = channels
         for name in self.res_layers:
             stage = getattr(self, name)

@@ -6,11 +6,12 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from simclr_mm.datasets import class_names, is_url, shard_dataset
+from simclr_mm.datasets import class_names, shard_dataset
 from simclr_mm.datasets.image_folder import class_names_of
 from simclr_mm.datasets.image_table import is_list
 from simclr_mm.engine.training_data import replace_images, train_unlabelled, with_loading
 from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.files.storage import is_url
 from simclr_mm.registry import type_name
 
 from .config import is_classifier

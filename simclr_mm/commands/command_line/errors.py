@@ -6,13 +6,18 @@ import functools
 import importlib.util
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from simclr_mm.errors import MissingPackageError, UserError
+from simclr_mm.errors import MissingPackageError, UserError, listed
 from simclr_mm_console.parser import program
 
+_AGAIN = 'repeat the command, a training with --resume'
+_WORKER = re.compile(
+    r'DataLoader worker \(pid(?:\(s\))? ([0-9, ]+)\) (?:is killed|exited unexpectedly(?! with))'
+)
 _INTERRUPTED = 130  # a shell's exit code for Ctrl-C
 _ADVICE = (
     'interrupted: repeat the command; a training continues from its last checkpoint with --resume'
@@ -24,8 +29,9 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
 
     A mistake is a :class:`simclr_mm.errors.UserError`, or an error of the operating system
     about a file, such as a missing file or a full disk. The exit code is then 1. Ctrl-C also
-    ends it in one line, with the exit code 130. Any other error keeps its traceback, after a
-    line that asks to report it. The effect of ``--trust-checkpoint`` ends with the command.
+    ends it in one line, with the exit code 130. So does the end of another process of the run, a
+    rank or a loader's worker, with 1. Any other error keeps its traceback, after a line that asks
+    to report it. The effect of ``--trust-checkpoint`` ends with the command.
     """
 
     @functools.wraps(main)
@@ -47,6 +53,9 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
             raise SystemExit(_line(f'{error.filename}: {error.strerror}')) from error
         except (Exception, KeyboardInterrupt) as error:
             if not _is_interrupt(error):
+                lost = _of_another_process(error)
+                if lost:
+                    raise SystemExit(_line(lost)) from error
                 _ask_to_report()
                 raise
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun sends it a second time
@@ -55,6 +64,25 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
             raise SystemExit(_INTERRUPTED) from error
 
     return run
+
+
+def _of_another_process(error: BaseException) -> str:
+    """What to say of an error that only tells that another process of the run has ended."""
+    worker = _WORKER.search(str(error))
+    if worker:
+        return (
+            f'loader worker {worker[1]} was ended from outside, often for want of memory: '
+            f'{_AGAIN}, perhaps with a smaller train_dataloader.num_workers'
+        )
+    if 'RANK' not in os.environ:
+        return ''
+    from simclr_mm.engine.hang_watch import lost_ranks
+
+    ranks = lost_ranks(error)
+    if ranks is None:
+        return ''
+    names = f'rank {listed(ranks)} has' if ranks else 'another rank has'
+    return f'rank {os.environ["RANK"]} stops, because {names} ended: see its last lines; {_AGAIN}'
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

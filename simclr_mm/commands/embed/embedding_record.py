@@ -9,9 +9,9 @@ from mmengine.dataset import default_collate
 
 from simclr_mm.apis.fingerprint import plain_data
 from simclr_mm.apis.inference import FeatureInferencer, read_picture
-from simclr_mm.datasets import is_url
 from simclr_mm.errors import UserError
 from simclr_mm.files.hashes import listing_hash
+from simclr_mm.files.storage import is_url
 from simclr_mm.version import __version__
 
 from .images import Images

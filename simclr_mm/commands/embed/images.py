@@ -9,7 +9,8 @@ from mmengine.dataset import Compose
 from torch.utils.data import Dataset
 
 from simclr_mm.commands import command_line
-from simclr_mm.datasets import is_url, shard_dataset
+from simclr_mm.datasets import shard_dataset
+from simclr_mm.files.storage import is_url
 from simclr_mm.transforms import LoadBands, LoadImageFromFile, UnreadableImage
 from simclr_mm.transforms.base import is_bgr
 from simclr_mm.visualization.views import as_colours

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import signal
 import sys
 from pathlib import Path
@@ -156,6 +157,23 @@ def test_a_mistake_in_a_worker_is_the_same_line():
         main([])
     assert str(end.value).endswith('error: the key is wrong: mend it')
     assert 'Traceback' not in str(end.value)
+
+
+class Killed(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_one_line():
+    @command_line.command
+    def main(argv):
+        next(iter(DataLoader(Killed(), num_workers=1)))
+
+    with pytest.raises(SystemExit, match='error: loader worker [0-9]+ was ended from outside, '):
+        main([])
 
 
 def test_a_full_disk_and_a_name_that_writes_on_the_terminal(monkeypatch):
