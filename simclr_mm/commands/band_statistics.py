@@ -7,10 +7,12 @@ interruption the same command continues.
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.config import Config
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -21,10 +23,13 @@ from simclr_mm.errors import UserError, listed
 from simclr_mm.files.atomic import atomic_file, write_text
 from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import printable
+from simclr_mm.registry import type_name
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.transforms.load_bands import LAYOUTS
 
 SHARES = (1, 25, 50, 75, 99)  # percentiles
+# Arguments of transforms that are a number for each band.
+_NUMBERS = dict(BandJitter=dict(std='std'), BandNoise=dict(std='std'), BandDrop=dict(fill='mean'))
 _SAVE_EVERY = 10.0  # seconds of work that a kill may cost
 _LOWEST, _HIGHEST = -(2**15), 2**16 - 1  # of whole numbers that are counted one by one
 _DROPPED = 14  # last bits of a float32's 32 that a bin leaves out; 9 bits of its digits stay
@@ -274,12 +279,37 @@ def config_text(
     if loading:
         settings = ', '.join(f'{key}={value!r}' for key, value in loading.items())
         lines.append(f"load_bands = dict(type='simclr_mm.LoadBands', {settings})")
-        if base:
-            lines += [
-                f'_base_.{phase}_dataloader.dataset.pipeline[0] = load_bands'
-                for phase in ('train', 'val', 'test')
-            ]
+    if base:
+        lines += _completed(base, bool(loading))
     return '\n'.join(lines) + '\n'
+
+
+def _completed(base: Path, loading: bool) -> list[str]:
+    """Lines that give the steps of a config's pipelines the numbers that depend on the bands."""
+    cfg, lines, found = Config.fromfile(base), [], False
+    for phase in ('train', 'val', 'test'):
+        place = f'{phase}_dataloader.dataset.pipeline'
+        steps = (cfg.get(f'{phase}_dataloader') or {}).get('dataset', {}).get('pipeline', [])
+        for path, step in _steps(steps, place):
+            name = type_name(step)
+            found |= name == 'LoadBands'
+            if name == 'LoadBands' and loading:
+                lines.append(f'_base_.{path} = load_bands')
+            for key, value in _NUMBERS.get(name, {}).items():
+                lines.append(f'_base_.{path}.{key} = data_preprocessor[{value!r}]')
+    if not found:
+        raise UserError(f'--base {base}: no pipeline of it has simclr_mm.LoadBands: name another')
+    return lines
+
+
+def _steps(steps: list, place: str) -> Iterator[tuple[str, dict]]:
+    """Each step of a pipeline, also of those inside a step, with its place in the config."""
+    for number, step in enumerate(steps):
+        if isinstance(step, dict):
+            yield f'{place}[{number}]', step
+            yield from _steps(step.get('transforms', []), f'{place}[{number}].transforms')
+        elif isinstance(step, list):
+            yield from _steps(step, f'{place}[{number}]')
 
 
 def _numbers(values: np.ndarray) -> list[float]:

@@ -16,6 +16,7 @@ from mmengine.dataset import Compose
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.errors import UserError
 from simclr_mm.transforms import TwoViews, UnreadableImage
+from simclr_mm.transforms.base import is_bgr
 
 from .style import COLOURS, picture
 
@@ -28,6 +29,7 @@ class Views:
     original: np.ndarray  # (H, W, 3) uint8 RGB, the input of TwoViews
     views: np.ndarray  # (V, S, S, 3) uint8 RGB
     params: list[dict[str, Any]]  # drawn parameters of each view, as in ``view_params``
+    note: str = ''  # how bands became RGB
 
 
 def make_views(dataset: Any, index: int, seed: int, epoch: int = 0) -> Views:
@@ -55,12 +57,26 @@ def make_views(dataset: Any, index: int, seed: int, epoch: int = 0) -> Views:
     path = str(results.get('img_path', ''))
     results = Compose(transforms[: places[0]])(results)
     if results is not None:
-        original = results['img'][..., ::-1].copy()  # (H, W, 3) RGB
+        original = results['img']  # (H, W, C)
         results = two_views(results)
     if results is None:  # mmcv's mark of a dropped image
         raise UnreadableImage(f'image {index} {path}: a transform dropped it', path)
-    views = results['img'][:, ::-1].transpose(0, 2, 3, 1)  # (V, 3, S, S) BGR -> RGB
-    return Views(index, original, views, results['view_params'])
+    views = results['img'].transpose(0, 2, 3, 1)  # (V, C, S, S) -> (V, S, S, C)
+    if is_bgr(original):
+        original, views, note = original[..., ::-1].copy(), views[..., ::-1], ''
+    else:
+        low, high = np.percentile(original, (1, 99), axis=(0, 1))  # (C,)
+        original, views = (_stretched(each, low, high) for each in (original, views))
+        note = 'the first bands, stretched'
+    return Views(index, original, views, results['view_params'], note)
+
+
+def _stretched(bands: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """(..., C) as (..., 3) uint8: the first three bands, or the first one as grey."""
+    shown = [0, 1, 2] if len(low) > 2 else [0, 0, 0]
+    span = np.maximum(high - low, np.finfo(np.float32).tiny)
+    levels = 255 * (bands[..., shown] - low[shown]) / span[shown]
+    return levels.clip(0, 255).astype(np.uint8)
 
 
 def plot_views(path: str, samples: Sequence[Views], title: str) -> None:
@@ -105,7 +121,7 @@ def _show_original(axes: Axes, sample: Views) -> None:
         axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, lw=2.5))
     height, width = sample.original.shape[:2]
     axes.set(title=f'image {sample.index}', xticks=[], yticks=[])
-    axes.set_xlabel(f'{width} x {height} px', fontsize=9)
+    axes.set_xlabel('\n'.join([f'{width} x {height} px', sample.note]).strip(), fontsize=9)
 
 
 def _show_view(axes: Axes, sample: Views, v: int) -> None:

@@ -87,6 +87,8 @@ def test_the_command_completes_a_config(tmp_path, capsys):
     np.testing.assert_allclose(cfg.data_preprocessor.mean, pixels.mean(0), rtol=1e-8)
     np.testing.assert_allclose(cfg.data_preprocessor.std, pixels.std(0), rtol=1e-8)
     assert cfg.model.backbone.in_channels == 2 and cfg.model.backbone.depth == 18
+    jitter = cfg.train_dataloader.dataset.pipeline[1].transforms[0]
+    assert jitter.std == cfg.data_preprocessor.std
     for phase in ('train', 'val', 'test'):
         loading = cfg[f'{phase}_dataloader'].dataset.pipeline[0]
         assert loading == dict(type='simclr_mm.LoadBands', bands=[4, 1])

@@ -23,7 +23,7 @@ train_dataloader = dict(
                 size=128,
                 scale=(0.2, 1.0),  # of the area of an image
                 augment='auto',  # on the GPU if there is one
-                transforms=[],
+                transforms=[dict(type='simclr_mm.BandJitter', std=[16384.0] * 12)],
             ),
             dict(type='PackInputs'),
         ],
