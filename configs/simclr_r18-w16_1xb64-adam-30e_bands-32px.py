@@ -6,6 +6,7 @@ _base_ = [
 
 # Small images, for minutes on a CPU.
 _base_.train_dataloader.dataset.pipeline[1].size = 32
+_base_.train_dataloader.dataset.pipeline[1].transforms[1].prob = 0.0  # no blur, as in B.9
 _base_.val_dataloader.dataset.pipeline[1].scale = 32
 _base_.val_dataloader.dataset.pipeline[2].crop_size = 32
 test_dataloader = _base_.val_dataloader

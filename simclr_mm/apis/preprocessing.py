@@ -104,6 +104,7 @@ class Preprocessing:
         crop = dict(type='CenterCrop', crop_size=self.size)
         load = dict(type='LoadImageFromFile')
         if self.loading is not None:
+            resize['type'] = f'simclr_mm.{resize["type"]}' if self.edge == 'short' else 'Resize'
             load = dict(type='simclr_mm.LoadBands', **self.loading)
         return [load, resize, crop, dict(type='PackInputs')]
 

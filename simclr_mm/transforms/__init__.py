@@ -3,7 +3,7 @@ from simclr_mm.errors import UnreadableImage
 from .bands import BandDrop, BandJitter, BandNoise
 from .blur import RandomGaussianBlur
 from .color import ColorDistortion, ColorJitter, RandomGrayscale
-from .crop import RandomCropAndFlip
+from .crop import RandomCropAndFlip, ResizeEdge
 from .geometric import RandomCutout, RandomGaussianNoise, RandomRotation, RandomSobel
 from .load_bands import LoadBands
 from .loading import LoadImageFromFile
@@ -24,6 +24,7 @@ __all__ = [
     'RandomGrayscale',
     'RandomRotation',
     'RandomSobel',
+    'ResizeEdge',
     'TwoViews',
     'UnreadableImage',
 ]

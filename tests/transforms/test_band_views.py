@@ -164,6 +164,28 @@ def test_operations_on_colours_refuse_other_images_by_name(transform, message, b
     views(dict(img=image(3, 'uint8'), sample_idx=index(0)))  # these it takes
 
 
+@pytest.mark.parametrize('bands,dtype', [(1, 'float32'), (4, 'uint8'), (12, 'float32')])
+def test_an_edge_is_resized_as_by_pillow(bands, dtype):
+    img = image(bands, dtype, 21, 34)
+    resize = TRANSFORMS.build(dict(type='simclr_mm.ResizeEdge', scale=10, interpolation='bicubic'))
+    results = resize(dict(img=img))
+    assert results['img'].shape == (10, 16, bands) and results['img'].dtype == dtype
+    assert results['img_shape'] == (10, 16) and results['scale'] == (16, 10)
+    for band in range(bands):
+        theirs = Image.fromarray(img[..., band]).resize((16, 10), Image.Resampling.BICUBIC)
+        wrong = np.abs(results['img'][..., band].astype(float) - np.asarray(theirs))
+        assert wrong.max() <= (1 if dtype == 'uint8' else 0.1)
+    area = TRANSFORMS.build(dict(type='simclr_mm.ResizeEdge', scale=10, interpolation='area'))
+    with pytest.raises(ValueError, match="one of .*'bicubic'.*, not 'area'"):
+        area(dict(img=img))
+    colours = image(3, 'uint8', 21, 34)
+    ours, theirs = (
+        TRANSFORMS.build(dict(type=f'{scope}.ResizeEdge', scale=10, backend='pillow'))
+        for scope in ('simclr_mm', 'mmpretrain')
+    )
+    assert np.array_equal(ours(dict(img=colours))['img'], theirs(dict(img=colours))['img'])
+
+
 def test_images_of_one_sample_must_be_alike():
     images = dict(img=image(4, 'uint8'), imgs=[None, image(3, 'uint8')], sample_idx=index(0))
     with pytest.raises(ValueError, match='two images of one sample must have one type and number'):

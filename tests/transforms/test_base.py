@@ -67,6 +67,7 @@ def test_every_transform_shows_its_parameters(name):
         BandNoise=dict(std=[1.0, 2.0]),
         ColorJitter=dict(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1),
         LoadImageFromFile=dict(max_pixels=1000),
+        ResizeEdge=dict(scale=8),
         TwoViews=dict(size=8, transforms=[dict(type='ColorDistortion', strength=0.5)]),
     )
     shown = repr(TRANSFORMS.build(dict(required.get(name, {}), type=name)))

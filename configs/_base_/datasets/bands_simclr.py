@@ -23,7 +23,10 @@ train_dataloader = dict(
                 size=128,
                 scale=(0.2, 1.0),  # of the area of an image
                 augment='auto',  # on the GPU if there is one
-                transforms=[dict(type='simclr_mm.BandJitter', std=[16384.0] * 12)],
+                transforms=[
+                    dict(type='simclr_mm.BandJitter', std=[16384.0] * 12),
+                    dict(type='simclr_mm.RandomGaussianBlur'),
+                ],
             ),
             dict(type='PackInputs'),
         ],
@@ -43,8 +46,7 @@ val_dataloader = dict(
         query=dict(type='simclr_mm.ImageFolder', data_root='data/bands/val', with_label=True),
         pipeline=[
             dict(type='simclr_mm.LoadBands'),
-            # The mean of the pixels that become one, for any number of bands.
-            dict(type='ResizeEdge', scale=146, edge='short', interpolation='area'),
+            dict(type='simclr_mm.ResizeEdge', scale=146, edge='short', backend='pillow'),
             dict(type='CenterCrop', crop_size=128),
             dict(type='PackInputs'),
         ],
