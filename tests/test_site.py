@@ -48,7 +48,9 @@ def test_a_command_has_a_page_with_every_flag_and_its_help(name, reference, page
 def test_python_and_types(reference, pages):
     page = pages['python/losses.md']
     assert all(f'.{name}\n' in f'{page}\n' for name in simclr_mm.losses.__all__)
-    assert '::: simclr_mm.errors.UserError' in pages['python/errors.md']
+    shown = re.findall('^::: (.+)$', '\n'.join(pages.values()), re.MULTILINE)
+    assert 'simclr_mm.errors.UserError' in shown and len(shown) == len(set(shown))
+    assert not [place for place in shown if not place.startswith('simclr_mm.')]
     rows = re.findall(r'^\| (.+?) \|', pages['types.md'], re.MULTILINE)
     assert '[`LARS`][simclr_mm.engine.lars.LARS]' in rows
     assert not [row for row in rows if row.startswith('`')]  # each has a place to lead to
@@ -70,7 +72,13 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(plt, 'show', plt.close)
     cells = json.loads((DOCS / 'first_encoder.ipynb').read_text())['cells']
     code = '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'code')
+    for all_of_it, some in {
+        "_epochs': 10": "_epochs': 4",
+        '1297:]': '300:500]',
+        '1297': '300',
+    }.items():
+        code = code.replace(all_of_it, some)
     namespace = {}
-    exec(code.replace("_epochs': 10", "_epochs': 4").replace('1297', '400'), namespace)
+    exec(code, namespace)
     assert namespace['of_features'] > 0.5  # of ten digits
     assert not [*tmp_path.iterdir()]

@@ -203,13 +203,14 @@ def types_page() -> str:
 def _names(room: str) -> dict[str, str]:
     """The public classes and functions of a room, and where each is defined."""
     module = importlib.import_module(f'simclr_mm.{room}')
-    values = vars(module)
+    exported = getattr(module, '__all__', None)
+    inside = f'{module.__name__ if exported is None else "simclr_mm"}.'
     places = {}
-    for name in values.get('__all__', values):
-        place = getattr(values[name], '__module__', ''), getattr(values[name], '__qualname__', '')
-        own = '__all__' in values or place[0] == module.__name__
-        if all(place) and own:  # constants have no page
-            places[name] = '.'.join(place)
+    for name in exported or vars(module):
+        value = getattr(module, name)
+        place = f'{getattr(value, "__module__", "")}.{getattr(value, "__qualname__", "")}'
+        if place.startswith(inside):  # no constants, no aliases of types
+            places[name] = place
     return places
 
 
