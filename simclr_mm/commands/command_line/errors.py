@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from traceback import walk_tb
 
 from simclr_mm.errors import MissingPackageError, UserError, listed
 from simclr_mm_console.parser import program
@@ -48,14 +49,13 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
             if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise SystemExit(_line(f'{error.strerror}: nothing more can be written')) from error
             if error.filename is None or error.strerror is None:
+                _end_for_another_process(error)
                 _ask_to_report()
                 raise
             raise SystemExit(_line(f'{error.filename}: {error.strerror}')) from error
         except (Exception, KeyboardInterrupt) as error:
             if not _is_interrupt(error):
-                lost = _of_another_process(error)
-                if lost:
-                    raise SystemExit(_line(lost)) from error
+                _end_for_another_process(error)
                 _ask_to_report()
                 raise
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun sends it a second time
@@ -66,23 +66,31 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
     return run
 
 
-def _of_another_process(error: BaseException) -> str:
-    """What to say of an error that only tells that another process of the run has ended."""
+def _end_for_another_process(error: BaseException) -> None:
+    """End in one line if an error only tells that another process of the run has ended."""
     worker = _WORKER.search(str(error))
-    if worker:
-        return (
-            f'loader worker {worker[1]} was ended from outside, often for want of memory: '
-            f'{_AGAIN}, perhaps with a smaller train_dataloader.num_workers'
-        )
+    calls = {frame.f_code.co_name for frame, _ in walk_tb(error.__traceback__)}
+    # Images come from a worker through its sockets, which close before PyTorch misses it.
+    if worker or (isinstance(error, (ConnectionError, EOFError)) and '_try_get_data' in calls):
+        raise SystemExit(
+            _line(
+                f'loader worker {f"{worker[1]} " if worker else ""}was ended from outside, often '
+                f'for want of memory: {_AGAIN}, perhaps with a smaller train_dataloader.num_workers'
+            )
+        ) from error
     if 'RANK' not in os.environ:
-        return ''
+        return
     from simclr_mm.engine.hang_watch import lost_ranks
 
     ranks = lost_ranks(error)
-    if ranks is None:
-        return ''
-    names = f'rank {listed(ranks)} has' if ranks else 'another rank has'
-    return f'rank {os.environ["RANK"]} stops, because {names} ended: see its last lines; {_AGAIN}'
+    if ranks is not None:
+        names = f'rank {listed(ranks)}' if ranks else 'another rank'
+        raise SystemExit(
+            _line(
+                f'rank {os.environ["RANK"]} stops, because {names} has ended: see its last '
+                f'lines; {_AGAIN}'
+            )
+        ) from error
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

@@ -175,6 +175,12 @@ def test_a_killed_worker_is_one_line():
     with pytest.raises(SystemExit, match='error: loader worker [0-9]+ was ended from outside, '):
         main([])
 
+    def _try_get_data():  # a frame of PyTorch's loader, whose worker has just gone
+        raise ConnectionResetError(errno.ECONNRESET, 'Connection reset by peer')
+
+    with pytest.raises(SystemExit, match='error: loader worker was ended from outside, '):
+        command_line.command(lambda _: _try_get_data())([])
+
 
 def test_a_full_disk_and_a_name_that_writes_on_the_terminal(monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['x.py'])
