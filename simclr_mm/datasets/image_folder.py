@@ -95,7 +95,9 @@ class ImageFolder(BaseDataset):
             dict(img_path=path, gt_label=label) for path, label in zip(paths, labels) if label >= 0
         ]
         if not images:
-            raise UserError(f'{self.data_root} holds no <class>/<image> files.')
+            raise UserError(
+                f'{self.data_root} holds no <class>/<image> files: put images into class folders'
+            )
         if len(images) < len(paths):
             print_log(
                 f'{self.data_root}: left out {len(paths) - len(images)} images that lie in no '

@@ -21,7 +21,7 @@ LIST = 'list.txt'
 
 @DATASETS.register_module()
 class LMDBImages(StoredImages):
-    """A database of encoded images with a ``list.txt``, written by ``tools/pack.py``.
+    """A database of encoded images with a ``list.txt``, written by ``simclr-mm pack``.
 
     A line of the list is a key. If there are labels, a space and the label follow.
 
@@ -42,7 +42,7 @@ class LMDBImages(StoredImages):
             if not (folder / name).is_file():
                 raise MissingFileError(
                     f'there is no {(folder / name).absolute()}: give the folder of a '
-                    'database by tools/pack.py --format lmdb as data_root.'
+                    'database by simclr-mm pack --format lmdb as data_root.'
                 )
         _backend(os.path.realpath(folder))
         pack = read_index(folder)

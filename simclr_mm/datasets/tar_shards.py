@@ -28,7 +28,7 @@ _OPEN_FILES = 32  # of a process: more than shards_at_once needs
 class TarShards(StoredImages):
     """Images in tar files of ``key.jpg``, ``key.cls`` and others, with random access.
 
-    A pack of ``tools/pack.py`` keeps the order of its folder, so training on it equals
+    A pack of ``simclr-mm pack`` keeps the order of its folder, so training on it equals
     training on the folder. The images of other tar files keep their order in the files.
     Their headers are read once on each machine.
 
@@ -111,7 +111,7 @@ class TarShards(StoredImages):
         return open(self.paths[shard], 'rb')
 
     def _read_pack(self) -> tuple[np.ndarray, list[str] | None] | None:
-        """Rows and classes of a pack by tools/pack.py. None if there is none."""
+        """Rows and classes of a pack by simclr-mm pack. None if there is none."""
         root = self.data_root.rstrip('/')
         if self.is_remote and self.shards is not None:
             return None

@@ -7,7 +7,7 @@ from simclr_mm.engine.training_data import remove_validation
 from .config import build_dataset, config_with_flags, is_classifier, load_config, result_path
 from .errors import command
 from .flags import add_common_flags, parser_of
-from .values import KeyValues, at_least, read_config
+from .values import KeyValues, at_least, out_file, out_folder, read_config
 
 __all__ = [
     'KeyValues',
@@ -20,6 +20,8 @@ __all__ = [
     'is_classifier',
     'load_config',
     'merge_cfg_options',
+    'out_file',
+    'out_folder',
     'parser_of',
     'read_config',
     'remove_validation',

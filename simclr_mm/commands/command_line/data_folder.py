@@ -129,7 +129,7 @@ def _class_names(folder: Path) -> list[str]:
     names = class_names(str(folder))
     if names is None:
         raise UserError(
-            f'--data: {folder} has no class names. Pack it with tools/pack.py, or use a config.'
+            f'--data: {folder} has no class names. Pack it with simclr-mm pack, or use a config.'
         )
     return names
 
@@ -167,7 +167,7 @@ def _unlabelled(places: tuple[str, ...]) -> dict[str, Any]:
     if shards and len(places) > 1:
         raise UserError(
             f'--data {" ".join(places)}: {shards[0]} holds shards, which cannot be combined '
-            'with other data. Pack all images into one folder with tools/pack.py.'
+            'with other data. Pack all images into one folder with simclr-mm pack.'
         )
     if shards:
         return dict(shard_dataset(shards[0]) or {}, with_label=False)

@@ -11,9 +11,10 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from traceback import walk_tb
+from urllib.error import URLError
 
 from simclr_mm.errors import MissingPackageError, UserError, listed
-from simclr_mm_console.parser import program
+from simclr_mm_console.parser import as_called, program
 
 _AGAIN = 'repeat the command, a training with --resume'
 _WORKER = re.compile(
@@ -23,6 +24,16 @@ _INTERRUPTED = 130  # a shell's exit code for Ctrl-C
 _ADVICE = (
     'interrupted: repeat the command; a training continues from its last checkpoint with --resume'
 )
+_NO_PERMISSION = 'name a place where you may read and write'
+_REMEDIES = {
+    errno.ENOENT: 'check the path',
+    errno.EEXIST: 'a file is where a folder is needed: name another place',
+    errno.ENOTDIR: 'a file is where a folder is needed: name another place',
+    errno.EISDIR: 'name a file',
+    errno.EACCES: _NO_PERMISSION,
+    errno.EPERM: _NO_PERMISSION,
+    errno.EROFS: _NO_PERMISSION,
+}
 
 
 def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
@@ -46,13 +57,17 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
         except UserError as error:
             raise SystemExit(_line(_words_of(error))) from error
         except OSError as error:
+            if isinstance(error, URLError):  # other libraries' downloads
+                message = f'a download failed ({error.reason}): put the files in its place'
+                raise SystemExit(_line(message)) from error
             if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise SystemExit(_line(f'{error.strerror}: nothing more can be written')) from error
             if error.filename is None or error.strerror is None:
                 _end_for_another_process(error)
                 _ask_to_report()
                 raise
-            raise SystemExit(_line(f'{error.filename}: {error.strerror}')) from error
+            words = error.filename, error.strerror, _REMEDIES.get(error.errno or 0)
+            raise SystemExit(_line(': '.join(map(str, filter(None, words))))) from error
         except (Exception, KeyboardInterrupt) as error:
             if not _is_interrupt(error):
                 _end_for_another_process(error)
@@ -127,7 +142,7 @@ def _line(message: str) -> str:
         letter if letter.isprintable() else letter.encode('unicode_escape').decode()
         for letter in ' '.join(message.split())
     )
-    return f'{program()}: error: {shown}'
+    return f'{program()}: error: {as_called(shown)}'
 
 
 def _ask_to_report() -> None:

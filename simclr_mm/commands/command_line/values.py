@@ -57,6 +57,30 @@ class KeyValues(DictAction):
         return self._parse_iterable(text)
 
 
+def out_folder(place: str | Path) -> Path:
+    """A folder to write into, checked before the work whose results it is for.
+
+    Raises:
+        UserError: A file stands in its place or above it, or nothing may be written there.
+    """
+    path = Path(place)
+    there = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = 'read-only' if there.is_dir() else 'a file'
+        raise UserError(f'{path} cannot be written: {there} is {reason}; name another place')
+    return path
+
+
+def out_file(place: str | Path) -> Path:
+    """A file to write, checked as :func:`out_folder`; it may be a device."""
+    path = Path(place)
+    if path.is_dir():
+        raise UserError(f'{path} is a folder: name a file in it')
+    if path.is_file() or not path.exists():
+        out_folder(path.parent)
+    return path
+
+
 def cache_folder(text: str) -> Path | None:
     """For ``type`` of ``--cache``: without a place ``$SIMCLR_MM_HOME/features``, if it is set.
 

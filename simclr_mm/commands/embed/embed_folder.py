@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from mmengine.dataset import default_collate
 from numpy.lib.format import open_memmap
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import write_text
+from simclr_mm.files.atomic import alone_in, write_text
 
 from .embedding_record import ERRORS, FEATURES, PARTIAL, PATHS, RECORD, earlier_progress, new_record
 from .images import Images
@@ -46,25 +45,19 @@ def embed_folder(
     if batch_size < 1 or workers < 0:
         raise UserError(f'batch_size is {batch_size} and workers {workers}: give at least 1 and 0')
     images, out = Images(folder, inferencer.transforms, inferencer.loading), Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(out / '.lock', timeout=0):
-            names = [images.name(row) for row in range(len(images))]
-            record = new_record(inferencer, images, names, origin)
-            record.update({} if restart else earlier_progress(out, record['fingerprint']))
-            if record['rows_done'] == 0:
-                _begin(out, names, record['width'])
-            if record['rows_done'] < len(images):
-                rest = Subset(images, range(record['rows_done'], len(images)))
-                loader = DataLoader(rest, batch_size, num_workers=workers, collate_fn=_collate)
-                _fill(inferencer, loader, names, out, record)
-            if (out / PARTIAL).exists():
-                os.replace(out / PARTIAL, out / FEATURES)
-            return record
-    except Timeout as error:
-        raise UserError(
-            f'another process is writing into {out}: wait for it, or give another --out'
-        ) from error
+    with alone_in(out):
+        names = [images.name(row) for row in range(len(images))]
+        record = new_record(inferencer, images, names, origin)
+        record.update({} if restart else earlier_progress(out, record['fingerprint']))
+        if record['rows_done'] == 0:
+            _begin(out, names, record['width'])
+        if record['rows_done'] < len(images):
+            rest = Subset(images, range(record['rows_done'], len(images)))
+            loader = DataLoader(rest, batch_size, num_workers=workers, collate_fn=_collate)
+            _fill(inferencer, loader, names, out, record)
+        if (out / PARTIAL).exists():
+            os.replace(out / PARTIAL, out / FEATURES)
+        return record
 
 
 def _begin(out: Path, names: list[str], width: int) -> None:

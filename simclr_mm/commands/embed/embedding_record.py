@@ -63,7 +63,7 @@ def new_record(
 
 
 def damaged(path: Path, problem: str) -> UserError:
-    """The error for a file that ``tools/embed.py`` did not write so."""
+    """The error for a file that ``simclr-mm embed`` did not write so."""
     return UserError(f'{path} {problem}: embed again with --restart')
 
 
@@ -86,7 +86,7 @@ def read_record(out: Path) -> dict[str, Any] | None:
     if 'fingerprint' not in wrong:
         wrong += [f'fingerprint.{key}' for key in _MEANING if key not in settings['fingerprint']]
     if wrong:
-        raise damaged(path, f'is not what tools/embed.py writes, without {", ".join(wrong)}')
+        raise damaged(path, f'is not what simclr-mm embed writes, without {", ".join(wrong)}')
     return settings
 
 

@@ -6,10 +6,12 @@ encoder, images and settings are not repeated.
 """
 
 import argparse
+import os
 import shutil
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,7 @@ from simclr_mm.commands.transfer.dataset_table import (
 )
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.evaluation import EvaluationRun, Result, Value, read_run
+from simclr_mm.files.atomic import alone_in
 
 _ALL = dict(TRANSFER_DATASETS, digits=DIGITS)
 _PROTOCOLS = dict(linear=[linear.PROTOCOL], finetune=[finetune.PROTOCOL])
@@ -63,7 +66,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     size = "prepare images as the paper does, 224 there; default: as the encoder's config does"
     add('--size', type=positive, metavar='PIXELS', help=size)
     workers = command_line.at_least(0)
-    add('--workers', type=workers, default=4, help='processes that read images')
+    most = min(4, os.cpu_count() or 1)
+    add('--workers', type=workers, default=most, help='processes that read images')
     place = 'work_dirs/transfer/<checkpoint>-<hash of its weights>'
     add('--work-dir', type=Path, help=f'results and training runs; default: {place}')
     add('--again', action='store_true', help='do again what was done before')
@@ -206,10 +210,12 @@ def main(argv: list[str] | None = None) -> None:
     weights = weights_hash(encoder.model.state_dict())
     name = f'{Path(args.checkpoint).stem}-{weights[:8]}'
     work_dir = args.work_dir or Path('work_dirs', 'transfer', name)
-    jobs = plan(args, encoder, work_dir)
-    outcomes = [do(job, args, weights) for job in jobs]
+    jobs = plan(args, encoder, command_line.out_folder(work_dir))
+    there = any(job.evaluate for job in jobs)
+    with alone_in(work_dir) if there else nullcontext():
+        outcomes = [do(job, args, weights) for job in jobs]
     print_table(jobs, outcomes, args.root)
-    if all(outcome is None for outcome in outcomes):
+    if not there:
         raise UserError(f'{args.root} holds no images of these data sets, as printed above')
     print(f'results: {work_dir}')
     failed = [job.file.stem for job, outcome in zip(jobs, outcomes) if isinstance(outcome, str)]
