@@ -32,8 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     index = FeatureIndex(args.index)
-    inferencer = _inferencer(args, index)
-    found = retrieve(inferencer, index, args.query, args.k)
+    found = retrieve(_inferencer(args, index), index, args.query, args.k)
     queries = [printable(query) for query in args.query]
     names = [[printable(hit.name) for hit in hits] for hits in found]
     for query, row, hits in zip(queries, names, found):
@@ -41,7 +40,6 @@ def main(argv: list[str] | None = None) -> None:
         for rank, (name, hit) in enumerate(zip(row, hits), start=1):
             table.add_row(str(rank), f'{hit.similarity:.4f}', Text(name))
         Console(soft_wrap=True).print(table)
-    inferencer.encoder.require_rgb('a gallery')  # the table stands above
     plot_gallery(
         args.out,
         args.query,
