@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.model import BaseDataPreprocessor
 
@@ -170,6 +171,6 @@ def _statistics(preprocessor: BaseDataPreprocessor, source: str) -> tuple[Triple
 
 
 def _rgb(values: torch.Tensor) -> Triple:
-    # Seven digits, the precision of float32: 123.675 / 255 gives 0.485.
-    red, green, blue = (float(f'{value / 255:.7g}') for value in values.tolist())
+    # The shortest numbers for this float32, so that others round alike: 123.675 / 255 gives 0.485.
+    red, green, blue = (float(str(np.float32(value / 255))) for value in values.tolist())
     return red, green, blue

@@ -74,8 +74,14 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         # Reordering bytes moves a quarter of the memory that float32 would.
         shape = images.shape
         images = images.flatten(0, -4).contiguous(memory_format=torch.channels_last)
-        images = images.float().sub_(self.mean).div_(self.std)
-        return dict(inputs=images.unflatten(0, shape[:-3]), data_samples=samples)
+        images, mean, std = images.float(), self.mean, self.std
+        if len(shape) == 4:  # no views: rounded as timm and torchvision do it
+            images.div_(255)
+            mean, std = (values.double().div(255).float() for values in (mean, std))
+        images = images.sub_(mean).div_(std)
+        if len(shape) > 4:  # of one image, the strides would no longer say channels-last
+            images = images.unflatten(0, shape[:-3])
+        return dict(inputs=images, data_samples=samples)
 
     @torch.no_grad()
     def _make_views(self, drawn: ViewsToMake) -> Tensor:
