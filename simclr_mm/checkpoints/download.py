@@ -37,6 +37,8 @@ def download(url: str) -> Path:
             where to put a copy. Nothing stays in the cache.
     """
     target = cache_path(url)
+    if target.is_file():  # complete, also in a cache that is read-only
+        return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f'{target}.lock'):

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from simclr_mm.errors import UserError
-from simclr_mm.files import atomic_file, cache_home
+from simclr_mm.files import atomic_file, cache_folder, cache_home
 from simclr_mm.files.http import transfer
 
 from .stored_images import optional_package
@@ -79,7 +79,7 @@ class ShardCache:
         path = self.path(url)
         if not anew and self._is_whole(path, size):
             return path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        cache_folder('shards', path.parent.name)
         with FileLock(f'{path}.lock'):
             if anew or not self._is_whole(path, size):
                 try:
