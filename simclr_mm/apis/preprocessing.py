@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.model import BaseDataPreprocessor
 
@@ -187,7 +188,6 @@ def _statistics(
 
 
 def _rounded(values: torch.Tensor, rgb: bool) -> Numbers:
-    # Seven digits, the precision of float32: 123.675 / 255 gives 0.485. Nine tell all apart.
-    if not rgb:
-        return tuple(float(f'{value:.9g}') for value in values.tolist())
-    return tuple(float(f'{value / 255:.7g}') for value in values.tolist())
+    # The shortest numbers for this float32, so that others round alike: 123.675 / 255 gives 0.485.
+    scale = 255 if rgb else 1
+    return tuple(float(str(np.float32(value / scale))) for value in values.tolist())

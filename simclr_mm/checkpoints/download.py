@@ -43,6 +43,8 @@ def download(url: str) -> Path:
             where to put a copy. Nothing stays in the cache.
     """
     target = cache_path(url)
+    if target.is_file():  # complete, also in a cache that is read-only
+        return target
     try:
         if not is_web(url):
             target = cache_path(url, version(url))

@@ -63,6 +63,12 @@ class HuggingFaceImages(StoredImages):
             raise
         except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
             reason = error.__cause__ or error
+            file = str(getattr(reason, 'filename', None) or '')
+            if isinstance(reason, OSError) and file.startswith(str(datasets.config.HF_CACHE_HOME)):
+                raise UserError(
+                    f'datasets cannot write its cache {file} ({reason.strerror}): name another '
+                    'folder with HF_HOME'
+                ) from error
             raise UserError(f'{self.data_root} is no table of images: {reason}') from error
         if self.image_column not in table.column_names:
             raise UserError(

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from filelock import FileLock
 
 from simclr_mm.errors import UserError
-from simclr_mm.files import atomic_file, cache_home
+from simclr_mm.files import atomic_file, cache_folder, cache_home
 from simclr_mm.files.storage import fetch
 
 _ATTEMPTS = 5  # another process may remove a shard before it is opened
@@ -70,7 +70,7 @@ class ShardCache:
         path = self.path(url)
         if not anew and self._is_whole(path, size):
             return path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        cache_folder('shards', path.parent.name)
         with FileLock(f'{path}.lock'):
             if anew or not self._is_whole(path, size):
                 try:

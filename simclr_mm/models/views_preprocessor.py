@@ -82,8 +82,15 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         # Reordering bytes moves a quarter of the memory that float32 would.
         shape = images.shape
         images = images.flatten(0, -4).contiguous(memory_format=torch.channels_last)
-        images = images.to(torch.float32, copy=True).sub_(self.mean).div_(self.std)
-        return dict(inputs=images.unflatten(0, shape[:-3]), data_samples=samples)
+        mean, std, as_timm = self.mean, self.std, len(shape) == 4 and images.dtype == torch.uint8
+        images = images.to(torch.float32, copy=True)
+        if as_timm:  # pictures, no views: rounded as timm and torchvision do it
+            images.div_(255)
+            mean, std = (values.double().div(255).float() for values in (mean, std))
+        images.sub_(mean).div_(std)
+        if len(shape) > 4:  # of one image, the strides would no longer say channels-last
+            images = images.unflatten(0, shape[:-3])
+        return dict(inputs=images, data_samples=samples)
 
     @torch.no_grad()
     def _make_views(self, drawn: ViewsToMake) -> Tensor:

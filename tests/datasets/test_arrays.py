@@ -77,9 +77,11 @@ def test_a_failed_download_says_what_is_missing(tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr('torchvision.datasets.CIFAR10', fail)
-    wanted = f'{tmp_path} has neither test/<class>/ nor cifar-10-batches-py/, and CIFAR10 cannot'
+    root = tmp_path / 'data' / 'cifar'
+    wanted = f'{root} has neither test/<class>/ nor cifar-10-batches-py/, and CIFAR10 cannot'
     with pytest.raises(UserError, match=wanted):
-        CIFAR10(data_root=str(tmp_path), split='test')
+        CIFAR10(data_root=str(root), split='test')
+    assert not list(tmp_path.iterdir())
 
 
 def test_unlabelled_images_of_stl10_have_no_label(tmp_path, monkeypatch):

@@ -63,12 +63,7 @@ def out_folder(place: str | Path) -> Path:
     Raises:
         UserError: A file stands in its place or above it, or nothing may be written there.
     """
-    path = Path(place)
-    there = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        reason = 'read-only' if there.is_dir() else 'a file'
-        raise UserError(f'{path} cannot be written: {there} is {reason}; name another place')
-    return path
+    return _writable(Path(place), Path(place))
 
 
 def out_file(place: str | Path) -> Path:
@@ -76,8 +71,15 @@ def out_file(place: str | Path) -> Path:
     path = Path(place)
     if path.is_dir():
         raise UserError(f'{path} is a folder: name a file in it')
-    if path.is_file() or not path.exists():
-        out_folder(path.parent)
+    is_device = path.exists() and not path.is_file()
+    return path if is_device else _writable(path, path.parent)
+
+
+def _writable(path: Path, folder: Path) -> Path:
+    there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = 'read-only' if there.is_dir() else 'a file'
+        raise UserError(f'{path} cannot be written: {there} is {reason}; name another place')
     return path
 
 

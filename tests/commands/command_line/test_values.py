@@ -52,9 +52,9 @@ def test_a_place_to_write(tmp_path, monkeypatch):
     for place in ('file', 'new/file'):
         assert out_file(tmp_path / place) == tmp_path / place
     assert str(out_file(os.devnull)) == os.devnull
-    for place in ('file', 'file/new'):
-        with pytest.raises(UserError, match=f'cannot be written: {tmp_path}/file is a file'):
-            out_folder(tmp_path / place)
+    for check, place in ((out_folder, 'file'), (out_folder, 'file/new'), (out_file, 'file/new')):
+        with pytest.raises(UserError, match=f'{place} cannot be written: {tmp_path}/file is a fi'):
+            check(tmp_path / place)
     with pytest.raises(UserError, match='is a folder: name a file in it'):
         out_file(tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == ['file']
