@@ -5,6 +5,8 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.files.installed import optional_package
 from simclr_mm.files.walk import EXTENSIONS, image_paths
@@ -104,6 +106,36 @@ def _text(value: object) -> str | None:
     if isinstance(value, float) and value == value and value.is_integer():
         value = int(value)
     return '' if value is None or value != value else str(value)
+
+
+def column_of(file: str, name: str) -> list[str]:
+    """A column of a table, one text a line: ``.csv``, ``.parquet``, ``.npy``, or lines of text.
+
+    Raises:
+        MissingFileError: There is no such file.
+        UserError: It cannot be read, or has no such column.
+    """
+    if not os.path.isfile(file):
+        raise MissingFileError(f'there is no file {os.path.abspath(file)}: name another one.')
+    ending = file.lower().rpartition('.')[2]
+    try:
+        if ending == 'npy':
+            return [_text(value) or '' for value in np.load(file).ravel().tolist()]
+        if ending == 'parquet':
+            optional_package('pyarrow', 'parquet', file)
+            from pyarrow.parquet import read_table
+
+            return [
+                _text(value) or '' for value in read_table(file, columns=[name])[name].to_pylist()
+            ]
+        with open(file, encoding='utf-8-sig', errors='surrogateescape', newline='') as lines:
+            if ending == 'csv':
+                return [row[name] or '' for row in csv.DictReader(lines)]
+            return [line.rstrip('\r\n') for line in lines]
+    except KeyError as error:
+        raise UserError(f'{file} has no column {name}: name one so.') from error
+    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors
+        raise UserError(f'{file} is no table with the column {name}: {error}') from error
 
 
 def merged(rows: Sequence[Row]) -> list[Row]:

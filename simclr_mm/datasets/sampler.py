@@ -161,7 +161,7 @@ class ResumableSampler(Sampler):
         if (numbers < 0).all():
             raise UserError(
                 f'{key}: the images of this dataset have no groups: give a table with the column '
-                'group to simclr_mm.ImageList, or leave it out.'
+                'group to simclr_mm.ImageList, groups=FILE to arrays and shards, or leave it out.'
             )
         # Apart, the images in no group are spread like one group. Together, each is alone.
         alone = -1 if groups == 'apart' else -1 - np.arange(len(numbers))

@@ -149,12 +149,15 @@ class TwoViews(Transform):
         print_log(f'TwoViews: {reason}: the workers augment.', logger='current')
         return False
 
-    def batch(self, images: np.ndarray, indices: Sequence[int]) -> torch.Tensor | ViewsToMake:
+    def batch(
+        self, images: np.ndarray, indices: Sequence[int], others: np.ndarray | None = None
+    ) -> torch.Tensor | ViewsToMake:
         """The views of n images at once, equal to the views of each image alone.
 
         Args:
             images: (n, H, W, C) uint8 or float32, C = 3 of uint8 BGR.
             indices: (n,) their indices in the dataset.
+            others: (n, V - 1, H, W, C) the images of the views after the first. None: the same.
 
         Returns:
             (n, V, C, S, S), as the images. If the device augments, images and drawn numbers for
@@ -164,21 +167,29 @@ class TwoViews(Transform):
             UserError: A transform cannot take the images, or dropped one, which mmcv marks by None.
         """
         self._check_input(images[0])
+        imgs = [None] * len(images) if others is None else [[None, *each] for each in others]
+        singles = [
+            dict(img=image, imgs=each, sample_idx=index)
+            for image, each, index in zip(images, imgs, indices)
+        ]
+        if self.on_device and others is not None:
+            parts = zip(*(self._leave_to_device(single)[0] for single in singles))
+            return ViewsToMake(*(torch.stack([*map(torch.as_tensor, part)]) for part in parts))
         if self.on_device:
             crops, steps = draw_batch(self, self._addresses(indices), *images.shape[1:3])
             return ViewsToMake(*map(torch.from_numpy, (images, crops, steps)))
         made = np.empty((len(images), *self._shape(images[0])), images.dtype)
-        if not any(self.foreign):
+        if others is None and not any(self.foreign):
             crops, steps = draw_batch(self, self._addresses(indices), *images.shape[1:3])
             for image, out, *numbers in zip(images, made, crops.tolist(), steps.tolist()):
                 for v, (crop, rows) in enumerate(zip(*numbers)):
                     self._make(image, v, decode_view(self, v, crop, rows), out[v])
             return torch.from_numpy(made)
-        for image, index, out in zip(images, indices, made):
-            if self._make_all(dict(img=image, sample_idx=index), out) is None:
+        for single, out in zip(singles, made):
+            if self._make_all(single, out) is None:
                 raise UserError(
-                    f'TwoViews: a transform returned None for image {int(index)}, but a '
-                    f'batch needs every image: write batched=False in the dataset.'
+                    f'TwoViews: a transform returned None for image {int(single["sample_idx"])}, '
+                    f'but a batch needs every image: write batched=False in the dataset.'
                 )
         return torch.from_numpy(made)
 
