@@ -2,6 +2,7 @@
 # make test    install, then the whole test suite
 # make quick   the tests that take less than a minute in all
 # make dist    wheel and sdist in dist/, checked
+# make docs    the documentation as a site in build/site, to open in a browser
 # make lint    ruff, import-linter and mypy; make format applies the first
 VENV ?= .venv
 DISTRIBUTION ?= onedl
@@ -14,7 +15,7 @@ installed := $(VENV)/.simclr_mm-$(DISTRIBUTION)
 developed := $(installed)-dev
 sources := simclr_mm simclr_mm_console tools tests configs docs hubconf.py
 
-.PHONY: demo test quick lint format dist
+.PHONY: demo test quick lint format docs dist
 
 demo: $(installed)
 	$(python) tools/demo.py
@@ -34,6 +35,11 @@ lint: $(developed)
 format: $(developed)
 	$(python) -m ruff check --fix $(sources)
 	$(python) -m ruff format $(sources)
+
+# Every warning is an error: a broken link, a page that no menu names.
+docs: $(installed)
+	$(python) -m pip install --quiet -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --quiet --strict
 
 # The sdist first, and the wheel from it: so it holds everything.
 dist: $(developed)

@@ -22,7 +22,7 @@ COMMANDS = {
     'Measure': ('test', 'evaluate', 'verdict', 'audit', 'transfer'),
     'Use an encoder': ('embed', 'retrieve', 'convert', 'export', 'publish'),
     'Look': ('explore', 'browse-views', 'plot-embedding', 'plot-similarity'),
-    'Beside': ('pack', 'completion'),
+    'Beside': ('pack', 'band-statistics', 'completion'),
 }
 _HERE = ('doctor', 'completion')  # they do not import simclr_mm
 _INTERRUPTED = 130  # a shell's exit code for Ctrl-C

@@ -28,7 +28,7 @@ complete -o bashdefault -o default -F _simclr_mm {program}
 
 def main(argv: list[str]) -> None:
     parser = Parser(__doc__)
-    parser.add_argument('shell', choices=('bash', 'zsh'))
+    parser.add_argument('shell', choices=('bash', 'zsh'), help='whose completion to print')
     args = parser.parse_args(argv)
     if args.shell == 'zsh':  # it reads bash's completions
         print('autoload -U +X bashcompinit && bashcompinit')

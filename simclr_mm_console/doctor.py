@@ -18,7 +18,8 @@ from . import package, version
 from .parser import Parser
 
 _GIB = 1 << 30
-_NOT_OPTIONAL = ('onedl', 'openmmlab', 'test', 'lint', 'release')  # one of two, or for developers
+# One of two, and what developers install.
+_NOT_OPTIONAL = ('onedl', 'openmmlab', 'test', 'lint', 'docs', 'release')
 _LITTLE_SHARED = 1 << 28  # Docker gives 64 MB, which a few batches of photographs fill
 
 

@@ -29,7 +29,7 @@ NAME = re.compile(
     r'(?P<gpus>\d+)xb(?P<batch>\d+)-(?:(?P<task>linear|finetune|(?:self)?distil)-)?'
     r'(?:proj(?P<selector>\d+)-)?'
     r'(?P<schedule>coslr|adam)-(?P<length>\d+)(?P<unit>e|k)_'
-    r'(?P<data>in1k|cifar100|cifar10|stl10|tiny-imagenet|digits)'
+    r'(?P<data>in1k|cifar100|cifar10|stl10|tiny-imagenet|digits|bands)'
     r'(?:-(?P<size>\d+)px)?'
     r'(?:-(?P<labels>\d+(?:pct|perclass)))?'
 )
@@ -41,6 +41,7 @@ DATASETS = dict(
     cifar100='simclr_mm.CIFAR100',
     stl10='simclr_mm.STL10',
     digits='simclr_mm.Digits',
+    bands='simclr_mm.ImageFolder',
 )
 DATASETS['tiny-imagenet'] = 'simclr_mm.TinyImageNet'
 TRAINING_DATA = dict(
@@ -49,6 +50,7 @@ TRAINING_DATA = dict(
     cifar100='CIFAR-100',
     stl10='STL-10',
     digits='scikit-learn digits',
+    bands='a folder of images',
 )
 TRAINING_DATA['tiny-imagenet'] = 'Tiny-ImageNet'
 CROP_AND_FLIP = {'simclr_mm.LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip', 'PackInputs'}

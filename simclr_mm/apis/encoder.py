@@ -20,6 +20,8 @@ from torch import Tensor
 from simclr_mm.errors import UserError
 from simclr_mm.models.pooled import pooled
 from simclr_mm.registry import type_name
+from simclr_mm.transforms import LoadImageFromFile
+from simclr_mm.transforms.loading import LOADING_STEPS
 
 from .fingerprint import plain_data, weights_hash
 from .preprocessing import Preprocessing
@@ -27,16 +29,24 @@ from .preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model with everything needed to use it."""
+    """A model with everything needed to use it.
 
-    model: BaseModel  # in eval mode
-    config: Config  # the model's config
-    name: str = ''  # of the model or its config; '' if neither has one
-    source: str = ''  # path or URL of the weights; '' for random ones
-    classes: Sequence[str] | None = None  # class names of a classifier, if known
-    # ``meta`` and ``message_hub`` of the checkpoint, if it has them.
+    Args:
+        model: In eval mode.
+        config: The model's config.
+        name: Of the model or its config; '' if neither has one.
+        source: Path or URL of the weights; '' for random ones.
+        classes: Class names of a classifier, if known.
+        training: ``meta`` and ``message_hub`` of the checkpoint, if it has them.
+        pipeline: Transforms of a test image, if the config has them.
+    """
+
+    model: BaseModel
+    config: Config
+    name: str = ''
+    source: str = ''
+    classes: Sequence[str] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
-    # Transforms of a test image, if the config has them.
     pipeline: Sequence[Mapping[str, Any]] | None = None
 
     @property
@@ -51,9 +61,33 @@ class Encoder:
                 'the model has no config with a test_dataloader, so its preprocessing is '
                 'unknown: build the model with get_model'
             )
-        steps = [step for step in self.pipeline if type_name(step) != 'LoadImageFromFile']
+        steps = [step for step in self.pipeline if type_name(step) not in LOADING_STEPS]
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             return Compose([TRANSFORMS.build(dict(step)) for step in steps])
+
+    @property
+    def loading_step(self) -> dict[str, Any]:
+        """What reads an image file: the pipeline's LoadBands, else as 8-bit BGR."""
+        bands = [dict(step) for step in self.pipeline or () if type_name(step) == 'LoadBands']
+        return bands[0] if bands else dict(type='simclr_mm.LoadImageFromFile')
+
+    @property
+    def loading(self) -> LoadImageFromFile:
+        """The transform of :attr:`loading_step`."""
+        return TRANSFORMS.build(self.loading_step)
+
+    @property
+    def bands(self) -> int:
+        """Channels of an image; 3 are RGB unless :attr:`loading` is LoadBands."""
+        return self.config.model.backbone.get('in_channels', 3)
+
+    def require_rgb(self, use: str) -> None:
+        """Raise a UserError, which names the use, unless images are RGB."""
+        if type_name(self.loading_step) == 'LoadBands':
+            raise UserError(
+                f'{self.source or "the encoder"}: its images have {self.bands} band(s) of '
+                f'simclr_mm.LoadBands, and {use} needs RGB pictures'
+            )
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -65,18 +99,18 @@ class Encoder:
         return Preprocessing.of(self.model.data_preprocessor, self.pipeline, self.source)
 
     def features(self, images: Tensor) -> Tensor:
-        """Features (n, C) of preprocessed images (n, 3, S, S)."""
+        """Features (n, C) of preprocessed images (n, bands, S, S)."""
         return pooled(self.model.extract_feat(images), self.model)
 
     def feature_shape(self) -> torch.Size:
         """Of one image from the backbone: (1, C, H, W) of a map, (1, C) of a vector."""
         backbone, side = self.model.backbone, self.preprocessing.size
         with torch.no_grad():
-            features = backbone(next(backbone.parameters()).new_zeros(1, 3, side, side))
+            features = backbone(next(backbone.parameters()).new_zeros(1, self.bands, side, side))
         return (features[-1] if isinstance(features, (tuple, list)) else features).shape
 
     def transform(self) -> dict[str, Any]:
-        """The steps from a decoded uint8 BGR image to the network's input, as plain data."""
+        """The steps from a decoded image to the network's input, as plain data."""
         preprocessor = self.model.data_preprocessor
         settings = dict(self.config.model.get('data_preprocessor') or {})
         settings['type'] = type(preprocessor).__name__

@@ -17,6 +17,7 @@ from torch import Tensor
 from simclr_mm.errors import UserError
 from simclr_mm.files.walk import image_paths
 from simclr_mm.models import pooled
+from simclr_mm.transforms.load_bands import LoadBands, at_depth
 from simclr_mm.transforms.loading import LoadImageFromFile
 from simclr_mm.transforms.to_rgb import to_rgb
 
@@ -36,7 +37,8 @@ def inference_model(
         model: From :func:`simclr_mm.get_model` or :func:`load_encoder`, or a name with
             published weights.
         image: A file, an array (height, width, 3) uint8 in BGR as from OpenCV and mmcv,
-            or a PIL image. All three give the same result.
+            or a PIL image. All three give the same result. For an encoder of bands a file,
+            or an array (height, width, bands) of the file's values.
         device: Move the model to this device first. None: it stays.
 
     Returns:
@@ -50,7 +52,7 @@ def inference_model(
         UnreadableImage: The file is no image.
     """
     encoder = encoder_of(model).on(device)
-    batch = default_collate([encoder.transforms(read_picture(image))])
+    batch = default_collate([encoder.transforms(read_picture(image, encoder.loading))])
     network = encoder.model.eval()
     with torch.no_grad():
         if getattr(network, 'head', None) is None:
@@ -95,6 +97,7 @@ class FeatureInferencer:
     ) -> None:
         self.encoder = encoder_of(model, pretrained, **kwargs).on(device)
         self.transforms = self.encoder.transforms
+        self.loading = self.encoder.loading
         self.model = self.encoder.model.eval()
         self.precision = precision
         self.device = next(self.model.parameters()).device
@@ -124,31 +127,41 @@ class FeatureInferencer:
         if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
             raise UserError(f'batch_size is {batch_size!r}: give a whole number from 1')
         if isinstance(inputs, (str, Path)) and Path(inputs).is_dir():
-            inputs = image_paths(inputs)
+            inputs = image_paths(inputs, self.loading.extensions)
         pictures: list[Any] = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
         if not pictures:
             raise UserError('the list of images is empty: give at least one')
         features = []
         for start in track(range(0, len(pictures), batch_size), 'embedding'):
             some = pictures[start : start + batch_size]
-            batch = default_collate([self.transforms(read_picture(each)) for each in some])
+            read = [self.transforms(read_picture(each, self.loading)) for each in some]
+            batch = default_collate(read)
             features.append(self.forward(batch))
         return np.concatenate(features)
 
     @torch.no_grad()
     def forward(self, inputs: dict) -> np.ndarray:
         """Embed a collated batch; (n, C) float32."""
-        images = self.model.data_preprocessor(inputs, False)['inputs']  # (n, 3, S, S)
+        images = self.model.data_preprocessor(inputs, False)['inputs']  # (n, bands, S, S)
         dtype = PRECISIONS[self.precision]
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32):
             features = self.extract(images)
         return pooled(features, self.model).float().cpu().numpy()
 
 
-def read_picture(image: Picture) -> dict[str, Any]:
-    """An image in the format of LoadImageFromFile, uint8 BGR."""
+def read_picture(image: Picture, loading: LoadImageFromFile | None = None) -> dict[str, Any]:
+    """An image in the format of its loading step: uint8 BGR, or as LoadBands gives it."""
     if isinstance(image, (str, Path)):
-        return LoadImageFromFile()(dict(img_path=str(image)))
+        return (loading or LoadImageFromFile())(dict(img_path=str(image)))
+    if isinstance(loading, LoadBands):
+        if not isinstance(image, np.ndarray) or image.ndim != 3 or not image.size:
+            got = image.shape if isinstance(image, np.ndarray) else type(image).__name__
+            raise UserError(
+                f'an image of bands is a path or an array (height, width, bands), got {got}'
+            )
+        image = at_depth(image, 'the array')
+        shape = image.shape[:2]
+        return dict(img=np.ascontiguousarray(image), img_shape=shape, ori_shape=shape)
     if isinstance(image, Image.Image):
         name = str(getattr(image, 'filename', '') or 'the PIL image')
         image = to_rgb(image, name)[..., ::-1]  # by the rule for files

@@ -31,7 +31,7 @@ from simclr_mm.errors import CheckpointError, UserError
 from simclr_mm.registry import type_name
 
 from .encoder import Encoder, pipeline_of
-from .model_zoo import find_config, published_weights, register
+from .model_zoo import find_config, published_weights, register, weights_of
 
 _TIME = re.compile(r'_\d{8}_\d{6}$')  # MMEngine's name of a run: config_date_time
 _TRAINED_ON = ('neck', 'head', 'online_probe')  # parts that features do not need
@@ -130,10 +130,9 @@ def load_encoder(
 
 def open_checkpoint(checkpoint: str, config: str | Path | Config | None = None) -> Checkpoint:
     """Read a checkpoint, and find its config; the arguments are those of :func:`load_encoder`."""
-    source = checkpoint
+    source = weights_of(checkpoint)
     if config is None and checkpoint.lower() in register():
         config = checkpoint
-        source = published_weights(checkpoint, *find_config(checkpoint))
     content = _read(source)
     if config is not None:
         found, entry = find_config(config)
@@ -266,7 +265,7 @@ def _read(source: str) -> Any:
 def _weights(model: BaseModel, content: Any, source: str) -> Conversion:
     """The weights of a checkpoint for a model. The model's own keys need no conversion."""
     expected = model.state_dict()
-    converted = 'normalise' in _meta(content)  # by tools/convert.py
+    converted = 'normalise' in _meta(content)  # by simclr-mm convert
     if not converted and has_keys(content, expected):
         return Conversion(state=dict(model_state(content, source)))
     return weights_for(expected, content, source)
@@ -285,7 +284,7 @@ def _load(model: BaseModel, content: Any, source: str, removed: list[str]) -> No
     if missing and is_pretraining and all(key.startswith('head.') for key in missing):
         raise CheckpointError(
             f'{source} is of pretraining and lacks {", ".join(missing)}: train the head with '
-            f'tools/train.py CONFIG --pretrained {source}, or load it into its own SimCLR model'
+            f'simclr-mm train CONFIG --pretrained {source}, or load it into its own SimCLR model'
         )
     _load_into(model, model, replace(weights, state=state), source)
 
@@ -299,7 +298,7 @@ def _load_into(model: BaseModel, part: nn.Module, weights: Conversion, source: s
             f'backbone={weights.backbone} to get_model'
         )
     for key, value in weights.normalise.items():
-        if getattr(model.data_preprocessor, key, None) is None:
+        if len(getattr(model.data_preprocessor, key, ())) != len(value):
             raise CheckpointError(
                 f'{source} needs data_preprocessor.{key}={value}: set it in the config'
             )
@@ -310,5 +309,5 @@ def _load_into(model: BaseModel, part: nn.Module, weights: Conversion, source: s
     if weights.layout:
         print_log(
             f'{source}: keys of {weights.layout}; {len(weights.names)} used, {len(weights.left)} '
-            f'left, {len(weights.filled)} filled; tools/convert.py lists them'
+            f'left, {len(weights.filled)} filled; simclr-mm convert lists them'
         )

@@ -13,6 +13,8 @@ from mmpretrain.apis.model import ModelHub
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.files.installed import MIM, PACKAGE, config_files
 
+SHIPPED = 'simclr_r18-w16_1xb256-coslr-100e_cifar10'  # its weights lie in the package
+
 
 @cache
 def register() -> tuple[str, ...]:
@@ -46,6 +48,41 @@ def list_models(pattern: str | None = None) -> list[str]:
     return [name for name in register() if fnmatch(name, pattern or '*')]
 
 
+def default_encoder() -> str:
+    """The name of the model whose weights the package brings, for commands that need any encoder.
+
+    Raises:
+        UserError: This copy of the package brings none.
+    """
+    weights = ModelHub._models_dict[SHIPPED].weights if SHIPPED in register() else None
+    if not weights or not Path(weights).is_file():
+        raise UserError(
+            'this copy of simclr_mm brings no encoder: name a checkpoint, or a model with '
+            'published weights'
+        )
+    return SHIPPED
+
+
+def weights_of(checkpoint: str | Path) -> str:
+    """A path or URL of weights: of a model of this package by its name, else the argument.
+
+    Raises:
+        UserError: The model has no published weights.
+        MissingFileError: It is neither a file nor a name, but close to one.
+    """
+    text = str(checkpoint)
+    if text.lower() in register():
+        return published_weights(text, *find_config(text))
+    if '://' not in text and not Path(text).expanduser().exists():
+        close = get_close_matches(text, register(), cutoff=0.8)
+        if close:
+            raise MissingFileError(
+                f'there is no file {text}, and no model of this name: did you mean '
+                f'{" or ".join(close)}?'
+            )
+    return text
+
+
 def config_file(path: str | Path) -> Path:
     """The file of a config: a path, or the name of a config of this package.
 
@@ -70,6 +107,8 @@ def read_config_file(path: str | Path) -> Config:
         UserError: It is no config.
     """
     file = config_file(path)
+    if file.suffix not in ('.py', '.json', '.yaml', '.yml'):
+        raise UserError(f'{path} is no config: give a .py file, or a name of simclr-mm configs')
     try:
         return Config.fromfile(file)
     except Exception as error:  # a config is a program
@@ -108,7 +147,7 @@ def published_weights(model: str | Path | Config, config: Config, entry: Any | N
     if not weights:
         names = [name for name in register() if ModelHub._models_dict[name].weights]
         raise UserError(
-            f'{model if entry else "the config"} has no published weights: pass '
-            f'pretrained=PATH, or choose one of {", ".join(names)}'
+            f'{model if entry else "the config"} has no published weights: give the path of '
+            f'a checkpoint (pretrained=PATH), or choose one of {", ".join(names)}'
         )
     return weights

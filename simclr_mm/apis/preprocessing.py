@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.model import BaseDataPreprocessor
 
 from simclr_mm.errors import UserError
 from simclr_mm.registry import type_name
+from simclr_mm.transforms.loading import LOADING_STEPS
 
-Triple = tuple[float, float, float]  # of red, green and blue
-_LOADING = ('LoadImageFromFile', 'PackInputs')
+Numbers = tuple[float, ...]  # of red, green and blue, or of each band
+_AROUND = (*LOADING_STEPS, 'PackInputs')
 # Allowed values: they come from a file and enter code that is run.
 _INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'area', 'lanczos', 'box', 'hamming')
 _BACKENDS = ('cv2', 'pillow')
@@ -20,15 +22,16 @@ _LARGEST = 4096  # pixels
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From an image to an encoder's input: resize, crop, scale to [0, 1], normalise."""
+    """From an image to an encoder's input: resize, crop, scale RGB to [0, 1], normalise."""
 
-    mean: Triple  # of RGB in [0, 1]
-    std: Triple  # of RGB in [0, 1]
+    mean: Numbers  # of RGB in [0, 1], or of bands in the units of their files
+    std: Numbers  # as mean
     resize: int  # pixels of the shorter edge, or of both edges
     edge: str  # 'short', or 'both' without keeping the aspect ratio
     size: int  # side of the centre crop in pixels
     interpolation: str  # 'bilinear' and others
     backend: str  # 'pillow', which antialiases when it shrinks, or 'cv2', which does not
+    loading: Mapping[str, Any] | None = None  # settings of LoadBands; None: RGB
 
     @classmethod
     def of(
@@ -58,8 +61,10 @@ class Preprocessing:
         for key, known in (('interpolation', _INTERPOLATIONS), ('backend', _BACKENDS)):
             if how[key] not in known:
                 raise _unknown(source, f'{key} is {how[key]!r}, not one of {", ".join(known)}')
-        mean, std = _statistics(preprocessor, source)
-        return cls(mean, std, scale, 'both' if both else 'short', size, **how)
+        bands = [dict(step) for step in pipeline or () if type_name(step) == 'LoadBands']
+        loading = {key: bands[0][key] for key in bands[0] if key != 'type'} if bands else None
+        mean, std = _statistics(preprocessor, source, loading is None)
+        return cls(mean, std, scale, 'both' if both else 'short', size, loading=loading, **how)
 
     def record(self) -> dict[str, Any]:
         """Plain data, with colour order and value range."""
@@ -67,22 +72,29 @@ class Preprocessing:
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
         }
+        loading = plain.pop('loading')
+        if loading is not None:
+            return dict(bands=len(self.mean), values='of the files', load_bands=loading, **plain)
         return dict(color_order='RGB', value_range=[0, 1], **plain)
 
     def sentence(self) -> str:
         """The steps before the normalisation, in words."""
         resize = 'both edges' if self.edge == 'both' else 'shorter edge'
+        what = 'RGB' if self.loading is None else f'{len(self.mean)} band(s) as in the files'
         return (
-            f'RGB, {resize} resized to {self.resize} px ({self.interpolation}, '
+            f'{what}, {resize} resized to {self.resize} px ({self.interpolation}, '
             f'{self.backend}), centre crop of {self.size} px'
         )
 
     def openmmlab(self, flag: str) -> str:
         """A data_preprocessor's arguments. ``flag`` is its name for BGR to RGB."""
         mean, std = (
-            [round(255 * value, 4) for value in values] for values in (self.mean, self.std)
+            list(values)
+            if self.loading is not None
+            else [round(255 * value, 4) for value in values]
+            for values in (self.mean, self.std)
         )
-        return f'mean={mean}, std={std}, {flag}=True'
+        return f'mean={mean}, std={std}, {flag}={self.loading is None}'
 
     def pipeline(self) -> list[dict[str, Any]]:
         """mmpretrain's transforms, starting from a file."""
@@ -91,7 +103,11 @@ class Preprocessing:
         if self.edge == 'short':
             resize = dict(type='ResizeEdge', scale=self.resize, edge='short', **how)
         crop = dict(type='CenterCrop', crop_size=self.size)
-        return [dict(type='LoadImageFromFile'), resize, crop, dict(type='PackInputs')]
+        load = dict(type='LoadImageFromFile')
+        if self.loading is not None:
+            resize['type'] = f'simclr_mm.{resize["type"]}' if self.edge == 'short' else 'Resize'
+            load = dict(type='simclr_mm.LoadBands', **self.loading)
+        return [load, resize, crop, dict(type='PackInputs')]
 
     def torchvision(self, normalise: bool = True) -> str:
         """The transform of a PIL image, as an expression with ``v2``; or up to uint8 pixels."""
@@ -141,7 +157,7 @@ def _steps(pipeline: Sequence[Mapping[str, Any]] | None, source: str) -> list[di
     if pipeline is None:
         raise _unknown(source, 'the config has no test_dataloader')
     steps = [dict(step, type=type_name(step)) for step in pipeline]
-    steps = [step for step in steps if step['type'] not in _LOADING]
+    steps = [step for step in steps if step['type'] not in _AROUND]
     names = [step['type'] for step in steps]
     if (
         names not in (['Resize'], ['Resize', 'CenterCrop'], ['ResizeEdge', 'CenterCrop'])
@@ -153,10 +169,12 @@ def _steps(pipeline: Sequence[Mapping[str, Any]] | None, source: str) -> list[di
     return steps
 
 
-def _statistics(preprocessor: BaseDataPreprocessor, source: str) -> tuple[Triple, Triple]:
-    """Mean and std of RGB in [0, 1]."""
+def _statistics(
+    preprocessor: BaseDataPreprocessor, source: str, rgb: bool
+) -> tuple[Numbers, Numbers]:
+    """Mean and std of RGB in [0, 1], or of bands."""
     to_rgb = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))
-    if not to_rgb:
+    if rgb and not to_rgb:
         raise UserError(
             f'{source}: data_preprocessor.to_rgb is not True, so it is not known whether the '
             'encoder takes BGR or RGB; if RGB, add --cfg-options data_preprocessor.to_rgb=True'
@@ -166,10 +184,10 @@ def _statistics(preprocessor: BaseDataPreprocessor, source: str) -> tuple[Triple
         torch.as_tensor(getattr(preprocessor, name, default)).double().flatten()
         for name, default in (('mean', [0.0] * 3), ('std', [1.0] * 3))
     )
-    return _rgb(mean), _rgb(std)
+    return _rounded(mean, rgb), _rounded(std, rgb)
 
 
-def _rgb(values: torch.Tensor) -> Triple:
-    # Seven digits, the precision of float32: 123.675 / 255 gives 0.485.
-    red, green, blue = (float(f'{value / 255:.7g}') for value in values.tolist())
-    return red, green, blue
+def _rounded(values: torch.Tensor, rgb: bool) -> Numbers:
+    # The shortest numbers for this float32, so that others round alike: 123.675 / 255 gives 0.485.
+    scale = 255 if rgb else 1
+    return tuple(float(str(np.float32(value / scale))) for value in values.tolist())

@@ -1,6 +1,6 @@
 """Checkpoint files: keys and bytes, no models."""
 
-from .download import download
+from .download import download, forget
 from .safe_load import load_file, trust_checkpoints, trusting
 from .schemes import install_safe_loading, read_checkpoint
 from .state_dict import (
@@ -20,6 +20,7 @@ __all__ = [
     'backbone_state',
     'download',
     'fit_probe',
+    'forget',
     'has_keys',
     'install_safe_loading',
     'load_file',

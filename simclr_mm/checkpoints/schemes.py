@@ -27,7 +27,7 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     return load_weights(filename, map_location)
 
 
-def load_from_http(filename: str, map_location: Any = None) -> Any:
+def load_from_url(filename: str, map_location: Any = None) -> Any:
     return load_weights(download(filename), map_location)
 
 
@@ -41,7 +41,7 @@ def load_from_model_zoo(filename: str, map_location: Any = None) -> Any:
             f'{filename}: {scheme} has no model "{name}"; give the path or the URL of the file'
         )
     if '://' in urls[name]:
-        checkpoint = load_from_http(urls[name], map_location)
+        checkpoint = load_from_url(urls[name], map_location)
     else:
         home = Path(mmengine_checkpoint._get_mmengine_home())
         checkpoint = load_weights(home / urls[name], map_location)
@@ -52,8 +52,8 @@ def load_from_model_zoo(filename: str, map_location: Any = None) -> Any:
 
 def load_from_elsewhere(filename: str, map_location: Any = None) -> Any:
     raise CheckpointError(
-        f'{filename}: {filename.partition("://")[0]} is not supported, only files, http and '
-        'https, torchvision, open-mmlab and mmcls: download the file and give its path'
+        f'{filename}: {filename.partition("://")[0]} is not supported, only files, http, https, '
+        'schemes of fsspec, torchvision, open-mmlab and mmcls: copy the file and give its path'
     )
 
 
@@ -61,16 +61,19 @@ def install_safe_loading() -> None:
     """Make MMEngine read every checkpoint with the allow-list. It may be called again.
 
     It covers ``load_from``, ``resume``, ``init_cfg=dict(type='Pretrained')`` and the
-    ``load_checkpoint`` that mmpretrain uses. MMEngine's other schemes, such as ``s3://``, end in an
-    error, because their loaders may run code. MMEngine 0.10.7 cannot read its own checkpoints under
-    torch >= 2.6, and onedl-mmengine reads refused files again without protection.
+    ``load_checkpoint`` that mmpretrain uses. fsspec serves ``s3://`` and the schemes that MMEngine
+    does not know. MMEngine's others, such as ``petrel://``, end in an error, because their loaders
+    may run code. MMEngine 0.10.7 cannot read its own checkpoints under torch >= 2.6, and
+    onedl-mmengine reads refused files again without protection.
     """
     loaders = {
         prefix: load_from_elsewhere
         for prefix, loader in CheckpointLoader._schemes.items()
         if loader.__module__.startswith('mmengine.')  # a user's own loaders stay
     }
-    loaders |= {'': load_from_local, 'http://': load_from_http, 'https://': load_from_http}
+    # Patterns, tried from z to a: the last but one takes what is left for fsspec.
+    loaders |= {'': load_from_local, r'\w+://': load_from_url}
+    loaders |= {f'{scheme}://': load_from_url for scheme in ('http', 'https', 's3')}
     loaders |= {f'{scheme}://': load_from_model_zoo for scheme in _MODELS}
     for prefix, loader in loaders.items():
         CheckpointLoader.register_scheme(prefix, loader, force=True)

@@ -1,6 +1,7 @@
 """Draw images beside the views that pretraining makes of them, with the drawn parameters.
 
-The views are those of a run with this seed (randomness.seed) in this epoch.
+The views are those of a run with this seed (randomness.seed) in this epoch. Bands that are no
+colours are stretched for looking: from the 1st to the 99th percentile of the image.
 """
 
 import argparse
@@ -24,10 +25,13 @@ def main(argv: list[str] | None = None) -> None:
     add, at_least = parser.add_argument, command_line.at_least
     add('--index', type=int, nargs='+', help='places of images in the dataset')
     add('--count', type=at_least(1), default=4, help='images drawn without --index')
+    shown = 'bands shown as red, green and blue, or one as grey; else colours, or the first three'
+    add('--bands', type=int, nargs='+', metavar='B', help=shown)
     add('--epoch', type=at_least(0), default=0, help='epoch, from 0')
     add('--out', metavar='PNG', default='work_dirs/plots/views.png', help='picture to write')
     args = parser.parse_args(argv)
 
+    command_line.out_file(args.out)
     shown_images = len(args.index) if args.index else args.count
     if shown_images > _MOST:
         raise UserError(f'{shown_images} images were asked for: a picture shows {_MOST} at most')
@@ -43,8 +47,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def chosen_samples(dataset: Any, args: argparse.Namespace) -> list[Views]:
     """The images of --index, or random ones. Unreadable random images are named and skipped."""
+    how = args.seed, args.epoch, args.bands
     if args.index:
-        return [make_views(dataset, place, args.seed, args.epoch) for place in args.index]
+        return [make_views(dataset, place, *how) for place in args.index]
     rng = np.random.default_rng(args.seed)
     count = min(args.count, len(dataset))
     chosen = rng.choice(len(dataset), count, False).tolist()
@@ -54,7 +59,7 @@ def chosen_samples(dataset: Any, args: argparse.Namespace) -> list[Views]:
         if len(samples) == count:
             break
         try:
-            samples.append(make_views(dataset, place, args.seed, args.epoch))
+            samples.append(make_views(dataset, place, *how))
         except UnreadableImage as error:
             print(f'Image {place} is left out: {error}')
     if not samples:

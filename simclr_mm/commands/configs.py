@@ -19,7 +19,8 @@ from simclr_mm.files.installed import config_files
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__)
     add = parser.add_argument
-    add('action', nargs='?', choices=('list', 'show', 'copy'), default='list')
+    does = 'list names (default), show a config, or copy it into a file'
+    add('action', nargs='?', choices=('list', 'show', 'copy'), default='list', help=does)
     add('name', nargs='?', help='of a config; for list a part of names, or a pattern with *')
     add('file', nargs='?', help='what copy writes')
     merged = 'show or copy all settings in one file, without _base_ and comments'

@@ -11,16 +11,21 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
+from torch import Tensor
 
 from simclr_mm.apis import get_model
 from simclr_mm.checkpoints import load_state
 from simclr_mm.checkpoints.foreign.weights import foreign_weights, neck_config, read_weights
 from simclr_mm.commands import command_line
-from simclr_mm.errors import UserError, listed
+from simclr_mm.commands.command_line import read_config
+from simclr_mm.errors import CheckpointError, UserError, listed
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.installed import CONFIGS
 
 _KEPT = ('backbone.', 'neck.')
+_STEMS = 'backbone.conv1.weight', 'backbone.stem.0.weight'  # first convolution: plain, deep
+_BANDS = 'simclr_r18_1xb256-adam-100e_bands-128px'
 _SHOWN = 10  # keys of a kind on the terminal; all are in OUT.keys.txt
 
 
@@ -45,9 +50,12 @@ def main(argv: list[str] | None = None) -> None:
     for flag in ('--mean', '--std'):
         explained = f'{flag[2:]} of the pixels in [0, 255] that {trained}'
         add(flag, nargs=3, type=float, metavar=('R', 'G', 'B'), help=explained)
+    wrote = 'what simclr-mm band-statistics wrote: widen the stem to these bands, with their mean'
+    add('--bands', metavar='PY', help=f'{wrote} and std')
     args = parser.parse_args(argv)
 
-    converted = convert(args.source, args.mean, args.std)
+    bands = read_config(args.bands, 'data_preprocessor') if args.bands else None
+    converted = convert(args.source, args.mean, args.std, bands)
     checkpoint, config, keys = save(converted, args.out)
     report(converted)
     print(
@@ -62,7 +70,9 @@ def report(converted: Converted) -> None:
     normalise = converted.checkpoint['meta']['normalise']
     renamed = sum(key != ours for key, ours in converted.used.items())
     print(f'layout: {converted.layout}; backbone: {settings}')
-    print(f'pixels: RGB, mean {normalise["mean"]}, std {normalise["std"]} in [0, 255]')
+    rgb = converted.config.data_preprocessor.to_rgb
+    units = 'RGB in [0, 255]' if rgb else 'bands in the units of their files'
+    print(f'pixels: {units}, mean {normalise["mean"]}, std {normalise["std"]}')
     print(f'used {len(converted.used)} keys, {renamed} of them renamed')
     filled = {key: how for key, how in converted.filled.items() if not key.endswith('_tracked')}
     if len(filled) < len(converted.filled):
@@ -72,7 +82,10 @@ def report(converted: Converted) -> None:
 
 
 def convert(
-    source: str | Path, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    source: str | Path,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    bands: Config | None = None,
 ) -> Converted:
     """Convert a checkpoint and check that its model takes every weight.
 
@@ -81,6 +94,8 @@ def convert(
         mean: Three means of RGB in [0, 255]. None: those in the library's own code. Give
             them if the training used others, as solo-learn does on CIFAR.
         std: Three standard deviations of RGB in [0, 255], or None.
+        bands: The config that ``band-statistics`` wrote. The stem then takes its bands, see
+            :func:`widened`. None: RGB.
     """
     _check_pixels('mean', mean, 0)
     _check_pixels('std', std, 1)
@@ -92,7 +107,11 @@ def convert(
         left[done.names[key]] = 'a head, which a SimCLR encoder does not need'
     given = dict(mean=mean, std=std)
     normalise = {key: given[key] or value for key, value in done.normalise.items()}
-    config = _config(done.backbone, neck_config(state), normalise)
+    if bands is not None:
+        normalise = {key: list(bands.data_preprocessor[key]) for key in ('mean', 'std')}
+        done.backbone['in_channels'] = len(normalise['mean'])
+        _widen(state, len(normalise['mean']), source)
+    config = _config(done.backbone, neck_config(state), normalise, bands)
     load_state(get_model(config), state, source)
     meta = dict(
         cfg=config.pretty_text,
@@ -104,6 +123,37 @@ def convert(
     return Converted(
         dict(state_dict=state, meta=meta), config, done.layout, used, left, done.filled
     )
+
+
+def _widen(state: dict[str, Tensor], bands: int, source: str) -> None:
+    """Let the stem in a state take bands instead of RGB, with a line in the log."""
+    stems = [key for key in _STEMS if key in state and state[key].shape[1] == 3]
+    if not stems:
+        raise CheckpointError(
+            f'{source}: --bands widens a first convolution of RGB, {" or ".join(_STEMS)}, and '
+            'there is none: leave --bands out'
+        )
+    (key,) = stems
+    before, state[key] = state[key], widened(state[key], bands)
+    print_log(
+        f'{key} {tuple(before.shape)} became {tuple(state[key].shape)}: the filters of red, green '
+        f'and blue in turn, times 3 / {bands}'
+    )
+
+
+def widened(weight: Tensor, bands: int) -> Tensor:
+    """A stem's weights (k, 3, h, w) for n bands, (k, n, h, w).
+
+    Bands get the filters of red, green and blue in turn, times 3 / n; a single band gets their
+    sum. So equal bands give the output of three equal channels if n is 1 or a multiple of 3, and
+    about that otherwise. Filters that compare colours then compare bands; with the mean over
+    RGB they would be zero.
+
+    Source: timm, ``timm/models/_manipulate.py``, ``adapt_input_conv``.
+    """
+    if bands == 1:
+        return weight.sum(1, keepdim=True)
+    return weight.repeat(1, -(-bands // 3), 1, 1)[:, :bands] * (3 / bands)
 
 
 def _check_pixels(name: str, values: Sequence[float] | None, lowest: int) -> None:
@@ -142,14 +192,22 @@ def key_lines(converted: Converted) -> list[str]:
 
 
 def _config(
-    backbone: dict[str, Any], neck: dict[str, Any] | None, normalise: dict[str, Any]
+    backbone: dict[str, Any],
+    neck: dict[str, Any] | None,
+    normalise: dict[str, Any],
+    bands: Config | None,
 ) -> Config:
     """A config of this package with this model, for the image size of its stem."""
     small = backbone['type'] in ('ResNet_CIFAR', 'simclr_mm.SoloResNet') or backbone.get(
         'small_images'
     )
     name = 'simclr_r18_1xb512-coslr-100e_cifar10' if small else 'simclr_r50_16xb256-coslr-200e_in1k'
+    if bands is not None:
+        name = 'simclr_r18-w16_1xb64-adam-30e_bands-32px' if small else _BANDS
     config = Config.fromfile(CONFIGS / f'{name}.py')
+    if bands is not None and 'load_bands' in bands:
+        for phase in ('train', 'val', 'test'):
+            config[f'{phase}_dataloader'].dataset.pipeline[0] = bands.load_bands
     config.model.backbone = backbone
     config.model.neck = neck
     if neck is None:

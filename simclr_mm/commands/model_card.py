@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
 from simclr_mm.apis.encoder import Encoder, pipeline_of
+from simclr_mm.engine.loops import VALIDATED
 from simclr_mm.files.installed import CONFIGS
 from simclr_mm.registry import type_name
 
@@ -122,8 +123,8 @@ def batch_size(cfg: Config) -> int:
 def results(encoder: Encoder) -> list[dict[str, Any]]:
     """Metrics of an encoder, in the format of a model index.
 
-    They come from the published model whose weights have this file's name, and from the last
-    validation in the training log, if the checkpoint has the log.
+    They come from the published model whose weights have this file's name, and from the training
+    log, if the last validation in it was of these weights.
     """
     file = Path(encoder.source).name
     entries = yaml.safe_load((CONFIGS / 'metafile.yml').read_text())['Models']
@@ -132,7 +133,9 @@ def results(encoder: Encoder) -> list[dict[str, Any]]:
     found += [entry for entry in entries if entry['Name'] in downstream]
     # Two entries may have the same weights, and so the same results.
     known = {str(row): row for entry in found for row in entry['Results'] or []}
-    return [*known.values(), *_logged(encoder)]
+    if _validated(encoder) == _part(encoder.training, 'meta').get('iter', ''):
+        return [*known.values(), *_logged(encoder)]
+    return [*known.values()]
 
 
 def facts(encoder: Encoder) -> dict[str, str]:
@@ -159,8 +162,15 @@ def facts(encoder: Encoder) -> dict[str, str]:
         'Batch size': f'{batch_size(cfg)} images',
         'Steps': layout or '',
         'Optimizer': _settings(optimizer),
+        'Seed': str(meta.get('seed', '')),
+        'Last validation in the log': _earlier(encoder, meta.get('iter')),
     }
     return {label: value for label, value in rows.items() if value}
+
+
+def _validated(encoder: Encoder) -> int | None:
+    # A checkpoint of an epoch is saved before the validation after that epoch.
+    return _part(encoder.training, 'message_hub', 'runtime_info').get(VALIDATED)
 
 
 def _logged(encoder: Encoder) -> list[dict[str, Any]]:
@@ -177,6 +187,14 @@ def _logged(encoder: Encoder) -> list[dict[str, Any]]:
         dict(Task=task, Dataset=data, Metrics=metrics, Source=MEASURED)
         for task, metrics in tasks.items()
     ]
+
+
+def _earlier(encoder: Encoder, iteration: Any) -> str:
+    at, rows = _validated(encoder), _logged(encoder)
+    if None in (at, iteration) or at == iteration or not rows:
+        return ''
+    values = (f'{row["Task"]} {name} {v}' for row in rows for name, v in row['Metrics'].items())
+    return f'{", ".join(values)} after {at} of {iteration} iterations'
 
 
 def _part(content: Any, *keys: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Draw features as points in the plane, coloured by class: t-SNE, UMAP or PCA.
 
-SOURCE is a folder from tools/embed.py, in which the folder of an image is its class, or
+SOURCE is a folder from simclr-mm embed, in which the folder of an image is its class, or
 a config whose test images are embedded with CHECKPOINT.
 """
 
@@ -20,15 +20,16 @@ from simclr_mm.visualization.scatter import METHODS, plot_scatter, project
 def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, '--seed', '--cfg-options', '--trust-checkpoint')
     add = parser.add_argument
-    add('source', help='folder that tools/embed.py wrote, or a config (.py)')
+    add('source', help='folder that simclr-mm embed wrote, or a config (.py)')
     add('checkpoint', nargs='?', help='with a config: its weights')
     replaced = 'with a config: DIR/train/<class>/ and DIR/val/<class>/ replace its data'
     add('--data', metavar='DIR', help=replaced)
-    add('--method', choices=METHODS, default='tsne')
+    add('--method', choices=METHODS, default='tsne', help='umap needs umap-learn')
     at_least, drawn = command_line.at_least, 'more are drawn from at random'
     add('--max-images', type=at_least(1), default=2000, help=drawn)
-    add('--out', metavar='PNG', default='work_dirs/plots/embedding.png')
+    add('--out', metavar='PNG', default='work_dirs/plots/embedding.png', help='the picture')
     args = parser.parse_args(argv)
+    command_line.out_file(args.out)
     if Path(args.source).is_dir():
         if args.checkpoint or args.data or args.cfg_options:
             raise UserError(
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     elif args.checkpoint is None:
         raise UserError(
             f'{args.source} is no folder: give a folder that '
-            'tools/embed.py wrote, or a config and a checkpoint'
+            'simclr-mm embed wrote, or a config and a checkpoint'
         )
     else:
         cfg = command_line.config_with_flags(args.source, args, test_on_folder)

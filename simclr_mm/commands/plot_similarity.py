@@ -19,8 +19,10 @@ def main(argv: list[str] | None = None) -> None:
     flags = ('config', 'checkpoint', '--data', '--seed', '--cfg-options', '--trust-checkpoint')
     parser = command_line.parser_of(__doc__, *flags)
     parser.add_argument('--count', type=int, default=500, help='images, drawn at random')
-    parser.add_argument('--out', metavar='PNG', default='work_dirs/plots/similarity.png')
+    out = 'work_dirs/plots/similarity.png'
+    parser.add_argument('--out', metavar='PNG', default=out, help='the picture')
     args = parser.parse_args(argv)
+    command_line.out_file(args.out)
     if not 2 <= args.count <= 5000:
         raise UserError(f'--count is {args.count}: take 2 to 5000, as pairs grow with the square')
     cfg = command_line.config_with_flags(args.config, args, train_on_folder)

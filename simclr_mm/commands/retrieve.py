@@ -1,6 +1,6 @@
 """Print and draw the images of an embedded folder that are nearest to a query.
 
-Embed the folder once with tools/embed.py CHECKPOINT FOLDER --out DIR.
+Embed the folder once with simclr-mm embed CHECKPOINT FOLDER --out DIR.
 """
 
 import argparse
@@ -25,12 +25,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, *ENCODER_FLAGS)
     add = parser.add_argument
     add('query', nargs='+', help='image files')
-    add('--index', metavar='DIR', required=True, help='what tools/embed.py wrote')
+    add('--index', metavar='DIR', required=True, help='what simclr-mm embed wrote')
     add('-k', type=command_line.at_least(1), default=10, help='images for each query')
     add('--out', metavar='PNG', default='work_dirs/plots/retrieval.png', help='gallery to write')
     add('--checkpoint', help='default: the one that the index was made with')
     args = parser.parse_args(argv)
 
+    command_line.out_file(args.out)
     index = FeatureIndex(args.index)
     found = retrieve(_inferencer(args, index), index, args.query, args.k)
     queries = [printable(query) for query in args.query]

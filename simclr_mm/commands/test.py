@@ -1,6 +1,6 @@
 """Evaluate a checkpoint: top-1 and top-5 of a classifier, kNN of a pretrained model.
 
-The metrics are also written to <work dir>/evaluation/, for tools/report.py.
+The metrics are also written to <work dir>/evaluation/, for simclr-mm report.
 """
 
 import time
@@ -11,6 +11,7 @@ from mmengine.evaluator import DumpResults
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import test_on_folder
+from simclr_mm.commands.command_line.encoder_flags import checkpoint_of
 from simclr_mm.commands.evaluate.loop_results import run_of_metrics
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import write_text
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, '--cfg-options', '--trust-checkpoint', shared=True)
     add = parser.add_argument
     add('config', help='config file')
-    add('checkpoint', help='checkpoint, a path or a URL')
+    add('checkpoint', help='a path, a URL or the name of a model with weights')
     add(
         '--data',
         metavar='DIR',
@@ -42,8 +43,10 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f'--out {predictions}: predictions are written as .pkl')
     if args.out_item == 'metrics' and args.out is not None and not args.out.endswith(_METRICS):
         raise UserError(f'--out {args.out}: metrics are written as {", ".join(_METRICS)}')
+    if args.out is not None:
+        command_line.out_file(args.out)
     cfg = command_line.load_config(args)
-    cfg.load_from = args.checkpoint
+    cfg.load_from = checkpoint_of(args.checkpoint)
     if args.data is not None:
         test_on_folder(cfg, args.data)
     if args.amp:

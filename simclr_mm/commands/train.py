@@ -7,6 +7,7 @@ from mmengine.device import get_device
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import train_on_folder
+from simclr_mm.commands.command_line.encoder_flags import checkpoint_of
 from simclr_mm.commands.command_line.knn_flags import knn_while_training
 from simclr_mm.engine.dry_run import dry_run
 from simclr_mm.errors import UserError
@@ -118,7 +119,7 @@ def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
                 f'--pretrained: {args.config} trains its encoder from scratch. To '
                 'continue from weights use --cfg-options load_from=PATH.'
             )
-        cfg.model.backbone.init_cfg.checkpoint = args.pretrained
+        cfg.model.backbone.init_cfg.checkpoint = checkpoint_of(args.pretrained)
     if args.amp:
         if get_device() == 'cpu':
             raise UserError('--amp: fp16 needs a GPU, and there is none: leave it out.')
@@ -126,7 +127,7 @@ def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.resume is not None:
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        cfg.load_from = None if args.resume == 'auto' else checkpoint_of(args.resume)
     if args.no_persistent_workers:
         for name in ('train_dataloader', 'val_dataloader'):
             if cfg.get(name) is not None:

@@ -10,7 +10,6 @@ from .label_subset import label_subset, stratified_subset
 from .lmdb_images import LMDBImages
 from .pack_index import class_names, shard_dataset
 from .sampler import ResumableSampler, SampleIndex
-from .shard_cache import is_url
 from .tar_shards import TarShards
 from .unreadable import ReplaceUnreadable
 
@@ -35,7 +34,6 @@ __all__ = [
     'TarShards',
     'class_balanced_subset',
     'class_names',
-    'is_url',
     'label_subset',
     'shard_dataset',
     'stratified_subset',

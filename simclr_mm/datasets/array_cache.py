@@ -3,6 +3,7 @@
 Two files hold a dataset: the images, which all processes map into shared memory, and the labels.
 """
 
+import contextlib
 import hashlib
 import os
 import zipfile
@@ -61,6 +62,7 @@ def cached_arrays(
     if found is not None:
         return found
     lock = FileLock(folder / f'{name}.lock')
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         acquired = lock.acquire()
@@ -70,7 +72,14 @@ def cached_arrays(
         found = _open(folder / f'{name}-{key()}')  # made while this process waited
         if found is not None:
             return found
-        arrays = make()
+        try:
+            arrays = make()
+        except UserError:  # such as a failed download: leave nothing behind
+            with contextlib.suppress(OSError):
+                Path(lock.lock_file).unlink()
+                for each in missing:
+                    each.rmdir()
+            raise
         stem = folder / f'{name}-{key()}'
         try:
             _save(arrays, stem)

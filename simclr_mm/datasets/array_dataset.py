@@ -16,9 +16,10 @@ from simclr_mm.registry import FUNCTIONS
 from simclr_mm.transforms import TwoViews
 
 from .array_cache import Arrays
+from .groups import GroupedImages, groups_of_rows
 
 
-class ArrayDataset(BaseDataset):
+class ArrayDataset(GroupedImages, BaseDataset):
     """Images in one uint8 array (N, H, W, 3), BGR, with one label each.
 
     Args:
@@ -30,10 +31,13 @@ class ArrayDataset(BaseDataset):
         batched: Make the views of a batch at once, without collation. The
             pipeline is [TwoViews, PackInputs]; ``collate_fn`` of the dataloader is
             ``dict(type='simclr_mm.collate')``. The views equal those of single images.
+        groups: A file with the group of each image, one a line in the order of the array: text,
+            ``.npy``, or ``.csv`` or ``.parquet`` with the column ``group``. None: no groups.
+        positives: 'image' or 'group', as in :class:`~.image_list.ImageList`.
         **kwargs: As for mmpretrain's BaseDataset, for example ``indices``.
 
     Raises:
-        UserError: An unknown split, or another pipeline with ``batched``.
+        UserError: An unknown split, another pipeline with ``batched``, or groups that do not fit.
     """
 
     SPLITS: tuple[str, ...] = ('train', 'test')
@@ -46,8 +50,12 @@ class ArrayDataset(BaseDataset):
         with_label: bool = True,
         pipeline: Sequence[dict | Callable] = (),
         batched: bool = False,
+        groups: str | None = None,
+        positives: str = 'image',
         **kwargs,
     ) -> None:
+        self.groups = groups
+        self._set_positives(positives)
         if split not in self.SPLITS:
             raise UserError(
                 f'{type(self).__name__}.split is {split!r}: choose one of {", ".join(self.SPLITS)}.'
@@ -73,10 +81,14 @@ class ArrayDataset(BaseDataset):
     def load_data_list(self) -> list:
         self.images, labels, classes = self.load_arrays()
         self._metainfo.setdefault('classes', tuple(classes))
-        return [
+        data = [
             dict(row=row, gt_label=int(label)) if self.with_label and label >= 0 else dict(row=row)
             for row, label in enumerate(labels)
         ]
+        if self.groups is not None:
+            for entry, group in zip(data, groups_of_rows(self.groups, len(data)).tolist()):
+                entry['group'] = group
+        return data
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:
@@ -85,29 +97,42 @@ class ArrayDataset(BaseDataset):
         info['img_shape'] = info['ori_shape'] = info['img'].shape[:2]
         return info
 
+    def _facts(self, row: int) -> dict[str, Any]:
+        return self.data_list[row]
+
+    def _shown(self) -> str:
+        return self.data_root or type(self).__name__
+
     @force_full_init
     def __getitems__(self, indices: Sequence[int]) -> dict | list[dict]:
         """The samples of a batch, for torch's DataLoader.
 
         The (n,) indices are of type :class:`SampleIndex` for reproducible views. If batched, it is
         a batch: ``inputs`` of :meth:`TwoViews.batch`, ``sample_idx``, and ``data_samples`` with
-        labels if ``with_label``. Else it is a list of n samples.
+        labels and groups if there are any. Else it is a list of n samples.
         """
         if not self.batched:
             return [self[index] for index in indices]
         rows = [self.data_list[index]['row'] for index in indices]
         images = self.images[rows]  # (n, H, W, 3), a copy
+        views = self._views()
+        others = None
+        if self._mates is not None:
+            mates = [[self.mate(i, v) for v in range(1, views.num_views)] for i in indices]
+            others = self.images[[[self.data_list[k]['row'] for k in each] for each in mates]]
         batch = dict(
-            inputs=self._views().batch(images, indices),
+            inputs=views.batch(images, indices, others),
             sample_idx=[int(index) for index in indices],
         )
-        if self.with_label:
+        if self.with_label or self.groups is not None:
             batch['data_samples'] = [self._data_sample(index) for index in indices]
         return batch
 
     def _data_sample(self, index: int) -> DataSample:
-        sample = DataSample(metainfo=dict(sample_idx=int(index)))
-        label = self.data_list[index].get('gt_label')
+        entry = self.data_list[index]
+        about = {key: entry[key] for key in ('group',) if key in entry}
+        sample = DataSample(metainfo=dict(sample_idx=int(index), **about))
+        label = entry.get('gt_label')
         return sample if label is None else sample.set_gt_label(label)
 
     def _views(self) -> TwoViews:

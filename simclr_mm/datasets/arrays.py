@@ -76,8 +76,17 @@ class _FolderOrTorchvision(_CachedDataset):
             Path(self.data_root),
             f'{type(self).__name__.lower()}-{self.split}',
             key=lambda: files_key(unpacked, sorted(map(str, unpacked.glob('*')))),
-            make=self._torchvision,
+            make=self._fetched,
         )
+
+    def _fetched(self) -> Arrays:
+        try:
+            return self._torchvision()
+        except (OSError, RuntimeError) as error:  # no network, no space, a wrong MD5 sum
+            raise MissingFileError(
+                f'{os.path.abspath(self.data_root)} has neither {self.split}/<class>/ nor '
+                f'{self.UNPACKED}/, and {type(self).__name__} cannot be downloaded ({error})'
+            ) from error
 
     def _torchvision(self) -> Arrays:
         raise NotImplementedError
@@ -89,6 +98,9 @@ class CIFAR10(_FolderOrTorchvision):
 
     Without these folders, torchvision downloads the archive to ``data_root`` and checks its
     MD5 sum.
+
+    Raises:
+        MissingFileError: There are no such folders, and the download fails.
     """
 
     UNPACKED = 'cifar-10-batches-py'

@@ -4,13 +4,22 @@ N images of the dataset.
 """
 
 import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from mmengine.dataset import BaseDataset, Compose
+from mmengine.logging import print_log
 
 from simclr_mm.class_balance import draw_of_each_class
-from simclr_mm.transforms.random_streams import RandomStream
+from simclr_mm.errors import UserError
+from simclr_mm.transforms import TwoViews
+from simclr_mm.transforms.random_streams import RandomStream, view_streams
+
+from .image_table import column_of
 
 ALONE = -1  # the number of every image that is in no group
+_MATE = 2**34  # added to a view's number for the draw of its image; no view has it
 
 
 def group_number(name: str | None) -> int:
@@ -85,3 +94,124 @@ class GroupMates:
             return row
         drawn = first + rng.integers(int(others))
         return int(self.rows[drawn + (drawn >= place)])
+
+
+def groups_of_rows(file: str, images: int) -> np.ndarray:
+    """(N,) the group of each image, from a file with a line for each in the order of a dataset.
+
+    Raises:
+        MissingFileError: There is no such file.
+        UserError: It has another number of lines, or none names a group.
+    """
+    names = column_of(file, 'group')
+    if len(names) != images:
+        raise UserError(
+            f'{file} has {len(names)} groups, but the dataset has {images} images: write one for '
+            'each image, in its order; an empty one for an image in no group.'
+        )
+    groups = np.array([group_number(name) for name in names], np.int64)
+    found = len(set(groups.tolist()) - {ALONE})
+    if not found:
+        raise UserError(f'{file} names no group: write names, or leave groups out.')
+    print_log(
+        f'{file}: {images} images by their order, {(groups != ALONE).sum()} in {found} groups',
+        logger='current',
+    )
+    return groups
+
+
+class GroupedImages(BaseDataset):
+    """What datasets share whose images may have a ``group`` in their data info.
+
+    Data samples get the metainfo ``group``. With positives='group' a view after the first shows
+    another image of the group.
+    """
+
+    positives = 'image'
+    window: float | None = None
+    _mates: GroupMates | None = None
+
+    def _set_positives(self, positives: str, window: float | None = None) -> None:
+        if positives not in ('image', 'group'):
+            raise UserError(
+                f"{type(self).__name__}.positives is {positives!r}: write 'image' or 'group'."
+            )
+        self.positives, self.window = positives, window
+
+    def full_init(self) -> None:
+        super().full_init()
+        self._set_mates()
+
+    def get_subset_(self, indices: Sequence[int] | int) -> None:
+        super().get_subset_(indices)
+        self._set_mates()
+
+    def get_subset(self, indices: Sequence[int] | int) -> 'GroupedImages':
+        subset = super().get_subset(indices)
+        subset._set_mates()
+        return subset
+
+    def groups_of_images(self) -> np.ndarray:
+        """(N,) the number of each image's group, -1 for none."""
+        return np.array([self._facts(row).get('group', ALONE) for row in range(len(self))])
+
+    def _facts(self, row: int) -> dict[str, Any]:
+        """The data info of an image, without reading it."""
+        return self.get_data_info(row)
+
+    def _entering(self, idx: int) -> dict[str, Any]:
+        """The results that enter the pipeline."""
+        return self.get_data_info(idx)
+
+    def _shown(self) -> str:
+        return str(self.data_root)
+
+    def _set_mates(self) -> None:
+        """In the process that trains, before its workers start."""
+        if self.positives != 'group' or not self._fully_initialized:
+            return
+        groups = self.groups_of_images()
+        name = type(self).__name__
+        if (groups == ALONE).all():
+            raise UserError(
+                f"{self._shown()}: {name}.positives = 'group', but no image has a group: give "
+                + ('a table with the column group.' if name == 'ImageList' else 'groups=FILE.')
+            )
+        times = [self._facts(row).get('time', row) for row in range(len(self))]
+        self._mates = GroupMates(groups, np.array(times, float), self.window)
+        alone = self._mates.alone()
+        if alone:
+            line = f'{alone} of {len(groups)} images have no other one as positive'
+            print_log(f'{self._shown()}: {line}', logger='current')
+
+    def mate(self, idx: Any, v: int) -> int:
+        """The row of the image that view v > 0 of an image shows, from the address of the view."""
+        assert self._mates is not None  # positives='group'
+        if not hasattr(idx, 'seed'):  # TwoViews warns of it
+            return self._mates.draw(int(idx), RandomStream.unseeded())
+        (stream,) = view_streams(idx.seed, idx.epoch, idx.place, _MATE + v, 1)
+        return self._mates.draw(int(idx), stream)
+
+    def prepare_data(self, idx: int) -> Any:
+        info = self._entering(idx)
+        group = info.get('group')
+        if self._mates is not None:
+            info['imgs'] = self._images_of_views(idx)
+        sample = self.pipeline(info)
+        if group is not None and sample is not None:
+            sample['data_samples'].set_field(group, 'group', field_type='metainfo')
+        return sample
+
+    def _images_of_views(self, idx: int) -> list[np.ndarray | None]:
+        """The images of the views, made by the transforms before TwoViews; None: its own."""
+        steps = self.pipeline.transforms
+        views = next((k for k, step in enumerate(steps) if isinstance(step, TwoViews)), None)
+        if views is None:
+            raise UserError(
+                f"{type(self).__name__}.positives = 'group' needs simclr_mm.TwoViews in its "
+                'pipeline.'
+            )
+        images: list[np.ndarray | None] = [None]
+        for v in range(1, steps[views].num_views):
+            images.append(Compose(steps[:views])(self._entering(self.mate(idx, v)))['img'])
+        return images

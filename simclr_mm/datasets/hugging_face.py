@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.files.installed import optional_package
+from simclr_mm.files.storage import is_url
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms.to_rgb import unreadable
 
 from .pack_index import read_index, require_whole
-from .shard_cache import is_url
-from .stored_images import StoredImages, optional_package
+from .stored_images import StoredImages
 
 _HUB = 'hf://'
 
@@ -62,6 +63,12 @@ class HuggingFaceImages(StoredImages):
             raise
         except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
             reason = error.__cause__ or error
+            file = str(getattr(reason, 'filename', None) or '')
+            if isinstance(reason, OSError) and file.startswith(str(datasets.config.HF_CACHE_HOME)):
+                raise UserError(
+                    f'datasets cannot write its cache {file} ({reason.strerror}): name another '
+                    'folder with HF_HOME'
+                ) from error
             raise UserError(f'{self.data_root} is no table of images: {reason}') from error
         if self.image_column not in table.column_names:
             raise UserError(

@@ -10,6 +10,7 @@ from mmpretrain.datasets import BaseDataset
 from simclr_mm.errors import UserError, listed
 from simclr_mm.files.walk import EXTENSIONS, image_paths
 from simclr_mm.registry import DATASETS
+from simclr_mm.transforms.loading import extensions_of
 
 
 class LabelledFiles(NamedTuple):
@@ -60,7 +61,8 @@ class ImageFolder(BaseDataset):
         data_root: The folder. Links are followed and hidden names left out. One line of the
             log counts all other files.
         pipeline: Transforms of one sample.
-        extensions: File-name endings of images, in lower case.
+        extensions: File-name endings of images, in lower case. None: those that the pipeline's
+            loading step reads.
         with_label: The folders directly in ``data_root`` are the classes, sorted by name. Images
             outside these folders have no class and are left out, with a line in the log.
         **kwargs: As for mmpretrain's BaseDataset, for example ``indices``.
@@ -76,23 +78,26 @@ class ImageFolder(BaseDataset):
         self,
         data_root: str,
         pipeline: Sequence[dict | Callable] = (),
-        extensions: Sequence[str] = EXTENSIONS,
+        extensions: Sequence[str] | None = None,
         with_label: bool = False,
         **kwargs,
     ) -> None:
-        self.extensions = tuple(extensions)
+        self.extensions = extensions
         self.with_label = with_label
         super().__init__(ann_file='', data_root=data_root, pipeline=list(pipeline), **kwargs)
 
     def load_data_list(self) -> list:
+        extensions = self.extensions or extensions_of(self.pipeline.transforms)
         if not self.with_label:
-            return [dict(img_path=path) for path in image_paths(self.data_root, self.extensions)]
-        paths, labels, classes = class_folders([self.data_root], self.extensions)
+            return [dict(img_path=path) for path in image_paths(self.data_root, extensions)]
+        paths, labels, classes = class_folders([self.data_root], extensions)
         images = [
             dict(img_path=path, gt_label=label) for path, label in zip(paths, labels) if label >= 0
         ]
         if not images:
-            raise UserError(f'{self.data_root} holds no <class>/<image> files.')
+            raise UserError(
+                f'{self.data_root} holds no <class>/<image> files: put images into class folders'
+            )
         if len(images) < len(paths):
             print_log(
                 f'{self.data_root}: left out {len(paths) - len(images)} images that lie in no '

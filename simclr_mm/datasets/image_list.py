@@ -5,24 +5,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from mmengine.dataset import Compose
 from mmengine.logging import print_log
 from mmpretrain.datasets import BaseDataset
 
 from simclr_mm.errors import UserError, listed
 from simclr_mm.files.walk import printable
 from simclr_mm.registry import DATASETS
-from simclr_mm.transforms import TwoViews
-from simclr_mm.transforms.random_streams import RandomStream, view_streams
+from simclr_mm.transforms.loading import extensions_of
 
-from .groups import ALONE, GroupMates, group_number, held_out
+from .groups import ALONE, GroupedImages, group_number, held_out
 from .image_table import Row, merged, rows_of
-
-_MATE = 2**34  # added to a view's number for the draw of its image; no view has it
 
 
 @DATASETS.register_module()
-class ImageList(BaseDataset):
+class ImageList(GroupedImages, BaseDataset):
     """The images of several places, in their order, each file once.
 
     Args:
@@ -70,8 +66,7 @@ class ImageList(BaseDataset):
         window: float | None = None,
         **kwargs,
     ) -> None:
-        if positives not in ('image', 'group'):
-            raise UserError(f"ImageList.positives is {positives!r}: write 'image' or 'group'.")
+        self._set_positives(positives, window)
         if window is not None and (positives != 'group' or window <= 0):
             raise UserError(
                 f"ImageList.window = {window}: give a number above 0, with positives='group'."
@@ -86,13 +81,11 @@ class ImageList(BaseDataset):
         self.split = split
         self.val_share = val_share
         self.seed = seed
-        self.positives = positives
-        self.window = window
-        self._mates: GroupMates | None = None
         super().__init__(ann_file='', pipeline=list(pipeline), **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        found = [row for place in self.places for row in rows_of(place)]
+        extensions = extensions_of(self.pipeline.transforms)
+        found = [row for place in self.places for row in rows_of(place, extensions)]
         if not self.with_label and self.val_share is None:  # what is not used cannot disagree
             found = [row._replace(label=None) for row in found]
         rows = merged(found)
@@ -178,77 +171,11 @@ class ImageList(BaseDataset):
         )
         return [row for row, keep in zip(rows, kept) if keep]
 
-    def full_init(self) -> None:
-        super().full_init()
-        self._set_mates()
-
-    def get_subset_(self, indices: Sequence[int] | int) -> None:
-        super().get_subset_(indices)
-        self._set_mates()
-
-    def get_subset(self, indices: Sequence[int] | int) -> 'ImageList':
-        subset = super().get_subset(indices)
-        subset._set_mates()
-        return subset
-
-    def groups_of_images(self) -> np.ndarray:
-        """(N,) the number of each image's group, -1 for none."""
-        infos = map(self.get_data_info, range(len(self)))
-        return np.array([info.get('group', ALONE) for info in infos])
-
-    def _set_mates(self) -> None:
-        """In the process that trains, before its workers start."""
-        if self.positives != 'group' or not self._fully_initialized:
-            return
-        groups = self.groups_of_images()
-        if (groups == ALONE).all():
-            raise UserError(
-                f"{self._shown()}: ImageList.positives = 'group', but no image has a group: give "
-                'a table with the column group.'
-            )
-        infos = map(self.get_data_info, range(len(self)))
-        times = np.array([info.get('time', row) for row, info in enumerate(infos)], float)
-        self._mates = GroupMates(groups, times, self.window)
-        alone = self._mates.alone()
-        if alone:
-            self._log(f'{alone} of {len(groups)} images have no other one as positive')
-
-    def prepare_data(self, idx: int) -> Any:
-        info = self.get_data_info(idx)
-        group = info.get('group')
-        if self._mates is not None:
-            info['imgs'] = self._images_of_views(idx, self._mates)
-        sample = self.pipeline(info)
-        if group is not None and sample is not None:
-            sample['data_samples'].set_field(group, 'group', field_type='metainfo')
-        return sample
-
-    def _images_of_views(self, idx: int, mates: GroupMates) -> list[np.ndarray | None]:
-        """The images of the views, made by the transforms before TwoViews; None: its own."""
-        steps = self.pipeline.transforms
-        views = next((k for k, step in enumerate(steps) if isinstance(step, TwoViews)), None)
-        if views is None:
-            raise UserError(
-                "ImageList.positives = 'group' needs simclr_mm.TwoViews in its pipeline."
-            )
-        images: list[np.ndarray | None] = [None]
-        for v in range(1, steps[views].num_views):
-            results = self.get_data_info(mates.draw(int(idx), _stream(idx, v)))
-            images.append(Compose(steps[:views])(results)['img'])
-        return images
-
     def _log(self, line: str) -> None:
         print_log(f'{self._shown()}: {line}', logger='current')
 
     def _shown(self) -> str:
         return ', '.join(map(printable, self.places))
-
-
-def _stream(index: Any, v: int) -> RandomStream:
-    """The draw of the image of view v, from the same address as the view."""
-    if not hasattr(index, 'seed'):  # TwoViews warns of it
-        return RandomStream.unseeded()
-    return view_streams(index.seed, index.epoch, index.place, _MATE + v, 1)[0]
 
 
 def _time(row: Row) -> float:

@@ -5,11 +5,12 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from simclr_mm.errors import MissingFileError, UserError
-from simclr_mm.files.walk import image_paths
+import numpy as np
 
-from .shard_cache import is_url
-from .stored_images import optional_package
+from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.files.installed import optional_package
+from simclr_mm.files.storage import is_url
+from simclr_mm.files.walk import EXTENSIONS, image_paths
 
 LISTS = ('.txt', '.csv', '.parquet')  # endings of files that list paths
 
@@ -29,8 +30,10 @@ def is_list(place: str) -> bool:
     return place.lower().endswith(LISTS) and not is_url(place) and not os.path.isdir(place)
 
 
-def rows_of(place: str) -> list[Row]:
+def rows_of(place: str, extensions: Sequence[str] = EXTENSIONS) -> list[Row]:
     """The images of a folder, with the folders right in it as classes, or of a list.
+
+    ``extensions`` are the endings of images in a folder. A list may name any file.
 
     Raises:
         MissingFileError: The place or the first file of a list is missing.
@@ -38,7 +41,8 @@ def rows_of(place: str) -> list[Row]:
     """
     if not is_list(place):
         below = len(os.path.join(place, ''))
-        parts = ((path, path[below:].split(os.sep)) for path in image_paths(place))
+        paths = image_paths(place, extensions)
+        parts = ((path, path[below:].split(os.sep)) for path in paths)
         return [Row(path, part[0] if len(part) > 1 else None) for path, part in parts]
     if not os.path.isfile(place):
         raise MissingFileError(f'there is no list {os.path.abspath(place)}: name another file.')
@@ -101,6 +105,36 @@ def _text(value: object) -> str | None:
     if isinstance(value, float) and value == value and value.is_integer():
         value = int(value)
     return '' if value is None or value != value else str(value)
+
+
+def column_of(file: str, name: str) -> list[str]:
+    """A column of a table, one text a line: ``.csv``, ``.parquet``, ``.npy``, or lines of text.
+
+    Raises:
+        MissingFileError: There is no such file.
+        UserError: It cannot be read, or has no such column.
+    """
+    if not os.path.isfile(file):
+        raise MissingFileError(f'there is no file {os.path.abspath(file)}: name another one.')
+    ending = file.lower().rpartition('.')[2]
+    try:
+        if ending == 'npy':
+            return [_text(value) or '' for value in np.load(file).ravel().tolist()]
+        if ending == 'parquet':
+            optional_package('pyarrow', 'parquet', file)
+            from pyarrow.parquet import read_table
+
+            return [
+                _text(value) or '' for value in read_table(file, columns=[name])[name].to_pylist()
+            ]
+        with open(file, encoding='utf-8-sig', errors='surrogateescape', newline='') as lines:
+            if ending == 'csv':
+                return [row[name] or '' for row in csv.DictReader(lines)]
+            return [line.rstrip('\r\n') for line in lines]
+    except KeyError as error:
+        raise UserError(f'{file} has no column {name}: name one so.') from error
+    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors
+        raise UserError(f'{file} is no table with the column {name}: {error}') from error
 
 
 def merged(rows: Sequence[Row]) -> list[Row]:

@@ -9,18 +9,19 @@ import numpy as np
 from mmengine.fileio import LmdbBackend
 
 from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.files.installed import optional_package
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms.to_rgb import unreadable
 
 from .pack_index import read_index
-from .stored_images import StoredImages, optional_package
+from .stored_images import StoredImages
 
 LIST = 'list.txt'
 
 
 @DATASETS.register_module()
 class LMDBImages(StoredImages):
-    """A database of encoded images with a ``list.txt``, written by ``tools/pack.py``.
+    """A database of encoded images with a ``list.txt``, written by ``simclr-mm pack``.
 
     A line of the list is a key. If there are labels, a space and the label follow.
 
@@ -41,7 +42,7 @@ class LMDBImages(StoredImages):
             if not (folder / name).is_file():
                 raise MissingFileError(
                     f'there is no {(folder / name).absolute()}: give the folder of a '
-                    'database by tools/pack.py --format lmdb as data_root.'
+                    'database by simclr-mm pack --format lmdb as data_root.'
                 )
         _backend(os.path.realpath(folder))
         pack = read_index(folder)

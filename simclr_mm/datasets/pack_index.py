@@ -1,4 +1,4 @@
-"""The index that ``tools/pack.py`` writes beside its shards, and detection of shards."""
+"""The index that ``simclr-mm pack`` writes beside its shards, and detection of shards."""
 
 import json
 import re
@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from simclr_mm.errors import UserError
+from simclr_mm.files.storage import is_url
 from simclr_mm.files.walk import EXTENSIONS
-
-from .shard_cache import is_url
 
 INDEX = 'index.json'
 TAR_INDEX = 'index.npz'  # rows of tar_index.index_tars, beside tar shards
 UNREADABLE = 'unreadable.jsonl'  # path and reason of images left out
-WORK = '.packing'  # folder of what tools/pack.py needs until INDEX is written
+WORK = '.packing'  # folder of what simclr-mm pack needs until INDEX is written
 _KINDS: dict[str, type | tuple[type, ...]] = dict(
     images=int, labels=bool, classes=(list, type(None)), shards=list, settings=dict, unreadable=int
 )
@@ -35,7 +34,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
     if path.is_file():
         return parse_index(path.read_bytes(), str(path))
     if Path(folder, WORK).is_dir():
-        raise UserError(f'{folder} is an unfinished pack: call tools/pack.py again to finish it.')
+        raise UserError(f'{folder} is an unfinished pack: call simclr-mm pack again to finish it.')
     return None
 
 
@@ -45,7 +44,7 @@ def parse_index(content: bytes, source: str) -> dict[str, Any]:
     Returns:
         ``format``, one of FORMATS; ``images``; ``labels``, whether there are labels; ``classes``,
         names in the order of the labels, or None; ``shards``, a list of ``name``, ``images`` and
-        ``bytes``; ``settings`` of tools/pack.py; and ``unreadable``, the number of images left out.
+        ``bytes``; ``settings`` of the pack; and ``unreadable``, the number of images left out.
 
     Raises:
         UserError: It is no index, has an unknown version, or names a shard elsewhere.
@@ -59,14 +58,14 @@ def parse_index(content: bytes, source: str) -> dict[str, Any]:
         known = False
     if not known:
         raise UserError(
-            f'{source} is no index of tools/pack.py that this version of '
+            f'{source} is no index of simclr-mm pack that this version of '
             'simclr_mm knows: pack again, or update simclr_mm.'
         )
     for name in names:
         if not _SHARD_NAME.fullmatch(name):
             raise UserError(
                 f'{source} names the shard {name!r}, which is not in its folder. '
-                'tools/pack.py writes no such names: do not use this pack.'
+                'simclr-mm pack writes no such names: do not use this pack.'
             )
     return index
 
@@ -102,7 +101,7 @@ def shard_dataset(location: str) -> dict[str, Any] | None:
 
 
 def class_names(location: str) -> list[str] | None:
-    """The class names of a pack by ``tools/pack.py``. None if they are unknown."""
+    """The class names of a pack by ``simclr-mm pack``. None if they are unknown."""
     index = read_index(Path(location))
     return index['classes'] if index else None
 

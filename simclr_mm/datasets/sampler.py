@@ -88,7 +88,7 @@ class ResumableSampler(Sampler):
             None: a random seed, the same on every rank.
         shards_at_once: k >= 1, for shards from the web or on disks that are slow at random
             access. 16 mixes well if images are spread over the shards at random, as
-            tools/pack.py does. None: any image at any time.
+            simclr-mm pack does. None: any image at any time.
         groups: 'apart' or 'together', for a dataset whose images have groups, as
             ``simclr_mm.ImageList``. None: the order knows no groups.
 
@@ -161,7 +161,7 @@ class ResumableSampler(Sampler):
         if (numbers < 0).all():
             raise UserError(
                 f'{key}: the images of this dataset have no groups: give a table with the column '
-                'group to simclr_mm.ImageList, or leave it out.'
+                'group to simclr_mm.ImageList, groups=FILE to arrays and shards, or leave it out.'
             )
         # Apart, the images in no group are spread like one group. Together, each is alone.
         alone = -1 if groups == 'apart' else -1 - np.arange(len(numbers))

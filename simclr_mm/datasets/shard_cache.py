@@ -2,30 +2,21 @@
 
 import hashlib
 import os
-import shutil
 from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
 from filelock import FileLock
 
 from simclr_mm.errors import UserError
-from simclr_mm.files import atomic_file, cache_home
-from simclr_mm.files.http import transfer
-
-from .stored_images import optional_package
+from simclr_mm.files import atomic_file, cache_folder, cache_home
+from simclr_mm.files.storage import fetch
 
 _ATTEMPTS = 5  # another process may remove a shard before it is opened
 
 
 class FetchError(UserError, OSError):
     """A file on the web cannot be fetched."""
-
-
-def is_url(location: str) -> bool:
-    """Whether a location has a scheme, as in ``https://`` or ``s3://``."""
-    return '://' in location
 
 
 class ShardCache:
@@ -79,7 +70,7 @@ class ShardCache:
         path = self.path(url)
         if not anew and self._is_whole(path, size):
             return path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        cache_folder('shards', path.parent.name)
         with FileLock(f'{path}.lock'):
             if anew or not self._is_whole(path, size):
                 try:
@@ -103,12 +94,7 @@ class ShardCache:
     @staticmethod
     def _fetch(url: str, path: Path, size: int | None) -> None:
         with atomic_file(path) as file:
-            if urlsplit(url).scheme in ('http', 'https'):
-                transfer(url, file, path.name, quiet=True)
-            else:
-                fsspec = optional_package('fsspec', 'parquet', url)
-                with fsspec.open(url, 'rb') as source:
-                    shutil.copyfileobj(source, file, 1 << 20)
+            fetch(url, file, path.name, quiet=True)
             if size is not None and file.tell() != size:
                 raise OSError(f'{file.tell()} bytes came, its index says {size}')
 

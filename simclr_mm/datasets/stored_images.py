@@ -1,18 +1,18 @@
 """Base class of datasets with their images in a few large files."""
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
-from simclr_mm.errors import MissingPackageError, UserError
+from simclr_mm.errors import UserError
 from simclr_mm.transforms.loading import reads_with_mmcv
 
+from .groups import GroupedImages, groups_of_rows
 
-class StoredImages(BaseDataset):
+
+class StoredImages(GroupedImages, BaseDataset):
     """Encoded images in large files with random access.
 
     A sample enters the pipeline with ``img_bytes``, which this package's
@@ -21,6 +21,9 @@ class StoredImages(BaseDataset):
     Args:
         data_root: Place of the files.
         with_label: Whether samples have ``gt_label``.
+        groups: A file with the group of each image, one a line in the order of the dataset: text,
+            ``.npy``, or ``.csv`` or ``.parquet`` with the column ``group``. None: no groups.
+        positives: 'image' or 'group', as in :class:`~.image_list.ImageList`.
         **kwargs: As for mmpretrain's BaseDataset, such as ``pipeline`` and ``indices``.
 
     Raises:
@@ -29,8 +32,17 @@ class StoredImages(BaseDataset):
 
     FIXED = ('ann_file',)  # given to the base class
 
-    def __init__(self, data_root: str | Path, with_label: bool = True, **kwargs) -> None:
+    def __init__(
+        self,
+        data_root: str | Path,
+        with_label: bool = True,
+        groups: str | None = None,
+        positives: str = 'image',
+        **kwargs,
+    ) -> None:
         self.with_label = with_label
+        self.groups = groups
+        self._set_positives(positives)
         self.labels: np.ndarray | None = None
         super().__init__(ann_file='', data_root=str(data_root), **kwargs)
         if reads_with_mmcv(self.pipeline.transforms):
@@ -65,7 +77,10 @@ class StoredImages(BaseDataset):
             raise UserError(f'{self.data_root} holds no image.')
         if classes is not None:
             self._metainfo.setdefault('classes', tuple(classes))
-        return [dict(row=row) for row in range(images)]
+        if self.groups is None:
+            return [dict(row=row) for row in range(images)]
+        numbers = groups_of_rows(self.groups, images).tolist()
+        return [dict(row=row, group=group) for row, group in enumerate(numbers)]
 
     def get_data_info(self, idx: int) -> dict:
         info = super().get_data_info(idx)
@@ -74,19 +89,7 @@ class StoredImages(BaseDataset):
             info['gt_label'] = int(self.labels[info['row']])
         return info
 
-    def prepare_data(self, idx: int) -> dict | None:
+    def _entering(self, idx: int) -> dict:
         info = self.get_data_info(idx)
         info['img_bytes'] = self.read(info['row'])
-        return self.pipeline(info)
-
-
-def optional_package(name: str, extra: str, use: str) -> ModuleType:
-    """Import a package that only ``use`` needs. ``extra`` of simclr_mm installs it."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name.split('.')[0]:
-            raise
-        raise MissingPackageError(
-            f"{use} needs {name.split('.')[0]}: pip install 'simclr_mm[{extra}]'"
-        ) from error
+        return info

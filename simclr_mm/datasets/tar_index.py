@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from rich.progress import track
 
 from simclr_mm.errors import UserError
-from simclr_mm.files import atomic_file, cache_home
+from simclr_mm.files import atomic_file, cache_folder, cache_home
 from simclr_mm.files.walk import EXTENSIONS
 
 # webdataset's rule: the key of a sample ends at the first dot of the file's name.
@@ -97,10 +97,11 @@ def remembered_index(states: Sequence[str], paths: Iterable[Path]) -> np.ndarray
     text = '\n'.join(states).encode(errors='surrogateescape')
     digest = hashlib.sha256(text).hexdigest()[:16]
     target = cache_home() / 'shards' / f'index-{digest}.npz'
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f'{target}.lock'):  # one of this machine's ranks reads the headers
-        if not target.is_file():
-            write_rows(target, index_tars(paths, len(states)))
+    if not target.is_file():
+        cache_folder('shards')
+        with FileLock(f'{target}.lock'):  # one of this machine's ranks reads the headers
+            if not target.is_file():
+                write_rows(target, index_tars(paths, len(states)))
     return read_rows(target)
 
 

@@ -11,12 +11,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.files.installed import optional_package
+from simclr_mm.files.storage import is_url
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms.to_rgb import unreadable
 
 from .pack_index import INDEX, TAR_INDEX, parse_index, read_index, require_whole
-from .shard_cache import ShardCache, is_url
-from .stored_images import StoredImages, optional_package
+from .shard_cache import ShardCache
+from .stored_images import StoredImages
 from .tar_index import lie_within, read_rows, remembered_index
 
 _OPEN_FILES = 32  # of a process: more than shards_at_once needs
@@ -26,7 +28,7 @@ _OPEN_FILES = 32  # of a process: more than shards_at_once needs
 class TarShards(StoredImages):
     """Images in tar files of ``key.jpg``, ``key.cls`` and others, with random access.
 
-    A pack of ``tools/pack.py`` keeps the order of its folder, so training on it equals
+    A pack of ``simclr-mm pack`` keeps the order of its folder, so training on it equals
     training on the folder. The images of other tar files keep their order in the files.
     Their headers are read once on each machine.
 
@@ -109,7 +111,7 @@ class TarShards(StoredImages):
         return open(self.paths[shard], 'rb')
 
     def _read_pack(self) -> tuple[np.ndarray, list[str] | None] | None:
-        """Rows and classes of a pack by tools/pack.py. None if there is none."""
+        """Rows and classes of a pack by simclr-mm pack. None if there is none."""
         root = self.data_root.rstrip('/')
         if self.is_remote and self.shards is not None:
             return None

@@ -19,6 +19,8 @@ TIMEOUT = 600.0  # seconds
 # Collectives fail by themselves only after the watch has spoken.
 MARGIN = 15.0
 _ANSWER = 5.0  # seconds for the other ranks to say where they are
+# What gloo and NCCL say when the process at the other end has gone.
+_BROKEN = re.compile(r'Connection (closed|reset) by|Broken pipe|remote process exited')
 # A line that waits for a device or for other ranks.
 _WAITS = re.compile(r'\b(all_gather\w*|barrier|cpu|item|synchronize|tolist|wait)\(')
 
@@ -28,7 +30,8 @@ class HangWatch(threading.Thread):
 
     A rank that waits for others at one place for the whole time-out calls all ranks. Each
     answers through the job's store where it is. Then each prints its own place with its stack, and
-    the ranks that do not wait for others or do not answer, and ends with the exit code 124.
+    the ranks that do not wait for others or do not answer, and ends with the exit code 124. It also
+    answers a rank that has lost another one and asks who is left.
 
     Args:
         rank: This rank.
@@ -72,6 +75,8 @@ class HangWatch(threading.Thread):
             stack = self._stack()
             stalled = self._waited(stack) > self._timeout
             try:
+                if self._store.check(['lost']):
+                    self._store.set(f'alive {self._rank}', '')
                 called = self._store.check(['called'])
                 if stalled and not called:
                     self._store.set('called', str(self._rank))
@@ -112,6 +117,20 @@ class HangWatch(threading.Thread):
         time.sleep(2 * self._interval)  # a launcher ends all ranks as soon as one has ended
         os._exit(HUNG)
 
+    def silent_ranks(self) -> list[int]:
+        """The ranks whose watches, or rank 0 whose store, give no sign of life."""
+        silent = set(range(self._ranks)) - {self._rank}
+        until = time.monotonic() + _ANSWER
+        try:
+            self._store.set(f'alive {self._rank}', '')
+            self._store.set('lost', '')
+            while silent and time.monotonic() < until:
+                silent = {rank for rank in silent if not self._store.check([f'alive {rank}'])}
+                time.sleep(0.1)
+        except (AttributeError, RuntimeError):  # there is no store, or no longer
+            return [0]
+        return sorted(silent)
+
     def _ask(self, mine: str) -> list[list | None]:
         """Where all ranks are. None: no answer."""
         answers: list[list | None] = [None] * self._ranks
@@ -127,6 +146,16 @@ class HangWatch(threading.Thread):
         except RuntimeError:  # rank 0 is gone, or the link to it
             pass
         return answers
+
+
+def lost_ranks(error: BaseException) -> list[int] | None:
+    """The ranks whose processes do not answer, if an error is a broken connection to one.
+
+    It takes a few seconds. None: it is another error, or this is no job of several ranks.
+    """
+    watch = HangWatch._of_process
+    broken = isinstance(error, RuntimeError) and _BROKEN.search(str(error))
+    return watch.silent_ranks() if watch and broken else None
 
 
 def waits(stack: traceback.StackSummary) -> str | None:

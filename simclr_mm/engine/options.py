@@ -45,6 +45,11 @@ def merge_cfg_options(
         if read and parts and parts[0] not in read:
             raise UserError(f'{flag} {key}: the keys of {first} are {", ".join(sorted(read))}.')
         place = cfg.get(first)
+        if parts and place is None and first in cfg:
+            raise UserError(
+                f'{flag} {key}: {first} is None in this run, and has no settings: leave it out. '
+                '(Data without labels have no validation.)'
+            )
         for part in parts:
             if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
                 place = place[int(part)]

@@ -12,9 +12,11 @@ from mmengine.logging import MMLogger
 
 from simclr_mm.checkpoints.stored_config import parse_settings
 from simclr_mm.errors import CheckpointError, MissingFileError, UserError, listed
+from simclr_mm.files import storage
 from simclr_mm.registry import type_name
 
 LAYOUT = 'data_layout'  # key in the message hub
+POINTER = 'last_checkpoint'  # a file that names the newest checkpoint
 _PARTS = (
     'auto_scale_lr',
     'data_preprocessor',
@@ -89,9 +91,17 @@ def _as_list(value: Any) -> Any:
     return [_as_list(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
-def latest_checkpoint(work_dir: str) -> str | None:
-    """The newest checkpoint of a work dir, also after the folder was moved."""
-    name = Path(work_dir, 'last_checkpoint')
+def latest_checkpoint(work_dir: str, store: str = '') -> str | None:
+    """The newest checkpoint of a run.
+
+    Args:
+        work_dir: May have been moved.
+        store: URL of a folder. If it names a checkpoint, that one is taken.
+    """
+    named = storage.read(f'{store}/{POINTER}') if store else None
+    if named is not None:
+        return f'{store}/{Path(named.decode().strip()).name}'
+    name = Path(work_dir, POINTER)
     if not name.is_file():
         return None
     saved = name.read_text().strip()

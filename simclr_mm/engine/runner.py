@@ -25,9 +25,10 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from simclr_mm.checkpoints import install_safe_loading, model_state, read_checkpoint
+from simclr_mm.checkpoints import forget, install_safe_loading, model_state, read_checkpoint
 from simclr_mm.errors import CheckpointError, MissingFileError, UserError
 from simclr_mm.evaluation.gather import install_gathering
+from simclr_mm.files.storage import is_url
 from simclr_mm.models import SimCLR
 from simclr_mm.registry import RUNNERS
 
@@ -36,6 +37,7 @@ from .allocator import keep_freed_memory, prepare_workers
 from .arguments import check_config
 from .config_errors import building_from, check_type
 from .hang_watch import MARGIN, TIMEOUT, HangWatch
+from .hooks.checkpoint_hook import CheckpointHook
 from .hooks.progress_bar import ProgressBarHook
 from .loops import EARLY_STOPPING, SAMPLER_SEED, data_layout, plain_model
 from .ranks import on_first_rank, require_same, versions, weights_digest
@@ -322,7 +324,9 @@ class Runner(_Runner):
     def _choose_checkpoint(self) -> None:
         self._load_from: str | None
         if self._resume and self._load_from is None:
-            self._load_from = on_first_rank(lambda: latest_checkpoint(self.work_dir))
+            hooks = [hook for hook in self.hooks if isinstance(hook, CheckpointHook)]
+            store = hooks[0].store(self.work_dir) if hooks else ''
+            self._load_from = on_first_rank(lambda: latest_checkpoint(self.work_dir, store))
             self._resume: bool = self._load_from is not None
             self.logger.info(f'The latest checkpoint of {self.work_dir}: {self._load_from}.')
 
@@ -369,6 +373,7 @@ class Runner(_Runner):
         source = self._load_from
         if self.world_size == 1 or source is None:
             super().load_or_resume()
+            self._forget_copy()
             return
         problem = None
         try:
@@ -381,6 +386,12 @@ class Runner(_Runner):
         weights = weights_digest(plain_model(self).state_dict())
         found = dict(epoch=self.epoch, iter=self.iter, weights=weights)
         require_same(found, f'{source} has to be the same file on every rank.')
+        self._forget_copy()
+
+    def _forget_copy(self) -> None:
+        """A run that is resumed often would fill the cache, with a file each time."""
+        if self._resumed_from is not None and is_url(self._resumed_from):
+            forget(self._resumed_from)
 
     def _init_model_weights(self) -> None:
         super()._init_model_weights()

@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 
 from simclr_mm.errors import UserError
 from simclr_mm.registry import type_name
+from simclr_mm.transforms.loading import LOADING_STEPS
 
 _LOADING = 'simclr_mm.LoadImageFromFile'
 _IN_MEMORY = 'simclr_mm.ArrayFile'
@@ -45,7 +46,7 @@ def replace_images(loader: ConfigDict, dataset: dict[str, Any]) -> None:
             'write your folder into the config.'
         )
     if dataset['type'] == _IN_MEMORY:
-        steps = [step for step in before.pipeline if type_name(step) != 'LoadImageFromFile']
+        steps = [step for step in before.pipeline if type_name(step) not in LOADING_STEPS]
         around.dataset = ConfigDict(**dataset, pipeline=steps, batched=before.get('batched', False))
         return
     if before.get('batched'):  # it was in memory, but files need workers
@@ -57,6 +58,8 @@ def replace_images(loader: ConfigDict, dataset: dict[str, Any]) -> None:
 def with_loading(pipeline: list[ConfigDict]) -> list[ConfigDict]:
     """The pipeline with simclr_mm's loading step, for files and shards."""
     for step in pipeline:
+        if type_name(step) == 'LoadBands':
+            return pipeline
         if type_name(step) == 'LoadImageFromFile':  # mmcv's reads files only
             step['type'] = _LOADING
             return pipeline

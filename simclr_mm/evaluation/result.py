@@ -35,7 +35,7 @@ class Result:
     task: str  # 'classification', 'transfer', or 'representation' for measures without labels
     dataset: str  # name of the dataset's class, or of the folder used instead
     split: str  # of the scored images, such as 'test'
-    features: str  # 'pretrained encoder' ...; 'checkpoint' for the metrics of tools/test.py
+    features: str  # 'pretrained encoder' ...; 'checkpoint' for the metrics of simclr-mm test
     protocol: str  # 'knn', 'linear', 'linear-swept', 'linear-5-labels', 'fine-tuned-1%' ...
     metric: str  # 'top1', 'top5' ...
     value: float  # in ``unit``
@@ -67,7 +67,7 @@ class EvaluationRun:
     )
     hardware: str = field(default_factory=lambda: hardware())
     command: str = field(default_factory=lambda: shlex.join(sys.argv))
-    # For a run of tools/sweep.py: the name of the study, and the run's value on each axis.
+    # For a run of simclr-mm sweep: the name of the study, and the run's value on each axis.
     study: dict[str, Value] = field(default_factory=dict)
     schema: str = SCHEMA  # name and version of this format
 

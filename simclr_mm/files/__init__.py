@@ -1,6 +1,6 @@
 """File operations: atomic writes, downloads, caches and hashes."""
 
 from .atomic import atomic_file, write_text
-from .cache import cache_home
+from .cache import cache_folder, cache_home
 
-__all__ = ['atomic_file', 'cache_home', 'write_text']
+__all__ = ['atomic_file', 'cache_folder', 'cache_home', 'write_text']

@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
+
+from simclr_mm.errors import UserError
+
 PARTIAL = '.*.partial'  # glob of unfinished files
 _STALE = 60  # seconds since the last write
 
@@ -49,6 +53,27 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text as UTF-8, the whole of it or nothing; other bytes as escapes."""
     with atomic_file(path) as file:
         file.write(text.encode(errors='backslashreplace'))
+
+
+@contextmanager
+def alone_in(folder: str | Path) -> Iterator[None]:
+    """Hold a folder for one process, until the block or the process ends. The folder is created.
+
+    Raises:
+        UserError: Another process holds it.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(Path(folder, '.lock'), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f'another process is working in {folder}: wait for it, or name another folder'
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def remove_stale(folder: str | Path) -> list[Path]:

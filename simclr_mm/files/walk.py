@@ -11,6 +11,8 @@ from mmengine.logging import print_log
 from simclr_mm.errors import MissingFileError, UserError
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
+# What simclr_mm.LoadBands reads besides. Only its folders list them.
+BAND_EXTENSIONS = (*EXTENSIONS, '.npy', '.npz', '.dcm')
 CACHE_FOLDER = '.simclr_mm_cache'  # caches of this package beside images
 
 BROKEN = 'broken link(s)'
@@ -48,6 +50,16 @@ def image_paths(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> l
     return images_below(folder, extensions).paths
 
 
+def require_folder(folder: str | Path) -> None:
+    """Raise a MissingFileError if a folder of images does not exist."""
+    if not os.path.isdir(folder):
+        shown = os.path.abspath(folder) if folder else 'of no name'
+        raise MissingFileError(
+            f'there is no folder {shown}: give the folder of your images '
+            '(to a tool: --data DIR; in a config: data_root of the dataset).'
+        )
+
+
 def images_below(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> Walk:
     """List the images below a folder with :func:`walk_images`, and log the other files.
 
@@ -55,12 +67,7 @@ def images_below(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> 
         MissingFileError: There is no such folder.
         UserError: It cannot be read, or holds no image.
     """
-    if not os.path.isdir(folder):
-        shown = os.path.abspath(folder) if folder else 'of no name'
-        raise MissingFileError(
-            f'there is no folder {shown}: give the folder of your images '
-            '(to a tool: --data DIR; in a config: data_root of the dataset).'
-        )
+    require_folder(folder)
     walk = walk_images(folder, extensions)
     others = walk.others() or 'nothing else is there'
     if not walk.paths:

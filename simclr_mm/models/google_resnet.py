@@ -41,6 +41,7 @@ class GoogleResNet(ResNet):
             the rest again. BN counts each batch once.
         init_cfg: By default as in the reference code: convolutions with variance 1 / fan-in, and
             the last norm of each block with weight 0.
+        in_channels: Of an image; 3 is RGB.
         **kwargs: As for mmpretrain's ResNet, such as ``frozen_stages``.
 
     Raises:
@@ -62,6 +63,7 @@ class GoogleResNet(ResNet):
         small_images: bool = False,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = _INIT,
+        in_channels: int = 3,
         **kwargs,
     ) -> None:
         if not 0 < width < 100:
@@ -71,6 +73,7 @@ class GoogleResNet(ResNet):
         channels = int(64 * width)
         super().__init__(
             depth,
+            in_channels=in_channels,
             stem_channels=channels,
             base_channels=channels,
             deep_stem=selective_kernels and not small_images,
@@ -80,14 +83,14 @@ class GoogleResNet(ResNet):
         )
         self.maxpool = nn.Identity() if small_images else _SamePool()
         if small_images:
-            self.conv1 = nn.Conv2d(3, channels, 3, padding=1, bias=False)
-        in_channels = channels
+            self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        width_before = channels
         for name in self.res_layers:
             stage = getattr(self, name)
             stage[0].downsample = _shortcut(
-                in_channels, stage[0].out_channels, stage[0].stride, selective_kernels
+                width_before, stage[0].out_channels, stage[0].stride, selective_kernels
             )
-            in_channels = stage[0].out_channels
+            width_before = stage[0].out_channels
             if selective_kernels:
                 for block in stage:
                     # Its output is >= 0, so the ReLU after it has no effect.

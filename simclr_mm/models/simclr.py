@@ -17,6 +17,7 @@ from .memory_order import in_best_order, is_narrow
 from .micro_batches import in_micro_batches
 from .online_probe import OnlineProbe
 from .pooled import pooled
+from .views_preprocessor import ViewsPreprocessor
 
 # What to write instead of the parts of mmpretrain's SimCLR, which pass tuples and pairs.
 _REPLACEMENTS = dict(
@@ -36,7 +37,8 @@ class SimCLR(BaseModel):
     Source: SimCLR, arXiv:2002.05709, Algorithm 1.
 
     Args:
-        backbone: Any backbone of mmpretrain for RGB images. Its width is inferred.
+        backbone: Any backbone of mmpretrain, with ``in_channels`` for other images than RGB. Its
+            width is inferred.
         neck: ``ProjectionNeck``, without ``in_channels``. None: features only, no loss.
         head: ``NTXentHead``, ``NTLogisticHead``, ``MarginTripletHead`` or
             ``UnnormalizedXentHead``. None: no loss.
@@ -57,8 +59,9 @@ class SimCLR(BaseModel):
         projections: (n, V, d), detached, of the last batch of ``loss``, for hooks.
 
     Raises:
-        UserError: ``micro_batch_size`` is not a whole number above 0, the images are not RGB, the
-            width cannot be inferred, or neck or head is a part of mmpretrain's SimCLR.
+        UserError: ``micro_batch_size`` is not a whole number above 0, mean and std are not one
+            number for each input channel, the width cannot be inferred, or neck or head is a
+            part of mmpretrain's SimCLR.
 
     Differs: the reference code feeds [0, 1] without mean and std.
     """
@@ -81,12 +84,15 @@ class SimCLR(BaseModel):
                 'model.micro_batch_size must be a whole number of images above 0, or '
                 f'None for the whole batch, got {micro_batch_size!r}'
             )
-        if backbone.get('in_channels', 3) != 3:
-            raise UserError(
-                f'model.backbone.in_channels = {backbone["in_channels"]}: SimCLR takes RGB '
-                'images only. Leave it out, and give images of three channels'
-            )
         super().__init__({**_PREPROCESSOR, **(data_preprocessor or {})}, init_cfg)
+        self._channels = backbone.get('in_channels', 3)
+        normalises = self.data_preprocessor
+        if isinstance(normalises, ViewsPreprocessor) and len(normalises.mean) != self._channels:
+            raise UserError(
+                f'model.backbone.in_channels = {self._channels}, but data_preprocessor.mean has '
+                f'{len(normalises.mean)} number(s): give one for each channel, as simclr-mm '
+                'band-statistics prints them'
+            )
         self.micro_batch_size = micro_batch_size
         self.projections: Tensor | None = None
         # With the scope named, 'ResNet' is found whatever the default scope is.
@@ -123,7 +129,7 @@ class SimCLR(BaseModel):
         raise UserError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
 
     def extract_feat(self, images: Tensor) -> Tensor:
-        """Features (n, C) of (n, 3, S, S) normalised RGB, see :func:`pooled`."""
+        """Features (n, C) of (n, 3 or in_channels, S, S), normalised, see :func:`pooled`."""
         return pooled(self.backbone(in_best_order(images, self._narrow)), self.backbone)
 
     def get_layer_depth(self, param_name: str) -> tuple[int, int]:
@@ -224,7 +230,7 @@ class SimCLR(BaseModel):
         self.backbone.eval()
         for side in _sides(self.backbone):
             try:
-                width = self.extract_feat(torch.zeros(1, 3, *side)).shape[1]
+                width = self.extract_feat(torch.zeros(1, self._channels, *side)).shape[1]
                 break
             except (AssertionError, RuntimeError) as error:  # it refuses this side
                 reason = error

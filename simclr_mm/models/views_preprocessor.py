@@ -1,4 +1,4 @@
-"""The boundary between data and model: one normalised RGB tensor on the device."""
+"""The boundary between data and model: one normalised tensor on the device."""
 
 import contextlib
 from collections.abc import Sequence
@@ -15,26 +15,29 @@ from simclr_mm.transforms.batched import ViewsToMake
 
 @MODELS.register_module()
 class ViewsPreprocessor(BaseDataPreprocessor):
-    """Copy a batch to the device, make missing views there, and normalise RGB.
+    """Copy a batch to the device, make missing views there, and normalise the channels.
 
-    n images, V views, S side in pixels. A batch's ``inputs`` are uint8 and one of
+    n images, V views, C channels, S side in pixels. A batch's ``inputs`` are uint8, or float32 in
+    the units of a file, and one of
 
-    - (n, V, 3, S, S), from TwoViews;
+    - (n, V, C, S, S), from TwoViews;
     - :class:`~simclr_mm.transforms.batched.ViewsToMake`, from TwoViews with augmentation on
       the device, or the list that mmpretrain's PackInputs makes of it;
-    - a list of V tensors (n, 3, S, S), from mmpretrain's MultiView and default_collate;
-    - (n, 3, S, S), images without views;
-    - a list of n tensors (3, S, S), the same from pseudo_collate.
+    - a list of V tensors (n, C, S, S), from mmpretrain's MultiView and default_collate;
+    - (n, C, S, S), images without views;
+    - a list of n tensors (C, S, S), the same from pseudo_collate.
 
     Args:
-        mean: Three means in [0, 255], in the order of the output (RGB if to_rgb).
-        std: Three standard deviations, > 0, in the same order.
-        to_rgb: Reverse the channels. False for data that is RGB already.
+        mean: C means in the units of the images, [0, 255] for uint8, in the order of the output
+            (RGB if to_rgb).
+        std: C standard deviations, > 0, in the same order.
+        to_rgb: Reverse three channels, from BGR. False for data that is RGB already, and for the
+            bands of ``simclr_mm.LoadBands``.
         non_blocking: Copy pinned memory to a GPU without waiting.
 
     Raises:
-        UserError: mean or std are not three numbers, std is not above 0, or inputs are
-            none of the above.
+        UserError: mean and std differ in length, std is not above 0, to_rgb with other than three
+            channels, or inputs are none of the above or have another number of channels.
     """
 
     def __init__(
@@ -45,77 +48,103 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         non_blocking: bool = True,
     ) -> None:
         super().__init__(non_blocking)
-        for key, value in (('mean', mean), ('std', std)):
-            if len(value) != 3:
-                raise UserError(
-                    f'ViewsPreprocessor: {key} must be three numbers in [0, 255], got {value}.'
-                )
+        if not 0 < len(mean) == len(std):
+            raise UserError(
+                'ViewsPreprocessor: mean and std must be a number for each channel, got '
+                f'{mean} and {std}.'
+            )
+        if to_rgb and len(mean) != 3:
+            raise UserError(
+                f'ViewsPreprocessor: to_rgb reverses three channels, but mean and std have '
+                f'{len(mean)}: write to_rgb=False for images that are not BGR.'
+            )
         if min(std) <= 0:
             raise UserError(f'ViewsPreprocessor: std must be above 0, got {std}.')
         # Not persistent, so that checkpoints keep mmpretrain's keys.
         for key, value in (('mean', mean), ('std', std)):
-            buffer = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
+            buffer = torch.tensor(value, dtype=torch.float32).view(-1, 1, 1)
             self.register_buffer(key, buffer, persistent=False)
         self.to_rgb = to_rgb
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Make the model's arguments from a batch, the same in training and testing.
 
-        They are ``inputs``, float32 (n, V, 3, S, S) or (n, 3, S, S), normalised RGB, each image
+        They are ``inputs``, float32 (n, V, C, S, S) or (n, C, S, S), normalised, each image
         channels-last in memory, and ``data_samples``, None if the batch has none.
         """
         inputs = ViewsToMake.restored(data['inputs'])
         samples = self.cast_data(data.get('data_samples'))
         if isinstance(inputs, ViewsToMake):
             return dict(inputs=self._make_views(inputs), data_samples=samples)
-        images = _as_one_tensor(self.cast_data(inputs))
+        images = self._as_one_tensor(self.cast_data(inputs))
         if self.to_rgb:
             images = images.flip(-3)
         # Reordering bytes moves a quarter of the memory that float32 would.
         shape = images.shape
         images = images.flatten(0, -4).contiguous(memory_format=torch.channels_last)
-        images = images.float().sub_(self.mean).div_(self.std)
-        return dict(inputs=images.unflatten(0, shape[:-3]), data_samples=samples)
+        mean, std, as_timm = self.mean, self.std, len(shape) == 4 and images.dtype == torch.uint8
+        images = images.to(torch.float32, copy=True)
+        if as_timm:  # pictures, no views: rounded as timm and torchvision do it
+            images.div_(255)
+            mean, std = (values.double().div(255).float() for values in (mean, std))
+        images.sub_(mean).div_(std)
+        if len(shape) > 4:  # of one image, the strides would no longer say channels-last
+            images = images.unflatten(0, shape[:-3])
+        return dict(inputs=images, data_samples=samples)
 
     @torch.no_grad()
     def _make_views(self, drawn: ViewsToMake) -> Tensor:
-        """Make the drawn views on the device and normalise them: (n, V, 3, S, S) float32.
+        """Make the drawn views on the device and normalise them: (n, V, C, S, S) float32.
 
         The drawn numbers stay on the host, because they decide which kernels to start.
         """
         images = drawn.images.flatten(0, -4)  # (m, H, W, 3)
         images = images.to(self.device, non_blocking=self._non_blocking)
-        rgb = images.unbind(-1)[::-1]
-        images = torch.stack(rgb, dim=1)  # (m, 3, H, W), whole planes
+        planes = images.unbind(-1)
+        if len(planes) != len(self.mean):
+            raise self._refusal(drawn.images)
+        # Reversed, because colours are defined on RGB.
+        images = torch.stack(planes[::-1], dim=1)  # (m, C, H, W), whole planes
         with torch.autocast(self.device.type, enabled=False):
-            views = drawn.make(images)  # (nV, 3, S, S)
+            views = drawn.make(images)  # (nV, C, S, S)
         if not self.to_rgb:
             views = views.flip(1)
         views = views.contiguous(memory_format=torch.channels_last)
-        # One pass from bytes to normalised floats.
-        views = torch.addcmul(-self.mean / self.std, views, 1 / self.std)
+        if views.dtype == torch.uint8:  # one pass from bytes to normalised floats
+            views = torch.addcmul(-self.mean / self.std, views, 1 / self.std)
+        else:  # in which a small difference of large values keeps its digits
+            views = views.sub(self.mean).div_(self.std)
         return views.unflatten(0, drawn.steps.shape[:2])
 
+    def _as_one_tensor(self, inputs: Any) -> Tensor:
+        stacked = inputs
+        if isinstance(inputs, (list, tuple)):
+            # V tensors (n, C, S, S) -> (n, V, C, S, S); n tensors (C, S, S) -> (n, C, S, S)
+            with contextlib.suppress(AttributeError, IndexError, RuntimeError, TypeError):
+                stacked = torch.stack(list(inputs), dim=inputs[0].ndim - 3)
+        if (
+            not isinstance(stacked, Tensor)
+            or stacked.dtype not in self._dtypes
+            or stacked.ndim not in (4, 5)
+            or stacked.shape[-3] != len(self.mean)
+        ):
+            raise self._refusal(inputs)
+        return stacked
 
-def _as_one_tensor(inputs: Any) -> Tensor:
-    stacked = inputs
-    if isinstance(inputs, (list, tuple)):
-        # V tensors (n, 3, S, S) -> (n, V, 3, S, S); n tensors (3, S, S) -> (n, 3, S, S)
-        with contextlib.suppress(AttributeError, IndexError, RuntimeError, TypeError):
-            stacked = torch.stack(list(inputs), dim=inputs[0].ndim - 3)
-    if (
-        not isinstance(stacked, Tensor)
-        or stacked.dtype != torch.uint8
-        or stacked.ndim not in (4, 5)
-        or stacked.shape[-3] != 3
-    ):
-        raise UserError(
-            f'ViewsPreprocessor: inputs must be uint8 in [0, 255]: a tensor '
-            f'(n, V, 3, S, S) or (n, 3, S, S), V tensors (n, 3, S, S) or n tensors '
-            f'(3, S, S) of one size; got {_describe(inputs)}. End the pipeline with '
-            f'simclr_mm.TwoViews and PackInputs, and keep images uint8.'
+    @property
+    def _dtypes(self) -> tuple[torch.dtype, ...]:
+        """Floats have the units of a file, so they are no BGR."""
+        return (torch.uint8,) if self.to_rgb else (torch.uint8, torch.float32)
+
+    def _refusal(self, inputs: Any) -> UserError:
+        kinds = 'uint8 in [0, 255]' if self.to_rgb else 'uint8 or float32'
+        return UserError(
+            f'ViewsPreprocessor: inputs must be {kinds} with {len(self.mean)} channel(s), as mean '
+            'and std have: a tensor (n, V, C, S, S) or (n, C, S, S), V tensors (n, C, S, S) or n '
+            f'tensors (C, S, S) of one size; got {_describe(inputs)}. End the pipeline with '
+            'simclr_mm.TwoViews and PackInputs. For bands, write their mean and std and '
+            'to_rgb=False in data_preprocessor.'
         )
-    return stacked
 
 
 def _describe(inputs: Any) -> str:

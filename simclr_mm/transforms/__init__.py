@@ -1,15 +1,21 @@
 from simclr_mm.errors import UnreadableImage
 
+from .bands import BandDrop, BandJitter, BandNoise
 from .blur import RandomGaussianBlur
 from .color import ColorDistortion, ColorJitter, RandomGrayscale
-from .crop import RandomCropAndFlip
+from .crop import RandomCropAndFlip, ResizeEdge
 from .geometric import RandomCutout, RandomGaussianNoise, RandomRotation, RandomSobel
+from .load_bands import LoadBands
 from .loading import LoadImageFromFile
 from .views import TwoViews
 
 __all__ = [
+    'BandDrop',
+    'BandJitter',
+    'BandNoise',
     'ColorDistortion',
     'ColorJitter',
+    'LoadBands',
     'LoadImageFromFile',
     'RandomCropAndFlip',
     'RandomCutout',
@@ -18,6 +24,7 @@ __all__ = [
     'RandomGrayscale',
     'RandomRotation',
     'RandomSobel',
+    'ResizeEdge',
     'TwoViews',
     'UnreadableImage',
 ]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from mmcv.transforms import BaseTransform
 from torch import Tensor
 
@@ -23,23 +24,37 @@ _UINT8 = np.dtype(np.uint8)  # comparing with it takes a third of the time of np
 _LARGEST_SIDE = 2**14
 
 
+def is_bgr(img: np.ndarray) -> bool:
+    """Whether an image (H, W, C) has three bands of uint8, as BGR has."""
+    return img.shape[2] == 3 and img.dtype == _UINT8
+
+
 def check_image(img: Any, owner: str) -> None:
-    """Raise unless ``img`` is a uint8 array of shape (H, W, 3)."""
+    """Raise unless ``img`` is a uint8 or float32 array of shape (H, W, C)."""
     if (
         isinstance(img, np.ndarray)
-        and img.dtype == _UINT8
         and img.ndim == 3
-        and img.shape[2] == 3
         and img.size
+        and (img.dtype == _UINT8 or img.dtype == np.float32)
     ):
         return
     got = f'{img.dtype} of shape {img.shape}' if isinstance(img, np.ndarray) else type(img).__name__
     raise UserError(
-        f"{owner}: results['img'] must be uint8 BGR in [0, 255] of shape (H, W, 3), "
-        f"got {got}. For files, write type='simclr_mm.LoadImageFromFile' without to_float32. "
-        f'For arrays, write cv2.cvtColor(img, cv2.COLOR_GRAY2BGR) for a grey one, '
-        f"(255 * img).round().astype('uint8') for floats in [0, 1]."
+        f"{owner}: results['img'] must be uint8 or float32 of shape (H, W, bands), BGR if it has "
+        f"colours, got {got}. For files, write type='simclr_mm.LoadImageFromFile'. For arrays, "
+        f'write img[..., None] for a single band, cv2.cvtColor(img, cv2.COLOR_GRAY2BGR) for a '
+        f'grey one in an RGB config, and img.astype(np.float32) for 16 bits, which loses nothing.'
     )
+
+
+def to_planes(img: np.ndarray) -> Tensor:
+    """An image (H, W, C) as ``paint_batch`` takes it, (1, C, H, W) with the last band first."""
+    return torch.from_numpy(img).permute(2, 0, 1).flip(0).contiguous()[None]
+
+
+def to_bands(images: Tensor) -> np.ndarray:
+    """The inverse of :func:`to_planes`."""
+    return images[0].flip(0).permute(1, 2, 0).contiguous().numpy()
 
 
 def check_prob(prob: float, owner: str, key: str = 'prob') -> None:
@@ -93,22 +108,39 @@ class RandomTransform(Transform):
 
     Args:
         prob: Probability in [0, 1] of being applied to an image.
+
+    Attributes:
+        any_bands: Whether it works on images of any number of bands, uint8 or float32. If not, it
+            gets uint8 BGR only; all others are refused.
+        instead: What to do for those others, for the message.
     """
+
+    any_bands: ClassVar[bool] = False
+    instead: ClassVar[str] = 'leave it out, or write any_bands = True in its class'
 
     def __init__(self, prob: float) -> None:
         check_prob(prob, type(self).__name__)
         self.prob = prob
 
+    def check(self, img: np.ndarray) -> None:
+        """Raise a UserError if it cannot work on an image, (H, W, C) uint8 or float32."""
+        if not (self.any_bands or is_bgr(img)):
+            raise UserError(
+                f'{type(self).__name__} needs 3 bands of uint8, BGR, and the image has '
+                f'{img.shape[2]} of {img.dtype}: {self.instead}.'
+            )
+
     def apply(self, img: np.ndarray, rng: RandomStream) -> tuple[np.ndarray, dict]:
         """Draw parameters from ``rng`` alone and apply them to an image, which is not written to.
 
-        Returns the new image, (H, W, 3) uint8 BGR, and the drawn parameters.
+        Returns the new image, of the same bands and type, and the drawn parameters.
         """
         raise NotImplementedError
 
     def transform(self, results: dict) -> dict:
         name = type(self).__name__
         check_image(results['img'], name)
+        self.check(results['img'])
         rng = results.get('rng')
         if rng is None:
             rng = RandomStream.unseeded()
@@ -129,11 +161,15 @@ class DeviceTransform(RandomTransform):
     as numbers, one for each of ``columns``. A subclass that overrides ``paint`` without
     ``paint_batch`` stays on the host.
 
+    ``paint`` is for uint8 BGR. Any other image is a batch of one for ``paint_batch``, on the host
+    too, so both give the same.
+
     Attributes:
         columns: Name and type (float, int or bool) of each parameter that ``draw`` returns.
-        paint_batch: A static method. It takes (m, 3, S, S) uint8 RGB images on the device
-            and, in the order of ``columns``, (m,) float64 parameters on the host. It
-            returns images of the same kind, equal to the result of ``paint``.
+        paint_batch: A static method. It takes (m, C, S, S) images on the device, their bands in
+            the opposite order, so BGR is RGB here, and, in the order of ``columns``, (m,)
+            float64 parameters on the host. It returns images of the same kind, equal to the
+            result of ``paint``.
     """
 
     columns: ClassVar[Mapping[str, type]] = {}
@@ -148,6 +184,7 @@ class DeviceTransform(RandomTransform):
             cls.draw_batch = DeviceTransform.draw_batch  # type: ignore[method-assign]  # as above
         if 'paint_batch' not in own and {'paint', 'apply', 'transform'} & own.keys():
             cls.paint_batch = None
+            cls.any_bands = own.get('any_bands', False)
         # Equal in every process: in the workers of a script its module is __mp_main__.
         module = cls.__module__.replace('__mp_main__', '__main__')
         cls.code = zlib.crc32(f'{module}.{cls.__qualname__}'.encode())
@@ -168,7 +205,12 @@ class DeviceTransform(RandomTransform):
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         """Apply drawn parameters to an image, (H, W, 3) uint8 BGR, not written to."""
-        raise NotImplementedError
+        return to_bands(self.paint_planes(to_planes(img), params))
+
+    def paint_planes(self, images: Tensor, params: dict) -> Tensor:
+        """``paint_batch`` on a batch of one image from :func:`to_planes`."""
+        numbers = torch.tensor([self.encode(params)], dtype=torch.float64)
+        return self.apply_batch(images, torch.ones(1, dtype=torch.bool), numbers)
 
     def encode(self, params: dict) -> Sequence[Any]:
         """Parameters as a number for each column."""
@@ -182,7 +224,7 @@ class DeviceTransform(RandomTransform):
     def apply_batch(cls, images: Tensor, chosen: Tensor, numbers: Tensor) -> Tensor:
         """Apply drawn parameters to the chosen images of a batch, which is returned.
 
-        ``images`` is (n, 3, S, S) uint8 RGB on any device, ``chosen`` is (n,) bool, and ``numbers``
+        ``images`` is (n, C, S, S) as for ``paint_batch``, ``chosen`` is (n,) bool, and ``numbers``
         is (n, columns and more) float64 on the host.
         """
         assert cls.paint_batch is not None  # TwoViews sends no others here
@@ -193,7 +235,14 @@ class DeviceTransform(RandomTransform):
     def apply(self, img: np.ndarray, rng: RandomStream) -> tuple[np.ndarray, dict]:
         height, width = img.shape[:2]
         params = self.draw(height, width, rng)
-        return self.paint(img, params), params
+        if is_bgr(img) or self.paint_batch is None:
+            return self.paint(img, params), params
+        if height != width:
+            raise UserError(
+                f'{type(self).__name__}: an image that is not uint8 BGR must be a square here, got '
+                f'{height} x {width} pixels: write it among the transforms of TwoViews.'
+            )
+        return DeviceTransform.paint(self, img, params), params
 
     def record(self, size: int, rng: RandomStream) -> dict | None:
         """Draw for an image of this side in pixels. None: do not apply the transform."""

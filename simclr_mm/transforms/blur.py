@@ -39,6 +39,7 @@ class RandomGaussianBlur(DeviceTransform):
             Below 20 pixels it is 1, no blur.
     """
 
+    any_bands = True
     columns = dict(sigma=float, kernel=int)
     paint_batch = staticmethod(batched.gaussian_blur)
     draw_batch = DeviceTransform.draw_arrays

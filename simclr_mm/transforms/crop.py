@@ -7,11 +7,13 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from mmpretrain.datasets import transforms as mmpretrain
 
+from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
 
-from .base import DeviceTransform, check_prob, check_range, check_size
-from .batched.crop import crop_and_flip
+from .base import DeviceTransform, check_image, check_prob, check_range, check_size, is_bgr
+from .batched.crop import INTERPOLATIONS, crop_and_flip
 from .random_streams import RandomStream, RandomStreams, view_streams
 
 Box = tuple[int, int, int, int]  # top, left, height and width in pixels
@@ -96,26 +98,71 @@ def resized_crop(
 ) -> np.ndarray:
     """Cut a box out and resize it as in PIL, antialiased where it shrinks.
 
-    The image is (H, W, 3) uint8 BGR, with the box inside. The result is (S, S, 3) with S =
-    ``size`` in pixels, a new array, mirrored left to right with ``flip``.
+    The image is (H, W, C), uint8 or float32, with the box inside. The result is (S, S, C) with S =
+    ``size`` in pixels, a new array, mirrored left to right with ``flip``. float32 is not rounded.
     """
     top, left, h, w = box
     crop = img[top : top + h, left : left + w]  # (h, w, 3)
-    if interpolation == 'bilinear' and max(h, w) <= size:
+    bgr = is_bgr(img)
+    if bgr and interpolation == 'bilinear' and max(h, w) <= size:
         # Nothing to antialias: OpenCV differs from PIL by a fifth of a level and halves
         # the time of a whole view at 32 pixels. (Its bicubic has another kernel.)
-        resized = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
-        return cv2.flip(resized, 1) if flip else resized
+        small = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
+        return cv2.flip(small, 1) if flip else small
     # torch needs contiguous memory; a flip makes a copy anyway.
-    crop = cv2.flip(crop, 1) if flip else crop.copy()
+    # OpenCV allows 128 bands, and drops the axis of a single one.
+    if flip:
+        crop = cv2.flip(crop, 1) if bgr else crop[:, ::-1].copy()
+    else:
+        crop = crop.copy()
+    return resized(crop, (size, size), interpolation)
+
+
+def resized(img: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    """Resize a contiguous image (h, w, C) to a height and a width as in PIL, antialiased."""
+    h, w, channels = img.shape
     # With the batch stride of permute(2, 0, 1)[None], torch would not recognise the
     # channels-last layout and would copy to planes: 1.4 times slower.
-    images = torch.from_numpy(crop)  # (h, w, 3)
-    images = images.as_strided((1, 3, h, w), (h * w * 3, 1, w * 3, 3))
+    images = torch.from_numpy(img)
+    strides = (h * w * channels, 1, w * channels, channels)
+    images = images.as_strided((1, channels, h, w), strides)
     images = torch.nn.functional.interpolate(
-        images, (size, size), mode=interpolation, antialias=True
-    )  # (1, 3, S, S)
+        images, size, mode=interpolation, antialias=True
+    )  # (1, C, height, width)
     return images[0].permute(1, 2, 0).contiguous().numpy()
+
+
+@TRANSFORMS.register_module()
+class ResizeEdge(mmpretrain.ResizeEdge):
+    """mmpretrain's ResizeEdge, also for images of any bands, which keep type and bands.
+
+    OpenCV averages at most four bands, Pillow takes no several bands of float32. uint8 BGR is
+    resized as mmpretrain does. Any other image is antialiased as in PIL, whatever the backend.
+
+    Args:
+        *args: As in mmpretrain.
+        **kwargs: As in mmpretrain.
+
+    Raises:
+        UserError: An image that is not uint8 BGR, with another interpolation than bilinear or
+            bicubic.
+    """
+
+    def _resize_img(self, results: dict) -> None:
+        img = results['img']
+        check_image(img, 'ResizeEdge')
+        if is_bgr(img):
+            super()._resize_img(results)
+            return
+        if self.interpolation not in INTERPOLATIONS:
+            raise UserError(
+                f'ResizeEdge: images of other bands than BGR are resized by one of '
+                f'{INTERPOLATIONS}, not {self.interpolation!r}.'
+            )
+        width, height = (max(1, edge) for edge in results['scale'])
+        scale = width / img.shape[1], height / img.shape[0]
+        results['img'] = resized(np.ascontiguousarray(img), (height, width), self.interpolation)
+        results.update(img_shape=(height, width), scale=(width, height), scale_factor=scale)
 
 
 @TRANSFORMS.register_module()
@@ -135,6 +182,7 @@ class RandomCropAndFlip(DeviceTransform):
         prob: Probability of doing both. Otherwise the image keeps its size.
     """
 
+    any_bands = True
     columns = dict.fromkeys(_BOX, int) | dict(flip=bool)
     paint_batch = staticmethod(crop_and_flip)
 
@@ -171,6 +219,10 @@ class RandomCropAndFlip(DeviceTransform):
         flip = streams.random() < self.flip_prob
         boxes = sample_crops(height, width, self.scale, self.ratio, streams)  # (n, 4)
         return [*boxes.T, flip]
+
+    def apply(self, img: np.ndarray, rng: RandomStream) -> tuple[np.ndarray, dict]:
+        params = self.draw(img.shape[0], img.shape[1], rng)
+        return self.paint(img, params), params  # of any bands, not only squares
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         size = self.size or img.shape[0]

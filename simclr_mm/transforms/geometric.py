@@ -68,6 +68,7 @@ class RandomRotation(DeviceTransform):
         prob: Probability.
     """
 
+    any_bands = True
     columns = dict(degrees=float)
     paint_batch = staticmethod(batched.rotate)
     draw_batch = DeviceTransform.draw_arrays
@@ -108,6 +109,7 @@ class RandomCutout(DeviceTransform):
         prob: Probability.
     """
 
+    instead = 'leave it out, for other values have no middle grey'
     columns = dict(top=int, left=int, side=int)
     paint_batch = staticmethod(batched.cutout)
     draw_batch = DeviceTransform.draw_arrays
@@ -142,6 +144,7 @@ class RandomSobel(DeviceTransform):
         prob: Probability.
     """
 
+    instead = 'leave it out, for it clips at 255'
     paint_batch = staticmethod(batched.sobel)
     draw_batch = DeviceTransform.draw_arrays
 
@@ -164,6 +167,7 @@ class RandomGaussianNoise(DeviceTransform):
         prob: Probability.
     """
 
+    instead = 'write simclr_mm.BandNoise'
     columns = dict(std=float, seed=int)
     paint_batch = staticmethod(batched.gaussian_noise)
     draw_batch = DeviceTransform.draw_arrays

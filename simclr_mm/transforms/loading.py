@@ -4,7 +4,7 @@ import os
 import re
 import struct
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import cv2
 import mmcv
@@ -12,10 +12,12 @@ import mmengine.fileio as fileio
 import numpy as np
 
 from simclr_mm.errors import UnreadableImage
+from simclr_mm.files.walk import EXTENSIONS
 from simclr_mm.registry import TRANSFORMS
 
 from .to_rgb import MAX_PIXELS, check_pixels, decode, unreadable
 
+LOADING_STEPS = ('LoadImageFromFile', 'LoadBands')  # types that read a file in a pipeline
 # First and last bytes of formats. OpenCV before 5.0 decodes a truncated file of them in
 # part, without an error.
 _ENDINGS = {b'\xff\xd8': b'\xff\xd9', b'\x89PNG': b'IEND\xaeB`\x82'}
@@ -109,6 +111,8 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
             colours. With ``ignore_empty=True`` the transform returns None instead.
     """
 
+    extensions: ClassVar[tuple[str, ...]] = EXTENSIONS  # of the files that a folder lists for it
+
     def __init__(self, *args, max_pixels: int = MAX_PIXELS, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.max_pixels = max_pixels
@@ -192,3 +196,9 @@ def reads_with_mmcv(transforms: Iterable[object]) -> bool:
         and not isinstance(step, LoadImageFromFile)
         for step in transforms
     )
+
+
+def extensions_of(transforms: Iterable[object]) -> tuple[str, ...]:
+    """Endings of the files that a pipeline reads, by its loading step."""
+    steps = (step for step in transforms if isinstance(step, LoadImageFromFile))
+    return next((step.extensions for step in steps), EXTENSIONS)

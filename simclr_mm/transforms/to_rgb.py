@@ -40,7 +40,7 @@ def decode(content: bytes, path: str, max_pixels: int = MAX_PIXELS) -> np.ndarra
         UnreadableImage: The file is no image, is damaged, has more than ``max_pixels``, or its
             values have no single meaning as 8-bit colours.
     """
-    image = _open(content, path)
+    image = open_picture(content, path)
     check_pixels(*image.size, path, max_pixels)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         several = bool(image.tag_v2.next)
@@ -58,7 +58,7 @@ def to_rgb(image: Image.Image, path: str) -> np.ndarray:
         UnreadableImage: The image is damaged, or its values have no single meaning as 8-bit
             colours.
     """
-    bits = _bits(image, path)
+    bits = bits_of(image, path)
     try:
         image.load()
     except Exception as error:  # decoders raise errors of many types
@@ -120,7 +120,7 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _open(content: bytes, path: str) -> Image.Image:
+def open_picture(content: bytes, path: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(content), formats=_formats())
     except Image.DecompressionBombError as error:
@@ -155,7 +155,7 @@ def _why_not(content: bytes) -> str:
     return f'not an image, or in a format that is not read ({size}). Read are {", ".join(FORMATS)}.'
 
 
-def _bits(image: Image.Image, path: str) -> int:
+def bits_of(image: Image.Image, path: str) -> int:
     """Bits of a value, up to 16. The highest 8 of them count.
 
     Raises:

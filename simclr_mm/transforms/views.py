@@ -12,9 +12,10 @@ from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
 from simclr_mm.errors import UserError
+from simclr_mm.losses.precision import full_float32
 from simclr_mm.registry import TRANSFORMS
 
-from .base import Transform, check_image, check_size
+from .base import RandomTransform, Transform, check_image, check_size, is_bgr, to_planes
 from .batched import ViewsToMake
 from .batched.crop import INTERPOLATIONS
 from .batched.views_to_make import CROP_WIDTH
@@ -30,6 +31,11 @@ from .drawing import (
 )
 from .random_streams import RandomStream, seeded_globals, view_streams
 
+# Transforms of mmcv and mmpretrain that compute with colours, or with levels up to 255.
+_FOR_COLOURS = frozenset(
+    'AutoAugment AutoContrast Brightness ColorJitter ColorTransform Contrast Equalize GaussianBlur '
+    'Invert Lighting Posterize RandAugment RandomGrayscale Sharpness Solarize SolarizeAdd'.split()
+)
 _MOST_VIEWS = 1000  # a number beyond it is a slip, and would exhaust the memory
 
 
@@ -41,9 +47,10 @@ class TwoViews(Transform):
 
     Source: SimCLR, arXiv:2002.05709, Algorithm 1 and Appendix A.
 
-    Reads ``img`` (uint8 BGR), ``sample_idx`` and, if a dataset's positives are other images,
-    ``imgs``: V images, one for each view, None for ``img``. Writes ``img``, a (V, 3, S, S) uint8
-    BGR array, which mmpretrain's PackInputs turns into a tensor; ``img_shape`` (S, S); and
+    Reads ``img``, (H, W, C) uint8 or float32, BGR if it has colours, ``sample_idx`` and, if a
+    dataset's positives are other images, ``imgs``: V images, one for each view, None for ``img``.
+    Writes ``img``, a (V, C, S, S) array of the same type, which mmpretrain's PackInputs turns into
+    a tensor; ``img_shape`` (S, S); and
     ``view_params``, a list of V dicts with the drawn parameters: ``crop`` (top, left, height,
     width), ``flip``, and by class name the parameters of each random transform of this package
     (None if it was not applied).
@@ -70,7 +77,8 @@ class TwoViews(Transform):
         interpolation: 'bilinear', the default of torchvision and mmpretrain, or 'bicubic',
             as in the reference code.
         transforms: Configs of the transforms after crop and flip, for all views, or a list of V
-            such lists, one for each view. They must keep (S, S, 3) uint8.
+            such lists, one for each view. They must keep size, bands and type. Images other than
+            uint8 BGR need transforms for any bands, such as BandJitter.
         augment: Who applies ``transforms``. 'worker': this process. 'device':
             ViewsPreprocessor on the model's device, in batches; it supports only
             DeviceTransforms. 'auto': the device if PyTorch can use a GPU of this machine
@@ -78,7 +86,8 @@ class TwoViews(Transform):
 
     Raises:
         UserError: A value is outside its range, the number of pipelines is not V, an image
-            is not uint8 with three channels, or a pipeline changes size or type.
+            is not (H, W, C) uint8 or float32 or has bands that a transform cannot take, or a
+            pipeline changes size, bands or type.
     """
 
     def __init__(
@@ -119,6 +128,7 @@ class TwoViews(Transform):
         # Decided once, in the process that trains, and not in its workers.
         self.on_device = self._choose_device(augment)
         self._warned = False
+        self._taken: set[tuple] = set()  # types and numbers of bands that all steps can take
 
     def _choose_device(self, augment: str) -> bool:
         if augment not in ('worker', 'device', 'auto'):
@@ -139,45 +149,60 @@ class TwoViews(Transform):
         print_log(f'TwoViews: {reason}: the workers augment.', logger='current')
         return False
 
-    def batch(self, images: np.ndarray, indices: Sequence[int]) -> torch.Tensor | ViewsToMake:
+    def batch(
+        self, images: np.ndarray, indices: Sequence[int], others: np.ndarray | None = None
+    ) -> torch.Tensor | ViewsToMake:
         """The views of n images at once, equal to the views of each image alone.
 
         Args:
-            images: (n, H, W, 3) uint8 BGR.
+            images: (n, H, W, C) uint8 or float32, C = 3 of uint8 BGR.
             indices: (n,) their indices in the dataset.
+            others: (n, V - 1, H, W, C) the images of the views after the first. None: the same.
 
         Returns:
-            (n, V, 3, S, S) uint8 BGR. If the device augments, images and drawn numbers for
+            (n, V, C, S, S), as the images. If the device augments, images and drawn numbers for
             ViewsPreprocessor.
 
         Raises:
-            UserError: A transform dropped an image, which mmcv marks by None.
+            UserError: A transform cannot take the images, or dropped one, which mmcv marks by None.
         """
+        self._check_input(images[0])
+        imgs = [None] * len(images) if others is None else [[None, *each] for each in others]
+        singles = [
+            dict(img=image, imgs=each, sample_idx=index)
+            for image, each, index in zip(images, imgs, indices)
+        ]
+        if self.on_device and others is not None:
+            parts = zip(*(self._leave_to_device(single)[0] for single in singles))
+            return ViewsToMake(*(torch.stack([*map(torch.as_tensor, part)]) for part in parts))
         if self.on_device:
             crops, steps = draw_batch(self, self._addresses(indices), *images.shape[1:3])
             return ViewsToMake(*map(torch.from_numpy, (images, crops, steps)))
-        made = np.empty((len(images), self.num_views, 3, self.size, self.size), np.uint8)
-        if not any(self.foreign):
+        made = np.empty((len(images), *self._shape(images[0])), images.dtype)
+        if others is None and not any(self.foreign):
             crops, steps = draw_batch(self, self._addresses(indices), *images.shape[1:3])
             for image, out, *numbers in zip(images, made, crops.tolist(), steps.tolist()):
                 for v, (crop, rows) in enumerate(zip(*numbers)):
                     self._make(image, v, decode_view(self, v, crop, rows), out[v])
             return torch.from_numpy(made)
-        for image, index, out in zip(images, indices, made):
-            if self._make_all(dict(img=image, sample_idx=index), out) is None:
+        for single, out in zip(singles, made):
+            if self._make_all(single, out) is None:
                 raise UserError(
-                    f'TwoViews: a transform returned None for image {int(index)}, but a '
-                    f'batch needs every image: write batched=False in the dataset.'
+                    f'TwoViews: a transform returned None for image {int(single["sample_idx"])}, '
+                    f'but a batch needs every image: write batched=False in the dataset.'
                 )
         return torch.from_numpy(made)
 
     def transform(self, results: dict) -> dict | None:
-        for v in range(self.num_views):
-            check_image(_image_of(results, v), 'TwoViews')
+        self._check_input(results['img'])
+        for other in results.get('imgs') or ():
+            if other is not None:
+                self._check_input(other)
+                _check_alike(other, results['img'], 'two images of one sample')
         if self.on_device:
             results['img'], params = self._leave_to_device(results)
         else:
-            views = np.empty((self.num_views, 3, self.size, self.size), np.uint8)
+            views = np.empty(self._shape(results['img']), results['img'].dtype)
             made = self._make_all(results, views)
             if made is None:
                 return None
@@ -188,7 +213,7 @@ class TwoViews(Transform):
         return results
 
     def _make_all(self, results: dict, out: np.ndarray) -> list[dict] | None:
-        """Make the views of one image, (V, 3, S, S), and return the drawn parameters.
+        """Make the views of one image, (V, C, S, S), and return the drawn parameters.
 
         None if a transform dropped the image.
         """
@@ -209,15 +234,22 @@ class TwoViews(Transform):
         return params
 
     def _make(self, img: np.ndarray, v: int, drawn: Sequence, out: np.ndarray) -> None:
-        """Make a drawn view, (3, S, S), of an image (H, W, 3).
+        """Make a drawn view, (C, S, S), of an image (H, W, C).
 
         OpenCV makes one view at a time, so a view of 32 pixels stays in a CPU's cache.
         """
         view = self.crop.paint(img, drawn[0])
-        for transform, params in zip(self.pipelines[v], drawn[1:]):
-            if params is not None:
+        steps = [pair for pair in zip(self.pipelines[v], drawn[1:]) if pair[1] is not None]
+        if is_bgr(img):
+            for transform, params in steps:
                 view = transform.paint(view, params)
-        cv2.split(view, list(out))  # (S, S, 3) -> (3, S, S)
+            cv2.split(view, list(out))  # (S, S, 3) -> (3, S, S)
+        else:
+            images = to_planes(view)  # (1, C, S, S)
+            with full_float32(images.device):
+                for transform, params in steps:
+                    images = transform.paint_planes(images, params)
+            out[:] = images[0].numpy()[::-1]
 
     def _call(
         self, results: dict, v: int, streams: list[RandomStream], out: np.ndarray
@@ -234,13 +266,14 @@ class TwoViews(Transform):
                 view = transform(view)
                 if view is None:  # mmcv's mark of a dropped image
                     return None
-        self._check_view(view['img'], v)
-        cv2.split(view['img'], list(out))
+        self._check_view(view['img'], img, v)
+        out[:] = view['img'].transpose(2, 0, 1)
         return shown
 
     def _leave_to_device(self, results: dict) -> tuple[list, list[dict]]:
         """The fields of ViewsToMake for one image, and the drawn parameters."""
-        made = np.empty((self.num_views, self.size, self.size, 3), np.uint8)
+        views, channels, side, _ = self._shape(results['img'])
+        made = np.empty((views, side, side, channels), results['img'].dtype)
         steps = np.zeros((self.num_views, *self.step_shape))
         params = []
         for v in range(self.num_views):
@@ -294,13 +327,43 @@ class TwoViews(Transform):
             )
         self._warned = True
 
-    def _check_view(self, img: np.ndarray, view: int) -> None:
+    def _shape(self, img: np.ndarray) -> tuple[int, int, int, int]:
+        """(V, C, S, S) of the views of an image."""
+        return self.num_views, img.shape[2], self.size, self.size
+
+    def _check_input(self, img: Any) -> None:
+        """Raise unless it is an image that every step can take."""
+        check_image(img, 'TwoViews')
+        kind = img.dtype, img.shape[2]
+        if kind in self._taken:
+            return
+        for step in sum(self.pipelines, []):
+            name = type(step).__name__
+            if isinstance(step, RandomTransform):
+                step.check(img)
+            elif name in _FOR_COLOURS and not is_bgr(img):
+                raise UserError(
+                    f'{name} needs 3 bands of uint8, BGR, and the image has {img.shape[2]} of '
+                    f'{img.dtype}: write simclr_mm.BandJitter.'
+                )
+        self._taken.add(kind)
+
+    def _check_view(self, img: np.ndarray, before: np.ndarray, view: int) -> None:
         check_image(img, f'TwoViews, after the transforms of view {view}')
+        _check_alike(img, before, f'an image before and after the transforms of view {view}')
         if img.shape[:2] != (self.size, self.size):
             raise UserError(
                 f'TwoViews: the transforms of view {view} made the image {img.shape[0]} x '
                 f'{img.shape[1]} pixels: they must keep size, {self.size} x {self.size}.'
             )
+
+
+def _check_alike(img: np.ndarray, other: np.ndarray, what: str) -> None:
+    if (img.dtype, img.shape[2]) != (other.dtype, other.shape[2]):
+        raise UserError(
+            f'TwoViews: {what} must have one type and number of bands, got {img.dtype} of shape '
+            f'{img.shape} and {other.dtype} of shape {other.shape}.'
+        )
 
 
 def _image_of(results: dict, v: int) -> np.ndarray:

@@ -7,9 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
-from simclr_mm.transforms import LoadImageFromFile
+from simclr_mm.transforms import LoadBands, LoadImageFromFile, UnreadableImage
+from simclr_mm.transforms.base import is_bgr
 
 from .style import COLOURS, picture, plain
+from .views import as_colours
 
 _SIDE = 160  # pixels of a thumbnail
 _NAME = 22  # characters that fit under a thumbnail
@@ -40,9 +42,16 @@ def plot_gallery(
 
 
 def thumbnail(image: str | np.ndarray, side: int = _SIDE) -> np.ndarray:
-    """An RGB image of at most side x side pixels. Small images are enlarged without smoothing."""
+    """An RGB image of at most side x side pixels. Small images are enlarged without smoothing.
+
+    A file that is no 8-bit colours is read as bands, which are stretched for looking only.
+    """
     if isinstance(image, str):
-        pixels = LoadImageFromFile()(dict(img_path=image))['img'][..., ::-1]
+        try:
+            pixels = LoadImageFromFile()(dict(img_path=image))['img'][..., ::-1]
+        except UnreadableImage:
+            img = LoadBands()(dict(img_path=image))['img']
+            pixels = img if is_bgr(img) else as_colours(img, img)
     else:
         pixels = image
     height, width = pixels.shape[:2]

@@ -15,7 +15,8 @@ from mmengine.dataset import Compose
 
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.errors import UserError
-from simclr_mm.transforms import TwoViews, UnreadableImage
+from simclr_mm.transforms import LoadBands, TwoViews, UnreadableImage
+from simclr_mm.transforms.base import is_bgr
 
 from .style import COLOURS, picture
 
@@ -25,16 +26,21 @@ class Views:
     """One image and its views."""
 
     index: int  # its index in the dataset
-    original: np.ndarray  # (H, W, 3) uint8 RGB, the input of TwoViews
-    views: np.ndarray  # (V, S, S, 3) uint8 RGB
+    original: np.ndarray  # (H, W, 3) uint8 RGB, the input of TwoViews as it is shown
+    views: np.ndarray  # (V, S, S, 3) uint8 RGB, as they are shown
     params: list[dict[str, Any]]  # drawn parameters of each view, as in ``view_params``
+    note: str = ''  # how bands became RGB
 
 
-def make_views(dataset: Any, index: int, seed: int, epoch: int = 0) -> Views:
+def make_views(
+    dataset: Any, index: int, seed: int, epoch: int = 0, bands: Sequence[int] | None = None
+) -> Views:
     """The views that training with this seed makes of an image in this epoch, from 0.
 
+    ``bands`` are shown as in :func:`as_colours`; None: colours as they are, or the first bands.
+
     Raises:
-        UserError: The pipeline has no TwoViews, or there is no such image.
+        UserError: The pipeline has no TwoViews, or there is no such image or band.
         UnreadableImage: The image cannot be read, or a transform dropped it.
     """
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
@@ -55,12 +61,52 @@ def make_views(dataset: Any, index: int, seed: int, epoch: int = 0) -> Views:
     path = str(results.get('img_path', ''))
     results = Compose(transforms[: places[0]])(results)
     if results is not None:
-        original = results['img'][..., ::-1].copy()  # (H, W, 3) RGB
+        original = results['img']
         results = two_views(results)
     if results is None:  # mmcv's mark of a dropped image
         raise UnreadableImage(f'image {index} {path}: a transform dropped it', path)
-    views = results['img'][:, ::-1].transpose(0, 2, 3, 1)  # (V, 3, S, S) BGR -> RGB
-    return Views(index, original, views, results['view_params'])
+    views = results['img'].transpose(0, 2, 3, 1)  # (V, S, S, C)
+    if bands is None and is_bgr(original):
+        in_file_order = any(isinstance(step, LoadBands) for step in transforms)
+        bands = (0, 1, 2) if in_file_order else (2, 1, 0)
+        return Views(index, original[..., bands], views[..., bands], results['view_params'])
+    bands = bands or _first_bands(original)
+    shown = as_colours(original, original, bands), as_colours(views, original, bands)
+    note = f'band(s) {", ".join(map(str, bands))}, stretched'
+    return Views(index, *shown, results['view_params'], note)
+
+
+def as_colours(
+    images: np.ndarray, original: np.ndarray, bands: Sequence[int] | None = None
+) -> np.ndarray:
+    """Bands as red, green and blue, stretched for looking only.
+
+    Args:
+        images: (..., C), of any type: an image or its views.
+        original: (H, W, C). Its 1st percentile in each band becomes black and its 99th full colour,
+            so that its views keep their brightness beside it.
+        bands: Three bands, or one for grey. None: the first three, or the first of one or two.
+
+    Returns:
+        (..., 3) uint8 RGB.
+
+    Raises:
+        UserError: There are no such bands.
+    """
+    bands, count = bands or _first_bands(original), original.shape[-1]
+    if len(bands) not in (1, 3) or not all(0 <= band < count for band in bands):
+        raise UserError(
+            f'bands {list(bands)} of an image with {count} band(s): name three, for red, green and '
+            f'blue, or one for grey, from 0 to {count - 1}'
+        )
+    shown = np.broadcast_to(images[..., list(bands)], (*images.shape[:-1], 3)).astype(np.float64)
+    low, high = np.percentile(original[..., list(bands)], (1, 99), axis=(0, 1))
+    stretched = (shown - low) / np.where(high > low, high - low, 1)
+    return np.round(255 * stretched.clip(0, 1)).astype(np.uint8)
+
+
+def _first_bands(img: np.ndarray) -> tuple[int, ...]:
+    return (0, 1, 2) if img.shape[-1] > 2 else (0,)
 
 
 def plot_views(path: str, samples: Sequence[Views], title: str) -> None:
@@ -85,16 +131,19 @@ def describe(params: dict[str, Any]) -> list[str]:
     for name, drawn in params.items():
         if name in ('crop', 'flip') or drawn is None:
             continue
-        values = [
-            f'{key} {value:.2f}' if isinstance(value, float) else f'{key} {value}'
-            for key, value in drawn.items()
-        ]
+        values = [f'{key} {_shown(value)}' for key, value in drawn.items()]
         name = name.removeprefix('Random')
         if len(values) > 2:
             lines += [', '.join(values[k : k + 2]) for k in range(0, len(values), 2)]
         else:
             lines.append(f'{name} {", ".join(values)}'.strip())
     return lines if len(lines) > 1 else [*lines, 'nothing else']
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):  # of each band: the range tells enough
+        return _shown(value[0]) if len(value) == 1 else f'{min(value):.4g} to {max(value):.4g}'
+    return f'{value:.2f}' if isinstance(value, float) else f'{value}'
 
 
 def _show_original(axes: Axes, sample: Views) -> None:
@@ -105,7 +154,7 @@ def _show_original(axes: Axes, sample: Views) -> None:
         axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, lw=2.5))
     height, width = sample.original.shape[:2]
     axes.set(title=f'image {sample.index}', xticks=[], yticks=[])
-    axes.set_xlabel(f'{width} x {height} px', fontsize=9)
+    axes.set_xlabel('\n'.join([f'{width} x {height} px', sample.note]).strip(), fontsize=9)
 
 
 def _show_view(axes: Axes, sample: Views, v: int) -> None:

@@ -1,5 +1,6 @@
 """Names become models, with every weight in its place or an error."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -14,8 +15,8 @@ from mmengine.model import BaseModel
 from mmpretrain.apis.model import ModelHub
 
 import simclr_mm
-from simclr_mm.apis import get_model
-from simclr_mm.apis.model_zoo import list_models, register
+from simclr_mm.apis import get_model, load_encoder
+from simclr_mm.apis.model_zoo import default_encoder, list_models, register, weights_of
 from simclr_mm.errors import CheckpointError, UserError
 
 pytestmark = pytest.mark.portable
@@ -102,6 +103,67 @@ def test_no_published_weights():
         get_model(LINEAR, pretrained=True)
     with pytest.raises(ValueError, match='the config has no published weights'):
         get_model(Config.fromfile(ROOT / 'configs' / f'{PRETRAINING}.py'), True)
+
+
+@pytest.fixture
+def entry(tmp_path, monkeypatch):
+    """Puts a model of this name with these weights into an index, beside a package there."""
+    (tmp_path / 'configs').mkdir()
+    shutil.copy(ROOT / 'configs' / f'{PRETRAINING}.py', tmp_path / 'configs')
+    shutil.copytree(ROOT / 'configs' / '_base_', tmp_path / 'configs' / '_base_')
+    (tmp_path / 'simclr_mm' / 'weights').mkdir(parents=True)
+    (tmp_path / 'README.md').touch()
+    before = dict(ModelHub._models_dict)
+
+    def put(weights):
+        (tmp_path / 'model-index.yml').write_text(f"""
+Models:
+  - Name: shipped
+    In Collection: SimCLR
+    Config: configs/{PRETRAINING}.py
+    Weights: {weights}
+Collections:
+  - Name: SimCLR
+    README: README.md
+""")
+        ModelHub._models_dict.clear()
+        register.cache_clear()
+
+    with monkeypatch.context() as patch:
+        patch.setattr('simclr_mm.apis.model_zoo.MIM', tmp_path)
+        patch.setattr('simclr_mm.apis.model_zoo.PACKAGE', tmp_path / 'simclr_mm')
+        patch.setattr('simclr_mm.apis.model_zoo.SHIPPED', 'shipped')
+        yield put
+    register.cache_clear()
+    ModelHub._models_dict.clear()
+    register()
+    ModelHub._models_dict.update(before)
+
+
+def test_weights_beside_the_package_are_the_default_encoder(saved, entry, tmp_path):
+    name = 'shipped_20261129-00000000.pth'
+    entry(f'simclr_mm/weights/{name}')
+    with pytest.raises(UserError, match='this copy of simclr_mm brings no encoder: name a check'):
+        default_encoder()
+    place = tmp_path / 'simclr_mm' / 'weights' / name
+    assert weights_of('shipped') == str(place)
+    with pytest.raises(CheckpointError, match=f'{place} does not exist'):
+        get_model('shipped', True)
+    shutil.copy(saved, place)
+    with pytest.raises(CheckpointError, match='is damaged: its SHA-256 begins with'):
+        load_encoder(default_encoder())
+    digest = hashlib.sha256(place.read_bytes()).hexdigest()[:8]
+    entry(f'simclr_mm/weights/shipped_20261129-{digest}.pth')
+    place.rename(place.with_name(f'shipped_20261129-{digest}.pth'))
+    thin = get_model(default_encoder(), True, **THIN).state_dict()
+    assert torch.equal(thin['neck.fc1.weight'], torch.load(saved)['state_dict']['neck.fc1.weight'])
+
+
+def test_a_name_that_is_close_to_a_model(tmp_path):
+    with pytest.raises(UserError, match='no file simclr_resnet5O, .* did you mean simclr_resnet50'):
+        weights_of('simclr_resnet5O')
+    for other in ('https://a/simclr_resnet5O', str(tmp_path / 'a.pth')):
+        assert weights_of(other) == other
 
 
 def test_weights_of_the_entry_and_of_a_path(saved, monkeypatch):

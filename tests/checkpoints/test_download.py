@@ -6,11 +6,12 @@ import multiprocessing
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import fsspec
 import pytest
 import torch
 
 from simclr_mm.checkpoints import load_file
-from simclr_mm.checkpoints.download import cache_path, download
+from simclr_mm.checkpoints.download import cache_path, download, forget
 from simclr_mm.errors import CheckpointError
 from simclr_mm.files import http as transfer
 
@@ -233,6 +234,19 @@ def test_a_failed_download_leaves_nothing(server, tmp_path, faults, name, messag
     assert len(server.paths) == requests
     server.faults, server.body = [], BODY
     assert download(f'{server.url}/{NAME}').is_file()
+
+
+def test_a_file_of_a_storage_that_has_changed_is_fetched_again(tmp_path, monkeypatch):
+    monkeypatch.setenv('SIMCLR_MM_HOME', str(tmp_path / 'home'))
+    memory, url = fsspec.filesystem('memory'), 'memory://changes/epoch_1.pth'
+    memory.pipe_file('/changes/epoch_1.pth', BODY)
+    first = download(url)
+    assert download(url) == first and first.read_bytes() == BODY
+    memory.pipe_file('/changes/epoch_1.pth', _checkpoint(7))
+    second = download(url)
+    assert second.name == 'epoch_1.pth' and load_file(second)['a'].shape == (7,)
+    forget(url)
+    assert not second.exists() and first.exists()
 
 
 def test_offline_says_where_to_put_the_file(tmp_path, monkeypatch):

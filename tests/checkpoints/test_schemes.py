@@ -2,13 +2,14 @@
 
 import os
 
+import fsspec
 import mmpretrain  # noqa: F401  (it might register schemes)
 import pytest
 import torch
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
-from simclr_mm.checkpoints import install_safe_loading
+from simclr_mm.checkpoints import install_safe_loading, schemes
 from simclr_mm.checkpoints.download import cache_path
 from simclr_mm.errors import CheckpointError
 
@@ -39,7 +40,10 @@ def test_every_scheme_is_covered(unprotected):
 
 @pytest.mark.parametrize(
     'scheme',
-    ['', 'https://', 'torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://'],
+    [
+        *('', 'https://', 'memory://', 'file://'),
+        *('torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://'),
+    ],
 )
 def test_schemes_read_and_refuse(unprotected, scheme, tmp_path, monkeypatch):
     monkeypatch.setenv('SIMCLR_MM_HOME', str(tmp_path))
@@ -55,9 +59,13 @@ def test_schemes_read_and_refuse(unprotected, scheme, tmp_path, monkeypatch):
         cached = cache_path(urls[file.stem])
         cached.parent.mkdir(parents=True, exist_ok=True)
         cached.write_bytes(file.read_bytes())
-    path = {'': f'{tmp_path}/{{}}.pth', 'https://': 'https://download.invalid/{}'}.get(
-        scheme, scheme + '{}'
-    )
+        fsspec.filesystem('memory').pipe_file(f'/schemes/{file.name}', file.read_bytes())
+    path = {
+        '': f'{tmp_path}/{{}}.pth',
+        'https://': 'https://download.invalid/{}',
+        'memory://': 'memory://schemes/{}.pth',
+        'file://': f'file://{tmp_path}/{{}}.pth',
+    }.get(scheme, scheme + '{}')
     model = torch.nn.ModuleDict(dict(backbone=torch.nn.Linear(1, 2, bias=False)))
     if scheme == 'mmcls://':  # takes the backbone out of a classifier
         model = model.backbone
@@ -74,13 +82,41 @@ def test_an_unknown_model_name(unprotected):
         CheckpointLoader.load_checkpoint('torchvision://resnet5')
 
 
-@pytest.mark.parametrize('scheme', ['s3', 'petrel', 'cluster:s3', 'cluster:petrel', 'pavi'])
+@pytest.mark.parametrize('scheme', ['cluster:s3', 'cluster:petrel', 'pavi'])
 def test_what_cannot_be_read_safely_is_refused(unprotected, scheme):
     install_safe_loading()
     with pytest.raises(
         CheckpointError, match=f'^{scheme}://bucket/a.pth: {scheme} is not supported'
     ):
         CheckpointLoader.load_checkpoint(f'{scheme}://bucket/a.pth')
+
+
+@pytest.mark.parametrize(
+    'url, message',
+    [
+        ('memory://schemes/none.pth', 'none.pth cannot be read .FileNotFoundError'),
+        ('nowhere://b/a.pth', 'cannot be read .ValueError: Protocol not known: nowhere'),
+        ('wandb://b/a.pth', "cannot be read .*|wandb.*: pip install 'simclr_mm.storage.'"),
+        ('memory://schemes/x_20240101-00000000.pth', 'its name says 00000000'),
+    ],
+)
+def test_what_a_storage_cannot_give_is_named(unprotected, tmp_path, monkeypatch, url, message):
+    monkeypatch.setenv('SIMCLR_MM_HOME', str(tmp_path))
+    install_safe_loading()
+    torch.save(dict(a=torch.ones(1)), tmp_path / 'a.pth')
+    memory = fsspec.filesystem('memory')
+    memory.pipe_file('/schemes/x_20240101-00000000.pth', (tmp_path / 'a.pth').read_bytes())
+    with pytest.raises(CheckpointError, match=message):
+        CheckpointLoader.load_checkpoint(url)
+
+
+def test_s3_is_read_through_fsspec(unprotected, monkeypatch):
+    asked = []
+    monkeypatch.setattr(schemes, 'download', lambda url: asked.append(url) or '/nowhere')
+    install_safe_loading()
+    with pytest.raises(CheckpointError, match='does not exist'):
+        CheckpointLoader.load_checkpoint('s3://bucket/a.pth')
+    assert asked == ['s3://bucket/a.pth']
 
 
 def test_a_scheme_of_the_user_stays(unprotected):

@@ -104,6 +104,7 @@ MISTAKES = {
     'plot-embedding': [('absent',)],
     'plot-similarity': [('absent.py', 'a.pth'), ('absent.py', 'a.pth', '--count', '1')],
     'pack': [('absent', 'out')],
+    'band-statistics': [('absent',), ('.', '--out', 'a.txt'), ('.', '--base', 'absent')],
     'configs': [('show', 'absent'), ('list', 'no*such'), ('copy', 'absent', 'a.py')],
 }
 

@@ -1,3 +1,5 @@
+from urllib.error import URLError
+
 import cv2
 import numpy as np
 import pytest
@@ -66,6 +68,20 @@ def test_torchvision_arrays_become_bgr(tmp_path, monkeypatch, dataset):
     monkeypatch.setattr(f'torchvision.datasets.{dataset.__name__}', Fake)
     data = dataset(data_root=str(tmp_path), split='train')
     assert data[0]['img'][0, 0].tolist() == [0, 0, 250] and data[0]['gt_label'] == 1
+
+
+@pytest.mark.parametrize('error', [URLError('no network'), RuntimeError('File not found')])
+def test_a_failed_download_says_what_is_missing(tmp_path, monkeypatch, error):
+
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr('torchvision.datasets.CIFAR10', fail)
+    root = tmp_path / 'data' / 'cifar'
+    wanted = f'{root} has neither test/<class>/ nor cifar-10-batches-py/, and CIFAR10 cannot'
+    with pytest.raises(UserError, match=wanted):
+        CIFAR10(data_root=str(root), split='test')
+    assert not list(tmp_path.iterdir())
 
 
 def test_unlabelled_images_of_stl10_have_no_label(tmp_path, monkeypatch):

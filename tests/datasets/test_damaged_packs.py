@@ -166,7 +166,7 @@ def test_one_name_with_two_queries_is_two_files():
 def test_an_index_that_is_none(copy, content):
     folder = copy('tar')
     (folder / 'index.json').write_text(content)
-    refuse('tar', folder, 'index.json is no index of tools/pack.py')
+    refuse('tar', folder, 'index.json is no index of simclr-mm pack')
 
 
 @pytest.mark.parametrize('label', [b'9' * 30, b'-1', b'', b'1 2', '\u0663'.encode(), b'\xff'])

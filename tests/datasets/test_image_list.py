@@ -19,9 +19,10 @@ PIPELINE = [
 @pytest.fixture
 def lines(monkeypatch):
     found = []
-    monkeypatch.setattr(
-        'simclr_mm.datasets.image_list.print_log', lambda line, **kwargs: found.append(line)
-    )
+    for module in ('image_list', 'groups'):
+        monkeypatch.setattr(
+            f'simclr_mm.datasets.{module}.print_log', lambda line, **kwargs: found.append(line)
+        )
     return found
 
 

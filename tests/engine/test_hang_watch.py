@@ -13,7 +13,8 @@ from digits_run import runner
 from helpers.processes import free_port, launched, start
 from mmengine.hooks import Hook
 
-from simclr_mm.engine.hang_watch import HUNG, waits
+from simclr_mm.commands.command_line import command
+from simclr_mm.engine.hang_watch import HUNG, HangWatch, waits
 from simclr_mm.errors import UserError
 
 
@@ -55,6 +56,37 @@ def test_missing_ranks_are_named(tmp_path):
         assert ', in run_iter\n' in said[rank]  # its stack
     assert ' This rank: iteration 3, in ' in said[0]
     assert f' This rank: {place}' in said[1] and 'time.sleep(300)' in said[1]
+
+
+def _loses_a_rank(rank, port, folder, lost):
+    os.environ.update(launched(rank, 3, port))
+    os.dup2(os.open(folder / f'{rank}', os.O_CREAT | os.O_WRONLY), 2)
+
+    @command
+    def main(argv):
+        torch.distributed.init_process_group('gloo')
+        HangWatch(rank, 3, 60, 'lost', lambda: 'a step').start()
+        for step in range(100):
+            if rank == lost and step == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            torch.distributed.all_reduce(torch.ones(1))
+        raise AssertionError('nobody was missed')
+
+    main([])
+
+
+@pytest.mark.parametrize('lost', [0, 2])
+def test_a_lost_rank_is_named_in_one_line(tmp_path, lost):
+    port = free_port()
+    processes = [start(_loses_a_rank, rank, port, tmp_path, lost) for rank in range(3)]
+    for process in processes:
+        process.join(120)
+    left = [rank for rank in range(3) if rank != lost]
+    assert [processes[rank].exitcode for rank in left] == [1, 1]
+    for rank in left:
+        (line,) = (tmp_path / f'{rank}').read_text().splitlines()[-1:]
+        assert f'error: rank {rank} stops, because rank {lost} has ended: see its last li' in line
+        assert 'Traceback' not in (tmp_path / f'{rank}').read_text()
 
 
 def _stack_of(function):

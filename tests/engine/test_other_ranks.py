@@ -48,7 +48,7 @@ def _train(rank, port, ranks, folder, name, options):
     if ranks > 1:
         os.environ.update(launched(rank, ranks, port))
         options = {**options, 'launcher': 'pytorch'}
-    run = runner(folder / name, **OPTIONS, **options)
+    run = runner(folder / name, **{**OPTIONS, **options})
     seen = Seen()
     run.register_hook(seen)
     run.train()
@@ -95,6 +95,24 @@ def test_two_then_one_then_three(unbroken):
     log = (folder / 'three.log').read_text()
     assert 'saved by 2 x 12 images a step, and this run takes 3 x 8: ' in log
     assert 'The losses will differ' not in log
+
+
+@pytest.mark.slow
+def test_frozen_bn_is_the_same_on_any_number(tmp_path):
+    """Its scale and shift are trained, its statistics are those of the first weights."""
+    frozen = {
+        'model.backbone.norm_cfg': dict(type='BN', requires_grad=True),
+        'model.backbone.norm_eval': True,
+        'train_cfg.max_epochs': 1,
+        'param_scheduler': [],
+    }
+    whole = train(tmp_path, 'whole', 2, **frozen)
+    rest = train(tmp_path, 'rest', 1, **frozen, **resumed(tmp_path, 'whole', 2))
+    assert sorted(rest) == [3, 4]
+    for step, (loss, images) in rest.items():
+        assert images == whole[step][1] and loss == pytest.approx(whole[step][0], abs=1e-6)
+    assert len({loss for loss, _ in whole.values()}) == 4
+    assert 'The losses will differ' not in (tmp_path / 'rest.log').read_text()
 
 
 @pytest.mark.slow

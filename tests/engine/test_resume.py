@@ -5,12 +5,14 @@ import re
 import shutil
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 from digits_run import BY_ITERATION, CONFIGS, EVERY_EPOCH, losses, runner
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
+from simclr_mm.apis.loading import load_encoder
 from simclr_mm.checkpoints.stored_config import parse_settings
 from simclr_mm.engine.optim_wrapper import native_bf16
 from simclr_mm.engine.resume import check_resumable, latest_checkpoint, settings
@@ -175,6 +177,27 @@ def test_what_cannot_change_is_named(saved, tmp_path, options, named):
         run.train()
     message = str(error.value)
     assert named in message and f'load_from={file}' in message and '\n' not in message
+
+
+def test_a_run_goes_on_from_a_storage(saved, tmp_path, monkeypatch):
+    """The work dir is empty. A copy of the run lies on a storage, under another address."""
+    monkeypatch.setenv('SIMCLR_MM_HOME', str(tmp_path / 'home'))
+    memory = fsspec.filesystem('memory')
+    memory.pipe_file('/storage/rest/epoch_2.pth', (saved / 'epoch_2.pth').read_bytes())
+    memory.pipe_file('/storage/rest/last_checkpoint', b's3://elsewhere/rest/epoch_2.pth\n')
+    options = {**VALIDATED, 'train_cfg.max_epochs': 3, 'resume': True}
+    options['default_hooks.checkpoint.out_dir'] = 'memory://storage'
+    rest = runner(tmp_path / 'rest', validate=True, **options)
+    rest.train()
+    log = next(saved.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    whole = {entry['step']: entry['loss'] for entry in map(json.loads, log) if 'loss' in entry}
+    assert losses(rest) == {step: loss for step, loss in whole.items() if step > 8}
+    assert not list((tmp_path / 'home').rglob('*.pth'))  # no copy for each restart
+    named = memory.cat('/storage/rest/last_checkpoint')
+    assert named == b'memory://storage/rest/epoch_3.pth'
+    encoder = load_encoder('memory://storage/rest/epoch_3.pth')
+    for key, value in encoder.model.state_dict().items():
+        assert torch.equal(value, rest.model.state_dict()[key])
 
 
 def test_what_may_change_changes_nothing(saved, tmp_path):

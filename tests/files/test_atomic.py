@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from simclr_mm.files.atomic import PARTIAL, atomic_file, remove_stale
+from simclr_mm.errors import UserError
+from simclr_mm.files.atomic import PARTIAL, alone_in, atomic_file, remove_stale
 
 
 def test_an_error_keeps_the_old_file(tmp_path):
@@ -19,6 +20,15 @@ def test_an_error_keeps_the_old_file(tmp_path):
         raise KeyError
     assert path.read_bytes() == b'old'
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_one_process_at_a_time_in_a_folder(tmp_path):
+    with alone_in(tmp_path / 'new'):
+        with pytest.raises(UserError, match='another process is working in .*new: wait'):
+            with alone_in(tmp_path / 'new'):
+                pytest.fail('it is held')
+    with alone_in(tmp_path / 'new'):
+        pass
 
 
 def _killed_while_writing(path) -> None:

@@ -61,6 +61,7 @@ def multiply_adds(model, side):
     ops = torch.ops.aten
     norms = {op: norm for op in (ops.native_batch_norm, ops._native_batch_norm_legit_no_training)}
     counter = FlopCounterMode(display=False, custom_mapping=norms)
+    first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     with counter, torch.no_grad():
-        model.eval()(torch.empty(1, 3, side, side, device='meta'))
+        model.eval()(torch.empty(1, first.in_channels, side, side, device='meta'))
     return counter.get_total_flops() // 2

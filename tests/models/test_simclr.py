@@ -137,11 +137,23 @@ def test_narrow_convolutions_get_contiguous_images(channels, narrow):
     assert all(images.is_contiguous(memory_format=order) for images in seen)
 
 
-def test_images_are_rgb():
-    with pytest.raises(ValueError, match='model.backbone.in_channels = 4: .* RGB') as error:
-        build(dict(THIN, in_channels=4))
-    assert 'neck' not in str(error.value)
-    build(dict(THIN, in_channels=3))
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        THIN,
+        dict(type='ResNet', depth=18),
+        dict(type='simclr_mm.GoogleResNet', depth=18, width=0.125, small_images=True),
+        VIT,
+    ],
+)
+def test_channels_are_as_many_as_means(backbone):
+    backbone = dict(backbone, in_channels=4)
+    with pytest.raises(ValueError, match='in_channels = 4, but data_preprocessor.mean has 3 num'):
+        build(backbone)
+    model = build(backbone, data_preprocessor=dict(mean=[1] * 4, std=[2] * 4, to_rgb=False))
+    images = pixels(2, 2, 4, 32, 32).float()
+    inputs = model.data_preprocessor(dict(inputs=images))['inputs']
+    assert torch.isfinite(model.loss(inputs)['loss'])
 
 
 @pytest.mark.parametrize(

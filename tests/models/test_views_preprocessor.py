@@ -9,6 +9,7 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 
 from simclr_mm.datasets.sampler import SampleIndex
+from simclr_mm.errors import UserError
 from simclr_mm.models.views_preprocessor import ViewsPreprocessor
 from simclr_mm.registry import MODELS
 from simclr_mm.transforms import LoadImageFromFile, TwoViews
@@ -192,11 +193,35 @@ def test_anything_else_is_named(preprocessor, inputs, message):
 @pytest.mark.parametrize(
     'mean,std,message',
     [
-        ([1, 2], STD, r'mean must be three .* got \[1, 2\]'),
-        (MEAN, [1, 2, 3, 4], 'std must be three'),
+        ([1, 2], STD, r'mean and std must be a number for each channel, got \[1, 2\] and'),
+        ([], [], 'a number for each channel'),
+        ([1, 2], [3, 4], 'to_rgb reverses three channels, but mean and std have 2: write to_rgb=F'),
         (MEAN, [1, 0, 1], 'std must be above 0'),
     ],
 )
 def test_bad_arguments(mean, std, message):
     with pytest.raises(ValueError, match=message):
         ViewsPreprocessor(mean, std)
+
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.float32])
+def test_bands_keep_their_order_and_their_last_digits(dtype):
+    """Differences of 1 in values of 60,000, as of bits that 8 bits cannot hold."""
+    largest = 255 if dtype == torch.uint8 else 60_000
+    rng = np.random.default_rng(0)
+    values = largest - rng.integers(0, 8, (3, 2, 5, 6, 6))
+    mean, std = largest - np.arange(5.0), np.arange(1.0, 6.0)
+    inputs = torch.from_numpy(values).to(dtype)
+    before = inputs.clone()
+    preprocessor = ViewsPreprocessor(mean.tolist(), std.tolist(), to_rgb=False)
+    out = preprocessor(dict(inputs=inputs))['inputs']
+    expected = (values - mean[:, None, None]) / std[:, None, None]
+    np.testing.assert_allclose(out, expected, rtol=0, atol=1e-6)
+    assert torch.equal(inputs, before)
+    one = ViewsPreprocessor(mean[:1], std[:1], to_rgb=False)
+    single = inputs[:, 0, :1].contiguous()
+    np.testing.assert_allclose(one(dict(inputs=single))['inputs'], expected[:, 0, :1], atol=1e-6)
+    assert torch.equal(single, before[:, 0, :1])
+    message = r'with 4 channel\(s\), as mean and std have.*\(3, 2, 5, 6, 6\)'
+    with pytest.raises(UserError, match=message):
+        ViewsPreprocessor([1] * 4, [1] * 4, to_rgb=False)(dict(inputs=inputs))

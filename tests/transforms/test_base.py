@@ -21,8 +21,9 @@ IMG = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
     'img,message',
     [
         (IMG[..., 0], r'RandomSobel: .* got uint8 of shape \(16, 16\).*COLOR_GRAY2BGR'),
-        (IMG.astype(np.float32), r'must be uint8 BGR .* got float32'),
-        (np.dstack([IMG, IMG[..., :1]]), r'shape \(16, 16, 4\)'),
+        (IMG.astype(np.uint16), r'must be uint8 or float32 .* got uint16 .*img.astype'),
+        (IMG.astype(np.float32), 'RandomSobel needs 3 bands of uint8, .* 3 of float32'),
+        (np.dstack([IMG, IMG[..., :1]]), r'RandomSobel needs .* image has 4 of uint8'),
         (IMG[:0], r'shape \(0, 16, 3\)'),
         ([1, 2], 'got list'),
     ],
@@ -61,8 +62,12 @@ def test_nothing_is_recorded_unless_asked():
 @pytest.mark.parametrize('name', [name for name in transforms.__all__ if name != 'UnreadableImage'])
 def test_every_transform_shows_its_parameters(name):
     required = dict(
+        BandDrop=dict(fill=[1.0, 2.0]),
+        BandJitter=dict(std=[1.0, 2.0], shared=True),
+        BandNoise=dict(std=[1.0, 2.0]),
         ColorJitter=dict(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1),
         LoadImageFromFile=dict(max_pixels=1000),
+        ResizeEdge=dict(scale=8),
         TwoViews=dict(size=8, transforms=[dict(type='ColorDistortion', strength=0.5)]),
     )
     shown = repr(TRANSFORMS.build(dict(required.get(name, {}), type=name)))

@@ -332,7 +332,7 @@ def test_bad_arguments(kwargs, message):
     'img,message',
     [
         (np.zeros((8, 8), np.uint8), r'TwoViews: .* shape \(8, 8\).*LoadImageFromFile'),
-        (np.zeros((8, 8, 3), np.float32), 'TwoViews: .* got float32'),
+        (np.zeros((8, 8, 3), np.uint16), 'TwoViews: .* got uint16'),
     ],
 )
 def test_bad_images(img, message):

@@ -10,6 +10,7 @@ from simclr_mm.commands.browse_views import main
 from simclr_mm.commands.evaluate.image_features import training_set
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.transforms import UnreadableImage
+from simclr_mm.visualization.gallery import thumbnail
 from simclr_mm.visualization.views import describe, make_views, plot_views
 
 PIPELINE = [
@@ -132,3 +133,32 @@ def test_a_broken_file_is_named_and_another_drawn(folder, tmp_path, capsys):
     assert named and all('.png' in line for line in named)
     with pytest.raises(SystemExit, match='5.png'):
         main([str(tmp_path / 'config.py'), '--index', '5', '--out', str(tmp_path / 'views.png')])
+
+
+def test_bands_are_stretched_for_looking_only(tmp_path, capsys):
+    """Five bands of 16 bits, of which three are shown between the percentiles of the image."""
+    rng = np.random.default_rng(0)
+    img = rng.integers(0, 4000, (20, 16, 5)).astype(np.uint16)
+    np.save(tmp_path / 'a.npy', img)
+    jitter = dict(type='simclr_mm.BandJitter', std=[1000.0] * 5, prob=1.0)
+    views = dict(PIPELINE[1], size=16, scale=(1, 1), ratio=(0.8, 0.8), transforms=[jitter])
+    pipeline = [dict(type='simclr_mm.LoadBands'), views, PIPELINE[2]]
+    dataset = build(tmp_path, pipeline)
+    for bands, chosen in ((None, (0, 1, 2)), ((4, 0, 3), (4, 0, 3)), ((1,), (1, 1, 1))):
+        sample = make_views(dataset, 0, seed=1, bands=bands)
+        assert sample.views.shape == (3, 16, 16, 3) and sample.views.dtype == np.uint8
+        trained = dataset[SampleIndex(0, 1, 0)]['inputs'].numpy()  # (V, C, S, S)
+        for channel, band in enumerate(chosen):
+            low, high = np.percentile(img[..., band], (1, 99))
+            for shown, values in (
+                (sample.original, img),
+                (sample.views[1], trained[1].transpose(1, 2, 0)),
+            ):
+                expected = np.clip((values[..., band].astype(float) - low) / (high - low), 0, 1)
+                assert np.abs(shown[..., channel] - 255 * expected).max() <= 0.5
+    assert 'BandJitter' not in describe(sample.params[0])[0]
+    assert any(' to ' in line for line in describe(sample.params[0]))
+    with pytest.raises(ValueError, match=r'bands \[0, 5, 1\] of an image with 5 band'):
+        make_views(dataset, 0, seed=1, bands=(0, 5, 1))
+    small = thumbnail(str(tmp_path / 'a.npy'), 40)
+    assert small.shape == (40, 32, 3) and small.min() == 0 and small.max() == 255

@@ -85,7 +85,7 @@ def _is_tensorflow(path: str) -> bool:
 
 
 def _stored_needs(loaded: Any, source: str) -> dict[str, Any]:
-    """Backbone and normalisation that tools/convert.py stored in a checkpoint."""
+    """Backbone and normalisation that simclr-mm convert stored in a checkpoint."""
     meta = loaded.get('meta') if isinstance(loaded, dict) else None
     if not isinstance(meta, dict) or 'normalise' not in meta:
         return {}
@@ -93,11 +93,10 @@ def _stored_needs(loaded: Any, source: str) -> dict[str, Any]:
         backbone = dict(meta['backbone'], type=str(meta['backbone']['type']))
         normalise = {}
         for key in ('mean', 'std'):
-            red, green, blue = meta['normalise'][key]
-            normalise[key] = [float(red), float(green), float(blue)]
+            normalise[key] = [float(value) for value in meta['normalise'][key]]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f'{source}: its meta is not what tools/convert.py writes: convert it again'
+            f'{source}: its meta is not what simclr-mm convert writes: convert it again'
         ) from error
     return dict(backbone=backbone, normalise=normalise)
 

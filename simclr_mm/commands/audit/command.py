@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from simclr_mm.apis.model_zoo import default_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.audit.findings import KINDS, Audit, audit, diverse
 from simclr_mm.commands.audit.page import csv_of, findings_csv, page
 from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import write_text
-from simclr_mm.files.walk import printable
+from simclr_mm.files.walk import printable, require_folder
 
 _FINDINGS, _MISTAKE = 1, 2
 
@@ -40,8 +41,8 @@ def _main(argv: Sequence[str] | None = None) -> None:
     add, positive = parser.add_argument, command_line.at_least(1)
     add('folder', help='any folder of images, at any depth')
     add('--test', metavar='DIR', help='test images, which must not stand in FOLDER')
-    encoder = 'the encoder that finds candidates, a path, a URL or the name of a model with weights'
-    add('--checkpoint', required=True, help=encoder)
+    encoder = 'a path, a URL or the name of a model with weights; default: the one in the package'
+    add('--checkpoint', help=f'the encoder that finds candidates, {encoder}')
     add('--subset', type=positive, metavar='K', help='write K images that differ most')
     add('--neighbours', type=positive, default=5, help='images that each image is compared with')
     add('--min-side', type=positive, default=16, help='pixels; smaller images are tiny')
@@ -50,13 +51,19 @@ def _main(argv: Sequence[str] | None = None) -> None:
     add('--workers', type=command_line.at_least(0), default=2, help='processes that read images')
     add('--out', metavar='DIR', help='default: work_dirs/audit/<name of the folder>')
     args = parser.parse_args(argv)
+    args.checkpoint = args.checkpoint or default_encoder()
 
     allow = _allowed(args.allow)
     folders = [args.folder, *([args.test] if args.test else [])]
+    for folder in folders:
+        require_folder(folder)
     if args.test and Path(args.test).resolve() == Path(args.folder).resolve():
         raise UserError(f'--test {args.test} is the folder itself: name other images')
-    out = Path(args.out or Path('work_dirs', 'audit', Path(args.folder).resolve().name))
-    found = audit(inferencer_of(args), folders, out, args.neighbours, args.min_side, args.workers)
+    inferencer = inferencer_of(args)
+    inferencer.encoder.require_rgb('an audit')
+    default = Path('work_dirs', 'audit', Path(args.folder).resolve().name)
+    out = command_line.out_folder(args.out or default)
+    found = audit(inferencer, folders, out, args.neighbours, args.min_side, args.workers)
     subset = _subset(found, args.subset or 0, out)
     counts = found.counts()
     over = [kind for kind in KINDS if counts[kind] > allow[kind]]

@@ -8,7 +8,7 @@ from .config import build_dataset, config_with_flags, is_classifier, load_config
 from .errors import command
 from .flags import add_common_flags, parser_of
 from .shared_work import Ranks, ranks, refuse_ranks
-from .values import KeyValues, at_least, read_config
+from .values import KeyValues, at_least, out_file, out_folder, read_config
 
 __all__ = [
     'KeyValues',
@@ -22,6 +22,8 @@ __all__ = [
     'is_classifier',
     'load_config',
     'merge_cfg_options',
+    'out_file',
+    'out_folder',
     'parser_of',
     'ranks',
     'read_config',

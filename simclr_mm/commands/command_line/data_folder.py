@@ -6,11 +6,12 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from simclr_mm.datasets import class_names, is_url, shard_dataset
+from simclr_mm.datasets import class_names, shard_dataset
 from simclr_mm.datasets.image_folder import class_names_of
 from simclr_mm.datasets.image_table import is_list
 from simclr_mm.engine.training_data import replace_images, train_unlabelled, with_loading
 from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.files.storage import is_url
 from simclr_mm.registry import type_name
 
 from .config import is_classifier
@@ -128,7 +129,7 @@ def _class_names(folder: Path) -> list[str]:
     names = class_names(str(folder))
     if names is None:
         raise UserError(
-            f'--data: {folder} has no class names. Pack it with tools/pack.py, or use a config.'
+            f'--data: {folder} has no class names. Pack it with simclr-mm pack, or use a config.'
         )
     return names
 
@@ -166,7 +167,7 @@ def _unlabelled(places: tuple[str, ...]) -> dict[str, Any]:
     if shards and len(places) > 1:
         raise UserError(
             f'--data {" ".join(places)}: {shards[0]} holds shards, which cannot be combined '
-            'with other data. Pack all images into one folder with tools/pack.py.'
+            'with other data. Pack all images into one folder with simclr-mm pack.'
         )
     if shards:
         return dict(shard_dataset(shards[0]) or {}, with_label=False)

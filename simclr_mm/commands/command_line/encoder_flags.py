@@ -2,11 +2,15 @@
 
 import argparse
 import os.path as osp
+from pathlib import Path
 
 from mmengine.device import get_device
 
 from simclr_mm.apis import load_encoder
 from simclr_mm.apis.inference import FeatureInferencer
+from simclr_mm.apis.model_zoo import weights_of
+from simclr_mm.checkpoints.safe_load import file_problem
+from simclr_mm.errors import CheckpointError
 
 # The shared flags that :func:`inferencer_of` reads besides the checkpoint.
 ENCODER_FLAGS = ('--config', '--device', '--precision', '--compile', '--trust-checkpoint')
@@ -16,6 +20,19 @@ def inferencer_of(args: argparse.Namespace) -> FeatureInferencer:
     """The inferencer for these flags."""
     encoder = load_encoder(args.checkpoint, args.config, args.device or get_device())
     return FeatureInferencer(encoder, precision=args.precision, compile=args.compile)
+
+
+def checkpoint_of(argument: str) -> str:
+    """Path or URL of a checkpoint, or of a model's weights, for a config whose runner reads it.
+
+    Raises:
+        CheckpointError: It is no checkpoint, as is seen before anything is built.
+    """
+    source = weights_of(argument)
+    problem = file_problem(Path(source).expanduser(), None) if '://' not in source else None
+    if problem and source.endswith('.pth'):  # others have forms of their own
+        raise CheckpointError(f'{source} {problem}')
+    return source
 
 
 def origin_of(args: argparse.Namespace) -> dict[str, str]:

@@ -6,19 +6,36 @@ import functools
 import importlib.util
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from traceback import walk_tb
+from urllib.error import URLError
 
-from simclr_mm.errors import MissingPackageError, UserError
-from simclr_mm_console.parser import program
+from simclr_mm.errors import MissingPackageError, UserError, listed
+from simclr_mm_console.parser import as_called, program
 
 from .shared_work import first_to_fail, processes_of_torchrun
 
+_AGAIN = 'repeat the command, a training with --resume'
+_WORKER = re.compile(
+    r'DataLoader worker \(pid(?:\(s\))? ([0-9, ]+)\) (?:is killed|exited unexpectedly(?! with))'
+)
 _INTERRUPTED = 130  # a shell's exit code for Ctrl-C
 _ADVICE = (
     'interrupted: repeat the command; a training continues from its last checkpoint with --resume'
 )
+_NO_PERMISSION = 'name a place where you may read and write'
+_REMEDIES = {
+    errno.ENOENT: 'check the path',
+    errno.EEXIST: 'a file is where a folder is needed: name another place',
+    errno.ENOTDIR: 'a file is where a folder is needed: name another place',
+    errno.EISDIR: 'name a file',
+    errno.EACCES: _NO_PERMISSION,
+    errno.EPERM: _NO_PERMISSION,
+    errno.EROFS: _NO_PERMISSION,
+}
 
 
 def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
@@ -26,9 +43,10 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
 
     A mistake is a :class:`simclr_mm.errors.UserError`, or an error of the operating system
     about a file, such as a missing file or a full disk. The exit code is then 1. Ctrl-C also
-    ends it in one line, with the exit code 130. Any other error keeps its traceback, after a
-    line that asks to report it. Of several ranks, the first that fails speaks; torchrun ends the
-    others. The effect of ``--trust-checkpoint`` ends with the command.
+    ends it in one line, with the exit code 130. So does the end of another process of the run, a
+    rank or a loader's worker, with 1. Any other error keeps its traceback, after a line that asks
+    to report it. Of several ranks, the first that fails speaks; torchrun ends the others. The
+    effect of ``--trust-checkpoint`` ends with the command.
     """
 
     @functools.wraps(main)
@@ -45,6 +63,7 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
                     raise SystemExit(1) from error
                 words = _words_of(error)
                 if words is None:
+                    _end_for_another_process(error)
                     _ask_to_report()
                     raise
                 raise SystemExit(_line(words)) from error
@@ -54,6 +73,33 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
             raise SystemExit(_INTERRUPTED) from error
 
     return run
+
+
+def _end_for_another_process(error: BaseException) -> None:
+    """End in one line if an error only tells that another process of the run has ended."""
+    worker = _WORKER.search(str(error))
+    calls = {frame.f_code.co_name for frame, _ in walk_tb(error.__traceback__)}
+    # Images come from a worker through its sockets, which close before PyTorch misses it.
+    if worker or (isinstance(error, (ConnectionError, EOFError)) and '_try_get_data' in calls):
+        raise SystemExit(
+            _line(
+                f'loader worker {f"{worker[1]} " if worker else ""}was ended from outside, often '
+                f'for want of memory: {_AGAIN}, perhaps with a smaller train_dataloader.num_workers'
+            )
+        ) from error
+    if 'RANK' not in os.environ:
+        return
+    from simclr_mm.engine.hang_watch import lost_ranks
+
+    ranks = lost_ranks(error)
+    if ranks is not None:
+        names = f'rank {listed(ranks)}' if ranks else 'another rank'
+        raise SystemExit(
+            _line(
+                f'rank {os.environ["RANK"]} stops, because {names} has ended: see its last '
+                f'lines; {_AGAIN}'
+            )
+        ) from error
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
@@ -89,11 +135,14 @@ def _words_of(error: BaseException) -> str | None:
         return who + str(error).rpartition(f'{kind.__module__}.{kind.__qualname__}: ')[2]
     if not isinstance(error, OSError):
         return None
+    if isinstance(error, URLError):  # other libraries' downloads
+        return f'{who}a download failed ({error.reason}): put the files in its place'
     if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f'{who}{error.strerror}: nothing more can be written'
     if error.filename is None or error.strerror is None:
         return None
-    return f'{who}{error.filename}: {error.strerror}'
+    words = error.filename, error.strerror, _REMEDIES.get(error.errno or 0)
+    return who + ': '.join(map(str, filter(None, words)))
 
 
 def _line(message: str) -> str:
@@ -101,7 +150,7 @@ def _line(message: str) -> str:
         letter if letter.isprintable() else letter.encode('unicode_escape').decode()
         for letter in ' '.join(message.split())
     )
-    return f'{program()}: error: {shown}'
+    return f'{program()}: error: {as_called(shown)}'
 
 
 def _ask_to_report() -> None:

@@ -19,7 +19,7 @@ class _Trust(argparse.Action):
 
 _FLAGS: dict[str, dict[str, Any]] = {
     'config': dict(help='pretraining config'),
-    'checkpoint': dict(help='checkpoint, a path or a URL'),
+    'checkpoint': dict(help='a path, a URL or the name of a model with weights'),
     '--config': dict(
         help='config file or model name; default: the config stored in the checkpoint'
     ),

@@ -6,13 +6,12 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmpretrain.registry import DATASETS
 
 from simclr_mm.datasets.image_table import is_list, rows_of
 from simclr_mm.errors import UserError
 from simclr_mm.registry import type_name
 
-from .config import is_classifier
+from .config import build_dataset, is_classifier
 from .data_folder import compare, gallery_and_query
 
 _SHARE = 0.2  # of a labelled folder without parts are queries
@@ -50,7 +49,9 @@ def knn_while_training(
         gallery, query = _parts(data, _share_or_name(split))
         _train_on(cfg, gallery)
     compare(cfg, flag, 'val_dataloader', gallery, query)
-    images, queries = len(DATASETS.build(gallery)), len(DATASETS.build(query))
+    # A folder's images are those that the pipeline can load.
+    sets = (dict(part, pipeline=cfg.val_dataloader.dataset.pipeline) for part in (gallery, query))
+    images, queries = (len(build_dataset(each)) for each in sets)
     metrics = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
     kept = [metric for metric in metrics if type_name(metric) == 'KNNAccuracy']
     if not kept:

@@ -57,6 +57,32 @@ class KeyValues(DictAction):
         return self._parse_iterable(text)
 
 
+def out_folder(place: str | Path) -> Path:
+    """A folder to write into, checked before the work whose results it is for.
+
+    Raises:
+        UserError: A file stands in its place or above it, or nothing may be written there.
+    """
+    return _writable(Path(place), Path(place))
+
+
+def out_file(place: str | Path) -> Path:
+    """A file to write, checked as :func:`out_folder`; it may be a device."""
+    path = Path(place)
+    if path.is_dir():
+        raise UserError(f'{path} is a folder: name a file in it')
+    is_device = path.exists() and not path.is_file()
+    return path if is_device else _writable(path, path.parent)
+
+
+def _writable(path: Path, folder: Path) -> Path:
+    there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = 'read-only' if there.is_dir() else 'a file'
+        raise UserError(f'{path} cannot be written: {there} is {reason}; name another place')
+    return path
+
+
 def cache_folder(text: str) -> Path | None:
     """For ``type`` of ``--cache``: without a place ``$SIMCLR_MM_HOME/features``, if it is set.
 

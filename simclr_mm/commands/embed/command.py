@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from simclr_mm.apis.model_zoo import default_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of, origin_of
 from simclr_mm.commands.command_line.errors import require
@@ -28,18 +29,21 @@ _ROWS = 16384  # of a row group
 def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, *ENCODER_FLAGS, shared=True)
     add = parser.add_argument
-    add('checkpoint', help='a path, a URL or the name of a model with weights')
+    encoder = 'a path, a URL or the name of a model with weights; default: the one in the package'
+    add('checkpoint', nargs='?', help=encoder)
     add('folder', help='any folder of images, at any depth, or a pack')
     add('--out', metavar='DIR', help='default: work_dirs/embed/<name of the folder>')
     add('--batch-size', type=command_line.at_least(1), default=64, help='images at a time')
     add('--workers', type=command_line.at_least(0), default=2, help='processes that read images')
     add('--restart', action='store_true', help='begin again, whatever OUT holds')
     add('--parquet', action='store_true', help='also write OUT/features.parquet (needs pyarrow)')
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    args.checkpoint = args.checkpoint or default_encoder()
 
     if args.parquet:
         require(('pyarrow',), '--parquet')
-    out = Path(args.out or Path('work_dirs', 'embed', Path(args.folder).resolve().name))
+    default = Path('work_dirs', 'embed', Path(args.folder).resolve().name)
+    out = command_line.out_folder(args.out or default)
     started = time.time()
     reading = args.batch_size, args.workers, args.restart
     ranks = command_line.ranks()

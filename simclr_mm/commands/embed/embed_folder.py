@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from mmengine.dataset import default_collate
 from numpy.lib.format import open_memmap
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader, Subset
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.commands.command_line import Ranks
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import write_text
+from simclr_mm.files.atomic import alone_in, write_text
 from simclr_mm.files.hashes import bytes_hash
 
 from .embedding_record import ERRORS, FEATURES, PARTIAL, PATHS, RECORD, earlier_progress, new_record
@@ -52,7 +51,8 @@ def embed_folder(
     """
     if batch_size < 1 or workers < 0:
         raise UserError(f'batch_size is {batch_size} and workers {workers}: give at least 1 and 0')
-    images, out, ranks = Images(folder, inferencer.transforms), Path(out), ranks or Ranks()
+    images = Images(folder, inferencer.transforms, inferencer.loading)
+    out, ranks = Path(out), ranks or Ranks()
     names = [images.name(row) for row in range(len(images))]
     if ranks.size > 1:
         listing = bytes_hash([json.dumps(names).encode()])
@@ -63,24 +63,18 @@ def embed_folder(
             parts = _embedded(inferencer, images, done, batch_size, workers, ranks)
             assert not list(ranks.in_order(parts))  # rank 0 has them
         return {}
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(out / '.lock', timeout=0):
-            record = new_record(inferencer, images, names, origin)
-            record.update({} if restart else earlier_progress(out, record['fingerprint']))
-            if record['rows_done'] == 0:
-                _begin(out, names, record['width'])
-            done = ranks.share(record['rows_done'])
-            if done < len(images):
-                parts = _embedded(inferencer, images, done, batch_size, workers, ranks)
-                _fill(ranks.in_order(parts), names, out, record)
-            if (out / PARTIAL).exists():
-                os.replace(out / PARTIAL, out / FEATURES)
-            return record
-    except Timeout as error:
-        raise UserError(
-            f'another process is writing into {out}: wait for it, or give another --out'
-        ) from error
+    with alone_in(out):
+        record = new_record(inferencer, images, names, origin)
+        record.update({} if restart else earlier_progress(out, record['fingerprint']))
+        if record['rows_done'] == 0:
+            _begin(out, names, record['width'])
+        done = ranks.share(record['rows_done'])
+        if done < len(images):
+            parts = _embedded(inferencer, images, done, batch_size, workers, ranks)
+            _fill(ranks.in_order(parts), names, out, record)
+        if (out / PARTIAL).exists():
+            os.replace(out / PARTIAL, out / FEATURES)
+        return record
 
 
 def _begin(out: Path, names: list[str], width: int) -> None:

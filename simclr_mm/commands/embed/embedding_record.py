@@ -9,9 +9,9 @@ from mmengine.dataset import default_collate
 
 from simclr_mm.apis.fingerprint import plain_data
 from simclr_mm.apis.inference import FeatureInferencer, read_picture
-from simclr_mm.datasets import is_url
 from simclr_mm.errors import UserError
 from simclr_mm.files.hashes import listing_hash
+from simclr_mm.files.storage import is_url
 from simclr_mm.version import __version__
 
 from .images import Images
@@ -41,7 +41,7 @@ def new_record(
 ) -> dict[str, Any]:
     """``embedding.json`` before the first row."""
     encoder, location = inferencer.encoder, images.location
-    black = default_collate([inferencer.transforms(read_picture(np.zeros((64, 64, 3), np.uint8)))])
+    black = read_picture(np.zeros((64, 64, encoder.bands), np.uint8), inferencer.loading)
     folder, files = Path(location), names
     if images.is_pack and folder.is_dir():
         files = sorted(path.name for path in folder.iterdir())
@@ -49,7 +49,7 @@ def new_record(
         folder=location if is_url(location) else str(folder.absolute()),
         pack=images.is_pack,
         images=len(names),
-        width=inferencer.forward(black).shape[1],
+        width=inferencer.forward(default_collate([inferencer.transforms(black)])).shape[1],
         rows_done=0,
         unreadable=0,
         origin=origin or {},
@@ -63,7 +63,7 @@ def new_record(
 
 
 def damaged(path: Path, problem: str) -> UserError:
-    """The error for a file that ``tools/embed.py`` did not write so."""
+    """The error for a file that ``simclr-mm embed`` did not write so."""
     return UserError(f'{path} {problem}: embed again with --restart')
 
 
@@ -86,7 +86,7 @@ def read_record(out: Path) -> dict[str, Any] | None:
     if 'fingerprint' not in wrong:
         wrong += [f'fingerprint.{key}' for key in _MEANING if key not in settings['fingerprint']]
     if wrong:
-        raise damaged(path, f'is not what tools/embed.py writes, without {", ".join(wrong)}')
+        raise damaged(path, f'is not what simclr-mm embed writes, without {", ".join(wrong)}')
     return settings
 
 

@@ -9,8 +9,11 @@ from mmengine.dataset import Compose
 from torch.utils.data import Dataset
 
 from simclr_mm.commands import command_line
-from simclr_mm.datasets import is_url, shard_dataset
-from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
+from simclr_mm.datasets import shard_dataset
+from simclr_mm.files.storage import is_url
+from simclr_mm.transforms import LoadBands, LoadImageFromFile, UnreadableImage
+from simclr_mm.transforms.base import is_bgr
+from simclr_mm.visualization.views import as_colours
 
 
 class Images(Dataset):
@@ -20,14 +23,21 @@ class Images(Dataset):
         location: A folder of images, at any depth, or a place that ``shard_dataset``
             recognises: a pack, shards, or their URL. No image is a UserError.
         transforms: Transforms of a decoded image.
+        loading: What reads a file; by default as 8-bit BGR.
     """
 
-    def __init__(self, location: str | Path, transforms: Compose | None = None) -> None:
+    def __init__(
+        self,
+        location: str | Path,
+        transforms: Compose | None = None,
+        loading: LoadImageFromFile | None = None,
+    ) -> None:
         self.location = str(location)
         shards = shard_dataset(self.location)
         self.is_pack = shards is not None
         place = shards or dict(type='simclr_mm.ImageFolder', data_root=self.location)
-        steps = [LoadImageFromFile(), *([transforms] if transforms else [])]
+        steps = [loading or LoadImageFromFile(), *([transforms] if transforms else [])]
+        self.in_file_order = isinstance(steps[0], LoadBands)
         settings = dict(place, with_label=False, pipeline=steps, test_mode=True)
         self.images = command_line.build_dataset(settings)
 
@@ -48,5 +58,8 @@ class Images(Dataset):
         return Path(os.path.relpath(path, self.location)).as_posix()
 
     def picture(self, row: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB. The images must have no transforms."""
-        return self.images[row]['img'][..., ::-1]
+        """(H, W, 3) uint8 RGB, for looking only. The images must have no transforms."""
+        img = self.images[row]['img']
+        if not is_bgr(img):
+            return as_colours(img, img)
+        return img if self.in_file_order else img[..., ::-1]

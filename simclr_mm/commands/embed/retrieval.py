@@ -32,7 +32,7 @@ class Hit:
 
 
 class FeatureIndex:
-    """A searchable folder embedded by ``tools/embed.py``. Features stay on disk.
+    """A searchable folder embedded by ``simclr-mm embed``. Features stay on disk.
 
     Raises:
         UserError: It is no such folder, or not complete.
@@ -44,12 +44,12 @@ class FeatureIndex:
         if record is None:
             raise UserError(
                 f'{directory} holds no {RECORD}: make the index with '
-                f'tools/embed.py CHECKPOINT FOLDER --out {directory}'
+                f'simclr-mm embed CHECKPOINT FOLDER --out {directory}'
             )
         if not (directory / FEATURES).exists():
             raise UserError(
                 f'{directory} is not complete, {record["rows_done"]} of '
-                f'{record["images"]} images: run the same tools/embed.py again'
+                f'{record["images"]} images: run the same simclr-mm embed again'
             )
         self.directory, self.record = directory, record
         self.folder = Path(record['folder'])
@@ -61,7 +61,7 @@ class FeatureIndex:
         except (EOFError, ValueError) as error:
             raise damaged(directory / FEATURES, f'is damaged ({error})') from error
         if self.features.ndim != 2 or self.features.dtype != np.float32:
-            raise damaged(directory / FEATURES, 'is not what tools/embed.py writes, float32 rows')
+            raise damaged(directory / FEATURES, 'is not what simclr-mm embed writes, float32 rows')
         rows, names, images = len(self.features), len(self.names), record['images']
         if not rows == names == images:
             raise damaged(directory, f'holds {rows} rows and {names} names of {images} images')

@@ -64,9 +64,15 @@ def cached_features(
         return NOTHING if is_kept else compute()
     key = json.dumps(feature_key(encoder, loader.dataset, settings, target), sort_keys=True)
     path = Path(cache, f'{bytes_hash([key.encode()])[:32]}.npz')
+    damaged = path.is_file()
+    kept = _read(path, key)  # also from a folder that is read-only
+    if kept is not None:
+        if ranks is not None:
+            ranks.share(True)
+        return kept
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{path}.lock'):
-        kept = _read(path, key)
+        kept = None if damaged else _read(path, key)  # computed while this process waited
         if ranks is not None:
             ranks.share(kept is not None)
         if kept is not None:

@@ -2,7 +2,7 @@
 
 The protocols are kNN, a linear probe on all labels and a linear probe on a few labels of
 each class, on gallery and queries of the config's test dataset. The numbers are also
-written as JSON, for tools/report.py. The processes of torchrun share the images.
+written as JSON, for simclr-mm report. The processes of torchrun share the images.
 """
 
 from simclr_mm.commands import command_line
@@ -25,10 +25,10 @@ def main(argv: list[str] | None = None) -> None:
     add('--out', metavar='FILE', help='default: a new file in <work dir>/evaluation/')
     args = parser.parse_args(argv)
 
+    out = command_line.out_file(args.out or command_line.result_path(args))
     cfg = command_line.config_with_flags(args.config, args, test_on_folder)
     how = args.per_class, args.draws, args.sweep, args.cache, command_line.ranks()
     run, _ = evaluate_features(cfg, args.config, args.checkpoint, *how)
     print_table(run)
-    out = args.out or command_line.result_path(args)
     run.write(out)
     print(f'results: {out}')

@@ -28,7 +28,7 @@ from simclr_mm.visualization.style import plain
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, '--seed')
     add, at_least = parser.add_argument, command_line.at_least
-    add('index', help='folder that tools/embed.py wrote')
+    add('index', help='folder that simclr-mm embed wrote')
     add('--method', choices=METHODS, default='tsne', help='of the map; pca is the fastest')
     drawn = 'more are drawn from at random; the page has about 2 kB an image'
     add('--max-images', type=at_least(4), default=10_000, help=drawn)
@@ -36,11 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--out', metavar='HTML', help='default: explore.html in the folder')
     args = parser.parse_args(argv)
 
-    require(('bokeh',), 'tools/explore.py')
+    require(('bokeh',), 'simclr-mm explore')
     index = FeatureIndex(args.index)
-    out = Path(args.out or Path(args.index, 'explore.html'))
-    if out.is_dir():
-        raise UserError(f'{out} is a folder: name a file in it, such as {out / "explore.html"}')
+    out = command_line.out_file(args.out or Path(args.index, 'explore.html'))
     readable = np.flatnonzero(np.isfinite(index.features).all(axis=1))
     if len(readable) < 4:
         raise UserError(f'{args.index} holds {len(readable)} readable images: a map needs 4')

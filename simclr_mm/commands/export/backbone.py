@@ -66,23 +66,28 @@ def tensors_of(encoder: Encoder) -> dict[str, Tensor]:
 
 
 def pictures(preprocessing: Preprocessing, count: int = 3) -> list[np.ndarray]:
-    """Random uint8 RGB images of the size after resizing."""
+    """Random images of the size after resizing: uint8 RGB, or float32 of bands."""
     side = preprocessing.resize
     noise = np.random.default_rng(0)
+    if preprocessing.loading is not None:
+        shape = count, side, side, len(preprocessing.mean)
+        return list(noise.normal(preprocessing.mean, preprocessing.std, shape).astype(np.float32))
     return list(noise.integers(0, 256, (count, side, side, 3), np.uint8))
 
 
 def cropped(preprocessing: Preprocessing, pictures: list[np.ndarray]) -> Tensor:
-    """Images of that size as input of the encoder: (n, 3, S, S), uint8 RGB."""
+    """Images of that size as input of the encoder: (n, 3 or bands, S, S) of the same type."""
     start = round((preprocessing.resize - preprocessing.size) / 2)
     window = slice(start, start + preprocessing.size)
     pixels = torch.from_numpy(np.stack(pictures))[:, window, window]
-    return pixels.permute(0, 3, 1, 2).contiguous()  # (n, S, S, 3) -> (n, 3, S, S)
+    return pixels.permute(0, 3, 1, 2).contiguous()  # (n, S, S, C) -> (n, C, S, S)
 
 
 def features_of(encoder: Encoder, pictures: list[np.ndarray]) -> Tensor:
     """(n, C) features from this package's own inference."""
-    rows = [inference_model(encoder, picture[..., ::-1])['feature'] for picture in pictures]
+    rgb = encoder.preprocessing.loading is None
+    images = [picture[..., ::-1] if rgb else picture for picture in pictures]
+    rows = [inference_model(encoder, image)['feature'] for image in images]
     return torch.from_numpy(np.stack(rows))
 
 

@@ -51,11 +51,12 @@ class HubFolder(Timm):
 
     def setup(self, encoder: Encoder, path: str) -> str:
         """Code that builds ``model`` and ``preprocess``."""
+        order = _order(encoder)
         return code(
             'import timm, torch',
             f'model = timm.create_model({f"local-dir:{path}"!r}, pretrained=True).eval()',
-            # Our SimCLR has images in this order. It is faster on a CPU, and sums round alike.
-            'model = model.to(memory_format=torch.channels_last)',
+            # The order that our SimCLR has images in: faster on a CPU, and sums round alike.
+            *([f'model = model.to(memory_format={order})'] * (order != torch.contiguous_format)),
             'preprocess = timm.data.create_transform(**timm.data.resolve_model_data_config(model))',
         )
 
@@ -71,7 +72,7 @@ class HubFolder(Timm):
 
                 AutoImageProcessor.from_pretrained(names['path'])  # it opens
                 model = AutoModel.from_pretrained(names['path'])
-                model.to(memory_format=torch.channels_last)
+                model.to(memory_format=_order(encoder))
                 found['transformers'] = model(pixels).pooler_output
         remarks = []
         for library, features in found.items():
@@ -84,3 +85,9 @@ class HubFolder(Timm):
             remarks.append('transformers is not installed, so it was not tried')
         names['remark'] = '; '.join(remarks)
         return super().features(encoder, names, pictures)
+
+
+def _order(encoder: Encoder) -> torch.memory_format:
+    """The order in memory that the model has images in: in another one, sums round differently."""
+    narrow = getattr(encoder.model, '_narrow', True)  # a classifier reorders nothing
+    return torch.contiguous_format if narrow else torch.channels_last

@@ -27,17 +27,19 @@ class PixelEncoder(nn.Module):
         super().__init__()
         self.encoder = encoder.model
         for name in ('mean', 'std'):
-            values = torch.tensor(getattr(encoder.preprocessing, name)).mul(255)
-            self.register_buffer(f'pixel_{name}', values.view(3, 1, 1))
+            values = torch.tensor(getattr(encoder.preprocessing, name))
+            if encoder.preprocessing.loading is None:
+                values = values.mul(255)
+            self.register_buffer(f'pixel_{name}', values.view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 RGB (n, 3, S, S) -> (n, C)."""
+        """uint8 RGB (n, 3, S, S), or float32 (n, bands, S, S) -> (n, C)."""
         images = (images.float() - self.pixel_mean) / self.pixel_std
         return pooled(self.encoder.extract_feat(images), self.encoder)
 
 
 class Onnx(Target):
-    """A model from uint8 RGB (n, 3, S, S) to features (n, C), for any n.
+    """A model from uint8 RGB (n, 3, S, S), or bands in float32, to features (n, C), for any n.
 
     Every weight stays an initialiser under its name, with the prefix ``encoder.backbone.``.
     """
@@ -46,6 +48,7 @@ class Onnx(Target):
     packages = ('onnx', 'onnxruntime', 'onnxscript')
     tolerance = 1e-4  # its kernels differ from PyTorch's
     use = 'features, = session.run(None, {"images": crop(picture)[None].numpy()})'
+    use_of_bands = 'features, = session.run(None, {"images": images})  # float32, as in the files'
 
     def write(self, encoder: Encoder, metadata: dict[str, Any]) -> bytes:
         if torch.__version__ < '2.7':  # 2.6 does not take onnxscript's batch norm
@@ -53,9 +56,10 @@ class Onnx(Target):
         import onnxscript.optimizer
 
         size = encoder.preprocessing.size
+        dtype = torch.uint8 if encoder.preprocessing.loading is None else torch.float32
         program = torch.onnx.export(
             PixelEncoder(encoder).eval(),
-            (torch.zeros(2, 3, size, size, dtype=torch.uint8),),
+            (torch.zeros(2, encoder.bands, size, size, dtype=dtype),),
             input_names=['images'],
             output_names=['features'],
             dynamic_shapes={'images': {0: torch.export.Dim('n')}},
@@ -71,10 +75,13 @@ class Onnx(Target):
         return program.model_proto.SerializeToString()
 
     def setup(self, encoder: Encoder, path: str) -> str:
+        session = f'session = onnxruntime.InferenceSession({path!r})'
+        if encoder.preprocessing.loading is not None:
+            return code('import onnxruntime', session)
         return code(
             'import onnxruntime',
             'from torchvision.transforms import v2',
-            f'session = onnxruntime.InferenceSession({path!r})',
+            session,
             f'crop = {encoder.preprocessing.torchvision(normalise=False)}',
         )
 
@@ -104,6 +111,7 @@ class Safetensors(Target):
     suffix = '.safetensors'
     packages = ('safetensors',)
     use = 'features = backbone(preprocess(picture)[None])[-1]  # of the last stage'
+    use_of_bands = 'features = backbone((torch.as_tensor(images) - mean) / std)[-1]'
 
     def write(self, encoder: Encoder, metadata: dict[str, Any]) -> bytes:
         from safetensors.torch import save
@@ -111,15 +119,21 @@ class Safetensors(Target):
         return save(tensors_of(encoder), _texts(metadata))
 
     def setup(self, encoder: Encoder, path: str) -> str:
+        how = encoder.preprocessing
+        prepare = ['from torchvision.transforms import v2', f'preprocess = {how.torchvision()}']
+        if how.loading is not None:
+            prepare = [
+                f'{name} = torch.tensor({list(getattr(how, name))}).view(-1, 1, 1)'
+                for name in ('mean', 'std')
+            ]
         return code(
             'import json, safetensors, torch',
             'from mmpretrain.registry import MODELS',
-            'from torchvision.transforms import v2',
             f'file = safetensors.safe_open({path!r}, "pt")',
             'backbone = MODELS.build(json.loads(file.metadata()["backbone"]))',
             'backbone.load_state_dict({key: file.get_tensor(key) for key in file.keys()})',
             'backbone.eval()',
-            f'preprocess = {encoder.preprocessing.torchvision()}',
+            *prepare,
         )
 
     def weights(self, encoder: Encoder, names: Names) -> dict[str, Tensor]:

@@ -31,6 +31,7 @@ class MMPretrain(Target):
     """The tensors with the keys of mmpretrain's checkpoints."""
 
     use = 'features = FeatureExtractor(model)(bgr)[0]  # a path, or a uint8 BGR array'
+    use_of_bands = 'features = FeatureExtractor(model)(values)[0]  # an array, as in the file'
 
     def tensors(self, encoder: Encoder) -> dict[str, Tensor]:
         return {f'backbone.{key}': value for key, value in tensors_of(encoder).items()}
@@ -42,7 +43,9 @@ class MMPretrain(Target):
         neck = (
             ', neck=dict(type="GlobalAveragePooling")' if len(encoder.feature_shape()) == 4 else ''
         )
+        bands = preprocessing.loading is not None
         return code(
+            *['import simclr_mm  # for LoadBands'] * bands,
             'from mmengine.config import Config',
             'from mmpretrain import FeatureExtractor, get_model',
             f'backbone = {literal(backbone)}',

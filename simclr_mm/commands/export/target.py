@@ -11,7 +11,7 @@ from torch import Tensor
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.models import pooled
 
-from .backbone import tensors_of
+from .backbone import cropped, tensors_of
 
 Names = dict[str, Any]  # what code has defined, by name
 
@@ -25,6 +25,9 @@ class Target:
     # Code after that of :meth:`setup`, from a PIL image ``picture`` or an array ``bgr`` to
     # ``features``; '' where the code is a config.
     use = ''
+    # The same for an encoder of bands, from ``images``, (n, bands, S, S) float32, or ``values``,
+    # one image (height, width, bands), both as in the files. None: the library takes RGB only.
+    use_of_bands: str | None = None
 
     def tensors(self, encoder: Encoder) -> dict[str, Tensor]:
         """The tensors under the library's names, here ours."""
@@ -40,16 +43,25 @@ class Target:
         torch.save(dict(state_dict=self.tensors(encoder), meta=metadata), buffer)
         return buffer.getvalue()
 
+    def use_of(self, encoder: Encoder) -> str:
+        """The code after that of :meth:`setup`."""
+        bands = encoder.preprocessing.loading is not None
+        return (self.use_of_bands or '') if bands else self.use
+
     def setup(self, encoder: Encoder, path: str) -> str:
         """Code that loads the file."""
         raise NotImplementedError
 
     def features(self, encoder: Encoder, names: Names, pictures: list[np.ndarray]) -> Tensor:
-        """Features (n, C) of uint8 RGB images, with the names that :meth:`setup`'s code defines."""
+        """Features (n, C) of images, with the names that :meth:`setup`'s code defines."""
         rows = []
-        for rgb in pictures:
-            names.update(picture=Image.fromarray(rgb), bgr=np.ascontiguousarray(rgb[..., ::-1]))
-            exec(self.use, names)
+        for image in pictures:
+            if encoder.preprocessing.loading is None:
+                names['picture'] = Image.fromarray(image)
+                names['bgr'] = np.ascontiguousarray(image[..., ::-1])
+            else:
+                names.update(values=image, images=cropped(encoder.preprocessing, [image]).numpy())
+            exec(self.use_of(encoder), names)
             found = names['features']
             found = found[-1] if isinstance(found, (list, tuple)) else found
             rows.append(pooled(torch.as_tensor(found).detach()).reshape(1, -1))

@@ -55,6 +55,8 @@ def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
         UserError: The folder holds other files.
     """
     entry = TARGETS[target]
+    if entry.use_of_bands is None:
+        encoder.require_rgb(f'--to {target}')
     require(entry.packages, f'--to {target}')
     metadata = metadata_of(encoder, target)
     files = entry.files(encoder, metadata)
@@ -66,7 +68,7 @@ def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
             file.write(content)
             file.flush()
             proof = verify(encoder, target, file.name)
-    return f'{entry.setup(encoder, str(path))}\n{entry.use}'.strip(), proof
+    return f'{entry.setup(encoder, str(path))}\n{entry.use_of(encoder)}'.strip(), proof
 
 
 def _folder(encoder: Encoder, target: str, path: Path, files: dict[str, bytes]) -> Proof:

@@ -34,7 +34,7 @@ from simclr_mm.commands.few_labels.plan import (
 from simclr_mm.commands.runs import Run, where
 from simclr_mm.commands.sweep.command import tell, write_table
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import write_text
+from simclr_mm.files.atomic import alone_in, write_text
 
 _DISTIL = 'distil'
 
@@ -170,7 +170,8 @@ def mean_and_error(values: Sequence[float]) -> str:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     plan = plan_of(args)
-    runs, failed = do_all(plan, args)
+    with alone_in(plan.work_dir):
+        runs, failed = do_all(plan, args)
     write_results(runs, list(plan.finetune), plan.work_dir)
     if failed:
         raise UserError(

@@ -2,7 +2,7 @@
 
 OUT/shard-*.tar are tar files in WebDataset's layout; other formats are Parquet files or
 one LMDB database. OUT/index.json lists the shards. OUT/unreadable.jsonl lists unreadable
-images, which are left out. Train with tools/train.py --data OUT. After an interruption
+images, which are left out. Train with simclr-mm train --data OUT. After an interruption
 the same command continues. The processes of torchrun share the shards.
 """
 

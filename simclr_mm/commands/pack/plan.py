@@ -19,7 +19,7 @@ from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import BROKEN, EXTENSIONS, images_below
 
 PLAN, LOCK = 'plan.json', 'lock'
-# Globs of everything that tools/pack.py writes, in any format.
+# Globs of everything that simclr-mm pack writes, in any format.
 _WRITTEN = (
     *(WORK, INDEX, TAR_INDEX, LIST, UNREADABLE, PARTIAL),
     *('shard-[0-9]*', 'data.mdb', 'lock.mdb'),

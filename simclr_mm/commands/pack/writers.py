@@ -12,10 +12,10 @@ import numpy as np
 
 from simclr_mm.datasets.lmdb_images import LIST
 from simclr_mm.datasets.pack_index import TAR_INDEX
-from simclr_mm.datasets.stored_images import optional_package
 from simclr_mm.datasets.tar_index import index_tars, write_rows
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.installed import optional_package
 
 _KEY_BYTES = 511  # LMDB's longest key
 _GROUP_IMAGES = 100  # of a Parquet row group: some MB, the unit of reading

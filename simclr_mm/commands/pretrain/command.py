@@ -7,6 +7,8 @@ like classes, their names measure the encoder; they do not train it. After an in
 same command continues.
 """
 
+import argparse
+import contextlib
 import os
 import shlex
 import time
@@ -51,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     started = time.time()
-    out = Path(args.out or Path('work_dirs', 'pretrain', Path(args.folder).resolve().name))
+    default = Path('work_dirs', 'pretrain', Path(args.folder).resolve().name)
+    out = command_line.out_folder(args.out or default)
     file = out / 'recipe.py'
     if (out / _PAGE).exists():
         raise UserError(f'{out} holds a finished run: name another folder with --out')
@@ -86,10 +89,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _minutes(text: str) -> float:
-    number = float(text)
-    if not 0 < number < 1e5:
-        raise ValueError(text)
-    return number
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < 1e5:
+            return float(text)
+    raise argparse.ArgumentTypeError(f'{text!r}: give a number of minutes above 0')
 
 
 def _found(pictures: Pictures, here: Machine) -> str:

@@ -8,7 +8,7 @@ import hashlib
 import io
 import re
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 import torch
@@ -53,6 +53,7 @@ class Published(NamedTuple):
     encoder: Encoder  # read from the file
     rows: list[dict[str, Any]]  # results, in the format of a model index
     left_out: list[str]  # removed keys of the training checkpoint
+    shortened: list[str]  # keys of the config with a path of this machine
 
 
 def publish(
@@ -61,7 +62,8 @@ def publish(
     """Write ``{name}_{date}-{SHA-256[:8]}.pth`` and its model card.
 
     The file holds the weights and, in ``meta``, the config, the preprocessing and the length
-    of the training. It holds no online probe, no optimizer, no log and no path of the machine.
+    of the training. It holds no online probe, no optimizer and no log. Of an absolute path in
+    the config it holds the last name.
     With ``half`` it holds kernels and matrices in float16, for half the size. Biases and BN
     stay in float32, and a model that is built from the file computes in float32.
 
@@ -74,8 +76,9 @@ def publish(
             'begins with a letter or digit'
         )
     loaded, name = opened.content, name or opened.name
-    settings = opened.config.to_dict()
-    cfg = Config({key: value for key, value in settings.items() if key not in _OF_THE_RUN})
+    shortened: list[str] = []
+    settings = {k: v for k, v in opened.config.to_dict().items() if k not in _OF_THE_RUN}
+    cfg = Config(_without_folders(settings, '', shortened))
     cfg.model.pop('online_probe', None)  # only for the training
     trained = encoder_of_checkpoint(opened._replace(config=cfg))
     rows = results(trained)
@@ -111,7 +114,22 @@ def publish(
     )
     left_out = [key for key in loaded if key not in ('meta', 'state_dict')]
     left_out += [key for key in weights if key not in state]
-    return Published(name, path, card, encoder, rows, left_out)
+    return Published(name, path, card, encoder, rows, left_out, shortened)
+
+
+def _without_folders(value: Any, key: str, shortened: list[str]) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_folders(v, f'{key}.{k}', shortened) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(
+            _without_folders(each, f'{key}.{i}', shortened) for i, each in enumerate(value)
+        )
+    if isinstance(value, str):
+        for path in (PurePosixPath(value), PureWindowsPath(value)):
+            if path.is_absolute() or value.startswith('~/'):
+                shortened.append(key.removeprefix('.'))
+                return path.name
+    return value
 
 
 def _halved(weight: Tensor, key: str) -> Tensor:
@@ -148,6 +166,8 @@ def main(argv: list[str] | None = None) -> None:
         f'{done.path} and {done.card.name} are written; left out: '
         f'{", ".join(done.left_out) or "nothing"}'
     )
+    if done.shortened:
+        print(f'paths of this machine, shortened to their last name: {", ".join(done.shortened)}')
     weights = f'{url.rstrip("/")}/{done.path.name}' if url else None
     entry = entry_of(done.name, done.encoder, done.rows, config, weights)
     if args.metafile is None:

@@ -26,7 +26,7 @@ def entry_of(
     length = cfg.train_cfg.get('max_epochs')
     count = dict(Epochs=length) if length else dict(Iterations=cfg.train_cfg.max_iters)
     complexity = get_model_complexity_info(
-        model, (3, size, size), show_table=False, show_arch=False
+        model, (encoder.bands, size, size), show_table=False, show_arch=False
     )
     entry = {
         'Name': name,

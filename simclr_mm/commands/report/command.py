@@ -1,7 +1,7 @@
 """Results of many evaluations as a Markdown table and an HTML page.
 
-Searches the folders at any depth for results of tools/evaluate_features.py,
-tools/test.py, tools/transfer.py, tools/sweep.py and tools/demo.py, and for the loss curve,
+Searches the folders at any depth for results of simclr-mm evaluate,
+simclr-mm test, simclr-mm transfer, simclr-mm sweep and simclr-mm demo, and for the loss curve,
 the last step and the last validation of every training run.
 """
 
@@ -16,7 +16,7 @@ from simclr_mm.files.atomic import write_text
 @command_line.command
 def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__)
-    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR')
+    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='folders to search')
     place = 'folder of report.md and report.html; default: the first WORK_DIR'
     parser.add_argument('--out', metavar='DIR', help=place)
     args = parser.parse_args(argv)
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     if not table:
         raise UserError(
             f'there is no evaluation below {", ".join(args.work_dirs)} and no training run: '
-            'tools/train.py, tools/test.py and tools/evaluate_features.py write them'
+            'simclr-mm train, simclr-mm test and simclr-mm evaluate write them'
         )
     print(table, end='')
     out = Path(args.out or args.work_dirs[0])

@@ -113,7 +113,7 @@ class TrainAndEvaluate(ABC):
             Config.fromfile(run.config).randomness.seed,
             round(time.time() - started, 1),
             [result],
-            command=shlex.join(['python', 'tools/train.py', *run.arguments]),
+            command=shlex.join(['simclr-mm', 'train', *run.arguments]),
             study=dict(study=run.study, **run.labels),
         )
 

@@ -25,7 +25,7 @@ class RunFailed(Exception):
 class Run(NamedTuple):
     """A training that differs from others in a few settings."""
 
-    study: str  # a study of tools/sweep.py, or 'fine-tuning'
+    study: str  # a study of simclr-mm sweep, or 'fine-tuning'
     labels: dict[str, Value]  # values of the settings that vary, by name
     work_dir: Path  # folder of all runs
     metric: str  # metric of its result, such as 'knn' or 'top1'; it names the result's file
@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
     @property
     def arguments(self) -> list[str]:
-        """Arguments of tools/train.py that train this run, or continue it."""
+        """Arguments of simclr-mm train that train this run, or continue it."""
         return [str(self.config), '--work-dir', str(self.folder), '--resume']
 
     def validated(self, metric: str) -> float:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from mmengine.config import Config
 
 from simclr_mm.commands import command_line
@@ -22,7 +21,7 @@ from simclr_mm.commands.sweep.runs import METRICS, TrainAndScore, plan
 from simclr_mm.commands.sweep.studies import STUDIES, Study, values_of
 from simclr_mm.errors import UserError
 from simclr_mm.evaluation import EvaluationRun, Value
-from simclr_mm.files.atomic import write_text
+from simclr_mm.files.atomic import alone_in, write_text
 from simclr_mm.visualization.study import Series, plot_bars, plot_heat_map, plot_lines
 from simclr_mm.visualization.style import plain
 
@@ -33,7 +32,7 @@ METRIC_LABELS = dict(knn='kNN top-1 [%]', linear='linear probe, top-1 [%]')
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = command_line.parser_of(__doc__, '--cfg-options', '--processes', '--slurm')
     add = parser.add_argument
-    add('study', choices=[*STUDIES, HISTOGRAMS])
+    add('study', choices=[*STUDIES, HISTOGRAMS], help='what varies')
     add('--config', required=True, help='pretraining config')
     add('--work-dir', help='default: work_dirs/STUDY')
     add(
@@ -157,14 +156,9 @@ def main(argv: list[str] | None = None) -> None:
     if done:
         print(f'{done} of {len(runs)} runs were done before.')
     processes, slurm = where(args, len(runs))
-    try:
-        with FileLock(work_dir / '.lock', timeout=0):
-            trainer = TrainAndScore(min(processes, len(runs)), slurm)
-            failed = trainer.do_missing(runs, 'runs', tell)
-    except Timeout as error:
-        raise UserError(
-            f'another sweep is working in {work_dir}: wait for it, or give another --work-dir'
-        ) from error
+    with alone_in(work_dir):
+        trainer = TrainAndScore(min(processes, len(runs)), slurm)
+        failed = trainer.do_missing(runs, 'runs', tell)
     write_results(study, values, runs, work_dir, cfg)
     if failed:
         raise UserError(

@@ -6,10 +6,12 @@ encoder, images and settings are not repeated. The processes of torchrun share t
 """
 
 import argparse
+import os
 import shutil
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,7 @@ from simclr_mm.commands.transfer.dataset_table import (
 )
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.evaluation import EvaluationRun, Result, Value, read_run
+from simclr_mm.files.atomic import alone_in
 
 _ALL = dict(TRANSFER_DATASETS, digits=DIGITS)
 _PROTOCOLS = dict(linear=[linear.PROTOCOL], finetune=[finetune.PROTOCOL])
@@ -57,19 +60,23 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     own = 'also DIR/train/<class>/ and DIR/test/<class>/ or DIR/val/<class>/; several times'
     add('--folder', action='append', default=[], metavar='NAME=DIR', help=own)
-    add('--protocol', choices=list(_PROTOCOLS), default='linear')
+    linear = (
+        'swept logistic regression on features (linear), training of the whole network, or both'
+    )
+    add('--protocol', choices=list(_PROTOCOLS), default='linear', help=linear)
     size = "prepare images as the paper does, 224 there; default: as the encoder's config does"
     add('--size', type=positive, metavar='PIXELS', help=size)
     workers = command_line.at_least(0)
-    add('--workers', type=workers, default=4, help='processes that read images')
+    most = min(4, os.cpu_count() or 1)
+    add('--workers', type=workers, default=most, help='processes that read images')
     place = 'work_dirs/transfer/<checkpoint>-<hash of its weights>'
     add('--work-dir', type=Path, help=f'results and training runs; default: {place}')
     add('--again', action='store_true', help='do again what was done before')
     add = parser.add_argument_group('fine-tuning').add_argument
     grid = "learning rates and weight decays: 6 cells, or the paper's 56"
     add('--grid', choices=list(finetune.GRIDS), default='small', help=grid)
-    add('--steps', type=positive, default=20000)
-    add('--batch', type=positive, default=256)
+    add('--steps', type=positive, default=20000, help='of each training')
+    add('--batch', type=positive, default=256, help='images in a step')
     return parser.parse_args(argv)
 
 
@@ -204,16 +211,19 @@ def main(argv: list[str] | None = None) -> None:
     if not args.root.is_dir():
         raise MissingFileError(f'there is no folder {args.root.absolute()}')
     encoder = load_encoder(args.checkpoint, args.config, args.device or get_device())
+    encoder.require_rgb('a transfer')
     weights = weights_hash(encoder.model.state_dict())
     name = f'{Path(args.checkpoint).stem}-{weights[:8]}'
     work_dir = args.work_dir or Path('work_dirs', 'transfer', name)
-    jobs = plan(args, encoder, work_dir)
+    jobs = plan(args, encoder, command_line.out_folder(work_dir))
     ranks.require_same(dict(weights=weights))
-    # Each rank does all of its own before it waits for others.
-    outcomes = list(ranks.in_order([do(job, args, weights) for job in ranks.mine(jobs)]))
+    there = any(job.evaluate for job in jobs)
+    with alone_in(work_dir) if there and ranks.rank == 0 else nullcontext():
+        # Each rank does all of its own before it waits for others.
+        outcomes = list(ranks.in_order([do(job, args, weights) for job in ranks.mine(jobs)]))
     ranks.only_first_goes_on()
     print_table(jobs, outcomes, args.root)
-    if all(outcome is None for outcome in outcomes):
+    if not there:
         raise UserError(f'{args.root} holds no images of these data sets, as printed above')
     print(f'results: {work_dir}')
     failed = [job.file.stem for job, outcome in zip(jobs, outcomes) if isinstance(outcome, str)]

@@ -1,6 +1,6 @@
 """Transfer learning by fine-tuning the whole network: a grid of training runs.
 
-Source: SimCLR, arXiv:2002.05709, Sec. B.8.1. tools/train.py trains each cell of the grid
+Source: SimCLR, arXiv:2002.05709, Sec. B.8.1. simclr-mm train trains each cell of the grid
 from a config file.
 """
 

@@ -3,7 +3,7 @@
 kNN and a linear classifier learn from 1, 5, 20 and 100 % of the labels, over several
 draws. The encoder is compared with the same encoder untrained, with raw pixels and with
 the checkpoints of --against. OUT/verdict.html shows the sentence that is printed and the
-curves, OUT/verdict.json holds the numbers, OUT/evaluation.json is for tools/report.py.
+curves, OUT/verdict.json holds the numbers, OUT/evaluation.json is for simclr-mm report.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from mmengine.device import get_device
 
 from simclr_mm.apis import load_encoder
 from simclr_mm.apis.fingerprint import weights_hash
+from simclr_mm.apis.model_zoo import default_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.verdict.curves import KNN, all_hits, draws_of
 from simclr_mm.commands.verdict.judgement import accuracies, answer, compare, sentence
@@ -31,9 +32,11 @@ _SHARES = (1.0, 5.0, 20.0, 100.0)  # percent
 
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
-    shared = ('checkpoint', '--config', '--device', '--seed', '--cache', '--trust-checkpoint')
+    shared = ('--config', '--device', '--seed', '--cache', '--trust-checkpoint')
     parser = command_line.parser_of(__doc__, *shared)
     add, positive = parser.add_argument, command_line.at_least(1)
+    encoder = 'a path, a URL or the name of a model with weights; default: the one in the package'
+    add('checkpoint', nargs='?', help=encoder)
     labelled = 'DIR/train/<class>/ and DIR/test/<class>/, or DIR/<class>/, which is divided'
     add('--data', metavar='DIR', required=True, help=f'labelled images: {labelled}')
     others = 'checkpoints of this package, torchvision, timm and others; CONFIG=FILE names a config'
@@ -48,8 +51,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     started = time.time()
+    args.checkpoint = args.checkpoint or default_encoder()
+    default = Path('work_dirs', 'verdict', Path(args.data).resolve().name)
+    out = command_line.out_folder(args.out or default)
     ours = load_encoder(args.checkpoint, args.config, args.device or get_device())
-    parts, split = parts_of(args.data, args.test_share / 100, args.seed)
+    parts, split = parts_of(args.data, args.test_share / 100, args.seed, ours.loading_step)
     print(split)
     features = all_features(ours, args.against, parts, args.cache, args.workers)
     (_, labels), (_, wanted) = next(iter(features.values()))
@@ -73,7 +79,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         accuracies=accuracies(hits, len(labels)),
         comparisons=comparisons,
     )
-    out = Path(args.out or Path('work_dirs', 'verdict', Path(args.data).resolve().name))
     write_text(out / 'verdict.html', page(verdict))
     write_text(out / 'verdict.json', json.dumps(verdict.as_json(), indent=1))
     _run_of(verdict, args, time.time() - started).write(out / 'evaluation.json')

@@ -26,16 +26,20 @@ from simclr_mm.errors import UserError, listed
 from simclr_mm.evaluation import PIXELS, PRETRAINED, UNTRAINED, Labelled
 from simclr_mm.files.walk import printable
 from simclr_mm.registry import type_name
+from simclr_mm.transforms.loading import LOADING_STEPS
 
 _TEST = {'val', 'test'}  # folders of test images beside train
 _PIXELS = 32  # side of the raw pixels that are compared: 3,072 numbers an image
 
 
-def parts_of(folder: str, test_share: float, seed: int) -> tuple[dict[str, dict[str, Any]], str]:
+def parts_of(
+    folder: str, test_share: float, seed: int, loading: dict[str, Any]
+) -> tuple[dict[str, dict[str, Any]], str]:
     """``gallery`` and ``query`` for a GalleryAndQuery, and in words where they come from.
 
     They are ``folder/train`` and ``folder/{val,test}`` where both exist. Otherwise the
     classes are the folders in ``folder``, and ``test_share`` of each class is drawn for testing.
+    The loading step says which files are images.
 
     Raises:
         UserError: A class has fewer than two images to divide, or there is one class.
@@ -50,7 +54,7 @@ def parts_of(folder: str, test_share: float, seed: int) -> tuple[dict[str, dict[
         text = f'images to learn from: {places[0]}; test images: {places[1]}{left}'
         return dict(gallery=gallery, query=query), text
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        dataset = DATASETS.build(dict(settings, pipeline=[]))
+        dataset = DATASETS.build(dict(settings, pipeline=[loading]))
     labels = labels_of(dataset, f'--data {folder}')
     found, counts = np.unique(labels, return_counts=True)
     if counts.min() < 2:
@@ -88,6 +92,12 @@ def all_features(
     names = ends if len(set(ends)) == len(ends) else against
     # All files are read first, so that a mistake costs no time.
     others = {name: _encoder_of(place, device) for name, place in zip(names, against)}
+    for name, encoder in others.items():
+        if encoder.loading_step != ours.loading_step:
+            raise UserError(
+                f'--against {name}: it reads images by {encoder.loading_step}, the checkpoint by '
+                f'{ours.loading_step}: they would see other images, so no verdict compares them'
+            )
     loader = _loader(ours, parts, workers)
     found = {PRETRAINED: gallery_and_queries(ours, loader, cache)}
     found[UNTRAINED] = gallery_and_queries(untrained_encoder(ours.config), loader, cache)
@@ -130,8 +140,8 @@ def _loader(encoder: Encoder, parts: dict[str, dict[str, Any]], workers: int) ->
             f'{encoder.source}: its config has no test_dataloader, so it is not known how to '
             'prepare an image: name another config'
         )
-    steps = [dict(step) for step in encoder.pipeline if type_name(step) != 'LoadImageFromFile']
-    pipeline = [dict(type='simclr_mm.LoadImageFromFile'), *steps]
+    steps = [dict(step) for step in encoder.pipeline if type_name(step) not in LOADING_STEPS]
+    pipeline = [encoder.loading_step, *steps]
     return dict(
         batch_size=64,
         num_workers=workers,

@@ -4,17 +4,23 @@ import errno
 import re
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from mmengine.dist import is_main_process
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio import BaseStorageBackend, FileClient, LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from simclr_mm.errors import UserError
+from simclr_mm.files import storage
 from simclr_mm.files.atomic import atomic_file, remove_stale
 from simclr_mm.registry import HOOKS
+
+from ..ranks import on_first_rank
+from ..resume import POINTER
 
 _BACKEND = 'simclr_mm_atomic'
 # Seconds between attempts, together less than a cluster leaves before it kills.
@@ -28,19 +34,53 @@ class AtomicLocalBackend(LocalBackend):
     """MMEngine's storage on local disks, with atomic writes that wait for a full disk."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        for number, wait in enumerate((*_WAITS, None), start=1):
-            try:
-                with atomic_file(filepath) as file:
-                    file.write(obj)
-                return
-            except OSError as error:
-                if wait is None or error.errno not in _PASSING:
-                    raise
-                MMLogger.get_current_instance().warning(
-                    f'{filepath} cannot be written, attempt {number} of {len(_WAITS) + 1}: '
-                    f'{error.strerror}. The one before is complete. Next attempt in {wait} s.'
-                )
-                time.sleep(wait)
+        def write() -> None:
+            with atomic_file(filepath) as file:
+                file.write(obj)
+
+        _patiently(write, filepath)
+
+
+class StorageBackend(BaseStorageBackend):
+    """MMEngine's storage on any URL of fsspec. Failed writes are tried again."""
+
+    def get(self, filepath: str) -> bytes:
+        return storage.read(filepath) or b''
+
+    def get_text(self, filepath: str, encoding: str = 'utf-8') -> str:
+        return self.get(filepath).decode(encoding)
+
+    def put(self, obj: bytes, filepath: str) -> None:
+        _patiently(lambda: storage.write(filepath, obj), filepath)
+
+    def join_path(self, filepath: str, *filepaths: str) -> str:
+        start = filepath if filepath.endswith('://') else filepath.rstrip('/') + '/'
+        return start + '/'.join(filepaths)
+
+    def isfile(self, filepath: str) -> bool:
+        return True  # remove() takes a missing one
+
+    def remove(self, filepath: str) -> None:
+        try:
+            storage.remove(filepath)
+        except storage.StorageError as error:
+            MMLogger.get_current_instance().warning(f'{error}. The run goes on.')
+
+
+def _patiently(write: Callable[[], None], place: str | Path) -> None:
+    """Write, and try again if what failed may pass."""
+    for number, wait in enumerate((*_WAITS, None), start=1):
+        try:
+            return write()
+        except OSError as error:
+            if wait is None or not (error.errno in _PASSING or getattr(error, 'may_pass', False)):
+                raise
+            MMLogger.get_current_instance().warning(
+                f'{place} cannot be written, attempt {number} of {len(_WAITS) + 1}: '
+                f'{error.strerror or error}. The one before is complete. '
+                f'Next attempt in {wait} s.'
+            )
+            time.sleep(wait)
 
 
 @HOOKS.register_module()
@@ -53,11 +93,16 @@ class CheckpointHook(MMEngineCheckpointHook):
     Differs: a checkpoint and the file ``last_checkpoint`` replace the old ones in one step;
     MMEngine writes in place. Checkpoints beyond ``max_keep_ckpts`` and ``save_best`` are removed
     after the new one is complete; MMEngine removes them first. Only files of this run in its own
-    folder are removed; MMEngine removes the files that a resumed checkpoint names. Object stores
-    (``out_dir='s3://...'``, ``backend_args``) are unchanged, because they write whole objects.
+    folder are removed; MMEngine removes the files that a resumed checkpoint names.
+
+    ``out_dir`` may be any URL of fsspec, such as ``s3://BUCKET/FOLDER``. Checkpoints and a
+    ``last_checkpoint`` of their own go there, into a folder named as the work dir is; logs stay in
+    the work dir. MMEngine has its own servers instead, which ``backend_args`` still names.
     """
 
+    out_dir: str
     _saved: int | None = None  # iterations done at the last checkpoint
+    _store = ''  # folder of the run on a storage
 
     def _init_rule(self, rules: list[str | None], key_indicators: list[str]) -> None:
         try:
@@ -68,16 +113,31 @@ class CheckpointHook(MMEngineCheckpointHook):
                 "default_hooks.checkpoint.rule='greater' or 'less', as more or less is better"
             ) from error
 
+    def store(self, work_dir: str) -> str:
+        """The folder for a run's checkpoints on a storage, '' if they go elsewhere."""
+        out_dir = str(self.out_dir or '')
+        served = self.backend_args is not None or self.file_client_args is not None
+        if served or not storage.is_url(out_dir) or out_dir.startswith('file://'):
+            return ''
+        return StorageBackend().join_path(out_dir, Path(work_dir).name)
+
     def before_train(self, runner: Runner) -> None:
-        local = '://' not in f'{self.out_dir} {runner.work_dir}'
+        self.out_dir = str(self.out_dir or runner.work_dir)
+        if self.out_dir.startswith('file://'):
+            self.out_dir = unquote(urlsplit(self.out_dir).path)
+        self._store = self.store(runner.work_dir)
+        if self._store:
+            _serve(self.out_dir)
+            on_first_rank(lambda: _check_writable(self._store))
+        local = not storage.is_url(f'{self.out_dir} {runner.work_dir}')
         if local and self.backend_args is None and self.file_client_args is None:
             self.backend_args: dict | None = dict(backend=_BACKEND)
         info = runner.message_hub.runtime_info
         kept = info.pop('keep_ckpt_ids', [])  # else MMEngine removes some without a check
         super().before_train(runner)
         self._forget_other_runs(runner, kept)
-        if local and is_main_process():
-            for folder in {Path(self.out_dir), Path(runner.work_dir)}:
+        if is_main_process():
+            for folder in {runner.work_dir, self.out_dir if local else runner.work_dir}:
                 for partial in remove_stale(folder):
                     runner.logger.info(f'Removed {partial}, left by a killed run.')
 
@@ -176,7 +236,9 @@ class CheckpointHook(MMEngineCheckpointHook):
         )
         if not is_main_process():
             return
-        AtomicLocalBackend().put(self.last_ckpt.encode(), Path(runner.work_dir, 'last_checkpoint'))
+        if self._store:
+            self.file_backend.put(self.last_ckpt.encode(), f'{self._store}/{POINTER}')
+        AtomicLocalBackend().put(self.last_ckpt.encode(), Path(runner.work_dir, POINTER))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best:
@@ -221,8 +283,23 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.file_backend.remove(path)
 
 
+def _serve(url: str) -> None:
+    """Let MMEngine reach all URLs of this scheme through fsspec in this process."""
+    scheme = url.partition('://')[0]
+    register_backend(f'simclr_mm_{scheme}', StorageBackend, force=True, prefixes=scheme)
+    FileClient._prefix_to_backends[scheme] = StorageBackend  # its own method does not replace
+
+
+def _check_writable(folder: str) -> None:
+    """Find out at the start what else the first checkpoint would, hours later."""
+    storage.make_folder(folder)
+    backend, probe = StorageBackend(), f'{folder}/.write_test'
+    backend.put(b'', probe)
+    backend.remove(probe)
+
+
 def _is_in(source: str | None, folder: str) -> bool:
     """Whether a checkpoint lies in a folder. None is the newest of the work dir."""
-    if source is None or '://' in source:
-        return source is None
+    if source is None or storage.is_url(source):
+        return source is None or source.rpartition('/')[0] == folder
     return Path(source).resolve().parent == Path(folder).resolve()

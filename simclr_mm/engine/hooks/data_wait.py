@@ -155,7 +155,7 @@ def remedy(runner: Runner, share: float) -> str:
         return 'No core is free: this job needs more or faster cores.'
     if max(sizes) < _SMALL_FILE and len(dataset) < _FEW_FILES:
         return 'No core is free: keep the small images in memory, simclr_mm.InMemoryFolder.'
-    return 'No core is free: pack the files, tools/pack.py FOLDER OUT --short-side 256.'
+    return 'No core is free: pack the files, simclr-mm pack FOLDER OUT --short-side 256.'
 
 
 def free_cores(workers: int) -> int:

@@ -180,7 +180,7 @@ def _init_cfg(runner) -> Mapping:
 
 
 def _compare_pixels(runner, checkpoint: Mapping, path: str) -> None:
-    """Warn if the config normalises pixels otherwise than tools/convert.py says of the encoder."""
+    """Warn if the config normalises pixels otherwise than simclr-mm convert says of the encoder."""
     meta = checkpoint.get('meta')
     wanted = meta.get('normalise') if isinstance(meta, Mapping) else None
     if not isinstance(wanted, Mapping):  # another file of ours, whose config says it

@@ -18,14 +18,14 @@ def resized_crops(
     batched products cut and resize all boxes, whatever their sizes. Mirrored weights flip.
 
     Args:
-        images: (n, 3, H, W) uint8, on any device.
+        images: (n, C, H, W) uint8 or float32, on any device.
         boxes: (n, V, 4) top, left, height and width in whole pixels, inside the image.
         flips: (n, V) bool.
         size: S.
         interpolation: 'bilinear' or 'bicubic'.
 
     Returns:
-        (nV, 3, S, S) uint8, the crops of one image in a row, rounded after each axis as in PIL.
+        (nV, C, S, S), the crops of one image in a row. uint8 is rounded after each axis as in PIL.
     """
     boxes = boxes.to(images.device, torch.float32, non_blocking=True)
     top, left, height, width = boxes.unbind(-1)  # (n, V) each
@@ -33,11 +33,12 @@ def resized_crops(
     columns = _weights(left, width, images.shape[3], size, interpolation)
     flips = flips.to(images.device, non_blocking=True)[..., None, None]
     columns = torch.where(flips, columns.flip(2), columns)  # (n, V, S, W)
-    # TF32, if switched on, has an error of a tenth of a level at most.
-    narrow = torch.einsum('nchw,nvsw->nvchs', images.float(), columns)
-    narrow = narrow.add_(0.5).floor_().clamp_(0, 255)  # (n, V, 3, H, S), whole levels
+    # TF32, if switched on, has an error of a tenth of a level at most; float32 does without it.
+    narrow = torch.einsum('nchw,nvsw->nvchs', images.float(), columns)  # (n, V, C, H, S)
+    if images.dtype == torch.uint8:
+        narrow.add_(0.5).floor_().clamp_(0, 255)  # whole levels
     crops = torch.einsum('nvth,nvchs->nvcts', rows, narrow)
-    return to_levels(crops, 0.5).flatten(0, 1)  # (nV, 3, S, S)
+    return to_levels(crops, 0.5, images.dtype).flatten(0, 1)  # (nV, C, S, S)
 
 
 def crop_and_flip(

@@ -37,7 +37,7 @@ def _turn(images: Tensor, degrees: Tensor) -> Tensor:
     # From coordinates in the result to coordinates in the image, y downwards.
     grid = torch.stack((x * cos - y * sin, x * sin + y * cos), dim=-1)  # (n, S, S, 2)
     turned = grid_sample(images.float(), grid, padding_mode='border', align_corners=True)
-    return to_levels(turned, FLOOR)
+    return to_levels(turned, FLOOR, images.dtype)
 
 
 def cutout(images: Tensor, top: Tensor, left: Tensor, side: Tensor) -> Tensor:
@@ -70,8 +70,13 @@ def gaussian_noise(images: Tensor, std: Tensor, seeds: Tensor) -> Tensor:
 
     The noise of the batch depends on the sum of the (n,) seeds and on the kind of device.
     """
-    generator = torch.Generator(images.device)
-    generator.manual_seed(int(seeds.long().sum()))
-    noise = torch.randn(images.shape, generator=generator, device=images.device)
+    noise = normal_noise(images, int(seeds.long().sum()))
     noise.mul_(per_image(std, images)).add_(images)
     return to_levels(noise, 0.5)
+
+
+def normal_noise(images: Tensor, seed: int) -> Tensor:
+    """Standard normal numbers, as many as the images have values."""
+    generator = torch.Generator(images.device)
+    generator.manual_seed(seed)
+    return torch.randn(images.shape, generator=generator, device=images.device)

@@ -27,11 +27,14 @@ def on_rows(images: Tensor, rows: Tensor, function: Callable[[Tensor], Tensor]) 
     return images.index_copy(0, rows, function(images.index_select(0, rows)))
 
 
-def to_levels(images: Tensor, add: float) -> Tensor:
+def to_levels(images: Tensor, add: float, dtype: torch.dtype = torch.uint8) -> Tensor:
     """Float images as uint8: add, clip to [0, 255], cut the fraction off. Writes to ``images``.
 
-    Adding ``FLOOR`` rounds down as in PIL; adding 0.5 rounds to the nearest.
+    Adding ``FLOOR`` rounds down as in PIL; adding 0.5 rounds to the nearest. With the dtype
+    float32 images stay as they are.
     """
+    if dtype != torch.uint8:
+        return images
     if add:
         images.add_(add)
     return images.clamp_(0, 255).to(torch.uint8)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from simclr_mm.losses.precision import full_float32
+
 from .crop import INTERPOLATIONS, resized_crops
 
 # Columns of a step: the code of the transform (0 if it is not applied), and up to eight
@@ -34,7 +36,8 @@ class ViewsToMake(NamedTuple):
     """Images, and the numbers that were drawn for their views.
 
     Args:
-        images: (n, H, W, 3) uint8 BGR images, or (n, V, S, S, 3) crops of them.
+        images: (n, H, W, C) images, or (n, V, S, S, C) crops of them, uint8 or float32; C = 3
+            of uint8 are BGR.
         crops: (n, V, CROP_WIDTH) float64: top, left, height and width in pixels, flip
             (0 or 1), S, and the index in INTERPOLATIONS. Not used if ``images`` are crops.
         steps: (n, V, T, STEP_WIDTH or more) float64: a code and parameters.
@@ -48,20 +51,28 @@ class ViewsToMake(NamedTuple):
     def restored(cls, inputs: Any) -> Any:
         """Undo the list that mmpretrain's PackInputs and pseudo_collate make of it.
 
-        Nothing else is three tensors of uint8, float64 and float64. All other inputs are
-        returned unchanged.
+        Nothing else is three tensors, of uint8 or float32, float64 and float64. All other inputs
+        are returned unchanged.
         """
         if not isinstance(inputs, list) or len(inputs) != len(cls._fields):
             return inputs
         parts = [_stacked(part) for part in inputs]
         dtypes = [getattr(part, 'dtype', None) for part in parts]
-        return cls(*parts) if dtypes == [torch.uint8, torch.float64, torch.float64] else inputs
+        fits = dtypes[0] in (torch.uint8, torch.float32) and dtypes[1:] == [torch.float64] * 2
+        return cls(*parts) if fits else inputs
 
     def make(self, images: Tensor) -> Tensor:
-        """Crop and flip where it is still to do, and augment: (nV, 3, S, S) uint8 RGB.
+        """Crop and flip where it is still to do, and augment: (nV, C, S, S), as ``images``.
 
-        ``images`` is ``self.images`` on the device, (m, 3, H, W) uint8 RGB.
+        ``images`` is ``self.images`` on the device, (m, C, H, W), bands in the opposite order,
+        so BGR is RGB here. float32 is computed without TF32.
         """
+        if images.dtype != torch.uint8:
+            with full_float32(images.device):
+                return self._views(images)
+        return self._views(images)
+
+    def _views(self, images: Tensor) -> Tensor:
         if self.images.ndim == 4:
             boxes, flips = self.crops[..., :4], self.crops[..., 4] > 0
             size, interpolation = (int(number) for number in self.crops[0, 0, 5:])

@@ -175,11 +175,13 @@ def test_mistakes_end_with_2(weights, tmp_path, capsys):
     for args, part in (
         ((tmp_path / 'none', *flags), 'no folder'),
         ((tmp_path / 'images', *flags, '--test', tmp_path / 'images'), 'is the folder itself'),
+        ((tmp_path / 'images', *flags, '--test', tmp_path / 'none'), 'no folder'),
         ((tmp_path / 'images', *flags, '--allow', 'leeks=1'), 'the kinds are leaks'),
         ((tmp_path / 'images', *flags, '--allow', 'leaks=many'), 'a whole number'),
-        ((tmp_path / 'images', *flags, '--subset', 3), 'there are 2 different images'),
         ((tmp_path / 'images', '--checkpoint', tmp_path / 'no.pth'), 'no.pth'),
+        ((tmp_path / 'images', *flags, '--subset', 3), 'there are 2 different images'),
     ):
         assert exit_code(*args) == 2
         assert part in capsys.readouterr().err
+        assert not (tmp_path / 'out').exists() or '--subset' in args
     assert exit_code(tmp_path / 'images', *flags) == 0

@@ -2,9 +2,11 @@
 
 import argparse
 import errno
+import os
 import signal
 import sys
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -22,6 +24,11 @@ CONFIGS = Path(__file__).parents[3] / 'configs'
 
 def _unknown_option():
     command_line.merge_cfg_options(Config(dict(a=1)), {'b': 2})
+
+
+def _no_validation():
+    cfg = Config(dict(val_dataloader=None))
+    command_line.merge_cfg_options(cfg, {'val_dataloader.num_workers': 0})
 
 
 def _no_such_scheduler():
@@ -54,6 +61,7 @@ def test_an_empty_argument_is_no_path(argv, named, monkeypatch):
 @pytest.mark.parametrize(
     'main, message',
     [
+        (_no_validation, '--cfg-options val_dataloader.num_workers: val_dataloader is None in'),
         (_unknown_option, "--cfg-options b: the config has no key 'b'"),
         (
             _no_such_scheduler,
@@ -80,7 +88,7 @@ def test_a_mistake_is_one_line(main, message, monkeypatch):
     [
         ('absent.py', None, "there is no config file '.*absent.py'"),
         ('.', None, 'there is no config file'),
-        ('a.txt', 'model = dict()', 'cannot be read as a config: OSError: Only py'),
+        ('a.txt', 'model = dict()', 'a.txt is no config: give a .py file'),
         ('broken.py', 'model = = 3', 'cannot be read as a config: SyntaxError'),
         ('child.py', "_base_ = 'absent.py'", 'cannot be read as a config: .*absent.py'),
         ('list.json', '[1]', 'cannot be read as a config'),
@@ -158,6 +166,29 @@ def test_a_mistake_in_a_worker_is_the_same_line():
     assert 'Traceback' not in str(end.value)
 
 
+class Killed(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_one_line():
+    @command_line.command
+    def main(argv):
+        next(iter(DataLoader(Killed(), num_workers=1)))
+
+    with pytest.raises(SystemExit, match='error: loader worker [0-9]+ was ended from outside, '):
+        main([])
+
+    def _try_get_data():  # a frame of PyTorch's loader, whose worker has just gone
+        raise ConnectionResetError(errno.ECONNRESET, 'Connection reset by peer')
+
+    with pytest.raises(SystemExit, match='error: loader worker was ended from outside, '):
+        command_line.command(lambda _: _try_get_data())([])
+
+
 def test_a_full_disk_and_a_name_that_writes_on_the_terminal(monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['x.py'])
     with pytest.raises(SystemExit, match='^x.py: error: No space left on device'):
@@ -203,7 +234,41 @@ def test_ctrl_c_is_one_line_of_the_first_rank(main, rank, capsys, monkeypatch):
 def test_the_system_names_the_file(tmp_path):
     with pytest.raises(SystemExit) as end:
         command_line.command(lambda _: (tmp_path / 'absent').read_text())([])
-    assert end.value.code.endswith(f'error: {tmp_path / "absent"}: No such file or directory')
+    absent = tmp_path / 'absent'
+    assert end.value.code.endswith(f'error: {absent}: No such file or directory: check the path')
+
+
+def test_a_download_of_another_library():
+    def main(argv):
+        raise URLError(OSError('no route'))
+
+    with pytest.raises(SystemExit, match=r'error: a download failed \(no route\): put the files'):
+        command_line.command(main)([])
+
+
+@pytest.mark.parametrize(
+    ('called', 'evaluate', 'pack', 'absent'),
+    [
+        ('simclr-mm', 'simclr-mm evaluate', 'simclr-mm pack', 'simclr-mm doctor'),
+        ('here/embed.py', 'here/evaluate_features.py', 'here/pack.py', 'simclr-mm doctor'),
+    ],
+)
+def test_commands_are_named_as_called(called, evaluate, pack, absent, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'here').mkdir()
+    for name in ('embed', 'evaluate_features', 'pack'):
+        (tmp_path / 'here' / f'{name}.py').touch()
+    monkeypatch.setattr(sys, 'argv', [called])
+    text = 'simclr-mm evaluate, then simclr-mm pack OUT, or simclr-mm doctor'
+    expected = f'{evaluate}, then {pack} OUT, or {absent}'
+
+    def main(argv):
+        raise UserError(text)
+
+    with pytest.raises(SystemExit) as end:
+        command_line.command(main)([])
+    assert end.value.code.endswith(f'error: {expected}')
+    assert expected in command_line.parser_of(text).format_help()
 
 
 def test_a_name_that_is_not_utf_8_is_printed(capsys):

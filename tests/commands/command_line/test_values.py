@@ -1,10 +1,12 @@
-"""What a user types behind --cfg-options."""
+"""What a user types behind --cfg-options and --out."""
 
 import argparse
+import os
 
 import pytest
 
-from simclr_mm.commands.command_line import KeyValues
+from simclr_mm.commands.command_line import KeyValues, out_file, out_folder
+from simclr_mm.errors import UserError
 
 
 def _parse(*pairs: str) -> dict:
@@ -41,3 +43,22 @@ def test_what_is_no_value_is_named(pair, capsys):
     with pytest.raises(SystemExit):
         _parse(pair)
     assert f'--cfg-options {pair}: ' in capsys.readouterr().err
+
+
+def test_a_place_to_write(tmp_path, monkeypatch):
+    (tmp_path / 'file').write_text('')
+    for place in ('', 'new/folder'):
+        assert out_folder(tmp_path / place) == tmp_path / place
+    for place in ('file', 'new/file'):
+        assert out_file(tmp_path / place) == tmp_path / place
+    assert str(out_file(os.devnull)) == os.devnull
+    for check, place in ((out_folder, 'file'), (out_folder, 'file/new'), (out_file, 'file/new')):
+        with pytest.raises(UserError, match=f'{place} cannot be written: {tmp_path}/file is a fi'):
+            check(tmp_path / place)
+    with pytest.raises(UserError, match='is a folder: name a file in it'):
+        out_file(tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ['file']
+    monkeypatch.setattr(os, 'access', lambda path, mode: os.fspath(path) != str(tmp_path))
+    for check in (out_folder, out_file):
+        with pytest.raises(UserError, match=f'{tmp_path} is read-only; name another place'):
+            check(tmp_path / 'new')

@@ -354,3 +354,28 @@ def test_the_tool(encoder, tmp_path, capsys):
         tool('convert.py', theirs, tmp_path / 'ours')
     with pytest.raises(SystemExit, match='none.pth'):
         tool('convert.py', tmp_path / 'none.pth', ours_path)
+
+
+@pytest.mark.parametrize('bands', [1, 2, 6, 7])
+def test_a_stem_for_bands(encoder, tmp_path, bands, capsys):
+    """Equal bands give what equal channels of RGB gave, if n is 1 or a multiple of 3."""
+    torch.save(encoder.state_dict(), tmp_path / 'rgb.pth')
+    numbers = [float(k + 1) for k in range(bands)]
+    settings = dict(mean=numbers, std=numbers, to_rgb=False)
+    (tmp_path / 'bands.py').write_text(f'data_preprocessor = {settings}\n')
+    out = tmp_path / 'out.pth'
+    tool('convert.py', tmp_path / 'rgb.pth', out, '--bands', tmp_path / 'bands.py')
+    assert f'mean {numbers}, std {numbers}' in capsys.readouterr().out
+    model = get_model(out.with_suffix('.py'), pretrained=out)
+    assert model.data_preprocessor.mean.flatten().tolist() == numbers
+    grey = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        expected = encoder(grey.expand(2, 3, 64, 64))
+        found = model.extract_feat(grey.expand(2, bands, 64, 64))
+    if bands in (1, 6):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    weight, before = model.backbone.conv1.weight, encoder.conv1.weight
+    if bands > 1:
+        for band in range(bands):  # in float64 by hand
+            by_hand = before[:, band % 3].double() * 3 / bands
+            torch.testing.assert_close(weight[:, band].double(), by_hand, rtol=1e-6, atol=0)

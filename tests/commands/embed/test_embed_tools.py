@@ -100,7 +100,7 @@ def test_what_an_embedded_folder_does_not_take(extra, tmp_path):
     [
         (['embed.py', 'no.pth', '.'], 'no.pth does not exist'),
         (['retrieve.py', 'a.png', '--index', '/tmp/absent'], 'holds no embedding.json'),
-        (['plot_embedding.py', DIGITS], 'give a folder that tools/embed.py wrote'),
+        (['plot_embedding.py', DIGITS], '/tools/embed.py wrote, or a config and a checkpoint'),
         (['plot_similarity.py', DIGITS, 'no.pth', '--count', '1'], '--count is 1'),
         (['browse_views.py', DIGITS, '--index', '-1'], 'no image -1'),
         (['browse_views.py', DIGITS, '--count', '100000'], 'a picture shows 100 at most'),

@@ -190,7 +190,7 @@ def test_half_a_pack_is_not_trained_on(folder, tmp_path, monkeypatch):
         with pytest.raises(Killed):
             tool(folder, out)
     for read in (shard_dataset, TarShards):
-        with pytest.raises(ValueError, match='out is an unfinished pack: call tools/pack.py'):
+        with pytest.raises(ValueError, match='out is an unfinished pack: call simclr-mm pack'):
             read(str(out))
     tool(folder, out)
     (out / '.packing').mkdir()  # killed while it was removed

@@ -18,6 +18,7 @@ from simclr_mm import get_model
 from simclr_mm.apis import load_encoder
 from simclr_mm.checkpoints import load_file
 from simclr_mm.commands.publish.metafile import put_entry
+from simclr_mm.engine.loops import VALIDATED
 
 ROOT = Path(__file__).parents[3]
 NAME = 'simclr_r18-w16_1xb64-coslr-30e_digits'
@@ -38,8 +39,9 @@ def checkpoint(tmp_path_factory):
             state_dict=get_model(cfg).state_dict(),
             optimizer=dict(state={}, param_groups=[]),
             param_schedulers=[],
-            message_hub=dict(log_scalars={'val/knn/top1': accuracy}, runtime_info=dict()),
+            message_hub=dict(log_scalars={'val/knn/top1': accuracy}, runtime_info={VALIDATED: 690}),
             meta=dict(
+                seed=5,
                 cfg=cfg.pretty_text,
                 epoch=30,
                 iter=690,
@@ -71,6 +73,29 @@ def test_half_precision_on_disk(checkpoint, tmp_path, capsys):
         assert loaded[key].dtype == given[key].dtype
         rounded = given[key].numpy().astype(np.float16) if matrix else given[key].numpy()
         np.testing.assert_array_equal(loaded[key].numpy(), rounded)
+
+
+def test_a_validation_before_the_last_epoch_is_no_result_of_these_weights(
+    checkpoint, tmp_path, capsys
+):
+    content = load_file(checkpoint)
+    content['message_hub']['runtime_info'][VALIDATED] = 460
+    cfg = Config.fromstring(content['meta']['cfg'], '.py')
+    cfg.val_dataloader.dataset.gallery.data_root = '/home/somebody/data/digits'
+    content['meta']['cfg'] = cfg.pretty_text
+    torch.save(content, tmp_path / 'epoch_30.pth')
+    run(tmp_path / 'epoch_30.pth', tmp_path / 'out')
+    (card,) = (tmp_path / 'out').glob('*.md')
+    text = card.read_text()
+    assert 'Top 1 Accuracy 96.67 (measured here)' not in text and 'model-index' not in text
+    line = 'kNN Classification Top 1 Accuracy 96.67 after 460 of 690 iterations'
+    assert f'| Last validation in the log | {line} |' in text and '| Seed | 5 |' in text
+    printed = capsys.readouterr().out
+    assert 'Results: null' in printed
+    assert 'shortened to their last name: val_dataloader.dataset.gallery.data_root\n' in printed
+    (path,) = (tmp_path / 'out').glob('*.pth')
+    gallery = load_encoder(path).config.val_dataloader.dataset.gallery
+    assert gallery.data_root == 'digits'
 
 
 def test_weights_that_are_too_large_for_half_precision(checkpoint, tmp_path):

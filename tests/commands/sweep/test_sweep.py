@@ -93,7 +93,7 @@ def test_value_is_that_of_the_last_epoch(cfg, tmp_path, monkeypatch):
     assert result.settings == dict(k=20, temperature=0.07)
     assert done.study == dict(study='head', head='none', width='')
     assert (done.seed, done.config) == (0, str(run.config))
-    assert done.command == ' '.join(['python', 'tools/train.py', *run.arguments])
+    assert done.command == ' '.join(['simclr-mm', 'train', *run.arguments])
     assert (
         done.checkpoint_sha256
         == hashlib.sha256(

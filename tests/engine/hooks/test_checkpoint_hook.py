@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import fsspec
 import mmengine.hooks
 import pytest
 import torch
@@ -25,6 +26,7 @@ from simclr_mm.engine.hooks import checkpoint_hook
 from simclr_mm.engine.hooks.checkpoint_hook import AtomicLocalBackend, CheckpointHook
 from simclr_mm.errors import CheckpointError, UserError
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.storage import StorageError
 
 pytestmark = pytest.mark.portable
 _RUNS = itertools.count()  # MMEngine keeps one message hub for each name
@@ -177,6 +179,71 @@ def test_a_full_disk_is_tried_again_and_a_read_only_one_is_not(
     if number == errno.ENOSPC:  # space is made while it waits
         AtomicLocalBackend().put(b'after', file)
         assert file.read_bytes() == b'after'
+
+
+def _stored(folder) -> list:
+    return sorted(Path(path).name for path in fsspec.filesystem('memory').ls(folder, detail=False))
+
+
+def test_checkpoints_on_a_storage(tmp_path):
+    hook = CheckpointHook(
+        interval=1, max_keep_ckpts=1, save_best='accuracy', out_dir='memory://kept/'
+    )
+    _runner(tmp_path / 'run', hook).train()
+    names = ['best_accuracy_epoch_3.pth', 'epoch_3.pth', 'last_checkpoint']
+    assert _stored('/kept/run') == names
+    newest = b'memory://kept/run/epoch_3.pth'
+    assert fsspec.filesystem('memory').cat('/kept/run/last_checkpoint') == newest
+    assert not list((tmp_path / 'run').glob('*.pth'))
+    assert (tmp_path / 'run' / 'last_checkpoint').read_bytes() == newest
+
+
+def test_a_file_url_is_a_folder(tmp_path):
+    hook = CheckpointHook(interval=1, out_dir=f'file://{tmp_path}/a%20b')
+    _runner(tmp_path / 'run', hook, epochs=1).train()
+    path = tmp_path / 'a b' / 'run' / 'epoch_1.pth'
+    assert path.is_file() and (tmp_path / 'run' / 'last_checkpoint').read_text() == str(path)
+
+
+@pytest.mark.parametrize('error, attempts', [(ConnectionError, 4), (PermissionError, 1)])
+def test_an_upload_that_fails(tmp_path, monkeypatch, error, attempts):
+    """The second epoch cannot be written. The first one stays, and the run can go on."""
+    memory, waited, tried = type(fsspec.filesystem('memory')), [], []
+    pipe_file = memory.pipe_file
+
+    def fail(self, path, value, **kwargs):
+        if path.endswith('epoch_2.pth') and len(tried) < 4:
+            tried.append(path)
+            raise error('no answer')
+        return pipe_file(self, path, value, **kwargs)
+
+    monkeypatch.setattr(memory, 'pipe_file', fail)
+    monkeypatch.setattr(checkpoint_hook.time, 'sleep', waited.append)
+    folder = f'memory://{tmp_path.name}'
+    hook = CheckpointHook(interval=1, max_keep_ckpts=1, out_dir=folder)
+    with pytest.raises(StorageError, match='epoch_2.pth cannot be written .*: no answer'):
+        _runner(tmp_path / 'run', hook).train()
+    assert len(tried) == attempts and waited == [1, 5, 15][: attempts - 1]
+    assert _stored(f'/{tmp_path.name}/run') == ['epoch_1.pth', 'last_checkpoint']
+    tried[3:] = []  # one failure more
+    install_safe_loading()
+    run = _runner(tmp_path / 'run', CheckpointHook(interval=1, out_dir=folder), resume=True)
+    if error is ConnectionError:
+        run.train()
+        assert waited == [1, 5, 15, 1]
+        assert 'epoch_3.pth' in _stored(f'/{tmp_path.name}/run')
+
+
+def test_a_storage_without_rights_ends_the_run_at_its_start(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError('Access Denied')
+
+    monkeypatch.setattr(type(fsspec.filesystem('memory')), 'pipe_file', refuse)
+    hook = CheckpointHook(interval=1, out_dir='memory://forbidden')
+    run = _runner(tmp_path / 'run', hook)
+    with pytest.raises(StorageError, match='forbidden/run/.write_test cannot be written .Permi'):
+        run.train()
+    assert run.iter == 0
 
 
 class KilledFile:

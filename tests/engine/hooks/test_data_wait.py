@@ -187,14 +187,14 @@ def test_without_a_free_core_one_remedy_by_what_is_known(tmp_path, monkeypatch):
         for name in ('small', 'large')
     )
     assert 'simclr_mm.InMemoryFolder' in advice(small)
-    assert 'tools/pack.py FOLDER' in advice(large)
+    assert 'simclr-mm pack FOLDER' in advice(large)
     for packed in ([], Digits(split='test', pipeline=[views])):
         assert 'needs more or faster cores' in advice(packed)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     cores(monkeypatch, 1)
     assert "write augment='device'" in advice(large)
     views.on_device = True
-    assert 'tools/pack.py FOLDER' in advice(large)
+    assert 'simclr-mm pack FOLDER' in advice(large)
 
 
 def test_a_run_that_waits(tmp_path, monkeypatch, clock):

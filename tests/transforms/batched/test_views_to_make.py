@@ -16,6 +16,7 @@ from simclr_mm.datasets.sampler import SampleIndex
 from simclr_mm.models import ViewsPreprocessor
 from simclr_mm.registry import TRANSFORMS
 from simclr_mm.transforms import ColorJitter, RandomGaussianBlur, RandomGaussianNoise, TwoViews
+from simclr_mm.transforms.bands import BandTransform
 from simclr_mm.transforms.base import DeviceTransform
 from simclr_mm.transforms.batched.views_to_make import STEP_WIDTH, TWINS, ViewsToMake, augment
 from simclr_mm.transforms.random_streams import batch_streams, view_streams
@@ -129,11 +130,15 @@ EVERY = [
     dict(type='RandomSobel'),
     dict(type='RandomGaussianNoise'),
     dict(type='RandomCropAndFlip'),
+    dict(type='BandJitter', std=[30.0, 2.5], gain=0.1),
+    dict(type='BandNoise', std=[30.0, 2.5]),
+    dict(type='BandDrop', fill=[7.0, -1.5]),
 ]
 
 
 def test_every_transform_is_in_the_list():
-    ours = {cls for cls in DeviceTransform.__subclasses__() if 'simclr_mm.' in cls.__module__}
+    known = [*DeviceTransform.__subclasses__(), *BandTransform.__subclasses__()]
+    ours = {cls for cls in known if 'simclr_mm.' in cls.__module__} - {BandTransform}
     assert {cfg['type'] for cfg in EVERY} == {cls.__name__ for cls in ours}
     assert {cls.code for cls in ours} <= set(TWINS)
 
@@ -148,7 +153,7 @@ def test_numbers_say_what_was_drawn(cfg, seed, image, side):
     assert len(numbers) == len(transform.columns) < STEP_WIDTH
     decoded = transform.decode(numbers.tolist())
     assert list(decoded.items()) == list(params.items())  # a jitter's in their order
-    assert {k: type(v) for k, v in decoded.items() if transform.columns[k] is int} == {
+    assert {k: type(v) for k, v in decoded.items() if transform.columns.get(k) is int} == {
         k: int for k, kind in transform.columns.items() if kind is int
     }
     (streams,) = batch_streams([seed] * 2, [0] * 2, [image + 1, image], 0, 1)

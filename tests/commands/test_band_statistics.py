@@ -1,0 +1,103 @@
+"""Statistics of bands against NumPy's in float64 over all pixels at once."""
+
+import numpy as np
+import pytest
+from helpers.tools import tool
+from mmengine.config import Config
+
+from simclr_mm.commands import band_statistics
+from simclr_mm.commands.band_statistics import SHARES, BandStatistics, measure
+from simclr_mm.errors import UserError
+
+RNG = np.random.default_rng(0)
+CONFIG = 'simclr_r18-w16_1xb64-adam-30e_bands-32px'
+
+
+def images(kind):
+    """Seven images of several sizes, three bands."""
+    shapes = [(5 + k, 9 - k, 3) for k in range(7)]
+    if kind == 'whole':  # a large offset, of which float32 sums would lose the variance
+        return [60_000 + RNG.integers(0, 9, shape).astype(np.float32) for shape in shapes]
+    if kind == 'bytes':
+        return [RNG.integers(0, 256, shape).astype(np.uint8) for shape in shapes]
+    found = [RNG.normal(0, 10 ** RNG.uniform(-3, 4), shape).astype(np.float32) for shape in shapes]
+    return [np.round(found[0]), *found[1:], np.array([[[-0.0, 0.0, 1e30]] * 3] * 3, np.float32)]
+
+
+@pytest.mark.parametrize('kind', ['whole', 'bytes', 'fractions'])
+def test_statistics_are_those_of_all_pixels_at_once(kind):
+    some = images(kind)
+    statistics = BandStatistics(3)
+    for img in some:
+        statistics.add(img)
+    pixels = np.concatenate([img.reshape(-1, 3) for img in some]).astype(np.float64)
+    np.testing.assert_allclose(statistics.mean, pixels.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(statistics.std, pixels.std(0), rtol=1e-12)
+    assert (statistics.lowest == pixels.min(0)).all()
+    assert (statistics.highest == pixels.max(0)).all()
+    expected = np.percentile(pixels, SHARES, axis=0, method='inverted_cdf')
+    found = statistics.percentiles()
+    if kind == 'fractions':
+        assert (np.abs(found - expected) <= np.abs(expected) / 512).all()
+    else:
+        assert (found == expected).all()
+
+
+def test_an_interrupted_call_continues(tmp_path, monkeypatch):
+    some = images('whole')
+    for place, img in enumerate(some):
+        np.save(tmp_path / f'{place}.npy', img)
+    (tmp_path / '4b.npy').write_bytes(b'\x93NUMPY broken')
+    out = tmp_path / 'out' / 'bands.py'
+    monkeypatch.setattr(band_statistics, '_SAVE_EVERY', 0)
+    added = []
+    add = BandStatistics.add
+
+    def until_the_sixth(self, img):
+        if len(added) == 5:
+            raise KeyboardInterrupt
+        added.append(img)
+        add(self, img)
+
+    monkeypatch.setattr(BandStatistics, 'add', until_the_sixth)
+    loading = dict(layout='HWC')
+    with pytest.raises(KeyboardInterrupt):
+        measure([str(tmp_path)], loading, out)
+    with pytest.raises(UserError, match='other images or settings.*--restart'):
+        measure([str(tmp_path)], dict(loading, bands=[0]), out)
+    monkeypatch.setattr(BandStatistics, 'add', lambda *args: (added.append(args[1]), add(*args)))
+    measured, unreadable = measure([str(tmp_path)], loading, out)
+    assert len(added) == len(some)  # each once
+    pixels = np.concatenate([img.reshape(-1, 3) for img in some]).astype(np.float64)
+    np.testing.assert_allclose(measured.std, pixels.std(0), rtol=1e-12)
+    assert len(unreadable) == 1 and '4b.npy' in unreadable[0]
+    assert not list(out.parent.glob('.*'))
+
+
+def test_the_command_completes_a_config(tmp_path, capsys):
+    for place in range(3):
+        np.save(tmp_path / f'{place}.npy', RNG.integers(0, 2**16, (6, 7, 5)).astype(np.uint16))
+    out = tmp_path / 'mine.py'
+    args = tmp_path, '--out', out, '--base', CONFIG, '--bands', 4, 1, '--workers', 0
+    tool('band_statistics.py', *args)
+    assert 'mean and std of 2 band(s)' in capsys.readouterr().out
+    pixels = [np.load(path)[..., [4, 1]] for path in sorted(tmp_path.glob('*.npy'))]
+    pixels = np.concatenate(pixels).reshape(-1, 2).astype(np.float64)
+    cfg = Config.fromfile(out)
+    np.testing.assert_allclose(cfg.data_preprocessor.mean, pixels.mean(0), rtol=1e-8)
+    np.testing.assert_allclose(cfg.data_preprocessor.std, pixels.std(0), rtol=1e-8)
+    assert cfg.model.backbone.in_channels == 2 and cfg.model.backbone.depth == 18
+    jitter = cfg.train_dataloader.dataset.pipeline[1].transforms[0]
+    assert jitter.std == cfg.data_preprocessor.std
+    for phase in ('train', 'val', 'test'):
+        loading = cfg[f'{phase}_dataloader'].dataset.pipeline[0]
+        assert loading == dict(type='simclr_mm.LoadBands', bands=[4, 1])
+
+
+def test_files_of_other_bands_and_no_files_are_named(tmp_path):
+    np.save(tmp_path / 'a.npy', np.ones((6, 6, 4)))
+    np.save(tmp_path / 'b.npy', np.ones((6, 6, 5)))
+    with pytest.raises(UserError, match=r'b.npy has 5 band\(s\), but .*a.npy has 4'):
+        measure([str(tmp_path)], {}, tmp_path / 'x.py')
+    with pytest.raises(UserError, match=r'b.npy has 5 band\(s\), but .*a.npy has 4'):
+        measure([str(tmp_path)], {}, tmp_path / 'x.py', workers=2)

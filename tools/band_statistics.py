@@ -1,0 +1,4 @@
+from simclr_mm.commands.band_statistics import main
+
+if __name__ == '__main__':
+    main()
