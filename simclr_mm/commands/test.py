@@ -21,7 +21,7 @@ _METRICS = ('.json', '.yaml', '.yml')
 
 @command_line.command
 def main(argv: list[str] | None = None) -> None:
-    parser = command_line.parser_of(__doc__, '--cfg-options', '--trust-checkpoint')
+    parser = command_line.parser_of(__doc__, '--cfg-options', '--trust-checkpoint', shared=True)
     add = parser.add_argument
     add('config', help='config file')
     add('checkpoint', help='a path, a URL or the name of a model with weights')

@@ -14,7 +14,7 @@ from simclr_mm.files.installed import config_files
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = command_line.parser_of(__doc__, '--cfg-options', '--trust-checkpoint')
+    parser = command_line.parser_of(__doc__, '--cfg-options', '--trust-checkpoint', shared=True)
     add = parser.add_argument
     add('config', nargs='?', help='config file, or a name of simclr-mm configs')
     add(

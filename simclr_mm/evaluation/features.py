@@ -1,7 +1,7 @@
 """Features of a whole dataset, and rows of them that are not finite."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader
 from simclr_mm.errors import UserError, listed
 
 Target = int | np.ndarray
+Batch = tuple[np.ndarray, np.ndarray]  # features (n, C), and targets
+NOTHING: Batch = np.empty((0, 0), np.float32), np.empty(0, np.int64)
 
 
 def class_of(sample: DataSample) -> int:
@@ -29,7 +31,8 @@ def extract_features(
     embed: Callable[[Tensor], Tensor] | None = None,
     description: str = 'features',
     target: Callable[[DataSample], Target] = class_of,
-) -> tuple[np.ndarray, np.ndarray]:
+    gather: Callable[[Iterator[Batch]], Iterable[Batch]] = iter,
+) -> Batch:
     """Embed every image of a dataloader, in its order, in eval mode.
 
     Args:
@@ -37,6 +40,8 @@ def extract_features(
         loader: Batches of ``inputs`` and labelled ``data_samples``.
         embed: Takes normalised images (n, 3, S, S). None: the model's ``extract_feat``.
         target: The target of a sample: its class, or an array for an image with several.
+        gather: Takes the features and targets of this loader's batches, and gives those of all
+            ranks, or none.
 
     Returns:
         (n, C) float32 features, and (n,) int64 labels or the stacked targets.
@@ -44,13 +49,17 @@ def extract_features(
     embed = embed or model.extract_feat
     was_training = model.training
     model.eval()
-    features, labels = [], []
-    for batch in track(loader, description=description, transient=True):
-        batch = model.data_preprocessor(batch, training=False)
-        features.append(embed(batch['inputs']).cpu().numpy())
-        labels += [target(sample) for sample in batch['data_samples']]
+
+    def batches() -> Iterator[Batch]:
+        for batch in track(loader, description=description, transient=True):
+            batch = model.data_preprocessor(batch, training=False)
+            targets = np.array([target(sample) for sample in batch['data_samples']])
+            yield embed(batch['inputs']).cpu().numpy(), targets
+
+    found = list(gather(batches())) or [NOTHING]
     model.train(was_training)
-    return np.concatenate(features), np.array(labels)
+    features, targets = zip(*found)
+    return np.concatenate(features), np.concatenate(targets)
 
 
 def finite_rows(features: Tensor, what: str) -> Tensor:

@@ -16,6 +16,8 @@ from urllib.error import URLError
 from simclr_mm.errors import MissingPackageError, UserError, listed
 from simclr_mm_console.parser import as_called, program
 
+from .shared_work import first_to_fail, processes_of_torchrun
+
 _AGAIN = 'repeat the command, a training with --resume'
 _WORKER = re.compile(
     r'DataLoader worker \(pid(?:\(s\))? ([0-9, ]+)\) (?:is killed|exited unexpectedly(?! with))'
@@ -43,7 +45,8 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
     about a file, such as a missing file or a full disk. The exit code is then 1. Ctrl-C also
     ends it in one line, with the exit code 130. So does the end of another process of the run, a
     rank or a loader's worker, with 1. Any other error keeps its traceback, after a line that asks
-    to report it. The effect of ``--trust-checkpoint`` ends with the command.
+    to report it. Of several ranks, the first that fails speaks; torchrun ends the others. The
+    effect of ``--trust-checkpoint`` ends with the command.
     """
 
     @functools.wraps(main)
@@ -54,58 +57,21 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
         try:
             _refuse_empty(sys.argv[1:] if argv is None else argv)
             contextvars.copy_context().run(main, argv)
-        except UserError as error:
-            raise SystemExit(_line(_words_of(error))) from error
-        except OSError as error:
-            if isinstance(error, URLError):  # other libraries' downloads
-                message = f'a download failed ({error.reason}): put the files in its place'
-                raise SystemExit(_line(message)) from error
-            if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise SystemExit(_line(f'{error.strerror}: nothing more can be written')) from error
-            if error.filename is None or error.strerror is None:
-                _end_for_another_process(error)
-                _ask_to_report()
-                raise
-            words = error.filename, error.strerror, _REMEDIES.get(error.errno or 0)
-            raise SystemExit(_line(': '.join(map(str, filter(None, words))))) from error
         except (Exception, KeyboardInterrupt) as error:
             if not _is_interrupt(error):
-                _end_for_another_process(error)
-                _ask_to_report()
-                raise
+                if not first_to_fail():
+                    raise SystemExit(1) from error
+                words = _words_of(error)
+                if words is None:
+                    _ask_to_report()
+                    raise
+                raise SystemExit(_line(words)) from error
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun sends it a second time
             if os.environ.get('RANK', '0') == '0':
                 print(_line(_ADVICE), file=sys.stderr)
             raise SystemExit(_INTERRUPTED) from error
 
     return run
-
-
-def _end_for_another_process(error: BaseException) -> None:
-    """End in one line if an error only tells that another process of the run has ended."""
-    worker = _WORKER.search(str(error))
-    calls = {frame.f_code.co_name for frame, _ in walk_tb(error.__traceback__)}
-    # Images come from a worker through its sockets, which close before PyTorch misses it.
-    if worker or (isinstance(error, (ConnectionError, EOFError)) and '_try_get_data' in calls):
-        raise SystemExit(
-            _line(
-                f'loader worker {f"{worker[1]} " if worker else ""}was ended from outside, often '
-                f'for want of memory: {_AGAIN}, perhaps with a smaller train_dataloader.num_workers'
-            )
-        ) from error
-    if 'RANK' not in os.environ:
-        return
-    from simclr_mm.engine.hang_watch import lost_ranks
-
-    ranks = lost_ranks(error)
-    if ranks is not None:
-        names = f'rank {listed(ranks)}' if ranks else 'another rank'
-        raise SystemExit(
-            _line(
-                f'rank {os.environ["RANK"]} stops, because {names} has ended: see its last '
-                f'lines; {_AGAIN}'
-            )
-        ) from error
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
@@ -131,10 +97,51 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
             raise UserError(f'{named} is empty: give a value, or look why the shell gave none.')
 
 
-def _words_of(error: UserError) -> str:
-    """Its message, without the traceback that PyTorch puts before that of a loader's worker."""
-    text, kind = str(error), type(error)
-    return text.rpartition(f'{kind.__module__}.{kind.__qualname__}: ')[2]
+def _words_of(error: BaseException) -> str | None:
+    """What a user reads of a mistake, after the rank that made it. None: it is a fault of ours."""
+    words = _mistake(error)
+    rank = int(os.environ['RANK']) if processes_of_torchrun() > 1 else 0
+    return f'rank {rank}: {words}' if rank and words else words or _end_of_another(error)
+
+
+def _mistake(error: BaseException) -> str | None:
+    if isinstance(error, UserError):
+        # Without the traceback that PyTorch puts before the message of a loader's worker.
+        kind = type(error)
+        return str(error).rpartition(f'{kind.__module__}.{kind.__qualname__}: ')[2]
+    if isinstance(error, URLError):  # other libraries' downloads
+        return f'a download failed ({error.reason}): put the files in its place'
+    if not isinstance(error, OSError):
+        return None
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f'{error.strerror}: nothing more can be written'
+    if error.filename is None or error.strerror is None:
+        return None
+    words = error.filename, error.strerror, _REMEDIES.get(error.errno or 0)
+    return ': '.join(map(str, filter(None, words)))
+
+
+def _end_of_another(error: BaseException) -> str | None:
+    """What to say of an error that only tells that another process of the run has ended."""
+    worker = _WORKER.search(str(error))
+    calls = {frame.f_code.co_name for frame, _ in walk_tb(error.__traceback__)}
+    # Images come from a worker through its sockets, which close before PyTorch misses it.
+    if worker or (isinstance(error, (ConnectionError, EOFError)) and '_try_get_data' in calls):
+        return (
+            f'loader worker {f"{worker[1]} " if worker else ""}was ended from outside, often '
+            f'for want of memory: {_AGAIN}, perhaps with a smaller train_dataloader.num_workers'
+        )
+    if 'RANK' not in os.environ:
+        return None
+    from simclr_mm.engine.hang_watch import lost_ranks
+
+    ranks = lost_ranks(error)
+    if ranks is None:
+        return None
+    names = f'rank {listed(ranks)}' if ranks else 'another rank'
+    return (
+        f'rank {os.environ["RANK"]} stops, because {names} has ended: see its last lines; {_AGAIN}'
+    )
 
 
 def _line(message: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from simclr_mm.checkpoints import trust_checkpoints
 from simclr_mm_console.parser import Parser
 
+from .shared_work import processes_of_torchrun, refuse_ranks
 from .values import KeyValues, at_least, cache_folder
 
 
@@ -36,6 +37,17 @@ _FLAGS: dict[str, dict[str, Any]] = {
         help='keep features here for the next time; default: $SIMCLR_MM_HOME/features, and '
         'nothing is kept where SIMCLR_MM_HOME is not set',
     ),
+    '--processes': dict(
+        type=at_least(1),
+        help='runs at a time; default: 1, and with --slurm as many as Slurm starts',
+    ),
+    '--slurm': dict(
+        nargs='*',
+        action=KeyValues,
+        metavar='KEY=VALUE',
+        help='each run is a job of Slurm, with these settings of sbatch, for example '
+        'partition=gpu time=720 cpus_per_task=8 (minutes; needs submitit)',
+    ),
     '--cfg-options': dict(
         nargs='+',
         action=KeyValues,
@@ -53,8 +65,13 @@ _FLAGS: dict[str, dict[str, Any]] = {
 }
 
 
-def parser_of(doc: str | None, *names: str) -> argparse.ArgumentParser:
-    """A parser with a module's docstring as description, and shared flags by name."""
+def parser_of(doc: str | None, *names: str, shared: bool = False) -> argparse.ArgumentParser:
+    """A parser with a module's docstring as description, and shared flags by name.
+
+    A command whose work ranks do not share (``shared``) refuses to run in several processes.
+    """
+    if not shared:
+        refuse_ranks('one process does all the work of this command')
     parser = Parser(doc)
     for name in names:
         parser.add_argument(name, **_FLAGS[name])
@@ -67,6 +84,7 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     add('--work-dir', help='folder of logs and checkpoints')
     add('--no-pin-memory', action='store_true', help='no pinned memory in the dataloaders')
     launchers = ('none', 'pytorch', 'slurm', 'mpi')
-    started = 'how the processes of this job were started'
-    add('--launcher', choices=launchers, default='none', help=started)
+    started = 'how the processes of this job were started; default: pytorch under torchrun'
+    default = 'pytorch' if processes_of_torchrun() > 1 else 'none'
+    add('--launcher', choices=launchers, default=default, help=started)
     add('--local_rank', '--local-rank', type=int, default=0, help="set by PyTorch's launcher")

@@ -27,7 +27,7 @@ _ROWS = 16384  # of a row group
 
 @command_line.command
 def main(argv: list[str] | None = None) -> None:
-    parser = command_line.parser_of(__doc__, *ENCODER_FLAGS)
+    parser = command_line.parser_of(__doc__, *ENCODER_FLAGS, shared=True)
     add = parser.add_argument
     encoder = 'a path, a URL or the name of a model with weights; default: the one in the package'
     add('checkpoint', nargs='?', help=encoder)
@@ -46,7 +46,10 @@ def main(argv: list[str] | None = None) -> None:
     out = command_line.out_folder(args.out or default)
     started = time.time()
     reading = args.batch_size, args.workers, args.restart
-    record = embed_folder(inferencer_of(args), args.folder, out, *reading, origin_of(args))
+    ranks = command_line.ranks()
+    how = *reading, origin_of(args), ranks
+    record = embed_folder(inferencer_of(args), args.folder, out, *how)
+    ranks.only_first_goes_on()
     print(
         f'{printable(str(out))}/features.npy: {record["images"]} images of '
         f'{printable(args.folder)}, {record["width"]} numbers each; {time.time() - started:.1f} s'

@@ -6,6 +6,7 @@ n images in a batch, N images in the folder, C feature width.
 import json
 import os
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.inference import FeatureInferencer
+from simclr_mm.commands.command_line import Ranks
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import alone_in, write_text
+from simclr_mm.files.hashes import bytes_hash
 
 from .embedding_record import ERRORS, FEATURES, PARTIAL, PATHS, RECORD, earlier_progress, new_record
 from .images import Images
 
 _SAVE_EVERY = 5.0  # seconds of work that a kill may cost
+# Rows of readable images, their features (n, C) or None, and reasons by unreadable row.
+_Embedded = tuple[list[int], np.ndarray | None, dict[int, str]]
 
 
 def embed_folder(
@@ -33,6 +38,7 @@ def embed_folder(
     workers: int = 0,
     restart: bool = False,
     origin: dict[str, str] | None = None,
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """Embed every image below a folder or in a pack into ``out/features.npy``.
 
@@ -41,20 +47,31 @@ def embed_folder(
     and ``embedding.json``, the record of images and encoder, which is returned. Memory holds
     one batch at a time. A later call continues an interrupted one; ``restart`` replaces the
     content of ``out``. ``origin`` names the checkpoint and the config, for the record.
+    ``ranks`` share the batches; the first writes, and the others return no record.
     """
     if batch_size < 1 or workers < 0:
         raise UserError(f'batch_size is {batch_size} and workers {workers}: give at least 1 and 0')
     images, out = Images(folder, inferencer.transforms, inferencer.loading), Path(out)
+    ranks = ranks or Ranks()
+    names = [images.name(row) for row in range(len(images))]
+    if ranks.size > 1:
+        listing = bytes_hash([json.dumps(names).encode()])
+        ranks.require_same(dict(inferencer.encoder.fingerprint(), images=listing))
+    if ranks.rank > 0:
+        done = ranks.share(0)
+        if done < len(images):
+            parts = _embedded(inferencer, images, done, batch_size, workers, ranks)
+            assert not list(ranks.in_order(parts))  # rank 0 has them
+        return {}
     with alone_in(out):
-        names = [images.name(row) for row in range(len(images))]
         record = new_record(inferencer, images, names, origin)
         record.update({} if restart else earlier_progress(out, record['fingerprint']))
         if record['rows_done'] == 0:
             _begin(out, names, record['width'])
-        if record['rows_done'] < len(images):
-            rest = Subset(images, range(record['rows_done'], len(images)))
-            loader = DataLoader(rest, batch_size, num_workers=workers, collate_fn=_collate)
-            _fill(inferencer, loader, names, out, record)
+        done = ranks.share(record['rows_done'])
+        if done < len(images):
+            parts = _embedded(inferencer, images, done, batch_size, workers, ranks)
+            _fill(ranks.in_order(parts), names, out, record)
         if (out / PARTIAL).exists():
             os.replace(out / PARTIAL, out / FEATURES)
         return record
@@ -71,9 +88,24 @@ def _begin(out: Path, names: list[str], width: int) -> None:
     (out / ERRORS).touch()
 
 
-def _fill(
-    inferencer: FeatureInferencer, loader: DataLoader, names: list[str], out: Path, record: dict
-) -> None:
+def _embedded(
+    inferencer: FeatureInferencer,
+    images: Images,
+    done: int,
+    batch_size: int,
+    workers: int,
+    ranks: Ranks,
+) -> Iterator[_Embedded]:
+    """This rank's batches of the rows from ``done`` on."""
+    rows = ranks.mine(range(done, len(images)), batch_size)
+    if not rows:
+        return
+    loader = DataLoader(Subset(images, rows), batch_size, num_workers=workers, collate_fn=_collate)
+    for readable, batch, reasons in loader:
+        yield readable, None if batch is None else inferencer.forward(batch), reasons
+
+
+def _fill(parts: Iterable[_Embedded], names: list[str], out: Path, record: dict) -> None:
     features = open_memmap(out / PARTIAL, 'r+')  # (N, C)
     # Errors noted after the last save go, because their rows are embedded again.
     lines = (out / ERRORS).read_text().splitlines(keepends=True)
@@ -84,9 +116,9 @@ def _fill(
     columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, TimeRemainingColumn()) as bar, open(out / ERRORS, 'a') as errors:
         task = bar.add_task('embedding', total=len(names), completed=record['rows_done'])
-        for rows, batch, reasons in loader:
-            if batch is not None:
-                features[rows] = inferencer.forward(batch)  # (n, C)
+        for rows, found, reasons in parts:
+            if found is not None:
+                features[rows] = found  # (n, C)
             for row, reason in reasons.items():
                 features[row] = np.nan
                 errors.write(json.dumps(dict(row=row, path=names[row], reason=reason)) + '\n')

@@ -3,22 +3,25 @@
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from filelock import FileLock
 from mmengine.logging import print_log
+from mmengine.model import BaseModel
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.structures import DataSample
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import plain_data
+from simclr_mm.commands.command_line import Ranks
 from simclr_mm.datasets import ArrayDataset, GalleryAndQuery
 from simclr_mm.evaluation import Labelled, extract_features
-from simclr_mm.evaluation.features import Target, class_of
+from simclr_mm.evaluation.features import NOTHING, Target, class_of
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.hashes import bytes_hash, listing_hash
 from simclr_mm.version import __version__
@@ -31,6 +34,7 @@ def cached_features(
     cache: str | Path | None,
     description: str,
     target: Callable[[DataSample], Target] = class_of,
+    ranks: Ranks | None = None,
 ) -> Labelled:
     """Features of a dataloader's images, from the cache if they are in it.
 
@@ -43,31 +47,62 @@ def cached_features(
         cache: Folder of the files. None: compute without a cache.
         target: As for ``extract_features``. The key identifies a function by its name, any
             other object by its ``repr``.
+        ranks: They share the images, and the first gets all features.
 
     Returns:
         As from ``extract_features``.
     """
 
+    ranks = ranks or Ranks()
+
     def compute() -> Labelled:
-        return extract_features(encoder.model, loader, encoder.features, description, target)
+        how = encoder.features, description, target
+        return shared_features(encoder.model, loader, ranks, *how)
 
     if cache is None:
         return compute()
+    if ranks.rank > 0:
+        is_kept = ranks.share(False)
+        return NOTHING if is_kept else compute()
     key = json.dumps(feature_key(encoder, loader.dataset, settings, target), sort_keys=True)
     path = Path(cache, f'{bytes_hash([key.encode()])[:32]}.npz')
     damaged = path.is_file()
     kept = _read(path, key)  # also from a folder that is read-only
     if kept is not None:
+        ranks.share(True)
         return kept
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{path}.lock'):
         kept = None if damaged else _read(path, key)  # computed while this process waited
+        ranks.share(kept is not None)
         if kept is not None:
             return kept
         features, labels = compute()
         with atomic_file(path) as file:
             np.savez(file, features=features, labels=labels, key=key)
     return features, labels
+
+
+def shared_features(
+    model: BaseModel,
+    loader: DataLoader,
+    ranks: Ranks,
+    embed: Callable[[Tensor], Tensor] | None,
+    description: str,
+    target: Callable[[DataSample], Target] = class_of,
+) -> Labelled:
+    """``extract_features`` by several ranks: each embeds some batches, and the first gets all."""
+    if ranks.size > 1:
+        size = loader.batch_size or 1
+        rows = ranks.mine(range(len(cast(Sized, loader.dataset))), size)
+        loader = DataLoader(
+            Subset(loader.dataset, rows),
+            size,
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+            worker_init_fn=loader.worker_init_fn,
+        )
+    return extract_features(model, loader, embed, description, target, ranks.in_order)
 
 
 def feature_key(

@@ -2,7 +2,7 @@
 
 The protocols are kNN, a linear probe on all labels and a linear probe on a few labels of
 each class, on gallery and queries of the config's test dataset. The numbers are also
-written as JSON, for simclr-mm report.
+written as JSON, for simclr-mm report. The processes of torchrun share the images.
 """
 
 from simclr_mm.commands import command_line
@@ -13,7 +13,7 @@ from simclr_mm.commands.evaluate.feature_table import evaluate_features, print_t
 @command_line.command
 def main(argv: list[str] | None = None) -> None:
     flags = ('config', 'checkpoint', '--cache', '--cfg-options', '--trust-checkpoint')
-    parser = command_line.parser_of(__doc__, *flags)
+    parser = command_line.parser_of(__doc__, *flags, shared=True)
     add, positive = parser.add_argument, command_line.at_least(1)
     images = "DIR/train/<class>/ and DIR/val/<class>/ instead of the config's data"
     add('--data', metavar='DIR', help=f'take the images of {images}')
@@ -27,9 +27,8 @@ def main(argv: list[str] | None = None) -> None:
 
     out = command_line.out_file(args.out or command_line.result_path(args))
     cfg = command_line.config_with_flags(args.config, args, test_on_folder)
-    run, _ = evaluate_features(
-        cfg, args.config, args.checkpoint, args.per_class, args.draws, args.sweep, args.cache
-    )
+    how = args.per_class, args.draws, args.sweep, args.cache, command_line.ranks()
+    run, _ = evaluate_features(cfg, args.config, args.checkpoint, *how)
     print_table(run)
     run.write(out)
     print(f'results: {out}')

@@ -14,6 +14,7 @@ from rich.table import Table
 from simclr_mm.apis import build_encoder, load_encoder
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import weights_hash
+from simclr_mm.commands.command_line import Ranks
 from simclr_mm.evaluation import (
     PIXELS,
     PRETRAINED,
@@ -42,6 +43,7 @@ def evaluate_features(
     draws: int = 20,
     sweep: bool = False,
     cache: str | Path | None = None,
+    ranks: Ranks | None = None,
 ) -> tuple[EvaluationRun, Labelled]:
     """Evaluate three sets of features by kNN and linear probes.
 
@@ -52,6 +54,7 @@ def evaluate_features(
         per_class: Labels of each class of the few-label probe, in each of ``draws``.
         sweep: Also choose the penalty of the linear probe on held-out gallery images.
         cache: As for :func:`cached_features`.
+        ranks: They share the images. The first does the rest, and the others end here.
 
     Returns:
         Top-1 accuracies of the pretrained encoder, of the same encoder before training
@@ -65,10 +68,12 @@ def evaluate_features(
     k = int(knn['k'])
     dataset, split = scored_dataset(settings)
     found_in = {
-        PRETRAINED: gallery_and_queries(pretrained, cfg.test_dataloader, cache, k=k),
-        UNTRAINED: gallery_and_queries(untrained, cfg.test_dataloader, cache),
-        PIXELS: gallery_and_queries(pretrained, cfg.test_dataloader, embed=flat_pixels),
+        PRETRAINED: gallery_and_queries(pretrained, cfg.test_dataloader, cache, None, k, ranks),
+        UNTRAINED: gallery_and_queries(untrained, cfg.test_dataloader, cache, ranks=ranks),
+        PIXELS: gallery_and_queries(pretrained, cfg.test_dataloader, None, flat_pixels, 1, ranks),
     }
+    if ranks is not None:
+        ranks.only_first_goes_on()
     results = []
     for name, (gallery, queries) in found_in.items():
         few: dict[str, Value] = dict(per_class=per_class, draws=draws, penalty=PENALTY)

@@ -19,7 +19,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.encoder import Encoder
-from simclr_mm.commands.command_line import build_dataset
+from simclr_mm.commands.command_line import Ranks, build_dataset
 from simclr_mm.commands.embed.retrieval import FeatureIndex
 from simclr_mm.datasets import GalleryAndQuery, SampleIndex, collate
 from simclr_mm.engine import Runner
@@ -27,7 +27,7 @@ from simclr_mm.engine.config_errors import building_from
 from simclr_mm.errors import UnreadableImage, UserError
 from simclr_mm.evaluation import Labelled, extract_features
 
-from .cache import cached_features
+from .cache import cached_features, shared_features
 
 
 class LabelledFeatures(NamedTuple):
@@ -82,11 +82,13 @@ def gallery_and_queries(
     cache: str | Path | None = None,
     embed: Callable[[torch.Tensor], torch.Tensor] | None = None,
     k: int = 1,
+    ranks: Ranks | None = None,
 ) -> tuple[Labelled, Labelled]:
     """Features (g, C) and labels (g,) of the gallery of a GalleryAndQuery, and of the queries.
 
     ``embed`` makes other features of the preprocessed images, which are not cached. A gallery of
-    fewer than ``k`` images is refused before anything is embedded.
+    fewer than ``k`` images is refused before anything is embedded. Several ranks share the images;
+    all but the first get no rows.
     """
     with building_from(dict(test_dataloader=settings)):
         loader = Runner.build_dataloader(settings, seed=0)
@@ -102,10 +104,14 @@ def gallery_and_queries(
             f'kNN: k = {k}, but the gallery has {split} images: set test_evaluator.k from 1 to '
             f'{split}, for example with --cfg-options.'
         )
+    ranks = ranks or Ranks()
+    if ranks.size > 1:
+        ranks.require_same(dict(encoder.fingerprint(), images=len(loader.dataset)))
     if embed:
-        found = extract_features(encoder.model, loader, embed, 'pixels')
+        found = shared_features(encoder.model, loader, ranks, embed, 'pixels')
     else:
-        found = cached_features(encoder, loader, settings['dataset'], cache, 'features')
+        data = settings['dataset'], cache, 'features'
+        found = cached_features(encoder, loader, *data, ranks=ranks)
     features, labels = found
     return (features[:split], labels[:split]), (features[split:], labels[split:])
 

@@ -31,7 +31,7 @@ from simclr_mm.commands.few_labels.plan import (
     label_of,
     read_from,
 )
-from simclr_mm.commands.runs import Run
+from simclr_mm.commands.runs import Run, where
 from simclr_mm.commands.sweep.command import tell, write_table
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import alone_in, write_text
@@ -40,7 +40,9 @@ _DISTIL = 'distil'
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = command_line.parser_of(__doc__, '--config', '--trust-checkpoint')
+    parser = command_line.parser_of(
+        __doc__, '--config', '--trust-checkpoint', '--processes', '--slurm'
+    )
     add, positive = parser.add_argument, command_line.at_least(1)
     add('checkpoint', help='pretraining checkpoint, with its projection head')
     shares = "as the configs' names end: 1%%, 10%%, 5perclass; with commas or spaces"
@@ -60,7 +62,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add('--finetune', nargs='+', metavar='CONFIG', help=tuned)
     add('--distil', metavar='CONFIG', help="config of the student, instead of the encoder's")
     add('--work-dir', type=Path, help='default: work_dirs/few_labels/<name of the encoder>')
-    add('--processes', type=positive, default=1, help='runs at a time')
     return parser.parse_args(argv)
 
 
@@ -114,7 +115,8 @@ def do_all(plan: Plan, args: argparse.Namespace) -> tuple[list[Run], int]:
     runs = [plan.run(method, *cell) for method in first for cell in cells]
     done = sum(run.result_file.is_file() for run in runs)
     print(f'{len(runs)} runs in {plan.work_dir}, {done} of them done before.')
-    failed = len(TrainAndTest(args.processes, plan.source).do_missing(runs, 'runs', tell))
+    trainer = TrainAndTest(plan.source, *where(args, len(runs)))
+    failed = len(trainer.do_missing(runs, 'runs', tell))
     if 'distilled' not in args.methods:
         return runs, failed
     students = []
@@ -128,7 +130,8 @@ def do_all(plan: Plan, args: argparse.Namespace) -> tuple[list[Run], int]:
         label, seed = str(teacher.labels['labels']), int(teacher.labels['seed'])
         weights = find_latest_checkpoint(str(teacher.folder))
         students.append(plan.run('distilled', label, seed, weights))
-    failed += len(TrainAndTest(args.processes, plan.source).do_missing(students, 'students', tell))
+    teach = TrainAndTest(plan.source, *where(args, len(students)))
+    failed += len(teach.do_missing(students, 'students', tell))
     return runs + students, failed
 
 

@@ -15,7 +15,7 @@ from mmpretrain.registry import DATASETS
 from simclr_mm.apis.loading import Checkpoint
 from simclr_mm.commands.command_line.data_folder import train_on_folder
 from simclr_mm.commands.evaluate.loop_results import classifier_protocol, scored_dataset
-from simclr_mm.commands.runs import Run
+from simclr_mm.commands.runs import Run, Slurm
 from simclr_mm.commands.sweep.runs import TrainAndScore, cell_config
 from simclr_mm.datasets import ArrayDataset
 from simclr_mm.errors import MissingFileError, UserError
@@ -122,14 +122,15 @@ class Plan(NamedTuple):
 class TrainAndTest(TrainAndScore):
     """Trains a classifier and reads its last validation, or fits a linear one."""
 
-    def __init__(self, processes: int, encoder: str) -> None:
-        super().__init__(processes)
+    def __init__(self, encoder: str, processes: int, slurm: Slurm | None = None) -> None:
+        super().__init__(processes, slurm)
         self.encoder = encoder
+        self.command = shlex.join(sys.argv)
 
     def do(self, run: Run, device: str) -> EvaluationRun:
         done = super().do(run, device)
         if run.metric == 'linear':
-            done.command = shlex.join(sys.argv)  # nothing was trained
+            done.command = self.command  # nothing was trained
         return done
 
     def train(self, run: Run, device: str) -> str:

@@ -3,7 +3,7 @@
 OUT/shard-*.tar are tar files in WebDataset's layout; other formats are Parquet files or
 one LMDB database. OUT/index.json lists the shards. OUT/unreadable.jsonl lists unreadable
 images, which are left out. Train with simclr-mm train --data OUT. After an interruption
-the same command continues.
+the same command continues. The processes of torchrun share the shards.
 """
 
 import os
@@ -18,7 +18,7 @@ from simclr_mm.errors import UserError
 
 @command_line.command
 def main(argv: list[str] | None = None) -> None:
-    parser = command_line.parser_of(__doc__)
+    parser = command_line.parser_of(__doc__, shared=True)
     add, at_least = parser.add_argument, command_line.at_least
     classes = 'the folders directly below it are classes if no image lies beside them'
     add('folder', help=f'images at any depth; {classes}')
@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> None:
     add('--classes', metavar='FILE', help=names)
     add('--no-labels', action='store_true', help='write no labels')
     processes = 'processes that read and encode images, default: one for each core'
-    add('--processes', type=at_least(1, 1 << 10), default=os.cpu_count(), help=processes)
+    cores = max(1, (os.cpu_count() or 1) // int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
+    add('--processes', type=at_least(1, 1 << 10), default=cores, help=processes)
     add('--restart', action='store_true', help='replace another pack in OUT')
     args = parser.parse_args(argv)
 
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError('--no-labels and --classes exclude each other: leave one out.')
     settings = PackSettings(args.format, args.short_side, args.quality, args.shard_size)
     how = args.classes, not args.no_labels, args.processes, args.restart
-    index = pack_folder(args.folder, args.out, settings, *how)
+    index = pack_folder(args.folder, args.out, settings, *how, command_line.ranks())
     classes = f'{len(index["classes"])} classes' if index['labels'] else 'no labels'
     size = sum(path.stat().st_size for path in Path(args.out).iterdir())
     print(

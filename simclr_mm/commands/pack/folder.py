@@ -13,6 +13,7 @@ import cv2
 from filelock import FileLock, Timeout
 from rich.progress import track
 
+from simclr_mm.commands.command_line import Ranks
 from simclr_mm.datasets.pack_index import INDEX, UNREADABLE, parse_index
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import write_text
@@ -35,6 +36,7 @@ def pack_folder(
     labelled: bool = True,
     processes: int = 1,
     restart: bool = False,
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """Write the missing shards of a folder. Returns the content of ``index.json``.
 
@@ -46,15 +48,31 @@ def pack_folder(
         out: A folder that does not exist, is empty, or holds a part of this pack.
         processes: Processes that read and encode images.
         restart: Replace another pack.
+        ranks: They share the shards, on a disk that all see. Only the first returns.
     """
+    ranks = ranks or Ranks()
     plan = plan_pack(folder, settings, classes_file, labelled)
     writer = WRITERS[settings.format](Path(out), plan.classes)
+    if ranks.size > 1 and not writer.suffix:
+        raise UserError(
+            f'--format {settings.format} is one file, which one process writes: start it without '
+            'torchrun, or choose another format.'
+        )
     record = plan.record()
+    ranks.require_same(record)
+    if ranks.rank > 0:
+        work = ranks.share(None)
+        if work is not None:
+            _write_shards(plan, writer, _visible(work), processes, ranks)
+        ranks.only_first_goes_on()
     try:
         work = open_work(Path(out), record, restart)
-        if work.is_dir():
+        if not work.is_dir():
+            ranks.share(None)
+        else:
             with FileLock(work / LOCK, timeout=0):
-                states = _write_shards(plan, writer, work, processes)
+                ranks.share(work)
+                states = _write_shards(plan, writer, work, processes, ranks)
                 _finish(plan, writer, states, record)
                 shutil.rmtree(work)
     except Timeout as error:
@@ -92,10 +110,17 @@ def _encode_row(task: tuple[int, str], settings: PackSettings) -> _Encoded:
         return row, str(error)
 
 
+def _visible(work: Path) -> Path:
+    """The folder of state that rank 0 has opened."""
+    if not work.is_dir():
+        raise UserError(f'there is no {work}, which rank 0 has opened: pack to a disk that all see')
+    return work
+
+
 def _write_shards(
-    plan: PackPlan, writer: Writer, work: Path, processes: int
+    plan: PackPlan, writer: Writer, work: Path, processes: int, ranks: Ranks
 ) -> list[dict[str, Any]]:
-    """Returns name, images and unreadable rows of each shard."""
+    """Returns name, images and unreadable rows of each shard, on rank 0 of all ranks."""
     states = []
     encode_row = partial(_encode_row, settings=plan.settings)
     # OpenCV's threads do not survive a fork.
@@ -103,7 +128,8 @@ def _write_shards(
         processes, multiprocessing.get_context('fork'), cv2.setNumThreads, (0,)
     ) as pool:
         in_order = map if processes == 1 else partial(pool.map, chunksize=4)
-        for number, rows in enumerate(track(plan.shards(writer.shuffled), 'packing shards')):
+        shards = ranks.mine(list(enumerate(plan.shards(writer.shuffled))))
+        for number, rows in track(shards, 'packing shards'):
             file = work / f'{number:05d}.json'
             if not file.is_file():
                 path = writer.out / f'shard-{number:05d}{writer.suffix}'
@@ -114,7 +140,7 @@ def _write_shards(
                 write_text(file, json.dumps(dict(name=path.name, unreadable=unreadable)))
             state = json.loads(file.read_text())
             states.append(dict(state, images=len(rows) - len(state['unreadable'])))
-    return states
+    return list(ranks.in_order(states))
 
 
 def _readable(

@@ -1,6 +1,7 @@
-"""Many training runs, each in its own process, for sweeps and fine-tuning."""
+"""Many training runs, each in its own process or job, for sweeps and fine-tuning."""
 
 from .processes import TrainAndEvaluate
 from .run import Run, RunFailed, last_step
+from .slurm import Slurm, where
 
-__all__ = ['Run', 'RunFailed', 'TrainAndEvaluate', 'last_step']
+__all__ = ['Run', 'RunFailed', 'Slurm', 'TrainAndEvaluate', 'last_step', 'where']

@@ -1,5 +1,6 @@
 """Several training runs at a time, each in its own process."""
 
+import copy
 import fcntl
 import os
 import shlex
@@ -11,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from queue import SimpleQueue
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -23,17 +25,31 @@ from simclr_mm.evaluation import EvaluationRun, Result
 from simclr_mm.files.installed import MIM
 
 from .run import Run, RunFailed
+from .slurm import Slurm, outcome_of
 
 _TOOLS = MIM / 'tools'
 
 
 class TrainAndEvaluate(ABC):
-    """Trains and evaluates runs in processes of their own, ``processes`` at a time."""
+    """Trains and evaluates runs in processes of their own, or in jobs of Slurm.
 
-    def __init__(self, processes: int) -> None:
+    Args:
+        processes: Runs at a time.
+        slurm: Where the runs are jobs. None: they are processes of this machine.
+    """
+
+    def __init__(self, processes: int, slurm: Slurm | None = None) -> None:
         self.processes = processes
+        self.slurm = slurm
         self.running: set[subprocess.Popen] = set()
+        self.jobs: list[Any] = []
         self.stopped = False
+
+    def alone(self) -> 'TrainAndEvaluate':
+        """The same for one run, in a job."""
+        other = copy.copy(self)
+        TrainAndEvaluate.__init__(other, 1)
+        return other
 
     def do_missing(
         self,
@@ -51,6 +67,10 @@ class TrainAndEvaluate(ABC):
             free.put(device)
 
         def work(run: Run) -> EvaluationRun:
+            if self.slurm is not None:
+                job = self.slurm.submit(self.alone(), run)
+                self.jobs.append(job)
+                return outcome_of(job, lambda: self.stopped)
             device = free.get()
             try:
                 result = self.do(run, device)
@@ -116,13 +136,16 @@ class TrainAndEvaluate(ABC):
         self.stopped = True
         for process in list(self.running):
             process.terminate()
+        for job in self.jobs:
+            if not job.done():
+                job.cancel(check=False)
 
     def call(self, run: Run, arguments: list[str], device: str) -> None:
         """Run Python with these arguments. Its output goes to the run's log."""
         if self.stopped:
             raise RunFailed('stopped')
         env = dict(os.environ)
-        env.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // self.processes)))
+        env.setdefault('OMP_NUM_THREADS', str(max(1, _cores() // self.processes)))
         if device:
             env['CUDA_VISIBLE_DEVICES'] = device
         log = run.folder / 'log.txt'
@@ -144,6 +167,11 @@ class TrainAndEvaluate(ABC):
         if code:
             lines = log.read_text(errors='replace').strip().splitlines()
             raise RunFailed(f'{lines[-1] if lines else "no output"} (exit code {code}; see {log})')
+
+
+def _cores() -> int:
+    """Cores that this process may use: Slurm gives a part of a machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def device_of_each(processes: int) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from mmengine.config import Config
 
 from simclr_mm.commands import command_line
-from simclr_mm.commands.runs import Run, RunFailed
+from simclr_mm.commands.runs import Run, RunFailed, where
 from simclr_mm.commands.runs.run import Row
 from simclr_mm.commands.sweep.color_histograms import draw_color_histograms
 from simclr_mm.commands.sweep.runs import METRICS, TrainAndScore, plan
@@ -30,7 +30,7 @@ METRIC_LABELS = dict(knn='kNN top-1 [%]', linear='linear probe, top-1 [%]')
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = command_line.parser_of(__doc__, '--cfg-options')
+    parser = command_line.parser_of(__doc__, '--cfg-options', '--processes', '--slurm')
     add = parser.add_argument
     add('study', choices=[*STUDIES, HISTOGRAMS], help='what varies')
     add('--config', required=True, help='pretraining config')
@@ -42,7 +42,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         metavar='AXIS=V,V',
         help="values of an axis instead of all of the paper's; a wrong name lists the axes",
     )
-    add('--processes', type=command_line.at_least(1), default=1, help='runs at a time')
     evaluated = 'kNN of the last validation, or a linear probe on the same images'
     add('--evaluate', choices=METRICS, default='knn', help=evaluated)
     return parser.parse_args(argv)
@@ -143,8 +142,9 @@ def main(argv: list[str] | None = None) -> None:
     cfg = Config(cfg.to_dict(), filename=cfg.filename)  # names for classes, to write cells
     work_dir = Path(args.work_dir or Path('work_dirs', args.study))
     if args.study == HISTOGRAMS:
-        if args.processes > 1 or args.evaluate != 'knn':
-            raise UserError(f'{HISTOGRAMS} trains nothing: leave --processes and --evaluate out')
+        if args.processes or args.slurm is not None or args.evaluate != 'knn':
+            flags = '--processes, --slurm and --evaluate'
+            raise UserError(f'{HISTOGRAMS} trains nothing: leave {flags} out')
         draw_color_histograms(cfg, args.values or {}, work_dir)
         return
     study = STUDIES[args.study]
@@ -155,9 +155,10 @@ def main(argv: list[str] | None = None) -> None:
     done = sum(run.result_file.is_file() for run in runs)
     if done:
         print(f'{done} of {len(runs)} runs were done before.')
+    processes, slurm = where(args, len(runs))
     with alone_in(work_dir):
-        processes = min(args.processes, len(runs))
-        failed = TrainAndScore(processes).do_missing(runs, 'runs', tell)
+        trainer = TrainAndScore(min(processes, len(runs)), slurm)
+        failed = trainer.do_missing(runs, 'runs', tell)
     write_results(study, values, runs, work_dir, cfg)
     if failed:
         raise UserError(

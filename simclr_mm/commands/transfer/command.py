@@ -2,7 +2,7 @@
 
 Finds the paper's datasets below ROOT, in the folders that mmpretrain's classes read,
 evaluates each with its own metric and prints a table. Finished evaluations of the same
-encoder, images and settings are not repeated.
+encoder, images and settings are not repeated. The processes of torchrun share the datasets.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from simclr_mm.apis import load_encoder
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands import command_line
-from simclr_mm.commands.runs import RunFailed
+from simclr_mm.commands.runs import RunFailed, where
 from simclr_mm.commands.transfer import finetune, finetune_config, linear
 from simclr_mm.commands.transfer.dataset_table import (
     DIGITS,
@@ -45,7 +45,8 @@ _PROTOCOLS['both'] = _PROTOCOLS['linear'] + _PROTOCOLS['finetune']
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     flags = ('--config', '--device', '--seed', '--cache', '--trust-checkpoint')
-    parser = command_line.parser_of(__doc__, *flags)
+    of_runs = ('--processes', '--slurm')
+    parser = command_line.parser_of(__doc__, *flags, *of_runs, shared=True)
     add, positive = parser.add_argument, command_line.at_least(1)
     add('checkpoint', help='checkpoint, a path or URL, or a name with weights')
     add('root', type=Path, help='folder of the datasets')
@@ -76,7 +77,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add('--grid', choices=list(finetune.GRIDS), default='small', help=grid)
     add('--steps', type=positive, default=20000, help='of each training')
     add('--batch', type=positive, default=256, help='images in a step')
-    add('--processes', type=positive, default=1, help='runs at a time')
     return parser.parse_args(argv)
 
 
@@ -134,7 +134,7 @@ def plan(args: argparse.Namespace, encoder: Encoder, work_dir: Path) -> list[Job
             elif parts is not None:
                 inputs = partial(linear.inputs_hash, for_tuning, dataset, parts)
                 tuned = for_tuning, weights, dataset, parts, grid, training
-                running = file.with_suffix(''), args.processes
+                running = file.with_suffix(''), *where(args, len(grid[0]) * len(grid[1]))
                 evaluate = partial(finetune.finetune_transfer, *tuned, *running)
             jobs.append(Job(dataset, protocol, file, asked[protocol], evaluate, inputs))
     return jobs
@@ -203,6 +203,11 @@ def print_table(jobs: list[Job], outcomes: list[EvaluationRun | str | None], roo
 @command_line.command
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    if args.slurm is not None and args.protocol == 'linear':
+        raise UserError('--slurm: a linear protocol trains no runs: leave it out')
+    if args.protocol != 'linear':
+        command_line.refuse_ranks('fine-tuning starts its own, --processes at a time')
+    ranks = command_line.ranks()
     if not args.root.is_dir():
         raise MissingFileError(f'there is no folder {args.root.absolute()}')
     encoder = load_encoder(args.checkpoint, args.config, args.device or get_device())
@@ -211,9 +216,12 @@ def main(argv: list[str] | None = None) -> None:
     name = f'{Path(args.checkpoint).stem}-{weights[:8]}'
     work_dir = args.work_dir or Path('work_dirs', 'transfer', name)
     jobs = plan(args, encoder, command_line.out_folder(work_dir))
+    ranks.require_same(dict(weights=weights))
     there = any(job.evaluate for job in jobs)
-    with alone_in(work_dir) if there else nullcontext():
-        outcomes = [do(job, args, weights) for job in jobs]
+    with alone_in(work_dir) if there and ranks.rank == 0 else nullcontext():
+        # Each rank does all of its own before it waits for others.
+        outcomes = list(ranks.in_order([do(job, args, weights) for job in ranks.mine(jobs)]))
+    ranks.only_first_goes_on()
     print_table(jobs, outcomes, args.root)
     if not there:
         raise UserError(f'{args.root} holds no images of these data sets, as printed above')

@@ -12,7 +12,7 @@ import numpy as np
 from mmengine.config import Config
 
 from simclr_mm.apis.encoder import Encoder
-from simclr_mm.commands.runs import Run, RunFailed, TrainAndEvaluate
+from simclr_mm.commands.runs import Run, RunFailed, Slurm, TrainAndEvaluate
 from simclr_mm.evaluation import PRETRAINED, Result, Value
 
 from .dataset_table import Parts, TransferDataset
@@ -48,8 +48,10 @@ def plan(
 class FineTune(TrainAndEvaluate):
     """The result of a cell is its last validation."""
 
-    def __init__(self, dataset: str, split: str, processes: int) -> None:
-        super().__init__(processes)
+    def __init__(
+        self, dataset: str, split: str, processes: int, slurm: Slurm | None = None
+    ) -> None:
+        super().__init__(processes, slurm)
         self.dataset = dataset
         self.split = split
 
@@ -80,6 +82,7 @@ def finetune_transfer(
     training: Training,
     work_dir: Path,
     processes: int,
+    slurm: Slurm | None = None,
 ) -> list[Result]:
     """Choose rate and decay on the validation part, retrain on all images, score the test.
 
@@ -91,12 +94,12 @@ def finetune_transfer(
     cfg = finetune_config(encoder, weights, dataset, parts.fit, parts.validation, training)
     cells = list(product(*grid))
     runs = plan(cfg, cells, work_dir / 'validation', metric)
-    FineTune(dataset.title, 'validation', processes).do_all(runs, 'fine-tuning')
+    FineTune(dataset.title, 'validation', processes, slurm).do_all(runs, 'fine-tuning')
     scores = [run.row()['value'] for run in runs]
     lr, decay = cells[int(np.argmax(scores))]
     cfg = finetune_config(encoder, weights, dataset, parts.train, parts.test, training)
     last = plan(cfg, [(lr, decay)], work_dir / 'test', metric)
-    FineTune(dataset.title, dataset.test, 1).do_all(last, 'the chosen one on all images')
+    FineTune(dataset.title, dataset.test, 1, slurm).do_all(last, 'the chosen one on all images')
     settings: dict[str, Value] = dict(
         finetune_settings(encoder, grid, training), lr=lr, decay=decay, validation=max(scores)
     )
