@@ -9,6 +9,7 @@ from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import train_on_folder
 from simclr_mm.commands.command_line.encoder_flags import checkpoint_of
 from simclr_mm.commands.command_line.knn_flags import knn_while_training
+from simclr_mm.engine.dry_run import dry_run
 from simclr_mm.errors import UserError
 from simclr_mm.files.installed import config_files
 
@@ -46,6 +47,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add('--auto-scale-lr', action='store_true', help=scaled)
     anew = 'start the loader workers again in each epoch'
     add('--no-persistent-workers', action='store_true', help=anew)
+    played = 'no training: build the part of rank K of N in this process, and print what it needs'
+    add('--dry-run', type=_rank_of, metavar='N:K', help=played)
     command_line.add_common_flags(parser)
     args = parser.parse_args(argv)
     last = args.data[-1] if args.data else ''
@@ -54,6 +57,49 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     if args.config is None or args.data == []:
         parser.error('name a config file, and a folder after --data')
     return args
+
+
+def _rank_of(text: str) -> tuple[int, int]:
+    """(K, N) of N:K."""
+    ranks, _, rank = text.partition(':')
+    if not (ranks.isdecimal() and rank.isdecimal() and int(rank) < int(ranks) <= 1 << 20):
+        raise argparse.ArgumentTypeError(f'{text!r}: give N:K, such as 512:17, with K below N')
+    return int(rank), int(ranks)
+
+
+def print_plan(rank: int, ranks: int, found: dict[str, float]) -> None:
+    """What :func:`.dry_run` has found, a line for each part of the job."""
+    batch, rows, average = int(found['batch']), int(found['rows']), found['gradients']
+    exchanged = rows * (12 * found['width'] + 20)  # docs/loss.md
+    print(
+        f'Rank {rank} of {ranks}, played by one process. Nothing was sent, so losses mean nothing.'
+    )
+    print(
+        f'data        {found["images"]:,.0f} images, {found["share"]:,.0f} an epoch for this rank; '
+        f'{found["steps"]:,.0f} steps of {batch} images here, {batch * ranks:,} in all'
+    )
+    print(
+        f'model       {found["parameters"] / 1e6:.1f} M trained parameters; {_size(average)}, as '
+        f'much for their gradients, {_size(found["optimizer"])} for the optimizer'
+    )
+    print(f'checkpoint  {_size(found["checkpoint"])}')
+    print(
+        f'exchange    {_size(2 * average)} of gradients a step, and {_size(exchanged)} for a loss '
+        f'over {rows:,} projections of {found["width"]:.0f} numbers'
+    )
+    print(
+        f'memory      {_size(found["before"])} before anything was built, {_size(found["built"])} '
+        f'with data and model, {_size(found["peak"])} in a step'
+    )
+    print(f'time        {found["seconds"]:.3g} s a step on this machine')
+
+
+def _size(count: float) -> str:
+    for unit in ('B', 'kB', 'MB'):
+        if count < 1000:
+            return f'{count:.3g} {unit}'
+        count /= 1000
+    return f'{count:,.4g} GB'
 
 
 def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
@@ -98,4 +144,8 @@ def main(argv: list[str] | None = None) -> None:
         if not cfg.get('auto_scale_lr'):
             raise UserError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')
         cfg.auto_scale_lr.enable = True
+    if args.dry_run is not None:
+        rank, ranks = args.dry_run
+        print_plan(rank, ranks, dry_run(cfg, rank, ranks))
+        return
     command_line.build_runner(cfg).train()
