@@ -1,5 +1,6 @@
 """End a job whose ranks wait for each other, and name the rank that they wait for."""
 
+import contextlib
 import json
 import linecache
 import os
@@ -10,17 +11,23 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from types import FrameType
+from typing import TypeVar
 
 from torch.distributed import PrefixStore, TCPStore
+
+T = TypeVar('T')
 
 HUNG = 124  # the exit code, as of timeout(1)
 TIMEOUT = 600.0  # seconds
 # Collectives fail by themselves only after the watch has spoken.
 MARGIN = 15.0
 _ANSWER = 5.0  # seconds for the other ranks to say where they are
-# What gloo and NCCL say when the process at the other end has gone.
-_BROKEN = re.compile(r'Connection (closed|reset) by|Broken pipe|remote process exited')
+# What gloo and NCCL say when the process at the other end, or the link to it, has gone.
+_BROKEN = re.compile(
+    'Connection (closed|reset) by|Broken pipe|remote process exited|gloo.*Timed out waiting'
+)
 # A line that waits for a device or for other ranks.
 _WAITS = re.compile(r'\b(all_gather\w*|barrier|cpu|item|synchronize|tolist|wait)\(')
 
@@ -72,18 +79,18 @@ class HangWatch(threading.Thread):
         store.set_timeout(timedelta(seconds=_ANSWER))
         self._store = PrefixStore(self._prefix, store)
         while not self._stopped.wait(self._interval):
-            stack = self._stack()
-            stalled = self._waited(stack) > self._timeout
-            try:
-                if self._store.check(['lost']):
-                    self._store.set(f'alive {self._rank}', '')
-                called = self._store.check(['called'])
-                if stalled and not called:
-                    self._store.set('called', str(self._rank))
-            except RuntimeError:  # rank 0 is gone, or the link to it
-                called = False
-            if stalled or called:
+            stalled = self._waited(self._stack()) > self._timeout
+            if _through_store(partial(self._listen, stalled), False) or stalled:
                 self._end()
+
+    def _listen(self, stalled: bool) -> bool:
+        """Say that this rank is alive or stalled, and hear whether one is stalled."""
+        if self._store.check(['lost']):
+            self._store.set(f'alive {self._rank}', '')
+        called = self._store.check(['called'])
+        if stalled and not called:
+            self._store.set('called', str(self._rank))
+        return called
 
     def _stack(self) -> traceback.StackSummary:
         frame: FrameType | None = sys._current_frames().get(self._watched)
@@ -119,33 +126,52 @@ class HangWatch(threading.Thread):
 
     def silent_ranks(self) -> list[int]:
         """The ranks whose watches, or rank 0 whose store, give no sign of life."""
-        silent = set(range(self._ranks)) - {self._rank}
-        until = time.monotonic() + _ANSWER
-        try:
+
+        def silent() -> list[int]:
+            left = set(range(self._ranks)) - {self._rank}
+            until = time.monotonic() + _ANSWER
             self._store.set(f'alive {self._rank}', '')
             self._store.set('lost', '')
-            while silent and time.monotonic() < until:
-                silent = {rank for rank in silent if not self._store.check([f'alive {rank}'])}
+            while left and time.monotonic() < until:
+                left = {rank for rank in left if not self._store.check([f'alive {rank}'])}
                 time.sleep(0.1)
-        except (AttributeError, RuntimeError):  # there is no store, or no longer
-            return [0]
-        return sorted(silent)
+            return sorted(left)
+
+        return _through_store(silent, [0])
 
     def _ask(self, mine: str) -> list[list | None]:
         """Where all ranks are. None: no answer."""
         answers: list[list | None] = [None] * self._ranks
         answers[self._rank] = json.loads(mine)
-        until = time.monotonic() + _ANSWER
-        try:
+
+        def ask() -> None:
+            until = time.monotonic() + _ANSWER
             self._store.set(f'rank {self._rank}', mine)
             while None in answers and time.monotonic() < until:
                 for rank, answer in enumerate(answers):
                     if answer is None and self._store.check([f'rank {rank}']):
                         answers[rank] = json.loads(self._store.get(f'rank {rank}'))
                 time.sleep(0.1)
-        except RuntimeError:  # rank 0 is gone, or the link to it
-            pass
+
+        _through_store(ask, None)
         return answers
+
+
+def _through_store(function: Callable[[], T], otherwise: T) -> T:
+    """The result of a function that uses the store; another one if rank 0 is gone.
+
+    If the link to it is cut, the store blocks for many minutes, in a thread that is left alone.
+    """
+    result = [otherwise]
+
+    def call() -> None:
+        with contextlib.suppress(AttributeError, RuntimeError):  # there is no store, or no longer
+            result[0] = function()
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(_ANSWER + 1)
+    return result[0]
 
 
 def lost_ranks(error: BaseException) -> list[int] | None:

@@ -45,6 +45,10 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
             os.replace(partial, path)
+    except OSError as error:
+        if error.filename == str(partial):
+            error.filename = str(path)  # the name that a user knows
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

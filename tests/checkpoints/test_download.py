@@ -3,6 +3,7 @@
 import hashlib
 import io
 import multiprocessing
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,7 +13,8 @@ import torch
 
 from simclr_mm.checkpoints import load_file
 from simclr_mm.checkpoints.download import cache_path, download, forget
-from simclr_mm.errors import CheckpointError
+from simclr_mm.errors import CheckpointError, UserError
+from simclr_mm.files import cache_folder
 from simclr_mm.files import http as transfer
 
 
@@ -179,6 +181,32 @@ def test_a_full_disk_or_a_forbidden_folder(server, tmp_path):
     (tmp_path / 'home').write_text('a file')
     with pytest.raises(CheckpointError, match='Not a directory.* SIMCLR_MM_HOME'):
         download(f'{server.url}/{NAME}')
+
+
+def test_a_read_only_cache_serves_what_it_holds(server, monkeypatch):
+    url = f'{server.url}/{NAME}'
+    held = download(url)
+
+    def refuse(*args):
+        raise PermissionError(13, 'Permission denied', args[0])
+
+    monkeypatch.setattr(sys.modules[download.__module__], 'FileLock', refuse)
+    assert download(url) == held
+    with pytest.raises(CheckpointError, match='Permission denied'):
+        download(f'{server.url}/other.pth')
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('SIMCLR_MM_HOME', str(tmp_path / 'new'))
+    assert cache_folder('a', 'b').is_dir()
+    monkeypatch.setenv('SIMCLR_MM_HOME', str(tmp_path / 'file'))
+    with pytest.raises(UserError, match='cannot be written .*: name another SIMCLR_MM_HOME'):
+        cache_folder('a')
+    monkeypatch.setattr('os.access', lambda *args: False)
+    monkeypatch.setenv('SIMCLR_MM_HOME', str(tmp_path / 'new'))
+    with pytest.raises(UserError, match='it is read-only'):
+        cache_folder('a')
 
 
 @pytest.mark.parametrize('name', ['epoch_200.pth', 'ckpt-20240115.pth', 'epoch_1-0badc0de.pth'])

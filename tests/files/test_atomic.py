@@ -22,6 +22,13 @@ def test_an_error_keeps_the_old_file(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.skipif(not os.path.isdir('/proc'), reason='a folder in which nobody may write')
+def test_an_error_names_the_file_and_not_its_hidden_one():
+    with pytest.raises(OSError) as raised, atomic_file('/proc/a.txt'):
+        pass
+    assert raised.value.filename == '/proc/a.txt'
+
+
 def test_one_process_at_a_time_in_a_folder(tmp_path):
     with alone_in(tmp_path / 'new'):
         with pytest.raises(UserError, match='another process is working in .*new: wait'):

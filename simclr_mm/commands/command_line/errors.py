@@ -63,7 +63,6 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
                     raise SystemExit(1) from error
                 words = _words_of(error)
                 if words is None:
-                    _end_for_another_process(error)
                     _ask_to_report()
                     raise
                 raise SystemExit(_line(words)) from error
@@ -73,33 +72,6 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
             raise SystemExit(_INTERRUPTED) from error
 
     return run
-
-
-def _end_for_another_process(error: BaseException) -> None:
-    """End in one line if an error only tells that another process of the run has ended."""
-    worker = _WORKER.search(str(error))
-    calls = {frame.f_code.co_name for frame, _ in walk_tb(error.__traceback__)}
-    # Images come from a worker through its sockets, which close before PyTorch misses it.
-    if worker or (isinstance(error, (ConnectionError, EOFError)) and '_try_get_data' in calls):
-        raise SystemExit(
-            _line(
-                f'loader worker {f"{worker[1]} " if worker else ""}was ended from outside, often '
-                f'for want of memory: {_AGAIN}, perhaps with a smaller train_dataloader.num_workers'
-            )
-        ) from error
-    if 'RANK' not in os.environ:
-        return
-    from simclr_mm.engine.hang_watch import lost_ranks
-
-    ranks = lost_ranks(error)
-    if ranks is not None:
-        names = f'rank {listed(ranks)}' if ranks else 'another rank'
-        raise SystemExit(
-            _line(
-                f'rank {os.environ["RANK"]} stops, because {names} has ended: see its last '
-                f'lines; {_AGAIN}'
-            )
-        ) from error
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
@@ -127,22 +99,49 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
 
 def _words_of(error: BaseException) -> str | None:
     """What a user reads of a mistake, after the rank that made it. None: it is a fault of ours."""
+    words = _mistake(error)
     rank = int(os.environ['RANK']) if processes_of_torchrun() > 1 else 0
-    who = f'rank {rank}: ' if rank else ''
+    return f'rank {rank}: {words}' if rank and words else words or _end_of_another(error)
+
+
+def _mistake(error: BaseException) -> str | None:
     if isinstance(error, UserError):
         # Without the traceback that PyTorch puts before the message of a loader's worker.
         kind = type(error)
-        return who + str(error).rpartition(f'{kind.__module__}.{kind.__qualname__}: ')[2]
+        return str(error).rpartition(f'{kind.__module__}.{kind.__qualname__}: ')[2]
+    if isinstance(error, URLError):  # other libraries' downloads
+        return f'a download failed ({error.reason}): put the files in its place'
     if not isinstance(error, OSError):
         return None
-    if isinstance(error, URLError):  # other libraries' downloads
-        return f'{who}a download failed ({error.reason}): put the files in its place'
     if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f'{who}{error.strerror}: nothing more can be written'
+        return f'{error.strerror}: nothing more can be written'
     if error.filename is None or error.strerror is None:
         return None
     words = error.filename, error.strerror, _REMEDIES.get(error.errno or 0)
-    return who + ': '.join(map(str, filter(None, words)))
+    return ': '.join(map(str, filter(None, words)))
+
+
+def _end_of_another(error: BaseException) -> str | None:
+    """What to say of an error that only tells that another process of the run has ended."""
+    worker = _WORKER.search(str(error))
+    calls = {frame.f_code.co_name for frame, _ in walk_tb(error.__traceback__)}
+    # Images come from a worker through its sockets, which close before PyTorch misses it.
+    if worker or (isinstance(error, (ConnectionError, EOFError)) and '_try_get_data' in calls):
+        return (
+            f'loader worker {f"{worker[1]} " if worker else ""}was ended from outside, often '
+            f'for want of memory: {_AGAIN}, perhaps with a smaller train_dataloader.num_workers'
+        )
+    if 'RANK' not in os.environ:
+        return None
+    from simclr_mm.engine.hang_watch import lost_ranks
+
+    ranks = lost_ranks(error)
+    if ranks is None:
+        return None
+    names = f'rank {listed(ranks)}' if ranks else 'another rank'
+    return (
+        f'rank {os.environ["RANK"]} stops, because {names} has ended: see its last lines; {_AGAIN}'
+    )
 
 
 def _line(message: str) -> str:

@@ -51,8 +51,8 @@ def embed_folder(
     """
     if batch_size < 1 or workers < 0:
         raise UserError(f'batch_size is {batch_size} and workers {workers}: give at least 1 and 0')
-    images = Images(folder, inferencer.transforms, inferencer.loading)
-    out, ranks = Path(out), ranks or Ranks()
+    images, out = Images(folder, inferencer.transforms, inferencer.loading), Path(out)
+    ranks = ranks or Ranks()
     names = [images.name(row) for row in range(len(images))]
     if ranks.size > 1:
         listing = bytes_hash([json.dumps(names).encode()])

@@ -53,13 +53,15 @@ def cached_features(
         As from ``extract_features``.
     """
 
+    ranks = ranks or Ranks()
+
     def compute() -> Labelled:
         how = encoder.features, description, target
-        return shared_features(encoder.model, loader, ranks or Ranks(), *how)
+        return shared_features(encoder.model, loader, ranks, *how)
 
     if cache is None:
         return compute()
-    if ranks is not None and ranks.rank > 0:
+    if ranks.rank > 0:
         is_kept = ranks.share(False)
         return NOTHING if is_kept else compute()
     key = json.dumps(feature_key(encoder, loader.dataset, settings, target), sort_keys=True)
@@ -67,14 +69,12 @@ def cached_features(
     damaged = path.is_file()
     kept = _read(path, key)  # also from a folder that is read-only
     if kept is not None:
-        if ranks is not None:
-            ranks.share(True)
+        ranks.share(True)
         return kept
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{path}.lock'):
         kept = None if damaged else _read(path, key)  # computed while this process waited
-        if ranks is not None:
-            ranks.share(kept is not None)
+        ranks.share(kept is not None)
         if kept is not None:
             return kept
         features, labels = compute()

@@ -1,5 +1,6 @@
 """Save and stop when the machine is about to be taken away."""
 
+import gc
 import signal
 import threading
 from collections import deque
@@ -97,6 +98,7 @@ class PreemptionHook(Hook):
             f'{reason.name if reason else "A signal to another rank"}: stopped after iteration '
             f'{iteration}; {kept}. To go on, repeat the command with --resume.'
         )
+        gc.freeze()  # else the end of Python takes seconds of CPU, and a busy machine has few
         raise SystemExit(PREEMPTED)
 
 
