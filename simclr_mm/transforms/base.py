@@ -112,10 +112,12 @@ class RandomTransform(Transform):
     Attributes:
         any_bands: Whether it works on images of any number of bands, uint8 or float32. If not, it
             gets uint8 BGR only; all others are refused.
+        of_colours: Whether it takes the three bands for blue, green and red.
         instead: What to do for those others, for the message.
     """
 
     any_bands: ClassVar[bool] = False
+    of_colours: ClassVar[bool] = False
     instead: ClassVar[str] = 'leave it out, or write any_bands = True in its class'
 
     def __init__(self, prob: float) -> None:

@@ -71,6 +71,7 @@ class ColorJitter(DeviceTransform):
         prob: Probability of applying all of them, else none.
     """
 
+    of_colours = True
     instead = 'write simclr_mm.BandJitter'
     # The factors, then the order of application as indices of the names.
     columns = dict.fromkeys((*_NAMES, 'first', 'second', 'third', 'fourth'), float)
@@ -149,6 +150,7 @@ class RandomGrayscale(DeviceTransform):
         prob: Probability; 0.2 in the paper, Appendix A.
     """
 
+    of_colours = True
     instead = 'write simclr_mm.BandJitter or simclr_mm.BandDrop'
     paint_batch = staticmethod(grayscale)
     draw_batch = DeviceTransform.draw_arrays

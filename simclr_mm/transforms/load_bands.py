@@ -89,6 +89,10 @@ class LoadBands(LoadImageFromFile):
         self.nan = nan
         self._first: tuple[str, int] | None = None  # name and bands of the first file
 
+    def transform(self, results: dict) -> dict | None:
+        results['bands_as_in_file'] = True  # so 3 of uint8 are no BGR
+        return super().transform(results)
+
     def _decode(self, content: bytes, path: str) -> np.ndarray:
         if not content:
             raise unreadable(path, 'the file is empty, or the database has no such key.')

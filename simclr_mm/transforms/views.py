@@ -194,10 +194,11 @@ class TwoViews(Transform):
         return torch.from_numpy(made)
 
     def transform(self, results: dict) -> dict | None:
-        self._check_input(results['img'])
+        as_in_file = results.get('bands_as_in_file', False)
+        self._check_input(results['img'], as_in_file)
         for other in results.get('imgs') or ():
             if other is not None:
-                self._check_input(other)
+                self._check_input(other, as_in_file)
                 _check_alike(other, results['img'], 'two images of one sample')
         if self.on_device:
             results['img'], params = self._leave_to_device(results)
@@ -331,14 +332,19 @@ class TwoViews(Transform):
         """(V, C, S, S) of the views of an image."""
         return self.num_views, img.shape[2], self.size, self.size
 
-    def _check_input(self, img: Any) -> None:
+    def _check_input(self, img: Any, as_in_file: bool = False) -> None:
         """Raise unless it is an image that every step can take."""
         check_image(img, 'TwoViews')
-        kind = img.dtype, img.shape[2]
+        kind = img.dtype, img.shape[2], as_in_file
         if kind in self._taken:
             return
         for step in sum(self.pipelines, []):
             name = type(step).__name__
+            if as_in_file and getattr(step, 'of_colours', name in _FOR_COLOURS):
+                raise UserError(
+                    f'{name} needs BGR, and simclr_mm.LoadBands keeps the order of a file: write '
+                    'simclr_mm.BandJitter, or load pictures with LoadImageFromFile.'
+                )
             if isinstance(step, RandomTransform):
                 step.check(img)
             elif name in _FOR_COLOURS and not is_bgr(img):

@@ -9,8 +9,9 @@ from PIL import Image
 from scipy import ndimage
 
 from simclr_mm.datasets.sampler import SampleIndex
+from simclr_mm.errors import UserError
 from simclr_mm.registry import TRANSFORMS
-from simclr_mm.transforms import TwoViews
+from simclr_mm.transforms import LoadBands, LoadImageFromFile, TwoViews
 from simclr_mm.transforms.batched import ViewsToMake
 from simclr_mm.transforms.crop import resized_crop
 
@@ -162,6 +163,20 @@ def test_operations_on_colours_refuse_other_images_by_name(transform, message, b
             make(image(bands, dtype))
         assert f'{bands} of {dtype}' in str(caught.value) and '\n' not in str(caught.value)
     views(dict(img=image(3, 'uint8'), sample_idx=index(0)))  # these it takes
+
+
+@pytest.mark.parametrize('scope', ['simclr_mm', 'mmpretrain'])
+def test_three_bands_in_the_order_of_a_file_are_no_colours(scope, tmp_path):
+    jitter = dict(brightness=0.1, contrast=0.1, saturation=0.1, hue=0.1)
+    views = TwoViews(16, transforms=[dict(type=f'{scope}.ColorJitter', **jitter)])
+    Image.fromarray(image(3, 'uint8')).save(tmp_path / 'a.png')
+    for loading in (LoadImageFromFile(), LoadBands()):
+        results = loading(dict(img_path=str(tmp_path / 'a.png'), sample_idx=index(0)))
+        if isinstance(loading, LoadBands):
+            with pytest.raises(UserError, match='ColorJitter needs BGR, and simclr_mm.LoadBands'):
+                views(results)
+        else:
+            views(results)
 
 
 @pytest.mark.parametrize('bands,dtype', [(1, 'float32'), (4, 'uint8'), (12, 'float32')])
