@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.model import BaseDataPreprocessor
 
 from simclr_mm.errors import UserError
+from simclr_mm.models.views_preprocessor import unit_range
 from simclr_mm.registry import type_name
 from simclr_mm.transforms.loading import LOADING_STEPS
 
@@ -188,6 +188,6 @@ def _statistics(
 
 
 def _rounded(values: torch.Tensor, rgb: bool) -> Numbers:
-    # The shortest numbers for this float32, so that others round alike: 123.675 / 255 gives 0.485.
-    scale = 255 if rgb else 1
-    return tuple(float(str(np.float32(value / scale))) for value in values.tolist())
+    # Nine digits tell all float32 apart.
+    numbers: list[float] = values.tolist()
+    return tuple(unit_range(numbers) if rgb else (float(f'{value:.9g}') for value in numbers))

@@ -86,7 +86,10 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         images = images.to(torch.float32, copy=True)
         if as_timm:  # pictures, no views: rounded as timm and torchvision do it
             images.div_(255)
-            mean, std = (values.double().div(255).float() for values in (mean, std))
+            mean, std = (
+                values.new_tensor(unit_range(values.flatten().tolist())).view_as(values)
+                for values in (mean, std)
+            )
         images.sub_(mean).div_(std)
         if len(shape) > 4:  # of one image, the strides would no longer say channels-last
             images = images.unflatten(0, shape[:-3])
@@ -145,6 +148,14 @@ class ViewsPreprocessor(BaseDataPreprocessor):
             'simclr_mm.TwoViews and PackInputs. For bands, write their mean and std and '
             'to_rgb=False in data_preprocessor.'
         )
+
+
+def unit_range(values: Sequence[float]) -> list[float]:
+    """Means or standard deviations of [0, 255] as those of [0, 1]: 123.675 gives 0.485.
+
+    They have seven digits, the precision of float32, so they are the numbers that others write.
+    """
+    return [float(f'{value / 255:.7g}') for value in values]
 
 
 def _describe(inputs: Any) -> str:

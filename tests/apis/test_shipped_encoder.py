@@ -49,6 +49,8 @@ def test_its_config_is_the_recipe():
     stored = Config.fromstring(meta['cfg'], '.py')
     recipe = Config.fromfile(ROOT / entry()['Config'])
     assert (meta['seed'], meta['epoch']) == (0, recipe.train_cfg.max_epochs)
+    # mmpretrain writes the preprocessor of the whole config into the model, too.
+    assert stored.model.pop('data_preprocessor') == recipe.data_preprocessor
     for key in set(recipe) - {'randomness', 'load_from', 'resume', 'work_dir', 'launcher'}:
         assert stored[key] == recipe[key], key
 

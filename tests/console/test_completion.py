@@ -28,7 +28,7 @@ def test_every_flag_of_the_parser_is_completed(name, capsys):
         (['plot-'], {'plot-embedding', 'plot-similarity'}),
         (['train', '--no-v'], {'--no-validate'}),
         (['configs', 'sh'], {'show'}),
-        (['train', 'simclr_r18-w16_1xb64'], {'simclr_r18-w16_1xb64-coslr-30e_digits'}),
+        (['train', 'simclr_r18-w16_1xb64-c'], {'simclr_r18-w16_1xb64-coslr-30e_digits'}),
         (['train', 'photographs/'], set()),  # bash then completes files
     ],
 )

@@ -65,7 +65,7 @@ def test_an_argument_without_a_default_is_asked_for():
         ('ViewsPreprocessor', 'mean', (['a', 'b', 'c'], [1, None, 2], [1, math.nan]), [0, 1.5, 2]),
         ('TwoViews', 'scale', ([0.1], [0.1, 'x'], 'ab', 1, [[1, 2], [3, 4]]), [0.1, 1]),
         ('TwoViews', 'transforms', ('x', {}, 1, None), [dict(type='Flip'), []]),
-        ('ImageFolder', 'extensions', ('.png', [1], None), ['.png']),
+        ('ImageFolder', 'extensions', ('.png', [1]), ['.png']),
         ('ImageFolder', 'pipeline', ([1], ['x'], dict(type='x'), None), [dict(type='x'), print]),
         ('ImageFolder', 'indices', ('x', 1.5, ['x']), [1, 2]),
         ('Digits', 'max_refetch', (None, 'x', math.inf), 3),

@@ -94,6 +94,8 @@ def _stored_needs(loaded: Any, source: str) -> dict[str, Any]:
         normalise = {}
         for key in ('mean', 'std'):
             normalise[key] = [float(value) for value in meta['normalise'][key]]
+        if len(normalise['mean']) != len(normalise['std']):
+            raise ValueError('mean and std are not for the same bands')
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f'{source}: its meta is not what simclr-mm convert writes: convert it again'

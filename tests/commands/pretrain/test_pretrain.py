@@ -122,8 +122,8 @@ def test_steps_are_timed_on_the_images(folder):
     ('args', 'code', 'said'),
     [
         (('absent',), 1, 'there is no folder'),
-        (('.', '--minutes', '0'), 2, '--minutes: invalid'),
-        (('.', '--minutes', 'x'), 2, '--minutes: invalid'),
+        (('.', '--minutes', '0'), 2, 'give a number of minutes above 0'),
+        (('.', '--minutes', 'x'), 2, 'give a number of minutes above 0'),
         (('.',), 1, 'holds no image'),
         ((), 2, 'the following arguments are required: folder'),
     ],
