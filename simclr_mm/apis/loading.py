@@ -28,6 +28,7 @@ from simclr_mm.checkpoints.stored_config import config_of
 from simclr_mm.engine.arguments import check_arguments
 from simclr_mm.engine.config_errors import building_from
 from simclr_mm.errors import CheckpointError, UserError
+from simclr_mm.models.views_preprocessor import ViewsPreprocessor
 from simclr_mm.registry import type_name
 
 from .encoder import Encoder, pipeline_of
@@ -95,7 +96,7 @@ def build_encoder(
     config, entry = find_config(model)
     if pretrained is True:
         pretrained = published_weights(model, config, entry)
-    source = str(pretrained or '')
+    source = weights_of(pretrained) if pretrained else ''
     name = entry.name if entry else Path(config.filename or '').stem
     with trusting(trust_checkpoint):
         content = _read(source) if source else None
@@ -303,9 +304,12 @@ def _load_into(model: BaseModel, part: nn.Module, weights: Conversion, source: s
                 f'{source} needs data_preprocessor.{key}={value}: set it in the config'
             )
     load_state(part, weights.state, source)
-    for key, value in weights.normalise.items():
-        buffer = getattr(model.data_preprocessor, key)
-        buffer.copy_(torch.tensor(value).view_as(buffer))
+    if isinstance(model.data_preprocessor, ViewsPreprocessor) and weights.normalise:
+        model.data_preprocessor.set_statistics(**weights.normalise)
+    else:
+        for key, value in weights.normalise.items():
+            buffer = getattr(model.data_preprocessor, key)
+            buffer.copy_(torch.tensor(value).view_as(buffer))
     if weights.layout:
         print_log(
             f'{source}: keys of {weights.layout}; {len(weights.names)} used, {len(weights.left)} '

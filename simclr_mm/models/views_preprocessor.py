@@ -61,10 +61,17 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         if min(std) <= 0:
             raise UserError(f'ViewsPreprocessor: std must be above 0, got {std}.')
         # Not persistent, so that checkpoints keep mmpretrain's keys.
-        for key, value in (('mean', mean), ('std', std)):
-            buffer = torch.tensor(value, dtype=torch.float32).view(-1, 1, 1)
-            self.register_buffer(key, buffer, persistent=False)
+        for key in ('mean', 'std', 'unit_mean', 'unit_std'):
+            self.register_buffer(key, torch.empty(len(mean), 1, 1), persistent=False)
+        self.set_statistics(mean, std)
         self.to_rgb = to_rgb
+
+    def set_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Replace mean and std by others for the same channels."""
+        for key, values in (('mean', mean), ('std', std)):
+            for name, numbers in ((key, values), (f'unit_{key}', unit_range(values))):
+                buffer = getattr(self, name)
+                buffer.copy_(torch.tensor(numbers).view_as(buffer))
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Make the model's arguments from a batch, the same in training and testing.
@@ -86,10 +93,7 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         images = images.to(torch.float32, copy=True)
         if as_timm:  # pictures, no views: rounded as timm and torchvision do it
             images.div_(255)
-            mean, std = (
-                values.new_tensor(unit_range(values.flatten().tolist())).view_as(values)
-                for values in (mean, std)
-            )
+            mean, std = self.unit_mean, self.unit_std
         images.sub_(mean).div_(std)
         if len(shape) > 4:  # of one image, the strides would no longer say channels-last
             images = images.unflatten(0, shape[:-3])

@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     flags = ('checkpoint', '--config', '--cfg-options', '--trust-checkpoint')
     parser = command_line.parser_of(__doc__, *flags)
     add = parser.add_argument
-    default = '{checkpoint}_{target} beside the checkpoint'
+    default = '{checkpoint}_{target} beside the checkpoint; of a URL or a name here'
     add('out', nargs='?', help=f'file to write; default: {default}')
     add('--to', required=True, choices=sorted(TARGETS), help='the library that loads it')
     # OUT may also follow --to.
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     encoder, left_out = read_backbone(args.checkpoint, args.config, args.cfg_options)
     suffix = TARGETS[args.to].suffix
     file = Path(encoder.source)
-    beside = file.parent if '://' not in encoder.source else Path()
+    beside = file.parent if Path(args.checkpoint).is_file() else Path()
     path = Path(args.out) if args.out else beside / f'{file.stem}_{args.to}{suffix}'
     if suffix and path.suffix != suffix:
         raise UserError(f'{path}: --to {args.to} writes {suffix} files')
