@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 GOOGLE = HERE / 'foreign' / 'google'
 ROOT = HERE.parents[1]
 CONFIG = ROOT / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
-TRIES = 300
+TRIES = 150
 SECONDS, MEBIBYTES = 60, 300  # for all tries of one kind
 
 
