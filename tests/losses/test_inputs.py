@@ -95,6 +95,15 @@ def test_rows_of_zeros_say_nothing(name, dtype, num_views):
         assert not gradient[0, 0].any() and not gradient[3].any()
 
 
+@each_loss
+def test_a_length_beyond_float32_is_no_row_of_zeros(name):
+    if name == 'unnormalized':
+        return  # it has no lengths to divide by
+    z = projections(4, 2, dtype=torch.float32)
+    z[0, 0] *= 1e25
+    assert LOSSES[name](z, 0.5).isnan()
+
+
 def test_statistics_with_a_row_of_zeros():
     z = projections(4, 2)
     z[1, 0] = 0

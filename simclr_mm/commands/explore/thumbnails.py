@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from simclr_mm.errors import UnreadableImage
-from simclr_mm.transforms import LoadImageFromFile
-from simclr_mm.visualization.gallery import thumbnail
+from simclr_mm.visualization.gallery import seen, thumbnail
 
 _ON_A_SHEET = 625  # pictures: a browser decodes a sheet in some 20 ms
 _LARGEST = ((1000, 112), (4000, 72), (math.inf, 48))  # side in pixels up to this many pictures
@@ -47,9 +46,8 @@ def sheets(pictures: Iterable[str | np.ndarray], count: int) -> Sheets:
 
 
 def _small(picture: str | np.ndarray, side: int) -> np.ndarray:
-    if isinstance(picture, str):
-        return _small(LoadImageFromFile()(dict(img_path=picture))['img'][..., ::-1], side)
-    return thumbnail(picture, min(side, max(picture.shape[:2])))
+    pixels = seen(picture)
+    return thumbnail(pixels, min(side, max(pixels.shape[:2])))
 
 
 def _drawn(small: Sequence[np.ndarray | None], side: int, columns: int) -> Iterator[str]:
