@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from rich.progress import track
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.commands.embed.embed_folder import embed_folder
@@ -131,18 +133,10 @@ def _pairs(rows: np.ndarray, features: np.ndarray, pictures: Pictures, k: int) -
 
 def groups(count: int, pairs: Sequence[Pair]) -> list[int]:
     """For each row the first row of its group: rows that pairs connect."""
-    first = list(range(count))
-
-    def root(row: int) -> int:
-        while first[row] != row:
-            first[row] = first[first[row]]
-            row = first[row]
-        return row
-
-    for pair in pairs:
-        ends = sorted((root(pair.first), root(pair.second)))
-        first[ends[1]] = ends[0]
-    return [root(row) for row in range(count)]
+    ends = np.array([pair[:2] for pair in pairs], np.int64).reshape(-1, 2).T
+    links = coo_array((np.ones(len(pairs)), tuple(ends)), (count, count))
+    _, group = connected_components(links, directed=False)
+    return np.unique(group, return_index=True)[1][group].tolist()
 
 
 def diverse(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
