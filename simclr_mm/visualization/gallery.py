@@ -41,8 +41,8 @@ def plot_gallery(
                 _show(place, file, f'{rank}.  cos {value:.3f}', name)
 
 
-def thumbnail(image: str | np.ndarray, side: int = _SIDE) -> np.ndarray:
-    """An RGB image of at most side x side pixels. Small images are enlarged without smoothing.
+def thumbnail(image: str | np.ndarray, side: int = _SIDE, enlarged: bool = True) -> np.ndarray:
+    """An RGB image of at most side x side pixels. Small ones may be enlarged, without smoothing.
 
     A file that is no 8-bit colours is read as bands, which are stretched for looking only.
     """
@@ -55,7 +55,7 @@ def thumbnail(image: str | np.ndarray, side: int = _SIDE) -> np.ndarray:
     else:
         pixels = image
     height, width = pixels.shape[:2]
-    scale = side / max(height, width)
+    scale = min(side / max(height, width), np.inf if enlarged else 1)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, how))

@@ -5,7 +5,9 @@ import html
 import io
 from collections.abc import Callable, Container, Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from .style import picture
 
@@ -62,5 +64,15 @@ def figure_of(draw: Callable[[Figure], None], width: float, height: float, descr
     target = io.BytesIO()
     with picture(target, width, height, dpi=90) as figure:
         draw(figure)
-    png = base64.b64encode(target.getvalue()).decode()
-    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{png}">\n'
+    return f'<img alt="{html.escape(description)}" src="{_address(target, "png")}">\n'
+
+
+def jpeg_address(pixels: np.ndarray, quality: int) -> str:
+    """(H, W, 3) uint8 RGB as an address that holds the whole picture."""
+    target = io.BytesIO()
+    Image.fromarray(pixels).save(target, 'JPEG', quality=quality)
+    return _address(target, 'jpeg')
+
+
+def _address(content: io.BytesIO, kind: str) -> str:
+    return f'data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}'

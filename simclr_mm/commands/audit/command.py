@@ -16,10 +16,10 @@ import numpy as np
 from simclr_mm.apis.model_zoo import default_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.audit.findings import KINDS, Audit, audit, diverse
-from simclr_mm.commands.audit.page import csv_of, findings_csv, page
+from simclr_mm.commands.audit.page import page, rows_of
 from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import write_text
+from simclr_mm.files.atomic import write_csv, write_text
 from simclr_mm.files.walk import printable, require_folder
 
 _FINDINGS, _MISTAKE = 1, 2
@@ -75,7 +75,8 @@ def _main(argv: Sequence[str] | None = None) -> None:
     verdict = f'{images}: {numbers}. ' + (
         f'More than allowed: {", ".join(over)}.' if over else 'Nothing beyond what is allowed.'
     )
-    write_text(out / 'findings.csv', findings_csv(found))
+    columns = 'finding', 'image', 'other', 'kind', 'likeness'
+    write_csv(out / 'findings.csv', columns, rows_of(found))
     write_text(out / 'audit.html', page(found, verdict, _facts(args, allow), subset))
     print(verdict)
     print(f'{printable(str(out / "audit.html"))} shows them, findings.csv beside it lists them.')
@@ -117,5 +118,5 @@ def _subset(found: Audit, k: int, out: Path) -> np.ndarray:
         (rank, printable(found.paths[row]), f'{distance:.4f}')
         for rank, (row, distance) in enumerate(zip(rows[chosen].tolist(), distances), start=1)
     ]
-    write_text(out / 'subset.csv', csv_of(('rank', 'image', 'distance'), lines))
+    write_csv(out / 'subset.csv', ('rank', 'image', 'distance'), lines)
     return rows[chosen]

@@ -1,17 +1,14 @@
 """Small pictures on sheets, each sheet one JPEG."""
 
-import base64
-import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from simclr_mm.errors import UnreadableImage
-from simclr_mm.transforms import LoadImageFromFile
 from simclr_mm.visualization.gallery import thumbnail
+from simclr_mm.visualization.page import jpeg_address
 
 _ON_A_SHEET = 625  # pictures: a browser decodes a sheet in some 20 ms
 _LARGEST = ((1000, 112), (4000, 72), (math.inf, 48))  # side in pixels up to this many pictures
@@ -37,19 +34,13 @@ def sheets(pictures: Iterable[str | np.ndarray], count: int) -> Sheets:
     small: list[np.ndarray | None] = []
     for picture in pictures:
         try:
-            small.append(_small(picture, side))
+            small.append(thumbnail(picture, side, enlarged=False))
         except (OSError, UnreadableImage):
             small.append(None)
     side = max((max(each.shape[:2]) for each in small if each is not None), default=side)
     columns = min(math.ceil(math.sqrt(count)), math.isqrt(_ON_A_SHEET))
     unreadable = [row for row, each in enumerate(small) if each is None]
     return Sheets(side, columns, list(_drawn(small, side, columns)), unreadable)
-
-
-def _small(picture: str | np.ndarray, side: int) -> np.ndarray:
-    if isinstance(picture, str):
-        return _small(LoadImageFromFile()(dict(img_path=picture))['img'][..., ::-1], side)
-    return thumbnail(picture, min(side, max(picture.shape[:2])))
 
 
 def _drawn(small: Sequence[np.ndarray | None], side: int, columns: int) -> Iterator[str]:
@@ -64,6 +55,4 @@ def _drawn(small: Sequence[np.ndarray | None], side: int, columns: int) -> Itera
             top = place // columns * side + (side - height) // 2
             left = place % columns * side + (side - width) // 2
             sheet[top : top + height, left : left + width] = picture
-        file = io.BytesIO()
-        Image.fromarray(sheet).save(file, 'JPEG', quality=_QUALITY)
-        yield 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
+        yield jpeg_address(sheet, _QUALITY)
