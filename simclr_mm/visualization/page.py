@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -57,6 +57,15 @@ def table_of(
         cells = (f'<td class="{kind}">{html.escape(cell)}</td>' for kind, cell in zip(kinds, row))
         body += f'<tr>{"".join(cells)}</tr>\n'
     return f'<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>\n'
+
+
+def markdown_of(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Container[str] = ()
+) -> str:
+    """The table of :func:`table_of` in GitHub's Markdown."""
+    rule = ['--:' if name in numbers else ':--' for name in columns]
+    cells = ([cell.replace('|', '\\|').replace('\n', ' ') for cell in row] for row in rows)
+    return ''.join(f'| {" | ".join(line)} |\n' for line in (columns, rule, *cells))
 
 
 def figure_of(draw: Callable[[Figure], None], width: float, height: float, description: str) -> str:
