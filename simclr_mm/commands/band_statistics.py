@@ -57,8 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f'--out must end in .py, got {out}')
     base = config_file(args.base).resolve() if args.base else None
     given = dict(bands=args.bands, layout=args.layout, window=args.window, nan=args.nan)
-    usual = dict(bands=None, layout='auto', window=None, nan=None)
-    loading = {key: value for key, value in given.items() if value != usual[key]}
+    loading = {key: value for key, value in given.items() if value not in (None, 'auto')}
     measured, unreadable = measure(args.data, loading, out, args.workers, args.restart)
     text = config_text(measured, ' '.join(map(printable, args.data)), loading, base)
     write_text(out, text)

@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.commands.command_line import ALONE, Ranks
-from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import alone_in, write_text
 from simclr_mm.files.hashes import bytes_hash
 
@@ -49,8 +48,6 @@ def embed_folder(
     content of ``out``. ``origin`` names the checkpoint and the config, for the record.
     ``ranks`` share the batches; the first writes, and the others return no record.
     """
-    if batch_size < 1 or workers < 0:
-        raise UserError(f'batch_size is {batch_size} and workers {workers}: give at least 1 and 0')
     images, out = Images(folder, inferencer.transforms, inferencer.loading), Path(out)
     names = [images.name(row) for row in range(len(images))]
     if ranks.size > 1:

@@ -110,14 +110,12 @@ class FeatureIndex:
 def retrieve(
     inferencer: FeatureInferencer, index: FeatureIndex, queries: Sequence[str], k: int
 ) -> list[list[Hit]]:
-    """The k images nearest to each query, the nearest first, without the query itself.
+    """The k >= 1 images nearest to each query, the nearest first, without the query itself.
 
     Raises:
-        UserError: The index is of another encoder, or k is out of range.
+        UserError: The index is of another encoder, or k is too large.
         UnreadableImage: A query is no image.
     """
-    if k < 1:
-        raise UserError(f'{k} nearest images were asked for: give at least 1')
     for query in queries:
         if not Path(query).is_file():
             raise MissingFileError(f'{query}: there is no such file: name an image')
