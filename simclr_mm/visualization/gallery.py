@@ -41,21 +41,25 @@ def plot_gallery(
                 _show(place, file, f'{rank}.  cos {value:.3f}', name)
 
 
-def thumbnail(image: str | np.ndarray, side: int = _SIDE, enlarged: bool = True) -> np.ndarray:
-    """An RGB image of at most side x side pixels. Small ones may be enlarged, without smoothing.
+def seen(image: str | np.ndarray) -> np.ndarray:
+    """A file, or (H, W, 3) uint8 RGB, as (H, W, 3) uint8 RGB.
 
     A file that is no 8-bit colours is read as bands, which are stretched for looking only.
     """
-    if isinstance(image, str):
-        try:
-            pixels = LoadImageFromFile()(dict(img_path=image))['img'][..., ::-1]
-        except UnreadableImage:
-            img = LoadBands()(dict(img_path=image))['img']
-            pixels = img if is_bgr(img) else as_colours(img, img)
-    else:
-        pixels = image
+    if not isinstance(image, str):
+        return image
+    try:
+        return LoadImageFromFile()(dict(img_path=image))['img'][..., ::-1]
+    except UnreadableImage:
+        img = LoadBands(nan=0.0)(dict(img_path=image))['img']
+        return img if is_bgr(img) else as_colours(img, img)
+
+
+def thumbnail(image: str | np.ndarray, side: int = _SIDE) -> np.ndarray:
+    """:func:`seen`, at most side x side pixels. Small images are enlarged without smoothing."""
+    pixels = seen(image)
     height, width = pixels.shape[:2]
-    scale = min(side / max(height, width), np.inf if enlarged else 1)
+    scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, how))

@@ -129,12 +129,7 @@ def untrained_encoder(cfg: Config) -> Encoder:
 
 def _knn(gallery: Labelled, queries: Labelled, settings: dict[str, Value]) -> float:
     """Accuracy with k and temperature of the config's KNNAccuracy."""
-    predicted = knn_predict(
-        torch.from_numpy(queries[0]),
-        torch.from_numpy(gallery[0]),
-        torch.from_numpy(gallery[1]),
-        int(settings['k']),
-        float(settings['temperature']),
-        get_device(),
-    )
+    query, known, classes = map(torch.from_numpy, (queries[0], *gallery))
+    k, temperature = int(settings['k']), float(settings['temperature'])
+    predicted = knn_predict(query, known, classes, k, temperature, get_device())
     return float((predicted.numpy() == queries[1]).mean())

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from simclr_mm.errors import UnreadableImage
-from simclr_mm.visualization.gallery import thumbnail
+from simclr_mm.visualization.gallery import seen, thumbnail
 from simclr_mm.visualization.page import jpeg_address
 
 _ON_A_SHEET = 625  # pictures: a browser decodes a sheet in some 20 ms
@@ -34,13 +34,18 @@ def sheets(pictures: Iterable[str | np.ndarray], count: int) -> Sheets:
     small: list[np.ndarray | None] = []
     for picture in pictures:
         try:
-            small.append(thumbnail(picture, side, enlarged=False))
+            small.append(_small(picture, side))
         except (OSError, UnreadableImage):
             small.append(None)
     side = max((max(each.shape[:2]) for each in small if each is not None), default=side)
     columns = min(math.ceil(math.sqrt(count)), math.isqrt(_ON_A_SHEET))
     unreadable = [row for row, each in enumerate(small) if each is None]
     return Sheets(side, columns, list(_drawn(small, side, columns)), unreadable)
+
+
+def _small(picture: str | np.ndarray, side: int) -> np.ndarray:
+    pixels = seen(picture)
+    return thumbnail(pixels, min(side, max(pixels.shape[:2])))
 
 
 def _drawn(small: Sequence[np.ndarray | None], side: int, columns: int) -> Iterator[str]:

@@ -105,18 +105,9 @@ def _run_of(verdict: Verdict, args: argparse.Namespace, seconds: float) -> Evalu
             settings = dict(labels=labels, draws=args.draws, low=found.low, high=found.high)
             how = dict(k=min(args.k, labels)) if protocol == KNN else dict(penalty=1.0)
             share = verdict.shares[labels].replace(' ', '')
-            results.append(
-                Result(
-                    'classification',
-                    printable(folder.name),
-                    'test',
-                    printable(name),
-                    f'{protocol.lower()}-{share}',
-                    'top1',
-                    found.value,
-                    dict(**how, **settings),
-                )
-            )
+            scored = 'classification', printable(folder.name), 'test', printable(name)
+            named = f'{protocol.lower()}-{share}', 'top1'
+            results.append(Result(*scored, *named, found.value, dict(**how, **settings)))
     return EvaluationRun(
         args.config or '', args.checkpoint, verdict.sha256, args.seed, seconds, results
     )
