@@ -37,7 +37,7 @@ _DROPPED = 14  # last bits of a float32's 32 that a bin leaves out; 9 bits of it
 
 @command_line.command
 def main(argv: list[str] | None = None) -> None:
-    parser = command_line.parser_of(__doc__)
+    parser = command_line.parser_of(__doc__, '--workers')
     add = parser.add_argument
     add('data', nargs='+', help='folders of images, at any depth, and lists or tables of paths')
     add('--out', metavar='PY', default='bands.py', help='the config to write; default: bands.py')
@@ -48,7 +48,6 @@ def main(argv: list[str] | None = None) -> None:
     window = "cut values as DICOM's window does, in the units of the files"
     add('--window', nargs=2, type=float, metavar=('CENTRE', 'WIDTH'), help=window)
     add('--nan', type=float, help='the number that takes the place of NaN')
-    add('--workers', type=command_line.at_least(0), default=2, help='processes that read images')
     add('--restart', action='store_true', help='begin again, whatever an earlier call has counted')
     args = parser.parse_args(argv)
 

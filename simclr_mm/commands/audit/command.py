@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 @command_line.command
 def _main(argv: Sequence[str] | None = None) -> None:
-    parser = command_line.parser_of(__doc__, *ENCODER_FLAGS)
+    parser = command_line.parser_of(__doc__, *ENCODER_FLAGS, '--workers')
     add, positive = parser.add_argument, command_line.at_least(1)
     add('folder', help='any folder of images, at any depth')
     add('--test', metavar='DIR', help='test images, which must not stand in FOLDER')
@@ -48,7 +48,6 @@ def _main(argv: Sequence[str] | None = None) -> None:
     add('--min-side', type=positive, default=16, help='pixels; smaller images are tiny')
     allowed = f'images that may be found of a kind, as KIND=N; kinds: {" ".join(KINDS)}; default: 0'
     add('--allow', nargs='+', action=command_line.KeyValues, default={}, help=allowed)
-    add('--workers', type=command_line.at_least(0), default=2, help='processes that read images')
     add('--out', metavar='DIR', help='default: work_dirs/audit/<name of the folder>')
     args = parser.parse_args(argv)
     args.checkpoint = args.checkpoint or default_encoder()

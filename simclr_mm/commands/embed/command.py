@@ -27,14 +27,13 @@ _ROWS = 16384  # of a row group
 
 @command_line.command
 def main(argv: list[str] | None = None) -> None:
-    parser = command_line.parser_of(__doc__, *ENCODER_FLAGS, shared=True)
+    parser = command_line.parser_of(__doc__, *ENCODER_FLAGS, '--workers', shared=True)
     add = parser.add_argument
     encoder = 'a path, a URL or the name of a model with weights; default: the one in the package'
     add('checkpoint', nargs='?', help=encoder)
     add('folder', help='any folder of images, at any depth, or a pack')
     add('--out', metavar='DIR', help='default: work_dirs/embed/<name of the folder>')
     add('--batch-size', type=command_line.at_least(1), default=64, help='images at a time')
-    add('--workers', type=command_line.at_least(0), default=2, help='processes that read images')
     add('--restart', action='store_true', help='begin again, whatever OUT holds')
     add('--parquet', action='store_true', help='also write OUT/features.parquet (needs pyarrow)')
     args = parser.parse_intermixed_args(argv)

@@ -32,7 +32,7 @@ _SHARES = (1.0, 5.0, 20.0, 100.0)  # percent
 
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
-    shared = ('--config', '--device', '--seed', '--cache', '--trust-checkpoint')
+    shared = '--config', '--device', '--seed', '--cache', '--workers', '--trust-checkpoint'
     parser = command_line.parser_of(__doc__, *shared)
     add, positive = parser.add_argument, command_line.at_least(1)
     encoder = 'a path, a URL or the name of a model with weights; default: the one in the package'
@@ -46,7 +46,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--k', type=positive, default=20, help='neighbours')
     add('--margin', type=_percent, default=2.0, help='points below which a difference is none')
     add('--test-share', type=_percent, default=50.0, help='percent of DIR/<class>/ to test on')
-    add('--workers', type=command_line.at_least(0), default=2, help='processes that read images')
     add('--out', metavar='DIR', help='default: work_dirs/verdict/<name of DIR>')
     args = parser.parse_args(argv)
 
