@@ -1,4 +1,4 @@
-from simclr_mm.commands.audit import main
+from simclr_mm.commands.audit.command import main
 
 if __name__ == '__main__':
     main()

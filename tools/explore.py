@@ -1,4 +1,4 @@
-from simclr_mm.commands.explore import main
+from simclr_mm.commands.explore.command import main
 
 if __name__ == '__main__':
     main()

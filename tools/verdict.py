@@ -1,4 +1,4 @@
-from simclr_mm.commands.verdict import main
+from simclr_mm.commands.verdict.command import main
 
 if __name__ == '__main__':
     main()

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from rich.progress import track
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.model_zoo import config_file
 from simclr_mm.commands import command_line
+from simclr_mm.commands.embed.images import OrReason
 from simclr_mm.datasets import ImageList
 from simclr_mm.errors import UserError, listed
 from simclr_mm.files.atomic import atomic_file, write_text
 from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import printable
 from simclr_mm.registry import type_name
-from simclr_mm.transforms import UnreadableImage
 from simclr_mm.transforms.load_bands import LAYOUTS
 
 SHARES = (1, 25, 50, 75, 99)  # percentiles
@@ -37,7 +37,7 @@ _DROPPED = 14  # last bits of a float32's 32 that a bin leaves out; 9 bits of it
 
 @command_line.command
 def main(argv: list[str] | None = None) -> None:
-    parser = command_line.parser_of(__doc__)
+    parser = command_line.parser_of(__doc__, '--workers')
     add = parser.add_argument
     add('data', nargs='+', help='folders of images, at any depth, and lists or tables of paths')
     add('--out', metavar='PY', default='bands.py', help='the config to write; default: bands.py')
@@ -48,7 +48,6 @@ def main(argv: list[str] | None = None) -> None:
     window = "cut values as DICOM's window does, in the units of the files"
     add('--window', nargs=2, type=float, metavar=('CENTRE', 'WIDTH'), help=window)
     add('--nan', type=float, help='the number that takes the place of NaN')
-    add('--workers', type=command_line.at_least(0), default=2, help='processes that read images')
     add('--restart', action='store_true', help='begin again, whatever an earlier call has counted')
     args = parser.parse_args(argv)
 
@@ -57,8 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f'--out must end in .py, got {out}')
     base = config_file(args.base).resolve() if args.base else None
     given = dict(bands=args.bands, layout=args.layout, window=args.window, nan=args.nan)
-    usual = dict(bands=None, layout='auto', window=None, nan=None)
-    loading = {key: value for key, value in given.items() if value != usual[key]}
+    loading = {key: value for key, value in given.items() if value not in (None, 'auto')}
     measured, unreadable = measure(args.data, loading, out, args.workers, args.restart)
     text = config_text(measured, ' '.join(map(printable, args.data)), loading, base)
     write_text(out, text)
@@ -118,8 +116,8 @@ class BandStatistics:
         """(C,) of all pixels, as NumPy's ``std``."""
         return np.sqrt(self.squares / self.count)
 
-    def percentiles(self, shares: tuple[float, ...] = SHARES) -> np.ndarray:
-        """(len(shares), C): the smallest value that at least this share of pixels does not exceed.
+    def percentiles(self) -> np.ndarray:
+        """(len(SHARES), C): the smallest value that at least this share of pixels does not exceed.
 
         It is NumPy's percentile with ``method='inverted_cdf'``.
         """
@@ -131,7 +129,7 @@ class BandStatistics:
                 np.add.at(row, _bin_of(numbers), band)
             numbers, counts = _start_of(np.arange(bins.shape[1])), bins
         sums = counts.cumsum(1)  # (C, bins)
-        ranks = [np.ceil(share / 100 * self.count).clip(1) for share in shares]
+        ranks = [np.ceil(share / 100 * self.count).clip(1) for share in SHARES]
         found = [[numbers[np.searchsorted(band, rank)] for band in sums] for rank in ranks]
         return np.clip(np.array(found, np.float64), self.lowest, self.highest)
 
@@ -148,28 +146,6 @@ def _start_of(bins: np.ndarray) -> np.ndarray:
     ordered = bins.astype(np.uint32) << _DROPPED
     bits = np.where(ordered >> 31, ordered & np.uint32(2**31 - 1), ~ordered)
     return bits.view(np.float32)
-
-
-class _Bands(Dataset):
-    """(path, image, '') or, of an unreadable file, (path, None, reason)."""
-
-    def __init__(self, images: ImageList) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, row: int) -> tuple[str, np.ndarray | None, str]:
-        path = self.images.get_data_info(row)['img_path']
-        try:
-            return path, self.images[row]['img'], ''
-        except UnreadableImage as error:
-            return path, None, str(error)
-
-
-def _unchanged(sample: Any) -> Any:
-    """Instead of PyTorch's conversion to tensors."""
-    return sample
 
 
 def measure(
@@ -191,20 +167,22 @@ def measure(
     key = json.dumps([listing_hash('', paths), loading])
     state = out.with_name(f'.{out.name}.npz')
     statistics, unreadable, done, first = _restored(state, key, restart)
-    rest = Subset(_Bands(images), range(done, len(images)))
-    loader = DataLoader(rest, batch_size=None, num_workers=workers, collate_fn=_unchanged)
+    rest = Subset(OrReason(images), range(done, len(images)))
+    # With tuple nothing is converted to tensors.
+    loader = DataLoader(rest, batch_size=None, num_workers=workers, collate_fn=tuple)
     saved = time.monotonic()
-    for path, img, reason in track(loader, 'measuring', len(images), done, transient=True):
+    for row, sample, reason in track(loader, 'measuring', len(images), done, transient=True):
         done += 1
-        if img is None:
+        if sample is None:
             unreadable.append(reason)
         else:
+            img = sample['img']
             if statistics is None:
-                statistics, first = BandStatistics(img.shape[2]), path
+                statistics, first = BandStatistics(img.shape[2]), paths[row]
             if img.shape[2] != len(statistics.mean):
                 raise UserError(
-                    f'{path} has {img.shape[2]} band(s), but {first} has {len(statistics.mean)}: '
-                    'give files with the same bands'
+                    f'{paths[row]} has {img.shape[2]} band(s), but {first} has '
+                    f'{len(statistics.mean)}: give files with the same bands'
                 )
             statistics.add(img)
         if time.monotonic() - saved > _SAVE_EVERY:

@@ -12,6 +12,7 @@ from simclr_mm.apis.encoder import Encoder, pipeline_of
 from simclr_mm.engine.loops import VALIDATED
 from simclr_mm.files.installed import CONFIGS
 from simclr_mm.registry import type_name
+from simclr_mm.visualization.page import markdown_of
 
 _PAPER = 'https://arxiv.org/abs/2002.05709'
 _DATA = dict(
@@ -60,9 +61,9 @@ def model_card(
         f'```python\n{code}\n```',
         '## Pictures',
         f'{preprocessing.sentence()}.',
-        _table({key: str(value) for key, value in preprocessing.record().items()}),
+        markdown_of(['', ''], ([k, str(v)] for k, v in preprocessing.record().items())).strip(),
         f'## Training\n\nSimCLR: {_PAPER}.',
-        _table(trained) if trained else 'The config does not say.',
+        markdown_of(['', ''], trained.items()).strip() if trained else 'The config does not say.',
         '## Results',
         '\n'.join(measured) or 'None are recorded in the checkpoint.',
     ]
@@ -98,12 +99,6 @@ def _indexed(row: Mapping[str, Any]) -> dict[str, Any]:
             dict(type='accuracy', name=name, value=value) for name, value in row['Metrics'].items()
         ],
         source=dict(name=row['Source']),
-    )
-
-
-def _table(rows: Mapping[str, str]) -> str:
-    return '\n'.join(
-        ['| | |', '|:--|:--|'] + [f'| {label} | {value} |' for label, value in rows.items()]
     )
 
 

@@ -4,6 +4,7 @@ import argparse
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from rich.filesize import decimal
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import train_on_folder
@@ -95,11 +96,7 @@ def print_plan(rank: int, ranks: int, found: dict[str, float]) -> None:
 
 
 def _size(count: float) -> str:
-    for unit in ('B', 'kB', 'MB'):
-        if count < 1000:
-            return f'{count:.3g} {unit}'
-        count /= 1000
-    return f'{count:,.4g} GB'
+    return decimal(round(count))
 
 
 def enter_flags(cfg: Config, args: argparse.Namespace) -> None:

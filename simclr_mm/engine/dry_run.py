@@ -19,6 +19,8 @@ from .loops import plain_model
 from .runner import build_runner, quiet_console
 from .training_data import remove_validation
 
+_STEPS, _WARM = 12, 4  # steps that are timed, and those of them that do not count
+
 
 def short_run(cfg: Config, steps: int, hook: Hook) -> None:
     """Train some steps with a hook, without validation and without files that stay.
@@ -39,6 +41,17 @@ def short_run(cfg: Config, steps: int, hook: Hook) -> None:
         runner = build_runner(cfg)
         runner.register_hook(hook)
         runner.train()
+
+
+def seconds_a_step(cfg: Config) -> float:
+    """Mean time of a step, after a few that start workers and warm up the device.
+
+    Raises:
+        UserError: As :func:`short_run`.
+    """
+    watch = _Ends()
+    short_run(cfg, _STEPS, watch)
+    return (watch.ends[-1] - watch.ends[_WARM - 1]) / (_STEPS - _WARM)
 
 
 def dry_run(cfg: Config, rank: int, ranks: int) -> dict[str, float]:
@@ -74,12 +87,26 @@ def _fake_group(rank: int, ranks: int) -> Iterator[None]:
         distributed.broadcast_object_list = broadcast
 
 
-class _Watch(Hook):
-    """Notes sizes before the first step and after the last."""
+class _Ends(Hook):
+    """Notes when each step has ended."""
 
     priority = 'LOWEST'
 
     def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+    ) -> None:
+        float(outputs['loss'].detach())  # waits for the device
+        self.ends.append(time.perf_counter())
+
+
+class _Watch(_Ends):
+    """Notes sizes, too, before the first step and after the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.found: dict[str, float] = dict(before=_peak())
 
     def before_train(self, runner: Runner) -> None:
@@ -96,14 +123,6 @@ class _Watch(Hook):
             parameters=sum(each.numel() for each in weights),
             gradients=_size(weights),
         )
-        self._last = time.perf_counter()
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
-    ) -> None:
-        float(outputs['loss'].detach())  # waits for the device
-        now = time.perf_counter()
-        self.found['seconds'], self._last = now - self._last, now
 
     def after_train(self, runner: Runner) -> None:
         model = plain_model(runner)
@@ -114,6 +133,7 @@ class _Watch(Hook):
         projections = getattr(model, 'projections', None)  # (n, V, d), of a contrastive model
         views, width = (0, 0) if projections is None else projections.shape[1:]
         self.found.update(
+            seconds=self.ends[-1] - self.ends[-2],
             rows=views * self.found['batch'] * runner.world_size,
             width=width,
             optimizer=_size(tensors),

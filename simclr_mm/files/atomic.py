@@ -1,10 +1,12 @@
 """Write files completely or not at all."""
 
+import csv
 import fcntl
+import io
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -57,6 +59,13 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text as UTF-8, the whole of it or nothing; other bytes as escapes."""
     with atomic_file(path) as file:
         file.write(text.encode(errors='backslashreplace'))
+
+
+def write_csv(path: str | Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table as CSV, as :func:`write_text` does."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows([columns, *rows])
+    write_text(path, text.getvalue())
 
 
 @contextmanager

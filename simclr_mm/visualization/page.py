@@ -3,9 +3,11 @@
 import base64
 import html
 import io
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from .style import picture
 
@@ -57,10 +59,29 @@ def table_of(
     return f'<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>\n'
 
 
+def markdown_of(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Container[str] = ()
+) -> str:
+    """The table of :func:`table_of` in GitHub's Markdown."""
+    rule = ['--:' if name in numbers else ':--' for name in columns]
+    cells = ([cell.replace('|', '\\|').replace('\n', ' ') for cell in row] for row in rows)
+    return ''.join(f'| {" | ".join(line)} |\n' for line in (columns, rule, *cells))
+
+
 def figure_of(draw: Callable[[Figure], None], width: float, height: float, description: str) -> str:
     """An image element with what ``draw`` draws into a figure of this size in inches."""
     target = io.BytesIO()
     with picture(target, width, height, dpi=90) as figure:
         draw(figure)
-    png = base64.b64encode(target.getvalue()).decode()
-    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{png}">\n'
+    return f'<img alt="{html.escape(description)}" src="{_address(target, "png")}">\n'
+
+
+def jpeg_address(pixels: np.ndarray, quality: int) -> str:
+    """(H, W, 3) uint8 RGB as an address that holds the whole picture."""
+    target = io.BytesIO()
+    Image.fromarray(pixels).save(target, 'JPEG', quality=quality)
+    return _address(target, 'jpeg')
+
+
+def _address(content: io.BytesIO, kind: str) -> str:
+    return f'data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}'

@@ -178,7 +178,7 @@ def under_autocast(row: Round, device: str, dtype: torch.dtype) -> float:
 
 def mmpretrain(cfg: Config, width: int, steps: int) -> Round:
     """mmpretrain's SimCLR with our backbone, batch and optimizer, without hooks."""
-    _, views = two_views(cfg)
+    _, views, _ = two_views(cfg)
     neck = dict(type='mmpretrain.NonLinearNeck', num_layers=2, with_avg_pool=True)
     loss = dict(type='mmpretrain.CrossEntropyLoss')
     temperature = cfg.model.head.temperature
@@ -209,7 +209,7 @@ def lightly(cfg: Config, width: int, steps: int) -> Round:
     from lightly.models.modules import SimCLRProjectionHead
     from lightly.transforms import SimCLRTransform
 
-    _, views = two_views(cfg)
+    _, views, _ = two_views(cfg)
     small = dict(cj_strength=0.5, gaussian_blur=0.0) if views.size == 32 else {}
     loader = cfg.train_dataloader
     dataset = Pictures(loader.dataset, SimCLRTransform(input_size=views.size, **small))

@@ -1,5 +1,1 @@
 """Find duplicates, leaks and useless images before training."""
-
-from .command import main
-
-__all__ = ['main']

@@ -16,10 +16,10 @@ import numpy as np
 from simclr_mm.apis.model_zoo import default_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.audit.findings import KINDS, Audit, audit, diverse
-from simclr_mm.commands.audit.page import csv_of, findings_csv, page
+from simclr_mm.commands.audit.page import page, rows_of
 from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import write_text
+from simclr_mm.files.atomic import write_csv, write_text
 from simclr_mm.files.walk import printable, require_folder
 
 _FINDINGS, _MISTAKE = 1, 2
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 @command_line.command
 def _main(argv: Sequence[str] | None = None) -> None:
-    parser = command_line.parser_of(__doc__, *ENCODER_FLAGS)
+    parser = command_line.parser_of(__doc__, *ENCODER_FLAGS, '--workers')
     add, positive = parser.add_argument, command_line.at_least(1)
     add('folder', help='any folder of images, at any depth')
     add('--test', metavar='DIR', help='test images, which must not stand in FOLDER')
@@ -48,7 +48,6 @@ def _main(argv: Sequence[str] | None = None) -> None:
     add('--min-side', type=positive, default=16, help='pixels; smaller images are tiny')
     allowed = f'images that may be found of a kind, as KIND=N; kinds: {" ".join(KINDS)}; default: 0'
     add('--allow', nargs='+', action=command_line.KeyValues, default={}, help=allowed)
-    add('--workers', type=command_line.at_least(0), default=2, help='processes that read images')
     add('--out', metavar='DIR', help='default: work_dirs/audit/<name of the folder>')
     args = parser.parse_args(argv)
     args.checkpoint = args.checkpoint or default_encoder()
@@ -75,7 +74,8 @@ def _main(argv: Sequence[str] | None = None) -> None:
     verdict = f'{images}: {numbers}. ' + (
         f'More than allowed: {", ".join(over)}.' if over else 'Nothing beyond what is allowed.'
     )
-    write_text(out / 'findings.csv', findings_csv(found))
+    columns = 'finding', 'image', 'other', 'kind', 'likeness'
+    write_csv(out / 'findings.csv', columns, rows_of(found))
     write_text(out / 'audit.html', page(found, verdict, _facts(args, allow), subset))
     print(verdict)
     print(f'{printable(str(out / "audit.html"))} shows them, findings.csv beside it lists them.')
@@ -117,5 +117,5 @@ def _subset(found: Audit, k: int, out: Path) -> np.ndarray:
         (rank, printable(found.paths[row]), f'{distance:.4f}')
         for rank, (row, distance) in enumerate(zip(rows[chosen].tolist(), distances), start=1)
     ]
-    write_text(out / 'subset.csv', csv_of(('rank', 'image', 'distance'), lines))
+    write_csv(out / 'subset.csv', ('rank', 'image', 'distance'), lines)
     return rows[chosen]

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from simclr_mm.commands.embed.retrieval import nearest_others
+
 SIDE = 48  # T, of the thumbnails that are compared
 _COARSE = 16  # pixels; a first look that drops most candidates
 _TINY = 8  # pixels; whole images as vectors
 _SMALLEST = 0.5  # side of a crop, as a part of the side of the whole image
-_ROWS = 1024  # compared with all others at a time: 400 MB for 100,000 images
 # Correlations in [-1, 1]. See docs/your_own_images.md for what they let through.
 _COARSE_LIKE, _LIKE, _DETAIL = 0.8, 0.9, 0.75
 _FAINT = 6.0  # levels of 256: weaker details do not survive compression
@@ -56,23 +57,18 @@ def candidates(features: np.ndarray, thumbnails: np.ndarray, k: int) -> np.ndarr
         for each in (tiny, tiny.flip(2))
     )
     embedded = _unit(torch.from_numpy(features))
-    found = set(_nearest(embedded, embedded, k, -1.0))
-    for queries in (plain, mirrored):
-        found.update(_nearest(queries, plain, k, _LIKE))
-    return np.array(sorted(found), np.int64).reshape(-1, 2)
+    found = [
+        _nearest(embedded, embedded, k, -1.0),
+        *(_nearest(queries, plain, k, _LIKE) for queries in (plain, mirrored)),
+    ]
+    return np.unique(torch.cat(found).sort(dim=1).values.numpy(), axis=0)
 
 
-def _nearest(queries: Tensor, gallery: Tensor, k: int, least: float) -> Iterator[tuple[int, int]]:
-    """Pairs of a row and each of its k nearest other rows, if they are similar enough."""
-    k = min(k, len(gallery) - 1)
-    for start in range(0, len(queries), _ROWS):
-        similarity = queries[start : start + _ROWS] @ gallery.T  # (rows, N)
-        rows = torch.arange(start, start + len(similarity))
-        similarity[torch.arange(len(rows)), rows] = -torch.inf
-        values, others = similarity.topk(k, dim=1)  # (rows, k)
-        for place, other in zip(*(each.tolist() for each in (values >= least).nonzero().T)):
-            ends = start + place, int(others[place, other])
-            yield min(ends), max(ends)
+def _nearest(queries: Tensor, gallery: Tensor, k: int, least: float) -> Tensor:
+    """Pairs (M, 2) of a row and each of its k nearest other rows, if they are similar enough."""
+    cosines, others = nearest_others(queries, gallery, min(k, len(gallery) - 1))
+    rows, places = torch.nonzero(cosines >= least, as_tuple=True)
+    return torch.stack([rows, others[rows, places]], dim=1)
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from rich.progress import track
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.commands.embed.embed_folder import embed_folder
@@ -28,7 +30,6 @@ class Audit:
     in_test: np.ndarray  # (N,) bool
     features: np.ndarray  # (N, C); not finite where unreadable
     pictures: Pictures
-    broken: dict[int, str]  # reasons by row
     constant: list[int]
     tiny: list[int]
     pairs: list[Pair]  # the most alike first
@@ -44,14 +45,14 @@ class Audit:
         return dict(
             leaks=len({pair.second for pair in self.pairs_of('leaks')}),
             duplicates=len(self.paths) - len(set(groups(len(self.paths), duplicates))),
-            broken=len(self.broken),
+            broken=len(self.pictures.unreadable),
             constant=len(self.constant),
             tiny=len(self.tiny),
         )
 
     def sound(self) -> np.ndarray:
         """Rows that show something, the first of each group of copies."""
-        left_out = {*self.broken, *self.constant, *self.tiny}
+        left_out = {*self.pictures.unreadable, *self.constant, *self.tiny}
         first = groups(len(self.paths), self.pairs)
         rows = [row for row in range(len(self.paths)) if first[row] == row and row not in left_out]
         return np.array(rows, np.int64)
@@ -72,39 +73,27 @@ def audit(
         neighbours: Candidates of each image.
         smallest: Images with a shorter side, in pixels, are tiny.
     """
-    paths, names, features, seen = [], [], [], []
+    indices = []
     for folder, place in zip(folders, ('features', 'features_test')):
         embed_folder(inferencer, folder, out / place, workers=workers)
-        index = FeatureIndex(out / place)
-        names += index.names
-        paths += [str(Path(folder, name)) for name in index.names]
-        features.append(np.array(index.features))
-        seen.append(look_at(Images(folder)))
-    starts = np.cumsum([0, *map(len, features)])
-    broken = {
-        int(start) + row: reason
-        for start, each in zip(starts, seen)
-        for row, reason in each.unreadable.items()
-    }
-    pictures = Pictures(
-        np.concatenate([each.thumbnails for each in seen]),
-        np.concatenate([each.sizes for each in seen]),
-        np.concatenate([each.contrast for each in seen]),
-        broken,
-    )
-    joined = np.concatenate(features)
-    readable = np.isfinite(joined).all(axis=1) & (pictures.sizes[:, 0] > 0)
+        indices.append(FeatureIndex(out / place))
+    names = [name for index in indices for name in index.names]
+    paths = [
+        str(Path(folder, name)) for folder, index in zip(folders, indices) for name in index.names
+    ]
+    features = np.concatenate([index.features for index in indices])
+    pictures = look_at([Images(folder) for folder in folders])
+    readable = np.isfinite(features).all(axis=1) & (pictures.sizes[:, 0] > 0)
     shows = readable & (pictures.contrast >= CONSTANT)
     return Audit(
         paths,
         names,
-        np.arange(len(paths)) >= starts[1],
-        joined,
+        np.arange(len(paths)) >= len(indices[0].names),
+        features,
         pictures,
-        broken,
         np.flatnonzero(readable & ~shows).tolist(),
         np.flatnonzero(readable & (pictures.sizes.min(axis=1) < smallest)).tolist(),
-        _pairs(np.flatnonzero(shows), joined, pictures, neighbours),
+        _pairs(np.flatnonzero(shows), features, pictures, neighbours),
     )
 
 
@@ -131,18 +120,10 @@ def _pairs(rows: np.ndarray, features: np.ndarray, pictures: Pictures, k: int) -
 
 def groups(count: int, pairs: Sequence[Pair]) -> list[int]:
     """For each row the first row of its group: rows that pairs connect."""
-    first = list(range(count))
-
-    def root(row: int) -> int:
-        while first[row] != row:
-            first[row] = first[first[row]]
-            row = first[row]
-        return row
-
-    for pair in pairs:
-        ends = sorted((root(pair.first), root(pair.second)))
-        first[ends[1]] = ends[0]
-    return [root(row) for row in range(count)]
+    ends = np.array([pair[:2] for pair in pairs], np.int64).reshape(-1, 2).T
+    links = coo_array((np.ones(len(pairs)), tuple(ends)), (count, count))
+    _, group = connected_components(links, directed=False)
+    return np.unique(group, return_index=True)[1][group].tolist()
 
 
 def diverse(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,18 +1,13 @@
-"""The findings of an audit as a page to look at, and as CSV."""
+"""The findings of an audit as a page to look at, and as rows of a table."""
 
-import base64
-import csv
 import html
-import io
-from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from simclr_mm.errors import UnreadableImage
 from simclr_mm.files.walk import printable
 from simclr_mm.visualization.gallery import thumbnail
-from simclr_mm.visualization.page import page_of, table_of
+from simclr_mm.visualization.page import jpeg_address, page_of, table_of
 from simclr_mm.visualization.style import plain
 
 from .duplicates import Pair
@@ -52,8 +47,9 @@ def page(audit: Audit, verdict: str, facts: str, subset: np.ndarray) -> str:
         pairs = audit.pairs_of(kind)
         shown = ''.join(_pair(audit, pair) for pair in pairs[:_SHOWN])
         body.append(_section(kind, len(pairs), 'pairs', shown))
-    if audit.broken:
-        rows = [[_name(audit, row), plain(printable(why))] for row, why in audit.broken.items()]
+    broken = audit.pictures.unreadable
+    if broken:
+        rows = [[_name(audit, row), plain(printable(why))] for row, why in broken.items()]
         body.append(
             _section('broken', len(rows), 'files', table_of(['file', 'reason'], rows[:_SHOWN]))
         )
@@ -93,33 +89,27 @@ def _figure(audit: Audit, row: int) -> str:
     name = html.escape(('test: ' if audit.in_test[row] else '') + _name(audit, row))
     width, height = audit.pictures.sizes[row]
     try:
-        source = _jpeg(thumbnail(audit.paths[row], _SIDE))
+        source = jpeg_address(thumbnail(audit.paths[row], _SIDE), quality=85)
     except UnreadableImage:  # changed meanwhile
         source = ''
     return (
-        f'<figure><img alt="{name}" src="data:image/jpeg;base64,{source}">'
+        f'<figure><img alt="{name}" src="{source}">'
         f'<figcaption>{name}<br>{width} x {height}</figcaption></figure>'
     )
-
-
-def _jpeg(pixels: np.ndarray) -> str:
-    target = io.BytesIO()
-    Image.fromarray(pixels).save(target, 'JPEG', quality=85)
-    return base64.b64encode(target.getvalue()).decode()
 
 
 def _name(audit: Audit, row: int) -> str:
     return plain(printable(audit.names[row]))
 
 
-def findings_csv(audit: Audit) -> str:
-    """A line for each finding: ``finding,image,other,kind,likeness``."""
-    lines: list[Sequence[object]] = []
+def rows_of(audit: Audit) -> list[tuple[str, ...]]:
+    """A row for each finding: finding, image, other, kind and likeness."""
+    lines: list[tuple[str, ...]] = []
     for kind in ('leaks', 'duplicates'):
         for pair in audit.pairs_of(kind):
             ends = audit.paths[pair.first], audit.paths[pair.second]
             lines.append((kind, *map(printable, ends), pair.kind, f'{pair.likeness:.4f}'))
-    for row, reason in audit.broken.items():
+    for row, reason in audit.pictures.unreadable.items():
         lines.append(('broken', printable(audit.paths[row]), '', printable(reason), ''))
     for row in audit.constant:
         contrast = f'standard deviation {audit.pictures.contrast[row]:.2f}'
@@ -127,12 +117,4 @@ def findings_csv(audit: Audit) -> str:
     for row in audit.tiny:
         width, height = audit.pictures.sizes[row]
         lines.append(('tiny', printable(audit.paths[row]), '', f'{width} x {height}', ''))
-    return csv_of(('finding', 'image', 'other', 'kind', 'likeness'), lines)
-
-
-def csv_of(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(columns)
-    writer.writerows(lines)
-    return text.getvalue()
+    return lines

@@ -7,10 +7,11 @@ from simclr_mm.engine.training_data import remove_validation
 from .config import build_dataset, config_with_flags, is_classifier, load_config, result_path
 from .errors import command
 from .flags import add_common_flags, parser_of
-from .shared_work import Ranks, ranks, refuse_ranks
+from .shared_work import ALONE, Ranks, ranks, refuse_ranks
 from .values import KeyValues, at_least, out_file, out_folder, read_config
 
 __all__ = [
+    'ALONE',
     'KeyValues',
     'Ranks',
     'add_common_flags',

@@ -3,7 +3,6 @@
 import contextvars
 import errno
 import functools
-import importlib.util
 import io
 import os
 import re
@@ -13,7 +12,7 @@ from collections.abc import Callable, Sequence
 from traceback import walk_tb
 from urllib.error import URLError
 
-from simclr_mm.errors import MissingPackageError, UserError, listed
+from simclr_mm.errors import UserError, listed
 from simclr_mm_console.parser import as_called, program
 
 from .shared_work import first_to_fail, processes_of_torchrun
@@ -79,14 +78,6 @@ def _is_interrupt(error: BaseException | None) -> bool:
     return error is not None and (
         isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__context__)
     )
-
-
-def require(packages: tuple[str, ...], reason: str) -> None:
-    """Raise if a package is missing, with the command that installs it."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        names = ' '.join(missing)
-        raise MissingPackageError(f'{reason} needs {", ".join(missing)}: pip install {names}')
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
         metavar='{fp32,fp16,bf16}', default='fp32', help='fp16 needs a GPU; bf16 also runs on CPUs'
     ),
     '--compile': dict(action='store_true', help='compile the network with torch.compile'),
+    '--workers': dict(type=at_least(0), default=2, help='processes that read images'),
     '--seed': dict(type=at_least(0), default=0, help='of every draw'),
     '--cache': dict(
         metavar='DIR',

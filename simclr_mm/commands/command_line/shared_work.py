@@ -38,7 +38,7 @@ def refuse_ranks(alone: str) -> None:
 @functools.cache
 def ranks() -> 'Ranks':
     """The ranks of this command. The first call connects them."""
-    return Ranks() if processes_of_torchrun() == 1 else _joined()
+    return ALONE if processes_of_torchrun() == 1 else _joined()
 
 
 def first_to_fail() -> bool:
@@ -155,6 +155,9 @@ class Ranks:
         content = torch.empty(int(length), dtype=torch.uint8)
         self._group.recv([content], rank, 0).wait()
         return (pickle.loads(content.numpy().data),)
+
+
+ALONE = Ranks()
 
 
 def _next(iterator: Iterator[T]) -> tuple[T, ...]:

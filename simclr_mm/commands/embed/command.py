@@ -15,11 +15,11 @@ import numpy as np
 from simclr_mm.apis.model_zoo import default_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of, origin_of
-from simclr_mm.commands.command_line.errors import require
 from simclr_mm.commands.embed.embed_folder import embed_folder
 from simclr_mm.commands.embed.embedding_record import ERRORS, damaged
 from simclr_mm.commands.embed.retrieval import FeatureIndex
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.installed import optional_package
 from simclr_mm.files.walk import printable
 
 _ROWS = 16384  # of a row group
@@ -27,21 +27,20 @@ _ROWS = 16384  # of a row group
 
 @command_line.command
 def main(argv: list[str] | None = None) -> None:
-    parser = command_line.parser_of(__doc__, *ENCODER_FLAGS, shared=True)
+    parser = command_line.parser_of(__doc__, *ENCODER_FLAGS, '--workers', shared=True)
     add = parser.add_argument
     encoder = 'a path, a URL or the name of a model with weights; default: the one in the package'
     add('checkpoint', nargs='?', help=encoder)
     add('folder', help='any folder of images, at any depth, or a pack')
     add('--out', metavar='DIR', help='default: work_dirs/embed/<name of the folder>')
     add('--batch-size', type=command_line.at_least(1), default=64, help='images at a time')
-    add('--workers', type=command_line.at_least(0), default=2, help='processes that read images')
     add('--restart', action='store_true', help='begin again, whatever OUT holds')
     add('--parquet', action='store_true', help='also write OUT/features.parquet (needs pyarrow)')
     args = parser.parse_intermixed_args(argv)
     args.checkpoint = args.checkpoint or default_encoder()
 
     if args.parquet:
-        require(('pyarrow',), '--parquet')
+        optional_package('pyarrow.parquet', 'parquet', '--parquet')
     default = Path('work_dirs', 'embed', Path(args.folder).resolve().name)
     out = command_line.out_folder(args.out or default)
     started = time.time()
@@ -71,10 +70,8 @@ def write_parquet(directory: str | Path) -> Path:
     bytes of a name become ``\xff``. The table's metadata have ``embedding.json`` under
     the key ``simclr_mm``.
     """
-    require(('pyarrow',), '--parquet')
-    import pyarrow as arrow
-    from pyarrow.parquet import ParquetWriter
-
+    arrow = optional_package('pyarrow', 'parquet', '--parquet')
+    parquet = optional_package('pyarrow.parquet', 'parquet', '--parquet')
     index = FeatureIndex(directory)
     lines = (index.directory / ERRORS).read_text().splitlines()
     try:
@@ -89,7 +86,7 @@ def write_parquet(directory: str | Path) -> Path:
         metadata={'simclr_mm': json.dumps(index.record)},
     )
     path = index.directory / 'features.parquet'
-    with atomic_file(path) as file, ParquetWriter(file, schema) as writer:
+    with atomic_file(path) as file, parquet.ParquetWriter(file, schema) as writer:
         for start in range(0, len(index.features), _ROWS):
             block = index.features[start : start + _ROWS]  # (m, C)
             rows = range(start, start + len(block))

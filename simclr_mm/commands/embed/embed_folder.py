@@ -17,8 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.inference import FeatureInferencer
-from simclr_mm.commands.command_line import Ranks
-from simclr_mm.errors import UserError
+from simclr_mm.commands.command_line import ALONE, Ranks
 from simclr_mm.files.atomic import alone_in, write_text
 from simclr_mm.files.hashes import bytes_hash
 
@@ -38,7 +37,7 @@ def embed_folder(
     workers: int = 0,
     restart: bool = False,
     origin: dict[str, str] | None = None,
-    ranks: Ranks | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Embed every image below a folder or in a pack into ``out/features.npy``.
 
@@ -49,10 +48,7 @@ def embed_folder(
     content of ``out``. ``origin`` names the checkpoint and the config, for the record.
     ``ranks`` share the batches; the first writes, and the others return no record.
     """
-    if batch_size < 1 or workers < 0:
-        raise UserError(f'batch_size is {batch_size} and workers {workers}: give at least 1 and 0')
     images, out = Images(folder, inferencer.transforms, inferencer.loading), Path(out)
-    ranks = ranks or Ranks()
     names = [images.name(row) for row in range(len(images))]
     if ranks.size > 1:
         listing = bytes_hash([json.dumps(names).encode()])

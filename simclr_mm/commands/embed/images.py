@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.dataset import Compose
+from mmpretrain.datasets import BaseDataset
 from torch.utils.data import Dataset
 
 from simclr_mm.commands import command_line
@@ -16,8 +17,24 @@ from simclr_mm.transforms.base import is_bgr
 from simclr_mm.visualization.views import as_colours
 
 
-class Images(Dataset):
-    """(row, sample, '') of an image, or (row, None, reason) of an unreadable one.
+class OrReason(Dataset):
+    """(row, sample, '') of a dataset's image, or (row, None, reason) of an unreadable one."""
+
+    def __init__(self, images: BaseDataset) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> tuple[int, Any, str]:
+        try:
+            return row, self.images[row], ''
+        except UnreadableImage as error:
+            return row, None, str(error)
+
+
+class Images(OrReason):
+    """The images of a place, or why they are unreadable.
 
     Args:
         location: A folder of images, at any depth, or a place that ``shard_dataset``
@@ -39,16 +56,7 @@ class Images(Dataset):
         steps = [loading or LoadImageFromFile(), *([transforms] if transforms else [])]
         self.in_file_order = isinstance(steps[0], LoadBands)
         settings = dict(place, with_label=False, pipeline=steps, test_mode=True)
-        self.images = command_line.build_dataset(settings)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, row: int) -> tuple[int, Any, str]:
-        try:
-            return row, self.images[row], ''
-        except UnreadableImage as error:
-            return row, None, str(error)
+        super().__init__(command_line.build_dataset(settings))
 
     def name(self, row: int) -> str:
         """Path relative to the folder, with forward slashes, or the key in the pack."""

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import plain_data
-from simclr_mm.commands.command_line import Ranks
+from simclr_mm.commands.command_line import ALONE, Ranks
 from simclr_mm.datasets import ArrayDataset, GalleryAndQuery
 from simclr_mm.evaluation import Labelled, extract_features
 from simclr_mm.evaluation.features import NOTHING, Target, class_of
@@ -34,7 +34,7 @@ def cached_features(
     cache: str | Path | None,
     description: str,
     target: Callable[[DataSample], Target] = class_of,
-    ranks: Ranks | None = None,
+    ranks: Ranks = ALONE,
 ) -> Labelled:
     """Features of a dataloader's images, from the cache if they are in it.
 
@@ -52,8 +52,6 @@ def cached_features(
     Returns:
         As from ``extract_features``.
     """
-
-    ranks = ranks or Ranks()
 
     def compute() -> Labelled:
         how = encoder.features, description, target

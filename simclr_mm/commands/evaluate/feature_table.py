@@ -14,7 +14,7 @@ from rich.table import Table
 from simclr_mm.apis import build_encoder, load_encoder
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import weights_hash
-from simclr_mm.commands.command_line import Ranks
+from simclr_mm.commands.command_line import ALONE, Ranks
 from simclr_mm.evaluation import (
     PIXELS,
     PRETRAINED,
@@ -43,7 +43,7 @@ def evaluate_features(
     draws: int = 20,
     sweep: bool = False,
     cache: str | Path | None = None,
-    ranks: Ranks | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[EvaluationRun, Labelled]:
     """Evaluate three sets of features by kNN and linear probes.
 
@@ -72,8 +72,7 @@ def evaluate_features(
         UNTRAINED: gallery_and_queries(untrained, cfg.test_dataloader, cache, ranks=ranks),
         PIXELS: gallery_and_queries(pretrained, cfg.test_dataloader, None, flat_pixels, 1, ranks),
     }
-    if ranks is not None:
-        ranks.only_first_goes_on()
+    ranks.only_first_goes_on()
     results = []
     for name, (gallery, queries) in found_in.items():
         few: dict[str, Value] = dict(per_class=per_class, draws=draws, penalty=PENALTY)
@@ -130,12 +129,7 @@ def untrained_encoder(cfg: Config) -> Encoder:
 
 def _knn(gallery: Labelled, queries: Labelled, settings: dict[str, Value]) -> float:
     """Accuracy with k and temperature of the config's KNNAccuracy."""
-    predicted = knn_predict(
-        torch.from_numpy(queries[0]),
-        torch.from_numpy(gallery[0]),
-        torch.from_numpy(gallery[1]),
-        int(settings['k']),
-        float(settings['temperature']),
-        get_device(),
-    )
+    query, known, classes = map(torch.from_numpy, (queries[0], *gallery))
+    k, temperature = int(settings['k']), float(settings['temperature'])
+    predicted = knn_predict(query, known, classes, k, temperature, get_device())
     return float((predicted.numpy() == queries[1]).mean())

@@ -19,7 +19,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.encoder import Encoder
-from simclr_mm.commands.command_line import Ranks, build_dataset
+from simclr_mm.commands.command_line import ALONE, Ranks, build_dataset
 from simclr_mm.commands.embed.retrieval import FeatureIndex
 from simclr_mm.datasets import GalleryAndQuery, SampleIndex, collate
 from simclr_mm.engine import Runner
@@ -82,7 +82,7 @@ def gallery_and_queries(
     cache: str | Path | None = None,
     embed: Callable[[torch.Tensor], torch.Tensor] | None = None,
     k: int = 1,
-    ranks: Ranks | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Labelled, Labelled]:
     """Features (g, C) and labels (g,) of the gallery of a GalleryAndQuery, and of the queries.
 
@@ -104,7 +104,6 @@ def gallery_and_queries(
             f'kNN: k = {k}, but the gallery has {split} images: set test_evaluator.k from 1 to '
             f'{split}, for example with --cfg-options.'
         )
-    ranks = ranks or Ranks()
     if ranks.size > 1:
         ranks.require_same(dict(encoder.fingerprint(), images=len(loader.dataset)))
     if embed:

@@ -12,13 +12,13 @@ import numpy as np
 from rich.progress import track
 
 from simclr_mm.commands import command_line
-from simclr_mm.commands.command_line.errors import require
 from simclr_mm.commands.embed.retrieval import FeatureIndex
 from simclr_mm.commands.explore.neighbourhoods import nearest
 from simclr_mm.commands.explore.page import Shown, page
 from simclr_mm.commands.explore.thumbnails import sheets
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import write_text
+from simclr_mm.files.installed import optional_package
 from simclr_mm.files.walk import printable
 from simclr_mm.visualization.scatter import METHODS, NAMES, project
 from simclr_mm.visualization.style import plain
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--out', metavar='HTML', help='default: explore.html in the folder')
     args = parser.parse_args(argv)
 
-    require(('bokeh',), 'simclr-mm explore')
+    optional_package('bokeh', 'explore', 'simclr-mm explore')
     index = FeatureIndex(args.index)
     out = command_line.out_file(args.out or Path(args.index, 'explore.html'))
     readable = np.flatnonzero(np.isfinite(index.features).all(axis=1))

@@ -8,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from simclr_mm.commands.embed.retrieval import nearest_others
 from simclr_mm.visualization.scatter import unit_rows
-
-_ROWS = 1024  # compared with all images at a time
 
 
 class Neighbours(NamedTuple):
@@ -23,15 +22,8 @@ class Neighbours(NamedTuple):
 def nearest(features: np.ndarray, k: int) -> Neighbours:
     """Nearest by cosine similarity among features (n, C), n > k, without NaN."""
     unit = torch.from_numpy(unit_rows(features))
-    rows, cosines = [], []
-    for start in range(0, len(unit), _ROWS):
-        found = unit[start : start + _ROWS] @ unit.T  # (m, n)
-        own = torch.arange(len(found))
-        found[own, start + own] = -torch.inf
-        best = found.topk(k, dim=1)
-        rows.append(best.indices)
-        cosines.append(best.values)
-    return Neighbours(torch.cat(rows).int().numpy(), torch.cat(cosines).numpy())
+    cosines, rows = nearest_others(unit, unit, k)
+    return Neighbours(rows.int().numpy(), cosines.numpy())
 
 
 def most_alike(neighbours: Neighbours, most: int) -> list[tuple[int, int, float]]:

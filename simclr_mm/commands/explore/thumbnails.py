@@ -1,16 +1,14 @@
 """Small pictures on sheets, each sheet one JPEG."""
 
-import base64
-import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from simclr_mm.errors import UnreadableImage
 from simclr_mm.visualization.gallery import seen, thumbnail
+from simclr_mm.visualization.page import jpeg_address
 
 _ON_A_SHEET = 625  # pictures: a browser decodes a sheet in some 20 ms
 _LARGEST = ((1000, 112), (4000, 72), (math.inf, 48))  # side in pixels up to this many pictures
@@ -62,6 +60,4 @@ def _drawn(small: Sequence[np.ndarray | None], side: int, columns: int) -> Itera
             top = place // columns * side + (side - height) // 2
             left = place % columns * side + (side - width) // 2
             sheet[top : top + height, left : left + width] = picture
-        file = io.BytesIO()
-        Image.fromarray(sheet).save(file, 'JPEG', quality=_QUALITY)
-        yield 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
+        yield jpeg_address(sheet, _QUALITY)

@@ -45,16 +45,14 @@ def file_of(encoder: Encoder) -> str:
 
 def settings_of(encoder: Encoder) -> dict[str, Any]:
     """The backbone's settings, with the scope of its type."""
-    backbone = plain(
-        {key: v for key, v in encoder.config.model.backbone.items() if key not in _TRAINING}
-    )
-    of_type = backbone['type']
+    backbone = encoder.config.model.backbone
+    settings = {key: v for key, v in backbone.to_dict().items() if key not in _TRAINING}
+    of_type = backbone.type
     if isinstance(of_type, type):
-        scope = of_type.__module__.split('.')[0]
-        backbone['type'] = f'{scope}.{of_type.__name__}'
+        settings['type'] = f'{of_type.__module__.split(".")[0]}.{of_type.__name__}'
     elif '.' not in of_type:
-        backbone['type'] = f'mmpretrain.{of_type}'
-    return backbone
+        settings['type'] = f'mmpretrain.{of_type}'
+    return settings
 
 
 def tensors_of(encoder: Encoder) -> dict[str, Tensor]:
@@ -89,12 +87,3 @@ def features_of(encoder: Encoder, pictures: list[np.ndarray]) -> Tensor:
     images = [picture[..., ::-1] if rgb else picture for picture in pictures]
     rows = [inference_model(encoder, image)['feature'] for image in images]
     return torch.from_numpy(np.stack(rows))
-
-
-def plain(value: Any) -> Any:
-    """Config dicts, tuples and lists as plain ones."""
-    if isinstance(value, dict):
-        return {key: plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(plain(entry) for entry in value)
-    return value

@@ -13,8 +13,7 @@ import torch
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.export.backbone import read_backbone
-from simclr_mm.commands.export.targets import TARGETS
-from simclr_mm.commands.export.verified import CARD, Proof, export
+from simclr_mm.commands.export.verified import CARD, TARGETS, Proof, export
 from simclr_mm.commands.model_card import model_card, results
 from simclr_mm.errors import UserError
 from simclr_mm.files.hashes import content_hash

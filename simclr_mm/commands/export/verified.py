@@ -9,14 +9,28 @@ from typing import Any
 import torch
 
 from simclr_mm.apis.encoder import Encoder
-from simclr_mm.commands.command_line.errors import require
 from simclr_mm.errors import CheckpointError, UserError
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.installed import optional_package
 from simclr_mm.version import __version__
 
 from .backbone import features_of, file_of, pictures, settings_of, tensors_of
-from .targets import TARGETS
+from .hub_folder import HubFolder
+from .onnx_safetensors import Onnx, Safetensors
+from .openmmlab import Detection, MMPretrain
+from .target import Target
+from .torchvision_timm import Timm, Torchvision
 
+TARGETS: dict[str, Target] = dict(
+    torchvision=Torchvision(),
+    timm=Timm(),
+    mmpretrain=MMPretrain(),
+    mmdet=Detection(),
+    mmseg=Detection(),
+    onnx=Onnx(),
+    safetensors=Safetensors(),
+    hf=HubFolder(),
+)
 CARD = 'README.md'  # of a folder
 _COUNTER = 'num_batches_tracked'  # of batch norm; features do not depend on it
 
@@ -57,7 +71,8 @@ def export(encoder: Encoder, target: str, path: Path) -> tuple[str, Proof]:
     entry = TARGETS[target]
     if entry.use_of_bands is None:
         encoder.require_rgb(f'--to {target}')
-    require(entry.packages, f'--to {target}')
+    for name in entry.packages:
+        optional_package(name, 'export', f'--to {target}')
     metadata = metadata_of(encoder, target)
     files = entry.files(encoder, metadata)
     if files:

@@ -35,6 +35,7 @@ from simclr_mm.commands.runs import Run, where
 from simclr_mm.commands.sweep.command import tell, write_table
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import alone_in, write_text
+from simclr_mm.visualization.page import markdown_of
 
 _DISTIL = 'distil'
 
@@ -139,8 +140,7 @@ def write_results(runs: Sequence[Run], labels: Sequence[str], work_dir: Path) ->
     """Print the table of the finished runs, and write it as Markdown and their rows as CSV."""
     rows = [run.row() for run in runs if run.result_file.is_file()]
     titles = [label.replace('pct', ' %').replace('perclass', ' a class') for label in labels]
-    table, lines = Table('method', *titles), ['| Method | ' + ' | '.join(titles) + ' |']
-    lines.append('|:--|' + '--:|' * len(titles))
+    table, lines = Table('method', *titles), []
     for method, name in METHODS.items():
         cells = []
         for label in labels:
@@ -149,9 +149,9 @@ def write_results(runs: Sequence[Run], labels: Sequence[str], work_dir: Path) ->
             cells.append(mean_and_error([float(value) for value in values]))
         if any(cells):
             table.add_row(name, *cells)
-            lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
+            lines.append([name, *cells])
     write_table(work_dir / 'few_labels.csv', ['method', 'labels', 'seed'], rows)
-    write_text(work_dir / 'few_labels.md', '\n'.join(lines) + '\n')
+    write_text(work_dir / 'few_labels.md', markdown_of(['Method', *titles], lines, titles))
     Console(soft_wrap=True).print(table)
     print(f'top-1 in percent, mean and standard error over seeds: {work_dir}/few_labels.md, .csv')
 

@@ -13,7 +13,7 @@ import cv2
 from filelock import FileLock, Timeout
 from rich.progress import track
 
-from simclr_mm.commands.command_line import Ranks
+from simclr_mm.commands.command_line import ALONE, Ranks
 from simclr_mm.datasets.pack_index import INDEX, UNREADABLE, parse_index
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import write_text
@@ -36,7 +36,7 @@ def pack_folder(
     labelled: bool = True,
     processes: int = 1,
     restart: bool = False,
-    ranks: Ranks | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Write the missing shards of a folder. Returns the content of ``index.json``.
 
@@ -50,7 +50,6 @@ def pack_folder(
         restart: Replace another pack.
         ranks: They share the shards, on a disk that all see. Only the first returns.
     """
-    ranks = ranks or Ranks()
     plan = plan_pack(folder, settings, classes_file, labelled)
     writer = WRITERS[settings.format](Path(out), plan.classes)
     if ranks.size > 1 and not writer.suffix:

@@ -41,19 +41,16 @@ class Recipe:
     def lines(self) -> list[str]:
         """A line for each choice."""
         colours = 'crop, flip, ' + ('colour' if self.colours.value else 'brightness, contrast')
-        shown = {
-            'view': f'{self.view.value} px',
-            'backbone': f'dict({self.backbone.value})',
-            'augmentation': colours + (', blur' if int(self.view.value) >= 96 else ''),
-            'batch': f'{self.batch.value} images',
-            'images': f'from {self.images.value}',
-            'epochs': self.epochs.value,
-        }
-        keys = ('view', 'backbone', 'colours', 'batch', 'images', 'epochs')
-        reasons = [getattr(self, key).reason for key in keys]
-        return [
-            f'{name:14}{value}: {reason}' for (name, value), reason in zip(shown.items(), reasons)
-        ]
+        blur = ', blur' if int(self.view.value) >= 96 else ''
+        shown = (
+            ('view', f'{self.view.value} px', self.view),
+            ('backbone', f'dict({self.backbone.value})', self.backbone),
+            ('augmentation', colours + blur, self.colours),
+            ('batch', f'{self.batch.value} images', self.batch),
+            ('images', f'from {self.images.value}', self.images),
+            ('epochs', self.epochs.value, self.epochs),
+        )
+        return [f'{name:14}{value}: {choice.reason}' for name, value, choice in shown]
 
 
 def choose(pictures: Pictures, machine: Machine, minutes: float) -> Recipe:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from simclr_mm.errors import MissingFileError
 from simclr_mm.evaluation import PIXELS, UNTRAINED, EvaluationRun, Result, Value, read_run
 from simclr_mm.visualization.loss import plot_loss, read_log, read_scalars
-from simclr_mm.visualization.page import figure_of, page_of, table_of
+from simclr_mm.visualization.page import figure_of, markdown_of, page_of, table_of
 
 VALIDATIONS = 'Last validation of each training run'
 TRAININGS = 'End of each training run, without labels'
@@ -144,10 +144,7 @@ def markdown(found: Found) -> str:
     """Evaluations, last validations and last steps as tables in GitHub's Markdown."""
     parts = []
     for title, columns, rows in _tables(found):
-        lines = [columns, ['--:' if name in _RIGHT else ':--' for name in columns]]
-        for row in rows:
-            lines.append([cell.replace('|', '\\|').replace('\n', ' ') for cell in row])
-        table = ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+        table = markdown_of(columns, rows, _RIGHT)
         parts.append(f'{title}\n\n{table}' if title else table)
     return '\n'.join(parts)
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from simclr_mm.commands.command_line.errors import require
 from simclr_mm.errors import UserError
 from simclr_mm.evaluation import EvaluationRun
+from simclr_mm.files.installed import optional_package
 
 from .run import Run, RunFailed
 
@@ -30,7 +30,7 @@ class Slurm:
     """
 
     def __init__(self, options: Mapping[str, Any], cluster: str = 'slurm') -> None:
-        require(('submitit',), '--slurm')
+        optional_package('submitit', 'cluster', '--slurm')
         self.options: dict[str, Any] = {'time': _DAY, 'gpus_per_node': 1}
         for key, value in options.items():  # a list of partitions or nodes has commas
             self.options[key] = ','.join(map(str, value)) if isinstance(value, list) else value

@@ -51,10 +51,9 @@ def augmentations(cfg: Config, firsts: Sequence[str], seconds: Sequence[str]) ->
     size, and both views start from that crop. Images of one size, which need no loading
     step, are not cropped.
     """
-    place, views = two_views(cfg)
+    before, views, after = two_views(cfg)
     if 'blur' in [*firsts, *seconds]:
         _check_blur(views.size)
-    before = list(cfg.train_dataloader.dataset.pipeline[:place])
     if before:
         before.append(dict(type='simclr_mm.RandomCropAndFlip', size=views.size))
     whole = dict(num_views=2, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip_prob=0.0, augment='worker')
@@ -62,20 +61,19 @@ def augmentations(cfg: Config, firsts: Sequence[str], seconds: Sequence[str]) ->
         names = [first] if first == second else [first, second]
         studied = [TRANSFORMATIONS[name] for name in names]
         step = dict(views, **whole, transforms=[[], studied])
-        yield (first, second), {PIPELINE: with_views(cfg, place, step, before)}
+        yield (first, second), {PIPELINE: [*before, step, *after]}
 
 
 def color_strength(cfg: Config, strengths: Sequence[str]) -> Iterator[Cell]:
     """Crop, flip and colour of this strength, on both views."""
-    place, views = two_views(cfg)
-    before = list(cfg.train_dataloader.dataset.pipeline[:place])
+    before, views, after = two_views(cfg)
     for name in strengths:
         transforms = [{**TRANSFORMATIONS['color'], 'strength': STRENGTHS[name]}]
         if name == '1+blur':
             _check_blur(views.size)
             transforms.append(dict(type='simclr_mm.RandomGaussianBlur'))
         step = dict(views, transforms=transforms)
-        yield (name,), {PIPELINE: with_views(cfg, place, step, before)}
+        yield (name,), {PIPELINE: [*before, step, *after]}
 
 
 def head(cfg: Config, kinds: Sequence[str], widths: Sequence[int]) -> Iterator[Cell]:
@@ -145,17 +143,13 @@ def lr_scaling(cfg: Config, rules: Sequence[str], batches: Sequence[int]) -> Ite
         yield (rule, batch), _batch(cfg, batch, powers[rule])
 
 
-def two_views(cfg: Config) -> tuple[int, ConfigDict]:
-    """Index and settings of TwoViews in the training pipeline."""
-    for place, step in enumerate(cfg.train_dataloader.dataset.get('pipeline', [])):
+def two_views(cfg: Config) -> tuple[list[dict], ConfigDict, list[dict]]:
+    """TwoViews in the training pipeline, between the steps before and after it."""
+    steps = list(cfg.train_dataloader.dataset.get('pipeline', []))
+    for place, step in enumerate(steps):
         if type_name(step) == 'TwoViews':
-            return place, step
+            return steps[:place], step, steps[place + 1 :]
     raise UserError(f'{PIPELINE} has no simclr_mm.TwoViews: take a pretraining config')
-
-
-def with_views(cfg: Config, place: int, step: dict, before: Sequence[dict]) -> list[dict]:
-    """The training pipeline with another TwoViews and other steps before it."""
-    return [*before, step, *cfg.train_dataloader.dataset.pipeline[place + 1 :]]
 
 
 def _check_blur(size: int) -> None:

@@ -16,7 +16,7 @@ from simclr_mm.datasets import SampleIndex
 from simclr_mm.errors import UserError
 from simclr_mm.visualization.study import plot_crop_histograms
 
-from .cells import TRANSFORMATIONS, two_views, with_views
+from .cells import TRANSFORMATIONS, two_views
 
 BINS = 32
 _MOST_CROPS = 100  # each is a line in the figure
@@ -58,12 +58,11 @@ def crop_histograms(cfg: Config, images: Sequence[int], crops: int, seed: int = 
     if not 2 <= crops <= _MOST_CROPS:
         raise UserError(f'--values crops={crops}: give 2 to {_MOST_CROPS} to compare')
     histograms = np.empty((len(images), 2, crops, BINS))
-    place, views_step = two_views(cfg)
-    before = cfg.train_dataloader.dataset.pipeline[:place]
+    before, views_step, after = two_views(cfg)
     for kind, transforms in enumerate(([], [TRANSFORMATIONS['color']])):
         step = dict(views_step, num_views=crops, transforms=transforms, augment='worker')
         cfg = copy.deepcopy(cfg)
-        cfg.train_dataloader.dataset.pipeline = with_views(cfg, place, step, before)
+        cfg.train_dataloader.dataset.pipeline = [*before, step, *after]
         dataset = training_set(cfg)
         for row, image in enumerate(images):
             if not 0 <= image < len(dataset):

@@ -5,8 +5,6 @@ tries failed runs again.
 """
 
 import argparse
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from simclr_mm.commands.sweep.runs import METRICS, TrainAndScore, plan
 from simclr_mm.commands.sweep.studies import STUDIES, Study, values_of
 from simclr_mm.errors import UserError
 from simclr_mm.evaluation import EvaluationRun, Value
-from simclr_mm.files.atomic import alone_in, write_text
+from simclr_mm.files.atomic import alone_in, write_csv
 from simclr_mm.visualization.study import Series, plot_bars, plot_heat_map, plot_lines
 from simclr_mm.visualization.style import plain
 
@@ -85,11 +83,7 @@ def write_results(
 def write_table(path: Path, axes: Sequence[str], rows: Sequence[Row]) -> None:
     """Write one line for each run as CSV: its value on each axis, metric, value and minutes."""
     columns = [*axes, 'metric', 'value', 'minutes']
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction='ignore', lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_csv(path, columns, ([row[name] for name in columns] for row in rows))
 
 
 def draw(

@@ -44,9 +44,10 @@ _PROTOCOLS['both'] = _PROTOCOLS['linear'] + _PROTOCOLS['finetune']
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    flags = ('--config', '--device', '--seed', '--cache', '--trust-checkpoint')
-    of_runs = ('--processes', '--slurm')
+    flags = '--config', '--device', '--seed', '--cache', '--workers', '--trust-checkpoint'
+    of_runs = '--processes', '--slurm'
     parser = command_line.parser_of(__doc__, *flags, *of_runs, shared=True)
+    parser.set_defaults(workers=min(4, os.cpu_count() or 1))
     add, positive = parser.add_argument, command_line.at_least(1)
     add('checkpoint', help='checkpoint, a path or URL, or a name with weights')
     add('root', type=Path, help='folder of the datasets')
@@ -66,9 +67,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add('--protocol', choices=list(_PROTOCOLS), default='linear', help=linear)
     size = "prepare images as the paper does, 224 there; default: as the encoder's config does"
     add('--size', type=positive, metavar='PIXELS', help=size)
-    workers = command_line.at_least(0)
-    most = min(4, os.cpu_count() or 1)
-    add('--workers', type=workers, default=most, help='processes that read images')
     place = 'work_dirs/transfer/<checkpoint>-<hash of its weights>'
     add('--work-dir', type=Path, help=f'results and training runs; default: {place}')
     add('--again', action='store_true', help='do again what was done before')

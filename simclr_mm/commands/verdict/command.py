@@ -32,7 +32,7 @@ _SHARES = (1.0, 5.0, 20.0, 100.0)  # percent
 
 @command_line.command
 def main(argv: Sequence[str] | None = None) -> None:
-    shared = ('--config', '--device', '--seed', '--cache', '--trust-checkpoint')
+    shared = '--config', '--device', '--seed', '--cache', '--workers', '--trust-checkpoint'
     parser = command_line.parser_of(__doc__, *shared)
     add, positive = parser.add_argument, command_line.at_least(1)
     encoder = 'a path, a URL or the name of a model with weights; default: the one in the package'
@@ -46,7 +46,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--k', type=positive, default=20, help='neighbours')
     add('--margin', type=_percent, default=2.0, help='points below which a difference is none')
     add('--test-share', type=_percent, default=50.0, help='percent of DIR/<class>/ to test on')
-    add('--workers', type=command_line.at_least(0), default=2, help='processes that read images')
     add('--out', metavar='DIR', help='default: work_dirs/verdict/<name of DIR>')
     args = parser.parse_args(argv)
 
@@ -105,18 +104,9 @@ def _run_of(verdict: Verdict, args: argparse.Namespace, seconds: float) -> Evalu
             settings = dict(labels=labels, draws=args.draws, low=found.low, high=found.high)
             how = dict(k=min(args.k, labels)) if protocol == KNN else dict(penalty=1.0)
             share = verdict.shares[labels].replace(' ', '')
-            results.append(
-                Result(
-                    'classification',
-                    printable(folder.name),
-                    'test',
-                    printable(name),
-                    f'{protocol.lower()}-{share}',
-                    'top1',
-                    found.value,
-                    dict(**how, **settings),
-                )
-            )
+            scored = 'classification', printable(folder.name), 'test', printable(name)
+            named = f'{protocol.lower()}-{share}', 'top1'
+            results.append(Result(*scored, *named, found.value, dict(**how, **settings)))
     return EvaluationRun(
         args.config or '', args.checkpoint, verdict.sha256, args.seed, seconds, results
     )

@@ -7,8 +7,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
-from mmengine.registry import DefaultScope
-from mmpretrain.registry import DATASETS
 
 from simclr_mm.apis import load_encoder
 from simclr_mm.apis.encoder import Encoder
@@ -16,6 +14,7 @@ from simclr_mm.apis.loading import Checkpoint, encoder_of_checkpoint
 from simclr_mm.apis.model_zoo import register
 from simclr_mm.checkpoints.foreign.weights import read_weights
 from simclr_mm.class_balance import draw_of_each_class
+from simclr_mm.commands.command_line import build_dataset
 from simclr_mm.commands.command_line.data_folder import class_folders, gallery_and_query
 from simclr_mm.commands.convert import convert
 from simclr_mm.commands.evaluate.feature_table import untrained_encoder
@@ -53,8 +52,7 @@ def parts_of(
         left = f'; not used: {printable(listed(sorted(others)))}' if others else ''
         text = f'images to learn from: {places[0]}; test images: {places[1]}{left}'
         return dict(gallery=gallery, query=query), text
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        dataset = DATASETS.build(dict(settings, pipeline=[loading]))
+    dataset = build_dataset(dict(settings, pipeline=[loading]))
     labels = labels_of(dataset, f'--data {folder}')
     found, counts = np.unique(labels, return_counts=True)
     if counts.min() < 2:

@@ -157,5 +157,5 @@ def _draw(figure: Figure, verdict: Verdict, protocols: list[str]) -> None:
     figure.legend(handles, names, loc='outside lower center', ncols=min(4, len(names)))
 
 
-def _shortened(name: str, most: int = 40) -> str:
-    return name if len(name) <= most else f'...{name[3 - most :]}'
+def _shortened(name: str) -> str:
+    return name if len(name) <= 40 else f'...{name[-37:]}'

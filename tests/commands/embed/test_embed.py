@@ -156,8 +156,6 @@ def test_two_at_a_time(inferencer, folder, tmp_path):
 
 
 def test_no_folder_and_no_image(inferencer, tmp_path):
-    with pytest.raises(ValueError, match='batch_size is 0'):
-        embed_folder(inferencer, tmp_path, tmp_path / 'out', 0)
     with pytest.raises(FileNotFoundError, match='no folder .*/absent'):
         embed_folder(inferencer, tmp_path / 'absent', tmp_path / 'out')
     (tmp_path / 'empty').mkdir()

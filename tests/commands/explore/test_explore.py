@@ -49,7 +49,7 @@ def cosines_of(features):
 
 
 def test_the_nearest_of_each(features, monkeypatch):
-    monkeypatch.setattr('simclr_mm.commands.explore.neighbourhoods._ROWS', 7)
+    monkeypatch.setattr('simclr_mm.commands.embed.retrieval._QUERIES', 7)
     found, expected = nearest(features, 4), cosines_of(features)
     for row, (rows, cosines) in enumerate(zip(found.rows, found.cosines)):
         others = sorted((j for j in range(40) if j != row), key=lambda j: -expected[row, j])

@@ -16,11 +16,9 @@ from PIL import Image
 from simclr_mm import get_model
 from simclr_mm.checkpoints import load_file
 from simclr_mm.checkpoints.foreign.renaming import to_our_keys
-from simclr_mm.commands.command_line.errors import require
 from simclr_mm.commands.export.backbone import features_of, read_backbone
-from simclr_mm.commands.export.targets import TARGETS
 from simclr_mm.commands.export.torchvision_timm import Torchvision
-from simclr_mm.commands.export.verified import export
+from simclr_mm.commands.export.verified import TARGETS, export
 from simclr_mm.errors import CheckpointError
 
 ROOT = Path(__file__).parents[3]
@@ -331,8 +329,3 @@ def test_tool_ends_in_one_line(change, message, checkpoints, tmp_path):
         tool('export.py', path, '--to', 'torchvision')
     assert '\n' not in str(error.value)
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_missing_package_ends_in_the_command_that_installs_it():
-    with pytest.raises(ValueError, match='pip install no_such_package$'):
-        require(('torch', 'no_such_package'), '--to x')

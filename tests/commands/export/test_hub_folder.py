@@ -17,8 +17,7 @@ from torchvision.transforms import v2  # noqa: F401, of code that is evaluated
 import simclr_mm
 from simclr_mm.apis import FeatureInferencer
 from simclr_mm.commands.export.backbone import read_backbone
-from simclr_mm.commands.export.targets import TARGETS
-from simclr_mm.commands.export.verified import export
+from simclr_mm.commands.export.verified import TARGETS, export
 from simclr_mm.errors import CheckpointError
 
 timm = pytest.importorskip('timm')

@@ -11,8 +11,7 @@ from simclr_mm import get_model
 from simclr_mm.apis import load_encoder
 from simclr_mm.commands.export.backbone import read_backbone
 from simclr_mm.commands.export.target import literal
-from simclr_mm.commands.export.targets import TARGETS
-from simclr_mm.commands.export.verified import export
+from simclr_mm.commands.export.verified import TARGETS, export
 from simclr_mm.commands.transfer.dataset_table import DIGITS
 from simclr_mm.commands.transfer.finetune_config import Training, finetune_config
 from simclr_mm.errors import CheckpointError
