@@ -26,8 +26,8 @@ def class_balanced_subset(labels: np.ndarray, per_class: int, seed: int) -> np.n
     classes, counts = np.unique(labels, return_counts=True)
     if counts.min() < per_class:
         raise UserError(
-            f'class {classes[counts.argmin()]} has {counts.min()} images, {per_class} of each '
-            'class were asked for: ask for fewer.'
+            f'per_class = {per_class}: class {classes[counts.argmin()]} has {counts.min()} images: '
+            'ask for so many of each class, or fewer.'
         )
     return draw_of_each_class(labels, lambda size: per_class, seed)
 

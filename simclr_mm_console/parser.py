@@ -27,12 +27,27 @@ def as_called(text: str) -> str:
     return re.sub(rf'{PROGRAM} ([a-z-]+)', script, text) if is_script else text
 
 
+def default_of(action: argparse.Action) -> str:
+    """The default of an argument, or '' if it has none or its help says it."""
+    value = action.default
+    if value in (None, '', argparse.SUPPRESS) or value is False or 'default' in (action.help or ''):
+        return ''
+    return ' '.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+class _Form(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of a docstring, and adds defaults."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        default = default_of(action).replace('%', '%%')
+        return (action.help or '') + (f'; default: {default}' if default else '')
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser that keeps the lines of a docstring, and refuses arguments in one line."""
+    """A parser that refuses arguments in one line."""
 
     def __init__(self, doc: str | None) -> None:
-        form = argparse.RawDescriptionHelpFormatter
-        super().__init__(program(), description=doc, formatter_class=form)
+        super().__init__(program(), description=doc, formatter_class=_Form)
 
     def format_help(self) -> str:
         return as_called(super().format_help())

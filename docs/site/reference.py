@@ -15,7 +15,7 @@ from mmengine.registry import Registry
 import simclr_mm
 from simclr_mm import registry
 from simclr_mm_console import COMMANDS, _main_of
-from simclr_mm_console.parser import PROGRAM
+from simclr_mm_console.parser import PROGRAM, default_of
 
 _ROOT = Path(__file__).parents[2]
 _ROOMS = {
@@ -123,17 +123,12 @@ def parser_of(name: str) -> argparse.ArgumentParser:
 
 def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     """A line of the table of options."""
-    form = parser._get_formatter()
+    form = argparse.HelpFormatter(parser.prog)  # without the defaults
     written = form._format_action_invocation(action)
     text = form._expand_help(action) if action.help else ''
-    default = action.default
-    shown = default not in (None, False, '', argparse.SUPPRESS) and 'default' not in text
-    cells = [f'`{written}`', _plain(text), f'`{_written(default)}`' if shown else '']
+    default = default_of(action)
+    cells = [f'`{written}`', _plain(text), f'`{default}`' if default else '']
     return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
-
-
-def _written(value: object) -> str:
-    return ' '.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _script_of(name: str) -> str:

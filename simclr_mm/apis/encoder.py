@@ -140,7 +140,9 @@ class Encoder:
                 torch.empty(0, device=device).cpu()  # the meta device holds no values
             except (AssertionError, ImportError, RuntimeError, TypeError) as error:
                 reason = str(error).splitlines()[0].partition('. ')[0]
-                raise UserError(f'there is no device {device} here ({reason})') from error
+                raise UserError(
+                    f'there is no device {device} here ({reason}): name another'
+                ) from error
             self.model.to(device)
         return self
 

@@ -94,8 +94,9 @@ def config_file(path: str | Path) -> Path:
     files, name = config_files(), str(path).removesuffix('.py')
     if name not in files:
         close = ' or '.join(get_close_matches(Path(name).name, files, cutoff=0.8))
-        advice = f': this package has {close}' if close else ''
-        raise MissingFileError(f'there is no config file {str(path)!r}{advice}')
+        advice = f'this package has {close}' if close else 'simclr-mm configs lists the names'
+        where = ', it is a folder' if Path(path).is_dir() else ''
+        raise MissingFileError(f'there is no config file {str(path)!r}{where}: {advice}')
     return files[name]
 
 

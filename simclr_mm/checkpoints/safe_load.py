@@ -12,7 +12,7 @@ from zipfile import BadZipFile, is_zipfile
 
 import torch
 
-from simclr_mm.errors import CheckpointError
+from simclr_mm.errors import CheckpointError, UserError
 from simclr_mm.files.hashes import content_hash
 
 from .claims import check_claims
@@ -54,7 +54,7 @@ def file_problem(path: Path, expected_hash: str | None) -> str | None:
     ``expected_hash``, if that is given.
     """
     if path.is_dir():
-        return 'is a directory: give the .pth file in it'
+        return 'is a folder: give the .pth file of a checkpoint'
     if not path.is_file():
         return 'does not exist: check the path'
     with open(path, 'rb') as file:
@@ -135,7 +135,9 @@ def _explain(error: Exception, path: Path) -> str:
         )
     reason = re.sub(r'(?s).*WeightsUnpickler error: ', '', str(error)).strip()
     reason = reason.splitlines()[0][:200] if reason else 'it ends too early'
+    if not isinstance(error, UserError):
+        reason = f'{type(error).__name__}: {reason}'
     return (
-        f'{path} cannot be read ({type(error).__name__}: {reason}): it is truncated, '
+        f'{path} cannot be read ({reason}): it is truncated, '
         'damaged or no PyTorch checkpoint; save or download it again'
     )

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     add('--out', metavar='PNG', default='work_dirs/plots/views.png', help='picture to write')
     args = parser.parse_args(argv)
 
-    command_line.out_file(args.out)
+    command_line.out_picture(args.out)
     shown_images = len(args.index) if args.index else args.count
     if shown_images > _MOST:
         raise UserError(f'{shown_images} images were asked for: a picture shows {_MOST} at most')

@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     if args.action == 'list':
-        if args.file is not None or args.merged:
+        if args.merged:
+            parser.error('--merged is for show and copy')
+        if args.file is not None:
             parser.error('list takes one pattern')
         print('\n'.join(_matching(args.name or '*')))
         return

@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     add('--max-images', type=at_least(1), default=2000, help=drawn)
     add('--out', metavar='PNG', default='work_dirs/plots/embedding.png', help='the picture')
     args = parser.parse_args(argv)
-    command_line.out_file(args.out)
+    command_line.out_picture(args.out)
     if Path(args.source).is_dir():
         if args.checkpoint or args.data or args.cfg_options:
             raise UserError(

@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     out = 'work_dirs/plots/similarity.png'
     parser.add_argument('--out', metavar='PNG', default=out, help='the picture')
     args = parser.parse_args(argv)
-    command_line.out_file(args.out)
+    command_line.out_picture(args.out)
     if not 2 <= args.count <= 5000:
         raise UserError(f'--count is {args.count}: take 2 to 5000, as pairs grow with the square')
     cfg = command_line.config_with_flags(args.config, args, train_on_folder)

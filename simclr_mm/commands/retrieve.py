@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     add('--checkpoint', help='default: the one that the index was made with')
     args = parser.parse_args(argv)
 
-    command_line.out_file(args.out)
+    command_line.out_picture(args.out)
     index = FeatureIndex(args.index)
     found = retrieve(_inferencer(args, index), index, args.query, args.k)
     queries = [printable(query) for query in args.query]

@@ -54,9 +54,12 @@ def require_folder(folder: str | Path) -> None:
     """Raise a MissingFileError if a folder of images does not exist."""
     if not os.path.isdir(folder):
         shown = os.path.abspath(folder) if folder else 'of no name'
+        problem, advice = f'there is no folder {shown}', ''
+        if os.path.isfile(folder):
+            problem, advice = f'{shown} is a file', '; unpack an archive first'
         raise MissingFileError(
-            f'there is no folder {shown}: give the folder of your images '
-            '(to a tool: --data DIR; in a config: data_root of the dataset).'
+            f'{problem}: give the folder of your images (to a command: as FOLDER or --data DIR; in '
+            f'a config: data_root of the dataset){advice}.'
         )
 
 
@@ -73,8 +76,8 @@ def images_below(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> 
     if not walk.paths:
         raise UserError(
             f'{os.path.abspath(folder)} holds no image, at any depth: looked for '
-            f'{" ".join(extensions)}, passed over: {others}. Give another folder (to a tool: '
-            "--data DIR), or your endings as extensions of the config's dataset."
+            f'{" ".join(extensions)}, passed over: {others}. Give another folder (as '
+            "FOLDER or --data DIR), or your endings as extensions of the config's dataset."
         )
     if walk.passed_over:
         print_log(

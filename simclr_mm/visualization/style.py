@@ -39,6 +39,18 @@ def plain(name: str) -> str:
     return f' {shown}' if shown.startswith('_') else shown
 
 
+def format_of(file: str | Path) -> str:
+    """The ending of a picture without its dot, or ''.
+
+    Raises:
+        UserError: No picture is written with this ending.
+    """
+    ending = Path(file).suffix[1:].lower()
+    if ending not in {'', *FigureCanvasBase.get_supported_filetypes()}:
+        raise UserError(f'{file}: .{ending} is no picture format: use .png, .svg or .pdf')
+    return ending
+
+
 @contextmanager
 def picture(
     file: str | Path | BytesIO, width: float, height: float, title: str = '', dpi: int = 110
@@ -47,9 +59,7 @@ def picture(
 
     The ending of ``file`` is the format. Its folder is created. No text is read as a formula.
     """
-    ending = '' if isinstance(file, BytesIO) else Path(file).suffix[1:].lower()
-    if ending not in {'', *FigureCanvasBase.get_supported_filetypes()}:
-        raise UserError(f'{file}: .{ending} is no picture format: use .png, .svg or .pdf')
+    ending = '' if isinstance(file, BytesIO) else format_of(file)
     if not isinstance(file, BytesIO) and Path(file).is_dir():
         raise UserError(
             f'{Path(file)} is a folder: name a file in it, such as {Path(file, "picture.png")}'

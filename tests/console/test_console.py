@@ -80,7 +80,9 @@ def test_an_unknown_command(word, advice, capsys):
 @pytest.mark.parametrize('name', [name for name in NAMES if name != 'demo'])
 def test_help_and_an_unknown_option_of_each_command(name, capsys):
     assert ending(name, '--help') == 0
-    assert capsys.readouterr().out.startswith(f'usage: simclr-mm {name} [-h]')
+    text = capsys.readouterr().out
+    assert text.startswith(f'usage: simclr-mm {name} [-h]')
+    assert 'default: None' not in text and 'default: False' not in text
     assert ending(name, '--bogus', 'x') == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f'simclr-mm {name}: error: ')

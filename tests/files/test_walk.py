@@ -115,6 +115,9 @@ def test_one_line_of_the_log(folder, monkeypatch):
 def test_no_folder_and_no_image_say_what_to_do(folder, tmp_path):
     with pytest.raises(MissingFileError, match='there is no folder .*nowhere.*--data'):
         image_paths(tmp_path / 'nowhere')
+    with pytest.raises(MissingFileError, match='a.zip is a file: give the folder.*unpack'):
+        (tmp_path / 'a.zip').touch()
+        image_paths(tmp_path / 'a.zip')
     shutil.rmtree(folder)
     folder.mkdir()
     (folder / 'a.heic').touch()

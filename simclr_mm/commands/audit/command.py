@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from simclr_mm.apis.model_zoo import default_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.audit.findings import KINDS, Audit, audit, diverse
 from simclr_mm.commands.audit.page import page, rows_of
-from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of
+from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of, or_default
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import write_csv, write_text
 from simclr_mm.files.walk import printable, require_folder
@@ -50,7 +49,7 @@ def _main(argv: Sequence[str] | None = None) -> None:
     add('--allow', nargs='+', action=command_line.KeyValues, default={}, help=allowed)
     add('--out', metavar='DIR', help='default: work_dirs/audit/<name of the folder>')
     args = parser.parse_args(argv)
-    args.checkpoint = args.checkpoint or default_encoder()
+    args.checkpoint = or_default(args.checkpoint)
 
     allow = _allowed(args.allow)
     folders = [args.folder, *([args.test] if args.test else [])]

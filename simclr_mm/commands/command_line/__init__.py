@@ -8,7 +8,7 @@ from .config import build_dataset, config_with_flags, is_classifier, load_config
 from .errors import command
 from .flags import add_common_flags, parser_of
 from .shared_work import ALONE, Ranks, ranks, refuse_ranks
-from .values import KeyValues, at_least, out_file, out_folder, read_config
+from .values import KeyValues, at_least, out_file, out_folder, out_picture, read_config
 
 __all__ = [
     'ALONE',
@@ -25,6 +25,7 @@ __all__ = [
     'merge_cfg_options',
     'out_file',
     'out_folder',
+    'out_picture',
     'parser_of',
     'ranks',
     'read_config',

@@ -8,7 +8,7 @@ from mmengine.device import get_device
 
 from simclr_mm.apis import load_encoder
 from simclr_mm.apis.inference import FeatureInferencer
-from simclr_mm.apis.model_zoo import weights_of
+from simclr_mm.apis.model_zoo import default_encoder, weights_of
 from simclr_mm.checkpoints.safe_load import file_problem
 from simclr_mm.errors import CheckpointError
 
@@ -20,6 +20,14 @@ def inferencer_of(args: argparse.Namespace) -> FeatureInferencer:
     """The inferencer for these flags."""
     encoder = load_encoder(args.checkpoint, args.config, args.device or get_device())
     return FeatureInferencer(encoder, precision=args.precision, compile=args.compile)
+
+
+def or_default(checkpoint: str | None) -> str:
+    """The checkpoint that was named, or the encoder in the package, whose name is printed."""
+    if checkpoint is None:
+        checkpoint = default_encoder()
+        print(f'encoder: {checkpoint}, in the package; for larger pictures name one of yours')
+    return checkpoint
 
 
 def checkpoint_of(argument: str) -> str:

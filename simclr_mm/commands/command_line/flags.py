@@ -82,7 +82,7 @@ def parser_of(doc: str | None, *names: str, shared: bool = False) -> argparse.Ar
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that train.py and test.py share with mmpretrain's."""
     add = parser.add_argument
-    add('--work-dir', help='folder of logs and checkpoints')
+    add('--work-dir', help='of logs and checkpoints; default: work_dirs/<name of the config>')
     add('--no-pin-memory', action='store_true', help='no pinned memory in the dataloaders')
     launchers = ('none', 'pytorch', 'slurm', 'mpi')
     started = 'how the processes of this job were started; default: pytorch under torchrun'

@@ -11,6 +11,7 @@ from mmengine.config import Config, DictAction
 from simclr_mm.apis.model_zoo import read_config_file
 from simclr_mm.checkpoints.stored_config import parse_settings
 from simclr_mm.errors import UserError
+from simclr_mm.visualization.style import format_of
 
 
 def read_config(path: str, part: str = 'model') -> Config:
@@ -39,7 +40,7 @@ class KeyValues(DictAction):
         for pair in values or ():
             key, equals, text = pair.partition('=')
             if not key or not equals:
-                parser.error(f'{option_string} {pair}: write key=value')
+                parser.error(f'{option_string} {pair}: write key=value, without spaces')
             try:
                 options[key] = self._parse(text)
             except (AssertionError, RecursionError):  # MMEngine's to brackets
@@ -73,6 +74,12 @@ def out_file(place: str | Path) -> Path:
         raise UserError(f'{path} is a folder: name a file in it')
     is_device = path.exists() and not path.is_file()
     return path if is_device else _writable(path, path.parent)
+
+
+def out_picture(place: str | Path) -> Path:
+    """A picture to write, checked as :func:`out_file`, with an ending that has a format."""
+    format_of(place)
+    return out_file(place)
 
 
 def _writable(path: Path, folder: Path) -> Path:

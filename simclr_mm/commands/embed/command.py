@@ -12,9 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from simclr_mm.apis.model_zoo import default_encoder
 from simclr_mm.commands import command_line
-from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of, origin_of
+from simclr_mm.commands.command_line.encoder_flags import (
+    ENCODER_FLAGS,
+    inferencer_of,
+    or_default,
+    origin_of,
+)
 from simclr_mm.commands.embed.embed_folder import embed_folder
 from simclr_mm.commands.embed.embedding_record import ERRORS, damaged
 from simclr_mm.commands.embed.retrieval import FeatureIndex
@@ -37,7 +41,6 @@ def main(argv: list[str] | None = None) -> None:
     add('--restart', action='store_true', help='begin again, whatever OUT holds')
     add('--parquet', action='store_true', help='also write OUT/features.parquet (needs pyarrow)')
     args = parser.parse_intermixed_args(argv)
-    args.checkpoint = args.checkpoint or default_encoder()
 
     if args.parquet:
         optional_package('pyarrow.parquet', 'parquet', '--parquet')
@@ -46,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     started = time.time()
     reading = args.batch_size, args.workers, args.restart
     ranks = command_line.ranks()
+    args.checkpoint = or_default(args.checkpoint)
     how = *reading, origin_of(args), ranks
     record = embed_folder(inferencer_of(args), args.folder, out, *how)
     ranks.only_first_goes_on()

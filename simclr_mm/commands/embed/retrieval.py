@@ -118,7 +118,7 @@ def retrieve(
     """
     for query in queries:
         if not Path(query).is_file():
-            raise MissingFileError(f'{query}: there is no such file: name an image')
+            raise MissingFileError(f'{query}: there is no such file: name images')
     before, now = index.record['fingerprint'], inferencer.encoder.fingerprint()
     changed = [key for key, value in now.items() if before[key] != value]
     if changed:
@@ -139,8 +139,8 @@ def retrieve(
         others = [hit for hit in hits if Path(hit.path).resolve() != itself]
         if len(others) < k:
             raise UserError(
-                f'{k} nearest images of {query} were asked for: '
-                f'{index.directory} holds {len(others)} others'
+                f'{k} nearest images of {query} were asked for, and {index.directory} holds '
+                f'{len(others)} others: ask for so many or fewer, with -k'
             )
         found.append(others[:k])
     return found

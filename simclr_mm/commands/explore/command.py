@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add, at_least = parser.add_argument, command_line.at_least
     add('index', help='folder that simclr-mm embed wrote')
     add('--method', choices=METHODS, default='tsne', help='of the map; pca is the fastest')
-    drawn = 'more are drawn from at random; the page has about 2 kB an image'
+    drawn = 'more are drawn from at random; the page has up to 2 kB an image'
     add('--max-images', type=at_least(4), default=10_000, help=drawn)
     add('-k', type=at_least(1), default=12, help='neighbours of an image')
     add('--out', metavar='HTML', help='default: explore.html in the folder')
@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     optional_package('bokeh', 'explore', 'simclr-mm explore')
     index = FeatureIndex(args.index)
     out = command_line.out_file(args.out or Path(args.index, 'explore.html'))
+    if out.suffix.lower() not in ('.html', '.htm'):
+        raise UserError(f'{out}: the page is HTML, name it .html')
     readable = np.flatnonzero(np.isfinite(index.features).all(axis=1))
     if len(readable) < 4:
         raise UserError(f'{args.index} holds {len(readable)} readable images: a map needs 4')

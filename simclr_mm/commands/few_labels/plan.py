@@ -176,8 +176,11 @@ def find_config(encoder: str, task: str, ending: str, flag: str) -> str:
     found = sorted(_BENCHMARKS.glob(pattern))
     if len(found) != 1:
         names = ', '.join(path.stem for path in found) or 'no config'
+        near = _BENCHMARKS.glob(pattern.replace(f'{ending}.py', '-*.py')) if ending else ()
+        known = ', '.join(sorted(path.stem.rpartition('-')[2] for path in near))
+        advice = f'choose {known.replace("pct", "%")}, or ' if known and not found else ''
         raise UserError(
-            f'configs/benchmarks has {names} with the name {pattern}: name one with {flag}'
+            f'configs/benchmarks has {names} with the name {pattern}: {advice}name one with {flag}'
         )
     return str(found[0])
 

@@ -45,9 +45,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__)
     add = parser.add_argument
     add('folder', help='any folder of images, at any depth')
-    add('--minutes', type=_minutes, default=30.0, help='of training, on this machine; default: 30')
+    length = parser.add_mutually_exclusive_group().add_argument
+    minutes = 'of training, on this machine; default: 30'
+    length('--minutes', type=_minutes, default=30.0, help=minutes)
     quick = f'the same as --minutes {_QUICK:g}: to see the whole way once'
-    add('--quick', action='store_const', const=_QUICK, dest='minutes', help=quick)
+    length('--quick', action='store_const', const=_QUICK, dest='minutes', help=quick)
     add('--out', metavar='DIR', help='default: work_dirs/pretrain/<name of the folder>')
     add('--seed', type=command_line.at_least(0), default=0, help='of weights and views')
     args = parser.parse_args(argv)
@@ -59,6 +61,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (out / _PAGE).exists():
         raise UserError(f'{out} holds a finished run: name another folder with --out')
     pictures, here = look_at(args.folder), machine()
+    if out.resolve().is_relative_to(Path(args.folder).resolve()):
+        raise UserError(
+            f'{out} lies in {args.folder}, which is read at any depth, so its pictures would '
+            'be among them: name another place with --out'
+        )
     print(_found(pictures, here))
     continued = file.exists()
     if continued:

@@ -5,8 +5,9 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
-from mmengine.analysis import get_model_complexity_info
+from mmengine.analysis import FlopAnalyzer
 from modelindex.models.ModelIndex import ModelIndex
 
 from simclr_mm.apis.encoder import Encoder
@@ -25,15 +26,15 @@ def entry_of(
     cfg, model, size = encoder.config, encoder.model, encoder.preprocessing.size
     length = cfg.train_cfg.get('max_epochs')
     count = dict(Epochs=length) if length else dict(Iterations=cfg.train_cfg.max_iters)
-    complexity = get_model_complexity_info(
-        model, (encoder.bands, size, size), show_table=False, show_arch=False
-    )
+    device = next(model.parameters()).device
+    flops = FlopAnalyzer(model, torch.zeros(1, encoder.bands, size, size, device=device))
+    flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False)  # heads, additions
     entry = {
         'Name': name,
         'Metadata': {
             **count,
             'Batch Size': batch_size(cfg),
-            'FLOPs': int(complexity['flops']),
+            'FLOPs': int(flops.total()),
             'Parameters': sum(p.numel() for p in model.parameters()),
             'Training Data': training_data(cfg),
             'Training Techniques': type_name(cfg.optim_wrapper.optimizer),

@@ -34,7 +34,7 @@ def collect(folders: Sequence[str | Path]) -> Found:
     runs, logs, broken = {}, {}, {}
     for folder in map(Path, folders):
         if not folder.is_dir():
-            raise MissingFileError(f'there is no folder {folder.absolute()}')
+            raise MissingFileError(f'there is no folder {folder.absolute()}: name the work dirs')
         for path in sorted(folder.rglob('*.json')):
             try:
                 run = read_run(path)

@@ -207,7 +207,10 @@ def main(argv: list[str] | None = None) -> None:
         command_line.refuse_ranks('fine-tuning starts its own, --processes at a time')
     ranks = command_line.ranks()
     if not args.root.is_dir():
-        raise MissingFileError(f'there is no folder {args.root.absolute()}')
+        raise MissingFileError(
+            f'there is no folder {args.root.absolute()}: after the checkpoint, name the folder '
+            'of the data sets'
+        )
     encoder = load_encoder(args.checkpoint, args.config, args.device or get_device())
     encoder.require_rgb('a transfer')
     weights = weights_hash(encoder.model.state_dict())

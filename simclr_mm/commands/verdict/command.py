@@ -17,11 +17,11 @@ from mmengine.device import get_device
 
 from simclr_mm.apis import load_encoder
 from simclr_mm.apis.fingerprint import weights_hash
-from simclr_mm.apis.model_zoo import default_encoder
 from simclr_mm.commands import command_line
+from simclr_mm.commands.command_line.encoder_flags import or_default
 from simclr_mm.commands.verdict.curves import KNN, all_hits, draws_of
 from simclr_mm.commands.verdict.judgement import accuracies, answer, compare, sentence
-from simclr_mm.commands.verdict.labelled import all_features, parts_of
+from simclr_mm.commands.verdict.labelled import TEST_SHARE, all_features, parts_of
 from simclr_mm.commands.verdict.page import Verdict, page
 from simclr_mm.evaluation import EvaluationRun, Result
 from simclr_mm.files.atomic import write_text
@@ -45,16 +45,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--draws', type=command_line.at_least(2), default=10, help='draws of each share below 100')
     add('--k', type=positive, default=20, help='neighbours')
     add('--margin', type=_percent, default=2.0, help='points below which a difference is none')
-    add('--test-share', type=_percent, default=50.0, help='percent of DIR/<class>/ to test on')
+    share = f'percent of DIR/<class>/ to test on; default: {100 * TEST_SHARE:g}'
+    add('--test-share', type=_percent, help=share)
     add('--out', metavar='DIR', help='default: work_dirs/verdict/<name of DIR>')
     args = parser.parse_args(argv)
 
     started = time.time()
-    args.checkpoint = args.checkpoint or default_encoder()
+    args.checkpoint = or_default(args.checkpoint)
     default = Path('work_dirs', 'verdict', Path(args.data).resolve().name)
     out = command_line.out_folder(args.out or default)
     ours = load_encoder(args.checkpoint, args.config, args.device or get_device())
-    parts, split = parts_of(args.data, args.test_share / 100, args.seed, ours.loading_step)
+    test_share = args.test_share and args.test_share / 100
+    parts, split = parts_of(args.data, test_share, args.seed, ours.loading_step)
     print(split)
     features = all_features(ours, args.against, parts, args.cache, args.workers)
     (_, labels), (_, wanted) = next(iter(features.values()))

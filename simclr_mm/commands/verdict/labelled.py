@@ -27,26 +27,33 @@ from simclr_mm.files.walk import printable
 from simclr_mm.registry import type_name
 from simclr_mm.transforms.loading import LOADING_STEPS
 
+TEST_SHARE = 0.5  # of each class, where nothing divides the images
 _TEST = {'val', 'test'}  # folders of test images beside train
 _PIXELS = 32  # side of the raw pixels that are compared: 3,072 numbers an image
 
 
 def parts_of(
-    folder: str, test_share: float, seed: int, loading: dict[str, Any]
+    folder: str, test_share: float | None, seed: int, loading: dict[str, Any]
 ) -> tuple[dict[str, dict[str, Any]], str]:
     """``gallery`` and ``query`` for a GalleryAndQuery, and in words where they come from.
 
     They are ``folder/train`` and ``folder/{val,test}`` where both exist. Otherwise the
-    classes are the folders in ``folder``, and ``test_share`` of each class is drawn for testing.
+    classes are the folders in ``folder``, and ``test_share`` of each class is drawn for
+    testing, by default half.
     The loading step says which files are images.
 
     Raises:
-        UserError: A class has fewer than two images to divide, or there is one class.
+        UserError: A class has fewer than two images to divide, there is one class, or there is a
+            ``test_share`` of images that are divided already.
     """
     settings = class_folders(folder)
     parts = set(class_names_of(folder))
     if 'train' in parts and (parts & _TEST or len(parts) == 1):
         gallery, query = gallery_and_query('--data', Path(folder))
+        if test_share is not None:
+            raise UserError(
+                f'--test-share divides classes, but {folder} has test images: leave it out'
+            )
         places = [printable(str(each.get('data_root', folder))) for each in (gallery, query)]
         others = parts - {'train', *(Path(place).name for place in places)}
         left = f'; not used: {printable(listed(sorted(others)))}' if others else ''
@@ -62,6 +69,7 @@ def parts_of(
             f'--data {folder}: class {few} has one image, and the split into training and test '
             'needs two: add images or take the class out.'
         )
+    test_share = test_share or TEST_SHARE
     test = draw_of_each_class(labels, lambda n: min(n - 1, max(1, round(test_share * n))), seed)
     train = np.setdiff1d(np.arange(len(labels)), test)
     divided = {

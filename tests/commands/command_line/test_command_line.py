@@ -87,7 +87,7 @@ def test_a_mistake_is_one_line(main, message, monkeypatch):
     'name, content, message',
     [
         ('absent.py', None, "there is no config file '.*absent.py'"),
-        ('.', None, 'there is no config file'),
+        ('.', None, "there is no config file '.*', it is a folder: simclr-mm configs lists"),
         ('a.txt', 'model = dict()', 'a.txt is no config: give a .py file'),
         ('broken.py', 'model = = 3', 'cannot be read as a config: SyntaxError'),
         ('child.py', "_base_ = 'absent.py'", 'cannot be read as a config: .*absent.py'),

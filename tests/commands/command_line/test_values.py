@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from simclr_mm.commands.command_line import KeyValues, out_file, out_folder
+from simclr_mm.commands.command_line import KeyValues, out_file, out_folder, out_picture
 from simclr_mm.errors import UserError
 
 
@@ -55,6 +55,8 @@ def test_a_place_to_write(tmp_path, monkeypatch):
     for check, place in ((out_folder, 'file'), (out_folder, 'file/new'), (out_file, 'file/new')):
         with pytest.raises(UserError, match=f'{place} cannot be written: {tmp_path}/file is a fi'):
             check(tmp_path / place)
+    with pytest.raises(UserError, match=r'\.csv is no picture format'):
+        out_picture(tmp_path / 'a.csv')
     with pytest.raises(UserError, match='is a folder: name a file in it'):
         out_file(tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == ['file']

@@ -176,6 +176,7 @@ def test_mistakes(index, tmp_path):
     pytest.importorskip('bokeh')
     assert 'no embedding.json' in refusal('explore.py', tmp_path)
     assert 'is a folder: name a file' in refusal('explore.py', index, '--out', tmp_path)
+    assert 'the page is HTML' in refusal('explore.py', index, '--out', tmp_path / 'a.pdf')
     few = tmp_path / 'few'
     shutil.copytree(index, few)
     features = np.load(few / 'features.npy')

@@ -185,7 +185,10 @@ def test_the_table_by_hand(encoder, tmp_path, stand_in, capsys):
 @pytest.mark.parametrize(
     'args, message',
     [
-        (['--labels', '2%'], 'has no config with the name r18-w16_.*digits-2pct.py: name one with'),
+        (
+            ['--labels', '2%'],
+            'has no config with the name r18-w16_.*digits-2pct.py: choose 10%, 5perclass, or name',
+        ),
         (['--labels', '10%', '--methods', 'distilled'], 'distilled needs its teacher, selector-1'),
         (['--labels', '10%', '--epochs', '1%=3'], '--epochs 1pct: name one of 10pct, distil'),
         (['--labels', '10%', '--epochs', '10%=x'], '--epochs 10pct=x: give a whole number'),

@@ -124,6 +124,7 @@ def test_steps_are_timed_on_the_images(folder):
         (('absent',), 1, 'there is no folder'),
         (('.', '--minutes', '0'), 2, 'give a number of minutes above 0'),
         (('.', '--minutes', 'x'), 2, 'give a number of minutes above 0'),
+        (('.', '--quick', '--minutes', '3'), 2, 'not allowed with argument'),
         (('.',), 1, 'holds no image'),
         ((), 2, 'the following arguments are required: folder'),
     ],
@@ -134,6 +135,13 @@ def test_mistakes(args, code, said, tmp_path, monkeypatch, capsys):
     line = ended if code == 1 else capsys.readouterr().err
     assert said in line and (code == 1 or ended == 2)
     assert line.startswith('simclr-mm pretrain: error: ') and line.strip().count('\n') == 0
+
+
+def test_pictures_of_a_run_never_lie_among_its_images(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    for args in ('.',), ('.', '--out', folder / 'a' / 'b'):
+        assert 'name another place with --out' in refused(*args)
+    assert not {'work_dirs', 'a'} & {each.name for each in folder.iterdir()}
 
 
 def test_too_little_time(folder, monkeypatch):

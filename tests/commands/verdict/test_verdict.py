@@ -193,6 +193,8 @@ def test_mistakes(weights, tmp_path):
     assert 'class c has one image' in refused(tmp_path / 'single')
     pictures(tmp_path / 'half' / 'train', ['a', 'b'])
     assert 'there is neither' in refused(tmp_path / 'half')
+    pictures(tmp_path / 'half' / 'test', ['a', 'b'])
+    assert '--test-share divides' in refused(tmp_path / 'half', '--test-share', 20)
     assert 'no folder' in refused(tmp_path / 'absent')
     (tmp_path / 'text.pth').write_text('text')
     pictures(tmp_path / 'two', ['a', 'b'])
