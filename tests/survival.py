@@ -2,12 +2,14 @@
 
 No test of the suite, because it takes minutes. ``tests`` and the checkout belong on PYTHONPATH:
 
-    PYTHONPATH=.:tests python tests/survival.py --terms 20 --kills 30
+    PYTHONPATH=.:tests python tests/survival.py --terms 20 --kills 30 --nodes 5
 
 A term is SIGTERM to all ranks and loader workers at a random step. Each rank has to end within 30
 seconds with exit code 75. A kill is SIGKILL to one rank or one loader worker while rank 0 reads
-data, computes, saves or validates; the other rank has to end by itself, with one line. After each
-the run goes on with --resume. Prints a line for each attempt, a summary, and every failure.
+data, computes, saves or validates; the other rank has to end by itself, with one line. A node is
+SIGKILL to everything on one of two machines: tools/dist_train.sh, its rank and the rank's worker.
+After each the run goes on with --resume. Prints a line for each attempt, a summary, and every
+failure.
 """
 
 import argparse
@@ -46,6 +48,7 @@ OPTIONS = {
 }
 PHASES = ('data', 'step', 'save', 'validation')
 LIMIT = 30  # seconds for a rank to end
+LAUNCHER = Path(__file__).parents[1] / 'tools' / 'dist_train.sh'
 
 
 class Phase(Hook):
@@ -84,21 +87,28 @@ class Phase(Hook):
         self.tell('validation')
 
 
-def rank_of(rank, port, folder, said):
+@command
+def train(argv):
     torch.set_num_threads(1)
+    run = runner(Path(argv[0]), True, **OPTIONS, resume=True)
+    if run.rank == 0:
+        run.register_hook(Phase(f'{argv[0]}.phase'))
+    run.train()
+
+
+def rank_of(rank, port, folder, said):
     os.environ.update(launched(rank, 2, port))
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
     os.dup2(os.open(said, os.O_CREAT | os.O_WRONLY), 2)
     sys.argv = ['train']
+    train([str(folder)])
 
-    @command
-    def main(argv):
-        run = runner(folder, True, **OPTIONS, resume=True)
-        if rank == 0:
-            run.register_hook(Phase(f'{folder}.phase'))
-        run.train()
 
-    main([])
+def node_of(node, port, folder, said):
+    os.environ.update(NNODES='2', NODE_RANK=str(node), PORT=str(port), PYTHON=sys.executable)
+    os.environ.update(CUDA_VISIBLE_DEVICES='', TOOL='../tests/survival.py')
+    os.dup2(os.open(said, os.O_CREAT | os.O_WRONLY), 2)
+    os.execv(LAUNCHER, [str(LAUNCHER), str(folder), '1'])
 
 
 def losses_of(folder):
@@ -123,11 +133,17 @@ def phase_of(folder):
         return '', -1
 
 
-def workers_of(pid):
-    try:
-        return list(map(int, Path(f'/proc/{pid}/task/{pid}/children').read_text().split()))
-    except OSError:  # it has ended
-        return []
+def children_of(pid):
+    """Also those that other threads have started, as torchrun does."""
+    found = []
+    for file in Path(f'/proc/{pid}/task').glob('*/children'):
+        with contextlib.suppress(OSError):  # it has ended
+            found += map(int, file.read_text().split())
+    return found
+
+
+def all_of(pid):
+    return [pid, *(each for child in children_of(pid) for each in all_of(child))]
 
 
 def wait_for(processes, folder, wanted, times):
@@ -143,13 +159,14 @@ def wait_for(processes, folder, wanted, times):
     return False
 
 
-def attempt(folder, number, kind, dice):
+def attempt(folder, number, kind, dice, phases):
     """Start the run, end it in a random moment, and say what happened."""
     Path(f'{folder}.phase').unlink(missing_ok=True)
     said = [Path(f'{folder}-{number}-{rank}.txt') for rank in range(2)]
     port = free_port()
-    processes = [start(rank_of, rank, port, folder, said[rank]) for rank in range(2)]
-    wanted = 'step' if kind == 'term' else dice.choice(PHASES)
+    begin = node_of if kind == 'node' else rank_of
+    processes = [start(begin, rank, port, folder, said[rank]) for rank in range(2)]
+    wanted = 'step' if kind == 'term' else dice.choice(phases)
     struck = wait_for(processes, folder, wanted, dice.randint(1, 9 if wanted == 'step' else 2))
     time.sleep(dice.random() * 0.02)
     since, victim, where = time.monotonic(), 'nobody', phase_of(folder)
@@ -157,13 +174,22 @@ def attempt(folder, number, kind, dice):
     pids = [process.pid for process in processes]
     if struck and kind == 'term':
         victim = 'all'
-        for each in [*pids, *(worker for pid in pids for worker in workers_of(pid))]:
+        for each in [*pids, *(worker for pid in pids for worker in children_of(pid))]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(each, signal.SIGTERM)
+    elif struck and kind == 'node':
+        rank = dice.randrange(2)
+        victim, struck_processes = f'node {rank}', all_of(pids[rank])
+        for each in struck_processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
+        where = phase_of(folder)
+        if len(struck_processes) < 3:
+            problems.append(f'{victim} had only {len(struck_processes)} processes')
     elif struck:
         rank = dice.randrange(2)
         pid, victim = pids[rank], f'rank {rank}'
-        workers = workers_of(pid)
+        workers = children_of(pid)
         if workers and dice.random() < 0.5:
             pid, victim = dice.choice(workers), f'worker of rank {rank}'
         with contextlib.suppress(ProcessLookupError):
@@ -179,12 +205,12 @@ def attempt(folder, number, kind, dice):
     codes = [process.exitcode for process in processes]
     if struck and kind == 'term' and codes != [75, 75] and codes != [0, 0]:
         problems.append(f'exit codes {codes}')
-    if struck and kind == 'kill' and 0 in codes and codes != [0, 0]:
+    if struck and kind != 'term' and 0 in codes and codes != [0, 0]:
         problems.append(f'exit codes {codes}')
     if not struck and codes != [0, 0]:
         problems.append(f'ended by itself with {codes}')
     for rank, file in enumerate(said):
-        if victim != f'rank {rank}' and 'Traceback' in file.read_text():
+        if victim not in (f'rank {rank}', f'node {rank}') and 'Traceback' in file.read_text():
             problems.append(f'rank {rank} printed a traceback: {file}')
     print(
         f'{number:3} {kind} {victim:17} in {where[0]:10} of step {where[1] + 1:3}: exit codes '
@@ -198,11 +224,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--terms', type=int, default=20)
     parser.add_argument('--kills', type=int, default=30)
+    parser.add_argument('--nodes', type=int, default=5)
+    parser.add_argument('--phases', nargs='+', choices=PHASES, default=PHASES, help='of kills')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', help='folder that is kept, by default a temporary one')
     args = parser.parse_args()
     dice = random.Random(args.seed)
     out = Path(args.out or tempfile.mkdtemp())
+    out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault('GLOO_SOCKET_IFNAME', 'lo')
     port = free_port()
     ranks = [start(rank_of, rank, port, out / 'whole', out / f'{rank}.txt') for rank in range(2)]
@@ -210,12 +239,12 @@ def main():
         process.join()
     whole = {step: values[0] for step, values in losses_of(out / 'whole').items()}
     print(f'unbroken: {len(whole)} steps in {out}', flush=True)
-    kinds = ['term'] * args.terms + ['kill'] * args.kills
+    kinds = ['term'] * args.terms + ['kill'] * args.kills + ['node'] * args.nodes
     dice.shuffle(kinds)
     failures, phases, longest, chain, number = [], collections.Counter(), 0.0, 0, 0
     while kinds:
         folder = out / f'chain{chain}'
-        done, phase, took, problems = attempt(folder, number, kinds[-1], dice)
+        done, phase, took, problems = attempt(folder, number, kinds[-1], dice, args.phases)
         number += 1
         failures += [f'attempt {number - 1}: {problem}' for problem in problems]
         if done:  # too late to be struck
@@ -235,4 +264,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    train(sys.argv[1:2]) if 'TORCHELASTIC_RUN_ID' in os.environ else main()
