@@ -1,14 +1,13 @@
 """torch.hub finds every model of the zoo in a clone."""
 
 import runpy
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import ROOT
 
 from simclr_mm import get_model, list_models
 
-ROOT = Path(__file__).parents[1]
 CIFAR = 'simclr_r18-w16_1xb256-coslr-10e_cifar10'
 
 

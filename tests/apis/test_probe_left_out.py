@@ -1,9 +1,8 @@
 """What is made of a checkpoint with an online probe: never the probe."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from helpers import CONFIGS, DIGITS
 from mmengine.config import Config
 
 from simclr_mm import get_model
@@ -15,8 +14,6 @@ from simclr_mm.commands.command_line.data_folder import train_on_folder
 from simclr_mm.commands.export.backbone import read_backbone, tensors_of
 from simclr_mm.commands.publish.command import publish
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
-DIGITS = CONFIGS / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 STEPS = CONFIGS / 'simclr_r50_8xb256-coslr-64k_in1k.py'
 
 

@@ -2,16 +2,15 @@
 
 import hashlib
 import socket
-from pathlib import Path
 
 import torch
 import yaml
+from helpers import ROOT
 from mmengine.config import Config
 
 from simclr_mm import get_model
 from simclr_mm.checkpoints import load_file
 
-ROOT = Path(__file__).parents[2]
 NAME = 'simclr_r18-w16_1xb256-coslr-100e_cifar10'
 
 

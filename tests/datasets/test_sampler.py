@@ -37,35 +37,6 @@ def streams(
     return result
 
 
-@pytest.mark.parametrize('world_size', [1, 2, 3])
-def test_all_ranks_share_one_permutation_cut_to_whole_global_batches(monkeypatch, world_size):
-    order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(7 + 5))
-    steps = IMAGES // (world_size * BATCH)
-    ranks = streams(monkeypatch, world_size, epoch=5)
-    assert {len(batches) for batches in ranks} == {steps}
-    for step in range(steps):
-        global_batch = [i for batches in ranks for i in batches[step]]
-        first = step * world_size * BATCH
-        expected = order[first : first + world_size * BATCH].tolist()
-        assert sorted(global_batch) == sorted(expected)
-
-
-def test_left_out_images_change_with_the_epoch(monkeypatch):
-    left_out = [
-        set(range(IMAGES)) - {i for batch in streams(monkeypatch, 1, epoch)[0] for i in batch}
-        for epoch in (0, 1)
-    ]
-    assert len(left_out[0]) == len(left_out[1]) == IMAGES % BATCH
-    assert left_out[0] != left_out[1]
-
-
-@pytest.mark.parametrize('world_size', [1, 3])
-def test_start_continues_where_the_epoch_was_left(monkeypatch, world_size):
-    whole = streams(monkeypatch, world_size, epoch=2)
-    rest = streams(monkeypatch, world_size, epoch=2, start=3 * BATCH)
-    assert rest == [batches[3:] for batches in whole]
-
-
 def test_length_does_not_depend_on_start():
     sampler = ResumableSampler(range(IMAGES), seed=0)
     sampler.set_epoch(0, start=50)

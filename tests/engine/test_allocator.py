@@ -4,6 +4,7 @@ import logging
 import platform
 from types import SimpleNamespace
 
+import helpers.processes  # noqa: F401  # its server has imported what a worker needs
 import numpy as np
 import pytest
 from mmengine.runner import Runner
@@ -70,6 +71,8 @@ def test_mmengines_start_of_a_worker_stays():
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='of glibc')
 def test_a_fresh_worker_keeps_memory_and_starts_as_the_config_says():
-    made = batches(worker_init_fn=dict(type=note, text='mine'), multiprocessing_context='spawn')
+    made = batches(
+        worker_init_fn=dict(type=note, text='mine'), multiprocessing_context='forkserver'
+    )
     assert [batch['started'] for batch in made] == [[(0, 'mine')], [(1, 'mine')]]
     assert all(batch['on_the_heap'] for batch in made)

@@ -14,8 +14,6 @@ from simclr_mm.errors import NotFiniteError, UserError
         ('model.backbone.type', 'ResNet_CIFA', r'model\.backbone\.type: .* Close: ResNet_CIFAR'),
         ('model.head.kind', 1, r'model\.head\.kind: NTXentHead has no argument'),
         ('model.neck.out_channels', 0, r'out_channels must be >= 1'),
-        ('randomness.seed', 'abc', r"randomness\.seed = 'abc'"),
-        ('randomness.seed', -1, r'randomness\.seed = -1'),
         ('default_hooks.logger.interval', 0, r'default_hooks\.logger: LoggerHook .*interval'),
     ],
 )
@@ -30,13 +28,9 @@ def test_what_the_runner_builds(tmp_path, key, value, words):
         ('optim_wrapper.optimizer.type', 'Adaam', r'optimizer\.type: .*Close: Adam'),
         ('optim_wrapper.optimizer.lr', -1, r'optimizer: .*Invalid learning rate: -1'),
         ('optim_wrapper.optimizer.speed', 1, r'optim_wrapper\.optimizer: .*speed'),
-        ('train_dataloader.batch_size', 0, r'train_dataloader\.batch_size = 0'),
         ('train_dataloader.dataset.type', 'simclr_mm.Digitz', r'Close: simclr_mm\.Digits'),
         ('train_dataloader.dataset.pipeline.0.type', 'TwoView', r'pipeline\.0\.type: '),
-        ('train_cfg.max_epochs', 0, r'train_cfg\.max_epochs = 0'),
-        ('train_cfg.val_interval', 0, r'train_cfg\.val_interval = 0'),
         ('train_cfg.type', '', r"train_cfg\.type: there is no loop of type ''"),
-        ('optim_wrapper.optimizer', 'x', r"optim_wrapper\.optimizer = 'x': give a dict"),
         ('train_cfg.by_epoch', 'abc', r'train_cfg: .*by_epoch'),
         ('optim_wrapper.clip_grad', dict(max_norm='abc'), r"clip_grad = .*'abc'"),
         ('optim_wrapper.clip_grad', dict(max_norm=-1), r'clip_grad = .*a bound above 0'),
@@ -45,7 +39,6 @@ def test_what_the_runner_builds(tmp_path, key, value, words):
         ('train_cfg.speed', 1, r'train_cfg\.speed: EpochBasedTrainLoop'),
         ('train_dataloader.timeout', -1, r'^train_dataloader: .*timeout'),
         ('param_scheduler.0.type', 'LinearLRR', r'^param_scheduler\.0\.type: .*Close: LinearLR'),
-        ('auto_scale_lr', dict(base_batch_size=0), r'auto_scale_lr\.base_batch_size = 0'),
     ],
 )
 def test_what_a_training_builds(tmp_path, key, value, words):

@@ -14,6 +14,7 @@ from helpers.processes import free_port, launched, start
 from mmengine.hooks import Hook
 
 from simclr_mm.commands.command_line import command
+from simclr_mm.engine import hang_watch
 from simclr_mm.engine.hang_watch import HUNG, HangWatch, waits
 from simclr_mm.errors import UserError
 
@@ -22,6 +23,9 @@ class Absent(Hook):
     """Rank 1 sleeps in the third step, and rank 2 is stopped as by a debugger."""
 
     def before_train_iter(self, runner, *args, **kwargs):
+        if runner.iter + 1 == 3:
+            assert HangWatch._of_process._timeout == 60  # of the config
+            HangWatch._of_process._timeout = 3.0
         if runner.iter + 1 == 3 and runner.rank > 0:
             if runner.rank == 2:
                 os.kill(os.getpid(), signal.SIGSTOP)
@@ -33,7 +37,8 @@ def _rank(rank, port, folder):
     os.environ.update(launched(rank, 3, port))
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
     os.dup2(os.open(folder / f'{rank}', os.O_CREAT | os.O_WRONLY), 2)
-    run = runner(folder / 'run', launcher='pytorch', **{'env_cfg.dist_cfg.timeout': 15})
+    hang_watch._ANSWER = 2.0
+    run = runner(folder / 'run', launcher='pytorch', **{'env_cfg.dist_cfg.timeout': 60})
     run.register_hook(Absent())
     run.train()
 
@@ -50,7 +55,7 @@ def test_missing_ranks_are_named(tmp_path):
     said = [(tmp_path / f'{rank}').read_text() for rank in range(2)]
     place = f'iteration 3, not waiting for others, at {__file__}:'
     for rank in range(2):
-        assert f'rank {rank}: the ranks have waited for each other for 15 s' in said[rank]
+        assert f'rank {rank}: the ranks have waited for each other for 3 s' in said[rank]
         assert f'. Missing: rank 1 ({place}' in said[rank]
         assert ', rank 2 (no answer).' in said[rank]
         assert ', in run_iter\n' in said[rank]  # its stack
@@ -61,6 +66,7 @@ def test_missing_ranks_are_named(tmp_path):
 def _loses_a_rank(rank, port, folder, lost):
     os.environ.update(launched(rank, 3, port))
     os.dup2(os.open(folder / f'{rank}', os.O_CREAT | os.O_WRONLY), 2)
+    hang_watch._ANSWER = 2.0
 
     @command
     def main(argv):

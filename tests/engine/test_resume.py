@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -63,19 +64,33 @@ def scores(run):
     return [entry['knn/top1'] for entry in entries(run) if 'knn/top1' in entry]
 
 
+def logged(folder):
+    """The losses of the run in a folder, by step."""
+    lines = next(Path(folder).glob('*/vis_data/scalars.json')).read_text().splitlines()
+    return {entry['step']: entry['loss'] for entry in map(json.loads, lines) if 'loss' in entry}
+
+
+@pytest.fixture(scope='module')
+def unbroken(tmp_path_factory):
+    """A run of up to five epochs that was never stopped, made once for the same options."""
+    made = {}
+
+    def train(options):
+        if str(options) not in made:
+            folder = tmp_path_factory.mktemp('unbroken')
+            made[str(options)] = run = runner(folder, validate=True, **VALIDATED, **options)
+            run.train()
+        return made[str(options)]
+
+    return train
+
+
 @pytest.mark.parametrize('epoch', [1, 3, 4])
-def test_a_plateau_schedule_goes_on(tmp_path, epoch):
-    whole = runner(tmp_path / 'whole', validate=True, **VALIDATED, **PLATEAU)
-    whole.train()
+def test_a_plateau_schedule_goes_on(unbroken, tmp_path, epoch):
+    whole = unbroken(PLATEAU)
     assert len(set(rates(whole).values())) == 4  # 0.002, 0.0002, ...
-    rest = runner(
-        tmp_path / 'rest',
-        validate=True,
-        **VALIDATED,
-        **PLATEAU,
-        resume=True,
-        load_from=str(tmp_path / 'whole' / f'epoch_{epoch}.pth'),
-    )
+    file = f'{whole.work_dir}/epoch_{epoch}.pth'
+    rest = runner(tmp_path, validate=True, **VALIDATED, **PLATEAU, resume=True, load_from=file)
     rest.train()
     assert rates(rest) == {step: rate for step, rate in rates(whole).items() if step > 4 * epoch}
     assert losses(rest) == {step: x for step, x in losses(whole).items() if step > 4 * epoch}
@@ -83,34 +98,26 @@ def test_a_plateau_schedule_goes_on(tmp_path, epoch):
 
 
 @pytest.mark.parametrize('epoch', [1, 2, 3])
-def test_early_stopping_stops_at_the_same_epoch(tmp_path, epoch):
-    whole = runner(tmp_path / 'whole', validate=True, **VALIDATED, **STOPPING)
-    whole.train()
+def test_early_stopping_stops_at_the_same_epoch(unbroken, tmp_path, epoch):
+    whole = unbroken(STOPPING)
     assert whole.epoch == 3
-    rest = runner(
-        tmp_path / 'rest',
-        validate=True,
-        **VALIDATED,
-        **STOPPING,
-        resume=True,
-        load_from=str(tmp_path / 'whole' / f'epoch_{epoch}.pth'),
-    )
+    file = f'{whole.work_dir}/epoch_{epoch}.pth'
+    rest = runner(tmp_path, validate=True, **VALIDATED, **STOPPING, resume=True, load_from=file)
     rest.train()
     assert rest.epoch == 3
 
 
 @pytest.mark.parametrize('epoch', [1, 2, 5])
-def test_a_kill_between_a_save_and_its_validation(tmp_path, epoch):
+def test_a_kill_between_a_save_and_its_validation(unbroken, tmp_path, epoch):
     options = {**VALIDATED, 'param_scheduler': []}
-    whole = runner(tmp_path / 'whole', validate=True, **options)
-    whole.train()
+    whole = unbroken({'param_scheduler': []})
     killed = runner(tmp_path / 'killed', validate=True, **options)
     killed.register_hook(Kill(epoch))
     with pytest.raises(KeyboardInterrupt):
         killed.train()
     rest = runner(tmp_path / 'killed', validate=True, **options, resume=True)
     rest.train()
-    assert best(tmp_path / 'killed') == best(tmp_path / 'whole')
+    assert best(tmp_path / 'killed') == best(whole.work_dir)
     key = 'best_score'
     assert rest.message_hub.get_info(key) == whole.message_hub.get_info(key)
     assert scores(rest)[-1] == scores(whole)[-1]
@@ -122,8 +129,6 @@ def test_a_kill_before_a_validation_by_iteration(tmp_path):
     options = {
         **VALIDATED,
         **BY_ITERATION,
-        'train_cfg.max_epochs': None,
-        'train_cfg.val_interval': 5,
         'default_hooks.checkpoint.by_epoch': False,
         'default_hooks.checkpoint.interval': 5,
     }
@@ -189,9 +194,7 @@ def test_a_run_goes_on_from_a_storage(saved, tmp_path, monkeypatch):
     options['default_hooks.checkpoint.out_dir'] = 'memory://storage'
     rest = runner(tmp_path / 'rest', validate=True, **options)
     rest.train()
-    log = next(saved.glob('*/vis_data/scalars.json')).read_text().splitlines()
-    whole = {entry['step']: entry['loss'] for entry in map(json.loads, log) if 'loss' in entry}
-    assert losses(rest) == {step: loss for step, loss in whole.items() if step > 8}
+    assert losses(rest) == {step: loss for step, loss in logged(saved).items() if step > 8}
     assert not list((tmp_path / 'home').rglob('*.pth'))  # no copy for each restart
     named = memory.cat('/storage/rest/last_checkpoint')
     assert named == b'memory://storage/rest/epoch_3.pth'
@@ -214,9 +217,7 @@ def test_what_may_change_changes_nothing(saved, tmp_path):
     }
     rest = runner(tmp_path, **options, resume=True, load_from=str(saved / 'epoch_1.pth'))
     rest.train()
-    whole = runner(tmp_path / 'whole')
-    whole.train()
-    assert losses(rest) == {step: loss for step, loss in losses(whole).items() if step > 4}
+    assert losses(rest) == {step: loss for step, loss in logged(saved).items() if step > 4}
     log = next(Path(rest.log_dir).glob('*.log')).read_text()
     assert re.search("optim_wrapper.dtype = '.*' \\(was ", log)
 
@@ -275,12 +276,12 @@ def test_keys_with_dots_are_read_back():
     assert stored == settings(config)
 
 
-def test_a_config_that_cannot_be_read_is_said():
-    logged = []
-    checkpoint = dict(meta=dict(epoch=1, iter=2, cfg='import os'), optimizer={}, message_hub={})
-    logger = type('Logger', (), dict(warning=lambda self, text: logged.append(text)))()
-    check_resumable(checkpoint, Config(), 'a.pth', logger)
-    assert 'a.pth holds no readable config' in logged[0]
+@pytest.mark.parametrize('text', ['import os', f'model = {[0] * 10**6}'], ids=['code', 'too long'])
+def test_a_config_that_cannot_be_read_is_said(text):
+    said = []
+    checkpoint = dict(meta=dict(epoch=1, iter=2, cfg=text), optimizer={}, message_hub={})
+    check_resumable(checkpoint, Config(), 'a.pth', SimpleNamespace(warning=said.append))
+    assert 'a.pth holds no readable config' in said[0]
 
 
 def test_a_best_checkpoint_of_another_run_stays(saved, tmp_path):
@@ -312,15 +313,6 @@ def test_nothing_in_a_checkpoint_is_run(saved, tmp_path):
     torch.save(checkpoint, tmp_path / 'hostile.pth')
     runner(tmp_path, resume=True, load_from=str(tmp_path / 'hostile.pth')).train()
     assert not (tmp_path / 'written').exists()
-
-
-def test_a_config_too_long_to_parse_is_not_read():
-    logged = []
-    meta = dict(epoch=1, iter=2, cfg=f'model = {[0] * 10**6}')
-    logger = type('Logger', (), dict(warning=lambda self, text: logged.append(text)))()
-    checkpoint = dict(meta=meta, optimizer={}, message_hub={})
-    check_resumable(checkpoint, Config(), 'a.pth', logger)
-    assert 'holds no readable config' in logged[0]
 
 
 @pytest.mark.parametrize('name', ['../secret.txt', 'notes.txt', 'best_of.txt'])

@@ -23,6 +23,14 @@ def whole(request, tmp_path_factory):
     return run, options
 
 
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+    """An unbroken run of three epochs with a checkpoint after each."""
+    run = runner(tmp_path_factory.mktemp('plain') / 'run', **EVERY_EPOCH)
+    run.train()
+    return run
+
+
 @pytest.mark.portable
 @pytest.mark.parametrize('iteration', [3, 4, 6, 8])  # 4 and 8 end an epoch
 def test_resume_at_any_iteration_equals_the_unbroken_run(whole, tmp_path, iteration):
@@ -39,35 +47,25 @@ def test_resume_at_any_iteration_equals_the_unbroken_run(whole, tmp_path, iterat
         assert torch.equal(value, rest.model.state_dict()[key]), key
 
 
-def test_resume_from_a_checkpoint_of_an_epoch_equals_the_unbroken_run(tmp_path):
-    run = runner(tmp_path / 'whole', **EVERY_EPOCH)
-    run.train()
-    rest = runner(tmp_path / 'rest', resume=True, load_from=str(tmp_path / 'whole' / 'epoch_2.pth'))
+def test_resume_from_a_checkpoint_of_an_epoch_equals_the_unbroken_run(plain, tmp_path):
+    rest = runner(tmp_path, resume=True, load_from=f'{plain.work_dir}/epoch_2.pth')
     rest.train()
-    expected = {step: loss for step, loss in losses(run).items() if step > 8}
+    expected = {step: loss for step, loss in losses(plain).items() if step > 8}
     assert losses(rest) == expected and len(expected) == 4
 
 
-def test_workers_change_nothing(tmp_path):
-    alone = runner(tmp_path / 'alone')
-    alone.train()
+def test_workers_change_nothing(plain, tmp_path):
     workers = runner(
-        tmp_path / 'workers',
-        **{'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': True},
+        tmp_path, **{'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': True}
     )
     workers.train()
-    assert losses(workers) == losses(alone)
+    assert losses(workers) == losses(plain)
     assert workers.train_dataloader.worker_init_fn.func is start_worker
 
 
-def test_resume_with_another_batch_is_refused(tmp_path):
-    runner(tmp_path / 'a', **EVERY_EPOCH).train()
-    other = runner(
-        tmp_path / 'b',
-        **{'train_dataloader.batch_size': 8},
-        resume=True,
-        load_from=str(tmp_path / 'a' / 'epoch_1.pth'),
-    )
+def test_resume_with_another_batch_is_refused(plain, tmp_path):
+    file = f'{plain.work_dir}/epoch_1.pth'
+    other = runner(tmp_path, **{'train_dataloader.batch_size': 8}, resume=True, load_from=file)
     with pytest.raises(
         ValueError, match='70 images in 4 steps of 1 x 16, this one has 70 images in 8'
     ):
@@ -77,6 +75,8 @@ def test_resume_with_another_batch_is_refused(tmp_path):
 @pytest.mark.parametrize('loop', [{}, BY_ITERATION], ids=['epochs', 'iterations'])
 def test_validation_runs_and_training_goes_on(tmp_path, loop):
     options = {**loop, 'train_cfg.val_interval': 4 if loop else 1}
+    for part, images in (('gallery', 300), ('query', 100)):
+        options[f'val_dataloader.dataset.{part}.indices'] = images
     trained = runner(tmp_path / 'run', validate=True, **options)
     trained.train()
     assert trained.model.training is False  # the last thing was a validation
@@ -211,15 +211,12 @@ def test_accumulating_gradients_warns_that_it_adds_no_negatives(tmp_path, count)
     assert log.count(warning) == log.count(advice) == count - 1
 
 
-def test_loading_is_strict(tmp_path):
-    first = runner(tmp_path / 'a', **EVERY_EPOCH)
-    first.train()
-    path = tmp_path / 'a' / 'epoch_1.pth'
-    checkpoint = dict(state_dict=first.model.state_dict())
+def test_loading_is_strict(plain, tmp_path):
+    checkpoint = dict(state_dict=plain.model.state_dict())
     checkpoint['state_dict'].pop('neck.fc0.weight')
-    torch.save(checkpoint, path)
+    torch.save(checkpoint, tmp_path / 'a.pth')
     with pytest.raises(RuntimeError, match='neck.fc0.weight'):
-        runner(tmp_path / 'b', load_from=str(path)).train()
+        runner(tmp_path / 'b', load_from=str(tmp_path / 'a.pth')).train()
 
 
 def test_ranks_with_seeds_of_their_own_are_refused(tmp_path):
@@ -291,30 +288,23 @@ OURS = ('unreadable', 'non_finite', 'learning_watch', 'data_wait', 'preemption',
 
 
 @pytest.mark.parametrize('name', [*OURS, 'timer', 'sampler_seed'])
-def test_a_default_hook_that_is_none_is_off(tmp_path, name):
-    whole = runner(tmp_path / 'whole')
-    run = runner(tmp_path / 'run', **{f'default_hooks.{name}': None})
-    kinds = {type(hook) for hook in whole.hooks} - {type(hook) for hook in run.hooks}
-    assert len(kinds) == 1 and len(run.hooks) == len(whole.hooks) - 1
+def test_a_default_hook_that_is_none_is_off(plain, tmp_path, name):
+    run = runner(tmp_path, **{f'default_hooks.{name}': None})
+    kinds = {type(hook) for hook in plain.hooks} - {type(hook) for hook in run.hooks}
+    assert len(kinds) == 1 and len(run.hooks) == len(plain.hooks) - 1
 
 
-def test_a_run_without_any_hook_of_ours(tmp_path):
-    whole = runner(tmp_path / 'whole')
-    whole.train()
-    run = runner(tmp_path / 'run', **{f'default_hooks.{name}': None for name in OURS})
+def test_a_run_without_any_hook_of_ours(plain, tmp_path):
+    run = runner(tmp_path, **{f'default_hooks.{name}': None for name in OURS})
     run.train()
-    assert losses(run) == losses(whole)
+    assert losses(run) == losses(plain)
 
 
-def test_a_dataloader_that_is_built(tmp_path):
-    whole = runner(tmp_path / 'whole')
-    whole.train()
-    run = runner(tmp_path / 'run')
-    loader = Runner.build_dataloader(run.cfg.train_dataloader, seed=run.seed)
-    run = runner(tmp_path / 'built')
-    run._train_dataloader = loader
+def test_a_dataloader_that_is_built(plain, tmp_path):
+    run = runner(tmp_path)
+    run._train_dataloader = Runner.build_dataloader(plain.cfg.train_dataloader, seed=run.seed)
     run.train()
-    assert losses(run) == losses(whole)
+    assert losses(run) == losses(plain)
 
 
 @pytest.mark.parametrize('loader', [[1, 2], DataLoader([1, 2])], ids=['list', 'DataLoader'])

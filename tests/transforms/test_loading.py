@@ -5,7 +5,7 @@ import pickle
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
@@ -27,38 +27,6 @@ def test_every_photo_of_the_sample_loads(imagenet_sample):
         img = results['img']
         assert img.dtype == np.uint8 and img.shape[2] == 3
         assert results['img_shape'] == results['ori_shape'] == img.shape[:2]
-
-
-def test_red_stays_the_last_channel(tmp_path):
-    Image.new('RGB', (4, 5), (255, 0, 0)).save(tmp_path / 'red.png')
-    assert (load(tmp_path / 'red.png')['img'] == (0, 0, 255)).all()
-
-
-@pytest.mark.parametrize('mode', ['L', '1', 'P', 'RGBA', 'LA', 'I;16'])
-def test_three_channels_whatever_the_file_has(tmp_path, mode):
-    values = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
-    if mode == 'I;16':
-        image = Image.fromarray(values.astype(np.uint16) * 257)
-    else:
-        image = Image.fromarray(values).convert(mode)
-    image.save(tmp_path / 'image.png')
-    img = load(tmp_path / 'image.png')['img']
-    assert img.shape == (8, 8, 3) and img.dtype == np.uint8
-    if mode != '1':
-        assert np.abs(img.astype(int) - values[..., None]).max() <= 1
-
-
-@pytest.mark.parametrize('orientation', [2, 3, 6, 7])
-def test_orientation_of_exif_is_applied(tmp_path, jpeg, orientation):
-    (tmp_path / 'plain.jpg').write_bytes(jpeg)
-    image = Image.open(tmp_path / 'plain.jpg')
-    exif = image.getexif()
-    exif[0x0112] = orientation  # mirrored, by 180 degrees, by 90, both
-    image.save(tmp_path / 'turned.jpg', exif=exif, quality=95)
-    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / 'turned.jpg')))
-    img = load(tmp_path / 'turned.jpg')['img']
-    assert img.shape == expected.shape
-    assert np.abs(img[..., ::-1].astype(int) - expected).mean() < 1
 
 
 @pytest.mark.parametrize('marked', [True, False])

@@ -12,7 +12,6 @@ from mmcv.transforms import BaseTransform
 from mmengine.dataset import default_collate
 from mmpretrain.datasets.transforms import PackInputs
 from PIL import Image
-from scipy import stats
 from torch.utils.data import DataLoader
 from torchvision.transforms import functional as F
 
@@ -65,37 +64,9 @@ def test_whole_views_are_those_of_torchvision(photos):
     assert max(differences) < 1.5
 
 
-def test_flip_rate_and_views_are_independent():
-    img = np.zeros((8, 8, 3), np.uint8)
-    transform = TwoViews(4)
-    flips = np.array(
-        [[params['flip'] for params in make(transform, img, i)['view_params']] for i in range(2000)]
-    )  # (images, V)
-    for v in range(2):
-        assert stats.binomtest(int(flips[:, v].sum()), 2000, 0.5).pvalue > 0.001
-    agree = int((flips[:, 0] == flips[:, 1]).sum())
-    assert stats.binomtest(agree, 2000, 0.5).pvalue > 0.01
+def test_a_flip_that_is_off(photos):
     never = TwoViews(4, flip_prob=0)
-    assert not any(make(never, img, i)['view_params'][0]['flip'] for i in range(50))
-
-
-def test_areas_over_images_are_uniform():
-    # The streams of neighbouring images are independent, not shifted copies.
-    img = np.zeros((480, 640, 3), np.uint8)
-    transform = TwoViews(1, scale=(0.08, 0.56))
-    areas = np.array(
-        [
-            [
-                params['crop'][2] * params['crop'][3]
-                for params in make(transform, img, i)['view_params']
-            ]
-            for i in range(2000)
-        ]
-    ) / (480 * 640)  # (images, V)
-    for v in range(2):
-        assert stats.kstest(areas[:, v], 'uniform', (0.08, 0.48)).pvalue > 0.01
-        assert abs(np.corrcoef(areas[1:, v], areas[:-1, v])[0, 1]) < 0.07
-    assert abs(np.corrcoef(areas.T)[0, 1]) < 0.07
+    assert not any(make(never, photos[0], i)['view_params'][0]['flip'] for i in range(50))
 
 
 @pytest.mark.portable

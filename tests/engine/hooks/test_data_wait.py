@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers import DIGITS
 from mmengine.config import Config
 from mmengine.dataset import RepeatDataset
 from mmengine.hooks import LoggerHook
@@ -19,8 +20,6 @@ from simclr_mm.engine import DataWaitHook
 from simclr_mm.engine.hooks import data_wait
 from simclr_mm.engine.hooks.data_wait import free_cores, remedy
 from simclr_mm.transforms import TwoViews
-
-DIGITS = Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 
 
 @pytest.fixture

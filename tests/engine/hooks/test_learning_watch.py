@@ -134,6 +134,8 @@ def test_the_best_by_probe_and_by_rank(tmp_path):
             'model.online_probe': dict(num_classes=10),
             'train_dataloader.dataset.with_label': True,
             'train_cfg.val_interval': 1,
+            'val_dataloader.dataset.gallery.indices': 300,
+            'val_dataloader.dataset.query.indices': 100,
             'default_hooks.checkpoint.save_best': [
                 'probe/top1',
                 'label_free/effective_rank',
