@@ -66,8 +66,10 @@ def finite_rows(features: Tensor, what: str) -> Tensor:
     """Which rows of (n, ...) are finite, (n) booleans. A log line counts and names the others.
 
     Raises:
-        UserError: No row is finite.
+        UserError: No row is finite, or there is none.
     """
+    if not len(features):
+        raise UserError(f'there are no {what}')
     finite = features.flatten(1).isfinite().all(dim=1)
     if not finite.all():
         message = _message(finite, what)

@@ -1,6 +1,7 @@
 """Weighted nearest-neighbour classification of features."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
@@ -69,7 +70,7 @@ def best_classes(
         raise UserError(
             f'kNN: k = {k}, but the gallery has {len(gallery)} features: choose k from 1 to that.'
         )
-    _check_temperature(temperature)
+    _check(k, temperature)
     place = gallery.device if device is None else device
     gallery = F.normalize(gallery.to(place, torch.float32), dim=1)
     labels = labels.to(place)
@@ -94,7 +95,9 @@ def best_classes(
     return torch.cat(predictions)
 
 
-def _check_temperature(temperature: float) -> None:
+def _check(k: int, temperature: float) -> None:
+    if not isinstance(k, Integral):
+        raise UserError(f'kNN: k = {k}: give a whole number.')
     if not temperature > 0:
         raise UserError(f'kNN: temperature = {temperature}: give a positive number.')
 
@@ -132,7 +135,7 @@ class KNNAccuracy(BaseMetric):
         collect_device: Literal['cpu', 'gpu', 'npu'] = 'cpu',
     ) -> None:
         super().__init__(collect_device=collect_device)
-        _check_temperature(temperature)
+        _check(k, temperature)
         self.k = k
         self.temperature = temperature
 

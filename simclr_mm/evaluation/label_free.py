@@ -55,13 +55,14 @@ def uniformity(features: Tensor) -> float:
     Source: Wang and Isola, arXiv:2005.10242, Sec. 4.1, with t = 2.
     """
     x = F.normalize(features.float(), dim=1)
+    lengths = 2 * x.square().sum(dim=1)  # (m), 2, or 0 for a row of zeros
     total = 0.0
-    for chunk in x.split(CHUNK):
-        # exp(-2 |x - y|^2) = exp(4 cos - 4); (chunk, m)
-        total += float((4 * chunk @ x.T - 4).exp().sum(dtype=torch.float64))
+    for chunk, own in zip(x.split(CHUNK), lengths.split(CHUNK)):
+        # -2 |x - y|^2; (chunk, m)
+        exponents = 4 * chunk @ x.T - own[:, None] - lengths
+        total += float(exponents.exp().sum(dtype=torch.float64))
     m = len(x)
-    own = float((4 * x.square().sum(dim=1) - 4).exp().sum(dtype=torch.float64))
-    return float(np.log((total - own) / (m * (m - 1))))
+    return float(np.log((total - m) / (m * (m - 1))))
 
 
 def alignment(views: Tensor) -> float:
@@ -73,8 +74,8 @@ def alignment(views: Tensor) -> float:
     """
     x = F.normalize(views.double(), dim=2)
     num_views = x.shape[1]
-    # The sum of |x_p - x_q|^2 over ordered pairs is 2 V^2 - 2 |sum of x|^2.
-    pairs = 2 * num_views**2 - 2 * x.sum(dim=1).square().sum(dim=1)  # (m)
+    # The sum of |x_p - x_q|^2 over ordered pairs is 2 V sum of |x|^2 - 2 |sum of x|^2.
+    pairs = 2 * num_views * x.square().sum(dim=(1, 2)) - 2 * x.sum(dim=1).square().sum(dim=1)  # (m)
     return float(pairs.mean() / (num_views * (num_views - 1)))
 
 

@@ -72,9 +72,9 @@ def swept_linear_probe(
     """Linear evaluation with the L2 penalty that is best on held-out training images.
 
     The objective is the sum of cross entropies plus penalty / 2 times the squared weights, so
-    the penalty is 1 / C of scikit-learn. The highest validation score wins, in a tie the
-    largest penalty. The test score is that of a fit to all training images. If images have
-    several classes, each class gets its own classifier.
+    the penalty is 1 / C of scikit-learn's, or 2 / C for two classes. The highest validation score
+    wins, in a tie the largest penalty. The test score is that of a fit to all training images. If
+    images have several classes, each class gets its own classifier.
 
     Source: arXiv:2002.05709, Sec. B.8.1, the linear classifier of transfer learning.
 
@@ -131,6 +131,8 @@ def few_label_probe(
     Draw s of ``draws`` takes ``per_class`` labels of each class with seed s. ``c`` is the inverse
     strength of the L2 penalty. The result is a share in [0, 1].
     """
+    if draws < 1:
+        raise UserError(f'few-label probe: draws = {draws}: give at least one.')
     features, labels = _finite(train)
     accuracies = []
     for seed in range(draws):

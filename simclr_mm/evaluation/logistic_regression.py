@@ -38,7 +38,8 @@ class LogisticRegression:
 
     Features are standardised. The objective is that of scikit-learn's
     LogisticRegression with C = 1 / penalty: the sum of cross entropies plus penalty / 2
-    times the squared weights, without the bias.
+    times the squared weights, without the bias. For two classes it is C = 2 / penalty, because
+    scikit-learn has one weight for both, the difference of the two here.
 
     L-BFGS needs a thousand steps for correlated features such as pixels. Here it works in
     coordinates in which the curvature at zero weights is the identity: the eigenvectors of

@@ -68,6 +68,7 @@ def test_agrees_with_scikit_learn_but_for_ties():
     [
         (0, 1.0, 'k = 0, but the gallery has 300'),
         (301, 1.0, 'k = 301, but the gallery has 300'),
+        (5.0, 1.0, 'k = 5.0: give a whole number'),
         (5, 0.0, 'temperature = 0'),
         (5, float('nan'), 'temperature = nan'),
     ],

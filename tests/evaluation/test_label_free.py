@@ -59,7 +59,9 @@ def test_known_features():
     assert feature_std(same) == pytest.approx(0, abs=1e-12)
     assert uniformity(same) == pytest.approx(0, abs=1e-6)
     assert alignment(same[:, None].repeat(1, 2, 1)) == pytest.approx(0, abs=1e-12)
-    assert effective_rank(torch.zeros(9, 4)) == pytest.approx(1, abs=1e-4)
+    dead = torch.zeros(9, 4)
+    assert effective_rank(dead) == pytest.approx(1, abs=1e-4)
+    assert uniformity(dead) == alignment(dead[:, None].repeat(1, 2, 1)) == 0
     axes = torch.eye(8)
     assert effective_rank(axes) == pytest.approx(8, rel=1e-4)
     assert uniformity(axes) == pytest.approx(-4)
