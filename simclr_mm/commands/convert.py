@@ -54,6 +54,8 @@ def main(argv: list[str] | None = None) -> None:
     add('--bands', metavar='PY', help=f'{wrote} and std')
     args = parser.parse_args(argv)
 
+    if args.bands and (args.mean or args.std):
+        raise UserError(f'--bands {args.bands} has the mean and std: leave --mean and --std out')
     bands = read_config(args.bands, 'data_preprocessor') if args.bands else None
     converted = convert(args.source, args.mean, args.std, bands)
     checkpoint, config, keys = save(converted, args.out)
@@ -205,8 +207,10 @@ def _config(
     if bands is not None:
         name = 'simclr_r18-w16_1xb64-adam-30e_bands-32px' if small else _BANDS
     config = Config.fromfile(CONFIGS / f'{name}.py')
-    if bands is not None and 'load_bands' in bands:
-        for phase in ('train', 'val', 'test'):
+    if bands is not None:
+        views = config.train_dataloader.dataset.pipeline[1]
+        views.transforms[0].std = normalise['std']  # of BandJitter
+        for phase in ('train', 'val', 'test') if 'load_bands' in bands else ():
             config[f'{phase}_dataloader'].dataset.pipeline[0] = bands.load_bands
     config.model.backbone = backbone
     config.model.neck = neck

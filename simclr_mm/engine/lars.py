@@ -1,5 +1,7 @@
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -10,6 +12,14 @@ from simclr_mm.errors import UserError
 from simclr_mm.registry import OPTIMIZERS
 
 _NUMBERS = ('lr', 'momentum', 'weight_decay', 'eta')
+# What each setting of a group may be, in words and as a test.
+_ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = dict(
+    lr=('a finite number >= 0', lambda x: _is_number(x) and x >= 0),
+    momentum=('a number in [0, 1)', lambda x: _is_number(x) and 0 <= x < 1),
+    weight_decay=('a finite number >= 0', lambda x: _is_number(x) and x >= 0),
+    eta=('a finite number > 0', lambda x: _is_number(x) and x > 0),
+    trust_denominator=("'sum' or 'parts'", lambda x: x in ('sum', 'parts', None)),
+)
 # Numbers in a batch on a CPU: 1 MB of float32; 2^14 to 2^20 differ by a tenth.
 _CPU_BATCH = 2**18
 
@@ -54,18 +64,24 @@ class LARS(Optimizer):
         trust_denominator: str = 'sum',
         include_1d: bool = False,
     ) -> None:
-        _check('lr', lr, 'a number >= 0', lambda x: x >= 0)
-        _check('momentum', momentum, 'a number in [0, 1)', lambda x: 0 <= x < 1)
-        _check('weight_decay', weight_decay, 'a number >= 0', lambda x: x >= 0)
-        _check('eta', eta, 'a number > 0', lambda x: x > 0)
-        if trust_denominator not in ('sum', 'parts'):
+        if trust_denominator is None:
             raise UserError(
-                f"trust_denominator must be 'sum' or 'parts', got {trust_denominator!r}: set "
-                'optim_wrapper.optimizer.trust_denominator'
+                "trust_denominator must be 'sum' or 'parts', got None: set "
+                'optim_wrapper.optimizer.trust_denominator; only a group may have None'
             )
         numbers = dict(zip(_NUMBERS, (lr, momentum, weight_decay, eta)))
         forms = dict(trust_denominator=trust_denominator, include_1d=include_1d)
         super().__init__(params, {**numbers, **forms})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)  # which completes it with the defaults
+        for name, (expected, valid) in _ALLOWED.items():
+            value = self.param_groups[-1][name]
+            if not valid(value):
+                place = 'optimizer' if value is self.defaults[name] else 'paramwise_cfg'
+                raise UserError(
+                    f'{name} must be {expected}, got {value!r}: set optim_wrapper.{place}.{name}'
+                )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -96,6 +112,10 @@ class LARS(Optimizer):
                 key = (p.device, p.dtype, form, *numbers)
                 alike[key].append(p)
         return [(dict(zip(('form', *_NUMBERS), key[2:])), params) for key, params in alike.items()]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def _in_cache(params: list[Tensor]) -> list[list[Tensor]]:
@@ -155,10 +175,3 @@ def _trust(
     numerators = eta * weights
     usable = (numerators > 0) & (norms > 0)
     return torch.where(usable, numerators / denominators, 1.0)
-
-
-def _check(name: str, value: float, expected: str, valid: Callable) -> None:
-    if not isinstance(value, (int, float)) or not valid(value):
-        raise UserError(
-            f'{name} must be {expected}, got {value!r}: set optim_wrapper.optimizer.{name}'
-        )

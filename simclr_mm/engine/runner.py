@@ -92,7 +92,8 @@ class Runner(_Runner):
         - rank 0 chooses the checkpoint to resume from, and all ranks compare what they read;
         - ranks that wait for each other for ``env_cfg.dist_cfg.timeout`` seconds, by default 600,
           end with exit code 124 and the name of the rank that they wait for;
-        - a run can be resumed on another number of ranks, which share its batches;
+        - a run can be resumed on another number of ranks, which share its batches; ranks that
+          find no checkpoint to resume save one before the first step;
         - metrics are gathered through the process group, not through files;
         - None in ``default_hooks`` switches off every hook, not only MMEngine's six;
         - convolution weights on a GPU are channels-last, like the images.
@@ -104,6 +105,7 @@ class Runner(_Runner):
         self._resumed_from: str | None = None
         self._watch: HangWatch | None = None
         self.dealt: tuple[int, int] | None = None  # ranks and batch of the run that is resumed
+        self.saves_start = False  # ranks that are started again may be fewer and need the batch
         if not torch.cuda.is_available():
             keep_freed_memory()
         cfg = kwargs.get('cfg') or {}
@@ -323,11 +325,14 @@ class Runner(_Runner):
 
     def _choose_checkpoint(self) -> None:
         self._load_from: str | None
+        if not self._resume and os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') != '0':
+            self.logger.warning('torchrun starts this run again, from its first step: add --resume')
         if self._resume and self._load_from is None:
             hooks = [hook for hook in self.hooks if isinstance(hook, CheckpointHook)]
             store = hooks[0].store(self.work_dir) if hooks else ''
             self._load_from = on_first_rank(lambda: latest_checkpoint(self.work_dir, store))
             self._resume: bool = self._load_from is not None
+            self.saves_start = self.distributed and not self._resume
             self.logger.info(f'The latest checkpoint of {self.work_dir}: {self._load_from}.')
 
     def _take_over_batches(self) -> None:

@@ -57,8 +57,10 @@ def unit_rows(z: Tensor) -> tuple[Tensor, Tensor]:
     """(n, V, d) rows divided by their lengths, and these divisors, (n, V, 1).
 
     A row shorter than 1e-8 becomes zeros; its divisor is infinity. A zero row has cosine 0 with
-    every row and the gradient 0. Without this rule its gradient would have no bound.
+    every row and the gradient 0. Without this rule its gradient would have no bound. A row whose
+    length overflows becomes NaN: as zeros it would hide that the model diverged.
     """
     norms = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    norms = norms.masked_fill(norms == torch.inf, torch.nan)
     norms = norms.masked_fill(norms < _ZERO, torch.inf)
     return z / norms, norms

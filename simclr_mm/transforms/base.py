@@ -77,7 +77,7 @@ def check_range(
 
     ``zero`` allows value[0] = 0. ``owner``, ``key`` and ``example`` are for the message.
     """
-    pair = isinstance(value, (tuple, list)) and len(value) == 2 and all(map(_is_finite, value))
+    pair = isinstance(value, (tuple, list)) and len(value) == 2 and all(map(is_finite, value))
     if not (pair and 0 <= value[0] <= value[1] <= highest and (zero or value[0] > 0)):
         raise UserError(
             f'{owner}: {key} must be a pair with 0 {"<=" if zero else "<"} lowest <= '
@@ -85,7 +85,7 @@ def check_range(
         )
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
     return isinstance(value, numbers.Real) and math.isfinite(value)
 
 

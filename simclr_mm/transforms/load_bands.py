@@ -9,14 +9,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from simclr_mm.errors import UserError
 from simclr_mm.files.installed import optional_package
 from simclr_mm.files.walk import BAND_EXTENSIONS
 from simclr_mm.registry import TRANSFORMS
 
-from .base import Transform
+from .base import Transform, is_finite
 from .loading import LoadImageFromFile
 from .to_rgb import MAX_PIXELS, bits_of, check_pixels, notice, open_picture, unreadable
 
@@ -32,8 +32,9 @@ class LoadBands(LoadImageFromFile):
     """Read an image of 1 to n bands at its own depth.
 
     ``results['img']`` is (H, W, C): uint8 from values of 8 bits or fewer, and float32 with the
-    same numbers, in the units of the file, from all others. Nothing is scaled. Colours are in
-    the order of the file, RGB, so the preprocessor has ``to_rgb=False``.
+    same numbers, in the units of the file, from all others. Nothing is scaled, but Pillow spreads
+    a PNG or PGM of fewer than 8 bits over [0, 255]. Colours are in the order of the file, RGB, so
+    the preprocessor has ``to_rgb=False``.
 
     The content of a file decides how it is read: TIFF by tifffile, NumPy's ``.npy`` and ``.npz``
     (of one array), DICOM by pydicom with its modality rescale, others by Pillow and, beyond 8
@@ -75,14 +76,23 @@ class LoadBands(LoadImageFromFile):
         **kwargs,
     ) -> None:
         super().__init__(max_pixels=max_pixels, **kwargs)
-        if bands is not None and (
-            not bands or any(type(band) is not int or band < 0 for band in bands)
+        if bands is not None and not (
+            isinstance(bands, (list, tuple))
+            and bands
+            and all(type(band) is int and band >= 0 for band in bands)
         ):
             raise UserError(f'LoadBands.bands is {bands}: give numbers of bands, from 0, or None.')
         if layout not in LAYOUTS:
             raise UserError(f'LoadBands.layout is {layout!r}: write one of {", ".join(LAYOUTS)}.')
-        if window is not None and (len(window) != 2 or window[1] < 1):
+        if window is not None and not (
+            isinstance(window, (list, tuple))
+            and len(window) == 2
+            and all(map(is_finite, window))
+            and window[1] >= 1
+        ):
             raise UserError(f'LoadBands.window is {window}: write (centre, width), width >= 1.')
+        if nan is not None and not is_finite(nan):
+            raise UserError(f'LoadBands.nan is {nan!r}: give a finite number, or None.')
         self.bands = None if bands is None else list(bands)
         self.layout = layout
         self.window = None if window is None else tuple(window)
@@ -116,7 +126,10 @@ class LoadBands(LoadImageFromFile):
                 )
         if self.window is not None:
             centre, width = self.window
-            img = img.clip(centre - width / 2, centre + width / 2 - 1).astype(img.dtype)
+            ends = np.array([centre - width / 2, centre + width / 2 - 1])
+            if img.dtype == np.uint8:
+                ends = ends.clip(0, 255)  # others would wrap around
+            img = img.clip(*ends).astype(img.dtype)
         return np.ascontiguousarray(img)
 
     def _read_bands(self, content: bytes, path: str) -> np.ndarray:
@@ -238,9 +251,19 @@ def _picture(content: bytes, path: str, max_pixels: int) -> np.ndarray:
         if img is None:
             raise unreadable(path, 'a damaged image, or a kind that is not read beyond 8 bits.')
         order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(img.ndim == 3 and img.shape[2])
-        return img.reshape(*img.shape[:2], -1) if order is None else img[..., order]
+        img = img.reshape(*img.shape[:2], -1) if order is None else img[..., order]
+        return _turned(img, image.getexif().get(ExifTags.Base.Orientation, 1))
     image.load()
     upright: Image.Image = ImageOps.exif_transpose(image)
     mode = upright.mode if upright.mode in _AS_THEY_ARE else 'L' if upright.mode == '1' else 'RGB'
     array = np.asarray(upright.convert(mode))
     return array.reshape(*array.shape[:2], -1)
+
+
+def _turned(img: np.ndarray, orientation: int) -> np.ndarray:
+    """An image (H, W, C) upright, as Pillow's exif_transpose turns one of 8 bits."""
+    if orientation in (5, 6, 7, 8):
+        img = img.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        img = img[::-1]
+    return img[:, ::-1] if orientation in (2, 3, 6, 7) else img

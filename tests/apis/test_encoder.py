@@ -17,7 +17,6 @@ from simclr_mm.apis import (
     load_encoder,
 )
 from simclr_mm.apis.loading import encoder_of
-from simclr_mm.checkpoints import state_dict
 from simclr_mm.commands.command_line import parser_of
 from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of
 from simclr_mm.errors import CheckpointError
@@ -105,21 +104,6 @@ def test_features_depend_on_weights_and_transform(saved):
     with torch.no_grad():
         next(encoder.model.parameters())[0] += 1
     assert encoder.fingerprint()['weights'] != before['weights']
-
-
-@pytest.mark.parametrize('load', [load_encoder, lambda path: get_model(NAME, path)])
-def test_a_checkpoint_is_read_and_checked_once(saved, load, monkeypatch):
-    calls = []
-
-    def counted(module, name):
-        function = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *a, **kw: calls.append(name) or function(*a, **kw))
-
-    counted(state_dict, 'load_file')
-    counted(state_dict, 'require_finite')
-    counted(state_dict, 'state_problems')
-    load(saved[1])
-    assert sorted(calls) == ['load_file', 'require_finite', 'state_problems']
 
 
 def test_a_checkpoint_of_ours_passes_few_files(saved):

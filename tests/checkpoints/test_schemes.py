@@ -6,6 +6,7 @@ import fsspec
 import mmpretrain  # noqa: F401  (it might register schemes)
 import pytest
 import torch
+from helpers.hostile import Call
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
@@ -21,14 +22,6 @@ URL = 'https://download.invalid/r50_20220101-{}.pth'
 def unprotected(monkeypatch):
     """MMEngine's loaders as they come, put back at the end."""
     monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
-
-
-class Evil:
-    def __init__(self, marker):
-        self.command = f'touch {marker}'
-
-    def __reduce__(self):
-        return os.system, (self.command,)
 
 
 def test_every_scheme_is_covered(unprotected):
@@ -51,7 +44,7 @@ def test_schemes_read_and_refuse(unprotected, scheme, tmp_path, monkeypatch):
     marker = tmp_path / 'it_ran'
     good, evil = tmp_path / 'good.pth', tmp_path / 'evil.pth'
     torch.save(dict(state_dict={'backbone.weight': torch.ones(2, 1)}), good)
-    torch.save(dict(state_dict={'backbone.weight': Evil(marker)}), evil)
+    torch.save(dict(state_dict={'backbone.weight': Call(os.system, f'touch {marker}')}), evil)
     urls = {name: f'https://download.invalid/{name}' for name in ('good', 'evil')}
     for getter in ('get_torchvision_models', 'get_external_models', 'get_mmcls_models'):
         monkeypatch.setattr(mmengine_checkpoint, getter, lambda: urls)

@@ -334,3 +334,9 @@ def test_paramwise_decay_of_mmengine():
 def test_errors_name_the_key(kwargs):
     with pytest.raises(ValueError, match=f'optim_wrapper.optimizer.{list(kwargs)[-1]}'):
         LARS([parameter([1.0])], **kwargs)
+
+
+def test_a_wrong_setting_of_a_group_is_no_other_form():
+    for setting in (dict(trust_denominator='sums'), dict(momentum=2), dict(weight_decay=-1.0)):
+        with pytest.raises(ValueError, match=f'optim_wrapper.paramwise_cfg.{list(setting)[0]}'):
+            LARS([dict(params=[parameter([[1.0]])], **setting)], lr=1.0)

@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from digits_run import EVERY_ITERATION, runner
-from helpers.processes import free_port, launched, run_ranks
+from helpers.processes import free_port, launched, run_ranks, start
 from mmengine.hooks import Hook
 
 from simclr_mm.engine.resume import former_ranks
@@ -22,6 +23,7 @@ OPTIONS = {
     'model.backbone.norm_cfg': dict(type='GN', num_groups=2),
     'model.neck.norm_cfg': None,
     'optim_wrapper.dtype': 'float32',
+    'optim_wrapper.optimizer.lr': 1e-4,  # a larger one magnifies the last bits of a sum
 }
 
 
@@ -42,7 +44,15 @@ class Seen(Hook):
         self.views = []
 
 
-def _train(rank, port, ranks, folder, name, options):
+class Lost(Hook):
+    """Takes the process away after its second step, as a machine goes."""
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        if runner.iter == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _train(rank, port, ranks, folder, name, options, *hooks):
     torch.set_num_threads(1)
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
     if ranks > 1:
@@ -50,7 +60,8 @@ def _train(rank, port, ranks, folder, name, options):
         options = {**options, 'launcher': 'pytorch'}
     run = runner(folder / name, **{**OPTIONS, **options})
     seen = Seen()
-    run.register_hook(seen)
+    for hook in (seen, *hooks):
+        run.register_hook(hook)
     run.train()
     (folder / f'{name}-{rank}.json').write_text(json.dumps(seen.steps))
     if rank == 0:
@@ -95,6 +106,23 @@ def test_two_then_one_then_three(unbroken):
     log = (folder / 'three.log').read_text()
     assert 'saved by 2 x 12 images a step, and this run takes 3 x 8: ' in log
     assert 'The losses will differ' not in log
+
+
+@pytest.mark.slow
+def test_the_batch_stays_where_ranks_are_lost_before_the_first_checkpoint(unbroken):
+    folder, whole = unbroken
+    options = {'resume': True, 'default_hooks.checkpoint.by_epoch': True}
+    port = free_port()
+    ranks = [start(_train, rank, port, 2, folder, 'lost', options, Lost()) for rank in range(2)]
+    for process in ranks:
+        process.join(250)
+    assert [process.exitcode for process in ranks] == [-signal.SIGKILL] * 2
+    one = train(folder, 'lost', 1, **options)
+    assert sorted(one) == [*range(1, 13)]
+    for step, (loss, images) in one.items():
+        assert images == whole[step][1] and loss == pytest.approx(whole[step][0], abs=1e-6)
+    names = sorted(path.name for path in (folder / 'lost').glob('*.pth'))
+    assert names == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth']
 
 
 @pytest.mark.slow

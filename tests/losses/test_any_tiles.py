@@ -5,11 +5,11 @@ from unittest.mock import patch
 import pytest
 import torch
 from helpers.dense import dense
-from helpers.triples import projections
+from helpers.triples import naive_xent, projections
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simclr_mm.losses import anchor_blocks, nt_logistic, nt_xent, similarities
+from simclr_mm.losses import anchor_blocks, nt_logistic, nt_xent_with_stats, similarities
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
 
@@ -33,7 +33,11 @@ def test_any_tiles_give_the_dense_loss(n, num_views, d, side, kept, temperature,
         patch.object(anchor_blocks, '_BLOCK', side),
     ):
         if name in ('nt_xent', 'avg'):
-            loss = nt_xent(z, t, 'separate' if name == 'avg' else 'all')
+            pairs = 'separate' if name == 'avg' else 'all'
+            loss, stats = nt_xent_with_stats(z, t, pairs)
+            expected = naive_xent(z, temperature, pairs)[1]
+            for key in {*stats} - {'top1'} if d == 1 else stats:  # equal but for rounding
+                assert stats[key].item() == pytest.approx(expected[key], rel=1e-11, abs=1e-14)
         else:
             loss = nt_logistic(z, t, semi_hard=name == 'mined')
         gradients = torch.autograd.grad(loss, (z, t))
@@ -53,12 +57,20 @@ def test_any_tiles_give_the_dense_loss(n, num_views, d, side, kept, temperature,
     side=st.integers(1, 30),
 )
 def test_any_tiles_cover_every_pair_once(ranks, images, num_views, side):
+    """On all ranks together. No rank computes more than a fair share."""
     m = images * num_views
-    covered = torch.zeros(ranks * m, ranks * m, dtype=torch.int64)
+    rows = ranks * m
+    covered = torch.zeros(rows, rows, dtype=torch.int64)
     for rank in range(ranks):
         sizes, pairs = similarities.tiles(rank, ranks, m, side, num_views)
         ends = torch.tensor(sizes).cumsum(0)
         spans = [slice(end - size, end) for size, end in zip(sizes, ends)]
+        assert sum(sizes) == rows and max(sizes) < side + num_views
+        assert all(size % num_views == 0 for size in sizes)
+        # Half of the matrix by W, the other half of diagonal tiles, and one image where
+        # two ranks cannot halve what they share.
+        entries = sum(sizes[i] * sizes[j] for i, j in pairs)
+        assert entries <= rows**2 / (2 * ranks) + m * max(sizes) / 2 + m * num_views
         for i, j in pairs:
             covered[spans[i], spans[j]] += 1
             if i != j:

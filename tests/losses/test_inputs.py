@@ -1,4 +1,4 @@
-"""Any strides, a temperature that is learnt, and rows of zeros, against dense losses."""
+"""What every loss does with its inputs; strides, temperatures and zeros against dense losses."""
 
 import math
 
@@ -20,6 +20,75 @@ LOSSES = dict(
     triplet_mined=lambda z, m: losses.margin_triplet(z, m, semi_hard=True),
 )
 each_loss = pytest.mark.parametrize('name', LOSSES)
+
+
+def number_of(name):
+    """A temperature or margin; dot products are larger than cosines."""
+    return 10.0 if name == 'unnormalized' else 0.4
+
+
+@each_loss
+@pytest.mark.parametrize('num_views', [2, 3])
+def test_gradient(name, num_views):
+    z = projections(4, num_views, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: LOSSES[name](z, number_of(name)), z)
+
+
+@pytest.mark.parametrize('name', ['nt_xent', 'nt_logistic', 'triplet'])
+def test_refuses_second_derivatives(name):
+    z = projections(4, 2).requires_grad_()
+    with pytest.raises(RuntimeError, match='differentiated once'):
+        torch.autograd.grad(LOSSES[name](z, 0.2), z, create_graph=True)
+
+
+@pytest.mark.parametrize('name', ['nt_xent', 'nt_logistic'])
+def test_inside_a_compiled_model(name):
+    network, z = torch.nn.Linear(5, 4).double(), projections(4, 2)
+    compiled = torch.compile(lambda z: LOSSES[name](network(z), 0.2), backend='eager')
+    ours, right = (
+        torch.autograd.grad(loss, network.weight)
+        for loss in (compiled(z), LOSSES[name](network(z), 0.2))
+    )
+    torch.testing.assert_close(ours, right, rtol=1e-12, atol=0)
+
+
+@each_loss
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+def test_half_inputs_and_autocast_are_computed_in_float32(name, dtype):
+    z = projections(16, 2, 32, dtype=dtype).requires_grad_()
+    z64 = z.detach().double().requires_grad_()
+    with torch.autocast('cpu', torch.bfloat16):
+        loss = LOSSES[name](z, number_of(name))
+    loss64 = LOSSES[name](z64, number_of(name))
+    gradient, right = (torch.autograd.grad(x, y)[0] for x, y in ((loss, z), (loss64, z64)))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(loss64.item(), rel=1e-5)
+    # The gradient itself is rounded to the input's type.
+    error = (gradient.double() - right).norm() / right.norm()
+    assert error < max(torch.finfo(dtype).eps, 1e-5)
+
+
+@pytest.mark.parametrize('name', ['nt_xent', 'nt_logistic', 'margin_triplet', 'unnormalized_xent'])
+def test_statistics_are_detached(name):
+    z = projections(4, 2).requires_grad_()
+    loss, stats = getattr(losses, f'{name}_with_stats')(z, 0.5)
+    assert loss.requires_grad
+    assert set(stats) == {'top1', 'pos_sim', 'neg_sim', 'chance'}
+    assert not any(value.requires_grad or value.ndim for value in stats.values())
+
+
+@each_loss
+@pytest.mark.parametrize(
+    'shape, match',
+    [
+        ((4, 8), r'\(n, V, d\).*\(4, 8\)'),
+        ((4, 1, 8), 'V >= 2'),
+        ((1, 2, 8), 'no negatives: set train_dataloader.batch_size'),
+    ],
+)
+def test_what_are_no_projections(name, shape, match):
+    with pytest.raises(UserError, match=match):
+        LOSSES[name](torch.ones(shape), 0.5)
 
 
 @each_loss
@@ -71,7 +140,8 @@ def test_a_margin_is_not_learnt():
 
 @pytest.mark.parametrize('name', ['nt_xent', 'nt_logistic', 'unnormalized'])
 @pytest.mark.parametrize(
-    'value', [torch.ones(2), torch.tensor(0.0), torch.tensor(math.nan), '0.1', None, [0.1]]
+    'value',
+    [torch.ones(2), torch.tensor(0.0), torch.tensor(math.nan), '0.1', None, [0.1], -1.0, math.inf],
 )
 def test_what_is_no_temperature(name, value):
     with pytest.raises(UserError, match='model.head.temperature'):
@@ -86,13 +156,22 @@ def test_rows_of_zeros_say_nothing(name, dtype, num_views):
     z[0, 0] = 0
     z[3] = 0  # a whole image
     z.requires_grad_()
-    t = 10.0 if name == 'unnormalized' else 0.5
+    t = number_of(name)
     loss, right = LOSSES[name](z, t), dense(name, z, t)
     assert loss.item() == pytest.approx(right.item(), rel=1e-5)
     gradient, expected = (torch.autograd.grad(each, z)[0] for each in (loss, right))
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
     if name != 'unnormalized':  # whose rows have no direction to turn
         assert not gradient[0, 0].any() and not gradient[3].any()
+
+
+@each_loss
+def test_a_length_beyond_float32_is_no_row_of_zeros(name):
+    if name == 'unnormalized':
+        return  # it has no lengths to divide by
+    z = projections(4, 2, dtype=torch.float32)
+    z[0, 0] *= 1e25
+    assert LOSSES[name](z, 0.5).isnan()
 
 
 def test_statistics_with_a_row_of_zeros():

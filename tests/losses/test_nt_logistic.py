@@ -106,9 +106,3 @@ def test_pull_and_push_survive_float32_near_convergence():
     assert nt_logistic(z, 0.05).item() == pytest.approx(
         2 * math.log1p(math.exp(-20)), rel=1e-6, abs=0
     )
-
-
-@pytest.mark.parametrize('temperature', [0.0, -1.0, math.nan, math.inf])
-def test_error_names_the_key(temperature):
-    with pytest.raises(ValueError, match='model.head.temperature'):
-        nt_logistic(torch.ones(4, 2, 8), temperature)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers.processes import run_ranks
+from helpers.triples import naive_xent, projections
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,57 +19,16 @@ from simclr_mm.losses import (
 )
 
 
-def loops(z, temperature, pairs='all'):
-    """Eq. (1) in Python floats: the mean loss and the statistics."""
-    if pairs == 'separate' and z.shape[1] > 2:
-        two = [loops(z[:, [v, p]], temperature) for p in range(z.shape[1]) for v in range(p)]
-        return (
-            sum(value for value, _ in two) / len(two),
-            {name: sum(stats[name] for _, stats in two) / len(two) for name in two[0][1]},
-        )
-    z = z.double().tolist()
-    rows = [(i, v) for i in range(len(z)) for v in range(len(z[0]))]
-
-    def cosine(a, b):
-        a, b = z[a[0]][a[1]], z[b[0]][b[1]]
-        dot = sum(x * y for x, y in zip(a, b))
-        return dot / math.sqrt(sum(x * x for x in a)) / math.sqrt(sum(y * y for y in b))
-
-    losses, hits, pos_sims, neg_sims = [], [], [], []
-    for a in rows:
-        keys = [k for k in rows if k != a]
-        positives = [k for k in keys if k[0] == a[0]]
-        for p in positives:
-            total = sum(math.exp(cosine(a, k) / temperature) for k in keys)
-            losses.append(-math.log(math.exp(cosine(a, p) / temperature) / total))
-            pos_sims.append(cosine(a, p))
-        neg_sims += [cosine(a, k) for k in keys if k not in positives]
-        hits.append(max(keys, key=lambda k: cosine(a, k)) in positives)
-
-    def mean(values):
-        return sum(values) / len(values)
-
-    return mean(losses), dict(top1=mean(hits), pos_sim=mean(pos_sims), neg_sim=mean(neg_sims))
-
-
-def projections(n, num_views, d=5, seed=0, dtype=torch.float64):
-    """Views that resemble each other, of any length."""
-    generator = torch.Generator().manual_seed(seed)
-    image = torch.randn(n, 1, d, generator=generator, dtype=torch.float64)
-    noise = torch.randn(n, num_views, d, generator=generator, dtype=torch.float64)
-    return (3 * (image + noise)).to(dtype)
-
-
 @pytest.mark.parametrize('pairs', ['all', 'separate'])
 @pytest.mark.parametrize('num_views', [2, 3, 4])
 @pytest.mark.parametrize('temperature', [0.05, 0.1, 1.0])
 def test_equals_nested_loops(num_views, pairs, temperature):
     z = projections(6, num_views)
     loss, stats = nt_xent_with_stats(z, temperature, pairs=pairs)
-    value, expected = loops(z, temperature, pairs)
+    value, expected = naive_xent(z, temperature, pairs)
     assert loss.item() == pytest.approx(value, rel=1e-12)
-    for name in expected:
-        assert stats[name].item() == pytest.approx(expected[name], rel=1e-12)
+    found = {name: number.item() for name, number in stats.items()}
+    assert found == pytest.approx(expected, rel=1e-12)
     assert nt_xent(z, temperature, pairs=pairs).equal(loss)
 
 
@@ -84,21 +44,6 @@ def test_equal_rows_are_at_chance(pairs, rivals):
     loss, stats = nt_xent_with_stats(torch.ones(4, 3, 8), 0.1, pairs)
     assert stats['chance'].item() == pytest.approx(math.log(rivals))
     assert loss.item() == pytest.approx(math.log(rivals))
-
-
-def test_statistics_are_detached():
-    z = projections(4, 2).requires_grad_()
-    loss, stats = nt_xent_with_stats(z, 0.1)
-    assert loss.requires_grad
-    assert set(stats) == {'top1', 'pos_sim', 'neg_sim', 'chance'}
-    assert not any(value.requires_grad or value.ndim for value in stats.values())
-
-
-@pytest.mark.parametrize('pairs', ['all', 'separate'])
-@pytest.mark.parametrize('num_views', [2, 3])
-def test_gradient(num_views, pairs):
-    z = projections(4, num_views, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: nt_xent(z, 0.3, pairs=pairs), z)
 
 
 @pytest.mark.parametrize(
@@ -123,47 +68,13 @@ def test_float32_near_convergence():
     assert nt_xent(z, 0.1).item() == pytest.approx(expected, rel=1e-5, abs=0)
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_autocast_changes_nothing(dtype):
-    z = projections(16, 2, 32, dtype=torch.float32).requires_grad_()
-    plain = nt_xent(z, 0.1)
-    with torch.autocast('cpu', dtype):
-        inside = nt_xent(z, 0.1)
-    assert inside.dtype == torch.float32
-    assert inside.equal(plain)
-    gradients = [torch.autograd.grad(loss, z)[0] for loss in (plain, inside)]
-    assert gradients[0].equal(gradients[1])
-
-
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_half_inputs_are_computed_in_float32(dtype):
-    z = projections(16, 2, 32, dtype=dtype).requires_grad_()
-    z64 = z.detach().double().requires_grad_()
-    loss, loss64 = nt_xent(z, 0.1), nt_xent(z64, 0.1)
-    loss.backward()
-    loss64.backward()
-    assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(loss64.item(), rel=1e-5)
-    # The gradient itself is rounded to the input's type.
-    error = (z.grad.double() - z64.grad).norm() / z64.grad.norm()
-    assert error < torch.finfo(dtype).eps
-
-
 @pytest.mark.parametrize(
-    'z, kwargs, match',
-    [
-        (torch.ones(4, 8), dict(temperature=0.1), r'\(n, V, d\).*\(4, 8\)'),
-        (torch.ones(4, 1, 8), dict(temperature=0.1), 'V >= 2'),
-        (torch.ones(4, 2, 8), dict(temperature=0.0), 'model.head.temperature'),
-        (torch.ones(4, 2, 8), dict(temperature=1e-3), 'must be >= 0.002'),
-        (torch.ones(4, 2, 8), dict(temperature=math.nan), 'model.head.temperature'),
-        (torch.ones(4, 2, 8), dict(temperature=0.1, pairs='each'), 'model.head.pairs'),
-        (torch.ones(1, 2, 8), dict(temperature=0.1), 'train_dataloader.batch_size'),
-    ],
+    'kwargs, match',
+    [(dict(temperature=1e-3), '>= 0.002'), (dict(temperature=0.1, pairs='each'), 'head.pairs')],
 )
-def test_errors_name_the_fix(z, kwargs, match):
+def test_errors_name_the_fix(kwargs, match):
     with pytest.raises(ValueError, match=match):
-        nt_xent(z, **kwargs)
+        nt_xent(torch.ones(4, 2, 8), **kwargs)
 
 
 class _AsTuple(nn.Module):
@@ -192,31 +103,6 @@ def test_equals_mmpretrain(temperature):
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
     gradients = [torch.autograd.grad(loss, z)[0] for loss in (ours, theirs)]
     torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-9)
-
-
-@pytest.fixture(params=[8, 100])
-def small_tiles(request, monkeypatch):
-    """Tiles of 8 rows, and one that is larger than all rows together."""
-    monkeypatch.setitem(similarities._SIDE, 'cpu', request.param)
-    monkeypatch.setitem(similarities._KEPT, 'cpu', 0)
-
-
-@pytest.mark.parametrize('pairs', ['all', 'separate'])
-@pytest.mark.parametrize('num_views', [2, 3, 10])
-@pytest.mark.parametrize('n', [2, 4, 5, 9])
-def test_tiles_equal_nested_loops(n, num_views, pairs, small_tiles):
-    z = projections(n, num_views)
-    loss, stats = nt_xent_with_stats(z, 0.2, pairs=pairs)
-    value, expected = loops(z, 0.2, pairs)
-    assert loss.item() == pytest.approx(value, rel=1e-12)
-    for name in expected:
-        assert stats[name].item() == pytest.approx(expected[name], rel=1e-12)
-
-
-@pytest.mark.parametrize('n, num_views', [(4, 2), (7, 2), (5, 3)])
-def test_gradient_in_tiles(n, num_views, small_tiles):
-    z = projections(n, num_views, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: nt_xent(z, 0.3), z)
 
 
 def matrix(z, temperature):
@@ -273,19 +159,6 @@ def test_upstream_gradient_scales():
     assert scaled.equal(once * 1024)
 
 
-def test_refuses_second_derivatives():
-    z = projections(4, 2).requires_grad_()
-    with pytest.raises(RuntimeError, match='differentiated once'):
-        torch.autograd.grad(nt_xent(z, 0.2), z, create_graph=True)
-
-
-def test_inside_a_compiled_model():
-    network = nn.Linear(5, 4).double()
-    z = projections(4, 2)
-    compiled = torch.compile(lambda z: nt_xent(network(z), 0.2), backend='eager')
-    assert compiled(z).item() == pytest.approx(nt_xent(network(z), 0.2).item(), rel=1e-12)
-
-
 class Watch(TorchDispatchMode):
     """Counts similarities, and the entries of the largest tensor that was made."""
 
@@ -312,30 +185,6 @@ def test_memory_is_a_tile_and_the_rows():
     # Both passes compute the upper triangle and the other half of diagonal tiles.
     rows = 2 * n
     assert watch.similarities <= 2 * (rows**2 / 2 + rows * 512 / 2)
-
-
-@pytest.mark.parametrize('ranks', [1, 2, 3, 4, 5, 8])
-@pytest.mark.parametrize('m, num_views', [(8, 2), (10, 2), (6, 2), (9, 3), (2, 2)])
-def test_tiles_cover_every_pair_once(ranks, m, num_views):
-    """Entries counted on every rank, against the two bounds of a fair share."""
-    covered = torch.zeros(ranks * m, ranks * m, dtype=torch.int64)
-    for rank in range(ranks):
-        sizes, pairs = similarities.tiles(rank, ranks, m, 4, num_views)
-        assert sum(sizes) == ranks * m and max(sizes) <= max(4, num_views)
-        assert all(size % num_views == 0 for size in sizes)
-        ends = torch.tensor(sizes).cumsum(0)
-        entries = 0
-        for i, j in pairs:
-            block = covered[ends[i] - sizes[i] : ends[i], ends[j] - sizes[j] : ends[j]]
-            block += 1
-            entries += block.numel()
-            if i != j:
-                covered.T[ends[i] - sizes[i] : ends[i], ends[j] - sizes[j] : ends[j]] += 1
-        rows = ranks * m
-        # Half of the matrix by W, the other half of diagonal tiles, and one image where
-        # two ranks cannot halve what they share.
-        assert entries <= rows**2 / (2 * ranks) + m * max(sizes) / 2 + m * num_views
-    assert (covered == 1).all()
 
 
 CASES = [

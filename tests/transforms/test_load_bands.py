@@ -75,6 +75,32 @@ def test_png_of_16_bits_keeps_them_and_the_order_of_colours(tmp_path, bands):
     equal(load(tmp_path / 'a.png'), values, np.float32)
 
 
+def test_exif_turns_16_bits_as_it_turns_8(tmp_path):
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x112] = orientation
+        for bits, kind in ((8, np.uint8), (16, np.uint16)):
+            image = Image.fromarray(np.arange(12, dtype=kind).reshape(3, 4))
+            image.save(tmp_path / f'{bits}.png', exif=exif)
+        upright = load(tmp_path / '8.png').astype(np.float32)
+        equal(load(tmp_path / '16.png'), upright, np.float32)
+
+
+@pytest.mark.parametrize('window, ends', [((350, 100), (255, 255)), ((-100, 50), (0, 0))])
+def test_bytes_beyond_a_window_do_not_wrap_around(tmp_path, window, ends):
+    np.save(tmp_path / 'a.npy', np.arange(256, dtype=np.uint8).reshape(16, 16))
+    img = load(tmp_path / 'a.npy', window=window)
+    assert img.dtype == np.uint8 and (img.min(), img.max()) == ends
+
+
+@pytest.mark.parametrize(
+    'setting', [dict(bands=1), dict(window=5), dict(window=(1, float('nan'))), dict(nan='x')]
+)
+def test_wrong_settings_are_named(setting):
+    with pytest.raises(UserError, match=f'LoadBands.{list(setting)[0]} is'):
+        LoadBands(**setting)
+
+
 def test_pgm_of_12_bits_is_not_scaled(tmp_path):
     values = (DEEP[..., 0] >> 4).astype('>u2')
     (tmp_path / 'a.pgm').write_bytes(b'P5 9 7 4095\n' + values.tobytes())

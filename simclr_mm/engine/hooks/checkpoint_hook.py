@@ -140,6 +140,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             for folder in {runner.work_dir, self.out_dir if local else runner.work_dir}:
                 for partial in remove_stale(folder):
                     runner.logger.info(f'Removed {partial}, left by a killed run.')
+        if getattr(runner, 'saves_start', False):
+            self.save_between(runner, 0, 0)
 
     def _forget_other_runs(self, runner: Runner, kept: list[int]) -> None:
         """Keep only files of this run and folder among those that may be removed.

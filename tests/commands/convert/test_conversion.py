@@ -368,6 +368,11 @@ def test_a_stem_for_bands(encoder, tmp_path, bands, capsys):
     assert f'mean {numbers}, std {numbers}' in capsys.readouterr().out
     model = get_model(out.with_suffix('.py'), pretrained=out)
     assert model.data_preprocessor.mean.flatten().tolist() == numbers
+    jitter = model._config.train_dataloader.dataset.pipeline[1].transforms[0]
+    assert jitter.type == 'simclr_mm.BandJitter' and jitter.std == numbers
+    with pytest.raises(SystemExit, match='leave --mean and --std out'):
+        both = '--bands', tmp_path / 'bands.py', '--mean', 1, 2, 3
+        tool('convert.py', tmp_path / 'rgb.pth', out, *both)
     grey = torch.rand(2, 1, 64, 64)
     with torch.no_grad():
         expected = encoder(grey.expand(2, 3, 64, 64))

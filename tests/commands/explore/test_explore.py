@@ -88,6 +88,13 @@ def test_each_picture_has_its_place(tmp_path, monkeypatch):
         assert (pixels[top + 2, left + 50] > 200).all()  # above a wide picture
 
 
+def test_bands_have_a_picture(tmp_path):
+    values = np.random.default_rng(0).normal(1000, 50, (8, 9, 4))
+    values[0, 0] = np.nan
+    np.save(tmp_path / 'a.npy', values)
+    assert sheets([str(tmp_path / 'a.npy')], 1).unreadable == []
+
+
 def test_small_pictures_stay_small():
     made = sheets([np.zeros((8, 6, 3), np.uint8)] * 5, 5)
     assert (made.side, made.columns) == (8, 3)
