@@ -15,7 +15,7 @@ from simclr_mm.files.storage import is_url
 from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
 
 
-class OrReason(Dataset):
+class ImageOrReason(Dataset):
     """(row, sample, '') of a dataset's image, or (row, None, reason) of an unreadable one."""
 
     def __init__(self, images: BaseDataset) -> None:
@@ -31,7 +31,7 @@ class OrReason(Dataset):
             return row, None, str(error)
 
 
-class Images(OrReason):
+class Images(ImageOrReason):
     """The images of a place, or why they are unreadable.
 
     Args:
