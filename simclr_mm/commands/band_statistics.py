@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.model_zoo import config_file
 from simclr_mm.commands import command_line
-from simclr_mm.commands.embed.images import OrReason
+from simclr_mm.commands.embed.images import ImageOrReason
 from simclr_mm.datasets import ImageList
 from simclr_mm.errors import UserError, listed
 from simclr_mm.files.atomic import atomic_file, write_text
@@ -167,7 +167,7 @@ def measure(
     key = json.dumps([listing_hash('', paths), loading])
     state = out.with_name(f'.{out.name}.npz')
     statistics, unreadable, done, first = _restored(state, key, restart)
-    rest = Subset(OrReason(images), range(done, len(images)))
+    rest = Subset(ImageOrReason(images), range(done, len(images)))
     # With tuple nothing is converted to tensors.
     loader = DataLoader(rest, batch_size=None, num_workers=workers, collate_fn=tuple)
     saved = time.monotonic()

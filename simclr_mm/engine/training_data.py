@@ -55,6 +55,13 @@ def replace_images(loader: ConfigDict, dataset: dict[str, Any]) -> None:
     around.dataset = ConfigDict(**dataset, pipeline=with_loading(before.pipeline))
 
 
+def innermost(dataset: Any) -> Any:
+    """The config of the dataset inside wrappers, such as a LabelSubset."""
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset
+
+
 def with_loading(pipeline: list[ConfigDict]) -> list[ConfigDict]:
     """The pipeline with simclr_mm's loading step, for files and shards."""
     for step in pipeline:

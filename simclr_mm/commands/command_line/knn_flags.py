@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from simclr_mm.datasets.image_table import is_list, rows_of
+from simclr_mm.engine.training_data import innermost
 from simclr_mm.errors import UserError
 from simclr_mm.registry import type_name
 
@@ -96,9 +97,7 @@ def _share_or_name(text: str) -> float | str:
 
 def _train_on(cfg: Config, gallery: dict[str, Any]) -> None:
     """Train on the gallery's part, with and without labels."""
-    dataset = cfg.train_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = innermost(cfg.train_dataloader.dataset)
     if type_name(dataset) not in ('ImageFolder', 'ImageList'):
         raise UserError(
             f'--val-split divides folders and lists, not a {type_name(dataset)}: give --val.'

@@ -6,6 +6,7 @@ import pickle
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
@@ -17,7 +18,6 @@ from simclr_mm.errors import UserError
 
 T = TypeVar('T')
 _LONGEST = timedelta(days=30)  # that one rank works while others wait; torchrun ends them all
-_END = -1  # instead of a length: nothing follows
 
 
 def processes_of_torchrun() -> int:
@@ -95,13 +95,14 @@ class Ranks:
         """
         if self.rank > 0:
             for result in results:
-                self._send(result, 0)
-            self._send_end()
+                self._send((result,), 0)
+            self._send((), 0)  # the end
+            self._wait()
             return
         mine, working = iter(results), list(range(self.size))
         while working:
             for rank in list(working):
-                found = self._receive(rank) if rank else _next(mine)
+                found = self._receive(rank) if rank else tuple(islice(mine, 1))
                 if found:
                     yield found[0]
                 else:
@@ -113,7 +114,7 @@ class Ranks:
             (value,) = self._receive(0)
         else:
             for rank in range(1, self.size):
-                self._send(value, rank)
+                self._send((value,), rank)
             self._wait()
         return value
 
@@ -131,15 +132,11 @@ class Ranks:
         if self.rank > 0:
             raise SystemExit(0)
 
-    def _send(self, value: Any, rank: int) -> None:
+    def _send(self, found: tuple, rank: int) -> None:
         self._wait()
-        content = torch.frombuffer(bytearray(pickle.dumps(value, protocol=5)), dtype=torch.uint8)
+        content = torch.frombuffer(bytearray(pickle.dumps(found, protocol=5)), dtype=torch.uint8)
         for part in (torch.tensor([len(content)]), content):
             self._sending.append((self._group.send([part], rank, 0), part))
-
-    def _send_end(self) -> None:
-        self._wait()
-        self._group.send([torch.tensor([_END])], 0, 0).wait()
 
     def _wait(self) -> None:
         for work, _ in self._sending:
@@ -150,17 +147,9 @@ class Ranks:
         """A value, or nothing at the end."""
         length = torch.empty(1, dtype=torch.int64)
         self._group.recv([length], rank, 0).wait()
-        if length == _END:
-            return ()
         content = torch.empty(int(length), dtype=torch.uint8)
         self._group.recv([content], rank, 0).wait()
-        return (pickle.loads(content.numpy().data),)
+        return pickle.loads(content.numpy().data)
 
 
 ALONE = Ranks()
-
-
-def _next(iterator: Iterator[T]) -> tuple[T, ...]:
-    for value in iterator:
-        return (value,)
-    return ()

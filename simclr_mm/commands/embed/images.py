@@ -12,12 +12,10 @@ from torch.utils.data import Dataset
 from simclr_mm.commands import command_line
 from simclr_mm.datasets import shard_dataset
 from simclr_mm.files.storage import is_url
-from simclr_mm.transforms import LoadBands, LoadImageFromFile, UnreadableImage
-from simclr_mm.transforms.base import is_bgr
-from simclr_mm.visualization.views import as_colours
+from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
 
 
-class OrReason(Dataset):
+class ImageOrReason(Dataset):
     """(row, sample, '') of a dataset's image, or (row, None, reason) of an unreadable one."""
 
     def __init__(self, images: BaseDataset) -> None:
@@ -33,7 +31,7 @@ class OrReason(Dataset):
             return row, None, str(error)
 
 
-class Images(OrReason):
+class Images(ImageOrReason):
     """The images of a place, or why they are unreadable.
 
     Args:
@@ -54,7 +52,6 @@ class Images(OrReason):
         self.is_pack = shards is not None
         place = shards or dict(type='simclr_mm.ImageFolder', data_root=self.location)
         steps = [loading or LoadImageFromFile(), *([transforms] if transforms else [])]
-        self.in_file_order = isinstance(steps[0], LoadBands)
         settings = dict(place, with_label=False, pipeline=steps, test_mode=True)
         super().__init__(command_line.build_dataset(settings))
 
@@ -66,8 +63,5 @@ class Images(OrReason):
         return Path(os.path.relpath(path, self.location)).as_posix()
 
     def picture(self, row: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, for looking only. The images must have no transforms."""
-        img = self.images[row]['img']
-        if not is_bgr(img):
-            return as_colours(img, img)
-        return img if self.in_file_order else img[..., ::-1]
+        """(H, W, 3) uint8 RGB, of images that are read as 8-bit BGR and have no transforms."""
+        return self.images[row]['img'][..., ::-1]

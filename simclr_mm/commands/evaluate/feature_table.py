@@ -10,6 +10,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import set_random_seed
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from simclr_mm.apis import build_encoder, load_encoder
 from simclr_mm.apis.encoder import Encoder
@@ -29,7 +30,7 @@ from simclr_mm.evaluation import (
     swept_linear_probe,
 )
 
-from .image_features import flat_pixels, gallery_and_queries
+from .image_features import gallery_and_queries
 from .loop_results import knn_settings, scored_dataset
 
 PENALTY = 1.0  # of the weights, 1 / C of scikit-learn
@@ -70,7 +71,8 @@ def evaluate_features(
     found_in = {
         PRETRAINED: gallery_and_queries(pretrained, cfg.test_dataloader, cache, None, k, ranks),
         UNTRAINED: gallery_and_queries(untrained, cfg.test_dataloader, cache, ranks=ranks),
-        PIXELS: gallery_and_queries(pretrained, cfg.test_dataloader, None, flat_pixels, 1, ranks),
+        # (n, 3, S, S) as (n, 3 S S): an encoder that has learned nothing
+        PIXELS: gallery_and_queries(pretrained, cfg.test_dataloader, None, nn.Flatten(), 1, ranks),
     }
     ranks.only_first_goes_on()
     results = []

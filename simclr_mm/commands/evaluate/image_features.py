@@ -115,11 +115,6 @@ def gallery_and_queries(
     return (features[:split], labels[:split]), (features[split:], labels[split:])
 
 
-def flat_pixels(images: torch.Tensor) -> torch.Tensor:
-    """(n, 3, S, S) as (n, 3 S S): an encoder that has learned nothing."""
-    return images.flatten(1)
-
-
 def training_set(cfg: Config) -> BaseDataset:
     """The training images of a config, with its training transforms."""
     with building_from(cfg):

@@ -11,6 +11,7 @@ from mmengine.model import BaseModel, is_model_wrapper
 
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands.command_line import is_classifier
+from simclr_mm.engine.training_data import innermost
 from simclr_mm.evaluation import EvaluationRun, Result, Value, knn_predict
 from simclr_mm.registry import type_name
 
@@ -108,9 +109,7 @@ def scored_dataset(dataset: dict) -> tuple[str, str]:
     For class folders these are the last two names of the path, for a GalleryAndQuery those of
     the queries, and for a wrapper such as a LabelSubset those of the inner dataset.
     """
-    dataset = dataset.get('query', dataset)
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
+    dataset = innermost(dataset.get('query', dataset))
     if 'split' in dataset or not dataset.get('data_root'):
         return type_name(dataset), dataset.get('split', '')
     folder = Path(dataset['data_root']).absolute()

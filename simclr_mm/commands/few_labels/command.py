@@ -10,7 +10,6 @@ tries failed runs again.
 """
 
 import argparse
-import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import sem
 
 from simclr_mm.apis.loading import open_checkpoint
 from simclr_mm.commands import command_line
@@ -158,12 +158,8 @@ def write_results(runs: Sequence[Run], labels: Sequence[str], work_dir: Path) ->
 
 def mean_and_error(values: Sequence[float]) -> str:
     """Mean and its standard error, s / sqrt(n). One value has no error."""
-    if not values:
-        return ''
-    mean = f'{statistics.mean(values):.1f}'
-    if len(values) == 1:
-        return mean
-    return f'{mean} ± {statistics.stdev(values) / math.sqrt(len(values)):.1f}'
+    error = f' ± {sem(values):.1f}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):.1f}{error}' if values else ''
 
 
 @command_line.command

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import DATASETS
@@ -18,6 +18,7 @@ from simclr_mm.commands.evaluate.loop_results import classifier_protocol, scored
 from simclr_mm.commands.runs import Run, Slurm
 from simclr_mm.commands.sweep.runs import TrainAndScore, cell_config
 from simclr_mm.datasets import ArrayDataset
+from simclr_mm.engine.training_data import innermost
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.evaluation import EvaluationRun, Result, Value
 from simclr_mm.files.installed import MIM
@@ -101,7 +102,7 @@ class Plan(NamedTuple):
             type='simclr_mm.GalleryAndQuery',
             gallery=tuned.train_dataloader.dataset,
             query=loader.dataset,
-            pipeline=_innermost(loader.dataset).pipeline,
+            pipeline=innermost(loader.dataset).pipeline,
         )
         cfg.val_dataloader = loader
         return cfg
@@ -189,21 +190,15 @@ def read_from(cfg: Config, folder: str) -> None:
     """Take the images of ``--data``. Data in memory read the folder themselves."""
     if not Path(folder).is_dir():
         raise MissingFileError(f'--data: there is no folder {Path(folder).absolute()}')
-    if not (_in_memory(cfg) and 'data_root' in _innermost(cfg.train_dataloader.dataset)):
+    if not (_in_memory(cfg) and 'data_root' in innermost(cfg.train_dataloader.dataset)):
         train_on_folder(cfg, folder)
         return
     for phase in ('train', 'val', 'test'):
-        _innermost(cfg[f'{phase}_dataloader'].dataset).data_root = folder
+        innermost(cfg[f'{phase}_dataloader'].dataset).data_root = folder
 
 
 def _in_memory(cfg: Config) -> bool:
-    return issubclass(DATASETS.get(_innermost(cfg.train_dataloader.dataset).type), ArrayDataset)
-
-
-def _innermost(dataset: Any) -> ConfigDict:
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
+    return issubclass(DATASETS.get(innermost(cfg.train_dataloader.dataset).type), ArrayDataset)
 
 
 def _draw(subset: ConfigDict, seed: int) -> None:

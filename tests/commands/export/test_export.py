@@ -20,6 +20,7 @@ from simclr_mm.commands.export.backbone import features_of, read_backbone
 from simclr_mm.commands.export.torchvision_timm import Torchvision
 from simclr_mm.commands.export.verified import TARGETS, export
 from simclr_mm.errors import CheckpointError
+from simclr_mm.files.installed import optional_package
 
 ROOT = Path(__file__).parents[3]
 IN1K = ROOT / 'configs' / 'simclr_r18_1xb256-adam-100e_in1k-128px.py'
@@ -329,3 +330,10 @@ def test_tool_ends_in_one_line(change, message, checkpoints, tmp_path):
         tool('export.py', path, '--to', 'torchvision')
     assert '\n' not in str(error.value)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_package_is_named_by_the_extra_that_installs_it():
+    with pytest.raises(
+        ValueError, match=r"--to x needs absent: pip install 'simclr_mm\[export\]'$"
+    ):
+        optional_package('absent', 'export', '--to x')
