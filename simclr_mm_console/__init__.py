@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .parser import PROGRAM
+from .quick_help import show_help
 
 # One word makes a command of simclr_mm/commands/NAME.py or NAME/command.py, - written for _.
 COMMANDS = {
@@ -38,6 +39,8 @@ def main() -> None:
         elif name == '--version':
             print(f'{PROGRAM} {version()}')
         elif name in names:
+            if arguments in (['-h'], ['--help']):
+                show_help(lambda: _main_of(name)(arguments))
             _main_of(name)(arguments)
         else:
             close = ' or '.join(get_close_matches(name, names))

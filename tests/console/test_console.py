@@ -1,5 +1,6 @@
 """``simclr-mm``: every command, its mistakes, and what it starts without."""
 
+import importlib
 import os
 import pkgutil
 import re
@@ -15,10 +16,13 @@ from helpers.tools import tool
 import simclr_mm_console
 from simclr_mm import commands
 from simclr_mm.version import __version__
+from simclr_mm_console.quick_help import show_help
 
 NAMES = [name for group in simclr_mm_console.COMMANDS.values() for name in group]
 SHARED = {'command_line', 'model_card', 'runs', 'shown_run'}  # rooms without a command
 START = 'import sys; sys.argv[0] = "simclr-mm"; import simclr_mm_console as c; c.main()'
+TORCH = """import atexit, sys
+atexit.register(lambda: print(hasattr(sys.modules.get("torch"), "__file__")))"""
 
 
 def started(*args, code=START, **variables):
@@ -83,9 +87,25 @@ def test_help_and_an_unknown_option_of_each_command(name, capsys):
     text = capsys.readouterr().out
     assert text.startswith(f'usage: simclr-mm {name} [-h]')
     assert 'default: None' not in text and 'default: False' not in text
+    quick = started(name, '--help', code=f'{TORCH}\n{START}')  # with stand-ins for all libraries
+    assert not quick.stderr and quick.stdout == f'{text}False\n'
     assert ending(name, '--bogus', 'x') == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f'simclr-mm {name}: error: ')
+
+
+def test_where_stand_ins_do_not_do_the_libraries_are_imported(monkeypatch):
+    monkeypatch.delitem(sys.modules, 'simclr_mm')
+    done = []
+
+    def run():
+        done.append(importlib.import_module('no_such_library.part').anything(1)[2])
+        raise TypeError('as if a stand-in were no number')
+
+    show_help(run)
+    assert done and not any(name.startswith('no_such') for name in sys.modules)
+    with pytest.raises(ImportError):
+        importlib.import_module('no_such_library')
 
 
 MISTAKES = {
