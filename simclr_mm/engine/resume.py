@@ -106,12 +106,12 @@ def latest_checkpoint(work_dir: str, store: str = '') -> str | None:
         return None
     saved = name.read_text().strip()
     here = Path(work_dir, Path(saved).name)
-    if here.exists():
+    if here.is_file():
         return str(here)
-    if '://' not in saved and not Path(saved).exists():
+    if '://' not in saved and not Path(saved).is_file():
         raise MissingFileError(
-            f'--resume: {name} names {saved}, which is not there: put it back, name another '
-            'checkpoint with --resume PATH, or remove last_checkpoint to start again.'
+            f'--resume: {name} names {saved or "nothing"}, no file that is there: put it back, '
+            'name another checkpoint with --resume PATH, or remove last_checkpoint to start again.'
         )
     return saved
 

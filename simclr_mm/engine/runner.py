@@ -384,7 +384,7 @@ class Runner(_Runner):
         try:
             super().load_or_resume()
         except (UserError, OSError) as error:
-            problem = f'{source}: {error}'
+            problem = str(error) if source in str(error) else f'{source}: {error}'
         for rank, text in enumerate(all_gather_object(problem)):
             if text is not None:
                 raise CheckpointError(f'rank {rank} cannot load {text}')

@@ -342,6 +342,9 @@ def test_the_latest_checkpoint_of_a_folder_that_was_moved(saved, tmp_path):
     (tmp_path / 'moved' / 'last_checkpoint').write_text('/nowhere/epoch_9.pth')
     with pytest.raises(MissingFileError, match='names /nowhere/epoch_9.pth'):
         latest_checkpoint(str(tmp_path / 'moved'))
+    (tmp_path / 'moved' / 'last_checkpoint').write_text('')  # a disk that was full
+    with pytest.raises(MissingFileError, match='names nothing, no file that is there'):
+        latest_checkpoint(str(tmp_path / 'moved'))
     assert latest_checkpoint(str(tmp_path)) is None
 
 
