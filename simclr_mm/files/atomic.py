@@ -69,16 +69,18 @@ def write_csv(path: str | Path, columns: Iterable[str], rows: Iterable[Iterable[
 
 
 @contextmanager
-def alone_in(folder: str | Path) -> Iterator[None]:
+def alone_in(folder: str | Path, lock: str = '.lock') -> Iterator[None]:
     """Hold a folder for one process, until the block or the process ends. The folder is created.
+
+    ``lock`` is a file in it, which stays.
 
     Raises:
         UserError: Another process holds it.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(Path(folder, '.lock'), timeout=0)
+    held = FileLock(Path(folder, lock), timeout=0)
     try:
-        lock.acquire()
+        held.acquire()
     except Timeout as error:
         raise UserError(
             f'another process is working in {folder}: wait for it, or name another folder'
@@ -86,7 +88,7 @@ def alone_in(folder: str | Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        held.release()
 
 
 def remove_stale(folder: str | Path) -> list[Path]:

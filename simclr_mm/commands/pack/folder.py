@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from filelock import FileLock, Timeout
 from rich.progress import track
 
 from simclr_mm.commands.command_line import ALONE, Ranks
 from simclr_mm.datasets.pack_index import INDEX, UNREADABLE, parse_index
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import write_text
+from simclr_mm.files.atomic import alone_in, write_text
 from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
 from simclr_mm.version import __version__
 
@@ -64,20 +63,15 @@ def pack_folder(
         if work is not None:
             _write_shards(plan, writer, _visible(work), processes, ranks)
         ranks.only_first_goes_on()
-    try:
-        work = open_work(Path(out), record, restart)
-        if not work.is_dir():
-            ranks.share(None)
-        else:
-            with FileLock(work / LOCK, timeout=0):
-                ranks.share(work)
-                states = _write_shards(plan, writer, work, processes, ranks)
-                _finish(plan, writer, states, record)
-                shutil.rmtree(work)
-    except Timeout as error:
-        raise UserError(
-            f'{out}: another process is packing there. Wait for it, or name a new folder.'
-        ) from error
+    work = open_work(Path(out), record, restart)
+    if not work.is_dir():
+        ranks.share(None)
+    else:
+        with alone_in(out, LOCK):
+            ranks.share(work)
+            states = _write_shards(plan, writer, work, processes, ranks)
+            _finish(plan, writer, states, record)
+            shutil.rmtree(work)
     index = Path(out, INDEX)
     return parse_index(index.read_bytes(), str(index))
 

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from simclr_mm.datasets.lmdb_images import LIST
 from simclr_mm.datasets.pack_index import INDEX, TAR_INDEX, UNREADABLE, WORK
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import PARTIAL, write_text
+from simclr_mm.files.atomic import PARTIAL, alone_in, write_text
 from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import BROKEN, EXTENSIONS, images_below
 
-PLAN, LOCK = 'plan.json', 'lock'
+PLAN, LOCK = 'plan.json', f'{WORK}/lock'
 # Globs of everything that simclr-mm pack writes, in any format.
 _WRITTEN = (
     *(WORK, INDEX, TAR_INDEX, LIST, UNREADABLE, PARTIAL),
@@ -146,7 +145,7 @@ def _remove_pack(out: Path) -> None:
         )
     work = out / WORK
     work.mkdir(exist_ok=True)
-    with FileLock(work / LOCK, timeout=0):
+    with alone_in(out, LOCK):
         (out / INDEX).unlink(missing_ok=True)  # first, because it marks a complete pack
         for path in out.iterdir():
             if path != work:
