@@ -5,17 +5,16 @@ import json
 import multiprocessing
 import runpy
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from helpers import CONFIGS, DIGITS, ROOT
 from mmengine.config import Config
 
 from simclr_mm.apis import get_model
 
-BENCHMARKS = Path(__file__).parents[1] / 'tools' / 'benchmarks'
-CONFIGS = Path(__file__).parents[1] / 'configs'
+BENCHMARKS = ROOT / 'tools' / 'benchmarks'
 
 
 def load(name, monkeypatch, *args):
@@ -67,15 +66,14 @@ def test_agreement_counts_ties(monkeypatch):
 
 
 def test_agreement_of_a_checkpoint(tmp_path, monkeypatch, capsys):
-    config = CONFIGS / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
     checkpoint = tmp_path / 'encoder.pth'
-    torch.save(dict(state_dict=get_model(str(config)).state_dict()), checkpoint)
+    torch.save(dict(state_dict=get_model(str(DIGITS)).state_dict()), checkpoint)
     published = CONFIGS / 'benchmarks' / 'r18-w16_1xb256-linear-adam-100e_digits.py'
     data = 'test_dataloader.dataset'
     script = load(
         'agreement.py',
         monkeypatch,
-        config,
+        DIGITS,
         checkpoint,
         *('--k', 1, 5, '--published', published, '--cache', tmp_path / 'cache'),
         *('--cfg-options', f'{data}.gallery.indices=60', f'{data}.query.indices=20'),

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
+from helpers import CONFIGS, ROOT
 from helpers.tools import tool
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -17,7 +17,6 @@ from mmpretrain.structures import DataSample
 import simclr_mm.engine  # noqa: F401  # its optimizer
 from simclr_mm.models import SimCLR
 
-CONFIGS = ROOT / 'configs'
 ONE_PERCENT = CONFIGS / 'benchmarks' / 'r50_8xb128-finetune-proj1-coslr-60e_in1k-1pct.py'
 THIN = dict(width=1 / 32, selective_kernels=True)  # as the fixture is
 

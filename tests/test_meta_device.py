@@ -109,12 +109,14 @@ def test_a_step(batched, augment, micro_batch_size):
 @pytest.mark.parametrize('num_views', [2, 3])
 @pytest.mark.parametrize('head', HEADS, ids=lambda head: '-'.join(map(str, head.values())))
 def test_each_head(head, num_views):
-    run_steps(build(head=head), batch(True, 'device', num_views))
+    denominator = 'sum' if num_views == 2 else 'parts'
+    run_steps(build(head=head), batch(True, 'device', num_views), denominator)
 
 
-def run_steps(model, data):
+def run_steps(model, data, denominator='sum'):
     """Two steps with LARS under the guard, as the runner's loop takes them."""
-    wrapper = OptimWrapper(LARS(model.parameters(), lr=1.0, weight_decay=1e-6))
+    how = dict(lr=1.0, weight_decay=1e-6, trust_denominator=denominator)
+    wrapper = OptimWrapper(LARS(model.parameters(), **how))
     runner = SimpleNamespace(
         model=model.train(), optim_wrapper=wrapper, hooks=[LoggerHook(interval=100)], iter=0
     )

@@ -1,12 +1,10 @@
 """The ImageNet config trains alike from a folder, tar shards, Parquet and LMDB."""
 
-import gc
 import hashlib
 import json
 import logging
 import os
 import shutil
-from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -79,7 +77,6 @@ def sources(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('SIMCLR_MM_HOME', str(root / 'home'))
         patch.setattr('datasets.config.HF_DATASETS_CACHE', root / 'cache')
-        patch.setattr(gc, 'collect', lambda: 0)  # MMEngine's, 0.3 s for a dataset
         for kind in SOURCES[1:]:
             pack_folder(root / 'folder', root / kind, PackSettings(kind, shard_images=6))
         yield root
@@ -138,7 +135,10 @@ def views(sources):
 
 @pytest.mark.parametrize(
     'source, world_size, workers',
-    [*product(('folder', 'tar', 'parquet'), (1, 2, 3), (0, 2)), ('lmdb', 2, 2)],
+    [
+        *(('folder', 1, 0), ('folder', 3, 2), ('tar', 2, 2), ('tar', 3, 0)),
+        *(('parquet', 1, 2), ('parquet', 2, 0), ('lmdb', 2, 2)),
+    ],
 )
 def test_epochs_are_permutations_cut_to_whole_global_batches(
     sources, views, monkeypatch, caplog, source, world_size, workers
@@ -168,7 +168,7 @@ def test_epochs_are_permutations_cut_to_whole_global_batches(
     assert rest == [rank[1:] for rank in seen]
 
 
-@pytest.mark.parametrize('world_size', [1, 2, 3])
+@pytest.mark.parametrize('world_size', [1, 3])
 def test_the_order_of_shards_too(sources, views, monkeypatch, world_size):
     cfg = tiny_config(sources / 'tar', 2)
     cfg.train_dataloader.sampler.shards_at_once = 2

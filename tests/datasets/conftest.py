@@ -1,7 +1,5 @@
 """Photographs that were never taken, in class folders."""
 
-import gc
-
 import cv2
 import numpy as np
 import pytest
@@ -21,9 +19,3 @@ def photos(tmp_path_factory):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(cv2.imencode('.jpg', image)[1].tobytes())
     return root
-
-
-@pytest.fixture(autouse=True)
-def no_garbage_collection(monkeypatch):
-    """MMEngine collects, 0.3 s each time, whenever a dataset is built."""
-    monkeypatch.setattr(gc, 'collect', lambda: 0)

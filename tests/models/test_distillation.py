@@ -226,39 +226,39 @@ def digits_teacher(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory, digits_teacher):
+    """The folder of a run of three epochs, one checkpoint each."""
+    folder = tmp_path_factory.mktemp('distilled') / 'whole'
+    runner(folder, digits_teacher).train()
+    return folder
+
+
 def weights(path):
     return torch.load(path, weights_only=False)['state_dict']
 
 
-def test_a_resumed_run_is_the_unbroken_one(tmp_path, digits_teacher):
-    whole = runner(tmp_path / 'whole', digits_teacher)
-    whole.train()
-    meta = torch.load(tmp_path / 'whole/epoch_1.pth', weights_only=False)['meta']
+def test_a_resumed_run_is_the_unbroken_one(whole, tmp_path, digits_teacher):
+    first = whole / 'epoch_1.pth'
+    meta = torch.load(first, weights_only=False)['meta']
     assert meta['teacher_sha256'] == hashlib.sha256(digits_teacher.read_bytes()).hexdigest()
     moved = tmp_path / 'moved.pth'
     moved.write_bytes(digits_teacher.read_bytes())
-    again = runner(
-        tmp_path / 'again', moved, load_from=str(tmp_path / 'whole/epoch_1.pth'), resume=True
-    )
-    again.train()
-    one, two = (weights(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'again'))
+    runner(tmp_path / 'again', moved, load_from=str(first), resume=True).train()
+    one, two = (weights(folder / 'epoch_3.pth') for folder in (whole, tmp_path / 'again'))
     assert all(value.equal(two[key]) for key, value in one.items())
-    first = weights(tmp_path / 'whole/epoch_1.pth')
-    assert not one['head.fc.weight'].equal(first['head.fc.weight'])
+    assert not one['head.fc.weight'].equal(weights(first)['head.fc.weight'])
 
     other = torch.load(digits_teacher, weights_only=False)
     other['state_dict']['head.fc.bias'] += 1
     torch.save(other, moved)
     with pytest.raises(UserError, match='--resume: the teacher of .* has the SHA-256'):
-        runner(
-            tmp_path / 'third', moved, load_from=str(tmp_path / 'whole/epoch_1.pth'), resume=True
-        ).train()
+        runner(tmp_path / 'third', moved, load_from=str(first), resume=True).train()
 
 
-def test_the_student_is_an_ordinary_classifier(tmp_path, digits_teacher):
+def test_the_student_is_an_ordinary_classifier(whole):
     """Its checkpoint loads with a classifier's config, and by itself without the teacher."""
-    runner(tmp_path / 'run', digits_teacher).train()
-    file = tmp_path / 'run/epoch_3.pth'
+    file = whole / 'epoch_3.pth'
     cfg = Config.fromfile(FINETUNE)
     cfg.model.backbone.update(init_cfg=None, base_channels=8, stem_channels=8)
     cfg.model.head.in_channels = 64

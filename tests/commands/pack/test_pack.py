@@ -1,6 +1,5 @@
 """tools/pack.py: what it writes, killed anywhere, and what it refuses."""
 
-import gc
 import json
 import os
 import shutil
@@ -33,7 +32,6 @@ def tool(*args):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setattr('datasets.config.HF_DATASETS_CACHE', tmp_path / 'cache')
-    monkeypatch.setattr(gc, 'collect', lambda: 0)  # MMEngine's, 0.3 s for a dataset
     monkeypatch.setattr(os, 'fsync', lambda file: None)  # no machine dies here
 
 

@@ -192,12 +192,6 @@ COUNTS = dict.fromkeys(MAKERS, DRAWN)
 COUNTS.update(aircraft=GIVEN, voc2007=GIVEN, dtd=GIVEN, flowers102=GIVEN, caltech101=CALTECH)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """MMEngine collects garbage for each dataset, half a second in a test process."""
-    monkeypatch.setattr('gc.collect', lambda: 0)
-
-
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp('transfer')

@@ -27,12 +27,6 @@ from simclr_mm.evaluation import read_run
 CONFIG = Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """MMEngine collects garbage for each dataset, half a second in a test process."""
-    monkeypatch.setattr('gc.collect', lambda: 0)
-
-
 @pytest.fixture(scope='module')
 def encoder():
     torch.manual_seed(0)

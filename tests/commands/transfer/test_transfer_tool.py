@@ -41,9 +41,7 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture
-def call(data, checkpoint, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr('gc.collect', lambda: 0)  # MMEngine's, half a second each
-
+def call(data, checkpoint, tmp_path, capsys):
     def run(*arguments):
         where = '--config', DIGITS, '--work-dir', tmp_path
         tool('transfer.py', checkpoint, data, *where, '--workers', 0, *arguments)

@@ -160,21 +160,6 @@ def test_ranks_decide_together(path, monkeypatch):
     assert run.read()['step'] == 2
 
 
-def test_nothing_is_read_back_between_lines_of_the_log(monkeypatch):
-    monkeypatch.setattr(non_finite_guard, '_is_cpu', lambda device: False)
-    run = Run(OPTIMIZERS['LARS'])
-
-    def refuse(*args):
-        raise AssertionError('host synchronisation')
-
-    with monkeypatch.context() as patch:
-        for name in ('item', 'tolist', 'cpu', 'numpy', '__bool__', '__float__', '__int__'):
-            patch.setattr(torch.Tensor, name, refuse)
-        for step in range(3):
-            run.step(batch(step, **(BAD['inputs'] if step == 1 else {})))
-    assert run.read()['step'] == 2
-
-
 @pytest.fixture
 def amp(monkeypatch):
     """mmengine's fp16 wrapper, which asks for a GPU, on a CPU."""
