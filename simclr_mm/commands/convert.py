@@ -17,6 +17,7 @@ from torch import Tensor
 from simclr_mm.apis import get_model
 from simclr_mm.checkpoints import load_state
 from simclr_mm.checkpoints.foreign.weights import foreign_weights, neck_config, read_weights
+from simclr_mm.checkpoints.stored_config import config_of
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line import read_config
 from simclr_mm.errors import CheckpointError, UserError, listed
@@ -93,8 +94,9 @@ def convert(
 
     Args:
         source: A path or URL; for TensorFlow NAME, NAME.index or their folder.
-        mean: Three means of RGB in [0, 255]. None: those in the library's own code. Give
-            them if the training used others, as solo-learn does on CIFAR.
+        mean: Three means of RGB in [0, 255]. None: those in the config that OpenMMLab stores in a
+            checkpoint, or else in the library's own code. Give them if the training used others,
+            as solo-learn does on CIFAR.
         std: Three standard deviations of RGB in [0, 255], or None.
         bands: The config that ``band-statistics`` wrote. The stem then takes its bands, see
             :func:`widened`. None: RGB.
@@ -102,13 +104,16 @@ def convert(
     _check_pixels('mean', mean, 0)
     _check_pixels('std', std, 1)
     source = str(source)
-    done = foreign_weights(read_weights(source), source)
+    loaded = read_weights(source)
+    done = foreign_weights(loaded, source)
     state = {key: value for key, value in done.state.items() if key.startswith(_KEPT)}
     left = dict(done.left)
     for key in [key for key in done.state if key not in state]:
         left[done.names[key]] = 'a head, which a SimCLR encoder does not need'
     given = dict(mean=mean, std=std)
-    normalise = {key: given[key] or value for key, value in done.normalise.items()}
+    stored = _stored_pixels(loaded, source)
+    usual = {key: stored.get(key, value) for key, value in done.normalise.items()}
+    normalise = {key: given[key] or value for key, value in usual.items()}
     if bands is not None:
         normalise = {key: list(bands.data_preprocessor[key]) for key in ('mean', 'std')}
         done.backbone['in_channels'] = len(normalise['mean'])
@@ -125,6 +130,19 @@ def convert(
     return Converted(
         dict(state_dict=state, meta=meta), config, done.layout, used, left, done.filled
     )
+
+
+def _stored_pixels(loaded: Any, source: str) -> dict[str, list[float]]:
+    """Mean and std of RGB in the config that a checkpoint of OpenMMLab holds, if it has one."""
+    try:
+        config = config_of(loaded, source)
+    except CheckpointError:
+        return {}
+    settings = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
+    pixels = {key: settings.get(key) for key in ('mean', 'std')}
+    if any(not isinstance(each, list) or len(each) != 3 for each in pixels.values()):
+        return {}  # such as bands
+    return {key: [float(value) for value in settings[key]] for key in pixels}
 
 
 def _widen(state: dict[str, Tensor], bands: int, source: str) -> None:

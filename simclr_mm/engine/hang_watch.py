@@ -177,11 +177,12 @@ def _through_store(function: Callable[[], T], otherwise: T) -> T:
 def lost_ranks(error: BaseException) -> list[int] | None:
     """The ranks whose processes do not answer, if an error is a broken connection to one.
 
-    It takes a few seconds. None: it is another error, or this is no job of several ranks.
+    It takes a few seconds. None: it is another error. Empty: nobody has watched the ranks.
     """
     watch = HangWatch._of_process
-    broken = isinstance(error, RuntimeError) and _BROKEN.search(str(error))
-    return watch.silent_ranks() if watch and broken else None
+    if not (isinstance(error, RuntimeError) and _BROKEN.search(str(error))):
+        return None
+    return watch.silent_ranks() if watch else []
 
 
 def waits(stack: traceback.StackSummary) -> str | None:

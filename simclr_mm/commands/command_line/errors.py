@@ -122,7 +122,7 @@ def _end_of_another(error: BaseException) -> str | None:
             f'loader worker {f"{worker[1]} " if worker else ""}was ended from outside, often '
             f'for want of memory: {_AGAIN}, perhaps with a smaller train_dataloader.num_workers'
         )
-    if 'RANK' not in os.environ:
+    if 'RANK' not in os.environ or os.environ.get('WORLD_SIZE') == '1':
         return None
     from simclr_mm.engine.hang_watch import lost_ranks
 

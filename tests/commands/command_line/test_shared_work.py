@@ -15,7 +15,7 @@ from helpers.tools import refusal, tool
 
 from simclr_mm import get_model
 from simclr_mm.apis.inference import FeatureInferencer
-from simclr_mm.commands.command_line import ranks
+from simclr_mm.commands import command_line
 from simclr_mm.commands.transfer import linear
 from simclr_mm.evaluation import read_run
 from simclr_mm.evaluation.linear_probe import Sweep
@@ -82,7 +82,7 @@ def _rank(rank: int, port: int, data: Path, quick: bool) -> None:
     FeatureInferencer.forward = lambda self, batch: seen.append(1) or forward(self, batch)
     run_all(data, data / 'ranks', quick)
     (data / f'batches_{rank}').write_text(str(len(seen)))
-    results = ranks().in_order([rank] * (3 - 2 * rank))  # 3 and 1
+    results = command_line.ranks().in_order([rank] * (3 - 2 * rank))  # 3 and 1
     assert list(results) == ([0, 1, 0, 0] if rank == 0 else [])
 
 
@@ -143,6 +143,23 @@ def test_one_rank_says_what_is_wrong(data):
     assert (data / 'said_0').read_text() == '1'
     said = (data / 'said_1').read_text()
     assert 'error: rank 1: other images than rank 0: all ranks need the same' in said
+
+
+def _left_alone(rank: int, port: int, data: Path) -> None:
+    os.environ.update(launched(rank, 2, port), TORCHELASTIC_RUN_ID='run')
+    if rank == 1:
+        command_line.ranks()
+        os._exit(0)  # as one that the system has killed
+    try:
+        command_line.command(lambda _: print(list(command_line.ranks().in_order([0]))))([])
+    except SystemExit as end:
+        (data / 'said').write_text(str(end.code))
+
+
+def test_the_end_of_another_rank_is_no_fault_of_ours(tmp_path):
+    run_ranks(_left_alone, 2, free_port(), tmp_path)
+    said = (tmp_path / 'said').read_text()
+    assert 'error: rank 0 stops, because another rank has ended: see its last lines' in said
 
 
 def test_what_ranks_do_not_share_is_refused(data, monkeypatch):

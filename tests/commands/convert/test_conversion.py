@@ -10,6 +10,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from simclr_mm import get_model
+from simclr_mm.apis.model_zoo import SHIPPED, weights_of
 from simclr_mm.commands.convert import convert, key_lines, save
 from simclr_mm.errors import CheckpointError
 
@@ -340,6 +341,12 @@ def test_pixels_that_are_given(encoder, tmp_path):
     converted = convert(tmp_path / 'theirs.pth', mean=[0, 0, 0], std=[1, 1, 255])
     assert converted.config.data_preprocessor.mean == [0, 0, 0]
     assert converted.config.data_preprocessor.std == [1, 1, 255]
+
+
+def test_pixels_of_the_stored_config():
+    converted = convert(weights_of(SHIPPED))
+    assert dict(converted.config.data_preprocessor, **UNIT) == converted.config.data_preprocessor
+    assert converted.checkpoint['meta']['normalise'] == UNIT
 
 
 def test_the_tool(encoder, tmp_path, capsys):
