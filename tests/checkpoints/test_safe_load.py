@@ -244,7 +244,7 @@ def _truncated_legacy(file: Path) -> None:
 
 BROKEN = {
     'missing': (lambda file: None, 'does not exist'),
-    'a directory': (lambda file: file.mkdir(), 'is a directory'),
+    'a directory': (lambda file: file.mkdir(), 'is a folder'),
     'empty': (lambda file: file.touch(), 'is empty'),
     'a web page': (lambda file: file.write_text('\n<!DOCTYPE html><p>404'), 'web page'),
     'text': (lambda file: file.write_text('weights'), 'no PyTorch checkpoint'),
