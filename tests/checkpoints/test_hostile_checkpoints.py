@@ -411,7 +411,7 @@ def test_paths_that_hold_no_checkpoint(tmp_path, monkeypatch):
     (tmp_path / 'x_20240101-00000000.pth').write_bytes(saved(weights()))
     for name, message in (
         ('nowhere.pth', 'does not exist'),
-        ('a_folder', 'is a directory'),
+        ('a_folder', 'is a folder'),
         ('x_20240101-00000000.pth', 'its name says 00000000'),
         ('http://127.0.0.1:9/x.pth', 'cannot download .* refused'),
     ):

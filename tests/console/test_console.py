@@ -82,7 +82,8 @@ def test_an_unknown_command(word, advice, capsys):
 
 
 @pytest.mark.parametrize('name', [name for name in NAMES if name != 'demo'])
-def test_help_and_an_unknown_option_of_each_command(name, capsys):
+def test_help_and_an_unknown_option_of_each_command(name, capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
     assert ending(name, '--help') == 0
     text = capsys.readouterr().out
     assert text.startswith(f'usage: simclr-mm {name} [-h]')

@@ -131,7 +131,7 @@ def test_a_list_that_does_not_fit(folder, tmp_path, names, message):
         (dict(share=0.0), 'share = 0.0'),
         (dict(share=10), 'share = 10'),
         (dict(per_class=0), 'per_class = 0'),
-        (dict(per_class=200), 'class 8 has 126 images, 200 of each'),
+        (dict(per_class=200), 'per_class = 200: class 8 has 126 images'),
         (dict(list_file='no/1percent.txt'), 'curl .* no/1percent.txt https://.*/1percent'),
         (dict(list_file='10percent.txt'), 'curl .* 10percent.txt https://.*/10percent.txt'),
     ],
