@@ -75,20 +75,6 @@ def test_a_loader_gives_the_batches_of_getitems():
         assert 'data_samples' not in batch
 
 
-def test_a_run_continues_with_the_same_batches():
-    data = ReplaceUnreadable(digits())
-    sampler = ResumableSampler(data, seed=5)
-    loader = DataLoader(data, 100, sampler=sampler, collate_fn=collate, drop_last=True)
-    sampler.set_epoch(2)
-    whole = [batch['inputs'] for batch in loader]
-    sampler.set_epoch(2, start=300)
-    rest = [batch['inputs'] for batch in loader]
-    assert len(whole) == 5 and len(rest) == 2
-    assert all(map(torch.equal, rest, whole[3:]))
-    sampler.set_epoch(3)
-    assert not torch.equal(next(iter(loader))['inputs'], whole[0])
-
-
 def test_single_samples_are_those_of_the_batch():
     data = digits(with_label=True)
     batch = data.__getitems__(places(4, 9, 2))
