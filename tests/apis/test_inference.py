@@ -86,11 +86,6 @@ def test_a_model_left_in_training_mode(simclr, photograph):
     np.testing.assert_array_equal(inference_model(simclr, photograph)['feature'], expected)
 
 
-def test_a_name_needs_published_weights(photograph):
-    with pytest.raises(ValueError, match='simclr_resnet18 has no published weights'):
-        inference_model('simclr_resnet18', photograph)
-
-
 def test_what_is_no_image(simclr, tmp_path):
     (tmp_path / 'a.jpg').write_bytes(b'text')
     with pytest.raises(UnreadableImage, match='a.jpg'):

@@ -134,16 +134,6 @@ def test_the_device_makes_the_views_of_the_worker(folder, size, interpolation):
     assert differences.median() < 0.3 and differences.mean() < 0.5
 
 
-def test_to_rgb_and_normalisation_on_the_device(folder):
-    data = InMemoryFolder(folder, batched=True, pipeline=pipeline(24, 'device', transforms=[]))
-    batch = data.__getitems__(places(*range(8)))
-    rgb = ViewsPreprocessor([10.0, 20.0, 30.0], [2.0, 4.0, 8.0])(batch)['inputs']
-    bgr = ViewsPreprocessor([0.0] * 3, [1.0] * 3, to_rgb=False)(batch)['inputs']
-    offsets = torch.tensor([10.0, 20.0, 30.0]).view(3, 1, 1)
-    scales = torch.tensor([2.0, 4.0, 8.0]).view(3, 1, 1)
-    assert torch.allclose(rgb * scales + offsets, bgr.flip(2), atol=1e-4)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_a_gpu_makes_the_same_views_without_waiting(folder):
     data = InMemoryFolder(folder, batched=True, pipeline=pipeline(48, 'device', ALL))
