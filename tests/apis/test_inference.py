@@ -65,27 +65,6 @@ def test_a_photograph_by_every_way(simclr, photograph):
         np.testing.assert_allclose(feature, expected, atol=1e-6)
 
 
-def test_the_turn_in_exif_data(simclr, photograph, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn to the right
-    image = Image.open(photograph)
-    image.save(tmp_path / 'turned.png', exif=exif)
-    turned = inference_model(simclr, image.transpose(Image.Transpose.ROTATE_270))
-    by_pil = inference_model(simclr, Image.open(tmp_path / 'turned.png'))
-    np.testing.assert_array_equal(by_pil['feature'], turned['feature'])
-
-
-@pytest.mark.parametrize('mode', ['L', 'RGBA', 'P'])
-def test_other_modes_of_pil(simclr, photograph, tmp_path, mode):
-    path = tmp_path / 'mode.png'
-    Image.open(photograph).convert(mode).save(path)
-    np.testing.assert_allclose(
-        inference_model(simclr, Image.open(path))['feature'],
-        inference_model(simclr, path)['feature'],
-        atol=1e-5,
-    )
-
-
 def test_a_class_is_mmpretrains(classifier, photograph):
     result = inference_model(classifier, photograph)
     expected = ImageClassificationInferencer(classifier)(photograph)[0]
@@ -105,11 +84,6 @@ def test_a_model_left_in_training_mode(simclr, photograph):
     expected = inference_model(simclr, photograph)['feature']
     simclr.train()
     np.testing.assert_array_equal(inference_model(simclr, photograph)['feature'], expected)
-
-
-def test_a_name_needs_published_weights(photograph):
-    with pytest.raises(ValueError, match='simclr_resnet18 has no published weights'):
-        inference_model('simclr_resnet18', photograph)
 
 
 def test_what_is_no_image(simclr, tmp_path):

@@ -11,13 +11,6 @@ def test_finds_images_at_any_depth(tmp_path):
     assert found == [str(tmp_path / name) for name in ('a/b/d.webp', 'a/c.png', 'b.JPG')]
 
 
-def test_missing_folder_and_empty_folder_say_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match='there is no folder .*nowhere.*--data'):
-        ImageFolder(str(tmp_path / 'nowhere'))
-    with pytest.raises(ValueError, match='holds no image, at any depth.*--data'):
-        ImageFolder(str(tmp_path))
-
-
 def test_class_folders_of_every_ending_with_labels(tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr(

@@ -24,8 +24,9 @@ class Absent(Hook):
 
     def before_train_iter(self, runner, *args, **kwargs):
         if runner.iter + 1 == 3:
-            assert HangWatch._of_process._timeout == 60  # of the config
-            HangWatch._of_process._timeout = 3.0
+            watch = HangWatch._of_process
+            assert watch._timeout == 60  # of the config
+            watch._timeout, watch._interval = 3.0, 0.2
         if runner.iter + 1 == 3 and runner.rank > 0:
             if runner.rank == 2:
                 os.kill(os.getpid(), signal.SIGSTOP)

@@ -7,7 +7,6 @@ import torch
 from digits_run import runner
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -103,17 +102,6 @@ def test_batch_statistics_and_loss_stay_float32():
 def test_another_dtype():
     with pytest.raises(ValueError, match="'float16'; for fp16 write .*AmpOptimWrapper"):
         wrapper(dtype='float16')
-
-
-def test_a_config_names_it():
-    model, _ = wrapper()
-    built = OPTIM_WRAPPERS.build(
-        dict(
-            type='simclr_mm.AutocastOptimWrapper',
-            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-        )
-    )
-    assert type(built) is AutocastOptimWrapper
 
 
 def test_clips_as_mmengine_does():

@@ -96,22 +96,6 @@ def test_rows_whose_length_float32_cannot_hold_are_left_out(size):
         knn_predict(query[:50] * size, gallery, labels, 20)
 
 
-def test_metric_tells_gallery_and_queries_apart():
-    metric = KNNAccuracy(k=1)
-    # Two clusters; of three queries the last is labelled wrongly.
-    features = [(1.0, 0.0), (0.0, 1.0), (1.0, 0.1), (0.1, 1.0), (1.0, 0.2)]
-    labels = [0, 1, 0, 1, 1]
-    samples = [
-        dict(feature=torch.tensor(feature), gt_label=torch.tensor([label]), gallery=i < 2)
-        for i, (feature, label) in enumerate(zip(features, labels))
-    ]
-    metric.process({}, samples)
-    assert metric.evaluate(5) == {
-        'knn/top1': pytest.approx(200 / 3),
-        'knn/top5': pytest.approx(200 / 3),
-    }
-
-
 def test_metric_counts_the_five_classes_with_most_votes():
     """Beside a loop, which ranks the classes of the k neighbours."""
     k, rng = 15, np.random.default_rng(1)

@@ -76,14 +76,6 @@ def test_crop_leaves_the_image_alone_and_accepts_any_memory_order(photos):
             assert np.array_equal(made, view)
 
 
-@pytest.mark.parametrize('shape', [(1, 1), (1, 50), (50, 1), (5, 3)])
-def test_images_smaller_than_the_crop(shape):
-    img = np.full((*shape, 3), (10, 20, 30), np.uint8)
-    for box in draw(*shape, 20):
-        view = resized_crop(img, tuple(int(x) for x in box), 16)
-        assert np.array_equal(view, np.full((16, 16, 3), (10, 20, 30)))
-
-
 def test_same_size_is_a_copy(photos):
     img = photos[0]
     assert np.array_equal(resized_crop(img, (3, 4, 32, 32), 32), img[3:35, 4:36])

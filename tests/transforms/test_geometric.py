@@ -140,21 +140,6 @@ def test_noise_clips_and_its_deviation_is_uniform():
 
 
 @pytest.mark.parametrize(
-    'transform',
-    [
-        RandomRotation(prob=0.3),
-        RandomCutout(prob=0.3),
-        RandomSobel(prob=0.3),
-        RandomGaussianNoise(prob=0.3),
-    ],
-)
-def test_rate(transform):
-    img = np.zeros((4, 4, 3), np.uint8)
-    applied = sum(run(transform, img, seed)[1] is not None for seed in range(1500))
-    assert stats.binomtest(applied, 1500, 0.3).pvalue > 0.01
-
-
-@pytest.mark.parametrize(
     'build,message',
     [
         (lambda: RandomRotation(degrees=0), 'degrees must be .* got 0: write None'),

@@ -192,7 +192,7 @@ def test_packs_and_collates_into_one_tensor(photos):
     assert np.array_equal(batch['inputs'][2].numpy(), expected)
 
 
-@pytest.mark.parametrize('shape', [(1, 1), (3, 200), (10, 10)])
+@pytest.mark.parametrize('shape', [(1, 1), (50, 1), (3, 200), (10, 10)])
 def test_images_smaller_than_the_views(shape):
     img = np.full((*shape, 3), (10, 20, 30), np.uint8)
     made = make(TwoViews(64, transforms=[BLUR]), img)['img']
