@@ -54,11 +54,14 @@ def main(argv: list[str] | None = None) -> None:
     out = Path(args.out)
     if out.suffix != '.py':
         raise UserError(f'--out must end in .py, got {out}')
+    command_line.out_file(out)
     base = config_file(args.base).resolve() if args.base else None
     given = dict(bands=args.bands, layout=args.layout, window=args.window, nan=args.nan)
     loading = {key: value for key, value in given.items() if value not in (None, 'auto')}
+    completion = _completion(base, bool(loading)) if base else []  # before hours of measuring
     measured, unreadable = measure(args.data, loading, out, args.workers, args.restart)
-    text = config_text(measured, ' '.join(map(printable, args.data)), loading, base)
+    places = ' '.join(' '.join(map(printable, args.data)).split())  # one line, of a comment
+    text = config_text(measured, places, loading, base, completion)
     write_text(out, text)
     print(text, end='')
     constant = np.flatnonzero(measured.std == 0).tolist()
@@ -227,7 +230,11 @@ def _restored(
 
 
 def config_text(
-    measured: BandStatistics, places: str, loading: dict[str, Any], base: Path | None
+    measured: BandStatistics,
+    places: str,
+    loading: dict[str, Any],
+    base: Path | None,
+    completion: list[str],
 ) -> str:
     """The statistics as comments, and the settings that follow from them."""
     exact = 'ends of bins, at most 1/512 off' if len(measured.bins) else 'exact'
@@ -257,12 +264,10 @@ def config_text(
     if loading:
         settings = ', '.join(f'{key}={value!r}' for key, value in loading.items())
         lines.append(f"load_bands = dict(type='simclr_mm.LoadBands', {settings})")
-    if base:
-        lines += _completed(base, bool(loading))
-    return '\n'.join(lines) + '\n'
+    return '\n'.join([*lines, *completion]) + '\n'
 
 
-def _completed(base: Path, loading: bool) -> list[str]:
+def _completion(base: Path, loading: bool) -> list[str]:
     """Lines that give the steps of a config's pipelines the numbers that depend on the bands."""
     cfg, lines, found = Config.fromfile(base), [], False
     for phase in ('train', 'val', 'test'):

@@ -1,7 +1,10 @@
 """Images from several folders, lists and tables of paths, with their classes and groups."""
 
+import contextlib
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -67,9 +70,11 @@ class ImageList(GroupedImages, BaseDataset):
         **kwargs,
     ) -> None:
         self._set_positives(positives, window)
-        if window is not None and (positives != 'group' or window <= 0):
+        if window is not None and not (
+            positives == 'group' and isinstance(window, Real) and window > 0
+        ):
             raise UserError(
-                f"ImageList.window = {window}: give a number above 0, with positives='group'."
+                f"ImageList.window = {window!r}: give a number above 0, with positives='group'."
             )
         if val_share is not None and (not 0 < val_share < 1 or split not in ('train', 'val')):
             raise UserError(
@@ -179,10 +184,11 @@ class ImageList(GroupedImages, BaseDataset):
 
 
 def _time(row: Row) -> float:
-    try:
-        return float(row.time or '')
-    except ValueError as error:
-        raise UserError(
-            f'{row.path}: its time is {row.time!r}: write a number for every image, or leave '
-            'the column time out.'
-        ) from error
+    with contextlib.suppress(ValueError):
+        time = float(row.time or '')
+        if math.isfinite(time):
+            return time
+    raise UserError(
+        f'{row.path}: its time is {row.time!r}: write a number for every image, or leave '
+        'the column time out.'
+    )

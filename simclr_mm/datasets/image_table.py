@@ -134,7 +134,8 @@ def column_of(file: str, name: str) -> list[str]:
     except KeyError as error:
         raise UserError(f'{file} has no column {name}: name one so.') from error
     except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors
-        raise UserError(f'{file} is no table with the column {name}: {error}') from error
+        reason = str(error).partition('\n')[0]  # pyarrow adds its own columns
+        raise UserError(f'{file} is no table with the column {name}: {reason}') from error
 
 
 def merged(rows: Sequence[Row]) -> list[Row]:

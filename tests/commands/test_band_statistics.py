@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers.tools import tool
+from helpers.tools import refusal, tool
 from mmengine.config import Config
 
 from simclr_mm.commands import band_statistics
@@ -92,6 +92,21 @@ def test_the_command_completes_a_config(tmp_path, capsys):
     for phase in ('train', 'val', 'test'):
         loading = cfg[f'{phase}_dataloader'].dataset.pipeline[0]
         assert loading == dict(type='simclr_mm.LoadBands', bands=[4, 1])
+
+
+def test_a_folder_of_two_lines_is_one_comment(tmp_path):
+    folder, out = tmp_path / 'two\nlines = 1', tmp_path / 'x.py'
+    folder.mkdir()
+    np.save(folder / 'a.npy', np.ones((6, 6, 4)))
+    tool('band_statistics.py', folder, '--out', out, '--workers', 0)
+    assert 'lines' not in Config.fromfile(out)
+
+
+def test_a_base_without_bands_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(band_statistics, 'measure', None)
+    base = 'simclr_r18-w16_1xb64-coslr-30e_digits'
+    said = refusal('band_statistics.py', tmp_path, '--base', base, '--out', tmp_path / 'x.py')
+    assert 'no pipeline of it has simclr_mm.LoadBands' in said
 
 
 def test_files_of_other_bands_and_no_files_are_named(tmp_path):

@@ -239,6 +239,7 @@ def test_mates_are_those_of_a_subset(pictures):
         (dict(positives='patient'), "write 'image' or 'group'"),
         (dict(window=3), "window = 3: give a number above 0, with positives='group'"),
         (dict(positives='group', window=0), 'window = 0: give a number above 0'),
+        (dict(positives='group', window='3'), "window = '3': give a number above 0"),
         (dict(positives='group'), 'but no image has a group'),
     ],
 )
@@ -248,9 +249,10 @@ def test_positives_that_cannot_be(pictures, kwargs, match):
 
 
 def test_positives_need_views_and_times_numbers(pictures):
-    file = table(pictures, 'table.csv', 'path,group,time', '0.png,a,1', '1.png,a,late')
-    with pytest.raises(UserError, match="1.png: its time is 'late'"):
-        ImageList([file], PIPELINE, positives='group')
+    for time in ('late', 'nan'):
+        file = table(pictures, 'table.csv', 'path,group,time', '0.png,a,1', f'1.png,a,{time}')
+        with pytest.raises(UserError, match=f"1.png: its time is '{time}'"):
+            ImageList([file], PIPELINE, positives='group')
     data = ImageList(grouped(pictures).places, PIPELINE[:1], positives='group')
     with pytest.raises(UserError, match="'group' needs simclr_mm.TwoViews"):
         data[0]
