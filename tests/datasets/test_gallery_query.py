@@ -50,7 +50,7 @@ def test_subset_draws_without_replacement_and_by_seed():
 
 
 def test_too_few_images_of_a_class():
-    with pytest.raises(ValueError, match='class 1 has 2 images, 3 of each'):
+    with pytest.raises(ValueError, match='per_class = 3: class 1 has 2 images'):
         class_balanced_subset(np.array([0, 0, 0, 1, 1]), 3, seed=0)
 
 
