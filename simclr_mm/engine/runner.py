@@ -145,18 +145,14 @@ class Runner(_Runner):
                     f'--launcher {self.launcher} needs GPUs: start ranks on CPUs with '
                     'tools/dist_train.sh or torchrun and --launcher pytorch.'
                 )
-            torch.distributed.init_process_group(
-                'gloo',
-                rank=int(os.environ['RANK']),
-                world_size=int(os.environ['WORLD_SIZE']),
-                timeout=timedelta(seconds=waiting + MARGIN),
-            )
+            _meet(waiting + MARGIN)
         if dist_cfg.get('init_backend') != 'colossalai':  # it takes no time-out
             dist_cfg = {**dist_cfg, 'timeout': waiting + MARGIN}
         super().setup_env({**env_cfg, 'dist_cfg': dist_cfg})
         if self.distributed and {'MASTER_ADDR', 'MASTER_PORT'} <= set(os.environ):
-            name = f'{self.timestamp}/{os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)}'
-            self._watch = HangWatch(self.rank, self.world_size, waiting, name, self._progress)
+            self._watch = HangWatch(
+                self.rank, self.world_size, waiting, self.timestamp, self._progress
+            )
             self._watch.start()
         require_same(versions(), 'install the same packages for every rank.')
         require_same(shared_settings(self.cfg), 'give every rank the same config.')
@@ -460,6 +456,21 @@ class Runner(_Runner):
 
     def _stopping_hooks(self) -> list[EarlyStoppingHook]:
         return [hook for hook in self.hooks if isinstance(hook, EarlyStoppingHook)]
+
+
+def _meet(timeout: float) -> None:
+    """Connect the ranks of a job on CPUs."""
+    rank, ranks = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
+    try:
+        torch.distributed.init_process_group(
+            'gloo', rank=rank, world_size=ranks, timeout=timedelta(seconds=timeout)
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f'the {ranks} ranks do not find each other ({str(error).splitlines()[0]}): start all '
+            'of them, and look at MASTER_ADDR, MASTER_PORT and GLOO_SOCKET_IFNAME. A torchrun that '
+            'starts ranks again needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1.'
+        ) from error
 
 
 def _check_clipping(wrapper: OptimWrapper | OptimWrapperDict) -> None:

@@ -36,7 +36,8 @@ class Absent(Hook):
 def _rank(rank, port, folder):
     torch.set_num_threads(1)
     os.environ.update(launched(rank, 3, port))
-    os.environ['CUDA_VISIBLE_DEVICES'] = ''
+    # Each machine's torchrun counts for itself how often its ranks were started again.
+    os.environ.update(CUDA_VISIBLE_DEVICES='', TORCHELASTIC_RESTART_COUNT=str(rank))
     os.dup2(os.open(folder / f'{rank}', os.O_CREAT | os.O_WRONLY), 2)
     hang_watch._ANSWER = 2.0
     run = runner(folder / 'run', launcher='pytorch', **{'env_cfg.dist_cfg.timeout': 60})
@@ -62,6 +63,14 @@ def test_missing_ranks_are_named(tmp_path):
         assert ', in run_iter\n' in said[rank]  # its stack
     assert ' This rank: iteration 3, in ' in said[0]
     assert f' This rank: {place}' in said[1] and 'time.sleep(300)' in said[1]
+
+
+def test_a_rank_that_never_comes(tmp_path, monkeypatch):
+    monkeypatch.setattr('simclr_mm.engine.runner.MARGIN', 0)
+    for name, value in launched(0, 2, free_port()).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match='the 2 ranks do not find each other .*1/2 clients'):
+        runner(tmp_path, launcher='pytorch', **{'env_cfg.dist_cfg.timeout': 1})
 
 
 def _loses_a_rank(rank, port, folder, lost):
