@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,6 +16,20 @@ from simclr_mm.errors import UserError
 
 PARTIAL = '.*.partial'  # glob of unfinished files
 _STALE = 60  # seconds since the last write
+_URL = re.compile(r'\w\w+:/')
+
+
+def require_local(place: str | Path) -> None:
+    """Refuse a URL, which would become a folder such as ``s3:``, also if it is a Path already.
+
+    Raises:
+        UserError: It is one.
+    """
+    if _URL.match(str(place)):
+        raise UserError(
+            f'{place} is a URL, and only checkpoints of a training go to one, by '
+            'default_hooks.checkpoint.out_dir: name a place on this machine'
+        )
 
 
 @contextmanager
@@ -31,6 +46,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     Returns:
         A context manager that yields the file, open for writing bytes.
     """
+    require_local(path)
     path = Path(path)
     if path.exists() and not path.is_file():  # such as /dev/null or a pipe
         with open(path, 'wb') as device:  # a folder is an error
@@ -64,8 +80,9 @@ def alone_in(folder: str | Path) -> Iterator[None]:
     """Hold a folder for one process, until the block or the process ends. The folder is created.
 
     Raises:
-        UserError: Another process holds it.
+        UserError: Another process holds it, or it is a URL.
     """
+    require_local(folder)
     Path(folder).mkdir(parents=True, exist_ok=True)
     lock = FileLock(Path(folder, '.lock'), timeout=0)
     try:
