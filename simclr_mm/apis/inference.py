@@ -17,7 +17,7 @@ from torch import Tensor
 from simclr_mm.errors import UserError
 from simclr_mm.files.walk import image_paths
 from simclr_mm.models import pooled
-from simclr_mm.transforms.load_bands import LoadBands, at_depth
+from simclr_mm.transforms.load_bands import LoadBands
 from simclr_mm.transforms.loading import LoadImageFromFile
 from simclr_mm.transforms.to_rgb import to_rgb
 
@@ -38,7 +38,7 @@ def inference_model(
             published weights.
         image: A file, an array (height, width, 3) uint8 in BGR as from OpenCV and mmcv,
             or a PIL image. All three give the same result. For an encoder of bands a file,
-            or an array (height, width, bands) of the file's values.
+            or an array (height, width, bands) of the file's values, of the bands that it takes.
         device: Move the model to this device first. None: it stays.
 
     Returns:
@@ -159,9 +159,8 @@ def read_picture(image: Picture, loading: LoadImageFromFile | None = None) -> di
             raise UserError(
                 f'an image of bands is a path or an array (height, width, bands), got {got}'
             )
-        image = at_depth(image, 'the array')
-        shape = image.shape[:2]
-        return dict(img=np.ascontiguousarray(image), img_shape=shape, ori_shape=shape)
+        image = loading.finished(image, 'the array')
+        return dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
     if isinstance(image, Image.Image):
         name = str(getattr(image, 'filename', '') or 'the PIL image')
         image = to_rgb(image, name)[..., ::-1]  # by the rule for files

@@ -94,6 +94,8 @@ def build_encoder(
 ) -> Encoder:
     """:func:`get_model`, with the config and the origin of the model."""
     config, entry = find_config(model)
+    if pretrained == '':
+        raise UserError('pretrained is empty: give a path, a URL or True, or False for no weights')
     if pretrained is True:
         pretrained = published_weights(model, config, entry)
     source = weights_of(pretrained) if pretrained else ''

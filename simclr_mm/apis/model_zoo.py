@@ -125,6 +125,10 @@ def find_config(model: str | Path | Config) -> tuple[Config, Any | None]:
     """
     if isinstance(model, Config):
         return copy.deepcopy(model), None
+    if not isinstance(model, (str, Path)):
+        raise UserError(
+            f'a {type(model).__name__} is no model: give a name, or a config or its file'
+        )
     if Path(model).suffix == '.py':
         return read_config_file(model), None
     register()

@@ -105,7 +105,10 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             y: Ignored.
         """
         with _own_randomness():
-            self.encoder_ = self._load() if self.pretrained else self._train(self._images(X))
+            if self.pretrained is None or self.pretrained is False:
+                self.encoder_ = self._train(self._images(X))
+            else:
+                self.encoder_ = self._load(self.pretrained)
         # scikit-learn's get_feature_names_out reads it.
         self._n_features_out = self.encoder_.feature_shape()[1]
         return self
@@ -151,11 +154,10 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         check_images(array, type(self).__name__)
         return array if self.color_order == 'RGB' else array[..., ::-1]
 
-    def _load(self) -> Encoder:
-        weights = self.pretrained or True
+    def _load(self, weights: bool | str | Path) -> Encoder:
         if self.config is not None:
             return build_encoder(self.config, weights)
-        if weights is True:
+        if isinstance(weights, bool):
             raise UserError('pretrained=True needs a config, the name of a model with weights')
         return load_encoder(weights)
 

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from simclr_mm.checkpoints import forget, install_safe_loading, model_state, read_checkpoint
 from simclr_mm.errors import CheckpointError, MissingFileError, UserError
 from simclr_mm.evaluation.gather import install_gathering
+from simclr_mm.files.atomic import require_local
 from simclr_mm.files.storage import is_url
 from simclr_mm.models import SimCLR
 from simclr_mm.registry import RUNNERS
@@ -131,6 +132,7 @@ class Runner(_Runner):
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> _Runner:
+        require_local(cfg.get('work_dir') or '')
         check_config(cfg)
         return super().from_cfg(cfg)
 

@@ -4,6 +4,7 @@ import csv
 import fcntl
 import io
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,20 @@ from simclr_mm.errors import UserError
 
 PARTIAL = '.*.partial'  # glob of unfinished files
 _STALE = 60  # seconds since the last write
+_URL = re.compile(r'\w\w+:/')
+
+
+def require_local(place: str | Path) -> None:
+    """Refuse a URL, which would become a folder such as ``s3:``, also if it is a Path already.
+
+    Raises:
+        UserError: It is one.
+    """
+    if _URL.match(str(place)):
+        raise UserError(
+            f'{place} is a URL, and only checkpoints of a training go to one, by '
+            'default_hooks.checkpoint.out_dir: name a place on this machine'
+        )
 
 
 @contextmanager
@@ -33,6 +48,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     Returns:
         A context manager that yields the file, open for writing bytes.
     """
+    require_local(path)
     path = Path(path)
     if path.exists() and not path.is_file():  # such as /dev/null or a pipe
         with open(path, 'wb') as device:  # a folder is an error
@@ -75,8 +91,9 @@ def alone_in(folder: str | Path, lock: str = '.lock') -> Iterator[None]:
     ``lock`` is a file in it, which stays.
 
     Raises:
-        UserError: Another process holds it.
+        UserError: Another process holds it, or it is a URL.
     """
+    require_local(folder)
     Path(folder).mkdir(parents=True, exist_ok=True)
     held = FileLock(Path(folder, lock), timeout=0)
     try:

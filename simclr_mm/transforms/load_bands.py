@@ -114,7 +114,11 @@ class LoadBands(LoadImageFromFile):
             raise unreadable(
                 path, f'cannot be read: {str(error) or type(error).__name__}'
             ) from error
-        img = at_depth(self._chosen(img, path), path)
+        return self.finished(self._chosen(img, path), path)
+
+    def finished(self, img: np.ndarray, path: str) -> np.ndarray:
+        """An image (H, W, C) of the bands that are taken, at its depth and within the window."""
+        img = at_depth(img, path)
         if img.dtype == np.float32:
             if self.nan is not None:
                 img[np.isnan(img)] = self.nan

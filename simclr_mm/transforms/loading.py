@@ -11,7 +11,7 @@ import mmcv
 import mmengine.fileio as fileio
 import numpy as np
 
-from simclr_mm.errors import UnreadableImage
+from simclr_mm.errors import UnreadableImage, UserError
 from simclr_mm.files.walk import EXTENSIONS
 from simclr_mm.registry import TRANSFORMS
 
@@ -160,6 +160,10 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
             if os.path.islink(path):
                 reason = f'a broken link: there is no {os.readlink(path)}. Mend or remove it.'
             raise unreadable(path, reason) from error
+        except KeyError as error:  # of a scheme
+            raise UserError(
+                f'{path}: MMEngine reads no images from there: copy them to this machine'
+            ) from error
         except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
             raise unreadable(path, f'cannot be read: {error}') from error
 

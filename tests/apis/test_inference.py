@@ -10,8 +10,9 @@ from mmpretrain import FeatureExtractor, ImageClassificationInferencer
 from PIL import Image
 
 from simclr_mm.apis import get_model, inference_model
-from simclr_mm.apis.inference import FeatureInferencer, image_paths
+from simclr_mm.apis.inference import FeatureInferencer, image_paths, read_picture
 from simclr_mm.errors import UserError
+from simclr_mm.transforms import LoadBands
 from simclr_mm.transforms.loading import UnreadableImage
 
 pytestmark = pytest.mark.portable
@@ -194,3 +195,22 @@ def test_wrong_arguments(simclr):
         FeatureInferencer(simclr)([])
     with pytest.raises(ValueError, match='got int'):
         FeatureInferencer(simclr)([7])
+    with pytest.raises(UserError, match='a Linear is no model'):
+        FeatureInferencer(torch.nn.Linear(2, 2))
+    with pytest.raises(UserError, match='pretrained is empty'):
+        get_model('simclr_resnet18', pretrained='')
+    with pytest.raises(UserError, match='nowhere://a.png: MMEngine reads no images from there'):
+        FeatureInferencer(simclr)('nowhere://a.png')
+
+
+def test_an_array_of_bands_is_read_as_its_file(tmp_path):
+    values = np.arange(60.0).reshape(4, 5, 3)
+    values[0, 0] = np.nan
+    np.save(tmp_path / 'a.npy', values)
+    loading = LoadBands(window=(20, 11), nan=30.0)
+    of_file, of_array = (
+        read_picture(image, loading)['img'] for image in (tmp_path / 'a.npy', values)
+    )
+    assert np.array_equal(of_file, of_array) and of_array.max() == 24.5
+    with pytest.raises(UserError, match='the array: has NaN'):
+        read_picture(values, LoadBands())

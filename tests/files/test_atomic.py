@@ -5,9 +5,12 @@ import os
 import signal
 
 import pytest
+from mmengine.config import Config
 
+from simclr_mm.commands.command_line import out_folder
+from simclr_mm.engine import build_runner
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import PARTIAL, alone_in, atomic_file, remove_stale
+from simclr_mm.files.atomic import PARTIAL, alone_in, atomic_file, remove_stale, write_text
 
 
 def test_an_error_keeps_the_old_file(tmp_path):
@@ -27,6 +30,16 @@ def test_an_error_names_the_file_and_not_its_hidden_one():
     with pytest.raises(OSError) as raised, atomic_file('/proc/a.txt'):
         pass
     assert raised.value.filename == '/proc/a.txt'
+
+
+def test_a_url_is_no_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    url = 's3://bucket/a'
+    cfg = Config(dict(runner_type='simclr_mm.Runner', work_dir=url))
+    for write in (lambda: write_text(url, ''), lambda: out_folder(url), lambda: build_runner(cfg)):
+        with pytest.raises(UserError, match='s3:/+bucket/a is a URL, and only checkpoints'):
+            write()
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_process_at_a_time_in_a_folder(tmp_path):

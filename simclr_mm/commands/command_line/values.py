@@ -11,6 +11,7 @@ from mmengine.config import Config, DictAction
 from simclr_mm.apis.model_zoo import read_config_file
 from simclr_mm.checkpoints.stored_config import parse_settings
 from simclr_mm.errors import UserError
+from simclr_mm.files.atomic import require_local
 from simclr_mm.visualization.style import format_of
 
 
@@ -83,6 +84,7 @@ def out_picture(place: str | Path) -> Path:
 
 
 def _writable(path: Path, folder: Path) -> Path:
+    require_local(path)
     there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
     if not there.is_dir() or not os.access(there, os.W_OK):
         reason = 'read-only' if there.is_dir() else 'a file'
