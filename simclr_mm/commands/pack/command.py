@@ -7,7 +7,6 @@ the same command continues. The processes of torchrun share the shards.
 """
 
 import os
-from pathlib import Path
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.pack.folder import pack_folder
@@ -54,13 +53,13 @@ def main(argv: list[str] | None = None) -> None:
     out = command_line.out_folder(args.out)
     index = pack_folder(args.folder, out, settings, *how, command_line.ranks())
     classes = f'{len(index["classes"])} classes' if index['labels'] else 'no labels'
-    size = sum(path.stat().st_size for path in Path(args.out).iterdir())
+    size = sum(path.stat().st_size for path in out.iterdir())
     print(
-        f'{args.out}: {index["images"]} images, {classes}, '
+        f'{out}: {index["images"]} images, {classes}, '
         f'{len(index["shards"]) or 1} files of {size / 2**20:.1f} MiB in all'
     )
     if index['unreadable']:
         print(
             f'{index["unreadable"]} images cannot be read and are left out: '
-            f'{Path(args.out, UNREADABLE)} names them'
+            f'{out / UNREADABLE} names them'
         )

@@ -29,7 +29,7 @@ _Encoded = tuple[int, tuple[bytes, str] | str]
 
 def pack_folder(
     folder: str,
-    out: str,
+    out: Path,
     settings: PackSettings,
     classes_file: str | None = None,
     labelled: bool = True,
@@ -50,7 +50,7 @@ def pack_folder(
         ranks: They share the shards, on a disk that all see. Only the first returns.
     """
     plan = plan_pack(folder, settings, classes_file, labelled)
-    writer = WRITERS[settings.format](Path(out), plan.classes)
+    writer = WRITERS[settings.format](out, plan.classes)
     if ranks.size > 1 and not writer.suffix:
         raise UserError(
             f'--format {settings.format} is one file, which one process writes: start it without '
@@ -63,7 +63,7 @@ def pack_folder(
         if work is not None:
             _write_shards(plan, writer, _visible(work), processes, ranks)
         ranks.only_first_goes_on()
-    work = open_work(Path(out), record, restart)
+    work = open_work(out, record, restart)
     if not work.is_dir():
         ranks.share(None)
     else:
@@ -72,7 +72,7 @@ def pack_folder(
             states = _write_shards(plan, writer, work, processes, ranks)
             _finish(plan, writer, states, record)
             shutil.rmtree(work)
-    index = Path(out, INDEX)
+    index = out / INDEX
     return parse_index(index.read_bytes(), str(index))
 
 
