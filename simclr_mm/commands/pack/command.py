@@ -50,8 +50,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError('--no-labels and --classes exclude each other: leave one out.')
     settings = PackSettings(args.format, args.short_side, args.quality, args.shard_size)
     how = args.classes, not args.no_labels, args.processes, args.restart
-    command_line.out_folder(args.out)
-    index = pack_folder(args.folder, args.out, settings, *how, command_line.ranks())
+    out = command_line.out_folder(args.out)
+    index = pack_folder(args.folder, out, settings, *how, command_line.ranks())
     classes = f'{len(index["classes"])} classes' if index['labels'] else 'no labels'
     size = sum(path.stat().st_size for path in out.iterdir())
     print(
