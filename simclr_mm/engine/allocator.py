@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import gc
 import platform
 from collections.abc import Callable
 
@@ -35,8 +36,18 @@ def prepare_workers(loader: DataLoader) -> None:
         loader.worker_init_fn = functools.partial(start_worker, first)
 
 
+def leave_what_is_inherited(worker: int | None = None) -> None:
+    """Let a forked worker delete nothing of its parent; also a ``worker_init_fn``.
+
+    Garbage of the parent may hold the iterator of another loader. Deleted in a worker, it would
+    look for its own workers, which are no children there, and print a traceback.
+    """
+    gc.freeze()
+
+
 def start_worker(then: Callable[[int], None] | None, worker: int) -> None:
     """A ``worker_init_fn``, with the loader's own bound as ``then``."""
+    leave_what_is_inherited()
     obey_parent_only()
     keep_freed_memory()
     if then is not None:

@@ -1,16 +1,21 @@
 """What the training loader's workers do first: keep memory, and what they did before."""
 
+import gc
 import logging
 import platform
+import sys
 from types import SimpleNamespace
 
 import helpers.processes  # noqa: F401  # its server has imported what a worker needs
 import numpy as np
 import pytest
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
+from simclr_mm.engine.allocator import prepare_workers
 from simclr_mm.engine.loops import build_train_dataloader
 
+COLLECT = gc.collect  # tests/conftest.py replaces it
 started = []  # in this process of a worker
 
 
@@ -76,3 +81,30 @@ def test_a_fresh_worker_keeps_memory_and_starts_as_the_config_says():
     )
     assert [batch['started'] for batch in made] == [[(0, 'mine')], [(1, 'mine')]]
     assert all(batch['on_the_heap'] for batch in made)
+
+
+class Collecting:
+    """An image for which the worker collects its garbage."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return COLLECT() * 0
+
+
+def test_a_worker_deletes_no_iterator_of_its_parent(capfd, monkeypatch):
+    monkeypatch.setattr(sys, 'unraisablehook', sys.__unraisablehook__)  # pytest's keeps it
+    gc.disable()
+    try:
+        old = iter(DataLoader(Collecting(), num_workers=1, persistent_workers=True))
+        cycle = [old, *old]
+        cycle.append(cycle)
+        del old, cycle  # only the collector finds them, perhaps in the next worker
+        loader = DataLoader(Collecting(), num_workers=1)
+        prepare_workers(loader)
+        assert list(loader) == [0]
+    finally:
+        gc.enable()
+        COLLECT()
+    assert 'can only test a child process' not in capfd.readouterr().err

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.commands.command_line import ALONE, Ranks
+from simclr_mm.engine.allocator import leave_what_is_inherited
 from simclr_mm.files.atomic import alone_in, write_text
 from simclr_mm.files.hashes import bytes_hash
 
@@ -96,7 +97,13 @@ def _embedded(
     rows = ranks.mine(range(done, len(images)), batch_size)
     if not rows:
         return
-    loader = DataLoader(Subset(images, rows), batch_size, num_workers=workers, collate_fn=_collate)
+    loader = DataLoader(
+        Subset(images, rows),
+        batch_size,
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=leave_what_is_inherited,
+    )
     for readable, batch, reasons in loader:
         yield readable, None if batch is None else inferencer.forward(batch), reasons
 
