@@ -16,6 +16,7 @@ from .judgement import Comparison, Range
 
 SCHEMA = 'simclr_mm.verdict/1'
 
+_LONGEST = 40  # characters of a name in a legend
 _LOOK = """
 body { max-width: 75em; } .verdict { font-size: 1.3em; line-height: 1.45; max-width: 48em; }
 .note { color: #555; max-width: 60em; } td { overflow-wrap: break-word; }
@@ -158,4 +159,4 @@ def _draw(figure: Figure, verdict: Verdict, protocols: list[str]) -> None:
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= 40 else f'...{name[-37:]}'
+    return name if len(name) <= _LONGEST else f'...{name[3 - _LONGEST :]}'
