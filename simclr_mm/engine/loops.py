@@ -99,7 +99,8 @@ def _check_views(dataset: Any) -> None:
     """Datasets in one share batches, so their views have to fit together."""
     for what, number in (
         ('num_views', lambda views: views.num_views),
-        ('size', lambda views: views.size),
+        ('size', lambda views: views.sizes if views.milestones else views.sizes[0]),
+        ('milestones', lambda views: tuple(views.milestones)),
         ('augment', lambda views: 'device' if views.on_device else 'worker'),
         ('number of transforms', lambda views: views.on_device and max(map(len, views.pipelines))),
     ):
@@ -148,6 +149,21 @@ def _check_last_batch(runner: Runner, loader: DataLoader, ranks: int, batch_size
         )
 
 
+def _say_sizes(runner: Runner, loader: DataLoader, epochs: int) -> None:
+    """Log which epochs have views of which size, if they grow."""
+    views = next(_views_in(loader.dataset), None)
+    if views is None or not views.milestones:
+        return
+    firsts = (1, *(number + 1 for number in views.milestones))
+    stages = ', '.join(f'{size} px from epoch {k}' for size, k in zip(views.sizes, firsts))
+    runner.logger.info(f'Views of {stages}.')
+    if epochs <= views.milestones[-1]:
+        runner.logger.warning(
+            f'TwoViews.milestones: epoch {firsts[-1]} begins with views of {views.sizes[-1]} px, but '
+            f'training ends after epoch {epochs}: lower the milestones or train for longer.'
+        )
+
+
 class _Resumable(BaseLoop):
     """The common part of both loops: data, and validations that a kill prevented."""
 
@@ -160,6 +176,8 @@ class _Resumable(BaseLoop):
         info = self.runner.message_hub
         info.update_info(LAYOUT, data_layout(self.runner))
         info.update_info(SAMPLER_SEED, self.dataloader.sampler.seed)
+        epochs = -(-self.max_iters // len(self.dataloader))
+        _say_sizes(self.runner, self.dataloader, epochs)
         self.runner.call_hook('before_train')
 
     def _validate_if_due(self, done: int, length: int) -> None:

@@ -202,7 +202,6 @@ class RandomCropAndFlip(DeviceTransform):
         self.scale = scale
         self.ratio = ratio
         self.flip_prob = flip_prob
-        self.interpolation = 'bilinear'  # TwoViews may set another one
 
     def transform(self, results: dict) -> dict:
         index: Any = results.get('sample_idx')
@@ -226,7 +225,7 @@ class RandomCropAndFlip(DeviceTransform):
 
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         size = self.size or img.shape[0]
-        return resized_crop(img, box_of(params), size, self.interpolation, params['flip'])
+        return resized_crop(img, box_of(params), size, flip=params['flip'])
 
 
 def check_crop(owner: str, scale: Any, ratio: Any, flip_prob: float) -> None:

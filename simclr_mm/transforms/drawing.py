@@ -20,7 +20,7 @@ from .crop import RandomCropAndFlip
 from .random_streams import RandomStream, batch_streams
 
 
-def build_pipelines(transforms: Sequence, num_views: int, size: int) -> list[list[Callable]]:
+def build_pipelines(transforms: Sequence, num_views: int, sizes: Sequence[int]) -> list[list[Callable]]:
     """Build the ``transforms`` of TwoViews: V lists, with ColorDistortion split into its parts.
 
     They are configs for all views, or one list of configs for each view.
@@ -48,10 +48,10 @@ def build_pipelines(transforms: Sequence, num_views: int, size: int) -> list[lis
             is_pair = type(transform) is ColorDistortion
             pipeline += [transform.jitter, transform.gray] if is_pair else [transform]
     for step in sum(pipelines, []):
-        if type(step) is RandomCropAndFlip and step.size not in (None, size):
+        if type(step) is RandomCropAndFlip and {step.size or size for size in sizes} != {*sizes}:
             raise UserError(
-                f'TwoViews: RandomCropAndFlip(size={step.size}) among the '
-                f'transforms of views of {size} pixels: leave its size out.'
+                f'TwoViews: RandomCropAndFlip(size={step.size}) among the transforms of views of '
+                f'{" and ".join(map(str, sizes))} pixels: leave its size out.'
             )
     return pipelines
 
@@ -67,20 +67,20 @@ def is_foreign(transform: Callable) -> bool:
 class Recipe(Protocol):
     """The attributes of TwoViews that drawing needs."""
 
-    size: int
     num_views: int
+    interpolation: str
     crop: RandomCropAndFlip
     pipelines: list[list[DeviceTransform]]
     step_shape: tuple[int, int]
 
 
 def draw_view(
-    views: Recipe, v: int, height: int, width: int, streams: Sequence[RandomStream]
+    views: Recipe, v: int, height: int, width: int, size: int, streams: Sequence[RandomStream]
 ) -> list[Any]:
-    """Draw view ``v`` of an image with one stream for the crop and one for each step."""
+    """Draw view ``v``, of a size, of an image with one stream for the crop and for each step."""
     steps = zip(views.pipelines[v], streams[1:])
     crop = views.crop.draw(height, width, streams[0])
-    return [crop, *(step.record(views.size, rng) for step, rng in steps)]
+    return [crop, *(step.record(size, rng) for step, rng in steps)]
 
 
 def draw_batch(
@@ -88,22 +88,23 @@ def draw_batch(
     addresses: tuple[Sequence[int], Sequence[int], Sequence[int]],
     height: int,
     width: int,
+    size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw all views of n images of one height and width in pixels.
+    """Draw all views, of one size, of n images of one height and width in pixels.
 
     ``addresses`` are (n,) seeds of the run, epochs, and indices in the dataset. Returns ``crops``
     and ``steps`` of :class:`~simclr_mm.transforms.batched.ViewsToMake`.
     """
     n = len(addresses[0])
     crops = np.empty((n, views.num_views, CROP_WIDTH))
-    crops[..., -2:] = views.size, INTERPOLATIONS.index(views.crop.interpolation)
+    crops[..., -2:] = size, INTERPOLATIONS.index(views.interpolation)
     steps = np.zeros((n, views.num_views, *views.step_shape))
     for v, pipeline in enumerate(views.pipelines):
         crop, *others = batch_streams(*addresses, v, 1 + len(pipeline))
         _fill(crops[:, v], views.crop.draw_batch(height, width, crop))
         for t, (step, streams) in enumerate(zip(pipeline, others)):
             applied = streams.random() < step.prob
-            numbers = step.draw_batch(views.size, views.size, streams)
+            numbers = step.draw_batch(size, size, streams)
             _fill(steps[:, v, t], [step.code, *numbers])
             steps[~applied, v, t] = 0
     return crops, steps

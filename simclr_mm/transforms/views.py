@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from .base import RandomTransform, Transform, check_image, check_size, is_bgr, t
 from .batched import ViewsToMake
 from .batched.crop import INTERPOLATIONS
 from .batched.views_to_make import CROP_WIDTH
-from .crop import RandomCropAndFlip, box_of, check_crop
+from .crop import RandomCropAndFlip, box_of, check_crop, resized_crop
 from .drawing import (
     build_pipelines,
     decode_view,
@@ -68,7 +69,7 @@ class TwoViews(Transform):
     get global generators of Python, NumPy and torch that are seeded from that address.
 
     Args:
-        size: S, side of a view in pixels.
+        size: S, side of a view in pixels, or the sides of each stage of training.
         num_views: V >= 2. AVGSimCLR uses four and more.
         scale: Range of the crop's area as a share of the image, in (0, 1].
         ratio: Range of the crop's width / height.
@@ -83,16 +84,19 @@ class TwoViews(Transform):
             ViewsPreprocessor on the model's device, in batches; it supports only
             DeviceTransforms. 'auto': the device if PyTorch can use a GPU of this machine
             and the transforms allow it, else the worker.
+        milestones: With several sizes, after how many epochs each size but the first begins, as
+            in MultiStepLR: ``size=[16, 24, 32], milestones=[6, 11]`` trains 6 epochs at 16 pixels,
+            5 at 24, and all others at 32. Needs ResumableSampler.
 
     Raises:
-        UserError: A value is outside its range, the number of pipelines is not V, an image
-            is not (H, W, C) uint8 or float32 or has bands that a transform cannot take, or a
+        UserError: A value is outside its range, milestones do not fit the sizes or nobody says the
+            epoch, the number of pipelines is not V, an image is not (H, W, C) uint8 or float32 or has bands that a transform cannot take, or a
             pipeline changes size, bands or type.
     """
 
     def __init__(
         self,
-        size: int,
+        size: int | Sequence[int],
         num_views: int = 2,
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -100,8 +104,9 @@ class TwoViews(Transform):
         interpolation: str = 'bilinear',
         transforms: Sequence = (),
         augment: str = 'worker',
+        milestones: Sequence[int] = (),
     ) -> None:
-        check_size(size, 'TwoViews')
+        self.sizes = _check_stages(size, milestones)
         if not 2 <= num_views <= _MOST_VIEWS:
             raise UserError(
                 f'TwoViews: num_views must be from 2 to {_MOST_VIEWS}, got {num_views}.'
@@ -112,16 +117,16 @@ class TwoViews(Transform):
                 f'TwoViews: interpolation must be one of {INTERPOLATIONS}, got {interpolation!r}.'
             )
         self.size = size
+        self.milestones = milestones
         self.num_views = num_views
         self.scale = scale
         self.ratio = ratio
         self.flip_prob = flip_prob
         self.interpolation = interpolation
-        self.crop = RandomCropAndFlip(size, scale, ratio, flip_prob)
-        self.crop.interpolation = interpolation
+        self.crop = RandomCropAndFlip(None, scale, ratio, flip_prob)
         self.transforms = transforms
         self.augment = augment
-        self.pipelines: list[list] = build_pipelines(transforms, num_views, size)  # V lists
+        self.pipelines: list[list] = build_pipelines(transforms, num_views, self.sizes)  # V lists
         self.step_shape = shape_of_steps(self.pipelines)
         # For each view: whether it needs mmcv's calls, with seeds and checks.
         self.foreign = [any(map(is_foreign, pipeline)) for pipeline in self.pipelines]
@@ -167,6 +172,7 @@ class TwoViews(Transform):
             UserError: A transform cannot take the images, or dropped one, which mmcv marks by None.
         """
         self._check_input(images[0])
+        size = self._size(indices[0])  # a batch is of one epoch
         imgs = [None] * len(images) if others is None else [[None, *each] for each in others]
         singles = [
             dict(img=image, imgs=each, sample_idx=index)
@@ -176,11 +182,11 @@ class TwoViews(Transform):
             parts = zip(*(self._leave_to_device(single)[0] for single in singles))
             return ViewsToMake(*(torch.stack([*map(torch.as_tensor, part)]) for part in parts))
         if self.on_device:
-            crops, steps = draw_batch(self, self._addresses(indices), *images.shape[1:3])
+            crops, steps = draw_batch(self, self._addresses(indices), *images.shape[1:3], size)
             return ViewsToMake(*map(torch.from_numpy, (images, crops, steps)))
-        made = np.empty((len(images), *self._shape(images[0])), images.dtype)
+        made = np.empty((len(images), *self._shape(images[0], size)), images.dtype)
         if others is None and not any(self.foreign):
-            crops, steps = draw_batch(self, self._addresses(indices), *images.shape[1:3])
+            crops, steps = draw_batch(self, self._addresses(indices), *images.shape[1:3], size)
             for image, out, *numbers in zip(images, made, crops.tolist(), steps.tolist()):
                 for v, (crop, rows) in enumerate(zip(*numbers)):
                     self._make(image, v, decode_view(self, v, crop, rows), out[v])
@@ -200,15 +206,16 @@ class TwoViews(Transform):
             if other is not None:
                 self._check_input(other, as_in_file)
                 _check_alike(other, results['img'], 'two images of one sample')
+        size = self._size(results.get('sample_idx'))
         if self.on_device:
             results['img'], params = self._leave_to_device(results)
         else:
-            views = np.empty(self._shape(results['img']), results['img'].dtype)
+            views = np.empty(self._shape(results['img'], size), results['img'].dtype)
             made = self._make_all(results, views)
             if made is None:
                 return None
             results['img'], params = views, made
-        results['img_shape'] = (self.size, self.size)
+        results['img_shape'] = (size, size)
         results['view_params'] = params
         results.pop('imgs', None)
         return results
@@ -228,7 +235,7 @@ class TwoViews(Transform):
                     return None
             else:
                 height, width = img.shape[:2]
-                drawn = draw_view(self, v, height, width, streams)
+                drawn = draw_view(self, v, height, width, out.shape[-1], streams)
                 self._make(img, v, drawn, out[v])
                 shown = self._shown(v, drawn)
             params.append(shown)
@@ -239,7 +246,7 @@ class TwoViews(Transform):
 
         OpenCV makes one view at a time, so a view of 32 pixels stays in a CPU's cache.
         """
-        view = self.crop.paint(img, drawn[0])
+        view = self._cropped(img, drawn[0], out.shape[-1])
         steps = [pair for pair in zip(self.pipelines[v], drawn[1:]) if pair[1] is not None]
         if is_bgr(img):
             for transform, params in steps:
@@ -260,7 +267,7 @@ class TwoViews(Transform):
         height, width = whole.shape[:2]
         crop = self.crop.draw(height, width, streams[0])
         shown = self._shown(v, [crop])
-        img = self.crop.paint(whole, crop)
+        img = self._cropped(whole, crop, out.shape[-1])
         view = dict(results, img=img, img_shape=img.shape[:2], view_params_one=shown)
         with seeded_globals(streams[-1]):
             for transform, view['rng'] in zip(self.pipelines[v], streams[1:]):
@@ -273,7 +280,8 @@ class TwoViews(Transform):
 
     def _leave_to_device(self, results: dict) -> tuple[list, list[dict]]:
         """The fields of ViewsToMake for one image, and the drawn parameters."""
-        views, channels, side, _ = self._shape(results['img'])
+        size = self._size(results.get('sample_idx'))
+        views, channels, side, _ = self._shape(results['img'], size)
         made = np.empty((views, side, side, channels), results['img'].dtype)
         steps = np.zeros((self.num_views, *self.step_shape))
         params = []
@@ -281,8 +289,8 @@ class TwoViews(Transform):
             streams = self._streams(results.get('sample_idx'), v)
             img = _image_of(results, v)
             height, width = img.shape[:2]
-            drawn = draw_view(self, v, height, width, streams)
-            made[v] = self.crop.paint(img, drawn[0])
+            drawn = draw_view(self, v, height, width, size, streams)
+            made[v] = self._cropped(img, drawn[0], size)
             encode_steps(self.pipelines[v], drawn[1:], steps[v])
             params.append(self._shown(v, drawn))
         boxes = torch.zeros(self.num_views, CROP_WIDTH, dtype=torch.float64)  # not needed again
@@ -328,9 +336,24 @@ class TwoViews(Transform):
             )
         self._warned = True
 
-    def _shape(self, img: np.ndarray) -> tuple[int, int, int, int]:
+    def _cropped(self, img: np.ndarray, drawn: dict, size: int) -> np.ndarray:
+        return resized_crop(img, box_of(drawn), size, self.interpolation, drawn['flip'])
+
+    def _size(self, index: Any) -> int:
+        """S of the views of an image."""
+        if not self.milestones:
+            return self.sizes[0]
+        if not hasattr(index, 'epoch'):
+            raise UserError(
+                'TwoViews: milestones need the epoch, and the sampler, or a dataset around this '
+                "one that is none of PyTorch or MMEngine, gives plain indices: write sampler=dict("
+                "type='simclr_mm.ResumableSampler') in the dataloader, or a single size."
+            )
+        return self.sizes[bisect_right(self.milestones, index.epoch)]
+
+    def _shape(self, img: np.ndarray, size: int) -> tuple[int, int, int, int]:
         """(V, C, S, S) of the views of an image."""
-        return self.num_views, img.shape[2], self.size, self.size
+        return self.num_views, img.shape[2], size, size
 
     def _check_input(self, img: Any, as_in_file: bool = False) -> None:
         """Raise unless it is an image that every step can take."""
@@ -357,11 +380,27 @@ class TwoViews(Transform):
     def _check_view(self, img: np.ndarray, before: np.ndarray, view: int) -> None:
         check_image(img, f'TwoViews, after the transforms of view {view}')
         _check_alike(img, before, f'an image before and after the transforms of view {view}')
-        if img.shape[:2] != (self.size, self.size):
+        if img.shape != before.shape:
             raise UserError(
                 f'TwoViews: the transforms of view {view} made the image {img.shape[0]} x '
-                f'{img.shape[1]} pixels: they must keep size, {self.size} x {self.size}.'
+                f'{img.shape[1]} pixels: they must keep size, {before.shape[0]} x '
+                f'{before.shape[1]}.'
             )
+
+
+def _check_stages(size: int | Sequence[int], milestones: Sequence[int]) -> tuple[int, ...]:
+    """The size of each stage."""
+    sizes = tuple(size) if isinstance(size, (list, tuple)) else (size,)
+    for each in sizes:
+        check_size(each, 'TwoViews')
+    rising = all(a < b for a, b in zip((0, *milestones), milestones))
+    if not rising or len(milestones) != len(sizes) - 1:
+        raise UserError(
+            f'TwoViews: milestones must be rising numbers of epochs, one fewer than the sizes, got '
+            f'size={size} with milestones={milestones}: write size=[16, 24, 32], '
+            'milestones=[6, 11], or a single size without milestones.'
+        )
+    return sizes
 
 
 def _check_alike(img: np.ndarray, other: np.ndarray, what: str) -> None:

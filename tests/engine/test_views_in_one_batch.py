@@ -37,6 +37,7 @@ def _run(work_dir, dataset):
     [
         (dict(num_views=3), 'num_views, 2 and 3'),
         (dict(size=24), 'size, 16 and 24'),
+        (dict(size=[8, 16], milestones=[1]), r'size, \(8, 16\) and 16'),
         (dict(augment='device'), 'augment, device and worker'),
         (dict(both='device', transforms=[]), 'number of transforms, 0 and 3'),
     ],

@@ -267,6 +267,35 @@ class GiveUp(BaseTransform):
         return None
 
 
+@pytest.mark.parametrize('augment', ['worker', 'device'])
+@pytest.mark.parametrize('epoch, size', [(0, 8), (1, 8), (2, 12), (4, 12), (5, 16), (99, 16)])
+def test_growing_views_are_those_of_the_size_of_their_epoch(photos, augment, epoch, size):
+    options = dict(transforms=[COLOR, BLUR], augment=augment)
+    growing = TwoViews([8, 12, 16], milestones=[2, 5], **options)
+    fixed = TwoViews(size, **options)
+    one, other = (make(transform, photos[0], epoch=epoch) for transform in (growing, fixed))
+    assert one['img_shape'] == (size, size)
+    assert one['view_params'] == other['view_params']
+    images = np.stack([cv2.resize(photo, (32, 32)) for photo in photos[:3]])
+    indices = [SampleIndex(place, 7, epoch) for place in range(3)]
+    batches = [transform.batch(images, indices) for transform in (growing, fixed)]
+    if augment == 'worker':
+        assert one['img'].shape == (2, 3, size, size)
+        assert np.array_equal(one['img'], other['img'])
+        assert torch.equal(*batches)
+    else:
+        for mine, its in zip(*batches):
+            assert torch.equal(mine, its)
+
+
+def test_growing_views_need_to_know_the_epoch(photos):
+    growing = TwoViews([8, 16], milestones=[2])
+    with pytest.raises(ValueError, match='milestones need the epoch, .* write sampler='):
+        growing(dict(img=photos[0], sample_idx=3))
+    with pytest.raises(ValueError, match='milestones need the epoch'):
+        growing.batch(np.stack(photos[:1]), [0])
+
+
 def test_pipelines_must_keep_size_and_type(photos):
     with pytest.raises(ValueError, match='of view 1 made the image 31 x 32 pixels'):
         make(TwoViews(32, transforms=[[], [dict(type=Shrink)]]), photos[0])
@@ -279,7 +308,12 @@ def test_pipelines_must_keep_size_and_type(photos):
     'kwargs,message',
     [
         (dict(size=0), 'size must be .* got 0: write 224'),
-        (dict(size=(32, 32)), r'size must be .* got \(32, 32\)'),
+        (dict(size=(32, 32)), r'one fewer than the sizes, got size=\(32, 32\) with milestones=\(\)'),
+        (dict(size=32, milestones=[5]), 'size=32 with .*: write .* or a single size without'),
+        (dict(size=[], milestones=[]), r'size=\[\] with milestones'),
+        (dict(size=[16, 'x'], milestones=[1]), 'size must be .* got x: write 224'),
+        (dict(size=[8, 16, 32], milestones=[5, 5]), 'must be rising'),
+        (dict(size=[8, 16], milestones=[0]), 'must be rising'),
         (dict(size=8, num_views=1), 'num_views must be from 2 to 1000, got 1'),
         (dict(size=8, scale=(0, 1)), r'scale must be .* write scale=\(0.08, 1.0\)'),
         (dict(size=8, scale=(0.5, 1.5)), 'scale must be'),

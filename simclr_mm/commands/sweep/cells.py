@@ -53,9 +53,9 @@ def augmentations(cfg: Config, firsts: Sequence[str], seconds: Sequence[str]) ->
     """
     before, views, after = two_views(cfg)
     if 'blur' in [*firsts, *seconds]:
-        _check_blur(views.size)
+        _check_blur(min(_sizes(views)))
     if before:
-        before.append(dict(type='simclr_mm.RandomCropAndFlip', size=views.size))
+        before.append(dict(type='simclr_mm.RandomCropAndFlip', size=max(_sizes(views))))
     whole = dict(num_views=2, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip_prob=0.0, augment='worker')
     for first, second in product(firsts, seconds):
         names = [first] if first == second else [first, second]
@@ -70,7 +70,7 @@ def color_strength(cfg: Config, strengths: Sequence[str]) -> Iterator[Cell]:
     for name in strengths:
         transforms = [{**TRANSFORMATIONS['color'], 'strength': STRENGTHS[name]}]
         if name == '1+blur':
-            _check_blur(views.size)
+            _check_blur(min(_sizes(views)))
             transforms.append(dict(type='simclr_mm.RandomGaussianBlur'))
         step = dict(views, transforms=transforms)
         yield (name,), {PIPELINE: [*before, step, *after]}
@@ -150,6 +150,10 @@ def two_views(cfg: Config) -> tuple[list[dict], ConfigDict, list[dict]]:
         if type_name(step) == 'TwoViews':
             return steps[:place], step, steps[place + 1 :]
     raise UserError(f'{PIPELINE} has no simclr_mm.TwoViews: take a pretraining config')
+
+
+def _sizes(views: ConfigDict) -> Sequence[int]:
+    return views.size if isinstance(views.size, (list, tuple)) else [views.size]
 
 
 def _check_blur(size: int) -> None:

@@ -190,6 +190,10 @@ def test_configs_that_do_not_fit(digits):
     for name in ('augmentations', 'color-strength'):
         with pytest.raises(ValueError, match='blur has no effect on views of 16 pixels'):
             cells(name, bare)
+        growing = copy.deepcopy(bare)
+        growing.train_dataloader.dataset.pipeline[0].update(size=[16, 32], milestones=[1])
+        with pytest.raises(ValueError, match='blur has no effect on views of 16 pixels'):
+            cells(name, growing)
     assert len(cells('color-strength', bare, strength=['1/8', '1'])) == 2
     bare.train_dataloader.dataset.pipeline = [dict(type='PackInputs')]
     with pytest.raises(ValueError, match='no simclr_mm.TwoViews'):

@@ -1,0 +1,62 @@
+"""Views that grow while training goes on: TwoViews with milestones, in whole runs."""
+
+from pathlib import Path
+
+import pytest
+from digits_run import BY_ITERATION, EVERY_ITERATION, losses, runner
+from mmengine.hooks import Hook
+
+GROWING = {
+    **EVERY_ITERATION,
+    'train_dataloader.dataset.pipeline.0.size': [8, 12, 16],
+    'train_dataloader.dataset.pipeline.0.milestones': [1, 2],
+    'log_level': 'INFO',
+}
+
+
+class Sides(Hook):
+    """Notes the side of the views of every step."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        vars(runner).setdefault('sides', []).append(data_batch['inputs'].shape[-1])
+
+
+def _train(work_dir, **options):
+    run = runner(work_dir, custom_hooks=[dict(type=Sides)], **{**GROWING, **options})
+    run.train()
+    return run
+
+
+def _log(run):
+    return next(Path(run.log_dir).glob('*.log')).read_text()
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    return _train(tmp_path_factory.mktemp('growing') / 'whole')
+
+
+def test_each_epoch_has_its_size(whole):
+    assert whole.sides == [8] * 4 + [12] * 4 + [16] * 4
+    assert 'Views of 8 px from epoch 1, 12 px from epoch 2, 16 px from epoch 3.' in _log(whole)
+    assert 'TwoViews.milestones' not in _log(whole)
+
+
+@pytest.mark.parametrize('step', [4, 6, 11])
+def test_a_resumed_run_has_the_same_losses(whole, tmp_path, step):
+    """From the end of a stage and from inside others, now with a worker that stays alive."""
+    file = f'{whole.work_dir}/iter_{step}.pth'
+    workers = {'train_dataloader.num_workers': 1, 'train_dataloader.persistent_workers': True}
+    rest = _train(tmp_path / 'rest', **workers, resume=True, load_from=file)
+    assert rest.sides == whole.sides[step:]
+    assert losses(rest) == {k: loss for k, loss in losses(whole).items() if k > step}
+
+
+def test_by_iteration_and_a_stage_that_is_never_reached(whole, tmp_path):
+    options = {**BY_ITERATION, 'train_cfg': {**BY_ITERATION['train_cfg'], 'max_iters': 7}}
+    run = _train(tmp_path / 'short', **options)
+    assert run.sides == [8] * 4 + [12] * 3
+    assert (
+        'TwoViews.milestones: epoch 3 begins with views of 16 px, but training ends after epoch 2: '
+        'lower the milestones or train for longer.'
+    ) in _log(run)
