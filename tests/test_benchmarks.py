@@ -143,7 +143,7 @@ def test_bench_train(tmp_path, monkeypatch, capsys):
         image = np.full((40, 40, 3), 100 * i, np.uint8)
         cv2.imwrite(str(tmp_path / f'{i}.jpg'), image)
     config = Config.fromfile(CONFIGS / 'simclr_r18_16xb256-coslr-200e_in1k.py')
-    config.train_dataloader.dataset.pipeline[1].size = 32
+    config.train_dataloader.dataset.pipeline[1].update(size=[24, 32], milestones=[100])
     config.model.backbone.update(base_channels=8, stem_channels=8, type='ResNet_CIFAR')
     config.dump(tmp_path / 'config.py')
     script = load(
@@ -154,7 +154,7 @@ def test_bench_train(tmp_path, monkeypatch, capsys):
         '--data',
         tmp_path,
         '--steps',
-        1,
+        2,  # one of each size
         '--repeats',
         1,
         '--dtypes',
@@ -164,7 +164,7 @@ def test_bench_train(tmp_path, monkeypatch, capsys):
         '--out',
         tmp_path,
         '--cfg-options',
-        'train_dataloader.batch_size=3',
+        'train_dataloader.batch_size=2',
         'train_dataloader.num_workers=0',
     )
     script['main']()

@@ -13,6 +13,9 @@ Rows, interleaved, round after round:
 - lightly, if installed: its views, head and loss in the loop of its documentation, the same
   backbone, batch, workers and optimizer.
 
+If the config's views grow, the steps of a round are spread over its epochs. The peers train at the
+last size throughout.
+
 ``--dtypes float32 bfloat16`` repeats the training and the peers in each precision. ``--busy 2``
 computes in two other processes meanwhile.
 """
@@ -25,6 +28,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -43,7 +47,7 @@ from timing import interleaved, ratio, save, spread, table_of, version
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from simclr_mm.commands import command_line
-from simclr_mm.commands.sweep.cells import two_views
+from simclr_mm.commands.sweep.cells import sizes_of, two_views
 from simclr_mm.evaluation import hardware
 from simclr_mm.registry import type_name
 
@@ -90,7 +94,8 @@ def configured(args: argparse.Namespace) -> Config:
     command_line.remove_validation(cfg)
     cfg.work_dir, cfg.log_level = 'work_dirs/bench_train', 'ERROR'
     cfg.auto_scale_lr = None
-    cfg.train_cfg = dict(by_epoch=True)  # our loop replaces the config's
+    # Our loop replaces the config's.
+    cfg.train_cfg = dict(by_epoch=True, max_epochs=cfg.train_cfg.get('max_epochs', 1))
     cfg.default_hooks.logger.interval = args.steps
     cfg.default_hooks.data_wait.limit = 1.0  # no advice in the middle of a round
     loader = cfg.train_dataloader
@@ -120,13 +125,17 @@ class Rounds(EpochBasedTrainLoop):
             dataset=dict(type='simclr_mm.ReplaceUnreadable', dataset=cfg.train_dataloader.dataset),
         )
         # So many epochs that no checkpoint and no end of a warm-up comes.
-        super().__init__(runner, cut(ours, args.steps), max_epochs=10**6)
+        loader = cut(ours, args.steps, cfg.train_cfg.max_epochs)
+        super().__init__(runner, loader, max_epochs=10**6)
 
     def run(self) -> None:
         count, model = self.args.steps, self.runner.model
         device = next(model.parameters()).device.type
-        batch = next(iter(self.dataloader))
-        resident = [model.data_preprocessor(batch, True)] * count
+        resident: list[dict] = []
+        for batch in islice(self.dataloader, count):
+            batch = model.data_preprocessor(batch, True)
+            alike = [b for b in resident if b['inputs'].shape == batch['inputs'].shape]
+            resident.append((alike or [batch])[0])  # one of each size in memory
         # A separate optimizer without hooks.
         wrapper = self.runner.build_optim_wrapper(self.cfg.optim_wrapper)
 
@@ -195,7 +204,7 @@ def mmpretrain(cfg: Config, width: int, steps: int) -> Round:
     ).to(get_device())
     wrapper = OptimWrapper(optimizer_of(cfg, model.parameters()))
     model.train()
-    loader = cut(their_loader(cfg.train_dataloader, views.size), steps)
+    loader = cut(their_loader(cfg.train_dataloader, sizes_of(views)[-1]), steps)
     return Round(loader, steps, lambda batch: model.train_step(batch, wrapper))
 
 
@@ -210,9 +219,10 @@ def lightly(cfg: Config, width: int, steps: int) -> Round:
     from lightly.transforms import SimCLRTransform
 
     _, views, _ = two_views(cfg)
-    small = dict(cj_strength=0.5, gaussian_blur=0.0) if views.size == 32 else {}
+    size = sizes_of(views)[-1]
+    small = dict(cj_strength=0.5, gaussian_blur=0.0) if size == 32 else {}
     loader = cfg.train_dataloader
-    dataset = Pictures(loader.dataset, SimCLRTransform(input_size=views.size, **small))
+    dataset = Pictures(loader.dataset, SimCLRTransform(input_size=size, **small))
     device = get_device()
     backbone = MODELS.build(cfg.model.backbone).to(device)
     head = SimCLRProjectionHead(width, width, 128).to(device)

@@ -83,26 +83,28 @@ class Round:
 
 
 class Cycle(Sampler):
-    """Images in random order, repeated until their number is reached."""
+    """Images in random order, repeated until the batches are full.
 
-    def __init__(self, images: int) -> None:
-        self.images = images
-        self.epoch = 0
+    The batches are spread over the epochs of a training, for views that grow with them.
+    """
+
+    def __init__(self, batches: int, batch_size: int, epochs: int) -> None:
+        self.batches, self.batch_size, self.epochs = batches, batch_size, epochs
 
     def __iter__(self) -> Iterator[SampleIndex]:
-        self.epoch += 1
         order = torch.randperm(self.length).tolist()
-        for place in range(self.images):
-            yield SampleIndex(order[place % self.length], epoch=self.epoch)
+        for place in range(len(self)):
+            epoch = place // self.batch_size * self.epochs // self.batches
+            yield SampleIndex(order[place % self.length], epoch=epoch)
 
     def __len__(self) -> int:
-        return self.images
+        return self.batches * self.batch_size
 
 
-def cut(loader: dict, batches: int) -> DataLoader:
+def cut(loader: dict, batches: int, epochs: int = 1) -> DataLoader:
     """Build a loader whose epoch has these batches, after others that fill its queues."""
     batches += 2 * loader['num_workers']  # torch's prefetch_factor
-    sampler = Cycle(batches * loader['batch_size'])
+    sampler = Cycle(batches, loader['batch_size'], epochs)
     built = Runner.build_dataloader(dict(loader, sampler=sampler), seed=0)
     built.sampler.length = len(built.dataset)
     return built

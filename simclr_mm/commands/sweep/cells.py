@@ -53,9 +53,9 @@ def augmentations(cfg: Config, firsts: Sequence[str], seconds: Sequence[str]) ->
     """
     before, views, after = two_views(cfg)
     if 'blur' in [*firsts, *seconds]:
-        _check_blur(min(_sizes(views)))
+        _check_blur(min(sizes_of(views)))
     if before:
-        before.append(dict(type='simclr_mm.RandomCropAndFlip', size=max(_sizes(views))))
+        before.append(dict(type='simclr_mm.RandomCropAndFlip', size=max(sizes_of(views))))
     whole = dict(num_views=2, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip_prob=0.0, augment='worker')
     for first, second in product(firsts, seconds):
         names = [first] if first == second else [first, second]
@@ -70,7 +70,7 @@ def color_strength(cfg: Config, strengths: Sequence[str]) -> Iterator[Cell]:
     for name in strengths:
         transforms = [{**TRANSFORMATIONS['color'], 'strength': STRENGTHS[name]}]
         if name == '1+blur':
-            _check_blur(min(_sizes(views)))
+            _check_blur(min(sizes_of(views)))
             transforms.append(dict(type='simclr_mm.RandomGaussianBlur'))
         step = dict(views, transforms=transforms)
         yield (name,), {PIPELINE: [*before, step, *after]}
@@ -152,7 +152,8 @@ def two_views(cfg: Config) -> tuple[list[dict], ConfigDict, list[dict]]:
     raise UserError(f'{PIPELINE} has no simclr_mm.TwoViews: take a pretraining config')
 
 
-def _sizes(views: ConfigDict) -> Sequence[int]:
+def sizes_of(views: ConfigDict) -> Sequence[int]:
+    """The sizes of TwoViews, one for each stage of training."""
     return views.size if isinstance(views.size, (list, tuple)) else [views.size]
 
 
