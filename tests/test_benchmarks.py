@@ -176,3 +176,14 @@ def test_bench_train(tmp_path, monkeypatch, capsys):
     # A line of the log in the untimed round and in the timed one.
     log = next(tmp_path.glob('work_dirs/bench_train/*/vis_data/scalars.json'))
     assert log.read_text().count('"loss": ') == 2
+
+
+def test_compare_revisions(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    narrow = 'model.backbone.base_channels=8', 'model.backbone.stem_channels=8'
+    few = '--steps', 1, '--repeats', 1, '--cfg-options', 'train_cfg.max_epochs=4', *narrow
+    script = load('compare_revisions.py', monkeypatch, 'HEAD', '--config', DIGITS.stem, *few)
+    script['main']()
+    out = capsys.readouterr().out
+    assert f'│ HEAD: {DIGITS.stem} ' in out
+    assert f'│ now: {DIGITS.stem} ' in out

@@ -159,8 +159,8 @@ def _say_sizes(runner: Runner, loader: DataLoader, epochs: int) -> None:
     runner.logger.info(f'Views of {stages}.')
     if epochs <= views.milestones[-1]:
         runner.logger.warning(
-            f'TwoViews.milestones: epoch {firsts[-1]} begins with views of {views.sizes[-1]} px, but '
-            f'training ends after epoch {epochs}: lower the milestones or train for longer.'
+            f'TwoViews.milestones: epoch {firsts[-1]} begins with views of {views.sizes[-1]} px, '
+            f'but training ends after epoch {epochs}: lower the milestones or train for longer.'
         )
 
 

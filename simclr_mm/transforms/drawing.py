@@ -20,7 +20,9 @@ from .crop import RandomCropAndFlip
 from .random_streams import RandomStream, batch_streams
 
 
-def build_pipelines(transforms: Sequence, num_views: int, sizes: Sequence[int]) -> list[list[Callable]]:
+def build_pipelines(
+    transforms: Sequence, num_views: int, sizes: Sequence[int]
+) -> list[list[Callable]]:
     """Build the ``transforms`` of TwoViews: V lists, with ColorDistortion split into its parts.
 
     They are configs for all views, or one list of configs for each view.
@@ -75,7 +77,7 @@ class Recipe(Protocol):
 
 
 def draw_view(
-    views: Recipe, v: int, height: int, width: int, size: int, streams: Sequence[RandomStream]
+    views: Recipe, v: int, size: int, height: int, width: int, streams: Sequence[RandomStream]
 ) -> list[Any]:
     """Draw view ``v``, of a size, of an image with one stream for the crop and for each step."""
     steps = zip(views.pipelines[v], streams[1:])
@@ -86,9 +88,9 @@ def draw_view(
 def draw_batch(
     views: Recipe,
     addresses: tuple[Sequence[int], Sequence[int], Sequence[int]],
+    size: int,
     height: int,
     width: int,
-    size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw all views, of one size, of n images of one height and width in pixels.
 

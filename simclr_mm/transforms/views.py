@@ -90,8 +90,8 @@ class TwoViews(Transform):
 
     Raises:
         UserError: A value is outside its range, milestones do not fit the sizes or nobody says the
-            epoch, the number of pipelines is not V, an image is not (H, W, C) uint8 or float32 or has bands that a transform cannot take, or a
-            pipeline changes size, bands or type.
+            epoch, the number of pipelines is not V, an image is not (H, W, C) uint8 or float32 or
+            has bands that a transform cannot take, or a pipeline changes size, bands or type.
     """
 
     def __init__(
@@ -182,11 +182,11 @@ class TwoViews(Transform):
             parts = zip(*(self._leave_to_device(single)[0] for single in singles))
             return ViewsToMake(*(torch.stack([*map(torch.as_tensor, part)]) for part in parts))
         if self.on_device:
-            crops, steps = draw_batch(self, self._addresses(indices), *images.shape[1:3], size)
+            crops, steps = draw_batch(self, self._addresses(indices), size, *images.shape[1:3])
             return ViewsToMake(*map(torch.from_numpy, (images, crops, steps)))
         made = np.empty((len(images), *self._shape(images[0], size)), images.dtype)
         if others is None and not any(self.foreign):
-            crops, steps = draw_batch(self, self._addresses(indices), *images.shape[1:3], size)
+            crops, steps = draw_batch(self, self._addresses(indices), size, *images.shape[1:3])
             for image, out, *numbers in zip(images, made, crops.tolist(), steps.tolist()):
                 for v, (crop, rows) in enumerate(zip(*numbers)):
                     self._make(image, v, decode_view(self, v, crop, rows), out[v])
@@ -235,7 +235,7 @@ class TwoViews(Transform):
                     return None
             else:
                 height, width = img.shape[:2]
-                drawn = draw_view(self, v, height, width, out.shape[-1], streams)
+                drawn = draw_view(self, v, out.shape[-1], height, width, streams)
                 self._make(img, v, drawn, out[v])
                 shown = self._shown(v, drawn)
             params.append(shown)
@@ -289,7 +289,7 @@ class TwoViews(Transform):
             streams = self._streams(results.get('sample_idx'), v)
             img = _image_of(results, v)
             height, width = img.shape[:2]
-            drawn = draw_view(self, v, height, width, size, streams)
+            drawn = draw_view(self, v, size, height, width, streams)
             made[v] = self._cropped(img, drawn[0], size)
             encode_steps(self.pipelines[v], drawn[1:], steps[v])
             params.append(self._shown(v, drawn))
@@ -346,7 +346,7 @@ class TwoViews(Transform):
         if not hasattr(index, 'epoch'):
             raise UserError(
                 'TwoViews: milestones need the epoch, and the sampler, or a dataset around this '
-                "one that is none of PyTorch or MMEngine, gives plain indices: write sampler=dict("
+                'one that is none of PyTorch or MMEngine, gives plain indices: write sampler=dict('
                 "type='simclr_mm.ResumableSampler') in the dataloader, or a single size."
             )
         return self.sizes[bisect_right(self.milestones, index.epoch)]

@@ -308,7 +308,10 @@ def test_pipelines_must_keep_size_and_type(photos):
     'kwargs,message',
     [
         (dict(size=0), 'size must be .* got 0: write 224'),
-        (dict(size=(32, 32)), r'one fewer than the sizes, got size=\(32, 32\) with milestones=\(\)'),
+        (
+            dict(size=(32, 32)),
+            r'one fewer than the sizes, got size=\(32, 32\) with milestones=\(\)',
+        ),
         (dict(size=32, milestones=[5]), 'size=32 with .*: write .* or a single size without'),
         (dict(size=[], milestones=[]), r'size=\[\] with milestones'),
         (dict(size=[16, 'x'], milestones=[1]), 'size must be .* got x: write 224'),

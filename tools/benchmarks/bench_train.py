@@ -23,10 +23,7 @@ computes in two other processes meanwhile.
 import argparse
 import importlib.util
 import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -43,7 +40,7 @@ from mmpretrain.utils import register_all_modules
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from timing import interleaved, ratio, save, spread, table_of, version
+from timing import busy, interleaved, ratio, save, spread, table_of, version
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from simclr_mm.commands import command_line
@@ -262,17 +259,6 @@ class Pictures(Dataset):
 
 
 PEERS = [mmpretrain, lightly] if importlib.util.find_spec('lightly') else [mmpretrain]
-
-
-@contextmanager
-def busy(count: int) -> Iterator[None]:
-    """Other processes that compute until the block ends."""
-    others = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for process in others:
-            process.kill()
 
 
 def table(rows: dict[str, Round], seconds: dict[str, list[float]], images: int) -> Table:

@@ -3,8 +3,11 @@
 import importlib.metadata
 import json
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +42,17 @@ def interleaved(calls: dict[str, Callable], repeats: int) -> dict[str, list[floa
                 if repeat >= 0:
                     seconds[name].append(elapsed)
     return seconds
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Other processes that compute until the block ends."""
+    others = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in others:
+            process.kill()
 
 
 def resident(key: str) -> float:
