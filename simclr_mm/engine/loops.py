@@ -150,18 +150,19 @@ def _check_last_batch(runner: Runner, loader: DataLoader, ranks: int, batch_size
 
 
 def _say_sizes(runner: Runner, loader: DataLoader, epochs: int) -> None:
-    """Log which epochs have views of which size, if they grow."""
+    """Log which epochs have views of which size, if they grow, and refuse too few epochs."""
     views = next(_views_in(loader.dataset), None)
     if views is None or not views.milestones:
         return
     firsts = (1, *(number + 1 for number in views.milestones))
     stages = ', '.join(f'{size} px from epoch {k}' for size, k in zip(views.sizes, firsts))
-    runner.logger.info(f'Views of {stages}.')
     if epochs <= views.milestones[-1]:
-        runner.logger.warning(
-            f'TwoViews.milestones: epoch {firsts[-1]} begins with views of {views.sizes[-1]} px, '
-            f'but training ends after epoch {epochs}: lower the milestones or train for longer.'
+        raise UserError(
+            f'TwoViews: milestones = {views.milestones} are not within training, which ends after '
+            f'epoch {epochs}. So no view would have {views.sizes[-1]} px. Lower them, for example '
+            'with --cfg-options train_dataloader.dataset.pipeline.0.milestones="[...]"'
         )
+    runner.logger.info(f'Views of {stages}.')
 
 
 class _Resumable(BaseLoop):

@@ -6,6 +6,8 @@ import pytest
 from digits_run import BY_ITERATION, EVERY_ITERATION, losses, runner
 from mmengine.hooks import Hook
 
+from simclr_mm.errors import UserError
+
 GROWING = {
     **EVERY_ITERATION,
     'train_dataloader.dataset.pipeline.0.size': [8, 12, 16],
@@ -39,7 +41,6 @@ def whole(tmp_path_factory):
 def test_each_epoch_has_its_size(whole):
     assert whole.sides == [8] * 4 + [12] * 4 + [16] * 4
     assert 'Views of 8 px from epoch 1, 12 px from epoch 2, 16 px from epoch 3.' in _log(whole)
-    assert 'TwoViews.milestones' not in _log(whole)
 
 
 @pytest.mark.parametrize('step', [4, 6, 11])
@@ -52,11 +53,18 @@ def test_a_resumed_run_has_the_same_losses(whole, tmp_path, step):
     assert losses(rest) == {k: loss for k, loss in losses(whole).items() if k > step}
 
 
-def test_by_iteration_and_a_stage_that_is_never_reached(whole, tmp_path):
-    options = {**BY_ITERATION, 'train_cfg': {**BY_ITERATION['train_cfg'], 'max_iters': 7}}
-    run = _train(tmp_path / 'short', **options)
-    assert run.sides == [8] * 4 + [12] * 3
-    assert (
-        'TwoViews.milestones: epoch 3 begins with views of 16 px, but training ends after epoch 2: '
-        'lower the milestones or train for longer.'
-    ) in _log(run)
+def _by_iteration(length):
+    return {**BY_ITERATION, 'train_cfg': {**BY_ITERATION['train_cfg'], 'max_iters': length}}
+
+
+def test_by_iteration(tmp_path):
+    assert _train(tmp_path / 'run', **_by_iteration(9)).sides == [8] * 4 + [12] * 4 + [16]
+
+
+@pytest.mark.parametrize(
+    'options', [{'train_cfg.max_epochs': 2}, _by_iteration(8)], ids=['epochs', 'iterations']
+)
+def test_a_size_that_no_epoch_has_is_refused(tmp_path, options):
+    message = r'milestones = \[1, 2\] are not within .* after epoch 2. So no view would have 16 px'
+    with pytest.raises(UserError, match=message):
+        _train(tmp_path / 'short', **options)
