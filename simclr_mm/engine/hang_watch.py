@@ -1,5 +1,6 @@
 """End a job whose ranks wait for each other, and name the rank that they wait for."""
 
+import atexit
 import contextlib
 import json
 import linecache
@@ -172,6 +173,18 @@ def _through_store(function: Callable[[], T], otherwise: T) -> T:
     thread.start()
     thread.join(_ANSWER + 1)
     return result[0]
+
+
+@atexit.register
+def _rest() -> None:
+    """Let the watch end before the interpreter does.
+
+    A thread that comes back from the store into an interpreter that has ended aborts the process.
+    """
+    watch = HangWatch._of_process
+    if watch is not None and watch.is_alive():
+        watch.stop()
+        watch.join(2.0)  # a moment, unless the link to the store is cut
 
 
 def lost_ranks(error: BaseException) -> list[int] | None:

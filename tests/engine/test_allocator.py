@@ -95,6 +95,7 @@ class Collecting:
 
 def test_a_worker_deletes_no_iterator_of_its_parent(capfd, monkeypatch):
     monkeypatch.setattr(sys, 'unraisablehook', sys.__unraisablehook__)  # pytest's keeps it
+    COLLECT()  # what other tests have left
     gc.disable()
     try:
         old = iter(DataLoader(Collecting(), num_workers=1, persistent_workers=True))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -71,6 +72,24 @@ def test_a_rank_that_never_comes(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match='the 2 ranks do not find each other .*1/2 clients'):
         runner(tmp_path, launcher='pytorch', **{'env_cfg.dist_cfg.timeout': 1})
+
+
+ENDS = """
+import os, time
+from torch.distributed import TCPStore
+from simclr_mm.engine.hang_watch import HangWatch
+server = TCPStore('localhost', 0, is_master=True, wait_for_workers=False)
+os.environ.update(MASTER_ADDR='localhost', MASTER_PORT=str(server.port))
+HangWatch(0, 1, 0.001, 'ends', lambda: str(time.monotonic())).start()  # asks all the time
+time.sleep(0.5)
+"""
+
+
+def test_a_process_ends_while_the_watch_asks():
+    """Without care such a process aborts more often than not."""
+    ranks = [subprocess.Popen([sys.executable, '-c', ENDS], stderr=subprocess.PIPE) for _ in '123']
+    assert [process.communicate(timeout=60)[1] for process in ranks] == [b''] * 3
+    assert [process.returncode for process in ranks] == [0] * 3
 
 
 def _loses_a_rank(rank, port, folder, lost):
