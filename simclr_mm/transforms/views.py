@@ -179,7 +179,7 @@ class TwoViews(Transform):
             for image, each, index in zip(images, imgs, indices)
         ]
         if self.on_device and others is not None:
-            parts = zip(*(self._leave_to_device(single)[0] for single in singles))
+            parts = zip(*(self._leave_to_device(single, size)[0] for single in singles))
             return ViewsToMake(*(torch.stack([*map(torch.as_tensor, part)]) for part in parts))
         if self.on_device:
             crops, steps = draw_batch(self, self._addresses(indices), size, *images.shape[1:3])
@@ -208,7 +208,7 @@ class TwoViews(Transform):
                 _check_alike(other, results['img'], 'two images of one sample')
         size = self._size(results.get('sample_idx'))
         if self.on_device:
-            results['img'], params = self._leave_to_device(results)
+            results['img'], params = self._leave_to_device(results, size)
         else:
             views = np.empty(self._shape(results['img'], size), results['img'].dtype)
             made = self._make_all(results, views)
@@ -278,11 +278,10 @@ class TwoViews(Transform):
         out[:] = view['img'].transpose(2, 0, 1)
         return shown
 
-    def _leave_to_device(self, results: dict) -> tuple[list, list[dict]]:
+    def _leave_to_device(self, results: dict, size: int) -> tuple[list, list[dict]]:
         """The fields of ViewsToMake for one image, and the drawn parameters."""
-        size = self._size(results.get('sample_idx'))
-        views, channels, side, _ = self._shape(results['img'], size)
-        made = np.empty((views, side, side, channels), results['img'].dtype)
+        shape = self.num_views, size, size, results['img'].shape[2]
+        made = np.empty(shape, results['img'].dtype)
         steps = np.zeros((self.num_views, *self.step_shape))
         params = []
         for v in range(self.num_views):
