@@ -12,6 +12,7 @@ default_hooks = dict(
     non_finite=dict(type='simclr_mm.NonFiniteGuardHook'),
     learning_watch=dict(type='simclr_mm.LearningWatchHook'),
     data_wait=dict(type='simclr_mm.DataWaitHook'),
+    free_cores=dict(type='simclr_mm.FreeCoresHook'),  # on a CPU
     progress=dict(type='simclr_mm.ProgressBarHook'),  # on a terminal
     preemption=dict(type='simclr_mm.PreemptionHook'),
 )

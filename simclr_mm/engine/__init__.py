@@ -1,5 +1,6 @@
 from .hooks.checkpoint_hook import CheckpointHook
 from .hooks.data_wait import DataWaitHook
+from .hooks.free_cores import FreeCoresHook
 from .hooks.learning_watch import LearningWatchHook
 from .hooks.non_finite_guard import NonFiniteGuardHook
 from .hooks.preemption import PreemptionHook
@@ -17,6 +18,7 @@ __all__ = [
     'CheckpointHook',
     'DataWaitHook',
     'EpochBasedTrainLoop',
+    'FreeCoresHook',
     'IterBasedTrainLoop',
     'LARS',
     'LearningWatchHook',

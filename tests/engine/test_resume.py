@@ -15,6 +15,7 @@ from mmengine.hooks import Hook
 
 from simclr_mm.apis.loading import load_encoder
 from simclr_mm.checkpoints.stored_config import parse_settings
+from simclr_mm.engine.hooks.free_cores import THREADS
 from simclr_mm.engine.optim_wrapper import native_bf16
 from simclr_mm.engine.resume import check_resumable, latest_checkpoint, settings
 from simclr_mm.errors import CheckpointError, MissingFileError, UserError
@@ -282,6 +283,11 @@ def test_a_config_that_cannot_be_read_is_said(text):
     checkpoint = dict(meta=dict(epoch=1, iter=2, cfg=text), optimizer={}, message_hub={})
     check_resumable(checkpoint, Config(), 'a.pth', SimpleNamespace(warning=said.append))
     assert 'a.pth holds no readable config' in said[0]
+
+
+def test_a_checkpoint_keeps_the_number_of_threads(saved):
+    info = torch.load(saved / 'epoch_2.pth', weights_only=False)['message_hub']['runtime_info']
+    assert info[THREADS] == torch.get_num_threads()
 
 
 def test_a_best_checkpoint_of_another_run_stays(saved, tmp_path):

@@ -95,6 +95,7 @@ def configured(args: argparse.Namespace) -> Config:
     cfg.train_cfg = dict(by_epoch=True, max_epochs=cfg.train_cfg.get('max_epochs', 1))
     cfg.default_hooks.logger.interval = args.steps
     cfg.default_hooks.data_wait.limit = 1.0  # no advice in the middle of a round
+    cfg.default_hooks.free_cores = None  # it would choose the threads of the peers too
     loader = cfg.train_dataloader
     if args.data and type_name(loader.dataset.pipeline[0]) == 'LoadImageFromFile':
         loader.dataset = dict(

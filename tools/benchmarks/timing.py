@@ -44,10 +44,18 @@ def interleaved(calls: dict[str, Callable], repeats: int) -> dict[str, list[floa
     return seconds
 
 
+# What other processes compute: on one core, or on all with PyTorch's threads.
+NEIGHBOURS = {
+    'loop': 'while True: pass',
+    'torch': 'import torch\na = torch.rand(1024, 1024)\nwhile True: a @ a',
+}
+
+
 @contextmanager
-def busy(count: int) -> Iterator[None]:
+def busy(count: int, neighbour: str = 'loop') -> Iterator[None]:
     """Other processes that compute until the block ends."""
-    others = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(count)]
+    command = [sys.executable, '-c', NEIGHBOURS[neighbour]]
+    others = [subprocess.Popen(command) for _ in range(count)]
     try:
         yield
     finally:

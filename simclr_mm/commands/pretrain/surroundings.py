@@ -1,6 +1,5 @@
 """What a folder of images and a machine are like."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 
 from simclr_mm.datasets.decoded_files import free_memory
 from simclr_mm.datasets.image_folder import class_folders, class_names_of
+from simclr_mm.engine.cores import core_count
 from simclr_mm.engine.optim_wrapper import native_bf16
 from simclr_mm.errors import UserError
 from simclr_mm.files.walk import image_paths, walk_images
@@ -98,14 +98,14 @@ def machine() -> Machine:
     if device not in ('cpu', 'cuda'):
         device = 'cpu'
     native, reason = native_bf16(device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    gpu_memory, name = 0, f'{cores or 1} cores, no GPU'
+    cores = core_count()
+    gpu_memory, name = 0, f'{cores} cores, no GPU'
     if device == 'cuda':
         card = torch.cuda.get_device_properties(0)
         gpu_memory, name = card.total_memory, card.name
     free = free_memory() or 1 << 32
     return Machine(
-        device, name, gpu_memory, free, cores or 1, f'{"bf16" if native else "float32"}, {reason}'
+        device, name, gpu_memory, free, cores, f'{"bf16" if native else "float32"}, {reason}'
     )
 
 

@@ -21,6 +21,7 @@ from rich.progress import track
 
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.checkpoints import read_checkpoint
+from simclr_mm.engine.cores import core_count
 from simclr_mm.evaluation import EvaluationRun, Result
 from simclr_mm.files.installed import MIM
 
@@ -145,7 +146,7 @@ class TrainAndEvaluate(ABC):
         if self.stopped:
             raise RunFailed('stopped')
         env = dict(os.environ)
-        env.setdefault('OMP_NUM_THREADS', str(max(1, _cores() // self.processes)))
+        env.setdefault('OMP_NUM_THREADS', str(max(1, core_count() // self.processes)))
         if device:
             env['CUDA_VISIBLE_DEVICES'] = device
         log = run.folder / 'log.txt'
@@ -167,11 +168,6 @@ class TrainAndEvaluate(ABC):
         if code:
             lines = log.read_text(errors='replace').strip().splitlines()
             raise RunFailed(f'{lines[-1] if lines else "no output"} (exit code {code}; see {log})')
-
-
-def _cores() -> int:
-    """Cores that this process may use: Slurm gives a part of a machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def device_of_each(processes: int) -> list[str]:

@@ -16,6 +16,7 @@ from simclr_mm.errors import UserError
 from simclr_mm.registry import HOOKS
 from simclr_mm.transforms import TwoViews
 
+from ..cores import OtherProcesses, core_count
 from .log_interval import is_log_line
 
 # A JPEG of 128 x 128 pixels is smaller. So many of them, decoded, fit into 4 GiB.
@@ -90,7 +91,7 @@ class DataWaitHook(Hook):
     def before_train(self, runner: Runner) -> None:
         # Skip the start of the workers, until each has made a batch.
         self._skip = runner.iter + 1 + runner.train_dataloader.num_workers
-        self._watch = Stopwatch()
+        self._watch, self._others = Stopwatch(), OtherProcesses()
         self._well = self._skip  # last step with a share within the limit
         self._told = False
 
@@ -130,14 +131,14 @@ class DataWaitHook(Hook):
         if dist.is_main_process():
             runner.logger.warning(
                 f'In the last {lasted} steps training waited for data {100 * share:.0f} % of the '
-                f'time. {remedy(runner, share)}'
+                f'time. {remedy(runner, share, round(self._others.read()))}'
             )
 
 
-def remedy(runner: Runner, share: float) -> str:
+def remedy(runner: Runner, share: float, others: int = 0) -> str:
     """The cheapest remedy for this share of waiting time, from cheap facts."""
     loader = runner.train_dataloader
-    free = free_cores(loader.num_workers)
+    free = free_cores(loader.num_workers, others)
     if free > 0:
         # While training waits, all workers are busy. Without workers this process is.
         needed = math.ceil((loader.num_workers or share) / max(1 - share, 0.01) - 0.01)
@@ -158,12 +159,14 @@ def remedy(runner: Runner, share: float) -> str:
     return 'No core is free: pack the files, simclr-mm pack FOLDER OUT --short-side 256.'
 
 
-def free_cores(workers: int) -> int:
-    """Cores that this rank may use, minus its own threads and its workers."""
-    linux = hasattr(os, 'sched_getaffinity')
-    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+def free_cores(workers: int, others: int = 0) -> int:
+    """Cores that this rank may use, minus its own threads, its workers and other programs.
+
+    Several ranks share a machine and count each other, so there others are left out.
+    """
+    ranks = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
     busy = 1 if torch.cuda.is_available() else torch.get_num_threads()
-    return max(0, cores // int(os.environ.get('LOCAL_WORLD_SIZE', 1)) - busy - workers)
+    return max(0, core_count() // ranks - busy - workers - (others if ranks == 1 else 0))
 
 
 def _file_sizes(dataset: Any) -> list[int]:

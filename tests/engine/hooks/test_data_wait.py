@@ -152,16 +152,18 @@ def cores(monkeypatch, count):
 def test_free_cores_are_shared_by_the_ranks_of_a_machine(monkeypatch):
     cores(monkeypatch, 40)
     assert free_cores(workers=4) == 33
+    assert free_cores(workers=4, others=3) == 30
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')
     assert free_cores(workers=4) == 3
+    assert free_cores(workers=4, others=30) == 3  # they are the other ranks
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     assert free_cores(workers=4) == 5
     assert free_cores(workers=30) == 0
 
 
-def advice(dataset, share=0.5, workers=0):
+def advice(dataset, share=0.5, workers=0, others=0):
     loader = SimpleNamespace(dataset=dataset, num_workers=workers)
-    return remedy(SimpleNamespace(train_dataloader=loader), share)
+    return remedy(SimpleNamespace(train_dataloader=loader), share, others)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +174,7 @@ def test_as_many_workers_as_needed(monkeypatch, workers, share, count):
     """0.8: four seconds of loading beside one of work; two workers at 0.5: double."""
     cores(monkeypatch, 40)
     assert f'num_workers={count} (' in advice([], share, workers)
+    assert 'No core is free' in advice([], share, workers, others=40)
 
 
 def test_without_a_free_core_one_remedy_by_what_is_known(tmp_path, monkeypatch):

@@ -1,0 +1,94 @@
+"""As many OpenMP threads as other processes leave cores free."""
+
+import os
+import time
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from simclr_mm.registry import HOOKS
+
+from ..cores import OtherProcesses, core_count
+
+THREADS = 'threads'  # key in the message hub, which checkpoints keep
+
+
+@HOOKS.register_module()
+class FreeCoresHook(Hook):
+    """Train on a CPU with as many threads as there are free cores, and say when that changes.
+
+    By default PyTorch takes a thread for each core. Beside other programs these threads wait for
+    each other at the end of every operation. On two cores beside two busy processes, one thread
+    trains up to 2.4 times as fast as two (docs/input_pipeline.md).
+
+    The number is chosen once, before the first step, because sums of another order differ in
+    the last bits. A resumed run keeps it. A run whose ``randomness.seed`` is set, and one with
+    ``OMP_NUM_THREADS``, trains with PyTorch's number. Ranks choose nothing: each of them counts
+    the others.
+
+    Args:
+        interval: Seconds between two looks at other processes during training.
+    """
+
+    def __init__(self, interval: float = 60) -> None:
+        self.interval = interval
+        self._others = OtherProcesses()  # from here on, while datasets are read
+
+    def before_train(self, runner: Runner) -> None:
+        on_cpu = next(runner.model.parameters()).device.type == 'cpu'
+        self._looks = on_cpu and runner.world_size == 1
+        if not self._looks:
+            return
+        self._most = torch.get_num_threads()
+        kept = runner.message_hub.runtime_info.get(THREADS) if runner._resume else None
+        threads = self._most
+        if kept is not None and 'OMP_NUM_THREADS' not in os.environ:
+            threads = min(kept, core_count())
+        elif kept is None and self._may_choose(runner):
+            time.sleep(max(0.0, 1 - self._others.elapsed()))
+            others = self._others.read()
+            threads = self._free(others)
+            if threads < self._most:
+                runner.logger.info(
+                    f'OpenMP threads: {threads} instead of {self._most}, because other processes '
+                    f'use {others:.1f} of {core_count()} cores. OMP_NUM_THREADS or '
+                    'randomness.seed fixes the number.'
+                )
+        if kept is not None and threads != kept:
+            runner.logger.warning(
+                f'OpenMP threads: {threads}, and {kept} before. Sums of another order differ in '
+                f'the last bits: OMP_NUM_THREADS={kept} goes on exactly.'
+            )
+        elif kept is not None and threads != self._most:
+            runner.logger.info(f'OpenMP threads: {threads}, as before.')
+        torch.set_num_threads(threads)
+        runner.message_hub.update_info(THREADS, threads)
+        self._others.read()
+        self._told = threads
+
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        if not self._looks or self._others.elapsed() < self.interval:
+            return
+        others, threads = self._others.read(), torch.get_num_threads()
+        better = self._free(others)
+        if better not in (threads, self._told):
+            runner.logger.warning(
+                f'Other processes use {others:.1f} of {core_count()} cores: OMP_NUM_THREADS='
+                f'{better} is faster than {threads}. Stop with Ctrl-C, and repeat the command with '
+                'it and --resume.'
+            )
+        self._told = better
+
+    def after_train(self, runner: Runner) -> None:
+        if self._looks:
+            torch.set_num_threads(self._most)  # the process may go on
+
+    @staticmethod
+    def _may_choose(runner: Runner) -> bool:
+        seed = (runner.cfg.get('randomness') or {}).get('seed')
+        return seed is None and not runner._resume and 'OMP_NUM_THREADS' not in os.environ
+
+    def _free(self, others: float) -> int:
+        """Threads for the cores that others leave, at most PyTorch's own number."""
+        return max(1, min(self._most, core_count() - round(others)))
