@@ -20,7 +20,7 @@ class FreeCoresHook(Hook):
 
     By default PyTorch takes a thread for each core. Beside other programs these threads wait for
     each other at the end of every operation. On two cores beside two busy processes, one thread
-    trains up to 2.4 times as fast as two (docs/input_pipeline.md).
+    trained 1.2 to 3.8 times as fast as two (docs/input_pipeline.md).
 
     The number is chosen once, before the first step, because sums of another order differ in
     the last bits. A resumed run keeps it. A run whose ``randomness.seed`` is set, and one with
@@ -41,31 +41,38 @@ class FreeCoresHook(Hook):
         if not self._looks:
             return
         self._most = torch.get_num_threads()
-        kept = runner.message_hub.runtime_info.get(THREADS) if runner._resume else None
-        threads = self._most
-        if kept is not None and 'OMP_NUM_THREADS' not in os.environ:
-            threads = min(kept, core_count())
-        elif kept is None and self._may_choose(runner):
-            time.sleep(max(0.0, 1 - self._others.elapsed()))
-            others = self._others.read()
-            threads = self._free(others)
-            if threads < self._most:
-                runner.logger.info(
-                    f'OpenMP threads: {threads} instead of {self._most}, because other processes '
-                    f'use {others:.1f} of {core_count()} cores. OMP_NUM_THREADS or '
-                    'randomness.seed fixes the number.'
-                )
-        if kept is not None and threads != kept:
-            runner.logger.warning(
-                f'OpenMP threads: {threads}, and {kept} before. Sums of another order differ in '
-                f'the last bits: OMP_NUM_THREADS={kept} goes on exactly.'
-            )
-        elif kept is not None and threads != self._most:
-            runner.logger.info(f'OpenMP threads: {threads}, as before.')
+        threads = self._resumed(runner) if runner._resume else self._chosen(runner)
         torch.set_num_threads(threads)
         runner.message_hub.update_info(THREADS, threads)
         self._others.read()
         self._told = threads
+
+    def _chosen(self, runner: Runner) -> int:
+        seed = (runner.cfg.get('randomness') or {}).get('seed')
+        if seed is not None or 'OMP_NUM_THREADS' in os.environ:
+            return self._most
+        time.sleep(max(0.0, 1 - self._others.elapsed()))
+        others = self._others.read()
+        threads = self._free(others)
+        if threads < self._most:
+            runner.logger.info(
+                f'OpenMP threads: {threads} instead of {self._most}, because other processes use '
+                f'{others:.1f} of {core_count()} cores. OMP_NUM_THREADS or randomness.seed fixes '
+                'the number.'
+            )
+        return threads
+
+    def _resumed(self, runner: Runner) -> int:
+        kept = runner.message_hub.runtime_info.get(THREADS, self._most)
+        threads = self._most if 'OMP_NUM_THREADS' in os.environ else min(kept, core_count())
+        if threads != kept:
+            runner.logger.warning(
+                f'OpenMP threads: {threads}, and {kept} before. Sums of another order differ in '
+                f'the last bits: OMP_NUM_THREADS={kept} goes on exactly.'
+            )
+        elif threads != self._most:
+            runner.logger.info(f'OpenMP threads: {threads}, as before.')
+        return threads
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
         if not self._looks or self._others.elapsed() < self.interval:
@@ -75,19 +82,14 @@ class FreeCoresHook(Hook):
         if better not in (threads, self._told):
             runner.logger.warning(
                 f'Other processes use {others:.1f} of {core_count()} cores: OMP_NUM_THREADS='
-                f'{better} is faster than {threads}. Stop with Ctrl-C, and repeat the command with '
-                'it and --resume.'
+                f'{better} is faster than {threads}. "kill {os.getpid()}" saves and stops this '
+                'run; then repeat the command with the variable and --resume.'
             )
         self._told = better
 
     def after_train(self, runner: Runner) -> None:
         if self._looks:
             torch.set_num_threads(self._most)  # the process may go on
-
-    @staticmethod
-    def _may_choose(runner: Runner) -> bool:
-        seed = (runner.cfg.get('randomness') or {}).get('seed')
-        return seed is None and not runner._resume and 'OMP_NUM_THREADS' not in os.environ
 
     def _free(self, others: float) -> int:
         """Threads for the cores that others leave, at most PyTorch's own number."""
