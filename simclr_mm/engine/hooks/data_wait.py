@@ -128,15 +128,16 @@ class DataWaitHook(Hook):
         if lasted < self.min_steps or self._told:
             return
         self._told = True
-        if dist.is_main_process():
+        advice = remedy(runner, share, round(self._others.read()))
+        if advice and dist.is_main_process():
             runner.logger.warning(
                 f'In the last {lasted} steps training waited for data {100 * share:.0f} % of the '
-                f'time. {remedy(runner, share, round(self._others.read()))}'
+                f'time. {advice}'
             )
 
 
 def remedy(runner: Runner, share: float, others: int = 0) -> str:
-    """The cheapest remedy for this share of waiting time, from cheap facts."""
+    """The cheapest remedy for this share of waiting time, from cheap facts. '' if none helps."""
     loader = runner.train_dataloader
     free = free_cores(loader.num_workers, others)
     if free > 0:
@@ -153,6 +154,8 @@ def remedy(runner: Runner, share: float, others: int = 0) -> str:
             return "No core is free: write augment='device' in simclr_mm.TwoViews."
     sizes = _file_sizes(dataset)
     if not sizes:
+        if not loader.num_workers and not torch.cuda.is_available():
+            return ''  # the cores that train make the views, and nothing idles
         return 'No core is free: this job needs more or faster cores.'
     if max(sizes) < _SMALL_FILE and len(dataset) < _FEW_FILES:
         return 'No core is free: keep the small images in memory, simclr_mm.InMemoryFolder.'
