@@ -20,7 +20,8 @@ class FreeCoresHook(Hook):
 
     By default PyTorch takes a thread for each core. Beside other programs these threads wait for
     each other at the end of every operation. On two cores beside two busy processes, one thread
-    trained 1.2 to 3.8 times as fast as two (docs/input_pipeline.md).
+    trained 1.2 to 3.8 times as fast as two, and beside another training with two threads over
+    six times (docs/input_pipeline.md).
 
     The number is chosen once, before the first step, because sums of another order differ in
     the last bits. A resumed run keeps it. A run whose ``randomness.seed`` is set, and one with
@@ -48,18 +49,24 @@ class FreeCoresHook(Hook):
         self._told = threads
 
     def _chosen(self, runner: Runner) -> int:
-        seed = (runner.cfg.get('randomness') or {}).get('seed')
-        if seed is not None or 'OMP_NUM_THREADS' in os.environ:
+        if 'OMP_NUM_THREADS' in os.environ or self._most == 1:
             return self._most
         time.sleep(max(0.0, 1 - self._others.elapsed()))
         others = self._others.read()
         threads = self._free(others)
-        if threads < self._most:
-            runner.logger.info(
-                f'OpenMP threads: {threads} instead of {self._most}, because other processes use '
-                f'{others:.1f} of {core_count()} cores. OMP_NUM_THREADS or randomness.seed fixes '
-                'the number.'
+        used = f'other processes use {others:.1f} of {core_count()} cores'
+        if threads == self._most:
+            return threads
+        if (runner.cfg.get('randomness') or {}).get('seed') is not None:
+            runner.logger.warning(
+                f'OpenMP threads: {self._most}, because randomness.seed is set, but {used}: '
+                f'OMP_NUM_THREADS={threads} is faster.'
             )
+            return self._most
+        runner.logger.info(
+            f'OpenMP threads: {threads} instead of {self._most}, because {used}. OMP_NUM_THREADS '
+            'or randomness.seed fixes the number.'
+        )
         return threads
 
     def _resumed(self, runner: Runner) -> int:

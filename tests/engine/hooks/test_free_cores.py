@@ -60,8 +60,13 @@ def test_threads_are_the_cores_that_others_leave(machine, others, threads):
 @pytest.mark.parametrize('settings', [dict(seed=0), dict(world_size=2), dict(device='meta')])
 def test_who_keeps_the_number_of_pytorch(machine, settings):
     machine.others = 3
-    FreeCoresHook().before_train(run(**settings))
+    job = run(**settings)
+    FreeCoresHook().before_train(job)
     assert machine.threads == 4
+    assert job.said == [
+        'OpenMP threads: 4, because randomness.seed is set, but other processes use 3.0 of 4 '
+        'cores: OMP_NUM_THREADS=1 is faster.'
+    ] * ('seed' in settings)
 
 
 def test_the_user_decides(machine, monkeypatch):
