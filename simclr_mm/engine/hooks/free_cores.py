@@ -20,8 +20,7 @@ class FreeCoresHook(Hook):
 
     By default PyTorch takes a thread for each core. Beside other programs these threads wait for
     each other at the end of every operation. On two cores beside two busy processes, one thread
-    trained 1.2 to 3.8 times as fast as two, and beside another training with two threads over
-    six times (docs/input_pipeline.md).
+    trained 1.2 to 3.8 times as fast as two (docs/input_pipeline.md).
 
     The number is chosen once, before the first step, because sums of another order differ in
     the last bits. A resumed run keeps it. A run whose ``randomness.seed`` is set, and one with
@@ -46,7 +45,7 @@ class FreeCoresHook(Hook):
         torch.set_num_threads(threads)
         runner.message_hub.update_info(THREADS, threads)
         self._others.read()
-        self._told = threads
+        self._told: set[bool] = set()  # once for fewer threads and once for more
 
     def _chosen(self, runner: Runner) -> int:
         if 'OMP_NUM_THREADS' in os.environ or self._most == 1:
@@ -86,13 +85,13 @@ class FreeCoresHook(Hook):
             return
         others, threads = self._others.read(), torch.get_num_threads()
         better = self._free(others)
-        if better not in (threads, self._told):
+        if better != threads and (better > threads) not in self._told:
+            self._told.add(better > threads)
             runner.logger.warning(
                 f'Other processes use {others:.1f} of {core_count()} cores: OMP_NUM_THREADS='
                 f'{better} is faster than {threads}. "kill {os.getpid()}" saves and stops this '
                 'run; then repeat the command with the variable and --resume.'
             )
-        self._told = better
 
     def after_train(self, runner: Runner) -> None:
         if self._looks:
