@@ -1,6 +1,5 @@
 """Replace the images of a config, and keep its views."""
 
-import os
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -9,6 +8,8 @@ from mmengine.logging import print_log
 from simclr_mm.errors import UserError
 from simclr_mm.registry import type_name
 from simclr_mm.transforms.loading import LOADING_STEPS
+
+from .cores import core_count
 
 _LOADING = 'simclr_mm.LoadImageFromFile'
 _IN_MEMORY = 'simclr_mm.ArrayFile'
@@ -50,7 +51,7 @@ def replace_images(loader: ConfigDict, dataset: dict[str, Any]) -> None:
         around.dataset = ConfigDict(**dataset, pipeline=steps, batched=before.get('batched', False))
         return
     if before.get('batched'):  # it was in memory, but files need workers
-        loader.num_workers = min(4, os.cpu_count() or 1)
+        loader.num_workers = min(4, core_count())
         loader.persistent_workers = True
     around.dataset = ConfigDict(**dataset, pipeline=with_loading(before.pipeline))
 
