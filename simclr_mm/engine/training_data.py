@@ -5,11 +5,10 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from simclr_mm.cores import core_count
 from simclr_mm.errors import UserError
 from simclr_mm.registry import type_name
 from simclr_mm.transforms.loading import LOADING_STEPS
-
-from .cores import core_count
 
 _LOADING = 'simclr_mm.LoadImageFromFile'
 _IN_MEMORY = 'simclr_mm.ArrayFile'

@@ -10,9 +10,9 @@ import torch
 from mmengine.device import get_device
 from PIL import Image
 
+from simclr_mm.cores import core_count
 from simclr_mm.datasets.decoded_files import free_memory
 from simclr_mm.datasets.image_folder import class_folders, class_names_of
-from simclr_mm.engine.cores import core_count
 from simclr_mm.engine.optim_wrapper import native_bf16
 from simclr_mm.errors import UserError
 from simclr_mm.files.walk import image_paths, walk_images

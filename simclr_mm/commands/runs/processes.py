@@ -21,7 +21,7 @@ from rich.progress import track
 
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.checkpoints import read_checkpoint
-from simclr_mm.engine.cores import core_count
+from simclr_mm.cores import core_count
 from simclr_mm.evaluation import EvaluationRun, Result
 from simclr_mm.files.installed import MIM
 

@@ -12,11 +12,11 @@ from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from simclr_mm.cores import OtherProcesses, core_count
 from simclr_mm.errors import UserError
 from simclr_mm.registry import HOOKS
 from simclr_mm.transforms import TwoViews
 
-from ..cores import OtherProcesses, core_count
 from .log_interval import is_log_line
 
 # A JPEG of 128 x 128 pixels is smaller. So many of them, decoded, fit into 4 GiB.

@@ -7,9 +7,8 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from simclr_mm.cores import OtherProcesses, core_count
 from simclr_mm.registry import HOOKS
-
-from ..cores import OtherProcesses, core_count
 
 THREADS = 'threads'  # key in the message hub, which checkpoints keep
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from simclr_mm.engine import cores
-from simclr_mm.engine.cores import OtherProcesses, core_count
+from simclr_mm import cores
+from simclr_mm.cores import OtherProcesses, core_count
 
 STAT = """cpu  900 900 900 900 900 900 900 900 0 0
 cpu0 {} 20 30 4000 5000 6 7 800 90 90
