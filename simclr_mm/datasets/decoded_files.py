@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
+from simclr_mm.cores import core_count
 from simclr_mm.errors import UserError
 from simclr_mm.transforms import LoadImageFromFile, UnreadableImage
 from simclr_mm.transforms.crop import resized_crop
@@ -42,7 +43,7 @@ def read_images(paths: Sequence[str], size: int | None = None) -> np.ndarray:
         images[row] = image
         return ''
 
-    with ThreadPool(os.cpu_count()) as threads:
+    with ThreadPool(core_count()) as threads:
         results = threads.imap(enter, range(len(paths)), chunksize=64)
         shown = track(results, f'reading {os.path.dirname(paths[0])}', len(paths), transient=True)
         problems = [problem for problem in shown if problem]

@@ -3,7 +3,6 @@
 N images, T side of a thumbnail in pixels.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
@@ -13,6 +12,7 @@ import numpy as np
 from rich.progress import track
 
 from simclr_mm.commands.embed.images import Images
+from simclr_mm.cores import core_count
 from simclr_mm.errors import UnreadableImage
 
 from .duplicates import SIDE
@@ -47,7 +47,7 @@ def look_at(folders: Sequence[Images]) -> Pictures:
         contrast[row] = cv2.meanStdDev(pixels)[1].max()
         thumbnails[row] = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
-    with ThreadPool(os.cpu_count()) as threads:
+    with ThreadPool(core_count()) as threads:
         results = threads.imap_unordered(enter, range(count), chunksize=16)
         for _ in track(results, 'looking at the images', count, transient=True):
             pass

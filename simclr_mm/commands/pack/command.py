@@ -11,6 +11,7 @@ import os
 from simclr_mm.commands import command_line
 from simclr_mm.commands.pack.folder import pack_folder
 from simclr_mm.commands.pack.plan import PackSettings
+from simclr_mm.cores import core_count
 from simclr_mm.datasets.pack_index import FORMATS, UNREADABLE
 from simclr_mm.errors import UserError
 
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     add('--classes', metavar='FILE', help=names)
     add('--no-labels', action='store_true', help='write no labels')
     processes = 'processes that read and encode images, default: one for each core'
-    cores = max(1, (os.cpu_count() or 1) // int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
+    cores = max(1, core_count() // int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
     add('--processes', type=at_least(1, 1 << 10), default=cores, help=processes)
     add('--restart', action='store_true', help='replace another pack in OUT')
     args = parser.parse_args(argv)

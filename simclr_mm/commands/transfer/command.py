@@ -6,7 +6,6 @@ encoder, images and settings are not repeated. The processes of torchrun share t
 """
 
 import argparse
-import os
 import shutil
 import time
 import traceback
@@ -33,6 +32,7 @@ from simclr_mm.commands.transfer.dataset_table import (
     TransferDataset,
     own_folder,
 )
+from simclr_mm.cores import core_count
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.evaluation import EvaluationRun, Result, Value, read_run
 from simclr_mm.files.atomic import alone_in
@@ -47,7 +47,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     flags = '--config', '--device', '--seed', '--cache', '--workers', '--trust-checkpoint'
     of_runs = '--processes', '--slurm'
     parser = command_line.parser_of(__doc__, *flags, *of_runs, shared=True)
-    parser.set_defaults(workers=min(4, os.cpu_count() or 1))
+    parser.set_defaults(workers=min(4, core_count()))
     add, positive = parser.add_argument, command_line.at_least(1)
     add('checkpoint', help='checkpoint, a path or URL, or a name with weights')
     add('root', type=Path, help='folder of the datasets')
