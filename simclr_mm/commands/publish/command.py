@@ -49,6 +49,7 @@ class Published(NamedTuple):
 
     name: str  # of the model
     path: Path  # the file
+    sha256: str  # of the file
     card: Path  # the model card beside it
     encoder: Encoder  # read from the file
     rows: list[dict[str, Any]]  # results, in the format of a model index
@@ -96,8 +97,8 @@ def publish(
     buffer = io.BytesIO()
     torch.save(dict(meta=meta, state_dict=state), buffer)
     content = buffer.getvalue()
-    digest = hashlib.sha256(content).hexdigest()[:8]
-    path = folder / f'{name}_{date.today():%Y%m%d}-{digest}.pth'
+    sha256 = hashlib.sha256(content).hexdigest()
+    path = folder / f'{name}_{date.today():%Y%m%d}-{sha256[:8]}.pth'
     with atomic_file(path) as file:
         file.write(content)
         file.flush()
@@ -114,7 +115,7 @@ def publish(
     )
     left_out = [key for key in loaded if key not in ('meta', 'state_dict')]
     left_out += [key for key in weights if key not in state]
-    return Published(name, path, card, encoder, rows, left_out, shortened)
+    return Published(name, path, sha256, card, encoder, rows, left_out, shortened)
 
 
 def _without_folders(value: Any, key: str, shortened: list[str]) -> Any:
@@ -169,7 +170,7 @@ def main(argv: list[str] | None = None) -> None:
     if done.shortened:
         print(f'paths of this machine, shortened to their last name: {", ".join(done.shortened)}')
     weights = f'{url.rstrip("/")}/{done.path.name}' if url else None
-    entry = entry_of(done.name, done.encoder, done.rows, config, weights)
+    entry = entry_of(done.name, done.encoder, done.rows, config, weights, done.sha256)
     if args.metafile is None:
         print(entry_text(entry), end='')
         return

@@ -20,9 +20,14 @@ _COLLECTION = 'SimCLR'
 
 
 def entry_of(
-    name: str, encoder: Encoder, results: list[dict[str, Any]], config: str, weights: str | None
+    name: str,
+    encoder: Encoder,
+    results: list[dict[str, Any]],
+    config: str,
+    weights: str | None,
+    sha256: str,
 ) -> dict[str, Any]:
-    """The entry of a model, whose weights can be downloaded if their URL is known."""
+    """The entry of a model, with the URL of its weights and their SHA-256 if the URL is known."""
     cfg, model, size = encoder.config, encoder.model, encoder.preprocessing.size
     length = cfg.train_cfg.get('max_epochs')
     count = dict(Epochs=length) if length else dict(Iterations=cfg.train_cfg.max_iters)
@@ -43,6 +48,7 @@ def entry_of(
         'Results': results or None,
     }
     if weights:
+        entry['Metadata']['SHA-256'] = sha256
         entry['Weights'] = weights
     return {**entry, 'Config': config}
 
@@ -55,8 +61,8 @@ def entry_text(entry: dict[str, Any]) -> str:
 def put_entry(path: Path, entry: dict[str, Any]) -> bool:
     """Put an entry into a metafile, and leave every other line unchanged.
 
-    It replaces the entry of its name, whose other keys stay, or is appended. Returns whether
-    there was one.
+    It replaces the entry of its name, whose other keys stay, also in Metadata, or is appended.
+    Returns whether there was one.
     """
     text = path.read_text()
     models = (yaml.safe_load(text) or {}).get('Models')
@@ -66,7 +72,9 @@ def put_entry(path: Path, entry: dict[str, Any]) -> bool:
     new = text + entry_text(entry)
     if old is not None:
         # A published file has no log and no results, so the old results stay.
-        entry = {**old, **entry, 'Results': entry['Results'] or old.get('Results')}
+        results = entry['Results'] or old.get('Results')
+        metadata = {**(old.get('Metadata') or {}), **entry['Metadata']}
+        entry = {**old, **entry, 'Metadata': metadata, 'Results': results}
         # Until the next entry, a comment between entries or another section.
         block = rf'^  - Name: *{re.escape(entry["Name"])} *\n(    .*(\n|\Z))*'
         new = re.sub(block, lambda _: entry_text(entry), text, count=1, flags=re.MULTILINE)

@@ -135,6 +135,7 @@ def test_file_card_and_entry(checkpoint, metafile, tmp_path, capsys):
     # FLOPs, parameters, epochs and batch as tests/test_configs.py has checked them.
     assert entry == {
         **old[NAME],
+        'Metadata': {**old[NAME]['Metadata'], 'SHA-256': digest},
         'Weights': f'{URL}/{path.name}',
         'Results': [
             {
@@ -200,14 +201,16 @@ def test_a_name_that_leads_elsewhere_and_a_damaged_log(checkpoint, hub, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {'a.pth', 'far'}
 
 
-def test_results_stay_where_the_log_has_none(metafile):
+def test_results_and_metadata_stay_where_the_new_entry_has_none(metafile):
     (first,) = (
         m
         for m in yaml.safe_load(metafile.read_text())['Models']
         if m['Name'] == 'simclr_r18-w16_1xb256-coslr-10e_cifar10'
     )
     before = metafile.read_bytes()
-    put_entry(metafile, {**first, 'Results': None, 'Weights': f'{URL}/a.pth'})
+    metadata = {k: v for k, v in first['Metadata'].items() if k != 'FLOPs'}
+    new = {**first, 'Metadata': metadata, 'Results': None, 'Weights': f'{URL}/a.pth'}
+    put_entry(metafile, new)
     now = yaml.safe_load(metafile.read_text())['Models']
     assert first['Results'] and {**first, 'Weights': f'{URL}/a.pth'} in now
     put_entry(metafile, {**first, 'Weights': 'x'})
