@@ -186,7 +186,11 @@ def test_name_says_what_the_config_does(path):
     assert images.type == DATASETS[name['data']]
     assert_labels(train, name['labels'])
     size = int(name['size'] or SIZES[name['data']])
-    assert size in sizes_in(images.pipeline)
+    growing = [t for t in images.pipeline if t.get('milestones')]
+    if growing:  # up to a smaller size than that of the test, see docs/small_images.md
+        assert max(sizes_in(images.pipeline)) < size
+    else:
+        assert size in sizes_in(images.pipeline)
     assert size in sizes_in(cfg.test_dataloader.dataset.pipeline)
 
     if name['task'] and 'distil' in name['task']:
@@ -203,7 +207,7 @@ def test_name_says_what_the_config_does(path):
     assert views.augment == 'auto'  # where the device is
     assert max([0, *views.get('milestones', [])]) < length
     averaged = name['algorithm'] == 'avgsimclr'
-    assert (views.get('num_views', 2) >= 4) == averaged
+    assert views.get('num_views', 2) >= (4 if averaged else 2)
     assert (cfg.model.head.get('pairs') == 'separate') == averaged
     first_trials = name['algorithm'] == 'simclr-v0'
     assert (cfg.sync_bn is None) == first_trials
