@@ -143,7 +143,8 @@ def test_bench_train(tmp_path, monkeypatch, capsys):
         image = np.full((40, 40, 3), 100 * i, np.uint8)
         cv2.imwrite(str(tmp_path / f'{i}.jpg'), image)
     config = Config.fromfile(CONFIGS / 'simclr_r18_16xb256-coslr-200e_in1k.py')
-    config.train_dataloader.dataset.pipeline[1].update(size=[24, 32], milestones=[100])
+    config.train_dataloader.dataset.pipeline[1].update(size=[24, 28], milestones=[100])
+    config.test_dataloader.dataset.pipeline[2].crop_size = 32
     config.model.backbone.update(base_channels=8, stem_channels=8, type='ResNet_CIFAR')
     config.dump(tmp_path / 'config.py')
     script = load(

@@ -85,11 +85,11 @@ def build_train_dataloader(runner: Runner, dataloader: DataLoader | dict) -> Dat
     return dataloader
 
 
-def _views_in(dataset: Any) -> Iterator[TwoViews]:
+def views_in(dataset: Any) -> Iterator[TwoViews]:
     """Every TwoViews of a dataset and of the datasets in it."""
     for part in (*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)):
         if part is not None:
-            yield from _views_in(part)
+            yield from views_in(part)
     for each in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
         if isinstance(each, TwoViews):
             yield each
@@ -104,7 +104,7 @@ def _check_views(dataset: Any) -> None:
         ('augment', lambda views: 'device' if views.on_device else 'worker'),
         ('number of transforms', lambda views: views.on_device and max(map(len, views.pipelines))),
     ):
-        found = {number(views) for views in _views_in(dataset)}
+        found = {number(views) for views in views_in(dataset)}
         if len(found) > 1:
             raise UserError(
                 f'train_dataloader.dataset: TwoViews differ in {what}, '
@@ -151,7 +151,7 @@ def _check_last_batch(runner: Runner, loader: DataLoader, ranks: int, batch_size
 
 def _say_sizes(runner: Runner, loader: DataLoader, epochs: int) -> None:
     """Log which epochs have views of which size, if they grow, and refuse too few epochs."""
-    views = next(_views_in(loader.dataset), None)
+    views = next(views_in(loader.dataset), None)
     if views is None or not views.milestones:
         return
     firsts = (1, *(number + 1 for number in views.milestones))

@@ -14,7 +14,7 @@ Rows, interleaved, round after round:
   backbone, batch, workers and optimizer.
 
 If the config's views grow, the steps of a round are spread over its epochs. The peers train at the
-last size throughout.
+size of the test images throughout.
 
 ``--dtypes float32 bfloat16`` repeats the training and the peers in each precision. ``--busy 2``
 computes in two other processes meanwhile.
@@ -44,7 +44,7 @@ from timing import busy, interleaved, ratio, save, spread, table_of, version
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from simclr_mm.commands import command_line
-from simclr_mm.commands.sweep.cells import sizes_of, two_views
+from simclr_mm.commands.sweep.cells import two_views
 from simclr_mm.evaluation import hardware
 from simclr_mm.registry import type_name
 
@@ -185,7 +185,6 @@ def under_autocast(row: Round, device: str, dtype: torch.dtype) -> float:
 
 def mmpretrain(cfg: Config, width: int, steps: int) -> Round:
     """mmpretrain's SimCLR with our backbone, batch and optimizer, without hooks."""
-    _, views, _ = two_views(cfg)
     neck = dict(type='mmpretrain.NonLinearNeck', num_layers=2, with_avg_pool=True)
     loss = dict(type='mmpretrain.CrossEntropyLoss')
     temperature = cfg.model.head.temperature
@@ -202,8 +201,19 @@ def mmpretrain(cfg: Config, width: int, steps: int) -> Round:
     ).to(get_device())
     wrapper = OptimWrapper(optimizer_of(cfg, model.parameters()))
     model.train()
-    loader = cut(their_loader(cfg.train_dataloader, sizes_of(views)[-1]), steps)
+    loader = cut(their_loader(cfg.train_dataloader, size_of_peers(cfg)), steps)
     return Round(loader, steps, lambda batch: model.train_step(batch, wrapper))
+
+
+def size_of_peers(cfg: Config) -> int:
+    """The side of the views of a peer: that of the test images."""
+    _, views, _ = two_views(cfg)
+    if not views.get('milestones'):
+        return views.size
+    (*_, last) = (
+        step for step in cfg.test_dataloader.dataset.pipeline if {'scale', 'crop_size'} & set(step)
+    )
+    return last.get('crop_size', last.get('scale'))
 
 
 def optimizer_of(cfg: Config, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
@@ -216,8 +226,7 @@ def lightly(cfg: Config, width: int, steps: int) -> Round:
     from lightly.models.modules import SimCLRProjectionHead
     from lightly.transforms import SimCLRTransform
 
-    _, views, _ = two_views(cfg)
-    size = sizes_of(views)[-1]
+    size = size_of_peers(cfg)
     small = dict(cj_strength=0.5, gaussian_blur=0.0) if size == 32 else {}
     loader = cfg.train_dataloader
     dataset = Pictures(loader.dataset, SimCLRTransform(input_size=size, **small))

@@ -24,6 +24,7 @@ from simclr_mm.commands.embed.retrieval import FeatureIndex
 from simclr_mm.datasets import GalleryAndQuery, SampleIndex, collate
 from simclr_mm.engine import Runner
 from simclr_mm.engine.config_errors import building_from
+from simclr_mm.engine.loops import views_in
 from simclr_mm.errors import UnreadableImage, UserError
 from simclr_mm.evaluation import Labelled, extract_features
 
@@ -127,7 +128,8 @@ def embed_views(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Embed the views that training makes of a sample of images, in eval mode.
 
-    A log line names each image that cannot be read; it is left out.
+    Views that grow have their last size, as at the end of training. A log line names each image
+    that cannot be read; it is left out.
 
     Returns:
         Features (n, V, C), and projections (n, V, d), None for a model without a neck.
@@ -153,8 +155,10 @@ def embed_views(
 def _batches_of_views(
     model: BaseModel, dataset: BaseDataset, rows: np.ndarray, seed: int
 ) -> Iterator[torch.Tensor]:
+    views = next(views_in(dataset), None)
+    epoch = views.milestones[-1] if views and views.milestones else 0
     for start in track(range(0, len(rows), 64), 'embedding views', transient=True):
-        indices = [SampleIndex(row, seed) for row in rows[start : start + 64].tolist()]
+        indices = [SampleIndex(row, seed, epoch) for row in rows[start : start + 64].tolist()]
         batched = getattr(dataset, 'batched', False)  # in memory, where nothing is unreadable
         batch = dataset.__getitems__(indices) if batched else _readable(dataset, indices)
         if batch:

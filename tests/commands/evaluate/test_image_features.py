@@ -69,13 +69,16 @@ def test_folders_are_the_classes(encoder, tmp_path):
     assert len(from_embedding(tmp_path / 'out', most=2).features) <= 2
 
 
-def test_views_one_by_one(encoder):
-    dataset = training_set(encoder.config)
+@pytest.mark.parametrize('views, epoch', [({}, 0), (dict(size=[8, 12, 20], milestones=[3, 5]), 5)])
+def test_views_one_by_one(encoder, views, epoch):
+    cfg = Config(encoder.config.to_dict())
+    cfg.train_dataloader.dataset.pipeline[0].update(views)
+    dataset = training_set(cfg)
     features, projections = embed_views(encoder, dataset, most=3, seed=4)
     rows = np.sort(np.random.default_rng(4).choice(len(dataset), 3, replace=False))
     with torch.no_grad():
         for i, row in enumerate(rows.tolist()):
-            views = dataset[SampleIndex(row, seed=4)]['inputs']  # (V, 3, S, S)
+            views = dataset[SampleIndex(row, 4, epoch)]['inputs']  # (V, 3, S, S)
             images = encoder.model.data_preprocessor(dict(inputs=views))['inputs']
             expected = encoder.model.extract_feat(images)
             np.testing.assert_allclose(features[i], expected, atol=1e-5)
