@@ -34,7 +34,7 @@ def entry_of(
     device = next(model.parameters()).device
     flops = FlopAnalyzer(model, torch.zeros(1, encoder.bands, size, size, device=device))
     flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False)  # heads, additions
-    entry = {
+    entry: dict[str, Any] = {
         'Name': name,
         'Metadata': {
             **count,
