@@ -168,6 +168,7 @@ def test_bench_train(tmp_path, monkeypatch, capsys):
         'train_dataloader.batch_size=2',
         'train_dataloader.num_workers=0',
     )
+    assert script['size_of_peers'](config) == 32  # of the test, not 28
     script['main']()
     out = capsys.readouterr().out
     rows = ('training, float32', 'ceiling', 'bare forward and backward', 'mmpretrain, float32')

@@ -207,7 +207,8 @@ def test_name_says_what_the_config_does(path):
     assert views.augment == 'auto'  # where the device is
     assert max([0, *views.get('milestones', [])]) < length
     averaged = name['algorithm'] == 'avgsimclr'
-    assert views.get('num_views', 2) >= (4 if averaged else 2)
+    many = views.get('num_views', 2) >= 4
+    assert many if averaged else growing or not many
     assert (cfg.model.head.get('pairs') == 'separate') == averaged
     first_trials = name['algorithm'] == 'simclr-v0'
     assert (cfg.sync_bn is None) == first_trials
