@@ -12,6 +12,7 @@ import numpy as np
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import train_on_folder
 from simclr_mm.commands.evaluate.image_features import training_set
+from simclr_mm.engine.loops import views_in
 from simclr_mm.errors import UserError
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.visualization.views import Views, make_views, plot_views
@@ -38,11 +39,15 @@ def main(argv: list[str] | None = None) -> None:
     cfg = command_line.config_with_flags(args.config, args, train_on_folder, 'train_dataloader')
     dataset = training_set(cfg)
     samples = chosen_samples(dataset, args)
-    drawn = f'seed {args.seed}, epoch {args.epoch}'
+    side = samples[0].views.shape[1]
+    drawn = f'{side} px, seed {args.seed}, epoch {args.epoch}'
     title = f'Views for pretraining, {drawn}: each image with the boxes of its crops'
     plot_views(args.out, samples, title)
     shown = ', '.join(str(sample.index) for sample in samples)
     print(f'{args.out} shows the views of images {shown}.')
+    views = next(views_in(dataset), None)
+    for size, first in zip(views.sizes[1:], views.milestones) if views else ():
+        print(f'The views grow: those of {size} px begin with --epoch {first}.')
 
 
 def chosen_samples(dataset: Any, args: argparse.Namespace) -> list[Views]:

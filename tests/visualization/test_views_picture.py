@@ -135,6 +135,22 @@ def test_a_broken_file_is_named_and_another_drawn(folder, tmp_path, capsys):
         main([str(tmp_path / 'config.py'), '--index', '5', '--out', str(tmp_path / 'views.png')])
 
 
+def test_views_that_grow_are_said_to(folder, tmp_path, capsys):
+    views = dict(PIPELINE[1], size=[6, 8], milestones=[3])
+    pipeline = [PIPELINE[0], views, PIPELINE[2]]
+    data = dict(type='simclr_mm.ImageFolder', data_root=str(folder), pipeline=pipeline)
+    train = dict(dataset=data)
+    config = Config(dict(default_scope='mmpretrain', train_dataloader=train))
+    config.dump(tmp_path / 'config.py')
+    out = ['--index', '2', '--out', str(tmp_path / 'views.png')]
+    main([str(tmp_path / 'config.py'), *out])
+    shown, grow = capsys.readouterr().out.splitlines()[-2:]
+    assert shown.endswith('shows the views of images 2.')
+    assert grow == 'The views grow: those of 8 px begin with --epoch 3.'
+    dataset = build(folder, pipeline)
+    assert [make_views(dataset, 2, 0, epoch).views.shape[1] for epoch in (2, 3)] == [6, 8]
+
+
 def test_bands_are_stretched_for_looking_only(tmp_path, capsys):
     """Five bands of 16 bits, of which three are shown between the percentiles of the image."""
     rng = np.random.default_rng(0)

@@ -74,6 +74,7 @@ def put_entry(path: Path, entry: dict[str, Any]) -> bool:
         # A published file has no log and no results, so the old results stay.
         results = entry['Results'] or old.get('Results')
         metadata = {**(old.get('Metadata') or {}), **entry['Metadata']}
+        metadata.pop('Iterations' if 'Epochs' in entry['Metadata'] else 'Epochs', None)
         entry = {**old, **entry, 'Metadata': metadata, 'Results': results}
         # Until the next entry, a comment between entries or another section.
         block = rf'^  - Name: *{re.escape(entry["Name"])} *\n(    .*(\n|\Z))*'

@@ -213,6 +213,10 @@ def test_results_and_metadata_stay_where_the_new_entry_has_none(metafile):
     put_entry(metafile, new)
     now = yaml.safe_load(metafile.read_text())['Models']
     assert first['Results'] and {**first, 'Weights': f'{URL}/a.pth'} in now
+    in_steps = {k: v for k, v in first['Metadata'].items() if k != 'Epochs'} | {'Iterations': 9}
+    put_entry(metafile, {**first, 'Metadata': in_steps})
+    now = yaml.safe_load(metafile.read_text())['Models']
+    assert [m['Metadata'] for m in now if m['Name'] == first['Name']] == [in_steps]
     put_entry(metafile, {**first, 'Weights': 'x'})
     with pytest.raises(ValueError, match='would not be valid'):
         put_entry(metafile, {**first, 'In Collection': 'Absent'})
