@@ -1,6 +1,6 @@
 _base_ = ['_base_/datasets/cifar10_simclr.py', '_base_/default_runtime.py']
 
-# A ResNet-18 with a quarter of the channels, for half an hour on two CPU cores.
+# A ResNet-18 with a quarter of the channels, for ten minutes or so on two CPU cores.
 model = dict(
     type='simclr_mm.SimCLR',
     backbone=dict(type='ResNet_CIFAR', depth=18, stem_channels=16, base_channels=16),

@@ -111,7 +111,7 @@ def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
     if args.no_validate:
         command_line.remove_validation(cfg)
     if args.pretrained is not None:
-        if 'init_cfg' not in cfg.model.backbone:
+        if not cfg.model.backbone.get('init_cfg'):
             raise UserError(
                 f'--pretrained: {args.config} trains its encoder from scratch. To '
                 'continue from weights use --cfg-options load_from=PATH.'

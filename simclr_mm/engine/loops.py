@@ -157,10 +157,12 @@ def _say_sizes(runner: Runner, loader: DataLoader, epochs: int) -> None:
     firsts = (1, *(number + 1 for number in views.milestones))
     stages = ', '.join(f'{size} px from epoch {k}' for size, k in zip(views.sizes, firsts))
     if epochs <= views.milestones[-1]:
+        steps = getattr(getattr(loader.dataset, 'pipeline', None), 'transforms', [])
+        place = steps.index(views) if views in steps else '<its place>'
         raise UserError(
             f'TwoViews: milestones = {views.milestones} are not within training, which ends after '
             f'epoch {epochs}. So no view would have {views.sizes[-1]} px. Lower them, for example '
-            'with --cfg-options train_dataloader.dataset.pipeline.0.milestones="[...]"'
+            f'with --cfg-options train_dataloader.dataset.pipeline.{place}.milestones="[...]"'
         )
     runner.logger.info(f'Views of {stages}.')
 

@@ -28,6 +28,7 @@ from simclr_mm.evaluation import read_run
 
 RECIPE = CONFIGS / 'simclr_r50_16xb256-coslr-200e_in1k.py'
 LINEAR_DIGITS = CONFIGS / 'benchmarks' / 'r18-w16_1xb256-linear-adam-100e_digits.py'
+STUDENT = CONFIGS / 'benchmarks' / 'r18-w16_1xb256-distil-coslr-100e_cifar10.py'
 FEW_DIGITS = CONFIGS / 'benchmarks' / 'r18-w16_1xb25-finetune-coslr-60e_digits-5perclass.py'
 IN1K_128 = CONFIGS / 'simclr_r18_1xb256-adam-100e_in1k-128px.py'
 SHORT = ('train_cfg.max_epochs=2', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1')
@@ -465,6 +466,7 @@ def test_a_red_picture_has_one_feature_by_every_way_in(tmp_path):
         ((RECIPE, '--data', 'nowhere'), 'there is no folder .*nowhere'),
         ((RECIPE, '--cfg-options', 'max_epochs=3'), "has no key 'max_epochs'"),
         ((RECIPE, '--pretrained', 'x.pth'), 'trains its encoder from scratch'),
+        ((STUDENT, '--pretrained', 'x.pth'), 'trains its encoder from scratch'),
         ((RECIPE, '--no-validate'), 'train_dataloader.dataset.data_root'),
         ((LINEAR_DIGITS,), 'no encoder: pass --pretrained PATH'),
         ((LINEAR_DIGITS, '--pretrained', 'nowhere.pth'), 'nowhere.pth does not exist'),

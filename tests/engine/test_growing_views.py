@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from digits_run import BY_ITERATION, EVERY_ITERATION, losses, runner
 from mmengine.hooks import Hook
+from PIL import Image
 
 from simclr_mm.errors import UserError
 
@@ -66,5 +68,18 @@ def test_by_iteration(tmp_path):
 )
 def test_a_size_that_no_epoch_has_is_refused(tmp_path, options):
     message = r'milestones = \[1, 2\] are not within .* after epoch 2. So no view would have 16 px'
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message + r'.*pipeline\.0\.milestones'):
         _train(tmp_path / 'short', **options)
+
+
+def test_the_error_names_the_place_of_the_views(tmp_path):
+    rng = np.random.default_rng(0)
+    for k in range(40):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / f'{k}.png')
+    views = dict(type='simclr_mm.TwoViews', size=[8, 12], milestones=[2], transforms=[])
+    pipeline = [dict(type='simclr_mm.LoadImageFromFile'), views, dict(type='PackInputs')]
+    files = dict(type='simclr_mm.ImageFolder', data_root=str(tmp_path), pipeline=pipeline)
+    data = {'train_dataloader.dataset': dict(_delete_=True, **files), 'train_cfg.max_epochs': 2}
+    run = runner(tmp_path / 'run', **{**EVERY_ITERATION, **data})
+    with pytest.raises(UserError, match=r'pipeline\.1\.milestones'):
+        run.train()
