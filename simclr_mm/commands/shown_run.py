@@ -34,12 +34,14 @@ def draw_run(
     embedded: Labelled,
     classes: Sequence[str],
     title: str,
+    shown: str = 'features of test images',
 ) -> None:
     """Draw the loss, some views and a map of features of a run.
 
     Args:
         logs: Folders of the run's logs, several if it was continued.
         embedded: Features (n, C), and labels (n,) as indices of ``classes``.
+        shown: What ``embedded`` are, over the map.
     """
     dataset = runner.train_dataloader.dataset
     rows = range(min(_PAIRS, len(dataset)))
@@ -47,4 +49,4 @@ def draw_run(
     views = drawn.flip(2).permute(0, 1, 3, 4, 2).numpy()  # (PAIRS, V, S, S, 3), RGB
     files = [log / 'vis_data' / 'scalars.json' for log in logs]
     scalars = [entry for file in files if file.exists() for entry in read_scalars(file)]
-    plot_report(str(path), scalars, views, *embedded, classes, title)
+    plot_report(str(path), scalars, views, *embedded, classes, title, shown)

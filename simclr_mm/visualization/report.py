@@ -17,11 +17,13 @@ def plot_report(
     labels: np.ndarray,
     classes: Sequence[str],
     title: str,
+    shown: str,
 ) -> None:
     """Write the loss curve, pairs of views and a 2-D map of features as one PNG.
 
     ``scalars`` are from :func:`~simclr_mm.visualization.loss.read_scalars`; ``views`` are
-    (m, V, S, S, 3) uint8 RGB, ``features`` (n, C), and ``labels`` (n,) indices of ``classes``.
+    (m, V, S, S, 3) uint8 RGB, ``features`` (n, C), and ``labels`` (n,) indices of ``classes``,
+    ``shown`` what these features are.
     """
     with picture(path, 15, 5.2, title) as figure:
         loss, pairs, embedding = figure.subplots(1, 3, width_ratios=[1, 0.4, 1.2])
@@ -31,4 +33,4 @@ def plot_report(
         pairs.imshow(np.concatenate([np.concatenate(list(row), axis=1) for row in padded]))
         pairs.set(title='views,\none image a row', xticks=[], yticks=[])
         plot_map(embedding, project(features, 'tsne'), labels, classes, 'tsne')
-        embedding.set_title('features of test images, by class' if len(classes) > 1 else 'features')
+        embedding.set_title(f'{shown}, by class' if len(classes) > 1 else shown)

@@ -17,6 +17,7 @@ def test_report_shows_the_views_in_their_colours(tmp_path):
         labels=rng.integers(0, 3, 60),
         classes=('a', 'b', 'c'),
         title='a run',
+        shown='features',
     )
     picture = cv2.imread(str(path))  # BGR
     assert picture.shape[1] > 1000

@@ -41,8 +41,13 @@ class LabelledFeatures(NamedTuple):
     total: int  # number of images that the n images are drawn from
 
 
-def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledFeatures:
-    """A sample of rows of an embedded folder. An image's class is its folder."""
+def from_embedding(
+    directory: str | Path,
+    most: int,
+    seed: int = 0,
+    class_of: Callable[[str], str] = lambda name: Path(name).parent.name,
+) -> LabelledFeatures:
+    """A sample of rows of an embedded folder. By default an image's class is its folder."""
     index = FeatureIndex(directory)
     if index.record.get('pack'):
         raise UserError(
@@ -52,7 +57,7 @@ def from_embedding(directory: str | Path, most: int, seed: int = 0) -> LabelledF
     rows = _some(len(index.features), most, seed)
     features = np.array(index.features[rows])
     readable = np.isfinite(features).all(axis=1)
-    names = [Path(index.names[row]).parent.name or index.folder.name for row in rows]
+    names = [class_of(index.names[row]) or index.folder.name for row in rows]
     if not readable.any():
         raise UserError(f'{directory}: all of the {len(rows)} rows are NaN: see its errors.jsonl')
     if not readable.all():

@@ -15,7 +15,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
 
@@ -28,6 +27,7 @@ from simclr_mm.commands.evaluate.image_features import from_embedding
 from simclr_mm.commands.report.pages import collect, page
 from simclr_mm.commands.shown_run import draw_run, train_with_bar
 from simclr_mm.engine.dry_run import seconds_a_step
+from simclr_mm.engine.training_data import innermost
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import write_text
 from simclr_mm.files.walk import printable
@@ -69,11 +69,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(_found(pictures, here))
     continued = file.exists()
     if continued:
+        _require_same_images(file, pictures.root)
         print(f'{printable(str(file))} was begun before: continued with its settings and its time.')
     else:
         recipe = _measured(choose(pictures, here, args.minutes), pictures, here, args.minutes)
         print('\n'.join(recipe.lines()))
-        write_text(file, config_text(recipe, pictures, str(out / 'run'), args.seed))
+        work_dir = str((out / 'run').absolute())
+        write_text(file, config_text(recipe, pictures, work_dir, args.seed))
         print(f'{printable(str(file))} is this recipe as a config.')
 
     cfg = command_line.read_config(str(file))
@@ -83,16 +85,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     if pictures.classes and cfg.val_evaluator is not None:
         _evaluate(cfg, file, checkpoint, pictures)
     _embed(checkpoint, cfg, pictures, out)
-    embedded = from_embedding(out / 'embedding', _DRAWN)
-    labels, classes = embedded.labels, embedded.classes
-    if not pictures.classes:
-        labels, classes = np.zeros_like(labels), ['images']
+    classes_of = _first_folder if pictures.classes else _images
+    embedded = from_embedding(out / 'embedding', _DRAWN, class_of=classes_of)
+    shown = embedded.features, embedded.labels
     title = f'SimCLR on {pictures.number} images without labels, {cfg.train_cfg.max_epochs} epochs'
     logs = [path.parents[1] for path in sorted(out.glob('run/*/vis_data/scalars.json'))]
-    draw_run(out / 'report.png', runner, logs, (embedded.features, labels), classes, title)
+    draw_run(out / 'report.png', runner, logs, shown, embedded.classes, title, 'features')
     write_text(out / _PAGE, page(collect([out])))
     print(_next(out, checkpoint, pictures, args.minutes))
     print(f'{(time.time() - started) / 60:.1f} minutes in all.')
+
+
+def _require_same_images(file: Path, root: Path) -> None:
+    """Refuse to go on with a recipe that trains on another folder."""
+    begun = innermost(command_line.read_config(str(file)).train_dataloader.dataset).data_root
+    if Path(begun).resolve() != root.resolve():
+        raise UserError(
+            f'{file} is the recipe of an interrupted run on the images of {begun}: name another '
+            f'folder with --out, or delete {file.parent} to begin anew'
+        )
 
 
 def _minutes(text: str) -> float:
@@ -142,6 +153,14 @@ def _evaluate(cfg: Config, file: Path, checkpoint: str, pictures: Pictures) -> N
     run, _ = evaluate_features(cfg, str(file), checkpoint, per_class)
     run.write(file.parent / 'evaluation' / 'pretrain.json')
     print_table(run)
+
+
+def _first_folder(name: str) -> str:
+    return name.rpartition('/')[0].partition('/')[0]  # as in the table
+
+
+def _images(name: str) -> str:
+    return 'images'  # without classes
 
 
 def _embed(checkpoint: str, cfg: Config, pictures: Pictures, out: Path) -> None:

@@ -20,6 +20,7 @@ from simclr_mm.commands.evaluate.image_features import (
     gallery_and_queries,
     training_set,
 )
+from simclr_mm.commands.pretrain.command import _first_folder
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.errors import UserError
 
@@ -67,6 +68,8 @@ def test_folders_are_the_classes(encoder, tmp_path):
     assert [data.classes[label] for label in data.labels] == ['all', 'a', 'b']
     assert data.name == 'all' and data.total == 4 and np.isfinite(data.features).all()
     assert len(from_embedding(tmp_path / 'out', most=2).features) <= 2
+    first = from_embedding(tmp_path / 'out', most=10, class_of=_first_folder)
+    assert [first.classes[label] for label in first.labels] == ['all', 'x', 'x']  # of the table
 
 
 @pytest.mark.parametrize('views, epoch', [({}, 0), (dict(size=[8, 12, 20], milestones=[3, 5]), 5)])

@@ -1,5 +1,6 @@
 """``simclr-mm pretrain DIR`` from images to a page."""
 
+import shutil
 import signal
 
 import numpy as np
@@ -70,6 +71,7 @@ def test_from_a_folder_to_a_page(folder, slow_steps, capsys):
 
     cfg = Config.fromfile(out / 'recipe.py')
     assert (cfg.train_cfg.max_epochs, cfg.randomness.seed) == (2, 3)
+    assert cfg.work_dir == str(out / 'run')  # wherever it is continued
     load_encoder(out / 'run' / 'epoch_2.pth')  # it carries its config
     assert f'{out.name} holds a finished run' in refused(folder, '--out', 'out')
 
@@ -83,6 +85,10 @@ def test_the_same_command_continues(folder, slow_steps, monkeypatch, capsys):
         patch.setattr(signal, 'signal', lambda *args: None)
         patch.setattr(command, '_embed', interrupted)
         assert refused(*args) == 130
+    other = folder.with_name('other')
+    shutil.copytree(folder, other)
+    said = refused(other, '--minutes', '1', '--out', 'out')
+    assert f'is the recipe of an interrupted run on the images of {folder}: name another' in said
     weights = folder.parent / 'out' / 'run' / 'epoch_2.pth'
     trained = weights.stat()
     tool('simclr-mm', 'pretrain', *args)
