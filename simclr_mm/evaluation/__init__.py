@@ -10,9 +10,20 @@ from .linear_probe import (
     swept_linear_probe,
 )
 from .probe_accuracy import ProbeAccuracy
-from .result import PIXELS, PRETRAINED, UNTRAINED, EvaluationRun, Result, Value, hardware, read_run
+from .result import (
+    CHECKPOINT,
+    PIXELS,
+    PRETRAINED,
+    UNTRAINED,
+    EvaluationRun,
+    Result,
+    Value,
+    hardware,
+    read_run,
+)
 
 __all__ = [
+    'CHECKPOINT',
     'CLASS_METRICS',
     'VOC07MeanAP',
     'EvaluationRun',

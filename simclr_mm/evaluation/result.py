@@ -24,8 +24,9 @@ from simclr_mm.version import __version__
 SCHEMA = 'simclr_mm.evaluation/1'
 Value = int | float | str
 
-# Origins of features. The last two need no checkpoint.
-PRETRAINED, UNTRAINED, PIXELS = 'pretrained encoder', 'untrained encoder', 'raw pixels'
+# Origins of features: the first two are a checkpoint's, the second in simclr-mm test.
+PRETRAINED, CHECKPOINT = 'pretrained encoder', 'checkpoint'
+UNTRAINED, PIXELS = 'untrained encoder', 'raw pixels'
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Result:
     task: str  # 'classification', 'transfer', or 'representation' for measures without labels
     dataset: str  # name of the dataset's class, or of the folder used instead
     split: str  # of the scored images, such as 'test'
-    features: str  # 'pretrained encoder' ...; 'checkpoint' for the metrics of simclr-mm test
+    features: str  # 'pretrained encoder' ..., or the name of another encoder
     protocol: str  # 'knn', 'linear', 'linear-swept', 'linear-5-labels', 'fine-tuned-1%' ...
     metric: str  # 'top1', 'top5' ...
     value: float  # in ``unit``

@@ -12,7 +12,7 @@ from mmengine.model import BaseModel, is_model_wrapper
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands.command_line import is_classifier
 from simclr_mm.engine.training_data import innermost
-from simclr_mm.evaluation import EvaluationRun, Result, Value, knn_predict
+from simclr_mm.evaluation import CHECKPOINT, EvaluationRun, Result, Value, knn_predict
 from simclr_mm.registry import type_name
 
 Kind = tuple[str, str, str]  # task, protocol and unit as in a Result
@@ -44,7 +44,7 @@ def run_of_metrics(
         (task, protocol, unit), settings = _kind(prefix, cfg)
         if metric == 'support':  # images of a class
             unit = ''
-        scored = (task, dataset, split, 'checkpoint', protocol, metric)
+        scored = (task, dataset, split, CHECKPOINT, protocol, metric)
         results.append(Result(*scored, float(value), settings, unit))
     model = model.module if is_model_wrapper(model) else model
     return EvaluationRun(

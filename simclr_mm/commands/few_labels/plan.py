@@ -20,7 +20,7 @@ from simclr_mm.commands.sweep.runs import TrainAndScore, cell_config
 from simclr_mm.datasets import ArrayDataset
 from simclr_mm.engine.training_data import innermost
 from simclr_mm.errors import MissingFileError, UserError
-from simclr_mm.evaluation import EvaluationRun, Result, Value
+from simclr_mm.evaluation import CHECKPOINT, EvaluationRun, Result, Value
 from simclr_mm.files.installed import MIM
 from simclr_mm.registry import type_name
 
@@ -105,6 +105,7 @@ class Plan(NamedTuple):
             pipeline=innermost(loader.dataset).pipeline,
         )
         cfg.val_dataloader = loader
+        cfg.load_from = self.source  # so another encoder's result is not taken for this one's
         return cfg
 
     def _cell(self, cfg: Config, seed: int, epochs: int | None) -> Config:
@@ -144,7 +145,7 @@ class TrainAndTest(TrainAndScore):
         protocol, settings = classifier_protocol(cfg)
         scored = scored_dataset(cfg.val_dataloader.dataset)
         value = round(run.validated('accuracy/top1'), 4)
-        return Result('classification', *scored, 'checkpoint', protocol, 'top1', value, settings)
+        return Result('classification', *scored, CHECKPOINT, protocol, 'top1', value, settings)
 
 
 def label_of(cfg: Config, path: str) -> str:

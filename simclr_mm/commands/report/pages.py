@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from simclr_mm.errors import MissingFileError
-from simclr_mm.evaluation import PIXELS, UNTRAINED, EvaluationRun, Result, Value, read_run
+from simclr_mm.evaluation import CHECKPOINT, PRETRAINED, EvaluationRun, Result, Value, read_run
 from simclr_mm.visualization.loss import plot_loss, read_log, read_scalars
 from simclr_mm.visualization.page import figure_of, markdown_of, page_of, table_of
 
@@ -55,8 +55,8 @@ def rows_of(runs: Sequence[EvaluationRun]) -> list[Row]:
 
 
 def _row(run: EvaluationRun, result: Result) -> Row:
-    # Features without the run's checkpoint must not have its name.
-    of_checkpoint = result.features not in (UNTRAINED, PIXELS)
+    # Features without the run's checkpoint, such as an opponent's, must not have its name.
+    of_checkpoint = result.features in (PRETRAINED, CHECKPOINT)
     return dict(
         dataset=result.dataset,
         split=result.split,

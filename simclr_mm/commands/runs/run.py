@@ -73,8 +73,9 @@ class Run(NamedTuple):
             trained = [*self.folder.glob('*.pth'), *self.folder.glob('*.json')]
             if trained:
                 raise UserError(
-                    f'{self.config} was made from another config or other --cfg-options, and '
-                    f'{trained[0]} comes from it: give another --work-dir, or delete {self.folder}'
+                    f'{self.config} was made from another config, checkpoint or --cfg-options, '
+                    f'and {trained[0]} comes from it: give another --work-dir, or delete '
+                    f'{self.folder}'
                 )
         write_text(self.config, cfg.pretty_text)
 

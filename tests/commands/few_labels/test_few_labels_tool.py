@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,17 @@ def test_the_linear_classifier_sees_the_images_of_fine_tuning(encoder, tmp_path,
     rows = [[each['row'] for each in set_.data_list] for set_ in (linear.gallery, tuned, other)]
     assert rows[0] == rows[1] != rows[2]
     assert linear[0]['inputs'].shape == (3, 16, 16)
+
+
+def test_a_linear_classifier_belongs_to_one_encoder(encoder, tmp_path, stand_in):
+    args = '--labels', '5perclass', '--seeds', 1, '--methods', 'linear'
+    call(encoder, tmp_path, *args)
+    call(encoder, tmp_path, *args)
+    assert len(stand_in[0]) == 1
+    (tmp_path / 'other').mkdir()
+    other = shutil.copy(encoder, tmp_path / 'other' / encoder.name)
+    said = refusal('few_labels.py', other, '--work-dir', tmp_path, *args)
+    assert 'was made from another config, checkpoint or --cfg-options' in said
 
 
 def test_data_in_memory_read_the_folder_themselves(tmp_path):

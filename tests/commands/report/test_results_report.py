@@ -16,9 +16,9 @@ from simclr_mm.evaluation import PIXELS, PRETRAINED, UNTRAINED, EvaluationRun, R
 def run(checkpoint, value, when):
     result = Result(
         'classification',
-        'CIFAR10',
+        'CIFAR10 | <b>JPEG</b>',
         'test',
-        'pretrained | <b>encoder</b>',
+        PRETRAINED,
         'linear-swept',
         'top1',
         value,
@@ -96,7 +96,7 @@ def test_only_rows_of_the_checkpoint_bear_its_name():
     done.seed = None
     done.results = [
         Result('classification', 'CIFAR10', 'test', features, 'knn', 'top1', 1)
-        for features in (PRETRAINED, UNTRAINED, PIXELS)
+        for features in (PRETRAINED, UNTRAINED, PIXELS, 'resnet50.pth')  # a verdict's --against
     ]
     done.results.append(
         Result(
@@ -111,9 +111,9 @@ def test_only_rows_of_the_checkpoint_bear_its_name():
         )
     )
     table = rows_of([done])
-    assert [row['checkpoint'] for row in table] == ['w/a.pth', '', '', 'w/a.pth']
-    assert [row['weights'] for row in table] == ['01234567', '', '', '01234567']
-    assert [row['value'] for row in table] == ['1.00 %'] * 3 + ['0.01235']
+    assert [row['checkpoint'] for row in table] == ['w/a.pth', '', '', '', 'w/a.pth']
+    assert [row['weights'] for row in table] == ['01234567', '', '', '', '01234567']
+    assert [row['value'] for row in table] == ['1.00 %'] * 4 + ['0.01235']
     assert {row['seed'] for row in table} == {''}
 
 
