@@ -66,6 +66,11 @@ class StoredImages(GroupedImages, BaseDataset):
         """The encoded image. Raises UnreadableImage if it cannot be read."""
         raise NotImplementedError
 
+    def storage(self) -> list[str]:
+        """The local files that hold the images: if they change, the images may have."""
+        folder = Path(self.data_root)
+        return sorted(str(path.absolute()) for path in folder.rglob('*') if path.is_file())
+
     def load_data_list(self) -> list:
         self.labels, classes, images = self.find()
         if self.with_label and (self.labels is None or (self.labels < 0).any()):

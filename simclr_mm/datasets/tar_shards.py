@@ -74,6 +74,9 @@ class TarShards(StoredImages):
         member = self.index['name'][row].decode(errors='replace')
         return f'{self.paths[self.index["shard"][row]]}/{member}'
 
+    def storage(self) -> list[str]:
+        return [] if self.is_remote else list(map(os.path.abspath, self.paths))
+
     def read(self, row: int) -> bytes:
         shard, offset, size = (int(self.index[key][row]) for key in ('shard', 'offset', 'size'))
         file = self.files.pop(shard, None) or self._open_shard(shard)

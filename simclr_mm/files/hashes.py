@@ -27,14 +27,15 @@ def listing_hash(root: str | Path, paths: Iterable[str]) -> str:
 
     Args:
         root: A folder. It is not hashed, so a moved folder keeps its hash.
-        paths: Files, relative to it. Of a missing file only the name is hashed.
+        paths: Files, relative to it. Of a missing file, or one inside a tar file, only the name
+            is hashed.
     """
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f'{path}\n'.encode(errors='surrogateescape'))
         try:
             stat = os.stat(os.path.join(root, path))
-        except FileNotFoundError:  # a link that leads nowhere
+        except (FileNotFoundError, NotADirectoryError):  # also a link that leads nowhere
             continue
         digest.update(f'{stat.st_size} {stat.st_mtime_ns}\n'.encode())
     return digest.hexdigest()

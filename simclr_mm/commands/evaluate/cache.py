@@ -20,6 +20,7 @@ from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import plain_data
 from simclr_mm.commands.command_line import ALONE, Ranks
 from simclr_mm.datasets import ArrayDataset, GalleryAndQuery
+from simclr_mm.datasets.stored_images import StoredImages
 from simclr_mm.evaluation import Labelled, extract_features
 from simclr_mm.evaluation.features import NOTHING, Target, class_of
 from simclr_mm.files.atomic import atomic_file
@@ -130,9 +131,17 @@ def images_hash(dataset: BaseDataset | GalleryAndQuery) -> str:
         classes = np.asarray(dataset.get_gt_labels(), dtype=np.int64)
         return bytes_hash([str(images.shape).encode(), images.data, classes.tobytes()])
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
-    files = listing_hash('', [os.path.abspath(info['img_path']) for info in infos])
+    paths = [os.path.abspath(info['img_path']) for info in infos]
+    files = listing_hash('', [*paths, *_storage(dataset)])
     labels = [[info['gt_label'], info.get('gt_label_difficult')] for info in infos]
     return bytes_hash([files.encode(), json.dumps(labels, default=int).encode()])
+
+
+def _storage(dataset: Any) -> list[str]:
+    """The files of packs, also inside a LabelSubset, whose images are no files."""
+    if isinstance(dataset, StoredImages):
+        return dataset.storage()
+    return _storage(dataset.dataset) if hasattr(dataset, 'dataset') else []
 
 
 def _read(path: Path, key: str) -> Labelled | None:

@@ -11,9 +11,12 @@ from mmengine.config import Config
 
 from simclr_mm.apis import build_encoder
 from simclr_mm.apis.encoder import pipeline_of
+from simclr_mm.commands.command_line import build_dataset
 from simclr_mm.commands.command_line.values import cache_folder
 from simclr_mm.commands.evaluate import cache
 from simclr_mm.commands.evaluate.cache import cached_features
+from simclr_mm.commands.pack.folder import pack_folder
+from simclr_mm.commands.pack.plan import PackSettings
 from simclr_mm.commands.transfer.linear import _Targets
 from simclr_mm.engine import Runner
 from simclr_mm.evaluation.features import class_of
@@ -105,6 +108,25 @@ def test_a_broken_or_foreign_file_is_computed_anew(encoder, folder, tmp_path, co
     again = cached_features(encoder, *data, tmp_path, '')
     np.testing.assert_array_equal(again[0], first[0])
     assert len(computed) == 2
+
+
+@pytest.mark.parametrize('kind', ['tar', 'parquet', 'lmdb'])
+@pytest.mark.parametrize('part', [False, True], ids=['all', 'some labels'])
+def test_packs_are_told_apart_by_their_files(folder, tmp_path, kind, part):
+    data = dict(type='', data_root=str(tmp_path / 'pack'), pipeline=[])
+    data['type'] = dict(tar='TarShards', parquet='HuggingFaceImages', lmdb='LMDBImages')[kind]
+    data['type'] = f'simclr_mm.{data["type"]}'
+    if part:
+        data = dict(type='simclr_mm.LabelSubset', share=0.5, dataset=data)
+
+    def packed(side):
+        settings = PackSettings(kind, short_side=side)
+        pack_folder(folder / 'train', tmp_path / 'pack', settings, restart=True)
+        return cache.images_hash(build_dataset(data))
+
+    first = packed(16)
+    assert cache.images_hash(build_dataset(data)) == first  # opening a pack does not change it
+    assert packed(8) != first  # the same names and labels
 
 
 def test_images_in_memory_are_told_apart_by_content(encoder):
