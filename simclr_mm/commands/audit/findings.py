@@ -75,7 +75,7 @@ def audit(
     """
     indices = []
     for folder, place in zip(folders, ('features', 'features_test')):
-        embed_folder(inferencer, folder, out / place, workers=workers)
+        embed_folder(inferencer, folder, out / place, workers=workers, replace=True)
         indices.append(FeatureIndex(out / place))
     names = [name for index in indices for name in index.names]
     paths = [

@@ -39,15 +39,17 @@ def embed_folder(
     restart: bool = False,
     origin: dict[str, str] | None = None,
     ranks: Ranks = ALONE,
+    replace: bool = False,
 ) -> dict[str, Any]:
     """Embed every image below a folder or in a pack into ``out/features.npy``.
 
     ``out`` also gets ``paths.json``, N paths relative to the folder, or keys in the pack;
-    ``errors.jsonl``, row, path and reason of each unreadable image (its features are NaN);
-    and ``embedding.json``, the record of images and encoder, which is returned. Memory holds
-    one batch at a time. A later call continues an interrupted one; ``restart`` replaces the
-    content of ``out``. ``origin`` names the checkpoint and the config, for the record.
-    ``ranks`` share the batches; the first writes, and the others return no record.
+    ``errors.jsonl``, row, path and reason of each unreadable image (its features are NaN); and
+    ``embedding.json``, the record of images and encoder, which is returned. Memory holds one batch
+    at a time. A later call continues an interrupted one; ``restart`` replaces the content of
+    ``out``, ``replace`` only that of other images or another encoder. ``origin`` names the
+    checkpoint and the config, for the record. ``ranks`` share the batches; the first writes, and
+    the others return no record.
     """
     images, out = Images(folder, inferencer.transforms, inferencer.loading), Path(out)
     names = [images.name(row) for row in range(len(images))]
@@ -62,7 +64,7 @@ def embed_folder(
         return {}
     with alone_in(out):
         record = new_record(inferencer, images, names, origin)
-        record.update({} if restart else earlier_progress(out, record['fingerprint']))
+        record.update({} if restart else earlier_progress(out, record['fingerprint'], replace))
         if record['rows_done'] == 0:
             _begin(out, names, record['width'])
         done = ranks.share(record['rows_done'])

@@ -90,10 +90,13 @@ def read_record(out: Path) -> dict[str, Any] | None:
     return settings
 
 
-def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:
+def earlier_progress(
+    out: Path, fingerprint: dict[str, str], replace: bool = False
+) -> dict[str, int]:
     """``rows_done`` and ``unreadable`` of an earlier call, or nothing if there are no rows.
 
-    Rows of something else, or of unknown origin, are a UserError.
+    Rows of something else are nothing where they may be replaced. Otherwise they are a UserError,
+    as rows of unknown origin are.
     """
     earlier = read_record(out)
     if earlier is None and (out / FEATURES).exists():
@@ -105,6 +108,9 @@ def earlier_progress(out: Path, fingerprint: dict[str, str]) -> dict[str, int]:
         return {}
     before = earlier['fingerprint']
     changed = [meaning for key, meaning in _MEANING.items() if before[key] != fingerprint[key]]
+    if changed and replace:
+        print(f'{out} is embedded anew: {" and ".join(changed)} changed since.')
+        return {}
     if changed:
         version = earlier['simclr_mm']
         by = '' if version == __version__ else f' They were written by simclr_mm {version}.'
