@@ -30,6 +30,7 @@ from simclr_mm.transforms.load_bands import LAYOUTS
 SHARES = (1, 25, 50, 75, 99)  # percentiles
 # Arguments of transforms that are a number for each band.
 _NUMBERS = dict(BandJitter=dict(std='std'), BandNoise=dict(std='std'), BandDrop=dict(fill='mean'))
+_READ_BY = ('bands', 'layout', 'window', 'nan')  # settings of LoadBands that change values
 _SAVE_EVERY = 10.0  # seconds of work that a kill may cost
 _LOWEST, _HIGHEST = -(2**15), 2**16 - 1  # of whole numbers that are counted one by one
 _DROPPED = 14  # last bits of a float32's 32 that a bin leaves out; 9 bits of its digits stay
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     completed = 'a config for bands, which OUT then completes: train OUT'
     add('--base', metavar='CONFIG', help=completed)
     add('--bands', nargs='+', type=int, metavar='B', help='bands to take, from 0, in this order')
-    add('--layout', choices=LAYOUTS, default='auto', help='the axis of bands in arrays')
+    add('--layout', choices=LAYOUTS, help='the axis of bands in arrays; default: auto')
     window = "cut values as DICOM's window does, in the units of the files"
     add('--window', nargs=2, type=float, metavar=('CENTRE', 'WIDTH'), help=window)
     add('--nan', type=float, help='the number that takes the place of NaN')
@@ -57,11 +58,12 @@ def main(argv: list[str] | None = None) -> None:
     command_line.out_file(out)
     base = config_file(args.base).resolve() if args.base else None
     given = dict(bands=args.bands, layout=args.layout, window=args.window, nan=args.nan)
-    loading = {key: value for key, value in given.items() if value not in (None, 'auto')}
-    completion = _completion(base, bool(loading)) if base else []  # before hours of measuring
-    measured, unreadable = measure(args.data, loading, out, args.workers, args.restart)
+    loading = {key: value for key, value in given.items() if value is not None}
+    completion, of_base = _completion(base, bool(loading)) if base else ([], {})  # before hours
+    reading = {**of_base, **loading}
+    measured, unreadable = measure(args.data, reading, out, args.workers, args.restart)
     places = ' '.join(' '.join(map(printable, args.data)).split())  # one line, of a comment
-    text = config_text(measured, places, loading, base, completion)
+    text = config_text(measured, places, reading if loading else {}, base, completion)
     write_text(out, text)
     print(text, end='')
     constant = np.flatnonzero(measured.std == 0).tolist()
@@ -267,22 +269,32 @@ def config_text(
     return '\n'.join([*lines, *completion]) + '\n'
 
 
-def _completion(base: Path, loading: bool) -> list[str]:
-    """Lines that give the steps of a config's pipelines the numbers that depend on the bands."""
-    cfg, lines, found = Config.fromfile(base), [], False
+def _completion(base: Path, loading: bool) -> tuple[list[str], dict[str, Any]]:
+    """Lines that complete a config, and the settings of its LoadBands.
+
+    The lines give the steps of its pipelines the numbers that depend on the bands, and its
+    LoadBands the flags' settings if there are any (``loading``).
+    """
+    cfg, lines, found = Config.fromfile(base), [], []
     for phase in ('train', 'val', 'test'):
         place = f'{phase}_dataloader.dataset.pipeline'
         steps = (cfg.get(f'{phase}_dataloader') or {}).get('dataset', {}).get('pipeline', [])
         for path, step in _steps(steps, place):
             name = type_name(step)
-            found |= name == 'LoadBands'
-            if name == 'LoadBands' and loading:
-                lines.append(f'_base_.{path} = load_bands')
+            if name == 'LoadBands':
+                found.append({key: value for key, value in step.items() if key in _READ_BY})
+                if loading:
+                    lines.append(f'_base_.{path} = load_bands')
             for key, value in _NUMBERS.get(name, {}).items():
                 lines.append(f'_base_.{path}.{key} = data_preprocessor[{value!r}]')
     if not found:
         raise UserError(f'--base {base}: no pipeline of it has simclr_mm.LoadBands: name another')
-    return lines
+    if any(settings != found[0] for settings in found):
+        raise UserError(
+            f'--base {base}: its pipelines read bands in different ways: give every LoadBands the '
+            f'same {", ".join(_READ_BY)}'
+        )
+    return lines, found[0]
 
 
 def _steps(steps: list, place: str) -> Iterator[tuple[str, dict]]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import CONFIGS
 from helpers.tools import refusal, tool
 from mmengine.config import Config
 
@@ -10,7 +11,8 @@ from simclr_mm.commands.band_statistics import SHARES, BandStatistics, measure
 from simclr_mm.errors import UserError
 
 RNG = np.random.default_rng(0)
-CONFIG = 'simclr_r18-w16_1xb64-adam-30e_bands-32px'
+CONFIG = CONFIGS / 'simclr_r18-w16_1xb64-adam-30e_bands-32px.py'
+PHASES = 'train', 'val', 'test'
 
 
 def images(kind):
@@ -92,6 +94,29 @@ def test_the_command_completes_a_config(tmp_path, capsys):
     for phase in ('train', 'val', 'test'):
         loading = cfg[f'{phase}_dataloader'].dataset.pipeline[0]
         assert loading == dict(type='simclr_mm.LoadBands', bands=[4, 1])
+
+
+def test_the_base_reads_the_bands_its_own_way(tmp_path, capsys):
+    np.save(tmp_path / 'a.npy', RNG.integers(0, 2**10, (6, 7, 5)).astype(np.uint16))
+    base, out = tmp_path / 'base.py', tmp_path / 'mine.py'
+    window = dict(window=[300.0, 200.0], bands=[3, 0])
+    steps = [f'_base_.{phase}_dataloader.dataset.pipeline[0].update({window})' for phase in PHASES]
+    base.write_text('\n'.join([f'_base_ = {str(CONFIG)!r}', *steps]))
+    tool('band_statistics.py', tmp_path, '--out', out, '--base', base, '--workers', 0)
+    pixels = np.load(tmp_path / 'a.npy')[..., [3, 0]].clip(200, 399).reshape(-1, 2)
+    cfg = Config.fromfile(out)
+    np.testing.assert_allclose(cfg.data_preprocessor.mean, pixels.mean(0), rtol=1e-8)
+    assert cfg.test_dataloader.dataset.pipeline[0].bands == [3, 0] and 'load_bands' not in cfg
+
+    tool('band_statistics.py', tmp_path, '--out', out, '--base', base, '--bands', 1)
+    pixels = np.load(tmp_path / 'a.npy')[..., [1]].clip(200, 399).reshape(-1, 1)
+    cfg = Config.fromfile(out)  # a flag goes before, and the window stays
+    np.testing.assert_allclose(cfg.data_preprocessor.mean, pixels.mean(0), rtol=1e-8)
+    assert cfg.test_dataloader.dataset.pipeline[0]['window'] == [300.0, 200.0]
+
+    base.write_text('\n'.join([f'_base_ = {str(CONFIG)!r}', steps[0]]))
+    said = refusal('band_statistics.py', tmp_path, '--out', out, '--base', base)
+    assert 'its pipelines read bands in different ways' in said
 
 
 def test_a_folder_of_two_lines_is_one_comment(tmp_path):
