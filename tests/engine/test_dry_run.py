@@ -4,6 +4,10 @@ import pytest
 import torch
 from digits_run import DIGITS, SMALL
 from helpers.tools import refusal, tool
+from mmengine.config import Config
+from mmengine.hooks import Hook
+
+from simclr_mm.engine.dry_run import short_run
 
 OPTIONS = {
     **SMALL,
@@ -28,6 +32,25 @@ def test_a_rank_of_512(tmp_path, capsys, monkeypatch):
     )
     assert not torch.distributed.is_initialized()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_views_that_grow_have_their_largest_size(tmp_path, monkeypatch):
+    seen = []
+
+    class Sides(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            seen.append(tuple(data_batch['inputs'].shape[1:]))
+
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(DIGITS)
+    cfg.merge_from_dict(OPTIONS)
+    cfg.train_dataloader.dataset.pipeline[0].update(size=[8, 20], milestones=[15])
+    cfg.train_dataloader.dataset = dict(
+        type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset
+    )
+    cfg.train_dataloader.dataset.dataset.batched = False
+    short_run(cfg, 2, Sides())
+    assert seen == [(2, 3, 20, 20)] * 2
 
 
 @pytest.mark.parametrize('wrong', ['512', '17:512', '4:-1', '0:0'])
