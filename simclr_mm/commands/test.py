@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     metrics = runner.test()
     if not is_main_process():
         return
-    results = command_line.result_path(args)
+    results = command_line.result_path(args, cfg)
     origin = args.config, args.checkpoint, runner.model, time.time() - started
     run_of_metrics(metrics, cfg, *origin).write(results)
     print(f'results: {results}')

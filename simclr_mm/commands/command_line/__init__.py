@@ -6,7 +6,7 @@ from simclr_mm.engine.training_data import remove_validation
 
 from .config import build_dataset, config_with_flags, is_classifier, load_config, result_path
 from .errors import command
-from .flags import add_common_flags, parser_of
+from .flags import WORK_DIR, add_common_flags, parser_of
 from .shared_work import ALONE, Ranks, ranks, refuse_ranks
 from .values import KeyValues, at_least, out_file, out_folder, out_picture, read_config
 
@@ -14,6 +14,7 @@ __all__ = [
     'ALONE',
     'KeyValues',
     'Ranks',
+    'WORK_DIR',
     'add_common_flags',
     'at_least',
     'build_dataset',

@@ -29,10 +29,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.work_dir == '':
         raise UserError('--work-dir is empty: name a folder')
     cfg.launcher = args.launcher
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = osp.join('work_dirs', Path(args.config).stem)
+    cfg.work_dir = work_dir_of(args, cfg)
     for phase in ('train', 'val', 'test'):
         loader = cfg.get(f'{phase}_dataloader')
         if args.no_pin_memory and loader is not None:
@@ -54,11 +51,16 @@ def config_with_flags(
     return cfg
 
 
-def result_path(args: argparse.Namespace) -> Path:
-    """A new file for results, ``evaluation/<time>.json`` in ``--work-dir`` or its default."""
-    work_dir = args.work_dir or osp.join('work_dirs', Path(args.config).stem)
+def work_dir_of(args: argparse.Namespace, cfg: Config) -> str:
+    """``--work-dir``, else that of the config, else one with its name."""
+    named = args.work_dir or cfg.get('work_dir')
+    return named or osp.join('work_dirs', Path(args.config).stem)
+
+
+def result_path(args: argparse.Namespace, cfg: Config) -> Path:
+    """A new file for results, ``evaluation/<time>.json`` in the work dir."""
     now = datetime.now()  # with microseconds, because tools may end together
-    return Path(work_dir, 'evaluation', now.strftime('%Y%m%d_%H%M%S_%f.json'))
+    return Path(work_dir_of(args, cfg), 'evaluation', now.strftime('%Y%m%d_%H%M%S_%f.json'))
 
 
 def build_dataset(settings: dict) -> BaseDataset:

@@ -79,10 +79,13 @@ def parser_of(doc: str | None, *names: str, shared: bool = False) -> argparse.Ar
     return parser
 
 
+WORK_DIR = "default: the config's work_dir, or work_dirs/<name of the config>"
+
+
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that train.py and test.py share with mmpretrain's."""
     add = parser.add_argument
-    add('--work-dir', help='of logs and checkpoints; default: work_dirs/<name of the config>')
+    add('--work-dir', help=f'of logs and checkpoints; {WORK_DIR}')
     add('--no-pin-memory', action='store_true', help='no pinned memory in the dataloaders')
     launchers = ('none', 'pytorch', 'slurm', 'mpi')
     started = 'how the processes of this job were started; default: pytorch under torchrun'

@@ -128,22 +128,32 @@ def retrieve(
             'embedding.json, or embed the folder again'
         )
     readable = index.record['images'] - index.record['unreadable']
-    similarities, rows = index.search(inferencer(list(queries)), min(k + 1, readable))
-    found = []
-    for query, values, places in zip(queries, similarities, rows):
-        hits = [
-            Hit(row, str(index.folder / index.names[row]), index.names[row], float(value))
-            for value, row in zip(values, places.tolist())
+    features = inferencer(list(queries))  # (q, C)
+    searched = min(k + 1, readable)
+    while True:
+        found = [
+            _others(index, query, *hits)
+            for query, *hits in zip(queries, *index.search(features, searched))
         ]
-        itself = Path(query).resolve()
-        others = [hit for hit in hits if Path(hit.path).resolve() != itself]
-        if len(others) < k:
+        fewest = min(found, key=len)
+        if len(fewest) >= k:
+            return [others[:k] for others in found]
+        if searched == readable:
             raise UserError(
-                f'{k} nearest images of {query} were asked for, and {index.directory} holds '
-                f'{len(others)} others: ask for so many or fewer, with -k'
+                f'{k} nearest images of {queries[found.index(fewest)]} were asked for, and '
+                f'{index.directory} holds {len(fewest)} others: ask for so many or fewer, with -k'
             )
-        found.append(others[:k])
-    return found
+        searched = min(2 * searched, readable)  # links to the query took places
+
+
+def _others(index: FeatureIndex, query: str, values: np.ndarray, rows: np.ndarray) -> list[Hit]:
+    """The images at these rows but for the query itself, also by another name."""
+    itself = Path(query).resolve()
+    hits = [
+        Hit(row, str(index.folder / index.names[row]), index.names[row], float(value))
+        for value, row in zip(values, rows.tolist())
+    ]
+    return [hit for hit in hits if Path(hit.path).resolve() != itself]
 
 
 def nearest_others(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -21,12 +21,12 @@ def main(argv: list[str] | None = None) -> None:
     add('--draws', type=positive, default=20, help='draws of the few-label probe')
     swept = 'L2 penalty of the linear probe on held-out images, from 45 values'
     add('--sweep', action='store_true', help=f'also choose the {swept}, as the paper for transfer')
-    add('--work-dir', help='default: work_dirs/<name of the config>')
+    add('--work-dir', help=command_line.WORK_DIR)
     add('--out', metavar='FILE', help='default: a new file in <work dir>/evaluation/')
     args = parser.parse_args(argv)
 
-    out = command_line.out_file(args.out or command_line.result_path(args))
     cfg = command_line.config_with_flags(args.config, args, test_on_folder)
+    out = command_line.out_file(args.out or command_line.result_path(args, cfg))
     how = args.per_class, args.draws, args.sweep, args.cache, command_line.ranks()
     run, _ = evaluate_features(cfg, args.config, args.checkpoint, *how)
     print_table(run)

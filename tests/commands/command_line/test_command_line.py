@@ -278,8 +278,18 @@ def test_a_name_that_is_not_utf_8_is_printed(capsys):
 
 def test_results_of_one_second_are_two_files():
     args = argparse.Namespace(config='a.py', work_dir=None)
-    one, other = command_line.result_path(args), command_line.result_path(args)
+    one, other = (command_line.result_path(args, Config()) for _ in range(2))
     assert one != other and one.parent == Path('work_dirs/a/evaluation')
+
+
+@pytest.mark.parametrize(
+    ('flag', 'named', 'expected'),
+    [(None, None, 'work_dirs/a'), (None, 'out/run', 'out/run'), ('mine', 'out/run', 'mine')],
+)
+def test_results_lie_in_the_work_dir(flag, named, expected):
+    args = argparse.Namespace(config='a.py', work_dir=flag)
+    cfg = Config(dict(work_dir=named))
+    assert command_line.result_path(args, cfg).parent == Path(expected, 'evaluation')
 
 
 def test_trust_ends_with_the_tool():

@@ -22,6 +22,7 @@ def _parse(*pairs: str) -> dict:
         ('{"a": [1, 2]}', {'a': [1, 2]}),
         ("[dict(type='RandomSobel', prob=0.5)]", [dict(type='RandomSobel', prob=0.5)]),
         ('my runs/epoch 3.pth', 'my runs/epoch 3.pth'),
+        ('runs (1)/epoch [a] 3.pth', 'runs (1)/epoch [a] 3.pth'),
         ('train-{000..146}.tar', 'train-{000..146}.tar'),
         ('{000..146}.tar', '{000..146}.tar'),
         ('a=b', 'a=b'),

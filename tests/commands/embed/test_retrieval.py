@@ -92,6 +92,21 @@ def test_the_query_itself_is_left_out(inferencer, index, tmp_path):
         retrieve(inferencer, index, [str(path)], 11)
 
 
+def test_links_to_the_query_take_no_places(inferencer, index, tmp_path):
+    shutil.copytree(index.folder, tmp_path / 'images')
+    path = tmp_path / 'images' / 'a' / '02.png'
+    for name in 'xyz':
+        (tmp_path / 'images' / f'{name}.png').symlink_to(path)
+    embed_folder(inferencer, tmp_path / 'images', tmp_path / 'index')
+    linked = FeatureIndex(tmp_path / 'index')
+    for k in (1, 3, 10):
+        (expected,) = retrieve(inferencer, index, [str(index.folder / 'a' / '02.png')], k)
+        (hits,) = retrieve(inferencer, linked, [str(path)], k)
+        assert [hit.name for hit in hits] == [hit.name for hit in expected]
+    with pytest.raises(ValueError, match='holds 10 others'):
+        retrieve(inferencer, linked, [str(path)], 11)
+
+
 def test_another_encoder_is_refused(index):
     other = FeatureInferencer(get_model(NAME))
     with pytest.raises(ValueError, match='embedded with other weights, so'):
