@@ -17,6 +17,7 @@ from simclr_mm.transforms import TwoViews
 from simclr_mm.transforms.random_streams import RandomStream, view_streams
 
 from .image_table import column_of
+from .sampler import SampleIndex
 
 ALONE = -1  # the number of every image that is in no group
 _MATE = 2**34  # added to a view's number for the draw of its image; no view has it
@@ -192,11 +193,16 @@ class GroupedImages(BaseDataset):
         (stream,) = view_streams(idx.seed, idx.epoch, idx.place, _MATE + v, 1)
         return self._mates.draw(int(idx), stream)
 
-    def prepare_data(self, idx: int) -> Any:
+    def entering(self, idx: int) -> dict[str, Any]:
+        """The results that enter the pipeline, with the images of the other views of a group."""
         info = self._entering(idx)
-        group = info.get('group')
         if self._mates is not None:
             info['imgs'] = self._images_of_views(idx)
+        return info
+
+    def prepare_data(self, idx: int) -> Any:
+        info = self.entering(idx)
+        group = info.get('group')
         sample = self.pipeline(info)
         if group is not None and sample is not None:
             sample['data_samples'].set_field(group, 'group', field_type='metainfo')
@@ -213,5 +219,8 @@ class GroupedImages(BaseDataset):
             )
         images: list[np.ndarray | None] = [None]
         for v in range(1, steps[views].num_views):
-            images.append(Compose(steps[:views])(self._entering(self.mate(idx, v)))['img'])
+            address = self.mate(idx, v)
+            if isinstance(idx, SampleIndex):  # with a place that no image has
+                address = SampleIndex(address, idx.seed, idx.epoch, place=idx.place + (v << 40))
+            images.append(Compose(steps[:views])(self._entering(address))['img'])
         return images

@@ -129,7 +129,12 @@ def column_of(file: str, name: str) -> list[str]:
             ]
         with open(file, encoding='utf-8-sig', errors='surrogateescape', newline='') as lines:
             if ending == 'csv':
-                return [row[name] or '' for row in csv.DictReader(lines)]
+                rows = csv.reader(lines)
+                head = next(rows, [])
+                if name not in head:
+                    raise KeyError(name)
+                place = head.index(name)
+                return [''.join(row[place : place + 1]) for row in rows]  # an empty line, too
             return [line.rstrip('\r\n') for line in lines]
     except KeyError as error:
         raise UserError(f'{file} has no column {name}: name one so.') from error

@@ -4,13 +4,14 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.dataset import ClassBalancedDataset
+from mmengine.dataset import BaseDataset, ClassBalancedDataset
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset, Subset
 
 from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import TwoViews, UnreadableImage
+from simclr_mm.transforms.loading import LOADING_STEPS
 from simclr_mm.transforms.random_streams import RandomStream, seeded_globals, view_streams
 
 from .sampler import SampleIndex
@@ -30,9 +31,11 @@ class ReplaceUnreadable(Dataset):
     sample, as metainfo ``unreadable`` of its DataSample, to
     :class:`~simclr_mm.engine.UnreadableImageHook`, which logs and counts them.
 
-    The training loops wrap every training dataset in it. If the pipeline has no TwoViews, the
-    global generators are seeded for each image, so that other transforms are a function of
-    seed, epoch and image, too.
+    An image that a transform drops, by returning None, counts as unreadable.
+
+    The training loops wrap every training dataset in it. The global generators are seeded for each
+    image, unless only TwoViews and steps that do not draw from them are in the pipeline. So
+    transforms of other packages are a function of seed, epoch and image, too.
 
     Args:
         dataset: A dataset, or its config, whose pipeline raises
@@ -90,7 +93,8 @@ class ReplaceUnreadable(Dataset):
             try:
                 sample = self._read(wanted)
             except UnreadableImage as error:
-                unreadable.append((error.path, str(error)))
+                path = error.path or f'image {int(wanted)}'
+                unreadable.append((path, str(error) if error.path else f'{path}: {error}'))
                 rng = _stream(index, _STAND_IN + attempt)
                 wanted = index.at(rng.integers(len(self)))
                 continue
@@ -103,10 +107,21 @@ class ReplaceUnreadable(Dataset):
 
     def _read(self, index: SampleIndex) -> dict:
         transforms = getattr(getattr(self.dataset, 'pipeline', None), 'transforms', ())
-        if any(isinstance(each, TwoViews) for each in transforms):
-            return self.dataset[index]
+        views = [k for k, each in enumerate(transforms) if isinstance(each, TwoViews)]
+        if views and all(map(_draws_nothing_global, transforms[: views[0]])):
+            return self.dataset[index]  # TwoViews gives every step its own numbers
         with seeded_globals(_stream(index, _WHOLE_PIPELINE)):
             return self.dataset[index]
+
+
+def _draws_nothing_global(transform: Any) -> bool:
+    ours = type(transform).__module__.partition('.')[0] == __name__.partition('.')[0]
+    return ours or type(transform).__name__ in LOADING_STEPS
+
+
+def _dropped() -> int:
+    """In place of MMEngine's choice of another image, which no seed determines."""
+    raise UnreadableImage('a transform of the pipeline dropped it, by returning None')
 
 
 class _Addressed(list):
@@ -129,6 +144,8 @@ def _keep_addresses(dataset: Any) -> None:
     if isinstance(dataset, ClassBalancedDataset):
         dataset.full_init()
         dataset.repeat_indices = _Addressed(dataset.repeat_indices)
+    elif isinstance(dataset, BaseDataset):
+        dataset._rand_another = _dropped
     elif isinstance(dataset, Subset):
         dataset.indices = _Addressed(map(int, dataset.indices))
     for each in _members(dataset):

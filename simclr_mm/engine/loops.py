@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sized
 from typing import Any, cast
 
+import torch
 from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from simclr_mm.datasets import ResumableSampler
 from simclr_mm.errors import UserError
+from simclr_mm.files.hashes import bytes_hash
 from simclr_mm.models import SimCLR
 from simclr_mm.registry import LOOPS, type_name
 from simclr_mm.transforms import TwoViews
@@ -182,6 +184,12 @@ class _Resumable(BaseLoop):
         epochs = -(-self.max_iters // len(self.dataloader))
         _say_sizes(self.runner, self.dataloader, epochs)
         self.runner.call_hook('before_train')
+
+    def run_iter(self, *args, **kwargs) -> None:
+        # Dropout and drop path are a function of the step, so resuming does not change them.
+        address = f'{self.dataloader.sampler.seed} {self.runner.iter} {self.runner.rank}'
+        torch.manual_seed(int(bytes_hash([address.encode()])[:15], 16))
+        super().run_iter(*args, **kwargs)
 
     def _validate_if_due(self, done: int, length: int) -> None:
         """Validate after ``done`` epochs or iterations, unless the checkpoint records it."""

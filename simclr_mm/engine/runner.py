@@ -18,7 +18,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import OPTIMIZERS, DefaultScope
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as _Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -232,6 +232,12 @@ class Runner(_Runner):
             if not isinstance(scheduler, dict):
                 continue
             by_epoch = scheduler.get('by_epoch', True)
+            if by_epoch and isinstance(loop, IterBasedTrainLoop):  # it has one epoch for MMEngine
+                raise UserError(
+                    f'param_scheduler.{i} counts epochs, and train_cfg.type = IterBasedTrainLoop '
+                    'counts iterations: write by_epoch=False in it, and begin and end in '
+                    'iterations, without convert_to_iter_based'
+                )
             limit, unit = ('max_epochs', 'epochs') if by_epoch else ('max_iters', 'iterations')
             length = getattr(loop, limit)
             for key, last in (('begin', length - 1), ('end', length)):

@@ -4,6 +4,7 @@ Letters: n images on this rank, N images in the job, V views, d projection width
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ def unnormalized_xent_with_stats(
     with full_float32(z.device):
         own = z if z.dtype == torch.float64 else z.float()
         keys, first = gather_rows(own)  # (N, V, d)
-        dots = own.flatten(0, 1) @ keys.flatten(0, 1).T  # (Vn, VN)
+        dots = _Products.apply(own.flatten(0, 1), keys.flatten(0, 1))  # (Vn, VN)
         key = torch.arange(dots.shape[1], device=z.device)
         anchor = key.narrow(0, first * num_views, n * num_views)[:, None]  # (Vn, 1)
         same = anchor // num_views == key // num_views  # (Vn, VN)
@@ -65,3 +66,18 @@ def unnormalized_xent_with_stats(
         neg_sim = dots.masked_fill(same, 0).sum() / (len(dots) * (dots.shape[1] - num_views))
         chance = loss.new_full((), math.log(dots.shape[1] - 1))
     return loss, dict(top1=top1, pos_sim=pos.mean().detach(), neg_sim=neg_sim, chance=chance)
+
+
+class _Products(torch.autograd.Function):
+    """Dot products of rows, whose gradient is computed in full float32 too."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, keys: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, keys)
+        return rows @ keys.T
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        rows, keys = ctx.saved_tensors
+        with full_float32(gradient.device):
+            return gradient @ keys, gradient.T @ rows

@@ -16,12 +16,15 @@ from simclr_mm.errors import UserError
 
 from .batched.pixels import on_rows
 from .batched.views_to_make import TWINS
-from .random_streams import RandomStream, RandomStreams
+from .random_streams import RandomStream, RandomStreams, view_streams
 
 _UINT8 = np.dtype(np.uint8)  # comparing with it takes a third of the time of np.uint8
 
 # Side of a view in pixels. OpenCV's own limit is 32767.
 _LARGEST_SIDE = 2**14
+
+# View numbers of draws outside TwoViews, one for each class. No view has them.
+_OUTSIDE_VIEWS = 2**34
 
 
 def is_bgr(img: np.ndarray) -> bool:
@@ -102,8 +105,9 @@ class RandomTransform(Transform):
     """A transform of ``results['img']`` that applies with a probability.
 
     It draws only from ``results['rng']``, the stream that TwoViews gives to each step of a
-    view. So a view depends only on (seed, epoch, image, view). Without TwoViews it
-    draws from fresh entropy. If ``results`` has the dict ``view_params_one``, the drawn
+    view. So a view depends only on (seed, epoch, image, view). Outside TwoViews it draws from a
+    stream of its class, for the seed and epoch that simclr_mm.ResumableSampler sends along; without
+    these, from fresh entropy. If ``results`` has the dict ``view_params_one``, the drawn
     parameters are stored there under the class name; None if the transform was not applied.
 
     Args:
@@ -145,7 +149,7 @@ class RandomTransform(Transform):
         self.check(results['img'])
         rng = results.get('rng')
         if rng is None:
-            rng = RandomStream.unseeded()
+            rng = self._stream(results.get('sample_idx'))
         params = None
         if rng.random() < self.prob:
             results['img'], params = self.apply(results['img'], rng)
@@ -153,6 +157,13 @@ class RandomTransform(Transform):
         if 'view_params_one' in results:
             results['view_params_one'][name] = params
         return results
+
+    def _stream(self, index: Any) -> RandomStream:
+        if not hasattr(index, 'seed'):
+            return RandomStream.unseeded()
+        view = _OUTSIDE_VIEWS + zlib.crc32(type(self).__name__.encode())
+        (stream,) = view_streams(index.seed, index.epoch, index.place, view, 1)
+        return stream
 
 
 class DeviceTransform(RandomTransform):

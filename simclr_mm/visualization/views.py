@@ -56,8 +56,9 @@ def make_views(
         )
     two_views = copy.copy(transforms[places[0]])
     two_views.on_device = False  # the same views, made here
-    results = dataset.get_data_info(index)
-    results['sample_idx'] = SampleIndex(index, seed, epoch)
+    address = SampleIndex(index, seed, epoch)
+    results = getattr(dataset, 'entering', dataset.get_data_info)(address)
+    results['sample_idx'] = address
     path = str(results.get('img_path', ''))
     results = Compose(transforms[: places[0]])(results)
     if results is not None:

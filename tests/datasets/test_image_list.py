@@ -193,6 +193,19 @@ def test_positives_are_a_function_of_the_address(pictures):
     assert again != [shown(data[SampleIndex(0, 3, epoch)]) for epoch in range(9)]
 
 
+def test_crops_before_the_views_are_a_function_of_the_address_too(tmp_path):
+    rng = np.random.default_rng(0)
+    for k in range(4):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / f'{k}.png')
+    file = table(tmp_path, 'table.csv', 'path,group', *(f'{k}.png,a' for k in range(4)))
+    crop = dict(type='simclr_mm.RandomCropAndFlip', size=8, scale=(0.1, 0.5))
+    data = ImageList([file], [PIPELINE[0], crop, *PIPELINE[1:]], positives='group')
+    for row in range(4):
+        one, other = (data[SampleIndex(row, 3, 1)]['inputs'] for _ in range(2))
+        assert one.equal(other)
+    assert not one.equal(data[SampleIndex(row, 3, 2)]['inputs'])
+
+
 @pytest.mark.parametrize('augment', ['worker', 'device'])
 def test_the_first_view_stays_what_it_is(pictures, augment):
     data = grouped(pictures)

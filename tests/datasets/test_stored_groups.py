@@ -26,6 +26,8 @@ def pipeline(augment='worker', **kwargs):
 def write(path, kind):
     if kind == 'csv':
         path.write_text('\n'.join(['patient,group', *(f'x,{name}' for name in NAMES)]))
+    elif kind == 'one column.csv':
+        path.write_text('\n'.join(['group', *NAMES]) + '\n')
     elif kind == 'npy':
         np.save(path, np.array(NAMES))
     elif kind == 'parquet':
@@ -58,7 +60,7 @@ class Stored(StoredImages):
         return cv2.imencode('.png', np.full((6, 6, 3), 20 * row, np.uint8))[1].tobytes()
 
 
-@pytest.mark.parametrize('kind', ['csv', 'npy', 'parquet', 'txt'])
+@pytest.mark.parametrize('kind', ['csv', 'one column.csv', 'npy', 'parquet', 'txt'])
 def test_groups_come_from_a_file_in_the_order_of_the_images(array, tmp_path, kind):
     groups = write(tmp_path / f'groups.{kind}', kind)
     expected = [group_number(name) for name in NAMES]

@@ -82,6 +82,46 @@ def test_other_packages_transforms_are_a_function_of_seed_epoch_and_image():
     assert not first.equal(data[SampleIndex(5, seed=1, epoch=3)]['inputs'])
 
 
+@pytest.mark.parametrize(
+    'step', [dict(type='simclr_mm.RandomRotation'), dict(type='RandomResizedCrop', scale=16)]
+)
+def test_transforms_before_the_views_are_a_function_of_seed_epoch_and_image(step):
+    views = dict(type='simclr_mm.TwoViews', size=8)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        data = ReplaceUnreadable(
+            dict(type='simclr_mm.Digits', pipeline=[step, views, dict(type='PackInputs')])
+        )
+    first = data[SampleIndex(5, seed=1, epoch=2)]['inputs']
+    np.random.seed(99)
+    assert first.equal(data[SampleIndex(5, seed=1, epoch=2)]['inputs'])
+    assert not first.equal(data[SampleIndex(5, seed=1, epoch=3)]['inputs'])
+
+
+@pytest.mark.parametrize('place', [0, 1], ids=['before the views', 'after them'])
+def test_a_dropped_image_is_unreadable(place):
+    drop = DropEverySecond()
+    views = dict(type='simclr_mm.TwoViews', size=[8, 12], milestones=[1])
+    steps = [views, dict(type='PackInputs')]
+    steps.insert(place, drop)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        data = ReplaceUnreadable(Digits(pipeline=steps))
+        data = pickle.loads(pickle.dumps(data))
+    sample = data[SampleIndex(5, seed=1, epoch=2)]
+    assert sample['inputs'].shape[-1] == 12
+    (path, reason), *_ = sample['data_samples'].unreadable
+    assert path == 'image 5'
+    assert reason == 'image 5: a transform of the pipeline dropped it, by returning None'
+    assert sample['inputs'].equal(data[SampleIndex(5, seed=1, epoch=2)]['inputs'])
+    assert 'unreadable' not in data[SampleIndex(4, seed=1, epoch=2)]['data_samples']
+
+
+class DropEverySecond:
+    """As mmcv's transforms drop an image."""
+
+    def __call__(self, results):
+        return None if results['sample_idx'] % 2 else results
+
+
 def test_a_batch_is_a_list_of_samples_unless_the_dataset_makes_batches(monkeypatch):
     data = ReplaceUnreadable(Half())
     samples = data.__getitems__([SampleIndex(4), SampleIndex(3)])

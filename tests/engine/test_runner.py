@@ -110,6 +110,30 @@ def test_a_schedule_longer_than_the_run_names_both_keys(tmp_path, options, keys)
     assert all(key in str(error.value) for key in keys)
 
 
+@pytest.mark.parametrize('convert', [False, True])
+def test_a_schedule_in_epochs_where_the_loop_counts_iterations(tmp_path, convert):
+    cosine = dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=convert)
+    run = runner(tmp_path, **{**BY_ITERATION, 'param_scheduler': [cosine]})
+    with pytest.raises(UserError, match='param_scheduler.0 counts epochs.*write by_epoch=False'):
+        run.train()
+
+
+def test_drop_path_goes_on(tmp_path):
+    """What the model draws does not depend on where the run was stopped."""
+    options = {**EVERY_ITERATION, 'model.backbone.drop_path_rate': 0.5}
+    whole = runner(tmp_path / 'whole', **options)
+    whole.train()
+    plain = runner(tmp_path / 'plain')
+    plain.train()
+    assert losses(whole)[3] != losses(plain)[3]  # something is dropped
+    for step in (4, 6):
+        file = str(tmp_path / 'whole' / f'iter_{step}.pth')
+        rest = runner(tmp_path / f'{step}', **options, resume=True, load_from=file)
+        torch.rand(step)  # another past
+        rest.train()
+        assert losses(rest) == {k: loss for k, loss in losses(whole).items() if k > step}
+
+
 def test_a_dataset_smaller_than_a_batch(tmp_path):
     with pytest.raises(ValueError, match='70 images, fewer than one batch.* = 71 '):
         runner(tmp_path, **{'train_dataloader.batch_size': 71}).train()

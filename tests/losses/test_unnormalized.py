@@ -26,6 +26,23 @@ def test_rows_of_length_one_are_nt_xent():
     assert loss.item() == pytest.approx(nt_xent(z, 0.5).item(), rel=1e-12)
 
 
+def test_the_gradient_is_full_float32_too():
+    """Where products are allowed to round to bfloat16, those of the backward pass do not."""
+    matmul = getattr(torch.backends.mkldnn, 'matmul', None)
+    if matmul is None or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip('this PyTorch or this CPU has no products in bfloat16')
+    exact = projections(64, 2, d=32).requires_grad_()
+    rounded = exact.detach().float().requires_grad_()
+    before, matmul.fp32_precision = matmul.fp32_precision, 'bf16'
+    try:
+        for z in (exact, rounded):
+            unnormalized_xent(z, 1.0).backward()
+    finally:
+        matmul.fp32_precision = before
+    error = (rounded.grad - exact.grad).abs().max() / exact.grad.abs().max()
+    assert error < 1e-5
+
+
 def test_two_ranks_are_one(monkeypatch):
     """Each rank sees all rows, and its own begin at its place among them."""
     z = projections(6, 2)

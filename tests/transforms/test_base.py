@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 
 from simclr_mm import transforms
+from simclr_mm.datasets import SampleIndex
 from simclr_mm.registry import TRANSFORMS
 from simclr_mm.transforms import (
     ColorDistortion,
     ColorJitter,
     RandomGaussianBlur,
+    RandomRotation,
     RandomSobel,
     TwoViews,
 )
@@ -53,6 +55,19 @@ def test_fresh_entropy_without_a_generator():
     transform = ColorDistortion(jitter_prob=1)
     views = {transform(dict(img=IMG))['img'].tobytes() for _ in range(8)}
     assert len(views) == 8
+
+
+def test_outside_the_views_it_is_a_function_of_the_address():
+    def made(*address):
+        index = SampleIndex(3, *address)
+        both = [ColorDistortion(jitter_prob=1), RandomGaussianBlur(kernel=5, prob=0.5)]
+        return [each(dict(img=IMG, sample_idx=index))['img'].tobytes() for each in both]
+
+    assert made(1, 2) == made(1, 2)
+    assert len({tuple(made(1, epoch)) for epoch in range(8)}) == 8
+    drawn = RandomRotation(), RandomSobel(prob=0.5)
+    first = [each._stream(SampleIndex(3, 1)).next_word() for each in drawn]
+    assert first[0] != first[1]  # not the same numbers
 
 
 def test_nothing_is_recorded_unless_asked():

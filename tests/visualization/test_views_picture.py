@@ -8,6 +8,8 @@ from PIL import Image
 
 from simclr_mm.commands.browse_views import main
 from simclr_mm.commands.evaluate.image_features import training_set
+from simclr_mm.commands.pack.folder import pack_folder
+from simclr_mm.commands.pack.plan import PackSettings
 from simclr_mm.datasets import SampleIndex
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.visualization.gallery import thumbnail
@@ -67,6 +69,23 @@ def test_views_that_the_device_augments_are_shown_too(dataset, folder):
     np.testing.assert_array_equal(shown.views, expected.views)
     assert shown.params == expected.params
     assert isinstance(on_device[SampleIndex(5)]['inputs'], list)  # still left to it
+
+
+@pytest.mark.parametrize('kind', ['a pack', 'a group'])
+def test_views_of_packs_and_of_groups_are_those_of_training(folder, tmp_path, kind):
+    if kind == 'a pack':
+        pack_folder(str(folder), tmp_path / 'pack', PackSettings('tar'), labelled=False)
+        data = dict(type='simclr_mm.TarShards', data_root=str(tmp_path / 'pack'), with_label=False)
+    else:
+        rows = [f'{folder}/{k}.png,a' for k in range(8)]
+        (tmp_path / 'table.csv').write_text('\n'.join(['path,group', *rows]))
+        places = [str(tmp_path / 'table.csv')]
+        data = dict(type='simclr_mm.ImageList', places=places, positives='group')
+    train = dict(dataset=dict(data, pipeline=PIPELINE))
+    dataset = training_set(Config(dict(train_dataloader=train)))
+    sample = make_views(dataset, 5, seed=1, epoch=2)
+    trained = dataset[SampleIndex(5, 1, 2)]['inputs'].numpy()  # (V, 3, S, S) BGR
+    np.testing.assert_array_equal(sample.views[..., ::-1].transpose(0, 3, 1, 2), trained)
 
 
 def test_what_is_said_of_a_view():

@@ -93,7 +93,7 @@ class LearningWatchHook(Hook):
 
 
 def _symptom(loss: float, chance: float, neg_sim: float) -> str | None:
-    if neg_sim >= _COLLAPSED:
+    if _COLLAPSED <= neg_sim < 1.001:  # more is no cosine but a dot product, of another head
         return (
             f'projections of different images have had a cosine similarity of {_COLLAPSED} or '
             f'more, now {neg_sim:.3f}: they have collapsed to one point. Lower the learning rate'

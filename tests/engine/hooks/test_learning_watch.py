@@ -76,6 +76,8 @@ def watched(losses, neg_sim=0.0, mined=False, **kwargs):
         ([1.0, 0.9] * 10, {}, []),
         ([0.5] * 20, dict(neg_sim=0.94), []),
         ([0.5] * 20, dict(neg_sim=0.96), [6]),
+        ([0.5] * 20, dict(neg_sim=1.0000001), [6]),
+        ([0.5] * 20, dict(neg_sim=40.0), []),  # a dot product
         ([1.0] * 20, dict(neg_sim=0.96, mined=True), [6]),
     ],
 )
