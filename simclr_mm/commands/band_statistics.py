@@ -59,7 +59,8 @@ def main(argv: list[str] | None = None) -> None:
     base = config_file(args.base).resolve() if args.base else None
     given = dict(bands=args.bands, layout=args.layout, window=args.window, nan=args.nan)
     loading = {key: value for key, value in given.items() if value is not None}
-    completion, of_base = _completion(base, bool(loading)) if base else ([], {})  # before hours
+    # Before the measuring, which may take hours.
+    completion, of_base = _completion(base, bool(loading)) if base else ([], {})
     reading = {**of_base, **loading}
     measured, unreadable = measure(args.data, reading, out, args.workers, args.restart)
     places = ' '.join(' '.join(map(printable, args.data)).split())  # one line, of a comment

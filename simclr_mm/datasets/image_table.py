@@ -134,7 +134,7 @@ def column_of(file: str, name: str) -> list[str]:
                 if name not in head:
                     raise KeyError(name)
                 place = head.index(name)
-                return [''.join(row[place : place + 1]) for row in rows]  # an empty line, too
+                return [row[place] if place < len(row) else '' for row in rows]
             return [line.rstrip('\r\n') for line in lines]
     except KeyError as error:
         raise UserError(f'{file} has no column {name}: name one so.') from error

@@ -93,8 +93,11 @@ class ReplaceUnreadable(Dataset):
             try:
                 sample = self._read(wanted)
             except UnreadableImage as error:
-                path = error.path or f'image {int(wanted)}'
-                unreadable.append((path, str(error) if error.path else f'{path}: {error}'))
+                path, reason = error.path, str(error)
+                if not path:  # a transform dropped it
+                    path = f'image {int(wanted)}'
+                    reason = f'{path}: {reason}'
+                unreadable.append((path, reason))
                 rng = _stream(index, _STAND_IN + attempt)
                 wanted = index.at(rng.integers(len(self)))
                 continue
@@ -140,7 +143,7 @@ def _members(dataset: Any) -> list:
 
 
 def _keep_addresses(dataset: Any) -> None:
-    """Let datasets that look up their indices in a list pass on seed and epoch."""
+    """Let datasets pass on seed and epoch where they look up an index, and choose no other one."""
     if isinstance(dataset, ClassBalancedDataset):
         dataset.full_init()
         dataset.repeat_indices = _Addressed(dataset.repeat_indices)

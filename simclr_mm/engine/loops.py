@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sized
 from typing import Any, cast
 
-import torch
 from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.model import is_model_wrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, Runner, set_random_seed
 from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
 from torch import nn
@@ -14,10 +13,10 @@ from torch.utils.data import DataLoader
 
 from simclr_mm.datasets import ResumableSampler
 from simclr_mm.errors import UserError
-from simclr_mm.files.hashes import bytes_hash
 from simclr_mm.models import SimCLR
 from simclr_mm.registry import LOOPS, type_name
 from simclr_mm.transforms import TwoViews
+from simclr_mm.transforms.random_streams import view_streams
 
 from .allocator import prepare_workers
 from .ranks import require_same
@@ -27,6 +26,7 @@ from .signals import held_back
 # Keys in the message hub, and so in checkpoints. MMEngine logs those that begin with 'val'.
 SAMPLER_SEED = 'sampler_seed'
 EARLY_STOPPING, VALIDATED = 'early_stopping', 'iter_of_validation'
+_OF_THE_MODEL = 2**36  # the view number of a step's draws, which no view has
 
 
 def plain_model(runner: Runner) -> nn.Module:
@@ -186,9 +186,11 @@ class _Resumable(BaseLoop):
         self.runner.call_hook('before_train')
 
     def run_iter(self, *args, **kwargs) -> None:
-        # Dropout and drop path are a function of the step, so resuming does not change them.
-        address = f'{self.dataloader.sampler.seed} {self.runner.iter} {self.runner.rank}'
-        torch.manual_seed(int(bytes_hash([address.encode()])[:15], 16))
+        # What the model draws, as dropout and Mixup do, is a function of the step. So resuming does
+        # not change it.
+        seed, step, rank = self.dataloader.sampler.seed, self.runner.iter, self.runner.rank
+        (stream,) = view_streams(seed, step, rank, _OF_THE_MODEL, 1)
+        set_random_seed(stream.next_word())
         super().run_iter(*args, **kwargs)
 
     def _validate_if_due(self, done: int, length: int) -> None:

@@ -23,8 +23,8 @@ _UINT8 = np.dtype(np.uint8)  # comparing with it takes a third of the time of np
 # Side of a view in pixels. OpenCV's own limit is 32767.
 _LARGEST_SIDE = 2**14
 
-# View numbers of draws outside TwoViews, one for each class. No view has them.
-_OUTSIDE_VIEWS = 2**34
+# The view number of draws before TwoViews. No view has it.
+_BEFORE_VIEWS = 2**31
 
 
 def is_bgr(img: np.ndarray) -> bool:
@@ -104,11 +104,11 @@ class Transform(BaseTransform):
 class RandomTransform(Transform):
     """A transform of ``results['img']`` that applies with a probability.
 
-    It draws only from ``results['rng']``, the stream that TwoViews gives to each step of a
-    view. So a view depends only on (seed, epoch, image, view). Outside TwoViews it draws from a
-    stream of its class, for the seed and epoch that simclr_mm.ResumableSampler sends along; without
-    these, from fresh entropy. If ``results`` has the dict ``view_params_one``, the drawn
-    parameters are stored there under the class name; None if the transform was not applied.
+    It draws only from ``results['rng']``, the stream that TwoViews gives to each step of a view. So
+    a view depends only on (seed, epoch, image, view). Before TwoViews, or without it, all such
+    transforms draw on from one stream, for the seed and epoch that simclr_mm.ResumableSampler sends
+    along; without these, from fresh entropy. If ``results`` has the dict ``view_params_one``, the
+    drawn parameters are stored there under the class name; None if the transform was not applied.
 
     Args:
         prob: Probability in [0, 1] of being applied to an image.
@@ -147,9 +147,10 @@ class RandomTransform(Transform):
         name = type(self).__name__
         check_image(results['img'], name)
         self.check(results['img'])
-        rng = results.get('rng')
-        if rng is None:
-            rng = self._stream(results.get('sample_idx'))
+        index: Any = results.get('sample_idx')
+        if 'rng' not in results and hasattr(index, 'seed'):
+            (results['rng'],) = view_streams(index.seed, index.epoch, index.place, _BEFORE_VIEWS, 1)
+        rng = results.get('rng') or RandomStream.unseeded()
         params = None
         if rng.random() < self.prob:
             results['img'], params = self.apply(results['img'], rng)
@@ -157,13 +158,6 @@ class RandomTransform(Transform):
         if 'view_params_one' in results:
             results['view_params_one'][name] = params
         return results
-
-    def _stream(self, index: Any) -> RandomStream:
-        if not hasattr(index, 'seed'):
-            return RandomStream.unseeded()
-        view = _OUTSIDE_VIEWS + zlib.crc32(type(self).__name__.encode())
-        (stream,) = view_streams(index.seed, index.epoch, index.place, view, 1)
-        return stream
 
 
 class DeviceTransform(RandomTransform):

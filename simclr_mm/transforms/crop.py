@@ -14,14 +14,11 @@ from simclr_mm.registry import TRANSFORMS
 
 from .base import DeviceTransform, check_image, check_prob, check_range, check_size, is_bgr
 from .batched.crop import INTERPOLATIONS, crop_and_flip
-from .random_streams import RandomStream, RandomStreams, view_streams
+from .random_streams import RandomStream, RandomStreams
 
 Box = tuple[int, int, int, int]  # top, left, height and width in pixels
 _BOX = ('top', 'left', 'height', 'width')
 box_of = itemgetter(*_BOX)  # of a crop's parameters
-
-# The view number of a crop before TwoViews. No view has it.
-_BEFORE_VIEWS = 2**31
 
 
 def sample_crop(
@@ -170,7 +167,7 @@ class RandomCropAndFlip(DeviceTransform):
     """Random resized crop, then a flip, as TwoViews does to every view.
 
     Inside TwoViews it crops each view. Before TwoViews it crops the image that all views
-    are made of, with the seed and epoch that simclr_mm.ResumableSampler sends along.
+    are made of.
 
     Source: SimCLR, arXiv:2002.05709, Appendix A.
 
@@ -202,12 +199,6 @@ class RandomCropAndFlip(DeviceTransform):
         self.scale = scale
         self.ratio = ratio
         self.flip_prob = flip_prob
-
-    def transform(self, results: dict) -> dict:
-        index: Any = results.get('sample_idx')
-        if 'rng' not in results and hasattr(index, 'seed'):
-            (results['rng'],) = view_streams(index.seed, index.epoch, index.place, _BEFORE_VIEWS, 1)
-        return super().transform(results)
 
     def draw(self, height: int, width: int, rng: RandomStream) -> dict:
         flip = rng.random() < self.flip_prob

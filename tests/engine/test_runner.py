@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from digits_run import BY_ITERATION, EVERY_EPOCH, EVERY_ITERATION, losses, runner
+from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 from torch.utils.data import DataLoader
 
@@ -118,10 +120,19 @@ def test_a_schedule_in_epochs_where_the_loop_counts_iterations(tmp_path, convert
         run.train()
 
 
+class DrawsFromNumPy(Hook):
+    """As mmpretrain's Mixup does in the model's step."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.drawn = {**getattr(self, 'drawn', {}), runner.iter: np.random.rand()}
+
+
 def test_drop_path_goes_on(tmp_path):
     """What the model draws does not depend on where the run was stopped."""
     options = {**EVERY_ITERATION, 'model.backbone.drop_path_rate': 0.5}
+    hooks = [DrawsFromNumPy(), DrawsFromNumPy()]
     whole = runner(tmp_path / 'whole', **options)
+    whole.register_hook(hooks[0])
     whole.train()
     plain = runner(tmp_path / 'plain')
     plain.train()
@@ -129,8 +140,10 @@ def test_drop_path_goes_on(tmp_path):
     for step in (4, 6):
         file = str(tmp_path / 'whole' / f'iter_{step}.pth')
         rest = runner(tmp_path / f'{step}', **options, resume=True, load_from=file)
-        torch.rand(step)  # another past
+        torch.rand(step), np.random.rand(step)  # another past
+        rest.register_hook(hooks[1])
         rest.train()
+        assert all(hooks[0].drawn[k] == drawn for k, drawn in hooks[1].drawn.items())
         assert losses(rest) == {k: loss for k, loss in losses(whole).items() if k > step}
 
 

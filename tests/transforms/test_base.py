@@ -65,9 +65,12 @@ def test_outside_the_views_it_is_a_function_of_the_address():
 
     assert made(1, 2) == made(1, 2)
     assert len({tuple(made(1, epoch)) for epoch in range(8)}) == 8
-    drawn = RandomRotation(), RandomSobel(prob=0.5)
-    first = [each._stream(SampleIndex(3, 1)).next_word() for each in drawn]
-    assert first[0] != first[1]  # not the same numbers
+    results = dict(img=IMG, sample_idx=SampleIndex(3, 1), view_params_one={})
+    drawn = []
+    for _ in range(2):  # the second draws on
+        results = RandomRotation(degrees=90)(results)
+        drawn.append(results['view_params_one']['RandomRotation'])
+    assert drawn[0] != drawn[1]
 
 
 def test_nothing_is_recorded_unless_asked():
