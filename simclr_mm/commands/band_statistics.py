@@ -25,12 +25,11 @@ from simclr_mm.files.atomic import atomic_file, write_text
 from simclr_mm.files.hashes import listing_hash
 from simclr_mm.files.walk import printable
 from simclr_mm.registry import type_name
-from simclr_mm.transforms.load_bands import LAYOUTS
+from simclr_mm.transforms.load_bands import LAYOUTS, LoadBands
 
 SHARES = (1, 25, 50, 75, 99)  # percentiles
 # Arguments of transforms that are a number for each band.
 _NUMBERS = dict(BandJitter=dict(std='std'), BandNoise=dict(std='std'), BandDrop=dict(fill='mean'))
-_READ_BY = ('bands', 'layout', 'window', 'nan')  # settings of LoadBands that change values
 _SAVE_EVERY = 10.0  # seconds of work that a kill may cost
 _LOWEST, _HIGHEST = -(2**15), 2**16 - 1  # of whole numbers that are counted one by one
 _DROPPED = 14  # last bits of a float32's 32 that a bin leaves out; 9 bits of its digits stay
@@ -168,7 +167,9 @@ def measure(
         UserError: A place holds no readable image, a file has other bands than the first, or the
             state is that of other images or settings.
     """
-    images = ImageList(places, [dict(type='simclr_mm.LoadBands', **loading)])
+    # ignore_empty would measure another image in place of an unreadable one.
+    reading = dict(loading, type='simclr_mm.LoadBands', ignore_empty=False)
+    images = ImageList(places, [reading])
     paths = [images.get_data_info(row)['img_path'] for row in range(len(images))]
     key = json.dumps([listing_hash('', paths), loading])
     state = out.with_name(f'.{out.name}.npz')
@@ -283,17 +284,18 @@ def _completion(base: Path, loading: bool) -> tuple[list[str], dict[str, Any]]:
         for path, step in _steps(steps, place):
             name = type_name(step)
             if name == 'LoadBands':
-                found.append({key: value for key, value in step.items() if key in _READ_BY})
+                found.append({key: value for key, value in step.items() if key != 'type'})
                 if loading:
                     lines.append(f'_base_.{path} = load_bands')
             for key, value in _NUMBERS.get(name, {}).items():
                 lines.append(f'_base_.{path}.{key} = data_preprocessor[{value!r}]')
     if not found:
         raise UserError(f'--base {base}: no pipeline of it has simclr_mm.LoadBands: name another')
-    if any(settings != found[0] for settings in found):
+    first, *others = (vars(LoadBands(**settings)) for settings in found)  # with the defaults
+    if others and any(settings != first for settings in others):
         raise UserError(
             f'--base {base}: its pipelines read bands in different ways: give every LoadBands the '
-            f'same {", ".join(_READ_BY)}'
+            'same settings'
         )
     return lines, found[0]
 

@@ -15,6 +15,8 @@ from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.transforms.loading import reads_with_mmcv
 
+from .unreadable import refuse_drops
+
 
 @DATASETS.register_module()
 class GalleryAndQuery(Dataset):
@@ -57,6 +59,8 @@ class GalleryAndQuery(Dataset):
                 logger='current',
                 level=logging.WARNING,
             )
+        for dataset in (self.gallery, self.query):
+            refuse_drops(dataset)
         _check_same_classes(self.gallery, self.query)
         self.labels = labels_of(self.gallery, 'GalleryAndQuery.gallery')
         if hasattr(self.query, 'get_gt_labels'):

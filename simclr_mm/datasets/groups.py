@@ -12,12 +12,13 @@ from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import print_log
 
 from simclr_mm.class_balance import draw_of_each_class
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UnreadableImage, UserError
 from simclr_mm.transforms import TwoViews
 from simclr_mm.transforms.random_streams import RandomStream, view_streams
 
 from .image_table import column_of
 from .sampler import SampleIndex
+from .unreadable import DROPPED
 
 ALONE = -1  # the number of every image that is in no group
 _MATE = 2**34  # added to a view's number for the draw of its image; no view has it
@@ -222,5 +223,8 @@ class GroupedImages(BaseDataset):
             address = self.mate(idx, v)
             if isinstance(idx, SampleIndex):  # with a place that no image has
                 address = SampleIndex(address, idx.seed, idx.epoch, place=idx.place + (v << 40))
-            images.append(Compose(steps[:views])(self._entering(address))['img'])
+            made = Compose(steps[:views])(self._entering(address))
+            if made is None:  # mmcv's mark of a dropped image
+                raise UnreadableImage(f'image {int(address)} of its group: {DROPPED}')
+            images.append(made['img'])
         return images

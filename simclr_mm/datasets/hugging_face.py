@@ -55,6 +55,10 @@ class HuggingFaceImages(StoredImages):
         self.label_column = label_column
         super().__init__(data_root=data_root, **kwargs)
 
+    def storage(self) -> list[str]:
+        remote = not Path(self.data_root).exists()
+        return [self.table._fingerprint] if remote else super().storage()
+
     def find(self) -> tuple[np.ndarray | None, list[str] | None, int]:
         datasets = optional_package('datasets', 'parquet', type(self).__name__)
         try:

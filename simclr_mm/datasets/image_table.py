@@ -134,7 +134,9 @@ def column_of(file: str, name: str) -> list[str]:
                 if name not in head:
                     raise KeyError(name)
                 place = head.index(name)
-                return [row[place] if place < len(row) else '' for row in rows]
+                # Only in a file of one column is an empty line a text.
+                texts = [row for row in rows if row or len(head) == 1]
+                return [row[place] if place < len(row) else '' for row in texts]
             return [line.rstrip('\r\n') for line in lines]
     except KeyError as error:
         raise UserError(f'{file} has no column {name}: name one so.') from error

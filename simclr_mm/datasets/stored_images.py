@@ -67,7 +67,7 @@ class StoredImages(GroupedImages, BaseDataset):
         raise NotImplementedError
 
     def storage(self) -> list[str]:
-        """The local files that hold the images: if they change, the images may have."""
+        """What tells the images from earlier ones: the local files that hold them, or a hash."""
         folder = Path(self.data_root)
         return sorted(str(path.absolute()) for path in folder.rglob('*') if path.is_file())
 

@@ -75,7 +75,9 @@ class TarShards(StoredImages):
         return f'{self.paths[self.index["shard"][row]]}/{member}'
 
     def storage(self) -> list[str]:
-        return [] if self.is_remote else list(map(os.path.abspath, self.paths))
+        if self.is_remote:
+            return [self.cache.version]  # of foreign shards ''; their names are those of images
+        return list(map(os.path.abspath, self.paths))
 
     def read(self, row: int) -> bytes:
         shard, offset, size = (int(self.index[key][row]) for key in ('shard', 'offset', 'size'))

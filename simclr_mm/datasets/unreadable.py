@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from mmengine.dataset import BaseDataset, ClassBalancedDataset
@@ -18,6 +19,8 @@ from .sampler import SampleIndex
 
 _ATTEMPTS = 100
 
+DROPPED = 'a transform of the pipeline dropped the image, by returning None'
+
 # View numbers of draws that belong to no view. No view has them.
 _WHOLE_PIPELINE = 2**32
 _STAND_IN = 2**33
@@ -27,11 +30,11 @@ _STAND_IN = 2**33
 class ReplaceUnreadable(Dataset):
     """Return another image of the dataset for one that cannot be read.
 
-    The choice is a function of (seed, epoch, image). The failed paths travel with the
+    The choice is a function of (seed, epoch, image). The failed paths, and why, travel with the
     sample, as metainfo ``unreadable`` of its DataSample, to
     :class:`~simclr_mm.engine.UnreadableImageHook`, which logs and counts them.
 
-    An image that a transform drops, by returning None, counts as unreadable.
+    An image that a transform drops, by returning None, is replaced, too. Its path is empty.
 
     The training loops wrap every training dataset in it. The global generators are seeded for each
     image, unless only TwoViews and steps that do not draw from them are in the pipeline. So
@@ -42,7 +45,7 @@ class ReplaceUnreadable(Dataset):
             :class:`~simclr_mm.transforms.UnreadableImage` for an unreadable image.
 
     Raises:
-        UnreadableImage: A hundred images in a row could not be read.
+        UnreadableImage: A hundred images in a row could not be read, or were dropped.
     """
 
     dataset: Any
@@ -52,6 +55,7 @@ class ReplaceUnreadable(Dataset):
             dataset = MMPRETRAIN_DATASETS.build(dataset)
         object.__setattr__(self, 'dataset', dataset)
         _keep_addresses(dataset)
+        refuse_drops(dataset)
         if not self.batched and any(getattr(each, 'batched', 0) for each in _members(dataset)):
             print_log(
                 f'{type(dataset).__name__} asks its datasets for one image at a time: '
@@ -93,38 +97,54 @@ class ReplaceUnreadable(Dataset):
             try:
                 sample = self._read(wanted)
             except UnreadableImage as error:
-                path, reason = error.path, str(error)
-                if not path:  # a transform dropped it
-                    path = f'image {int(wanted)}'
-                    reason = f'{path}: {reason}'
-                unreadable.append((path, reason))
-                rng = _stream(index, _STAND_IN + attempt)
-                wanted = index.at(rng.integers(len(self)))
+                reason = str(error) if error.path else f'image {int(wanted)}: {error}'
+                unreadable.append((error.path, reason))
+                row = _stream(index, _STAND_IN + attempt).integers(len(self))
+                # With a place that no image has: by the same numbers, a transform that drops
+                # by chance would drop every stand-in.
+                place = index.place + ((attempt + 1) << 51)
+                wanted = SampleIndex(row, index.seed, index.epoch, place=place)
                 continue
             if unreadable:
                 sample['data_samples'].set_field(unreadable, 'unreadable', field_type='metainfo')
             return sample
         raise UnreadableImage(
-            f'{_ATTEMPTS} images in a row could not be read; the last: {unreadable[-1][1]}'
+            f'{_ATTEMPTS} images in a row could not be read, or were dropped; the last: '
+            f'{unreadable[-1][1]}'
         )
 
     def _read(self, index: SampleIndex) -> dict:
-        transforms = getattr(getattr(self.dataset, 'pipeline', None), 'transforms', ())
-        views = [k for k, each in enumerate(transforms) if isinstance(each, TwoViews)]
-        if views and all(map(_draws_nothing_global, transforms[: views[0]])):
-            return self.dataset[index]  # TwoViews gives every step its own numbers
-        with seeded_globals(_stream(index, _WHOLE_PIPELINE)):
+        with seeded_pipeline(self.dataset, index):
             return self.dataset[index]
+
+
+def seeded_pipeline(dataset: Any, index: SampleIndex) -> AbstractContextManager[None]:
+    """Seed the global generators by an address, if steps of the dataset's pipeline need them."""
+    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    others = [each for each in transforms if not isinstance(each, TwoViews)]
+    if len(others) < len(transforms) and all(map(_draws_nothing_global, others)):
+        return nullcontext()  # TwoViews gives every step its own numbers
+    return seeded_globals(_stream(index, _WHOLE_PIPELINE))
 
 
 def _draws_nothing_global(transform: Any) -> bool:
     ours = type(transform).__module__.partition('.')[0] == __name__.partition('.')[0]
-    return ours or type(transform).__name__ in LOADING_STEPS
+    return ours or type(transform).__name__ in (*LOADING_STEPS, 'PackInputs')
+
+
+def refuse_drops(dataset: Any) -> None:
+    """Raise UnreadableImage if a transform drops an image of a dataset, or of its members.
+
+    MMEngine's datasets choose another one, which no seed determines.
+    """
+    if isinstance(dataset, BaseDataset):
+        dataset._rand_another = _dropped
+    for each in _members(dataset):
+        refuse_drops(each)
 
 
 def _dropped() -> int:
-    """In place of MMEngine's choice of another image, which no seed determines."""
-    raise UnreadableImage('a transform of the pipeline dropped it, by returning None')
+    raise UnreadableImage(DROPPED)
 
 
 class _Addressed(list):
@@ -143,12 +163,10 @@ def _members(dataset: Any) -> list:
 
 
 def _keep_addresses(dataset: Any) -> None:
-    """Let datasets pass on seed and epoch where they look up an index, and choose no other one."""
+    """Let datasets pass on seed and epoch where they look up an index."""
     if isinstance(dataset, ClassBalancedDataset):
         dataset.full_init()
         dataset.repeat_indices = _Addressed(dataset.repeat_indices)
-    elif isinstance(dataset, BaseDataset):
-        dataset._rand_another = _dropped
     elif isinstance(dataset, Subset):
         dataset.indices = _Addressed(map(int, dataset.indices))
     for each in _members(dataset):

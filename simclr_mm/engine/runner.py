@@ -20,12 +20,14 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import OPTIMIZERS, DefaultScope
 from mmengine.runner import BaseLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as _Runner
+from mmpretrain.registry import PARAM_SCHEDULERS
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from simclr_mm.checkpoints import forget, install_safe_loading, model_state, read_checkpoint
+from simclr_mm.datasets.unreadable import refuse_drops
 from simclr_mm.errors import CheckpointError, MissingFileError, UserError
 from simclr_mm.evaluation.gather import install_gathering
 from simclr_mm.files.atomic import require_local
@@ -232,6 +234,10 @@ class Runner(_Runner):
             if not isinstance(scheduler, dict):
                 continue
             by_epoch = scheduler.get('by_epoch', True)
+            kind = scheduler['type']
+            kind = PARAM_SCHEDULERS.get(kind) if isinstance(kind, str) else kind
+            if getattr(kind, 'need_val_args', False):
+                continue  # ReduceOnPlateau counts validations
             if by_epoch and isinstance(loop, IterBasedTrainLoop):  # it has one epoch for MMEngine
                 raise UserError(
                     f'param_scheduler.{i} counts epochs, and train_cfg.type = IterBasedTrainLoop '
@@ -251,8 +257,14 @@ class Runner(_Runner):
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         loop = super().build_val_loop(loop)
+        refuse_drops(loop.dataloader.dataset)
         images = {'images in val_dataloader.dataset': len(loop.dataloader.dataset)}
         require_same(images, 'every rank needs the same validation data.')
+        return loop
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        loop = super().build_test_loop(loop)
+        refuse_drops(loop.dataloader.dataset)
         return loop
 
     def build_optim_wrapper(

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from mmengine.dataset import Compose
 
 from simclr_mm.datasets import SampleIndex
+from simclr_mm.datasets.unreadable import DROPPED, seeded_pipeline
 from simclr_mm.errors import UserError
 from simclr_mm.transforms import LoadBands, TwoViews, UnreadableImage
 from simclr_mm.transforms.base import is_bgr
@@ -57,15 +58,16 @@ def make_views(
     two_views = copy.copy(transforms[places[0]])
     two_views.on_device = False  # the same views, made here
     address = SampleIndex(index, seed, epoch)
-    results = getattr(dataset, 'entering', dataset.get_data_info)(address)
-    results['sample_idx'] = address
-    path = str(results.get('img_path', ''))
-    results = Compose(transforms[: places[0]])(results)
-    if results is not None:
-        original = results['img']
-        results = two_views(results)
+    with seeded_pipeline(dataset, address):
+        results = getattr(dataset, 'entering', dataset.get_data_info)(address)
+        results['sample_idx'] = address
+        path = str(results.get('img_path', ''))
+        results = Compose(transforms[: places[0]])(results)
+        if results is not None:
+            original = results['img']
+            results = two_views(results)
     if results is None:  # mmcv's mark of a dropped image
-        raise UnreadableImage(f'image {index} {path}: a transform dropped it', path)
+        raise UnreadableImage(f'image {index} {path}: {DROPPED}', path)
     views = results['img'].transpose(0, 2, 3, 1)  # (V, S, S, C)
     if bands is None and is_bgr(original):
         in_file_order = any(isinstance(step, LoadBands) for step in transforms)

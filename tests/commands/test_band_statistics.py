@@ -114,6 +114,17 @@ def test_the_base_reads_the_bands_its_own_way(tmp_path, capsys):
     np.testing.assert_allclose(cfg.data_preprocessor.mean, pixels.mean(0), rtol=1e-8)
     assert cfg.test_dataloader.dataset.pipeline[0]['window'] == [300.0, 200.0]
 
+    # So does its limit of pixels, which OUT keeps. An image has 42.
+    for most in (42, 41):
+        limit = [step.replace('{', f'{{"max_pixels": {most}, ') for step in steps]
+        limit[0] = limit[0].replace('{', '{"layout": "auto", ')  # as the others, by default
+        base.write_text('\n'.join([f'_base_ = {str(CONFIG)!r}', *limit]))
+        if most == 42:
+            tool('band_statistics.py', tmp_path, '--out', out, '--base', base, '--bands', 1)
+            assert Config.fromfile(out).test_dataloader.dataset.pipeline[0]['max_pixels'] == 42
+    said = refusal('band_statistics.py', tmp_path, '--out', out, '--base', base)
+    assert 'none of 1 images can be read' in said and 'max_pixels = 41' in said
+
     base.write_text('\n'.join([f'_base_ = {str(CONFIG)!r}', steps[0]]))
     said = refusal('band_statistics.py', tmp_path, '--out', out, '--base', base)
     assert 'its pipelines read bands in different ways' in said

@@ -80,6 +80,17 @@ def test_an_unreadable_gallery_image_is_replaced_a_query_is_not(tmp_path):
         data[4]
 
 
+def test_a_dropped_gallery_image_is_replaced_by_its_class_a_query_by_none():
+    def every_third(results):
+        return None if results['sample_idx'] % 3 == 0 else results
+
+    data = digits(pipeline=[every_third, *PIPELINE])
+    labels = [int(data[i]['data_samples'].gt_label) for i in range(12)]
+    assert labels == [int(digits()[i]['data_samples'].gt_label) for i in range(12)]
+    with pytest.raises(UnreadableImage, match='a transform of the pipeline dropped the image'):
+        data[1297]
+
+
 def folders(tmp_path, names=('train', 'val'), classes='ab', loose=''):
     for split in names:
         for label, name in enumerate(classes):

@@ -25,7 +25,8 @@ def pipeline(augment='worker', **kwargs):
 
 def write(path, kind):
     if kind == 'csv':
-        path.write_text('\n'.join(['patient,group', *(f'x,{name}' for name in NAMES)]))
+        lines = [f'x,{name}' for name in NAMES]
+        path.write_text('\n'.join(['patient,group', *lines[:3], '', *lines[3:]]) + '\n\n')
     elif kind == 'one column.csv':
         path.write_text('\n'.join(['group', *NAMES]) + '\n')
     elif kind == 'npy':

@@ -98,7 +98,7 @@ def test_transforms_before_the_views_are_a_function_of_seed_epoch_and_image(step
 
 
 @pytest.mark.parametrize('place', [0, 1], ids=['before the views', 'after them'])
-def test_a_dropped_image_is_unreadable(place):
+def test_another_image_stands_in_for_a_dropped_one(place):
     drop = DropEverySecond()
     views = dict(type='simclr_mm.TwoViews', size=[8, 12], milestones=[1])
     steps = [views, dict(type='PackInputs')]
@@ -109,10 +109,23 @@ def test_a_dropped_image_is_unreadable(place):
     sample = data[SampleIndex(5, seed=1, epoch=2)]
     assert sample['inputs'].shape[-1] == 12
     (path, reason), *_ = sample['data_samples'].unreadable
-    assert path == 'image 5'
-    assert reason == 'image 5: a transform of the pipeline dropped it, by returning None'
+    assert not path
+    assert reason == 'image 5: a transform of the pipeline dropped the image, by returning None'
     assert sample['inputs'].equal(data[SampleIndex(5, seed=1, epoch=2)]['inputs'])
     assert 'unreadable' not in data[SampleIndex(4, seed=1, epoch=2)]['data_samples']
+
+
+@pytest.mark.parametrize('place', [0, 1], ids=['before the views', 'after them'])
+def test_a_transform_that_drops_by_chance_draws_anew_for_each_stand_in(place):
+    steps = [dict(type='simclr_mm.TwoViews', size=8), dict(type='PackInputs')]
+    steps.insert(place, lambda results: None if np.random.random() < 0.5 else results)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        data = ReplaceUnreadable(Digits(pipeline=steps))
+    kept = [data[SampleIndex(k, seed=1)] for k in range(30)]
+    dropped = [len(sample['data_samples'].get('unreadable', ())) for sample in kept]
+    assert 5 <= sum(map(bool, dropped)) <= 25 and max(dropped) < 10
+    again = [data[SampleIndex(k, seed=1)]['inputs'] for k in range(30)]
+    assert all(sample['inputs'].equal(other) for sample, other in zip(kept, again))
 
 
 class DropEverySecond:

@@ -120,6 +120,17 @@ def test_a_schedule_in_epochs_where_the_loop_counts_iterations(tmp_path, convert
         run.train()
 
 
+def test_a_schedule_of_validations_where_the_loop_counts_iterations(tmp_path):
+    options = {**BY_ITERATION, 'train_cfg.val_interval': 4}
+    for part, images in (('gallery', 300), ('query', 100)):
+        options[f'val_dataloader.dataset.{part}.indices'] = images
+    plateau = dict(type='ReduceOnPlateauLR', monitor='knn/top1', patience=0, threshold=1000)
+    run = runner(tmp_path, validate=True, **{**options, 'param_scheduler': [plateau]})
+    before = run.cfg.optim_wrapper.optimizer.lr
+    run.train()
+    assert run.optim_wrapper.get_lr()['lr'][0] < before
+
+
 class DrawsFromNumPy(Hook):
     """As mmpretrain's Mixup does in the model's step."""
 

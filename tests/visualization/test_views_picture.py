@@ -10,7 +10,7 @@ from simclr_mm.commands.browse_views import main
 from simclr_mm.commands.evaluate.image_features import training_set
 from simclr_mm.commands.pack.folder import pack_folder
 from simclr_mm.commands.pack.plan import PackSettings
-from simclr_mm.datasets import SampleIndex
+from simclr_mm.datasets import ReplaceUnreadable, SampleIndex
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.visualization.gallery import thumbnail
 from simclr_mm.visualization.views import describe, make_views, plot_views
@@ -69,6 +69,15 @@ def test_views_that_the_device_augments_are_shown_too(dataset, folder):
     np.testing.assert_array_equal(shown.views, expected.views)
     assert shown.params == expected.params
     assert isinstance(on_device[SampleIndex(5)]['inputs'], list)  # still left to it
+
+
+def test_transforms_of_other_packages_draw_as_in_training(folder):
+    crop = dict(type='RandomResizedCrop', scale=9)
+    pipeline = [PIPELINE[0], crop, *PIPELINE[1:]]
+    dataset = build(folder, pipeline)
+    sample = make_views(dataset, 5, seed=1, epoch=2)
+    trained = ReplaceUnreadable(dataset)[SampleIndex(5, 1, 2)]['inputs'].numpy()
+    np.testing.assert_array_equal(sample.views[..., ::-1].transpose(0, 3, 1, 2), trained)
 
 
 @pytest.mark.parametrize('kind', ['a pack', 'a group'])

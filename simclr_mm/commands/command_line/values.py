@@ -54,7 +54,7 @@ class KeyValues(DictAction):
                 return parse_settings(f'value = {text}')['value']
             except (SyntaxError, ValueError):
                 pass  # a name such as {000..146}.tar
-        if not text.startswith(('[', '(')) and ',' not in text:
+        if not text.lstrip('\'"').startswith(('[', '(')) and ',' not in text:
             return self._parse_int_float_bool(text.strip('\'"'))  # with its spaces
         return self._parse_iterable(text)
 

@@ -138,7 +138,7 @@ def images_hash(dataset: BaseDataset | GalleryAndQuery) -> str:
 
 
 def _storage(dataset: Any) -> list[str]:
-    """The files of packs, also inside a LabelSubset, whose images are no files."""
+    """What tells a pack from an earlier one, also inside a LabelSubset: its images are no files."""
     if isinstance(dataset, StoredImages):
         return dataset.storage()
     return _storage(dataset.dataset) if hasattr(dataset, 'dataset') else []

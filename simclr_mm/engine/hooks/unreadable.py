@@ -1,4 +1,4 @@
-"""Log and count the images that could not be read."""
+"""Log and count the images that could not be read, and those that a transform dropped."""
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -12,7 +12,8 @@ class UnreadableImageHook(Hook):
     """Name every unreadable image once, count them, and stop above a share.
 
     :class:`~simclr_mm.datasets.ReplaceUnreadable` replaces an unreadable training image by
-    another. Each rank counts its own files.
+    another. Each rank counts its own files. Images that a transform drops, by returning None, are
+    counted apart and stop nothing.
 
     Args:
         max_share: Share in [0, 1] above which the run stops, of the images that this rank drew
@@ -33,7 +34,7 @@ class UnreadableImageHook(Hook):
             )
         self.max_share = max_share
         self.paths: set[str] = set()
-        self.failed = self.drawn = 0  # images, of this rank
+        self.failed = self.dropped = self.drawn = 0  # images, of this rank
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
@@ -42,9 +43,13 @@ class UnreadableImageHook(Hook):
         self.drawn += len(samples)
         for sample in samples:
             unreadable = sample.get('unreadable', ())  # the image and failed replacements
-            self.failed += bool(unreadable)
+            self.failed += any(path for path, _ in unreadable)
             for path, reason in unreadable:
-                if path not in self.paths:
+                if not path:
+                    self.dropped += 1
+                    if self.dropped == 1:
+                        runner.logger.error(f'replaced by another, as all that follow: {reason}')
+                elif path not in self.paths:
                     self.paths.add(path)
                     # At ERROR, the level that MMLogger also shows on ranks above 0.
                     runner.logger.error(
@@ -62,3 +67,7 @@ class UnreadableImageHook(Hook):
     def after_train(self, runner: Runner) -> None:
         if self.paths:
             runner.logger.error(f'unreadable images replaced in this run: {len(self.paths)}.')
+        if self.dropped:
+            runner.logger.error(
+                f'images that a transform dropped, replaced in this run: {self.dropped}.'
+            )

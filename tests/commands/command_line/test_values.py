@@ -32,6 +32,8 @@ def _parse(*pairs: str) -> dict:
         ('true', True),
         ('None', None),
         ("'x'", 'x'),
+        ("'[6]'", [6]),
+        ('"(1)"', (1,)),
         ('1e-4', 1e-4),
     ],
 )

@@ -110,10 +110,15 @@ def test_a_broken_or_foreign_file_is_computed_anew(encoder, folder, tmp_path, co
     assert len(computed) == 2
 
 
-@pytest.mark.parametrize('kind', ['tar', 'parquet', 'lmdb'])
+@pytest.mark.parametrize('kind', ['tar', 'parquet', 'lmdb', 'tar elsewhere', 'parquet elsewhere'])
 @pytest.mark.parametrize('part', [False, True], ids=['all', 'some labels'])
-def test_packs_are_told_apart_by_their_files(folder, tmp_path, kind, part):
+def test_packs_are_told_apart_by_their_files(folder, tmp_path, monkeypatch, kind, part):
+    monkeypatch.setenv('SIMCLR_MM_HOME', str(tmp_path / 'home'))
     data = dict(type='', data_root=str(tmp_path / 'pack'), pipeline=[])
+    kind, _, elsewhere = kind.partition(' ')
+    if elsewhere:
+        one_file = '/shard-00000.parquet' if kind == 'parquet' else ''
+        data['data_root'] = f'local://{tmp_path}/pack{one_file}'
     data['type'] = dict(tar='TarShards', parquet='HuggingFaceImages', lmdb='LMDBImages')[kind]
     data['type'] = f'simclr_mm.{data["type"]}'
     if part:

@@ -61,6 +61,22 @@ def test_too_many_broken_files_stop_the_run(folder, tmp_path_factory):
         train(folder, tmp_path_factory.mktemp('run'), max_share=0.04)
 
 
+def test_images_that_a_transform_drops_are_counted_and_stop_nothing():
+    lines = []
+    hook = UnreadableImageHook(0)
+    logger = SimpleNamespace(error=lines.append)
+    loader = SimpleNamespace(sampler=range(4))
+    run = SimpleNamespace(logger=logger, train_dataloader=loader, log_dir='logs')
+    tries = [('', 'image 3: a transform dropped it'), ('', 'image 5: a transform dropped it')]
+    hook.after_train_iter(run, 0, dict(data_samples=[{}, dict(unreadable=tries)]))
+    hook.after_train_iter(run, 1, dict(data_samples=[dict(unreadable=tries), {}]))
+    hook.after_train(run)
+    assert lines == [
+        'replaced by another, as all that follow: image 3: a transform dropped it',
+        'images that a transform dropped, replaced in this run: 4.',
+    ]
+
+
 @pytest.mark.parametrize('share', [3, -0.1, float('nan'), '0.1', None])
 def test_a_share_is_a_share(share):
     with pytest.raises(UserError, match='max_share is .*: give a share of the images'):
