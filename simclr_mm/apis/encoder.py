@@ -24,7 +24,7 @@ from simclr_mm.transforms import LoadImageFromFile
 from simclr_mm.transforms.loading import LOADING_STEPS
 
 from .fingerprint import plain_data, weights_hash
-from .preprocessing import Preprocessing
+from .preprocessing import Preprocessing, takes_bgr
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,10 @@ class Encoder:
             )
         steps = [step for step in self.pipeline if type_name(step) not in LOADING_STEPS]
         with DefaultScope.overwrite_default_scope('mmpretrain'):
-            return Compose([TRANSFORMS.build(dict(step)) for step in steps])
+            built = [TRANSFORMS.build(dict(step)) for step in steps]
+        if len(steps) == len(self.pipeline) and not takes_bgr(self.model.data_preprocessor):
+            built.insert(0, _to_rgb)  # mmpretrain's CIFAR is RGB in memory, and stays so
+        return Compose(built)
 
     @property
     def loading_step(self) -> dict[str, Any]:
@@ -147,7 +150,12 @@ class Encoder:
         return self
 
 
-def pipeline_of(config: Config, phase: str = 'test') -> list[dict[str, Any]] | None:
+def _to_rgb(results: dict[str, Any]) -> dict[str, Any]:
+    img = results['img']
+    return dict(results, img=img[..., ::-1]) if img.shape[-1] == 3 else results
+
+
+def pipeline_of(config: Mapping[str, Any], phase: str = 'test') -> list[dict[str, Any]] | None:
     """The transforms of a config's images in a phase. None if there are none."""
     dataset = (config.get(f'{phase}_dataloader') or {}).get('dataset')
     while dataset is not None and 'pipeline' not in dataset:  # such as a LabelSubset

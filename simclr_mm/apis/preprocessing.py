@@ -148,7 +148,7 @@ def _is_side(value: Any) -> bool:
 def _unknown(source: str, reason: str) -> UserError:
     return UserError(
         f'{source}: its preprocessing is unknown ({reason:.300}); give a config '
-        'whose test pipeline is Resize, or ResizeEdge and CenterCrop, with --config'
+        'whose test pipeline is Resize, or ResizeEdge and CenterCrop'
     )
 
 
@@ -169,12 +169,16 @@ def _steps(pipeline: Sequence[Mapping[str, Any]] | None, source: str) -> list[di
     return steps
 
 
+def takes_bgr(preprocessor: BaseDataPreprocessor) -> bool:
+    """Whether it turns BGR images into RGB."""
+    return getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))
+
+
 def _statistics(
     preprocessor: BaseDataPreprocessor, source: str, rgb: bool
 ) -> tuple[Numbers, Numbers]:
     """Mean and std of RGB in [0, 1], or of bands."""
-    to_rgb = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))
-    if rgb and not to_rgb:
+    if rgb and not takes_bgr(preprocessor):
         raise UserError(
             f'{source}: data_preprocessor.to_rgb is not True, so it is not known whether the '
             'encoder takes BGR or RGB; if RGB, add --cfg-options data_preprocessor.to_rgb=True'

@@ -4,6 +4,7 @@ n images, H height and W width in pixels, C feature width.
 """
 
 import csv
+import io
 import numbers
 import os
 import random
@@ -23,16 +24,20 @@ from sklearn.utils.validation import check_is_fitted
 
 from simclr_mm.datasets.arrays import check_images
 from simclr_mm.engine import build_runner
+from simclr_mm.engine.loops import plain_model
 from simclr_mm.engine.options import merge_cfg_options
 from simclr_mm.engine.training_data import train_unlabelled
 from simclr_mm.errors import UserError
+from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.hashes import bytes_hash
 from simclr_mm.files.walk import image_paths
 from simclr_mm.registry import type_name
 
-from .encoder import Encoder
+from .encoder import Encoder, pipeline_of
 from .inference import FeatureInferencer
 from .loading import build_encoder, load_encoder
 from .model_zoo import find_config
+from .preprocessing import Preprocessing
 
 # A folder, paths of image files, or (n, H, W, 3) uint8.
 Images = str | Path | Sequence[str | Path] | np.ndarray
@@ -181,6 +186,9 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
                 cfg.randomness = dict(cfg.get('randomness') or {}, seed=int(self.random_state))
             merge_cfg_options(cfg, self.options, 'options')
             runner = build_runner(cfg)
+            # Else `fit` would train, and then not know the size of a test image.
+            preprocessor = plain_model(runner).data_preprocessor
+            Preprocessing.of(preprocessor, pipeline_of(cfg), str(self.config))
             runner.train()
             return load_encoder(Path(runner.work_dir, 'last_checkpoint').read_text(), cfg)
 
@@ -188,19 +196,29 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 def _stored(images: list[str] | np.ndarray, folder: Path) -> dict[str, Any]:
     """The dataset of images, and its file in the folder, from which a run can be resumed."""
     folder.mkdir(parents=True, exist_ok=True)
+    # By content: a second fit in this folder, with other images, leaves those of the first.
     if isinstance(images, np.ndarray):
-        np.save(folder / 'images.npy', images)
-        return dict(type='simclr_mm.ArrayFile', data_root=str(folder / 'images.npy'))
-    with open(folder / 'images.csv', 'w', newline='', errors='surrogateescape') as file:
-        csv.writer(file).writerows([['path'], *([path] for path in images)])
-    return dict(type='simclr_mm.ImageList', places=[str(folder / 'images.csv')])
+        images = np.ascontiguousarray(images)
+        file = folder / f'images-{bytes_hash([images.data])[:8]}.npy'
+        with atomic_file(file) as opened:
+            np.save(opened, images)
+        return dict(type='simclr_mm.ArrayFile', data_root=str(file))
+    table = io.StringIO(newline='')
+    csv.writer(table).writerows([['path'], *([path] for path in images)])
+    content = table.getvalue().encode(errors='surrogateescape')
+    file = folder / f'images-{bytes_hash([content])[:8]}.csv'
+    with atomic_file(file) as opened:
+        opened.write(content)
+    return dict(type='simclr_mm.ImageList', places=[str(file)])
 
 
 @contextmanager
 def _own_randomness() -> Iterator[None]:
     """Leave the caller's random generators as they are; a runner seeds them, a model draws."""
     states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        yield
-    random.setstate(states[0])
-    np.random.set_state(states[1])
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])

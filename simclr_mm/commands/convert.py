@@ -5,6 +5,7 @@ Atanov, MoCo-like, torchvision and timm ResNets, and google-research's checkpoin
 TensorFlow 1 and 2. Every weight is checked. OUT.keys.txt lists the use of each key.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,18 +16,22 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from simclr_mm.apis import get_model
+from simclr_mm.apis.encoder import pipeline_of
 from simclr_mm.checkpoints import load_state
 from simclr_mm.checkpoints.foreign.weights import foreign_weights, neck_config, read_weights
-from simclr_mm.checkpoints.stored_config import config_of
+from simclr_mm.checkpoints.stored_config import parse_settings
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line import read_config
 from simclr_mm.errors import CheckpointError, UserError, listed
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.installed import CONFIGS
+from simclr_mm.registry import type_name
 
 _KEPT = ('backbone.', 'neck.')
-_STEMS = 'backbone.conv1.weight', 'backbone.stem.0.weight'  # first convolution: plain, deep
+_STEMS = 'backbone.conv1.weight', 'backbone.stem.0.conv.weight'  # first convolution: plain, deep
+_SMALL = 'ResNet_CIFAR', 'simclr_mm.SoloResNet', 'simclr_mm.LightlyResNet'
 _BANDS = 'simclr_r18_1xb256-adam-100e_bands-128px'
+_MADE = '# Written by simclr-mm convert.\n'  # the first line of OUT.py
 _SHOWN = 10  # keys of a kind on the terminal; all are in OUT.keys.txt
 
 
@@ -111,7 +116,14 @@ def convert(
     for key in [key for key in done.state if key not in state]:
         left[done.names[key]] = 'a head, which a SimCLR encoder does not need'
     given = dict(mean=mean, std=std)
-    stored = _stored_pixels(loaded, source)
+    stored, bgr = _stored_pixels(loaded, source)
+    if bgr:
+        for key in {*_STEMS} & {*state}:
+            state[key] = state[key].flip(1)
+        print_log(
+            f'{source}: its encoder takes BGR, by the stored config; the first convolution and '
+            'mean and std are turned around, so it takes RGB'
+        )
     usual = {key: stored.get(key, value) for key, value in done.normalise.items()}
     normalise = {key: given[key] or value for key, value in usual.items()}
     if bands is not None:
@@ -132,17 +144,40 @@ def convert(
     )
 
 
-def _stored_pixels(loaded: Any, source: str) -> dict[str, list[float]]:
-    """Mean and std of RGB in the config that a checkpoint of OpenMMLab holds, if it has one."""
+def _stored_pixels(loaded: Any, source: str) -> tuple[dict[str, list[float]], bool]:
+    """Mean and std of RGB in the config that a checkpoint of OpenMMLab holds, and if it takes BGR.
+
+    Nothing is built from the config, so it may name classes that are not installed.
+    """
+    meta = loaded.get('meta') if isinstance(loaded, dict) else None
+    text = (meta.get('cfg') or meta.get('config')) if isinstance(meta, dict) else None  # 1.x, 0.x
+    if not isinstance(text, str):
+        return {}, False
     try:
-        config = config_of(loaded, source)
-    except CheckpointError:
-        return {}
-    settings = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
-    pixels = {key: settings.get(key) for key in ('mean', 'std')}
-    if any(not isinstance(each, list) or len(each) != 3 for each in pixels.values()):
-        return {}  # such as bands
-    return {key: [float(value) for value in settings[key]] for key in pixels}
+        config = parse_settings(text)
+        model = config.get('model') or {}
+        places = model.get('data_preprocessor'), config.get('data_preprocessor')
+        settings: dict[str, Any] = next(
+            (each for each in (*places, config.get('img_norm_cfg')) if each), {}
+        )
+        pixels = {key: [float(value) for value in settings[key]] for key in ('mean', 'std')}
+        if {*map(len, pixels.values())} != {3}:
+            raise ValueError('mean and std are not of three colours')
+        steps = (pipeline_of(config, 'train') or []) if any(places) else []
+        from_files = any(type_name(step) == 'LoadImageFromFile' for step in steps)
+    except Exception as error:  # the text may be anything
+        print_log(
+            f'{source}: no mean and std are found in the stored config ({error!r:.200}), so those '
+            'of the library are taken; if others are right, give --mean and --std',
+            level=logging.WARNING,
+        )
+        return {}, False
+    if max(pixels['mean']) <= 1 and not any(places):  # torchvision's Normalize
+        pixels = {key: [255 * value for value in pixels[key]] for key in pixels}
+    bgr = from_files and not (settings.get('to_rgb') or settings.get('bgr_to_rgb'))
+    if bgr:
+        pixels = {key: values[::-1] for key, values in pixels.items()}
+    return pixels, bgr
 
 
 def _widen(state: dict[str, Tensor], bands: int, source: str) -> None:
@@ -194,9 +229,11 @@ def save(converted: Converted, out: str | Path) -> list[Path]:
     if out.suffix != '.pth':
         raise UserError(f'OUT must end in .pth, got {out}')
     files = [out, out.with_suffix('.py'), out.with_suffix('.keys.txt')]
+    if files[1].exists() and not files[1].read_text(errors='replace').startswith(_MADE):
+        raise UserError(f'{files[1]} is not from simclr-mm convert and stays: give another OUT')
     with atomic_file(out) as file:
         torch.save(converted.checkpoint, file)
-    files[1].write_text(converted.config.pretty_text)
+    files[1].write_text(_MADE + converted.config.pretty_text)
     files[2].write_text('\n'.join(key_lines(converted)) + '\n')
     return files
 
@@ -218,9 +255,7 @@ def _config(
     bands: Config | None,
 ) -> Config:
     """A config of this package with this model, for the image size of its stem."""
-    small = backbone['type'] in ('ResNet_CIFAR', 'simclr_mm.SoloResNet') or backbone.get(
-        'small_images'
-    )
+    small = backbone['type'] in _SMALL or backbone.get('small_images')
     name = 'simclr_r18_1xb512-coslr-100e_cifar10' if small else 'simclr_r50_16xb256-coslr-200e_in1k'
     if bands is not None:
         name = 'simclr_r18-w16_1xb64-adam-30e_bands-32px' if small else _BANDS

@@ -29,6 +29,7 @@ _METRICS = {
     'val/accuracy/top5': ('Image Classification', 'Top 5 Accuracy'),
 }
 MEASURED = 'measured here'
+FRONT = '---\nlibrary_name: '  # the beginning of a card
 
 
 def model_card(
@@ -84,7 +85,7 @@ def _front(
         pipeline_tag='image-feature-extraction',
         tags=['simclr', 'self-supervised-learning', 'contrastive-learning'],
     )
-    if encoder.config.get('train_dataloader'):
+    if encoder.config.get('train_dataloader') and not converted_from(encoder):
         front['training_data'] = training_data(encoder.config)
     if rows:
         front['model-index'] = [dict(name=name, results=[_indexed(row) for row in rows])]
@@ -136,6 +137,12 @@ def results(encoder: Encoder) -> list[dict[str, Any]]:
 def facts(encoder: Encoder) -> dict[str, str]:
     """The known facts of an encoder's training, by label."""
     cfg = encoder.config
+    origin = converted_from(encoder)
+    if origin:  # its config is that of no training
+        return {
+            'Converted from': f'{origin}; the file does not say how it was trained',
+            'Backbone': _settings(cfg.model.backbone),
+        }
     if not cfg.get('train_dataloader') or not cfg.get('optim_wrapper'):
         return {}
     head = cfg.model.get('head') or dict(type='none')
@@ -161,6 +168,12 @@ def facts(encoder: Encoder) -> dict[str, str]:
         'Last validation in the log': _earlier(encoder, meta.get('iter')),
     }
     return {label: value for label, value in rows.items() if value}
+
+
+def converted_from(encoder: Encoder) -> str:
+    """Library and file that simclr-mm convert made the weights from; '' for others."""
+    origin = _part(encoder.training, 'meta', 'converted_from')
+    return ', '.join(str(value) for value in origin.values())
 
 
 def _validated(encoder: Encoder) -> int | None:

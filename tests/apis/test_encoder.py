@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import simclr_mm
 from simclr_mm.apis import (
@@ -50,6 +51,20 @@ def test_by_the_stored_config_a_name_or_a_file(saved, tmp_path):
             load_encoder(without, tmp_path / 'config.py'),
         ):
             assert torch.equal(loaded.model.extract_feat(images), expected)
+
+
+def test_models_of_data_in_memory_that_stay_rgb(tmp_path):
+    """mmpretrain's CIFAR is RGB in memory, and its preprocessor leaves it so."""
+    red = np.zeros((32, 32, 3), np.uint8)
+    red[..., 0] = 255
+    Image.fromarray(red).save(tmp_path / 'red.png')
+    encoder = build_encoder('resnet18_8xb16_cifar10')
+    fed = []
+    encoder.model.extract_feat = lambda x, **kwargs: fed.append(x) or (x.mean((2, 3)),)
+    FeatureInferencer(encoder)([str(tmp_path / 'red.png')])
+    preprocessor = encoder.model.data_preprocessor
+    fed = fed[0] * preprocessor.std + preprocessor.mean
+    assert fed.mean((0, 2, 3)).round().tolist() == [255, 0, 0]
 
 
 def test_no_config_anywhere(saved):

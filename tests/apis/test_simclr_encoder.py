@@ -22,7 +22,9 @@ from sklearn.utils.validation import validate_data
 import simclr_mm
 from simclr_mm import SimCLREncoder
 from simclr_mm.apis import FeatureInferencer, load_encoder
+from simclr_mm.apis.simclr_encoder import _stored
 from simclr_mm.commands.embed.embed_folder import embed_folder
+from simclr_mm.datasets import ImageList
 from simclr_mm.errors import MissingFileError, UserError
 
 DIGITS_TARGET = load_digits().target
@@ -222,6 +224,25 @@ def test_the_check_of_the_encoder_itself(weights):
 def test_settings_that_do_not_fit(settings, message, images):
     with pytest.raises(UserError, match=message):
         SimCLREncoder(**settings).fit(images[:20])
+
+
+def test_a_test_pipeline_without_a_size_ends_before_the_training(images, tmp_path):
+    pad = {**QUICK, 'test_dataloader.dataset.pipeline': [dict(type='Pad', size=(9, 9))]}
+    encoder = SimCLREncoder(str(DIGITS), options=pad, work_dir=tmp_path)
+    states = np.random.get_state()[1].tolist(), random.getstate()
+    with pytest.raises(UserError, match="pipeline is .'Pad'"):
+        encoder.fit(images[:70])
+    assert not list(tmp_path.glob('*.pth'))
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == states
+
+
+def test_each_fit_keeps_its_own_images(images, files, tmp_path):
+    for X in (images[:2], images[1:3], images[:2], files, files[1:]):
+        dataset = _stored(X, tmp_path)
+    assert len(list(tmp_path.glob('images-*.npy'))) == 2
+    assert len(list(tmp_path.glob('images-*.csv'))) == 2
+    data = ImageList(dataset['places'], [])
+    assert [data.get_data_info(k)['img_path'] for k in range(len(data))] == files[1:]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,14 @@ LAYOUTS = (
         r'projector\.',
     ),
     Layout('solo-learn', (r'backbone\.', r'projector\.'), r'backbone\.', r'projector\.'),
-    Layout('Spijkervet', (r'encoder\.layer1\.',), r'encoder\.(?!fc\.)', r'projector\.', UNIT_RANGE),
+    Layout('solo-learn', (r'backbone\.', r'classifier\.'), r'backbone\.'),  # linear evaluation
+    Layout(
+        'Spijkervet',
+        (r'encoder\.layer1\.', r'projector\.'),
+        r'encoder\.(?!fc\.)',
+        r'projector\.',
+        UNIT_RANGE,
+    ),
     Layout(
         'sthalles', (r'backbone\.fc\.0\.',), r'backbone\.(?!fc\.)', r'backbone\.fc\.', UNIT_RANGE
     ),

@@ -14,7 +14,7 @@ from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.export.backbone import read_backbone
 from simclr_mm.commands.export.verified import CARD, TARGETS, Proof, export
-from simclr_mm.commands.model_card import model_card, results
+from simclr_mm.commands.model_card import FRONT, model_card, results
 from simclr_mm.errors import UserError
 from simclr_mm.files.hashes import content_hash
 from simclr_mm.version import __version__
@@ -38,8 +38,10 @@ def main(argv: list[str] | None = None) -> None:
     path = Path(args.out) if args.out else beside / f'{file.stem}_{args.to}{suffix}'
     if suffix and path.suffix != suffix:
         raise UserError(f'{path}: --to {args.to} writes {suffix} files')
+    card = path / CARD if not suffix else path.with_suffix('.md')
+    if suffix and card.exists() and not card.read_text(errors='replace').startswith(FRONT):
+        raise UserError(f'{card} is no model card and stays: give OUT another name')
     code, proof = export(encoder, args.to, path)
-    card = path / CARD if path.is_dir() else path.with_suffix('.md')
     card.write_text(_card(encoder, args.to, code, proof, left_out))
 
     print(f'{path} holds the encoder of {args.checkpoint} for {args.to}; {card} describes it')

@@ -27,7 +27,7 @@ from simclr_mm.version import __version__
 
 # Settings of one run on one machine.
 _OF_THE_RUN = ('work_dir', 'load_from', 'resume', 'launcher')
-_KEPT = ('dataset_meta', 'epoch', 'iter', 'seed', 'mmengine_version', 'teacher_sha256')
+_KEPT = 'dataset_meta epoch iter seed mmengine_version teacher_sha256 converted_from'.split()
 
 
 def config_path(config: str, root: Path | None) -> str:
@@ -134,7 +134,7 @@ def _without_folders(value: Any, key: str, shortened: list[str]) -> Any:
 
 
 def _halved(weight: Tensor, key: str) -> Tensor:
-    if weight.ndim < 2:
+    if weight.ndim < 2 or not weight.is_floating_point():
         return weight
     if weight.abs().max() > torch.finfo(torch.float16).max:
         raise UserError(f'{key} has weights that are too large for float16: leave --half out')

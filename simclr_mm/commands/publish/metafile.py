@@ -11,7 +11,7 @@ from mmengine.analysis import FlopAnalyzer
 from modelindex.models.ModelIndex import ModelIndex
 
 from simclr_mm.apis.encoder import Encoder
-from simclr_mm.commands.model_card import batch_size, training_data
+from simclr_mm.commands.model_card import batch_size, converted_from, training_data
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import write_text
 from simclr_mm.registry import type_name
@@ -29,20 +29,24 @@ def entry_of(
 ) -> dict[str, Any]:
     """The entry of a model, with the URL of its weights and their SHA-256 if the URL is known."""
     cfg, model, size = encoder.config, encoder.model, encoder.preprocessing.size
-    length = cfg.train_cfg.get('max_epochs')
-    count = dict(Epochs=length) if length else dict(Iterations=cfg.train_cfg.max_iters)
+    trained: dict[str, Any] = {}
+    by: dict[str, Any] = {}
+    if not converted_from(encoder):
+        length = cfg.train_cfg.get('max_epochs')
+        trained = dict(Epochs=length) if length else dict(Iterations=cfg.train_cfg.max_iters)
+        trained['Batch Size'] = batch_size(cfg)
+        by['Training Data'] = training_data(cfg)
+        by['Training Techniques'] = type_name(cfg.optim_wrapper.optimizer)
     device = next(model.parameters()).device
     flops = FlopAnalyzer(model, torch.zeros(1, encoder.bands, size, size, device=device))
     flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False)  # heads, additions
     entry: dict[str, Any] = {
         'Name': name,
         'Metadata': {
-            **count,
-            'Batch Size': batch_size(cfg),
+            **trained,
             'FLOPs': int(flops.total()),
             'Parameters': sum(p.numel() for p in model.parameters()),
-            'Training Data': training_data(cfg),
-            'Training Techniques': type_name(cfg.optim_wrapper.optimizer),
+            **by,
         },
         'In Collection': _COLLECTION,
         'Results': results or None,

@@ -2,16 +2,19 @@
 
 from collections import OrderedDict
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
+import yaml
 from helpers.tools import tool
+from mmengine.config import Config
 from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from simclr_mm import get_model
 from simclr_mm.apis.model_zoo import SHIPPED, weights_of
-from simclr_mm.commands.convert import convert, key_lines, save
+from simclr_mm.commands.convert import _widen, convert, key_lines, save
 from simclr_mm.errors import CheckpointError
 
 ROOT = Path(__file__).parents[3]
@@ -260,6 +263,12 @@ def test_lightly_as_its_examples_build_it(tmp_path):
     module.backbone = nn.Sequential(*children, nn.AdaptiveAvgPool2d(1))
     module.projection_head = SimCLRProjectionHead(64, 64, 16, num_layers=3)
     compare_package(randomised(module), tmp_path, lambda x: module.backbone(x).flatten(1))
+    (resize,) = (
+        step
+        for step in Config.fromfile(tmp_path / 'ours.py').test_dataloader.dataset.pipeline
+        if 'Resize' in step.type
+    )
+    assert resize.scale == 32
 
 
 @pytest.mark.parametrize('name', ['resnet18', 'resnet50d'])
@@ -294,8 +303,14 @@ def compare_package(module, tmp_path, features):
             {
                 'encoder.layer1.0.conv1.weight': torch.ones(2),
                 'model.encoder.layer1.0.conv1.weight': torch.zeros(2),
+                'projector.0.weight': torch.ones(2),
             },
             'differ, and both would be',
+        ),
+        # SimSiam's and others', whose pixels are not Spijkervet's
+        (
+            {'encoder.layer1.0.conv1.weight': torch.ones(2), 'predictor.0.weight': torch.ones(2)},
+            'no known library',
         ),
     ],
 )
@@ -347,6 +362,98 @@ def test_pixels_of_the_stored_config():
     converted = convert(weights_of(SHIPPED))
     assert dict(converted.config.data_preprocessor, **UNIT) == converted.config.data_preprocessor
     assert converted.checkpoint['meta']['normalise'] == UNIT
+
+
+SELFSUP_1 = """
+data_preprocessor = dict(mean=(198.878, 167.418, 132.772), std=(59., 57., 56.), bgr_to_rgb=True)
+model = dict(type='mmselfsup.SimCLR', head=dict(loss=dict(type='mmcls.CrossEntropyLoss')))
+train_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile')]))
+"""
+SELFSUP_0 = 'img_norm_cfg = dict(mean=[0.5, 0.25, 0.125], std=[0.25, 0.5, 1.0])\nmodel = dict()'
+
+
+@pytest.mark.parametrize(
+    'key, text, mean',
+    [
+        ('cfg', SELFSUP_1, [198.878, 167.418, 132.772]),
+        ('config', SELFSUP_0, [127.5, 63.75, 31.875]),
+        ('cfg', 'model = dict(data_preprocessor=dict(mean=[1, 2, 3], std=[1, 2, 3]))', [1, 2, 3]),
+    ],
+)
+def test_pixels_of_a_stored_config_of_other_classes(encoder, tmp_path, key, text, mean):
+    state = under('backbone.', encoder)
+    torch.save(dict(state_dict=state, meta={key: text}), tmp_path / 'theirs.pth')
+    converted = convert(tmp_path / 'theirs.pth')
+    assert converted.config.data_preprocessor.mean == mean
+    weight = converted.checkpoint['state_dict']['backbone.conv1.weight']
+    assert weight.equal(encoder.conv1.weight)
+
+
+def test_an_encoder_of_bgr_becomes_one_of_rgb(encoder, tmp_path, capsys):
+    text = SELFSUP_1.replace('bgr_to_rgb=True', 'bgr_to_rgb=False')
+    state = under('backbone.', encoder)
+    torch.save(dict(state_dict=state, meta=dict(cfg=text)), tmp_path / 'theirs.pth')
+    with patch('simclr_mm.commands.convert.print_log') as said:
+        checkpoint, config, _ = save(convert(tmp_path / 'theirs.pth'), tmp_path / 'ours.pth')
+    assert 'takes BGR, by the stored config' in str(said.call_args)
+    model = get_model(config, pretrained=checkpoint)
+    assert model.data_preprocessor.mean.flatten().tolist()[0] == pytest.approx(132.772)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.extract_feat(images.flip(1)), encoder(images), atol=1e-4, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    'text', ['model = f(', 'model = dict()', 'data_preprocessor = dict(mean=1)']
+)
+def test_a_stored_config_without_pixels_is_said(encoder, tmp_path, text):
+    state = under('backbone.', encoder)
+    torch.save(dict(state_dict=state, meta=dict(cfg=text)), tmp_path / 'theirs.pth')
+    with patch('simclr_mm.commands.convert.print_log') as said:
+        converted = convert(tmp_path / 'theirs.pth')
+    assert 'no mean and std are found in the stored config' in str(said.call_args)
+    assert converted.config.data_preprocessor.mean == [123.675, 116.28, 103.53]
+
+
+def test_a_linear_evaluation_of_solo_learn(tmp_path):
+    small = small_encoder(2)
+    state = {**under('backbone.', small), **under('classifier.', nn.Linear(64, 10))}
+    torch.save(dict(state_dict=state), tmp_path / 'theirs.pth')
+    converted = convert(tmp_path / 'theirs.pth')
+    assert converted.layout == 'solo-learn'
+    assert converted.config.model.backbone.type == 'simclr_mm.SoloResNet'
+
+
+def test_a_file_of_the_user_stays(encoder, tmp_path):
+    torch.save(torchvision(encoder, None), tmp_path / 'theirs.pth')
+    (tmp_path / 'ours.py').write_text('mine = 1\n')
+    with pytest.raises(SystemExit, match='ours.py is not from .*convert.* and stays'):
+        tool('convert.py', tmp_path / 'theirs.pth', tmp_path / 'ours.pth')
+    assert (tmp_path / 'ours.py').read_text() == 'mine = 1\n'
+    for _ in range(2):
+        tool('convert.py', tmp_path / 'theirs.pth', tmp_path / 'other.pth')
+
+
+def test_a_deep_stem_for_bands():
+    state = {'backbone.stem.0.conv.weight': torch.ones(4, 3, 3, 3)}
+    _widen(state, 6, 'theirs.pth')
+    assert state['backbone.stem.0.conv.weight'].shape == (4, 6, 3, 3)
+
+
+def test_converted_weights_have_no_training_that_is_not_theirs(encoder, tmp_path, capsys):
+    torch.save(torchvision(encoder, None), tmp_path / 'theirs.pth')
+    tool('convert.py', tmp_path / 'theirs.pth', tmp_path / 'ours.pth')
+    tool('publish_model.py', tmp_path / 'ours.pth', tmp_path / 'out')
+    entry = yaml.safe_load(capsys.readouterr().out.rpartition('nothing\n')[2])[0]
+    assert {*entry['Metadata']} == {'FLOPs', 'Parameters'}
+    (card,) = (tmp_path / 'out').glob('*.md')
+    text = card.read_text()
+    assert 'torchvision, theirs.pth; the file does not say how it was trained' in text
+    assert 'training_data' not in text and '200 epochs' not in text
+    published = torch.load(card.with_suffix('.pth'), weights_only=False)
+    assert published['meta']['converted_from'] == dict(layout='torchvision', file='theirs.pth')
 
 
 def test_the_tool(encoder, tmp_path, capsys):

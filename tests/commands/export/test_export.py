@@ -332,6 +332,13 @@ def test_tool_ends_in_one_line(change, message, checkpoints, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_that_is_no_card_stays(checkpoints, tmp_path):
+    (tmp_path / 'encoder.md').write_text('# Notes\n')
+    with pytest.raises(SystemExit, match='encoder.md is no model card and stays'):
+        tool('export.py', checkpoints['thin'], '--to', 'torchvision', tmp_path / 'encoder.pth')
+    assert [path.name for path in tmp_path.iterdir()] == ['encoder.md']
+
+
 def test_a_missing_package_is_named_by_the_extra_that_installs_it():
     with pytest.raises(
         ValueError, match=r"--to x needs absent: pip install 'simclr_mm\[export\]'$"

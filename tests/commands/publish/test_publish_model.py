@@ -17,6 +17,7 @@ from mmengine.logging import HistoryBuffer
 from simclr_mm import get_model
 from simclr_mm.apis import load_encoder
 from simclr_mm.checkpoints import load_file
+from simclr_mm.commands.publish.command import _halved
 from simclr_mm.commands.publish.metafile import put_entry
 from simclr_mm.engine.loops import VALIDATED
 
@@ -104,6 +105,12 @@ def test_weights_that_are_too_large_for_half_precision(checkpoint, tmp_path):
     torch.save(content, tmp_path / 'large.pth')
     with pytest.raises(SystemExit, match='backbone.conv1.weight has weights that are too large'):
         run(tmp_path / 'large.pth', tmp_path, '--half')
+
+
+def test_only_numbers_with_fractions_are_halved():
+    index = torch.arange(4000).view(40, 100)  # such as BEiT's relative_position_index
+    assert _halved(index, 'index').equal(index)
+    assert _halved(torch.ones(2, 2, dtype=torch.bool), 'mask').dtype == torch.bool
 
 
 @pytest.mark.portable
