@@ -4,11 +4,13 @@ The metrics are also written to <work dir>/evaluation/, for simclr-mm report.
 """
 
 import time
+from collections.abc import Sequence
 
 import mmengine
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 
+from simclr_mm.checkpoints import read_checkpoint
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import test_on_folder
 from simclr_mm.commands.command_line.encoder_flags import checkpoint_of
@@ -48,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg = command_line.load_config(args)
     cfg.load_from = checkpoint_of(args.checkpoint)
     if args.data is not None:
-        test_on_folder(cfg, args.data)
+        test_on_folder(cfg, args.data, _trained_classes(cfg.load_from))
     if args.amp:
         cfg.test_cfg.fp16 = True
     command_line.merge_cfg_options(cfg, args.cfg_options)
@@ -65,3 +67,10 @@ def main(argv: list[str] | None = None) -> None:
     print(f'results: {results}')
     if args.out is not None and args.out_item == 'metrics':
         write_text(args.out, mmengine.dump(metrics, file_format=args.out.rpartition('.')[2]))
+
+
+def _trained_classes(checkpoint: str) -> Sequence[str] | None:
+    """The classes of the images on which a checkpoint was trained, if it says so."""
+    meta = read_checkpoint(checkpoint).get('meta')
+    data = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    return data.get('classes') if isinstance(data, dict) else None

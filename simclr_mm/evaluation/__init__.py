@@ -1,4 +1,4 @@
-from .class_metrics import CLASS_METRICS, VOC07MeanAP
+from .class_metrics import CLASS_METRICS, MeanPerClass, VOC07MeanAP
 from .features import extract_features
 from .knn import KNNAccuracy, knn_predict
 from .label_free import LabelFreeMetrics
@@ -30,6 +30,7 @@ __all__ = [
     'KNNAccuracy',
     'LabelFreeMetrics',
     'Labelled',
+    'MeanPerClass',
     'PIXELS',
     'PRETRAINED',
     'ProbeAccuracy',

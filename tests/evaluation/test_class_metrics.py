@@ -9,7 +9,7 @@ from mmengine.evaluator import Evaluator
 from mmpretrain.evaluation import SingleLabelMetric
 from mmpretrain.structures import DataSample
 
-from simclr_mm.evaluation import CLASS_METRICS, VOC07MeanAP
+from simclr_mm.evaluation import CLASS_METRICS, MeanPerClass, VOC07MeanAP
 from simclr_mm.evaluation.class_metrics import mean_per_class, voc07_map
 
 
@@ -30,6 +30,16 @@ def test_fine_tuning_logs_the_same_mean_per_class():
     ours = mean_per_class(scores.argmax(1), labels)
     assert 100 * ours == pytest.approx(float(recall), abs=1e-4)
     assert ours != pytest.approx(CLASS_METRICS['top1'](scores.argmax(1), labels))
+
+
+def test_a_class_without_images_does_not_count():
+    samples = [
+        DataSample().set_gt_label(label).set_pred_score(torch.eye(3)[predicted])
+        for label, predicted in ((0, 0), (0, 0), (2, 2), (2, 0))
+    ]
+    evaluator = Evaluator(MeanPerClass())
+    evaluator.process(samples)
+    assert evaluator.evaluate(4)['mean_per_class/accuracy'] == pytest.approx(75)
 
 
 def test_eleven_points_by_hand():

@@ -51,11 +51,11 @@ class Audit:
         )
 
     def sound(self) -> np.ndarray:
-        """Rows that show something, the first of each group of copies."""
+        """Rows that show something, the first such row of each group of copies."""
         left_out = {*self.pictures.unreadable, *self.constant, *self.tiny}
-        first = groups(len(self.paths), self.pairs)
-        rows = [row for row in range(len(self.paths)) if first[row] == row and row not in left_out]
-        return np.array(rows, np.int64)
+        shows = np.array([row for row in range(len(self.paths)) if row not in left_out], np.int64)
+        group = np.array(groups(len(self.paths), self.pairs), np.int64)
+        return shows[np.sort(np.unique(group[shows], return_index=True)[1])]
 
 
 def audit(

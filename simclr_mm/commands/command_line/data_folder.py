@@ -1,6 +1,7 @@
 """``--data``: replace a config's data by the user's folders, lists or shards."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,23 @@ def train_on_folder(cfg: Config, *places: str, keep_validation: bool = False) ->
     _test_classifier_on(cfg, held_out, 'test')
 
 
-def test_on_folder(cfg: Config, folder: str) -> None:
+def test_on_folder(cfg: Config, folder: str, trained: Sequence[str] | None = None) -> None:
     """Replace the test data of a config by ``--data``.
 
     A classifier is tested on ``folder/{val,test}/<class>/``, or on ``folder/<class>/``
     if there are none. kNN also takes its gallery from ``folder/train/<class>/``.
+
+    Raises:
+        UserError: A part is missing, or its classes are not those on which the classifier was
+            trained, if these are known.
     """
     root = _folder(folder)
     if is_classifier(cfg):
         parts = [root / name for name in _HELD_OUT if (root / name).is_dir()]
-        _test_classifier_on(cfg, parts[0] if parts else root, 'test')
+        tested = parts[0] if parts else root
+        if trained is not None:
+            _require_classes('--data', trained, 'the checkpoint', tested)
+        _test_classifier_on(cfg, tested, 'test')
         return
     compare(cfg, '--data', 'test_dataloader', *gallery_and_query('--data', root))
     if isinstance(cfg.test_evaluator, list):  # the probe has its own classes
@@ -93,7 +101,7 @@ def gallery_and_query(flag: str, root: Path) -> tuple[dict[str, Any], dict[str, 
     Raises:
         UserError: A part is missing, or they have different classes.
     """
-    gallery, queries = _folder(root / 'train'), _held_out(root)
+    gallery, queries = _folder(root / 'train', flag), _held_out(root, flag)
     check_same_classes(flag, gallery, queries)
     return class_folders(gallery), class_folders(queries)
 
@@ -114,12 +122,12 @@ def _test_classifier_on(cfg: Config, folder: Path, phase: str) -> None:
             metric.topk = [k for k in metric.topk if k <= classes]
 
 
-def _held_out(root: Path) -> Path:
+def _held_out(root: Path, flag: str = '--data') -> Path:
     for name in _HELD_OUT:
         if (root / name).is_dir():
             return root / name
     raise MissingFileError(
-        f'--data {root}: there is neither {root}/val/<class>/ nor {root}/test/<class>/.'
+        f'{flag} {root}: there is neither {root}/val/<class>/ nor {root}/test/<class>/.'
     )
 
 
@@ -136,16 +144,20 @@ def _class_names(folder: Path) -> list[str]:
 
 def check_same_classes(flag: str, train: Path, held_out: Path) -> None:
     """Labels are indices of class names, so both sets need the same names."""
-    names, others = _class_names(train), _class_names(held_out)
+    _require_classes(flag, _class_names(train), str(train), held_out)
+
+
+def _require_classes(flag: str, names: Sequence[str], source: str, folder: Path) -> None:
+    others = _class_names(folder)
     differing = sorted(set(names) ^ set(others))
     if differing:
         raise UserError(
-            f'{flag}: {train} and {held_out} have different classes: '
+            f'{flag}: {source} and {folder} have different classes: '
             f'{", ".join(differing[:10])} in one of them only.'
         )
-    if names != others:
+    if list(names) != others:
         raise UserError(
-            f'{flag}: {train} and {held_out} have the same classes in '
+            f'{flag}: {source} and {folder} have the same classes in '
             'another order: pack both with one file of --classes.'
         )
 
@@ -176,26 +188,26 @@ def _unlabelled(places: tuple[str, ...]) -> dict[str, Any]:
     return dict(type='simclr_mm.ImageList', places=list(places))
 
 
-def _folder(place: str | Path) -> Path:
+def _folder(place: str | Path, flag: str = '--data') -> Path:
     """An existing folder, or an error with advice for the kind of place."""
     path, text = Path(place), str(place)
     if text and path.is_dir():
         return path
-    problem = f'--data: there is no folder {path.absolute()}'
+    problem = f'{flag}: there is no folder {path.absolute()}'
     advice = (
         'Pretraining reads any folder of images; evaluation reads DIR/train/<class>/ and '
         'DIR/val/<class>/'
     )
     if not text:
-        problem, advice = '--data is empty', 'Name a folder'
+        problem, advice = f'{flag} is empty', 'Name a folder'
     elif is_url(text):
-        problem, advice = f'--data {text} is a URL', 'Only pretraining reads shards by URL'
+        problem, advice = f'{flag} {text} is a URL', 'Only pretraining reads shards by URL'
     elif path.is_file():
-        problem = f'--data {text} is a file, which is not supported here'
+        problem = f'{flag} {text} is a file, which is not supported here'
         advice = 'Give a folder, unpack an archive first'
         if path.suffix in _SHARDS:
             advice = 'Give the folder in which it lies'
     elif any(sign in text for sign in '*?['):
-        problem = f'--data {text} is a pattern, which is not supported'
+        problem = f'{flag} {text} is a pattern, which is not supported'
         advice = 'Give folders, or write the paths into a .txt file, one a line, and give that'
     raise MissingFileError(f'{problem}. {advice}.')

@@ -95,10 +95,18 @@ def earlier_progress(
 ) -> dict[str, int]:
     """``rows_done`` and ``unreadable`` of an earlier call, or nothing if there are no rows.
 
-    Rows of something else are nothing where they may be replaced. Otherwise they are a UserError,
-    as rows of unknown origin are.
+    Rows of something else or of unknown origin are nothing where they may be replaced. Otherwise
+    they are a UserError.
     """
-    earlier = read_record(out)
+    try:
+        earlier = read_record(out)
+    except UserError as error:
+        if not replace:
+            raise
+        print(f'{out} is embedded anew: {str(error).partition(": embed")[0]}')
+        return {}
+    if earlier is None and replace:
+        return {}
     if earlier is None and (out / FEATURES).exists():
         raise UserError(
             f'{out / FEATURES} exists without {RECORD}, so its content is unknown: '

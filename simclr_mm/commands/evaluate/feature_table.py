@@ -69,7 +69,9 @@ def evaluate_features(
     k = int(knn['k'])
     dataset, split = scored_dataset(settings)
     found_in = {
-        PRETRAINED: gallery_and_queries(pretrained, cfg.test_dataloader, cache, None, k, ranks),
+        PRETRAINED: gallery_and_queries(
+            pretrained, cfg.test_dataloader, cache, None, k, ranks, max(per_class, 2 * sweep)
+        ),
         UNTRAINED: gallery_and_queries(untrained, cfg.test_dataloader, cache, ranks=ranks),
         # (n, 3, S, S) as (n, 3 S S): an encoder that has learned nothing
         PIXELS: gallery_and_queries(pretrained, cfg.test_dataloader, None, nn.Flatten(), 1, ranks),

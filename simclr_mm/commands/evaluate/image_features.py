@@ -89,11 +89,13 @@ def gallery_and_queries(
     embed: Callable[[torch.Tensor], torch.Tensor] | None = None,
     k: int = 1,
     ranks: Ranks = ALONE,
+    per_class: int = 1,
 ) -> tuple[Labelled, Labelled]:
     """Features (g, C) and labels (g,) of the gallery of a GalleryAndQuery, and of the queries.
 
     ``embed`` makes other features of the preprocessed images, which are not cached. A gallery of
-    fewer than ``k`` images is refused before anything is embedded. Several ranks share the images;
+    fewer than ``k`` images, or ``per_class`` of a class, is refused before anything is embedded.
+    Several ranks share the images;
     all but the first get no rows.
     """
     with building_from(dict(test_dataloader=settings)):
@@ -109,6 +111,15 @@ def gallery_and_queries(
         raise UserError(
             f'kNN: k = {k}, but the gallery has {split} images: set test_evaluator.k from 1 to '
             f'{split}, for example with --cfg-options.'
+        )
+    classes, counts = np.unique(loader.dataset.labels[loader.dataset.rows], return_counts=True)
+    if counts.min() < per_class:
+        fewest = int(classes[counts.argmin()])
+        names = loader.dataset.metainfo.get('classes') or range(fewest + 1)
+        raise UserError(
+            f'linear probes: {per_class} images of each class are needed, and the gallery has '
+            f'{counts.min()} of {names[fewest]}: give a smaller --per-class, no --sweep, or more '
+            'images'
         )
     if ranks.size > 1:
         ranks.require_same(dict(encoder.fingerprint(), images=len(loader.dataset)))

@@ -20,7 +20,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import sem
 
+from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.apis.loading import open_checkpoint
+from simclr_mm.checkpoints import model_state
 from simclr_mm.commands import command_line
 from simclr_mm.commands.few_labels.plan import (
     METHODS,
@@ -109,6 +111,18 @@ def _config(path: str, data: str | None) -> Config:
     return cfg
 
 
+def _require_same_encoder(plan: Plan) -> None:
+    """Refuse results of other weights, which a checkpoint of the same name may have had."""
+    weights = weights_hash(model_state(plan.encoder.content, plan.source))
+    record = plan.work_dir / 'encoder.sha256'
+    if record.is_file() and record.read_text().strip() != weights:
+        raise UserError(
+            f'{plan.work_dir} holds runs of other weights of {plan.source}, which has changed '
+            'since: give another --work-dir, or delete this one'
+        )
+    write_text(record, f'{weights}\n')
+
+
 def do_all(plan: Plan, args: argparse.Namespace) -> tuple[list[Run], int]:
     """Do the missing runs: first all others, then the students. Returns the runs and failures."""
     cells = [(label, seed) for label in plan.finetune for seed in range(args.seeds)]
@@ -167,6 +181,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     plan = plan_of(args)
     with alone_in(plan.work_dir):
+        _require_same_encoder(plan)
         runs, failed = do_all(plan, args)
     write_results(runs, list(plan.finetune), plan.work_dir)
     if failed:

@@ -13,22 +13,27 @@ import os
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
+from rich.progress import track
+from torch.utils.data import DataLoader
 
 from simclr_mm.apis import load_encoder
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.commands import command_line
 from simclr_mm.commands.embed.embed_folder import embed_folder
+from simclr_mm.commands.embed.images import Images
 from simclr_mm.commands.evaluate.feature_table import evaluate_features, print_table
 from simclr_mm.commands.evaluate.image_features import from_embedding
 from simclr_mm.commands.report.pages import collect, page
 from simclr_mm.commands.shown_run import draw_run, train_with_bar
 from simclr_mm.engine.dry_run import seconds_a_step
 from simclr_mm.engine.training_data import innermost
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UserError, listed
 from simclr_mm.files.atomic import write_text
 from simclr_mm.files.walk import printable
 
@@ -139,7 +144,28 @@ def _measured(recipe: Recipe, pictures: Pictures, here: Machine, minutes: float)
             raise
         recipe = read_from_files(recipe, here, f'not every image can be held in memory: {error}')
         step = _time(recipe, pictures)
+    if recipe.validated and recipe.images.value == 'files':
+        reasons = _unreadable(pictures, int(recipe.workers.value))
+        if reasons:  # else the first validation would end the training
+            print(
+                f'{len(reasons)} images cannot be read, so training replaces them and nothing is '
+                f'measured: {listed(reasons)}'
+            )
+            recipe = replace(recipe, validated=False)
     return with_epochs(recipe, pictures.number, minutes, step)
+
+
+def _unreadable(pictures: Pictures, workers: int) -> list[str]:
+    """Why images cannot be read: all are decoded once, as measuring does it."""
+    images = DataLoader(
+        Images(pictures.root), batch_size=None, num_workers=workers, collate_fn=_reason
+    )
+    return [reason for reason in track(images, 'reading', transient=True) if reason]
+
+
+def _reason(read: Any) -> str:
+    _, _, reason = read  # of ImageOrReason
+    return reason
 
 
 def _time(recipe: Recipe, pictures: Pictures) -> float:

@@ -20,7 +20,7 @@ from mmengine.runner import find_latest_checkpoint
 from rich.progress import track
 
 from simclr_mm.apis.fingerprint import weights_hash
-from simclr_mm.checkpoints import read_checkpoint
+from simclr_mm.checkpoints import model_state, read_checkpoint
 from simclr_mm.cores import core_count
 from simclr_mm.evaluation import EvaluationRun, Result
 from simclr_mm.files.installed import MIM
@@ -110,7 +110,7 @@ class TrainAndEvaluate(ABC):
         return EvaluationRun(
             str(run.config),
             checkpoint,
-            weights_hash(read_checkpoint(checkpoint)['state_dict']),
+            weights_hash(model_state(read_checkpoint(checkpoint), checkpoint)),
             Config.fromfile(run.config).randomness.seed,
             round(time.time() - started, 1),
             [result],

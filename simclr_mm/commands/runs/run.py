@@ -6,7 +6,7 @@
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
@@ -66,9 +66,13 @@ class Run(NamedTuple):
         )
 
     def write_config(self, cfg: Config) -> None:
-        """Write the config of the run. Another config that a training used is a UserError."""
+        """Write the config of the run. Another config that a training used is a UserError.
+
+        Worker processes change no result, so another number of them is no other config.
+        """
         if self.config.is_file():
-            if Config.fromfile(self.config).to_dict() == cfg.to_dict():
+            if _without_workers(Config.fromfile(self.config)) == _without_workers(cfg):
+                write_text(self.config, cfg.pretty_text)
                 return
             trained = [*self.folder.glob('*.pth'), *self.folder.glob('*.json')]
             if trained:
@@ -94,6 +98,14 @@ class Run(NamedTuple):
             value=result.value,
             minutes=round(done.seconds / 60, 2),
         )
+
+
+def _without_workers(cfg: Config) -> dict[str, Any]:
+    settings = cfg.to_dict()
+    for phase in ('train', 'val', 'test'):
+        for key in ('num_workers', 'persistent_workers'):
+            (settings.get(f'{phase}_dataloader') or {}).pop(key, None)
+    return settings
 
 
 def last_step(cfg: Config) -> int:

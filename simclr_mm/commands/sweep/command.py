@@ -143,14 +143,14 @@ def main(argv: list[str] | None = None) -> None:
         return
     study = STUDIES[args.study]
     values = values_of(study, args.values or {})
-    runs = plan(args.study, cfg, values, work_dir, args.evaluate)
-    check_used(args.values or {}, runs)
-    print(f'{study.title}: {len(runs)} runs in {work_dir}')
-    done = sum(run.result_file.is_file() for run in runs)
-    if done:
-        print(f'{done} of {len(runs)} runs were done before.')
-    processes, slurm = where(args, len(runs))
     with alone_in(work_dir):
+        runs = plan(args.study, cfg, values, work_dir, args.evaluate)
+        check_used(args.values or {}, runs)
+        print(f'{study.title}: {len(runs)} runs in {work_dir}')
+        done = sum(run.result_file.is_file() for run in runs)
+        if done:
+            print(f'{done} of {len(runs)} runs were done before.')
+        processes, slurm = where(args, len(runs))
         trainer = TrainAndScore(min(processes, len(runs)), slurm)
         failed = trainer.do_missing(runs, 'runs', tell)
     write_results(study, values, runs, work_dir, cfg)

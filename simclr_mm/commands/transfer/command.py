@@ -38,6 +38,7 @@ from simclr_mm.evaluation import EvaluationRun, Result, Value, read_run
 from simclr_mm.files.atomic import alone_in
 
 _ALL = dict(TRANSFER_DATASETS, digits=DIGITS)
+_BACKBONE = 'encoder.pth'  # initial weights of fine-tuning, in the work dir
 _PROTOCOLS = dict(linear=[linear.PROTOCOL], finetune=[finetune.PROTOCOL])
 _EXPLAINED = OSError, RuntimeError, ValueError, RunFailed
 _PROTOCOLS['both'] = _PROTOCOLS['linear'] + _PROTOCOLS['finetune']
@@ -111,9 +112,7 @@ def plan(args: argparse.Namespace, encoder: Encoder, work_dir: Path) -> list[Job
     for_linear = linear.prepared_for(encoder, args.size)
     for_tuning = linear.prepared_for(encoder, args.size, finetune_config.BORDER)
     training = finetune_config.Training(args.steps, args.batch, args.workers, args.seed)
-    grid, weights = finetune.GRIDS[args.grid], work_dir / 'encoder.pth'
-    if args.protocol != 'linear':
-        weights = finetune_config.save_backbone(encoder, weights)
+    grid, weights = finetune.GRIDS[args.grid], (work_dir / _BACKBONE).resolve()
     asked = {
         linear.PROTOCOL: linear.prepared(for_linear),
         finetune.PROTOCOL: finetune.finetune_settings(for_tuning, grid, training),
@@ -220,6 +219,8 @@ def main(argv: list[str] | None = None) -> None:
     ranks.require_same(dict(weights=weights))
     there = any(job.evaluate for job in jobs)
     with alone_in(work_dir) if there and ranks.rank == 0 else nullcontext():
+        if there and args.protocol != 'linear':
+            finetune_config.save_backbone(encoder, work_dir / _BACKBONE)
         # Each rank does all of its own before it waits for others.
         outcomes = list(ranks.in_order([do(job, args, weights) for job in ranks.mine(jobs)]))
     ranks.only_first_goes_on()

@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.runs import Run, RunFailed, Slurm, TrainAndEvaluate
+from simclr_mm.errors import listed
 from simclr_mm.evaluation import PRETRAINED, Result, Value
 
 from .dataset_table import Parts, TransferDataset
@@ -60,11 +61,24 @@ class FineTune(TrainAndEvaluate):
         scored = 'transfer', self.dataset, self.split, PRETRAINED, PROTOCOL, run.metric
         return Result(*scored, value)
 
-    def do_all(self, runs: list[Run], description: str) -> None:
-        """Do the missing runs. A failure is a RunFailed."""
+    def do_all(self, runs: list[Run], description: str) -> list[Run]:
+        """Do the missing runs. Returns those with a result, without those that diverged.
+
+        Another failure is a RunFailed, and so is it if all diverged.
+        """
         failed = self.do_missing(runs, f'{self.dataset}: {description}')
-        for name, reason in failed.items():
+        diverged = [run for run in runs if run.name in failed and _not_finite(run)]
+        if len(diverged) < len(failed) or len(diverged) == len(runs):
+            name, reason = next(iter(failed.items()))
             raise RunFailed(f'{len(failed)} of {len(runs)} runs failed, {name}: {reason}')
+        if diverged:
+            names = listed(run.name for run in diverged)
+            print(f'{self.dataset}: {len(diverged)} of {len(runs)} runs diverged: {names}')
+        return [run for run in runs if run not in diverged]
+
+
+def _not_finite(run: Run) -> bool:
+    return any(run.folder.glob('non_finite_step_*.json'))  # of NonFiniteGuardHook
 
 
 def finetune_settings(encoder: Encoder, grid: Grid, training: Training) -> dict[str, Value]:
@@ -94,14 +108,17 @@ def finetune_transfer(
     cfg = finetune_config(encoder, weights, dataset, parts.fit, parts.validation, training)
     cells = list(product(*grid))
     runs = plan(cfg, cells, work_dir / 'validation', metric)
-    FineTune(dataset.title, 'validation', processes, slurm).do_all(runs, 'fine-tuning')
-    scores = [run.row()['value'] for run in runs]
-    lr, decay = cells[int(np.argmax(scores))]
+    trainer = FineTune(dataset.title, 'validation', processes, slurm)
+    finished = trainer.do_all(runs, 'fine-tuning')
+    scores = [run.row()['value'] for run in finished]
+    lr, decay = cells[runs.index(finished[int(np.argmax(scores))])]
     cfg = finetune_config(encoder, weights, dataset, parts.train, parts.test, training)
     last = plan(cfg, [(lr, decay)], work_dir / 'test', metric)
     FineTune(dataset.title, dataset.test, 1, slurm).do_all(last, 'the chosen one on all images')
     settings: dict[str, Value] = dict(
         finetune_settings(encoder, grid, training), lr=lr, decay=decay, validation=max(scores)
     )
+    if len(finished) < len(runs):
+        settings['diverged'] = len(runs) - len(finished)
     values = {name: last[0].validated(LOGGED[name][1]) / 100 for name in dataset.metrics}
     return results_of(dataset, PROTOCOL, values, settings)

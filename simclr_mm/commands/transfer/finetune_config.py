@@ -29,7 +29,7 @@ BORDER = 256 / 224  # images are resized to 256 pixels and cropped to 224
 # The metric of an mmpretrain classifier, and its name in the log.
 LOGGED = dict(
     top1=(dict(type='Accuracy', topk=(1,)), 'accuracy/top1'),
-    mean_per_class=(dict(type='SingleLabelMetric', items=('recall',)), 'single-label/recall'),
+    mean_per_class=(dict(type='simclr_mm.MeanPerClass'), 'mean_per_class/accuracy'),
     voc07_map=(dict(type='simclr_mm.VOC07MeanAP'), 'voc07/mAP'),
 )
 
@@ -43,12 +43,11 @@ class Training(NamedTuple):
     seed: int = 0  # of the head's weights and of the order and crops of images
 
 
-def save_backbone(encoder: Encoder, file: Path) -> Path:
-    """Write the initial weights of fine-tuning. Returns the file's absolute path."""
+def save_backbone(encoder: Encoder, file: Path) -> None:
+    """Write the initial weights of fine-tuning."""
     state = encoder.model.backbone.state_dict()
     with atomic_file(file) as opened:
         torch.save(dict(state_dict={f'backbone.{k}': v for k, v in state.items()}), opened)
-    return file.resolve()
 
 
 def finetune_config(

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from helpers.tools import tool
 
 import simclr_mm
 from simclr_mm.commands.audit.duplicates import Pair, candidates, same_pictures
-from simclr_mm.commands.audit.findings import diverse, groups
+from simclr_mm.commands.audit.findings import Audit, diverse, groups
 
 
 def scene(seed, height=60, width=80):
@@ -96,6 +97,13 @@ def test_groups_join_chains():
     assert groups(6, pairs) == [0, 1, 0, 3, 0, 0]
 
 
+def test_a_copy_of_use_stands_for_a_tiny_first_one():
+    pairs = [Pair(a, b, 1.0, 'duplicates') for a, b in ((0, 2), (2, 4))]
+    found = SimpleNamespace(paths=list('abcde'), constant=[], tiny=[0], pairs=pairs)
+    found.pictures = SimpleNamespace(unreadable=[3])
+    assert Audit.sound(found).tolist() == [1, 2]
+
+
 def test_diverse_rows_are_the_farthest_of_a_naive_loop():
     features = np.random.default_rng(0).normal(size=(40, 3)) + 1
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
@@ -171,6 +179,10 @@ def test_tool_finds_everything_that_was_planted(weights, tmp_path, capsys):
     said = capsys.readouterr().out
     assert f'{out / "features"} is embedded anew: the images in the folder changed since.' in said
     assert f'{out / "features_test"} is embedded' not in said
+    (out / 'features' / 'embedding.json').write_text('{')
+    (out / 'features_test' / 'embedding.json').unlink()
+    assert exit_code(train, '--test', test, *flags, *allowed) == 0
+    assert f'{out / "features"} is embedded anew: ' in capsys.readouterr().out
 
 
 def test_mistakes_end_with_2(weights, tmp_path, capsys):

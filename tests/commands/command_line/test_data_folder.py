@@ -6,13 +6,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from helpers.tools import refusal
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
+from simclr_mm.apis import get_model
 from simclr_mm.commands import train
+from simclr_mm.commands.command_line.data_folder import gallery_and_query, train_on_folder
 from simclr_mm.commands.command_line.data_folder import test_on_folder as data_of_test
-from simclr_mm.commands.command_line.data_folder import train_on_folder
 from simclr_mm.errors import UserError
 
 CONFIGS = Path(__file__).parents[3] / 'configs'
@@ -49,6 +52,33 @@ def refused(function, *args):
         function(*args)
     assert '\n' not in str(error.value)
     return str(error.value)
+
+
+def test_a_classifier_is_tested_on_its_own_classes(tmp_path):
+    write(*(tmp_path / 'test' / name / '0.png' for name in ('cat', 'dog')))
+    cfg = Config.fromfile(LINEAR_DIGITS)
+    for trained in (None, ('cat', 'dog')):
+        data_of_test(cfg, str(tmp_path), trained)
+    said = refused(data_of_test, cfg, str(tmp_path), ('cat', 'horse'))
+    assert f'the checkpoint and {tmp_path}/test have different classes: dog, horse' in said
+    said = refused(data_of_test, cfg, str(tmp_path), ('dog', 'cat'))
+    assert 'the same classes in another order' in said
+
+
+def test_the_checkpoint_of_a_classifier_names_its_classes(tmp_path):
+    write(*(tmp_path / 'test' / name / '0.png' for name in ('cat', 'dog')))
+    model = get_model(str(LINEAR_DIGITS), backbone=dict(base_channels=8))
+    meta = dict(dataset_meta=dict(classes=tuple('0123456789')))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), tmp_path / 'a.pth')
+    said = refusal('test.py', LINEAR_DIGITS, tmp_path / 'a.pth', '--data', tmp_path)
+    assert 'the checkpoint and' in said and 'have different classes' in said
+
+
+@pytest.mark.parametrize('part', ['train', 'val'])
+def test_a_missing_part_names_the_flag_that_was_given(tmp_path, part):
+    write(tmp_path / part / 'cat' / '0.png')
+    said = refused(gallery_and_query, '--val', tmp_path)
+    assert said.startswith('--val') and '--data' not in said
 
 
 def test_several_folders(folders):

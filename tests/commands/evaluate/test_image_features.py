@@ -58,6 +58,13 @@ def test_a_gallery_and_its_queries(encoder):
         gallery_and_queries(encoder, loader)
 
 
+def test_too_few_images_of_a_class_are_refused_before_the_work(encoder):
+    settings = copy.deepcopy(encoder.config.test_dataloader)
+    settings.dataset.gallery_per_class = 4
+    with pytest.raises(UserError, match='5 images of each class are needed, .* has 4 of 0'):
+        gallery_and_queries(encoder, settings, per_class=5)
+
+
 def test_folders_are_the_classes(encoder, tmp_path):
     for k, name in enumerate(['x/a/0.png', 'x/b/1.png', 'x/b/2.png', '3.png']):
         (tmp_path / 'all' / name).parent.mkdir(parents=True, exist_ok=True)

@@ -134,6 +134,18 @@ def test_a_linear_classifier_belongs_to_one_encoder(encoder, tmp_path, stand_in)
     assert 'was made from another config, checkpoint or --cfg-options' in said
 
 
+@pytest.mark.parametrize('method', ['linear', 'selector-0'])
+def test_a_checkpoint_that_was_trained_anew_has_other_runs(encoder, tmp_path, stand_in, method):
+    file = Path(shutil.copy(encoder, tmp_path / encoder.name))
+    args = '--labels', '5perclass', '--seeds', 1, '--methods', method
+    call(file, tmp_path / 'work', *args)
+    content = torch.load(file, weights_only=True)
+    content['state_dict']['backbone.conv1.weight'] += 1
+    torch.save(content, file)
+    said = refusal('few_labels.py', file, '--work-dir', tmp_path / 'work', *args)
+    assert 'holds runs of other weights' in said and 'give another --work-dir' in said
+
+
 def test_data_in_memory_read_the_folder_themselves(tmp_path):
     cifar = Config.fromfile(CONFIGS / 'benchmarks/r18-w16_1xb64-finetune-coslr-60e_cifar10-1pct.py')
     read_from(cifar, str(tmp_path))

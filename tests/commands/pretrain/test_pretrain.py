@@ -116,6 +116,20 @@ def test_a_damaged_image_is_named_and_read_around(folder, slow_steps, monkeypatc
     assert np.isnan(features).any(axis=1).sum() == 1
 
 
+@pytest.mark.parametrize('broken', [0, 1])
+def test_a_folder_that_memory_does_not_hold(folder, slow_steps, monkeypatch, capsys, broken):
+    for k in range(broken):
+        path = folder / 'dark' / f'{k}.png'
+        path.write_bytes(path.read_bytes()[:200])
+    small = machine()._replace(free_memory=1000)
+    monkeypatch.setattr(command, 'machine', lambda: small)
+    tool('simclr-mm', 'pretrain', folder, '--minutes', '1', '--out', 'out')
+    printed = capsys.readouterr().out
+    assert 'would be too much of the memory' in printed
+    assert ('1 images cannot be read, so training replaces them' in printed) == bool(broken)
+    assert ('pretrained encoder' in printed) == (not broken)
+
+
 def test_steps_are_timed_on_the_images(folder):
     pictures, here = look_at(folder), machine()
     cfg = Config.fromstring(config_text(choose(pictures, here, 2), pictures), '.py')

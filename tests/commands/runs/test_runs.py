@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+import torch
 from helpers import DIGITS
 from mmengine.config import Config
 
@@ -161,6 +162,24 @@ def test_rows_of_other_settings_are_not_mixed(cfg, tmp_path):
     (run.folder / 'epoch_3.pth').touch()
     with pytest.raises(ValueError, match='epoch_3.pth comes from it: give another'):
         plan(cfg, tmp_path)
+
+
+def test_workers_are_those_of_the_last_call(cfg, tmp_path):
+    run = plan(cfg, tmp_path)[1]
+    run.folder.mkdir(parents=True)
+    (run.folder / 'epoch_3.pth').touch()
+    other = copy.deepcopy(cfg)
+    other.train_dataloader.update(num_workers=3, persistent_workers=True)
+    plan(other, tmp_path)
+    assert Config.fromfile(run.config).train_dataloader.num_workers == 3
+
+
+def test_a_plain_state_dict_is_hashed_too(cfg, tmp_path, monkeypatch):
+    run = plan(cfg, tmp_path)[0]
+    torch.save({'backbone.conv1.weight': torch.ones(2)}, tmp_path / 'plain.pth')
+    monkeypatch.setattr(Trainer, 'train', lambda *_: str(tmp_path / 'plain.pth'))
+    monkeypatch.setattr(Trainer, 'evaluate', lambda *_: found(1.0).results[0])
+    assert len(Trainer(1).do(run, '').checkpoint_sha256) == 64
 
 
 def test_a_row_of_another_version(cfg, tmp_path):

@@ -12,6 +12,7 @@ from simclr_mm import get_model
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands.sweep import command
 from simclr_mm.evaluation import read_run
+from simclr_mm.files.atomic import alone_in
 from simclr_mm.registry import type_name
 
 SMALL = (
@@ -51,6 +52,12 @@ def test_one_run_in_a_process_of_its_own(tmp_path, capsys):
     tool('report.py', tmp_path, '--out', tmp_path / 'report')
     table = (tmp_path / 'report' / 'report.md').read_text()
     assert '| study temperature, norm no-norm, temperature 10 |' in table
+
+
+def test_a_sweep_beside_another_changes_nothing(tmp_path):
+    with alone_in(tmp_path), pytest.raises(SystemExit, match='another process is working in'):
+        tool('sweep.py', 'head', '--config', DIGITS, '--work-dir', tmp_path)
+    assert not list(tmp_path.glob('configs/*'))
 
 
 def test_histograms(tmp_path, capsys):

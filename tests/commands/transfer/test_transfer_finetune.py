@@ -11,7 +11,7 @@ from mmengine.runner import find_latest_checkpoint
 
 from simclr_mm.apis import build_encoder
 from simclr_mm.commands.command_line import build_runner
-from simclr_mm.commands.runs import RunFailed
+from simclr_mm.commands.runs import Run, RunFailed
 from simclr_mm.commands.transfer.dataset_table import TRANSFER_DATASETS, own_folder
 from simclr_mm.commands.transfer.finetune import GRIDS, FineTune, finetune_transfer, plan
 from simclr_mm.commands.transfer.finetune_config import (
@@ -22,7 +22,7 @@ from simclr_mm.commands.transfer.finetune_config import (
     save_backbone,
 )
 from simclr_mm.commands.transfer.linear import prepared_for
-from simclr_mm.evaluation import read_run
+from simclr_mm.evaluation import PRETRAINED, EvaluationRun, Result, read_run
 
 CONFIG = Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
 
@@ -35,7 +35,9 @@ def encoder():
 
 @pytest.fixture(scope='module')
 def weights(encoder, tmp_path_factory):
-    return save_backbone(encoder, tmp_path_factory.mktemp('e') / 'e.pth')
+    file = tmp_path_factory.mktemp('e') / 'e.pth'
+    save_backbone(encoder, file)
+    return file
 
 
 @pytest.fixture(scope='module')
@@ -183,6 +185,30 @@ def test_a_failed_run_is_told(encoder, weights, voc, tmp_path, monkeypatch):
             tmp_path,
             1,
         )
+
+
+def test_cells_that_diverge_are_counted_and_not_chosen(
+    encoder, weights, voc, tmp_path, monkeypatch, capsys
+):
+    def do(self, run, device):
+        if run.labels['lr'] != '0.01':
+            run.folder.mkdir(parents=True, exist_ok=True)
+            (run.folder / 'non_finite_step_3.json').touch()
+            raise RunFailed('step 3: loss or gradient is not finite')
+        result = Result('transfer', 'VOC2007', 'test', PRETRAINED, 'fine-tuned', run.metric, 30.0)
+        return EvaluationRun(str(run.config), 'b.pth', 'c0ffee', 0, 30, [result])
+
+    monkeypatch.setattr(FineTune, 'do', do)
+    monkeypatch.setattr(Run, 'validated', lambda *_: 50.0)
+    dataset = TRANSFER_DATASETS['voc2007']
+    parts = dataset.parts(voc, seed=0)
+    training = Training(steps=1, batch=4, workers=0)
+    of = encoder, weights, dataset, parts
+    (result,) = finetune_transfer(*of, ([0.1, 0.01], [0.0]), training, tmp_path, 1)
+    assert (result.settings['lr'], result.settings['diverged']) == (0.01, 1)
+    assert '1 of 2 runs diverged: lr=0.1,decay=0' in capsys.readouterr().out
+    with pytest.raises(RunFailed, match='2 of 2 runs failed, .*is not finite'):
+        finetune_transfer(*of, ([0.1, 0.2], [0.0]), training, tmp_path / 'all', 1)
 
 
 def test_logged_metrics_are_those_of_the_datasets():
