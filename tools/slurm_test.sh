@@ -8,6 +8,7 @@ gpus=${GPUS:-8}
 if ! [[ $gpus =~ ^[1-9][0-9]*$ ]]; then echo "GPUS is '$gpus': give a whole number from 1" >&2; exit 2; fi
 gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
 
+export MASTER_PORT=${MASTER_PORT:-$((20000 + RANDOM % 20000))}  # two jobs may share a machine
 PYTHONPATH="$here/..:${PYTHONPATH:-}" \
 srun -p "$1" \
     --job-name="$2" \

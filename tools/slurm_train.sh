@@ -10,6 +10,7 @@ if ! [[ $gpus =~ ^[1-9][0-9]*$ ]]; then echo "GPUS is '$gpus': give a whole numb
 gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
 
 export PYTHONPATH="$here/..:${PYTHONPATH:-}"
+export MASTER_PORT=${MASTER_PORT:-$((20000 + RANDOM % 20000))}  # two jobs may share a machine
 flags=(
     -p "$1"
     --job-name="$2"
@@ -23,7 +24,7 @@ if [ -n "${REQUEUE:-}" ]; then
     # Two minutes before the end Slurm sends SIGUSR2. 75: a checkpoint is saved (docs/clusters.md).
     printf -v resumed '%q ' "${command[@]}" --resume
     exec sbatch "${flags[@]}" --signal=USR2@120 --requeue --open-mode=append ${SRUN_ARGS:-} \
-        --wrap="srun --kill-on-bad-exit=1 $resumed; code=\$?
+        --wrap="srun --cpus-per-task=${CPUS_PER_TASK:-8} --kill-on-bad-exit=1 $resumed; code=\$?
 [ \$code != 75 ] || scontrol requeue \$SLURM_JOB_ID; exit \$code"
 fi
 exec srun "${flags[@]}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} "${command[@]}"

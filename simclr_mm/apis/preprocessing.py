@@ -185,7 +185,7 @@ def _statistics(
         )
     # Without mean and std the pixels stay in [0, 255].
     mean, std = (
-        torch.as_tensor(getattr(preprocessor, name, default)).double().flatten()
+        torch.as_tensor(getattr(preprocessor, name, default)).cpu().double().flatten()
         for name, default in (('mean', [0.0] * 3), ('std', [1.0] * 3))
     )
     return _rounded(mean, rgb), _rounded(std, rgb)

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
@@ -209,6 +210,9 @@ def waits(stack: traceback.StackSummary) -> str | None:
             return 'the backward pass, which averages gradients'
         if 'distributed_c10d' in each.filename:
             return each.name
+    innermost = Path(stack[0].filename)
+    if innermost.parts[-2:] == ('modules', '_functions.py'):  # torch.nn's; NCCL returns at once
+        return 'the statistics of SyncBatchNorm'
     found = _WAITS.search(linecache.getline(stack[0].filename, stack[0].lineno or 0))
     return f'{found[1]}, at {_line(stack)}' if found else None
 

@@ -19,7 +19,7 @@ from simclr_mm.transforms import TwoViews
 from simclr_mm.transforms.random_streams import view_streams
 
 from .allocator import prepare_workers
-from .ranks import require_same
+from .ranks import require_same, share_statistics
 from .resume import LAYOUT
 from .signals import held_back
 
@@ -199,6 +199,7 @@ class _Resumable(BaseLoop):
         due = done >= self.val_begin and (done == length or done % self.val_interval == 0)
         validated = self.runner.message_hub.runtime_info.get(VALIDATED) == self.runner.iter
         if due and not validated and self.runner.val_loop is not None:
+            share_statistics(self.runner.model)
             self.runner.val_loop.run()
 
 

@@ -9,6 +9,8 @@ import mmengine
 import numpy
 import torch
 from mmengine import dist
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from simclr_mm.errors import UserError
 
@@ -44,6 +46,17 @@ def require_same(mine: Mapping[str, Any], advice: str) -> None:
                     f'rank {rank} has {key} = {other.get(key)!r}, rank 0 has '
                     f'{first.get(key)!r}: {advice}'
                 )
+
+
+def share_statistics(model: nn.Module) -> None:
+    """Give all ranks rank 0's statistics of batch norm, which are those that it saves.
+
+    Otherwise each rank of a validation embeds its images with statistics of its own.
+    """
+    for module in model.modules() if dist.get_world_size() > 1 else ():
+        if isinstance(module, _NormBase) and not isinstance(module, nn.SyncBatchNorm):
+            for statistic in module.buffers(recurse=False):
+                dist.broadcast(statistic)
 
 
 def versions() -> dict[str, str]:

@@ -24,11 +24,15 @@ _PARTS = (
     'optim_wrapper',
     'param_scheduler',
     'randomness',
+    'sync_bn',
     'train_cfg',
     'train_dataloader',
 )
 # Parts in which ranks wait for each other, such as validation and log.
-_STEPS = ('custom_hooks', 'default_hooks', 'log_processor', 'resume', 'val_cfg', 'val_evaluator')
+_STEPS = (
+    *('custom_hooks', 'default_hooks', 'log_processor', 'resume', 'val_cfg', 'val_evaluator'),
+    *('activation_checkpointing', 'find_unused_parameters', 'model_wrapper_cfg'),
+)
 _PLACES = {'data_root', 'data_prefix', 'ann_file', 'cache_dir', 'metainfo', 'out_dir', 'init_cfg'}
 _PLACES |= {'teacher'}  # check_teacher compares the file itself
 # At any depth, these keys change speed, paths or the log, but no loss.

@@ -42,7 +42,7 @@ def check_same_shape(rows: Tensor) -> None:
     """
     if world_size() == 1:
         return
-    shape = torch.tensor(rows.shape, device=rows.device)
+    shape = torch.tensor(rows.shape).to(rows.device, non_blocking=rows.is_cuda)
     shapes = all_gather(shape[None])  # (W, dimensions)
     advice = 'use one train_dataloader.batch_size on all ranks, drop_last=True, and as many views'
     if rows.is_cuda:

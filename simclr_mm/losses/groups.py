@@ -47,7 +47,8 @@ def gather_groups(groups: Tensor, device: torch.device) -> Groups:
     Raises:
         UserError: All images are of one group. On a GPU a CUDA assertion says so.
     """
-    numbers = all_gather(groups.to(device, torch.int64))  # (N,)
+    own = groups.to(device, torch.int64, non_blocking=device.type == 'cuda')
+    numbers = all_gather(own)  # (N,)
     alone = -1 - torch.arange(len(numbers), device=device)
     numbers = torch.where(numbers < 0, alone, numbers)
     ordered = numbers.sort().values

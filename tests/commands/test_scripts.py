@@ -102,6 +102,7 @@ def test_a_slurm_job_queues_itself_again_when_it_was_stopped(code, tmp_path):
     assert ended.returncode == code
     assert '|--signal=USR2@120|--requeue|' in ended.stdout
     ran = ended.stdout.partition('|srun|')[2]
+    assert ran.startswith('--cpus-per-task=8|')
     expected = 'train.py|a b.py|--work-dir=work dir|--launcher|slurm|--data|c d|--resume|'
     assert expected + ('scontrol|requeue|12|' if code == 75 else '') == ran[ran.index('train.py') :]
     now = _launch('slurm_train.sh', *given, PATH=path)

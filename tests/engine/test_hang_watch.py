@@ -137,6 +137,8 @@ def _stack_of(function):
 def test_what_counts_as_waiting():
     assert waits(_stack_of(lambda: time.sleep(1))) is None
     assert waits([_frame('torch/autograd/graph.py', '_engine_run_backward')]).startswith('the back')
+    sync = _frame('torch/nn/modules/_functions.py', 'forward')
+    assert waits([sync]) == 'the statistics of SyncBatchNorm'
     assert waits([_frame('torch/distributed/distributed_c10d.py', 'all_reduce')]) == 'all_reduce'
 
 

@@ -50,6 +50,7 @@ def _rank(rank, port, folder):
         ('temperature', 'model.head.temperature', (0.1, 0.2)),
         ('workers', 'train_dataloader.num_workers', (0, 1)),
         ('log', 'default_hooks.logger.interval', (1, 2)),
+        ('sync_bn', 'sync_bn', (None, 'torch')),
     ):
         told[name] = refusal(mine / 'refused', **{key: values[rank]})
     indices = {'val_dataloader.dataset.query.indices': 31 - rank}
@@ -60,6 +61,7 @@ def _rank(rank, port, folder):
     run = runner(mine / 'a', validate=True, **OPTIONS, **VALIDATED)
     run.train()
     told['digest'] = digest(run)
+    told['statistics'] = weights_digest(dict(run.model.module.named_buffers()))
     if rank == 0:
         file = Path(run.log_dir) / 'vis_data' / 'scalars.json'
         told['scores'] = [json.loads(line).get('knn/top1') for line in file.open()]
@@ -123,6 +125,7 @@ def told(tmp_path_factory):
         ('images', 'rank 1 has train_dataloader.dataset.indices = 69, rank 0 has 70: '),
         # Hooks exchange numbers at steps that depend on these.
         ('workers', 'rank 1 has train_dataloader.num_workers = 1, rank 0 has 0: '),
+        ('sync_bn', "rank 1 has sync_bn = 'torch', rank 0 has None: "),
         ('log', 'rank 1 has default_hooks.logger.interval = 2, rank 0 has 1: '),
         ('validation', 'rank 1 has images in val_dataloader.dataset = '),
         ('versions', "rank 1 has torch = '2.1', rank 0 has '2.0': install the same packages"),
@@ -179,3 +182,7 @@ def _fail():
 def test_versions_are_of_what_runs():
     found = versions()
     assert found['torch'] == torch.__version__ and len(found['code of simclr_mm']) == 8
+
+
+def test_a_validation_has_the_statistics_that_are_saved(told):
+    assert told[0]['statistics'] == told[1]['statistics']

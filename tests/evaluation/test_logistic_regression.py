@@ -83,3 +83,9 @@ def test_correlated_features_take_few_steps():
 
 def test_running_out_of_iterations_is_said():
     assert not LogisticRegression(*TRAIN, classes=4, iterations=2).fit(1e-3).converged
+
+
+def test_the_cpu_computes_where_a_device_has_no_float64():
+    features, labels = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
+    on_mps = LogisticRegression(features, labels, 2, device='mps').fit(0.1)
+    assert on_mps.weight.equal(LogisticRegression(features, labels, 2).fit(0.1).weight)

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import torch
 from mmengine import dist
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
@@ -30,7 +30,8 @@ class PreemptionHook(Hook):
     exchange one number whether a signal has come. It is read after the step that follows, when it
     has long arrived: so no step waits, and all ranks stop after the same one. A process alone
     stops after the step in which the signal came. If the checkpoint hook has just saved, nothing
-    is saved again. ``--resume`` goes on with the losses of a run that was never stopped.
+    is saved again. With an EMAHook a validation ends first. ``--resume`` goes on with the losses of
+    a run that was never stopped.
 
     A second signal, more than five seconds later, ends the process at once.
 
@@ -51,7 +52,7 @@ class PreemptionHook(Hook):
         self.signals = [_signal(name) for name in signals]
         self._flags: deque[Callable[[], bool]] = deque()  # of steps that are not read yet
         self._listens = False
-        self._everywhere = True  # whether all ranks take as many steps
+        self._everywhere = True  # whether a validation may be ended between its steps
 
     def before_train(self, runner: Runner) -> None:
         self._listens = True
@@ -70,7 +71,10 @@ class PreemptionHook(Hook):
     def before_val(self, runner: Runner) -> None:
         if self._listens:
             steps = dist.all_gather_object(len(runner.val_dataloader))
-            self._everywhere = len(set(steps)) == 1
+            # While EMAHook validates, the model has the averaged weights, which are not to be saved
+            # as those of the training.
+            averaged = any(isinstance(hook, EMAHook) for hook in runner.hooks)
+            self._everywhere = len(set(steps)) == 1 and not averaged
 
     def after_val_iter(self, runner: Runner, *args, **kwargs) -> None:
         if self._listens and self._everywhere and self._said(runner):
@@ -104,7 +108,7 @@ class PreemptionHook(Hook):
 
 def _shared(value: bool, device: torch.device) -> Callable[[], bool]:
     """Begin to tell all ranks. The returned function says whether any of them has said True."""
-    flag = torch.tensor(float(value), device=device)
+    flag = torch.full((), float(value), device=device)  # torch.tensor would wait for the device
     work = torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, async_op=True)
     if device.type != 'cuda':
         return lambda: work.wait() and bool(flag)

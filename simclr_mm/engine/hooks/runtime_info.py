@@ -54,8 +54,12 @@ class RuntimeInfoHook(_RuntimeInfoHook):
 
     def _read(self, runner: Runner) -> None:
         values = [item for outputs in self._waiting for item in outputs.items()]
-        tensors = [value.double().reshape(()) for _, value in values if isinstance(value, Tensor)]
-        # One copy. float64 holds every float32 and every count.
+        tensors = [
+            (value.cpu() if value.device.type == 'mps' else value).double().reshape(())
+            for _, value in values
+            if isinstance(value, Tensor)
+        ]
+        # One copy, but for MPS, which has no float64. It holds every float32 and every count.
         numbers = iter(torch.stack(tensors).tolist() if tensors else ())
         for key, value in values:
             number = next(numbers) if isinstance(value, Tensor) else value

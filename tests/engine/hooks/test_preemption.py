@@ -136,6 +136,23 @@ def test_in_a_validation_nothing_is_saved_twice(tmp_path):
     assert [each['step'] for each in scores if 'knn/top1' in each] == [2, 3]
 
 
+@pytest.mark.slow
+def test_averaged_weights_are_not_saved_as_those_of_the_training(tmp_path):
+    options = {
+        **VALIDATED,
+        'default_hooks.checkpoint.interval': 3,
+        'custom_hooks': [dict(type='EMAHook', momentum=0.5)],
+    }
+    whole = runner(tmp_path / 'whole', True, **options)
+    whole.train()
+    run = stopped(tmp_path / 'a', Signal(signal.SIGTERM, val=8), True, **options)
+    assert saved(tmp_path / 'a') == ['iter_9.pth']  # after the validation and a step
+    moved(tmp_path / 'a', tmp_path / 'a2')
+    rest = runner(tmp_path / 'a2', True, **options, resume=True)
+    rest.train()
+    assert {**losses(run), **losses(rest)} == losses(whole)
+
+
 def test_handlers_come_back(tmp_path):
     runner(tmp_path).train()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
