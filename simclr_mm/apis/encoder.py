@@ -152,7 +152,7 @@ class Encoder:
 
 def _to_rgb(results: dict[str, Any]) -> dict[str, Any]:
     img = results['img']
-    return dict(results, img=img[..., ::-1]) if img.shape[-1] == 3 else results
+    return dict(results, img=img[..., ::-1].copy()) if img.shape[-1] == 3 else results
 
 
 def pipeline_of(config: Mapping[str, Any], phase: str = 'test') -> list[dict[str, Any]] | None:

@@ -15,7 +15,7 @@ TRAININGS = 'End of each training run, without labels'
 # The loss and related numbers. A classifier has only the loss.
 MEASURES = ('loss', 'chance', 'top1', 'pos_sim', 'neg_sim')
 # Prefixes of the metrics in percent, including mmpretrain's.
-_PERCENT = {'knn', 'probe', 'accuracy', 'single-label', 'multi-label', 'voc07'}
+_PERCENT = {'knn', 'probe', 'accuracy', 'mean_per_class', 'single-label', 'multi-label', 'voc07'}
 _RIGHT = {'value', 'step', *MEASURES}
 
 Row = dict[str, str]  # a cell for each column
