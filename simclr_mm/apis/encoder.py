@@ -14,7 +14,8 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
-from mmpretrain.registry import TRANSFORMS
+from mmpretrain.datasets import CIFAR10
+from mmpretrain.registry import DATASETS, TRANSFORMS
 from torch import Tensor
 
 from simclr_mm.errors import UserError
@@ -64,9 +65,18 @@ class Encoder:
         steps = [step for step in self.pipeline if type_name(step) not in LOADING_STEPS]
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             built = [TRANSFORMS.build(dict(step)) for step in steps]
-        if len(steps) == len(self.pipeline) and not takes_bgr(self.model.data_preprocessor):
-            built.insert(0, _to_rgb)  # mmpretrain's CIFAR is RGB in memory, and stays so
+        if self._stays_rgb:
+            built.insert(0, _to_rgb)
         return Compose(built)
+
+    @property
+    def _stays_rgb(self) -> bool:
+        """Whether its images are mmpretrain's CIFAR, RGB in memory and for the network."""
+        dataset = (self.config.get('test_dataloader') or {}).get('dataset') or {}
+        kind = dataset.get('type')
+        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+        is_theirs = isinstance(kind, type) and issubclass(kind, CIFAR10)
+        return is_theirs and not takes_bgr(self.model.data_preprocessor)
 
     @property
     def loading_step(self) -> dict[str, Any]:
@@ -120,8 +130,11 @@ class Encoder:
         for key, value in preprocessor.named_buffers():
             if key in ('mean', 'std'):
                 settings[key] = value.flatten().tolist()
+        colours = dict(colours='RGB') if self._stays_rgb else {}  # files were read as BGR before
         return dict(
-            pipeline=_named(plain_data(self.pipeline)), data_preprocessor=plain_data(settings)
+            pipeline=_named(plain_data(self.pipeline)),
+            data_preprocessor=plain_data(settings),
+            **colours,
         )
 
     def fingerprint(self) -> dict[str, str]:
@@ -151,8 +164,7 @@ class Encoder:
 
 
 def _to_rgb(results: dict[str, Any]) -> dict[str, Any]:
-    img = results['img']
-    return dict(results, img=img[..., ::-1].copy()) if img.shape[-1] == 3 else results
+    return dict(results, img=results['img'][..., ::-1].copy())
 
 
 def pipeline_of(config: Mapping[str, Any], phase: str = 'test') -> list[dict[str, Any]] | None:

@@ -11,7 +11,7 @@ from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch.utils.data import Dataset, Subset
 
 from simclr_mm.registry import DATASETS
-from simclr_mm.transforms import TwoViews, UnreadableImage
+from simclr_mm.transforms import LoadImageFromFile, TwoViews, UnreadableImage
 from simclr_mm.transforms.loading import LOADING_STEPS
 from simclr_mm.transforms.random_streams import RandomStream, seeded_globals, view_streams
 
@@ -163,10 +163,14 @@ def _members(dataset: Any) -> list:
 
 
 def _keep_addresses(dataset: Any) -> None:
-    """Let datasets pass on seed and epoch where they look up an index."""
+    """Let datasets pass on seed and epoch where they look up an index, and unreadable files."""
     if isinstance(dataset, ClassBalancedDataset):
         dataset.full_init()
         dataset.repeat_indices = _Addressed(dataset.repeat_indices)
+    elif isinstance(dataset, BaseDataset):
+        for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+            if isinstance(step, LoadImageFromFile):
+                step.ignore_empty = False  # it would drop the file, without name and reason
     elif isinstance(dataset, Subset):
         dataset.indices = _Addressed(map(int, dataset.indices))
     for each in _members(dataset):

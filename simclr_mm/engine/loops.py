@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sized
 from typing import Any, cast
 
 from mmengine.dataset import default_collate, pseudo_collate
+from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner, set_random_seed
 from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
@@ -199,7 +200,9 @@ class _Resumable(BaseLoop):
         due = done >= self.val_begin and (done == length or done % self.val_interval == 0)
         validated = self.runner.message_hub.runtime_info.get(VALIDATED) == self.runner.iter
         if due and not validated and self.runner.val_loop is not None:
-            share_statistics(self.runner.model)
+            averages = [hook.ema_model for hook in self.runner.hooks if isinstance(hook, EMAHook)]
+            for model in (self.runner.model, *averages):
+                share_statistics(model)
             self.runner.val_loop.run()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 import simclr_mm
@@ -18,6 +19,7 @@ from simclr_mm.apis import (
     load_encoder,
 )
 from simclr_mm.apis.loading import encoder_of
+from simclr_mm.apis.model_zoo import find_config
 from simclr_mm.commands.command_line import parser_of
 from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of
 from simclr_mm.errors import CheckpointError
@@ -65,6 +67,16 @@ def test_models_of_data_in_memory_that_stay_rgb(tmp_path):
     preprocessor = encoder.model.data_preprocessor
     fed = fed[0] * preprocessor.std + preprocessor.mean
     assert fed.mean((0, 2, 3)).round().tolist() == [255, 0, 0]
+    assert encoder.transform()['colours'] == 'RGB'
+
+
+def test_our_data_in_memory_are_bgr(tmp_path):
+    bgr = Config.fromfile(find_config(NAME)[0].filename)
+    bgr.data_preprocessor.to_rgb = False
+    encoder = build_encoder(bgr)
+    assert 'colours' not in encoder.transform()
+    blue = encoder.transforms(dict(img=np.full((32, 32, 3), [255, 0, 0], np.uint8)))
+    assert blue['inputs'].float().mean((1, 2)).tolist() == [255, 0, 0]
 
 
 def test_no_config_anywhere(saved):

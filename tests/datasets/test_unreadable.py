@@ -9,10 +9,11 @@ from mmengine.registry import DefaultScope
 from mmpretrain.datasets import KFoldDataset
 from mmpretrain.engine import SwitchRecipeHook
 from mmpretrain.structures import DataSample
+from PIL import Image
 from torch.utils.data import ConcatDataset as TorchConcatDataset
 from torch.utils.data import Subset
 
-from simclr_mm.datasets import Digits, ReplaceUnreadable, SampleIndex
+from simclr_mm.datasets import Digits, ImageFolder, ReplaceUnreadable, SampleIndex
 from simclr_mm.transforms import TwoViews, UnreadableImage
 
 
@@ -126,6 +127,17 @@ def test_a_transform_that_drops_by_chance_draws_anew_for_each_stand_in(place):
     assert 5 <= sum(map(bool, dropped)) <= 25 and max(dropped) < 10
     again = [data[SampleIndex(k, seed=1)]['inputs'] for k in range(30)]
     assert all(sample['inputs'].equal(other) for sample, other in zip(kept, again))
+
+
+def test_a_loader_that_drops_empty_files_names_them_here(tmp_path):
+    for k in range(4):
+        Image.fromarray(np.full((8, 8, 3), 60 * k, np.uint8)).save(tmp_path / f'{k}.png')
+    (tmp_path / '1.png').write_bytes(b'')
+    load = dict(type='simclr_mm.LoadImageFromFile', ignore_empty=True)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        data = ReplaceUnreadable(ImageFolder(str(tmp_path), [load, dict(type='PackInputs')]))
+    (path, reason), *_ = data[SampleIndex(1)]['data_samples'].unreadable
+    assert path == str(tmp_path / '1.png') and 'empty' in reason
 
 
 class DropEverySecond:

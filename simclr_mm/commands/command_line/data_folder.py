@@ -1,11 +1,13 @@
 """``--data``: replace a config's data by the user's folders, lists or shards."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 
 from simclr_mm.datasets import class_names, shard_dataset
 from simclr_mm.datasets.image_folder import class_names_of
@@ -60,14 +62,23 @@ def test_on_folder(cfg: Config, folder: str, trained: Sequence[str] | None = Non
     if there are none. kNN also takes its gallery from ``folder/train/<class>/``.
 
     Raises:
-        UserError: A part is missing, or its classes are not those on which the classifier was
-            trained, if these are known.
+        UserError: A part is missing, or some of its classes, but not all, are those on which the
+            classifier was trained.
     """
     root = _folder(folder)
     if is_classifier(cfg):
         parts = [root / name for name in _HELD_OUT if (root / name).is_dir()]
         tested = parts[0] if parts else root
-        if trained is not None:
+        names = _class_names(tested)
+        if trained and set(trained).isdisjoint(names):  # such as ImageNet's, and its folders
+            print_log(
+                f'--data {tested}: its folders have other names than the classes of the '
+                f'checkpoint, so they count in their order: {names[0]} is {trained[0]}, '
+                f'{names[-1]} is {trained[-1]}',
+                logger='current',
+                level=logging.WARNING,
+            )
+        elif trained:
             _require_classes('--data', trained, 'the checkpoint', tested)
         _test_classifier_on(cfg, tested, 'test')
         return

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -65,10 +66,19 @@ def test_a_classifier_is_tested_on_its_own_classes(tmp_path):
     assert 'the same classes in another order' in said
 
 
+def test_folders_of_other_names_count_in_their_order(tmp_path):
+    """As ImageNet's, which are WordNet's numbers."""
+    write(*(tmp_path / 'val' / name / '0.png' for name in ('n01440764', 'n01443537')))
+    cfg = Config.fromfile(LINEAR_DIGITS)
+    with patch('simclr_mm.commands.command_line.data_folder.print_log') as said:
+        data_of_test(cfg, str(tmp_path), ('tench, Tinca tinca', 'goldfish'))
+    assert 'n01440764 is tench, Tinca tinca, n01443537 is goldfish' in str(said.call_args)
+
+
 def test_the_checkpoint_of_a_classifier_names_its_classes(tmp_path):
     write(*(tmp_path / 'test' / name / '0.png' for name in ('cat', 'dog')))
     model = get_model(str(LINEAR_DIGITS), backbone=dict(base_channels=8))
-    meta = dict(dataset_meta=dict(classes=tuple('0123456789')))
+    meta = dict(dataset_meta=dict(classes=('cat', *'012345678')))
     torch.save(dict(state_dict=model.state_dict(), meta=meta), tmp_path / 'a.pth')
     said = refusal('test.py', LINEAR_DIGITS, tmp_path / 'a.pth', '--data', tmp_path)
     assert 'the checkpoint and' in said and 'have different classes' in said
