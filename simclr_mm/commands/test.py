@@ -50,7 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     cfg = command_line.load_config(args)
     cfg.load_from = checkpoint_of(args.checkpoint)
     if args.data is not None:
-        test_on_folder(cfg, args.data, _trained_classes(cfg.load_from))
+        trained = _trained_classes(cfg.load_from) if command_line.is_classifier(cfg) else None
+        test_on_folder(cfg, args.data, trained)
     if args.amp:
         cfg.test_cfg.fp16 = True
     command_line.merge_cfg_options(cfg, args.cfg_options)

@@ -18,6 +18,7 @@ from simclr_mm.transforms.random_streams import RandomStream, seeded_globals, vi
 from .sampler import SampleIndex
 
 _ATTEMPTS = 100
+_DRAW_NOTHING = (*LOADING_STEPS, 'PackInputs')  # steps of other packages
 
 DROPPED = 'a transform of the pipeline dropped the image, by returning None'
 
@@ -129,7 +130,7 @@ def seeded_pipeline(dataset: Any, index: SampleIndex) -> AbstractContextManager[
 
 def _draws_nothing_global(transform: Any) -> bool:
     ours = type(transform).__module__.partition('.')[0] == __name__.partition('.')[0]
-    return ours or type(transform).__name__ in (*LOADING_STEPS, 'PackInputs')
+    return ours or type(transform).__name__ in _DRAW_NOTHING
 
 
 def refuse_drops(dataset: Any) -> None:
