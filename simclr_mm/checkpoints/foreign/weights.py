@@ -48,7 +48,7 @@ def foreign_weights(loaded: Any, source: str) -> Conversion:
             package has its network.
     """
     try:
-        if _is_tensorflow(source):
+        if _is_bundle(loaded, source):
             return from_google(loaded, source)
         conversion = to_our_keys(loaded, source)
         conversion.backbone = _backbone(conversion, source)
@@ -70,7 +70,7 @@ def weights_for(expected: Iterable[str], loaded: Any, source: str) -> Conversion
     Raises:
         CheckpointError: It holds no weights, or a damaged ``meta``.
     """
-    if not _is_tensorflow(source):
+    if not _is_bundle(loaded, source):
         needs = _stored_needs(loaded, source)
         layout = None if has_keys(loaded, expected) else layout_of(loaded)
         if layout is None:
@@ -82,6 +82,11 @@ def weights_for(expected: Iterable[str], loaded: Any, source: str) -> Conversion
 
 def _is_tensorflow(path: str) -> bool:
     return '://' not in path and bool(bundle_prefix(path))
+
+
+def _is_bundle(loaded: Any, source: str) -> bool:
+    """Whether these are TensorFlow's variables, and not yet a checkpoint made from them."""
+    return _is_tensorflow(source) and any(isinstance(each, np.ndarray) for each in loaded.values())
 
 
 def _stored_needs(loaded: Any, source: str) -> dict[str, Any]:

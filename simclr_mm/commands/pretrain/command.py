@@ -126,6 +126,9 @@ def _found(pictures: Pictures, here: Machine) -> str:
         f'{here.name}, {here.free_memory / 2**30:.1f} GiB of memory free; computes in '
         f'{here.numbers}',
     ]
+    if pictures.held_out is not None:
+        use = 'classified' if pictures.classes else 'not used, its folders are other classes'
+        lines.append(f'{printable(str(pictures.held_out))} trains nothing: {use}')
     if pictures.classes:
         fewest, most = min(pictures.classes.values()), max(pictures.classes.values())
         folders = f'{len(pictures.classes)} folders of {fewest} to {most} images'

@@ -76,6 +76,18 @@ def test_from_a_folder_to_a_page(folder, slow_steps, capsys):
     assert f'{out.name} holds a finished run' in refused(folder, '--out', 'out')
 
 
+@pytest.mark.parametrize('others', ['dark', 'other'])
+def test_what_a_validation_folder_is_for_is_said(folder, tmp_path, others):
+    place = tmp_path / 'both'
+    shutil.copytree(folder, place / 'train')
+    shutil.copytree(folder, place / 'val')
+    if others == 'other':
+        (place / 'val' / 'dark').rename(place / 'val' / others)
+    said = command._found(look_at(place), machine())
+    use = 'classified' if others == 'dark' else 'not used, its folders are other classes'
+    assert f'{place}/val trains nothing: {use}' in said
+
+
 def test_the_same_command_continues(folder, slow_steps, monkeypatch, capsys):
     def interrupted(*args):
         raise KeyboardInterrupt

@@ -1,11 +1,12 @@
 """tools/verdict.py: planted encoders, the sentence, the page and mistakes."""
 
 import json
+import tarfile
 
 import numpy as np
 import pytest
 import torch
-from helpers import DIGITS
+from helpers import DIGITS, ROOT
 from helpers.tools import refusal, tool
 from PIL import Image
 from torchvision.models import resnet18
@@ -180,6 +181,18 @@ def test_the_same_encoder_as_opponent_has_the_same_hits(weights, tmp_path):
     last = json.loads((tmp_path / 'verdict.json').read_text())['comparisons'][-1]
     assert last['opponent'].endswith(weights.name)
     assert last['mean']['value'] == 0 and all(cell['value'] == 0 for cell in last['cells'])
+
+
+def test_a_checkpoint_of_tensorflow_as_opponent(weights, tmp_path):
+    pictures(tmp_path / 'data', ['dark', 'bright'])
+    with tarfile.open(ROOT / 'tests/checkpoints/foreign/google/tensorflow2.tar.xz') as archive:
+        archive.extractall(tmp_path, filter='data')
+    tool(
+        *('verdict.py', weights, '--data', tmp_path / 'data', '--out', tmp_path, '--shares', 20),
+        *('--draws', 2, '--workers', 0, '--against', tmp_path / 'variables'),
+    )
+    last = json.loads((tmp_path / 'verdict.json').read_text())['comparisons'][-1]
+    assert last['opponent'].endswith('/variables')
 
 
 def test_mistakes(weights, tmp_path):
