@@ -14,10 +14,10 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
-from mmpretrain.datasets import CIFAR10
-from mmpretrain.registry import DATASETS, TRANSFORMS
+from mmpretrain.registry import TRANSFORMS
 from torch import Tensor
 
+from simclr_mm.engine.training_data import rgb_in_memory
 from simclr_mm.errors import UserError
 from simclr_mm.models.pooled import pooled
 from simclr_mm.registry import type_name
@@ -65,18 +65,15 @@ class Encoder:
         steps = [step for step in self.pipeline if type_name(step) not in LOADING_STEPS]
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             built = [TRANSFORMS.build(dict(step)) for step in steps]
-        if self._stays_rgb:
+        if self.stays_rgb:
             built.insert(0, _to_rgb)
         return Compose(built)
 
     @property
-    def _stays_rgb(self) -> bool:
+    def stays_rgb(self) -> bool:
         """Whether its images are mmpretrain's CIFAR, RGB in memory and for the network."""
         dataset = (self.config.get('test_dataloader') or {}).get('dataset') or {}
-        kind = dataset.get('type')
-        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-        is_theirs = isinstance(kind, type) and issubclass(kind, CIFAR10)
-        return is_theirs and not takes_bgr(self.model.data_preprocessor)
+        return rgb_in_memory(dataset) and not takes_bgr(self.model.data_preprocessor)
 
     @property
     def loading_step(self) -> dict[str, Any]:
@@ -130,7 +127,7 @@ class Encoder:
         for key, value in preprocessor.named_buffers():
             if key in ('mean', 'std'):
                 settings[key] = value.flatten().tolist()
-        colours = dict(colours='RGB') if self._stays_rgb else {}  # files were read as BGR before
+        colours = dict(colours='RGB') if self.stays_rgb else {}  # files were read as BGR before
         return dict(
             pipeline=_named(plain_data(self.pipeline)),
             data_preprocessor=plain_data(settings),

@@ -48,12 +48,13 @@ def main(argv: list[str] | None = None) -> None:
     if args.out is not None:
         command_line.out_file(args.out)
     cfg = command_line.load_config(args)
+    command_line.test_data(cfg)
     cfg.load_from = checkpoint_of(args.checkpoint)
     if args.data is not None:
         trained = _trained_classes(cfg.load_from) if command_line.is_classifier(cfg) else None
         test_on_folder(cfg, args.data, trained)
     if args.amp:
-        cfg.test_cfg.fp16 = True
+        cfg.test_cfg = dict(cfg.get('test_cfg') or {}, fp16=True)
     command_line.merge_cfg_options(cfg, args.cfg_options)
     runner = command_line.build_runner(cfg)
     if predictions is not None:
@@ -67,7 +68,8 @@ def main(argv: list[str] | None = None) -> None:
     run_of_metrics(metrics, cfg, *origin).write(results)
     print(f'results: {results}')
     if args.out is not None and args.out_item == 'metrics':
-        write_text(args.out, mmengine.dump(metrics, file_format=args.out.rpartition('.')[2]))
+        plain = {name: getattr(value, 'tolist', lambda: value)() for name, value in metrics.items()}
+        write_text(args.out, mmengine.dump(plain, file_format=args.out.rpartition('.')[2]))
 
 
 def _trained_classes(checkpoint: str) -> Sequence[str] | None:

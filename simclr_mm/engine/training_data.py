@@ -4,6 +4,8 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
+from mmpretrain.datasets import CIFAR10
+from mmpretrain.registry import DATASETS
 
 from simclr_mm.cores import core_count
 from simclr_mm.errors import UserError
@@ -60,6 +62,16 @@ def innermost(dataset: Any) -> Any:
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     return dataset
+
+
+def rgb_in_memory(dataset: Any) -> bool:
+    """Whether a dataset's images, or those of a GalleryAndQuery, are mmpretrain's CIFAR: RGB.
+
+    Whatever reads files gives BGR.
+    """
+    kind = innermost(dataset.get('query', dataset)).get('type')
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    return isinstance(kind, type) and issubclass(kind, CIFAR10)
 
 
 def with_loading(pipeline: list[ConfigDict]) -> list[ConfigDict]:

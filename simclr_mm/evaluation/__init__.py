@@ -7,6 +7,7 @@ from .linear_probe import (
     few_label_probe,
     linear_predict,
     linear_probe,
+    require_divisible,
     swept_linear_probe,
 )
 from .probe_accuracy import ProbeAccuracy
@@ -44,5 +45,6 @@ __all__ = [
     'linear_predict',
     'linear_probe',
     'read_run',
+    'require_divisible',
     'swept_linear_probe',
 ]

@@ -22,6 +22,7 @@ Labelled = tuple[np.ndarray, np.ndarray]
 # Sec. B.8: "45 logarithmically spaced values between 1e-6 and 1e5". Strongest first,
 # because each fit starts from the previous one, and strong penalties are quick.
 PENALTIES = tuple(np.logspace(5, -6, 45).tolist())
+VALIDATION_SHARE = 0.2  # of the training images
 
 
 class Sweep(NamedTuple):
@@ -53,21 +54,27 @@ def linear_probe(train: Labelled, test: Labelled, c: float = 1.0) -> float:
     return top1(linear_predict(train, test[0], c), test[1])
 
 
-def linear_predict(train: Labelled, features: np.ndarray, c: float = 1.0) -> np.ndarray:
-    """The (m,) classes that :func:`linear_probe` predicts for (m, C) features."""
+def linear_predict(
+    train: Labelled, features: np.ndarray, c: float = 1.0, device: str | torch.device | None = None
+) -> np.ndarray:
+    """The (m,) classes that :func:`linear_probe` predicts for (m, C) features.
+
+    ``device`` fits. None: the device that PyTorch uses here.
+    """
     if not c > 0:
         raise UserError(f'linear probe: c = {c}: give a positive number.')
-    return _predictions(_finite(train), features, [1 / c])[0]
+    return _predictions(_finite(train), features, [1 / c], device)[0]
 
 
 def swept_linear_probe(
     train: Labelled,
     test: Labelled,
     penalties: Sequence[float] = PENALTIES,
-    validation_share: float = 0.2,
+    validation_share: float = VALIDATION_SHARE,
     seed: int = 0,
     held_out: np.ndarray | None = None,
     metric: Callable[[np.ndarray, np.ndarray], float] = top1,
+    device: str | torch.device | None = None,
 ) -> Sweep:
     """Linear evaluation with the L2 penalty that is best on held-out training images.
 
@@ -90,6 +97,7 @@ def swept_linear_probe(
         seed: Seed of the validation split.
         held_out: Rows of the training images to validate on. None: drawn by share and seed.
         metric: One of ``CLASS_METRICS``; higher is better.
+        device: Where to fit. None: the device that PyTorch uses here.
 
     Raises:
         UserError: A class is too small to be split, or see :func:`linear_probe`.
@@ -103,22 +111,32 @@ def swept_linear_probe(
     if held_out is None:
         held_out = _stratified(train[1], validation_share, seed)
     fitted = np.setdiff1d(np.arange(len(train[1])), held_out)
-    predictions = _predictions((train[0][fitted], train[1][fitted]), train[0][held_out], penalties)
+    known = train[0][fitted], train[1][fitted]
+    predictions = _predictions(known, train[0][held_out], penalties, device)
     scores = [metric(predicted, train[1][held_out]) for predicted in predictions]
     best = max(zip(scores, penalties))[1]
-    predicted = _predictions(train, test[0], [best])[0]
+    predicted = _predictions(train, test[0], [best], device)[0]
     return Sweep(metric(predicted, test[1]), best, scores, predicted)
+
+
+def require_divisible(labels: np.ndarray, share: float = VALIDATION_SHARE) -> None:
+    """Refuse (n,) labels too few for a sweep, which holds a share of each class out.
+
+    Raises:
+        UserError: A class has one image, or the share has fewer images than there are classes.
+    """
+    counts = np.unique(labels, return_counts=True)[1]
+    if counts.min() < 2 or share * len(labels) < len(counts):
+        raise UserError(
+            f'a sweep of penalties: {len(labels)} training images of {len(counts)} classes, '
+            f'{counts.min()} of the smallest, are too few to hold some of each class out for '
+            'validation: take more images, or a fixed penalty (no --sweep)'
+        )
 
 
 def _stratified(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Rows of a share of the examples, stratified by class."""
-    counts = np.unique(labels, return_counts=True)[1]
-    if counts.min() < 2 or share * len(labels) < len(counts):
-        raise UserError(
-            f'linear evaluation: {len(labels)} training images of {len(counts)} classes, '
-            f'{counts.min()} of the smallest, are too few to hold some of each class out for '
-            'validation: use linear_probe with a fixed penalty.'
-        )
+    require_divisible(labels, share)
     rows = np.arange(len(labels))
     return train_test_split(rows, test_size=share, random_state=seed, stratify=labels)[1]
 
@@ -147,16 +165,20 @@ def _finite(train: Labelled) -> Labelled:
 
 
 def _predictions(
-    train: Labelled, features: np.ndarray, penalties: Sequence[float]
+    train: Labelled,
+    features: np.ndarray,
+    penalties: Sequence[float],
+    device: str | torch.device | None,
 ) -> list[np.ndarray]:
     """For each penalty (m,) classes, or the logits of one_vs_rest."""
     check_finite(torch.as_tensor(features), 'test features of a linear probe')
+    device = device or get_device()
     if train[1].ndim == 2:
-        predicted, unconverged = one_vs_rest(train, features, penalties, get_device())
+        predicted, unconverged = one_vs_rest(train, features, penalties, device)
         fits = len(penalties) * train[1].shape[1]
     else:
         classes, labels = np.unique(train[1], return_inverse=True)
-        regression = LogisticRegression(train[0], labels, len(classes), get_device())
+        regression = LogisticRegression(train[0], labels, len(classes), device)
         predicted, unconverged, fits = [], 0, len(penalties)
         for penalty in penalties:
             fit = regression.fit(penalty)

@@ -70,6 +70,18 @@ def test_models_of_data_in_memory_that_stay_rgb(tmp_path):
     assert encoder.transform()['colours'] == 'RGB'
 
 
+def test_gallery_and_queries_that_stay_rgb():
+    cfg = find_config('resnet18_8xb16_cifar10')[0]
+    theirs = cfg.test_dataloader.dataset
+    steps = theirs.pop('pipeline')
+    cfg.test_dataloader.dataset = dict(
+        type='simclr_mm.GalleryAndQuery', gallery=theirs, query=theirs, pipeline=steps
+    )
+    assert build_encoder(cfg).stays_rgb
+    cfg.data_preprocessor.to_rgb = True
+    assert not build_encoder(cfg).stays_rgb
+
+
 def test_our_data_in_memory_are_bgr(tmp_path):
     bgr = Config.fromfile(find_config(NAME)[0].filename)
     bgr.data_preprocessor.to_rgb = False

@@ -194,6 +194,21 @@ def test_test_py_gives_knn(encoder, tmp_path):
     assert 30 < metrics['knn/top1'] <= 100
 
 
+def test_metrics_with_several_numbers_are_written(tmp_path):
+    config = tmp_path / 'confusion.py'
+    config.write_text(
+        f'_base_ = {str(LINEAR_DIGITS)!r}\n'
+        "test_evaluator = dict(_delete_=True, type='ConfusionMatrix')\n"
+    )
+    torch.save(get_model(LINEAR_DIGITS).state_dict(), tmp_path / 'random.pth')
+    tool(
+        *('test.py', config, tmp_path / 'random.pth', '--work-dir', tmp_path),
+        *('--out', tmp_path / 'metrics.json', '--out-item', 'metrics'),
+    )
+    counts = json.loads((tmp_path / 'metrics.json').read_text())['confusion_matrix/result']
+    assert np.array(counts).shape == (10, 10) and np.sum(counts) == 500
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_same_knn(encoder, tmp_path, monkeypatch):
     """1797 images: the last batch of the second process is filled up with one."""

@@ -13,6 +13,7 @@ from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.commands.embed.embed_folder import embed_folder
 from simclr_mm.commands.embed.images import Images
 from simclr_mm.commands.embed.retrieval import FeatureIndex
+from simclr_mm.errors import UserError
 
 from .duplicates import Pair, candidates, same_pictures
 from .pictures import Pictures, look_at
@@ -83,7 +84,13 @@ def audit(
     ]
     features = np.concatenate([index.features for index in indices])
     pictures = look_at([Images(folder) for folder in folders])
-    readable = np.isfinite(features).all(axis=1) & (pictures.sizes[:, 0] > 0)
+    readable = pictures.sizes[:, 0] > 0
+    broken = np.flatnonzero(readable & ~np.isfinite(features).all(axis=1))
+    if len(broken):
+        raise UserError(
+            f'features of {len(broken)} readable images, such as {names[broken[0]]}, are not '
+            'finite (NaN or infinity): take another encoder, or --precision fp32'
+        )
     shows = readable & (pictures.contrast >= CONSTANT)
     return Audit(
         paths,

@@ -4,7 +4,14 @@ from simclr_mm.engine import build_runner
 from simclr_mm.engine.options import merge_cfg_options
 from simclr_mm.engine.training_data import remove_validation
 
-from .config import build_dataset, config_with_flags, is_classifier, load_config, result_path
+from .config import (
+    build_dataset,
+    config_with_flags,
+    is_classifier,
+    load_config,
+    result_path,
+    test_data,
+)
 from .errors import command
 from .flags import WORK_DIR, add_common_flags, parser_of
 from .shared_work import ALONE, Ranks, ranks, refuse_ranks
@@ -33,4 +40,5 @@ __all__ = [
     'remove_validation',
     'refuse_ranks',
     'result_path',
+    'test_data',
 ]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
@@ -61,6 +61,21 @@ def result_path(args: argparse.Namespace, cfg: Config) -> Path:
     """A new file for results, ``evaluation/<time>.json`` in the work dir."""
     now = datetime.now()  # with microseconds, because tools may end together
     return Path(work_dir_of(args, cfg), 'evaluation', now.strftime('%Y%m%d_%H%M%S_%f.json'))
+
+
+def test_data(cfg: Config) -> ConfigDict:
+    """The ``test_dataloader`` of a config.
+
+    Raises:
+        UserError: It has none.
+    """
+    if not cfg.get('test_dataloader'):
+        name = Path(cfg.filename or 'the config').name
+        raise UserError(
+            f'{name} has no test_dataloader, whose images would be evaluated: take a config that '
+            'has one, such as those of simclr_mm'
+        )
+    return cfg.test_dataloader
 
 
 def build_dataset(settings: dict) -> BaseDataset:

@@ -12,7 +12,13 @@ from mmengine.logging import print_log
 from simclr_mm.datasets import class_names, shard_dataset
 from simclr_mm.datasets.image_folder import class_names_of
 from simclr_mm.datasets.image_table import is_list
-from simclr_mm.engine.training_data import replace_images, train_unlabelled, with_loading
+from simclr_mm.engine.training_data import (
+    innermost,
+    replace_images,
+    rgb_in_memory,
+    train_unlabelled,
+    with_loading,
+)
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.files.storage import is_url
 from simclr_mm.registry import type_name
@@ -38,6 +44,7 @@ def train_on_folder(cfg: Config, *places: str, keep_validation: bool = False) ->
     if not is_classifier(cfg):
         dataset = _unlabelled(places)
         loader = _part(cfg, 'train_dataloader')
+        _read_as_bgr(cfg, loader.dataset)
         train_unlabelled(cfg, dataset, keep_validation)
         if is_url(places[0]) and dataset['type'] == 'simclr_mm.TarShards':
             loader.sampler.setdefault('shards_at_once', 16)
@@ -101,6 +108,7 @@ def compare(cfg: Config, flag: str, key: str, gallery: dict, query: dict) -> Non
             f'{flag}: {key}.dataset is {type_name(dataset)}. kNN needs a '
             'simclr_mm.GalleryAndQuery there, as in the configs of simclr_mm.'
         )
+    _read_as_bgr(cfg, dataset)
     dataset.pop('gallery_per_class', None)
     dataset.gallery, dataset.query = ConfigDict(gallery), ConfigDict(query)
     dataset.pipeline = with_loading(dataset.pipeline)
@@ -124,13 +132,33 @@ def _part(cfg: Config, key: str, flag: str = '--data') -> ConfigDict:
 
 
 def _test_classifier_on(cfg: Config, folder: Path, phase: str) -> None:
+    _read_as_bgr(cfg, _part(cfg, f'{phase}_dataloader').dataset)
     replace_images(_part(cfg, f'{phase}_dataloader'), class_folders(folder))
     classes = len(_class_names(folder))
-    cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = classes
+    cfg.model.head.num_classes = classes
+    if _preprocessor(cfg):
+        _preprocessor(cfg).num_classes = classes
     evaluator = cfg[f'{phase}_evaluator']
     for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
         if 'topk' in metric:
-            metric.topk = [k for k in metric.topk if k <= classes]
+            topk = [metric.topk] if isinstance(metric.topk, int) else metric.topk
+            metric.topk = [k for k in topk if k <= classes] or [1]
+
+
+def _preprocessor(cfg: Config) -> ConfigDict | None:
+    return cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
+
+
+def _read_as_bgr(cfg: Config, replaced: dict[str, Any]) -> None:
+    """Let the preprocessor turn BGR files into RGB, where images replace mmpretrain's CIFAR."""
+    settings = _preprocessor(cfg)
+    if settings and rgb_in_memory(replaced) and not settings.get('to_rgb'):
+        settings.to_rgb = True
+        print_log(
+            f'--data: files are read as BGR, and {type_name(innermost(replaced))} is RGB, so '
+            'data_preprocessor.to_rgb=True',
+            logger='current',
+        )
 
 
 def _held_out(root: Path, flag: str = '--data') -> Path:

@@ -131,8 +131,11 @@ def images_hash(dataset: BaseDataset | GalleryAndQuery) -> str:
         classes = np.asarray(dataset.get_gt_labels(), dtype=np.int64)
         return bytes_hash([str(images.shape).encode(), images.data, classes.tobytes()])
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
-    paths = [os.path.abspath(info['img_path']) for info in infos]
-    files = listing_hash('', [*paths, *_storage(dataset)])
+    paths = [os.path.abspath(info['img_path']) for info in infos if 'img_path' in info]
+    arrays = [np.ascontiguousarray(info['img']) for info in infos if 'img_path' not in info]
+    content = [part for img in arrays for part in (str(img.shape).encode(), img.data)]
+    in_memory = [bytes_hash(content)] if arrays else []
+    files = listing_hash('', [*paths, *_storage(dataset), *in_memory])
     labels = [[info['gt_label'], info.get('gt_label_difficult')] for info in infos]
     return bytes_hash([files.encode(), json.dumps(labels, default=int).encode()])
 

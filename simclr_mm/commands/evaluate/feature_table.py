@@ -1,7 +1,9 @@
 """Evaluate features, compared with those of an untrained encoder and raw pixels."""
 
+import copy
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -10,12 +12,11 @@ from mmengine.logging import MMLogger
 from mmengine.runner import set_random_seed
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from simclr_mm.apis import build_encoder, load_encoder
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.fingerprint import weights_hash
-from simclr_mm.commands.command_line import ALONE, Ranks
+from simclr_mm.commands.command_line import ALONE, Ranks, test_data
 from simclr_mm.evaluation import (
     PIXELS,
     PRETRAINED,
@@ -29,8 +30,9 @@ from simclr_mm.evaluation import (
     linear_probe,
     swept_linear_probe,
 )
+from simclr_mm.registry import type_name
 
-from .image_features import gallery_and_queries
+from .image_features import gallery_and_queries, small_pixels
 from .loop_results import knn_settings, scored_dataset
 
 PENALTY = 1.0  # of the weights, 1 / C of scikit-learn
@@ -60,21 +62,21 @@ def evaluate_features(
     Returns:
         Top-1 accuracies of the pretrained encoder, of the same encoder before training
         (seed 0) and of raw pixels; and the pretrained features and labels of the queries.
+        Raw pixels of more than 32 x 32 are averaged to that.
     """
     started = time.time()
+    settings = test_data(cfg).dataset
     pretrained = load_encoder(checkpoint, cfg, get_device())
     untrained = untrained_encoder(cfg)
-    settings = cfg.test_dataloader.dataset
     knn = knn_settings(cfg.test_evaluator, settings)
     k = int(knn['k'])
     dataset, split = scored_dataset(settings)
     found_in = {
         PRETRAINED: gallery_and_queries(
-            pretrained, cfg.test_dataloader, cache, None, k, ranks, max(per_class, 2 * sweep)
+            pretrained, cfg.test_dataloader, cache, None, k, ranks, per_class, sweep
         ),
         UNTRAINED: gallery_and_queries(untrained, cfg.test_dataloader, cache, ranks=ranks),
-        # (n, 3, S, S) as (n, 3 S S): an encoder that has learned nothing
-        PIXELS: gallery_and_queries(pretrained, cfg.test_dataloader, None, nn.Flatten(), 1, ranks),
+        PIXELS: gallery_and_queries(pretrained, cfg.test_dataloader, None, small_pixels, 1, ranks),
     }
     ranks.only_first_goes_on()
     results = []
@@ -119,16 +121,40 @@ def print_table(run: EvaluationRun) -> None:
     Console().print(table)
 
 
-def untrained_encoder(cfg: Config) -> Encoder:
-    """The encoder before training, with seed 0."""
-    encoder = build_encoder(cfg, device=get_device())
+def untrained_encoder(cfg: Config, device: str | torch.device | None = None) -> Encoder:
+    """The encoder with random weights of seed 0, also where training starts from a file's."""
+    cfg = copy.deepcopy(cfg)
+    _forget_files(cfg.model)
+    set_random_seed(0)  # for weights that init_weights leaves as they are
+    encoder = build_encoder(cfg, device=device or get_device())
     set_random_seed(0)
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel('WARNING')  # or it reports every parameter
-    encoder.model.init_weights()
+    backbone = encoder.model.backbone  # a student's init_weights would ask for its teacher
+    if hasattr(backbone, 'init_weights'):
+        backbone.init_weights()
     logger.setLevel(level)
     return encoder
+
+
+def _forget_files(model: Any) -> None:
+    """Remove the ``init_cfg`` of the parts of a model that read a file, so that they are random."""
+    if isinstance(model, list):
+        for each in model:
+            _forget_files(each)
+    if not isinstance(model, dict):
+        return
+    for key, value in list(model.items()):
+        kinds = value if isinstance(value, list) else [value]
+        if key == 'init_cfg' and any(map(_reads_file, kinds)):
+            del model[key]
+        else:
+            _forget_files(value)
+
+
+def _reads_file(init_cfg: Any) -> bool:
+    return bool(init_cfg) and type_name(init_cfg) in ('Pretrained', 'PretrainedInit')
 
 
 def _knn(gallery: Labelled, queries: Labelled, settings: dict[str, Value]) -> float:

@@ -10,25 +10,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmpretrain.datasets import BaseDataset
+from mmpretrain.structures import DataSample
 from rich.progress import track
 from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.encoder import Encoder
-from simclr_mm.commands.command_line import ALONE, Ranks, build_dataset
+from simclr_mm.commands.command_line import ALONE, Ranks, build_dataset, test_data
 from simclr_mm.commands.embed.retrieval import FeatureIndex
 from simclr_mm.datasets import GalleryAndQuery, SampleIndex, collate
 from simclr_mm.engine import Runner
 from simclr_mm.engine.config_errors import building_from
 from simclr_mm.engine.loops import views_in
 from simclr_mm.errors import UnreadableImage, UserError
-from simclr_mm.evaluation import Labelled, extract_features
+from simclr_mm.evaluation import Labelled, extract_features, require_divisible
+from simclr_mm.evaluation.features import class_of
 
 from .cache import cached_features, shared_features
+
+_PIXELS = 32  # side of the raw pixels that are compared: 3,072 numbers an image
 
 
 class LabelledFeatures(NamedTuple):
@@ -69,17 +74,28 @@ def from_embedding(
 
 
 def from_config(encoder: Encoder, most: int, seed: int = 0) -> LabelledFeatures:
-    """Embed a sample of the test images of the encoder's config, for kNN the queries."""
+    """Embed a sample of the test images of the encoder's config, for kNN the queries.
+
+    Images without labels are one class.
+    """
     cfg = encoder.config
-    dataset = build_dataset(cfg.test_dataloader.dataset)
+    dataset = build_dataset(test_data(cfg).dataset)
     if isinstance(dataset, GalleryAndQuery):
         dataset = dataset.query
     chosen = Subset(dataset, _some(len(dataset), most, seed).tolist())
     loader = DataLoader(chosen, batch_size=64, collate_fn=default_collate)
-    features, labels = extract_features(encoder.model, loader, encoder.features, 'embedding')
-    classes = dataset.metainfo.get('classes') or range(labels.max() + 1)
+    has_labels = 'gt_label' in dataset.get_data_info(0)
+    features, labels = extract_features(
+        encoder.model, loader, encoder.features, 'embedding', class_of if has_labels else _no_class
+    )
+    classes = dataset.metainfo.get('classes') if has_labels else ['images']
+    classes = classes or range(labels.max() + 1)
     name = Path(cfg.filename).stem if cfg.filename else 'the test data'
     return LabelledFeatures(features, labels, [str(each) for each in classes], name, len(dataset))
+
+
+def _no_class(sample: DataSample) -> int:
+    return 0
 
 
 def gallery_and_queries(
@@ -90,13 +106,14 @@ def gallery_and_queries(
     k: int = 1,
     ranks: Ranks = ALONE,
     per_class: int = 1,
+    sweep: bool = False,
 ) -> tuple[Labelled, Labelled]:
     """Features (g, C) and labels (g,) of the gallery of a GalleryAndQuery, and of the queries.
 
     ``embed`` makes other features of the preprocessed images, which are not cached. A gallery of
-    fewer than ``k`` images, or ``per_class`` of a class, is refused before anything is embedded.
-    Several ranks share the images;
-    all but the first get no rows.
+    fewer than ``k`` images, or ``per_class`` of a class, or too few for a ``sweep`` of penalties,
+    is refused before anything is embedded. Several ranks share the images; all but the first get
+    no rows.
     """
     with building_from(dict(test_dataloader=settings)):
         loader = Runner.build_dataloader(settings, seed=0)
@@ -118,9 +135,10 @@ def gallery_and_queries(
         names = loader.dataset.metainfo.get('classes') or range(fewest + 1)
         raise UserError(
             f'linear probes: {per_class} images of each class are needed, and the gallery has '
-            f'{counts.min()} of {names[fewest]}: give a smaller --per-class, no --sweep, or more '
-            'images'
+            f'{counts.min()} of {names[fewest]}: give a smaller --per-class, or more images'
         )
+    if sweep:
+        require_divisible(loader.dataset.labels[loader.dataset.rows])
     if ranks.size > 1:
         ranks.require_same(dict(encoder.fingerprint(), images=len(loader.dataset)))
     if embed:
@@ -130,6 +148,11 @@ def gallery_and_queries(
         found = cached_features(encoder, loader, *data, ranks=ranks)
     features, labels = found
     return (features[:split], labels[:split]), (features[split:], labels[split:])
+
+
+def small_pixels(images: torch.Tensor) -> torch.Tensor:
+    """(n, 3, S, S) -> (n, 3 * 32 * 32), or fewer where S is smaller: features of raw pixels."""
+    return F.adaptive_avg_pool2d(images, min(_PIXELS, *images.shape[2:])).flatten(1)
 
 
 def training_set(cfg: Config) -> BaseDataset:

@@ -36,9 +36,11 @@ def collect(folders: Sequence[str | Path]) -> Found:
         if not folder.is_dir():
             raise MissingFileError(f'there is no folder {folder.absolute()}: name the work dirs')
         for path in sorted(folder.rglob('*.json')):
+            if path.is_dir():
+                continue
             try:
                 run = read_run(path)
-            except ValueError as error:
+            except (OSError, ValueError) as error:
                 broken[path.resolve()] = str(error)
                 continue
             if run is not None:

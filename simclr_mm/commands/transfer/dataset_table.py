@@ -14,9 +14,9 @@ from mmpretrain.registry import DATASETS
 from simclr_mm.commands.command_line.data_folder import check_same_classes
 from simclr_mm.datasets import ArrayDataset
 from simclr_mm.errors import MissingFileError
+from simclr_mm.evaluation.linear_probe import VALIDATION_SHARE
 
 Part = dict[str, Any]  # config of a dataset, without a pipeline
-VALIDATION_SHARE = 0.2  # held out if there is no such split; the paper does not say
 # Pillow also reads the GIF and PNG files with the ending .jpg in SUN397 and Pets.
 LOADING = dict(type='simclr_mm.LoadImageFromFile', imdecode_backend='pillow')
 CLASS_FOLDERS = 'simclr_mm.ImageFolder'
@@ -75,7 +75,7 @@ class TransferDataset(NamedTuple):
             train, test = (self._split(folder, name) for name in (self.train, self.test))
         if self.validates:
             return Parts(self._split(folder, 'train'), self._split(folder, 'val'), train, test)
-        held_out = dict(subset, dataset=train, share=VALIDATION_SHARE)
+        held_out = dict(subset, dataset=train, share=VALIDATION_SHARE)  # the paper does not say
         return Parts(dict(held_out, rest=True), held_out, train, test)
 
     def _split(self, folder: Path, name: str) -> Part:

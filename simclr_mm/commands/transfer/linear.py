@@ -22,17 +22,10 @@ from simclr_mm.datasets.label_subset import stratified_subset
 from simclr_mm.engine import Runner
 from simclr_mm.evaluation import CLASS_METRICS, PRETRAINED, Labelled, Result, Value
 from simclr_mm.evaluation.features import Target, class_of
-from simclr_mm.evaluation.linear_probe import swept_linear_probe
+from simclr_mm.evaluation.linear_probe import VALIDATION_SHARE, swept_linear_probe
 from simclr_mm.files.hashes import bytes_hash
 
-from .dataset_table import (
-    LOADING,
-    VALIDATION_SHARE,
-    Parts,
-    TransferDataset,
-    class_count,
-    with_pipeline,
-)
+from .dataset_table import LOADING, Parts, TransferDataset, class_count, with_pipeline
 
 # VOC's annotations mark objects that are difficult to recognise.
 PACKING = dict(type='PackInputs', meta_keys=[*PackInputs.DEFAULT_META_KEYS, 'gt_label_difficult'])
@@ -121,7 +114,11 @@ def linear_transfer(
     test = features('test')
     with Console().status(f'{dataset.title}: logistic regressions'):
         found = swept_linear_probe(
-            train, test, held_out=held_out, metric=CLASS_METRICS[dataset.metrics[0]]
+            train,
+            test,
+            held_out=held_out,
+            metric=CLASS_METRICS[dataset.metrics[0]],
+            device=next(encoder.model.parameters()).device,
         )
     settings: dict[str, Value] = dict(
         prepared(encoder),

@@ -43,7 +43,10 @@ def draws_of(
 
 
 def all_hits(
-    features: Mapping[str, tuple[Labelled, Labelled]], draws: Mapping[int, list[np.ndarray]], k: int
+    features: Mapping[str, tuple[Labelled, Labelled]],
+    draws: Mapping[int, list[np.ndarray]],
+    k: int,
+    device: str | torch.device | None = None,
 ) -> dict[str, dict[Cell, Table]]:
     """For each set of features (R, m) hits, 1.0 or 0.0, of the m test images after R draws.
 
@@ -51,13 +54,15 @@ def all_hits(
     classifier has the L2 penalty 1.
     """
     found: dict[str, dict[Cell, Table]] = {}
+    device = device or get_device()
     work = [(name, n, rows) for name in features for n in draws for rows in draws[n]]
     for name, n, rows in track(work, 'kNN and linear classifiers', transient=True):
         (gallery, labels), (queries, wanted) = features[name]
         train = gallery[rows], labels[rows]
         query, known, classes = map(torch.from_numpy, (queries, *train))
-        nearest = knn_predict(query, known, classes, min(k, n), device=get_device()).numpy()
-        for protocol, predicted in ((KNN, nearest), (LINEAR, linear_predict(train, queries))):
+        nearest = knn_predict(query, known, classes, min(k, n), device=device).numpy()
+        fitted = linear_predict(train, queries, device=device)
+        for protocol, predicted in ((KNN, nearest), (LINEAR, fitted)):
             tables = found.setdefault(name, {})
             hits = (predicted == wanted).astype(np.float64)[None]  # (1, m)
             before = tables.get((protocol, n), hits[:0])

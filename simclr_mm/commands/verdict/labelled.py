@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from mmengine.logging import print_log
 
 from simclr_mm.apis import load_encoder
@@ -18,7 +17,7 @@ from simclr_mm.commands.command_line import build_dataset
 from simclr_mm.commands.command_line.data_folder import class_folders, gallery_and_query
 from simclr_mm.commands.convert import convert
 from simclr_mm.commands.evaluate.feature_table import untrained_encoder
-from simclr_mm.commands.evaluate.image_features import gallery_and_queries
+from simclr_mm.commands.evaluate.image_features import gallery_and_queries, small_pixels
 from simclr_mm.datasets.gallery_query import labels_of
 from simclr_mm.datasets.image_folder import class_names_of
 from simclr_mm.errors import UserError, listed
@@ -29,7 +28,6 @@ from simclr_mm.transforms.loading import LOADING_STEPS
 
 TEST_SHARE = 0.5  # of each class, where nothing divides the images
 _TEST = {'val', 'test'}  # folders of test images beside train
-_PIXELS = 32  # side of the raw pixels that are compared: 3,072 numbers an image
 
 
 def parts_of(
@@ -98,6 +96,13 @@ def all_features(
     names = ends if len(set(ends)) == len(ends) else against
     # All files are read first, so that a mistake costs no time.
     others = {name: _encoder_of(place, device) for name, place in zip(names, against)}
+    for name, encoder in {ours.source: ours, **others}.items():
+        if encoder.stays_rgb:
+            raise UserError(
+                f'{name}: its config has RGB images in memory, and takes them as they are, but '
+                'files are read as BGR: write data_preprocessor.to_rgb=True into a copy of its '
+                'config, and name that'
+            )
     for name, encoder in others.items():
         if encoder.loading_step != ours.loading_step:
             raise UserError(
@@ -106,16 +111,11 @@ def all_features(
             )
     loader = _loader(ours, parts, workers)
     found = {PRETRAINED: gallery_and_queries(ours, loader, cache)}
-    found[UNTRAINED] = gallery_and_queries(untrained_encoder(ours.config), loader, cache)
-    found[PIXELS] = gallery_and_queries(ours, loader, embed=_small_pixels)
+    found[UNTRAINED] = gallery_and_queries(untrained_encoder(ours.config, device), loader, cache)
+    found[PIXELS] = gallery_and_queries(ours, loader, embed=small_pixels)
     for name, encoder in others.items():
         found[name] = gallery_and_queries(encoder, _loader(encoder, parts, workers), cache)
     return found
-
-
-def _small_pixels(images: torch.Tensor) -> torch.Tensor:
-    """(n, 3, S, S) -> (n, 3 * 32 * 32), or fewer where S is smaller."""
-    return F.adaptive_avg_pool2d(images, min(_PIXELS, *images.shape[2:])).flatten(1)
 
 
 def _encoder_of(place: str, device: torch.device) -> Encoder:

@@ -12,8 +12,10 @@ from helpers import DIGITS
 from helpers.tools import tool
 
 import simclr_mm
+from simclr_mm.commands.audit import findings
 from simclr_mm.commands.audit.duplicates import Pair, candidates, same_pictures
 from simclr_mm.commands.audit.findings import Audit, diverse, groups
+from simclr_mm.errors import UserError
 
 
 def scene(seed, height=60, width=80):
@@ -183,6 +185,21 @@ def test_tool_finds_everything_that_was_planted(weights, tmp_path, capsys):
     (out / 'features_test' / 'embedding.json').unlink()
     assert exit_code(train, '--test', test, *flags, *allowed) == 0
     assert f'{out / "features"} is embedded anew: ' in capsys.readouterr().out
+
+
+def test_features_that_overflow_are_no_findings(tmp_path, monkeypatch):
+    for i in range(3):
+        saved(tmp_path / 'images' / f'{i}.png', scene(i))
+
+    def overflow(inferencer, folder, out, **kwargs):
+        out.mkdir(parents=True)
+        rows = np.full((3, 4), np.inf, np.float32)
+        index = SimpleNamespace(names=[f'{i}.png' for i in range(3)], features=rows)
+        monkeypatch.setattr(findings, 'FeatureIndex', lambda place: index)
+
+    monkeypatch.setattr(findings, 'embed_folder', overflow)
+    with pytest.raises(UserError, match='features of 3 readable images, such as 0.png.*fp32'):
+        findings.audit(None, [tmp_path / 'images'], tmp_path / 'out', 5, 16)
 
 
 def test_mistakes_end_with_2(weights, tmp_path, capsys):

@@ -55,6 +55,34 @@ def refused(function, *args):
     return str(error.value)
 
 
+CIFAR = dict(type='CIFAR10', pipeline=[dict(type='PackInputs')])
+
+
+@pytest.mark.parametrize('inside', [False, True])
+def test_files_in_place_of_rgb_in_memory_become_rgb(tmp_path, inside):
+    """mmpretrain's CIFAR is RGB in memory, files are read as BGR."""
+    write(*(tmp_path / 'test' / name / '0.png' for name in ('cat', 'dog')))
+    cfg = Config.fromfile(LINEAR_DIGITS)
+    settings = cfg.pop('data_preprocessor')
+    settings.to_rgb = False
+    (cfg.model if inside else cfg)['data_preprocessor'] = settings
+    data_of_test(cfg, str(tmp_path))
+    kept = (cfg.model if inside else cfg).data_preprocessor
+    assert not kept.to_rgb and kept.num_classes == 2  # ours are BGR already
+    cfg.test_dataloader.dataset = dict(type='LabelSubset', dataset=CIFAR)
+    data_of_test(cfg, str(tmp_path))
+    assert kept.to_rgb
+
+
+def test_top_k_as_one_number(tmp_path):
+    write(*(tmp_path / 'test' / name / '0.png' for name in ('cat', 'dog')))
+    cfg = Config.fromfile(LINEAR_DIGITS)
+    for topk, kept in ((1, [1]), (5, [1]), ((1, 5), [1])):
+        cfg.test_evaluator = dict(type='Accuracy', topk=topk)
+        data_of_test(cfg, str(tmp_path))
+        assert cfg.test_evaluator.topk == kept
+
+
 def test_a_classifier_is_tested_on_its_own_classes(tmp_path):
     write(*(tmp_path / 'test' / name / '0.png' for name in ('cat', 'dog')))
     cfg = Config.fromfile(LINEAR_DIGITS)

@@ -148,6 +148,17 @@ def test_images_in_memory_are_told_apart_by_content(encoder):
     assert keys[0] == other and len({each['target'] for each in keys}) == 3
 
 
+def test_images_in_memory_of_other_packages_are_told_apart_by_content():
+    class InMemory(list):
+        get_data_info = list.__getitem__
+
+    first, other, longer = (
+        cache.images_hash(InMemory([dict(img=np.full((2, 2, 3), value, np.uint8), gt_label=1)] * n))
+        for value, n in ((0, 1), (1, 1), (0, 2))
+    )
+    assert len({first, other, longer}) == 3
+
+
 def test_nothing_is_kept_unless_a_place_is_named(encoder, folder, computed, monkeypatch):
     for _ in range(2):
         cached_features(*setting(encoder, folder), None, '')

@@ -13,6 +13,7 @@ from simclr_mm.apis import build_encoder
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.commands.command_line.data_folder import train_on_folder
 from simclr_mm.commands.embed.embed_folder import embed_folder
+from simclr_mm.commands.evaluate import image_features
 from simclr_mm.commands.evaluate.image_features import (
     embed_views,
     from_config,
@@ -63,6 +64,26 @@ def test_too_few_images_of_a_class_are_refused_before_the_work(encoder):
     settings.dataset.gallery_per_class = 4
     with pytest.raises(UserError, match='5 images of each class are needed, .* has 4 of 0'):
         gallery_and_queries(encoder, settings, per_class=5)
+
+
+def test_a_sweep_is_refused_before_the_work(encoder, monkeypatch):
+    settings = copy.deepcopy(encoder.config.test_dataloader)
+    settings.dataset.gallery_per_class = 4  # a fifth of 40 images are 8, for ten classes
+    monkeypatch.setattr(image_features, 'cached_features', None)
+    with pytest.raises(UserError, match='40 training images of 10 classes.*no --sweep'):
+        gallery_and_queries(encoder, settings, sweep=True)
+
+
+def test_images_without_labels_are_one_class(encoder, tmp_path):
+    for i in range(3):
+        Image.new('RGB', (20, 20)).save(tmp_path / f'{i}.png')
+    cfg = copy.deepcopy(encoder.config)
+    steps = [dict(type='LoadImageFromFile'), *cfg.test_dataloader.dataset.pipeline]
+    cfg.test_dataloader.dataset = dict(
+        type='simclr_mm.ImageFolder', data_root=str(tmp_path), pipeline=steps
+    )
+    data = from_config(build_encoder(cfg), most=10)
+    assert (data.classes, data.labels.tolist()) == (['images'], [0, 0, 0])
 
 
 def test_folders_are_the_classes(encoder, tmp_path):

@@ -127,6 +127,14 @@ def test_page_stands_alone(work_dirs):
     assert picture.std() > 10
 
 
+def test_what_cannot_be_opened_is_named(work_dirs):
+    place = work_dirs[0]
+    (place / 'folder.json').mkdir()
+    (place / 'link.json').symlink_to(place / 'absent')
+    found = collect([place])
+    assert len(found.runs) == 1 and len(found.broken) == 1 and 'link.json' in found.broken[0]
+
+
 def test_missing_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match='no folder'):
         collect([tmp_path / 'nowhere'])

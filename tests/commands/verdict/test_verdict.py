@@ -12,6 +12,7 @@ from PIL import Image
 from torchvision.models import resnet18
 
 import simclr_mm
+from simclr_mm import get_model
 from simclr_mm.commands.verdict.curves import all_hits, draws_of
 from simclr_mm.commands.verdict.judgement import answer, compare, sentence
 from simclr_mm.evaluation import read_run
@@ -211,4 +212,8 @@ def test_mistakes(weights, tmp_path):
     assert 'no folder' in refused(tmp_path / 'absent')
     (tmp_path / 'text.pth').write_text('text')
     pictures(tmp_path / 'two', ['a', 'b'])
+    torch.save(get_model('resnet18_8xb16_cifar10').state_dict(), tmp_path / 'rgb.pth')
+    against = f'resnet18_8xb16_cifar10={tmp_path / "rgb.pth"}'
+    said = refused(tmp_path / 'two', '--against', against)
+    assert 'write data_preprocessor.to_rgb=True into a copy' in said
     assert 'text.pth' in refused(tmp_path / 'two', '--against', tmp_path / 'text.pth')
