@@ -21,6 +21,9 @@ flags=(
 )
 command=(python -u "$here/train.py" "$3" --work-dir="$4" --launcher slurm "${@:5}")
 if [ -n "${REQUEUE:-}" ]; then
+    for flag in "${@:5}"; do
+        case $flag in --resume*) echo "REQUEUE=1 resumes by itself, what is in WORK_DIR: leave $flag out" >&2; exit 2 ;; esac
+    done
     # Two minutes before the end Slurm sends SIGUSR2. 75: a checkpoint is saved (docs/clusters.md).
     printf -v resumed '%q ' "${command[@]}" --resume
     exec sbatch "${flags[@]}" --signal=USR2@120 --requeue --open-mode=append ${SRUN_ARGS:-} \

@@ -39,7 +39,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add('--val-split', metavar='SHARE', help=held_out)
     encoder = 'checkpoint of the encoder that a classifier starts from'
     add('--pretrained', metavar='PATH', help=encoder)
-    resumed = 'continue from this checkpoint, or from the latest one in the work dir'
+    resumed = 'continue from this checkpoint, or from the latest one in the work dir, if any'
     add('--resume', nargs='?', const='auto', metavar='CHECKPOINT', help=resumed)
     fp16 = 'fp16 with a loss scaler, for GPUs without bf16; pretraining uses bf16 by default'
     add('--amp', action='store_true', help=fp16)
@@ -122,9 +122,10 @@ def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
             raise UserError('--amp: fp16 needs a GPU, and there is none: leave it out.')
         cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16')
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else checkpoint_of(args.resume)
+    if args.resume == 'auto':  # load_from stays, for a run that has no checkpoint yet
+        cfg.resume = 'auto'
+    elif args.resume is not None:
+        cfg.resume, cfg.load_from = True, checkpoint_of(args.resume)
     if args.no_persistent_workers:
         for name in ('train_dataloader', 'val_dataloader'):
             if cfg.get(name) is not None:
@@ -136,7 +137,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = command_line.load_config(args)
     enter_flags(cfg, args)
+    named = cfg.get('load_from')
     command_line.merge_cfg_options(cfg, args.cfg_options)
+    if args.resume not in (None, 'auto') and cfg.load_from != named:
+        raise UserError(
+            f'--resume {args.resume} and load_from={cfg.load_from} name two checkpoints: leave one '
+            'of them out'
+        )
     if args.auto_scale_lr:
         if not cfg.get('auto_scale_lr'):
             raise UserError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')

@@ -36,6 +36,9 @@ def short_run(cfg: Config, steps: int, hook: Hook) -> None:
     cfg.param_scheduler = []
     cfg.default_hooks.checkpoint = None
     cfg.default_hooks.learning_watch = cfg.default_hooks.progress = None
+    for custom in cfg.get('custom_hooks') or []:
+        for begin in ('begin_epoch', 'begin_iter'):  # of EMAHook, after the end of this run
+            custom.pop(begin, None)
     cfg.visualizer.vis_backends = []
     with tempfile.TemporaryDirectory() as folder, quiet_console():
         cfg.work_dir = folder

@@ -44,6 +44,7 @@ _FREE = _PLACES | {
 # A resumed run takes these from the checkpoint, so another value would have no effect.
 _FIXED = (
     'auto_scale_lr',
+    'model.online_probe',  # the optimizer's state has its parameters, or has not
     'optim_wrapper',
     'param_scheduler',
     'randomness',

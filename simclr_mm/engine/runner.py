@@ -92,6 +92,7 @@ class Runner(_Runner):
           accumulation, which adds no negatives, give a warning;
         - a schedule that ends after the run is an error, and so is ``compile``, which would
           compile SimCLR's training step with its data and loss;
+        - ``resume='auto'`` resumes the latest checkpoint, and loads ``load_from`` if there is none;
         - rank 0 chooses the checkpoint to resume from, and all ranks compare what they read;
         - ranks that wait for each other for ``env_cfg.dist_cfg.timeout`` seconds, by default 600,
           end with exit code 124 and the name of the rank that they wait for;
@@ -299,6 +300,10 @@ class Runner(_Runner):
                 'with which the learning rate grows'
             )
         enabled = auto_scale_lr.get('enable', False)
+        if 'base_batch_size' not in auto_scale_lr:
+            if enabled:
+                raise UserError('auto_scale_lr lacks base_batch_size, the batch that lr is for')
+            return
         if enabled and rule == 'linear':
             super().scale_lr(optim_wrapper, auto_scale_lr)
             return
@@ -343,13 +348,14 @@ class Runner(_Runner):
         self._load_from: str | None
         if not self._resume and os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') != '0':
             self.logger.warning('torchrun starts this run again, from its first step: add --resume')
-        if self._resume and self._load_from is None:
+        if self._resume == 'auto' or (self._resume and self._load_from is None):
             hooks = [hook for hook in self.hooks if isinstance(hook, CheckpointHook)]
             store = hooks[0].store(self.work_dir) if hooks else ''
-            self._load_from = on_first_rank(lambda: latest_checkpoint(self.work_dir, store))
-            self._resume: bool = self._load_from is not None
+            latest = on_first_rank(lambda: latest_checkpoint(self.work_dir, store))
+            self._resume: bool | str = latest is not None
+            self._load_from = latest or self._load_from  # weights to begin with
             self.saves_start = self.distributed and not self._resume
-            self.logger.info(f'The latest checkpoint of {self.work_dir}: {self._load_from}.')
+            self.logger.info(f'The latest checkpoint of {self.work_dir}: {latest}.')
 
     def _take_over_batches(self) -> None:
         """On another number of ranks than before, take a part of each batch as large as needed."""
@@ -364,7 +370,7 @@ class Runner(_Runner):
         now = ranks * before // self.world_size
         self._train_dataloader = {**loader, 'batch_size': now}
         memory = ''
-        if now > before:
+        if now > before and isinstance(plain_model(self), SimCLR):
             memory = f' If {now} do not fit into memory, set model.micro_batch_size={before}.'
         self.logger.warning(
             f'{source} was saved by {ranks} x {before} images a step, and this run takes '

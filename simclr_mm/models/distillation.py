@@ -107,7 +107,8 @@ class Distillation(ImageClassifier):
 
         Args:
             inputs: (n, 3, S, S), normalised.
-            data_samples: n, with ``gt_label`` if alpha < 1.
+            data_samples: n, with ``gt_label`` if alpha < 1, or ``gt_score`` where Mixup or CutMix
+                mixed the labels.
 
         Returns:
             ``loss`` in nats; ``agreement``, the share of images in [0, 1] that student and
@@ -195,7 +196,9 @@ def _setting(preprocessor: nn.Module, key: str) -> object:
 
 
 def _labels(data_samples: list[DataSample] | None) -> Tensor:
-    """(n,) labels."""
+    """(n,) labels, or (n, K) shares of each class where images are mixed."""
+    if data_samples and all('gt_score' in each for each in data_samples):
+        return torch.stack([sample.gt_score for sample in data_samples])
     if not data_samples or any('gt_label' not in each for each in data_samples):
         raise UserError(
             'model.alpha is below 1, and an image has no label: set '

@@ -105,6 +105,8 @@ def test_a_slurm_job_queues_itself_again_when_it_was_stopped(code, tmp_path):
     assert ran.startswith('--cpus-per-task=8|')
     expected = 'train.py|a b.py|--work-dir=work dir|--launcher|slurm|--data|c d|--resume|'
     assert expected + ('scontrol|requeue|12|' if code == 75 else '') == ran[ran.index('train.py') :]
+    refused = _launch('slurm_train.sh', *given, '--resume=a.pth', PATH=path, REQUEUE='1')
+    assert refused.returncode == 2 and 'leave --resume=a.pth out' in refused.stderr
     now = _launch('slurm_train.sh', *given, PATH=path)
     assert now.stdout.startswith('srun|-p|part|') and now.stdout.endswith('|--data|c d|')
 

@@ -178,6 +178,16 @@ def test_tensorboard_and_validation_are_on(encoder):
     assert 'knn/top1' in log and 'chance: 4.8442' in log  # ln(2 x 64 - 1)
 
 
+def test_two_checkpoints_to_begin_with_are_refused(tmp_path):
+    file = tmp_path / 'a.pth'
+    file.write_bytes(b'a')
+    said = refusal(
+        *('train.py', DIGITS, '--work-dir', tmp_path, '--resume', file),
+        *('--cfg-options', 'load_from=b.pth'),
+    )
+    assert 'a.pth and load_from=b.pth name two checkpoints' in said
+
+
 def test_test_py_gives_knn(encoder, tmp_path):
     tool(
         'test.py',

@@ -34,6 +34,18 @@ def test_a_rank_of_512(tmp_path, capsys, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_average_that_begins_late(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(DIGITS)
+    cfg.merge_from_dict(OPTIONS)
+    cfg.custom_hooks = [
+        dict(type='EMAHook', begin_epoch=10),
+        dict(type='EMAHook', begin_iter=1000, _scope_='mmengine'),
+    ]
+    short_run(cfg, 2, Hook())
+    assert [each.get('begin_epoch') for each in cfg.custom_hooks] == [10, None]
+
+
 def test_views_that_grow_have_their_largest_size(tmp_path, monkeypatch):
     seen = []
 

@@ -174,6 +174,13 @@ def saved(tmp_path_factory):
         ({'randomness.seed': 6}, 'randomness.seed = 6 (was 5)'),
         ({'train_dataloader.sampler.seed': 6}, 'sampler.seed = 6 (was None)'),
         ({'train_dataloader.sampler.shuffle': False}, 'sampler.shuffle = False (was None)'),
+        (
+            {
+                'model.online_probe': dict(num_classes=10),
+                'train_dataloader.dataset.with_label': True,
+            },
+            'model.online_probe.num_classes = 10 (was None)',
+        ),
     ],
 )
 def test_what_cannot_change_is_named(saved, tmp_path, options, named):
@@ -183,6 +190,23 @@ def test_what_cannot_change_is_named(saved, tmp_path, options, named):
         run.train()
     message = str(error.value)
     assert named in message and f'load_from={file}' in message and '\n' not in message
+
+
+def test_weights_to_begin_with_where_there_is_nothing_to_resume(saved, tmp_path):
+    """A job that is started with the same command each time."""
+    weights = tmp_path / 'weights.pth'
+    state = torch.load(saved / 'epoch_3.pth', weights_only=False)['state_dict']
+    torch.save(dict(state_dict=state), weights)
+    options = {'train_cfg.max_epochs': 1, 'optim_wrapper.optimizer.lr': 0.0}
+    options.update(param_scheduler=[], resume='auto', load_from=str(weights))
+    first = runner(tmp_path / 'run', **options)
+    first.train()
+    assert first.iter == 4
+    for key, value in first.model.named_parameters():
+        assert torch.equal(value, state[key])
+    second = runner(tmp_path / 'run', **options)
+    second.train()
+    assert second._load_from == str(tmp_path / 'run' / 'epoch_1.pth') and second._resume is True
 
 
 def test_a_run_goes_on_from_a_storage(saved, tmp_path, monkeypatch):

@@ -234,6 +234,15 @@ def test_another_batch_than_the_learning_rate_was_made_for(tmp_path, rule, rate)
     assert scaled.optim_wrapper.get_lr()['lr'][0] == pytest.approx(rate)
 
 
+def test_a_learning_rate_for_no_batch(tmp_path):
+    options = {'param_scheduler': [], 'train_cfg.max_epochs': 1}
+    options['auto_scale_lr'] = dict(_delete_=True, enable=False)
+    runner(tmp_path / 'off', **options).train()
+    options['auto_scale_lr'] = dict(_delete_=True, enable=True)
+    with pytest.raises(UserError, match='auto_scale_lr lacks base_batch_size'):
+        runner(tmp_path / 'on', **options).train()
+
+
 def test_a_rule_for_the_learning_rate_that_does_not_exist(tmp_path):
     options = {'auto_scale_lr': dict(base_batch_size=64, rule='square')}
     with pytest.raises(

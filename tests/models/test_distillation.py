@@ -91,6 +91,19 @@ def test_loss_by_the_formula(teacher, alpha):
     assert set(losses) == {'loss', 'agreement'} | ({'kd', 'ce'} if alpha < 1 else set())
 
 
+def test_mixed_images_have_mixed_labels(teacher):
+    """As Mixup and CutMix of mmpretrain's preprocessor leave them."""
+    model = student(teacher, alpha=0.3)
+    shares = np.random.default_rng(0).dirichlet([1, 1, 1], size=6)
+    samples = labelled([0] * 6)
+    for sample, share in zip(samples, shares):
+        sample.set_gt_score(torch.tensor(share, dtype=torch.float32))
+    ce = model(images(), samples, mode='loss')['ce'].item()
+    with torch.no_grad():
+        s = model(images(), mode='tensor').double().numpy()
+    assert ce == pytest.approx(-(shares * np.log(softmax(s))).sum(axis=1).mean(), rel=1e-5)
+
+
 def test_the_teacher_is_frozen_and_in_no_checkpoint(teacher):
     model = student(teacher)
     (frozen,) = model._teacher

@@ -69,8 +69,8 @@ class DataWaitHook(Hook):
 
     On a CPU it is the time between the end of a step and the next batch, on a GPU the time
     in which the GPU is idle. Of several ranks the largest share counts. Validation and the
-    time between epochs do not count. Nothing waits for the GPU: a log line covers the steps
-    before its last one.
+    time between epochs do not count. One rank never waits for its GPU, because a log line covers
+    the steps before its last one; several wait once a line, to compare their shares.
 
     Args:
         limit: Share in [0, 1] above which the hook names a remedy. 0.1 is above the noise.

@@ -98,7 +98,7 @@ def _symptom(loss: float, chance: float, neg_sim: float) -> str | None:
             f'projections of different images have had a cosine similarity of {_COLLAPSED} or '
             f'more, now {neg_sim:.3f}: they have collapsed to one point. Lower the learning rate'
         )
-    if loss >= (1 - _MARGIN) * chance:
+    if loss >= (1 - _MARGIN) * chance > 0:  # 0: a margin loss of margin 0
         return (
             f'the loss, now {loss:.2f}, has not been more than {100 * _MARGIN:g} % below chance, '
             f'{chance:.2f} (ln(VN - 1) for NT-Xent): the encoder is not learning. Change the '

@@ -86,8 +86,9 @@ def _message(report: dict, file: str) -> str:
         f'step {report["step"]}: loss or gradient is not finite. Learning rate '
         f'{report["learning_rate"]:g}{_projections(report)}; images: {shown}. '
         f'{report["skipped_steps"]} step(s) were skipped. All names are in {file}.json, the model '
-        f'without these steps is in {file}.pth: lower the learning rate, lengthen the warm-up or '
-        'check the images, and continue from this or an earlier checkpoint with --resume.'
+        f'without these steps is in {file}.pth: check the images and repeat the command with '
+        f'--resume {file}.pth, or lower the learning rate or lengthen the warm-up and start from '
+        f'its weights, --cfg-options load_from={file}.pth.'
     )
 
 

@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
 from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -89,9 +90,10 @@ class ProgressBarHook(Hook):
         self._show(completed=runner.iter + 1)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        first = next(iter((metrics or {}).items()), None)
+        numbers = ((key, value) for key, value in (metrics or {}).items() if np.ndim(value) == 0)
+        first = next(numbers, None)  # not a confusion matrix
         if self._progress is not None and first is not None:
-            self._validation = f', {first[0]} {first[1]:.2f}'
+            self._validation = f', {first[0]} {float(first[1]):.2f}'
             self._show()
 
     def _show(self, **values: Any) -> None:

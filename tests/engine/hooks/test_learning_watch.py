@@ -85,6 +85,11 @@ def test_when_it_speaks(losses, kwargs, steps):
     assert watched([CHANCE * loss for loss in losses], **kwargs)[0] == steps
 
 
+def test_a_margin_loss_of_margin_0_has_no_chance_to_be_below(monkeypatch):
+    monkeypatch.setitem(globals(), 'CHANCE', 0.0)
+    assert watched([0.05] * 20)[0] == []
+
+
 def test_what_it_says_of_collapsed_projections():
     _, (sentence,) = watched([CHANCE] * 6, neg_sim=0.99)
     assert 'now 0.990: they have collapsed to one point' in sentence

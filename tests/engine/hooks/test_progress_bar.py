@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from digits_run import runner
 from mmengine.hooks import Hook
 from rich.console import Console
@@ -44,6 +45,21 @@ def run(tmp_path, monkeypatch, terminal, hook):
     assert [getattr(each, 'stream', None) for each in training.logger.handlers] == streams
     shown = re.sub(r'\x1b\[[0-9;]*[A-Za-z]', '', screen.getvalue().replace('\x1b[?25h', '<end>'))
     return shown, Path(training.log_dir, f'{training.timestamp}.log').read_text()
+
+
+@pytest.mark.parametrize(
+    'metrics, shown',
+    [
+        (dict(confusion=torch.eye(2), recall=[1.0, 0.5], top1=torch.tensor(12.345)), 'top1 12.3'),
+        (dict(recall=[1.0, 0.5]), ''),
+        ({}, ''),
+    ],
+)
+def test_a_validation_shows_its_first_number(metrics, shown):
+    hook = progress_bar.ProgressBarHook()
+    hook._progress, hook._show, hook._validation = object(), lambda: None, ''
+    hook.after_val_epoch(None, metrics)
+    assert shown in hook._validation
 
 
 @pytest.mark.parametrize('error', [None, KeyboardInterrupt()])
