@@ -76,11 +76,11 @@ def packages() -> Iterator[Finding]:
         found = _installed(required.name)
         if extra is not None:
             lacking = extras.setdefault(extra[1], [])
-            if found is None or found not in required.specifier:
+            if found is None or not required.specifier.contains(found, prereleases=True):
                 lacking.append(required.name)
         elif found is None:
             yield Finding(required.name, 'MISSING', 'is not installed', f'pip install "{text}"')
-        elif found not in required.specifier:
+        elif not required.specifier.contains(found, prereleases=True):  # nightlies, NVIDIA's
             remedy = f'pip install "{text}"'
             yield Finding(required.name, 'MISSING', f'{found} is too old', remedy)
         elif required.name in ('torch', 'torchvision', 'numpy'):

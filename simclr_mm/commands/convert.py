@@ -25,6 +25,7 @@ from simclr_mm.commands.command_line import read_config
 from simclr_mm.errors import CheckpointError, UserError, listed
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.installed import CONFIGS
+from simclr_mm.files.storage import is_url
 from simclr_mm.registry import type_name
 
 _KEPT = ('backbone.', 'neck.')
@@ -63,6 +64,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.bands and (args.mean or args.std):
         raise UserError(f'--bands {args.bands} has the mean and std: leave --mean and --std out')
     bands = read_config(args.bands, 'data_preprocessor') if args.bands else None
+    if not is_url(args.source) and Path(args.out).exists() and Path(args.source).exists():
+        if Path(args.out).samefile(args.source):
+            raise UserError(f'{args.out} is SOURCE itself and stays: give another OUT')
     converted = convert(args.source, args.mean, args.std, bands)
     checkpoint, config, keys = save(converted, args.out)
     report(converted)

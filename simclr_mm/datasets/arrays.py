@@ -159,7 +159,7 @@ class TinyImageNet(_CachedDataset):
                 f'tiny-imagenet-200.zip && mkdir -p {folder.parent.parent} && mv '
                 f'tiny-imagenet-200 {folder.parent}'
             )
-        if (folder / 'val_annotations.txt').is_file():
+        if (folder / 'val_annotations.txt').is_file() and (folder / 'images').is_dir():
             return self._decode(_annotated(folder))
         return self._decode(class_folders(self._split_folders()))
 

@@ -1,5 +1,6 @@
 """Images in Parquet or Arrow files, read with Hugging Face's ``datasets``."""
 
+import glob
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -152,7 +153,7 @@ class HuggingFaceImages(StoredImages):
             parquet, arrow = (sorted(folder.glob(f'*.{kind}')) for kind in ('parquet', 'arrow'))
             if parquet and arrow:
                 raise UserError(f'{folder} holds *.parquet and *.arrow: give a folder of one kind.')
-            files = list(map(str, parquet or arrow))
+            files = [glob.escape(str(file)) for file in parquet or arrow]  # they are patterns there
         if not files:
             raise MissingFileError(
                 f'{Path(self.data_root).absolute()} holds neither *.parquet nor '

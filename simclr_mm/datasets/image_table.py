@@ -66,7 +66,7 @@ def _text_rows(file: str) -> list[Row]:
         if not file.lower().endswith('.csv'):
             return [Row(line.rstrip('\r\n')) for line in lines]
         try:
-            table = [row for row in csv.reader(lines) if row]
+            table = _unpadded([row for row in csv.reader(lines) if row])
         except csv.Error as error:
             raise UserError(f'{file} is no table of paths: {error}') from error
     if not table or 'path' not in table[0]:
@@ -78,6 +78,13 @@ def _text_rows(file: str) -> list[Row]:
         for row in table
         if len(row) > places['path']
     ]
+
+
+def _unpadded(table: list[list[str]]) -> list[list[str]]:
+    """A table without the spaces around its cells, if its header has some: ``path, group``."""
+    if table and any(name != name.strip() for name in table[0]):
+        return [[cell.strip() for cell in row] for row in table]
+    return table
 
 
 def _parquet_rows(file: str) -> list[Row]:
@@ -129,8 +136,7 @@ def column_of(file: str, name: str) -> list[str]:
             ]
         with open(file, encoding='utf-8-sig', errors='surrogateescape', newline='') as lines:
             if ending == 'csv':
-                rows = csv.reader(lines)
-                head = next(rows, [])
+                head, *rows = _unpadded(list(csv.reader(lines))) or [[]]
                 if name not in head:
                     raise KeyError(name)
                 place = head.index(name)

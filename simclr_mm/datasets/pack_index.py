@@ -92,11 +92,13 @@ def shard_dataset(location: str) -> dict[str, Any] | None:
             the folder has no images and no subfolders.
     """
     if is_url(location):
-        is_table = location.startswith('hf://') or location.endswith('.parquet')
+        file = location.partition('?')[0]  # without a signature
+        is_table = location.startswith('hf://') or file.endswith('.parquet')
         kind: str | None = 'parquet' if is_table else 'tar'
     else:
-        index = read_index(Path(location))
-        kind = index['format'] if index else _kind_of_files(Path(location))
+        folder = Path(location)
+        index = None if _is_of_images(folder) else read_index(folder)
+        kind = index['format'] if index else _kind_of_files(folder)
     return dict(type=_TYPES[kind], data_root=location) if kind else None
 
 
@@ -106,14 +108,25 @@ def class_names(location: str) -> list[str] | None:
     return index['classes'] if index else None
 
 
+def _is_of_images(folder: Path) -> bool:
+    """Whether a folder is one of images, with an ``index.json`` that is no pack's beside them."""
+    index = folder / INDEX
+    return index.is_file() and b'"pack_version"' not in index.read_bytes() and _holds_images(folder)
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether there are images or folders in a folder; a pack has neither."""
+    if not folder.is_dir():
+        return False
+    return any(path.is_dir() or path.suffix.lower() in EXTENSIONS for path in folder.iterdir())
+
+
 def _kind_of_files(folder: Path) -> str | None:
     if (folder / 'dataset_dict.json').is_file():
         return 'parquet'
-    paths = list(folder.iterdir()) if folder.is_dir() else []
-    endings = {path.suffix.lower() for path in paths}
-    # An archive may lie beside the images that were unpacked from it.
-    if any(path.is_dir() for path in paths) or endings & set(EXTENSIONS):
+    if _holds_images(folder):  # beside which the archive may lie that they are from
         return None
+    endings = {path.suffix.lower() for path in folder.iterdir()} if folder.is_dir() else set()
     if '.tar' in endings:
         return 'tar'
     return 'parquet' if endings & {'.parquet', '.arrow'} else None

@@ -1,5 +1,6 @@
 """A cache of bounded size for shards from the web."""
 
+import contextlib
 import hashlib
 import os
 from http.client import HTTPException
@@ -58,7 +59,8 @@ class ShardCache:
                 file = open(path, 'rb')
             except FileNotFoundError:
                 continue
-            os.utime(file.fileno())  # marks its use; the path may be gone already
+            with contextlib.suppress(OSError):  # of another user, or on a read-only disk
+                os.utime(file.fileno())  # marks its use; the path may be gone already
             return file
         raise FetchError(
             f'{path} vanished {_ATTEMPTS} times: the cache of {self.limit / 2**30:g} GiB is too '

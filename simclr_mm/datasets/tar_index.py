@@ -13,11 +13,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock
+from mmengine.logging import print_log
 from numpy.typing import ArrayLike
 from rich.progress import track
 
 from simclr_mm.errors import UserError
 from simclr_mm.files import atomic_file, cache_folder, cache_home
+from simclr_mm.files.storage import is_url
 from simclr_mm.files.walk import EXTENSIONS
 
 # webdataset's rule: the key of a sample ends at the first dot of the file's name.
@@ -97,6 +99,12 @@ def remembered_index(states: Sequence[str], paths: Iterable[Path]) -> np.ndarray
     text = '\n'.join(states).encode(errors='surrogateescape')
     digest = hashlib.sha256(text).hexdigest()[:16]
     target = cache_home() / 'shards' / f'index-{digest}.npz'
+    if target.is_file() and is_url(states[0]):  # nothing tells whether they are still the same
+        print_log(
+            f'{len(states)} shards as they were when {target.parent} took them from {states[0]}: '
+            'delete that folder if the files on the web have changed',
+            logger='current',
+        )
     if not target.is_file():
         cache_folder('shards')
         with FileLock(f'{target}.lock'):  # one of this machine's ranks reads the headers

@@ -39,6 +39,12 @@ def test_a_machine_with_everything(capsys):
     assert 'mmpretrain' in out and 'cores' in out and 'bf16' in out
 
 
+def test_a_version_before_its_release_is_not_too_old(installed, capsys):
+    installed |= dict(torch='2.7.0a0+79aa17489c.nv25.4', torchvision='0.22.0.dev20260101')
+    tool('simclr-mm', 'doctor')
+    assert 'too old' not in capsys.readouterr().out
+
+
 def test_what_is_missing_or_too_old_has_a_remedy_and_exit_code_1(installed, capsys):
     installed |= dict(rich=None, torch='2.5.0')
     with pytest.raises(SystemExit) as end:

@@ -152,6 +152,12 @@ def test_tiny_imagenet_as_its_archive_has_it(tmp_path):
     annotations.write_text(annotations.read_text().replace('n02', 'n03'))
     mended = TinyImageNet(data_root=str(root), split='val')
     assert mended.metainfo['classes'] == ('n01', 'n03')
+    for i, name in enumerate(names):  # as a script makes class folders of it
+        (root / 'val' / name).mkdir(exist_ok=True)
+        (folder / f'val_{i}.JPEG').rename(root / 'val' / name / f'val_{i}.JPEG')
+    folder.rmdir()
+    moved = TinyImageNet(data_root=str(root), split='val')
+    assert moved.metainfo['classes'] == ('n01', 'n02') and len(moved) == 3
 
 
 def test_any_folder_is_cut_to_squares(tmp_path):

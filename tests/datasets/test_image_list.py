@@ -7,6 +7,7 @@ from PIL import Image
 
 from simclr_mm.datasets import ImageList, ReplaceUnreadable, SampleIndex, label_subset
 from simclr_mm.datasets.groups import group_number
+from simclr_mm.datasets.image_table import column_of
 from simclr_mm.errors import UserError
 
 PIPELINE = [
@@ -42,6 +43,14 @@ def table(folder, name, *rows):
 def names(dataset):
     infos = (dataset.get_data_info(row) for row in range(len(dataset)))
     return [info['img_path'].rpartition('/')[2].removesuffix('.png') for info in infos]
+
+
+def test_spaces_after_the_commas_of_a_header(pictures, lines):
+    rows = 'path, split, label', '0.png, train, dog', '1.png, test, cat', '2.png, train, cat'
+    file = table(pictures, 'table.csv', *rows)
+    data = ImageList([file], with_label=True, split='train')
+    assert names(data) == ['0', '2'] and data.metainfo['classes'] == ('cat', 'dog')
+    assert column_of(file, 'label') == ['dog', 'cat', 'cat']
 
 
 def test_a_table_says_class_group_and_split(pictures, lines):

@@ -1,5 +1,6 @@
 """Shards fetched from a web server of this machine."""
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from simclr_mm.commands.pack.folder import pack_folder
 from simclr_mm.commands.pack.plan import PackSettings
-from simclr_mm.datasets import SampleIndex, TarShards, shard_dataset
+from simclr_mm.datasets import SampleIndex, TarShards, shard_dataset, tar_index
 from simclr_mm.datasets.shard_cache import ShardCache
 
 pytest.importorskip('webdataset')
@@ -176,6 +177,28 @@ def test_shards_without_an_index(web, pack):
     ]
     assert len(shards(url, shards='shard-{00000..00003}.tar')) == 26
     assert len(asked) == 4
+
+
+def test_the_cache_of_another_user(web, pack, monkeypatch):
+    """Its files can be read, and their times cannot be changed."""
+
+    def refused(*args):
+        raise PermissionError(errno.EPERM, 'Operation not permitted')
+
+    monkeypatch.setattr(os, 'utime', refused)
+    content = (pack / 'shard-00001.tar').read_bytes()
+    assert ShardCache(1).open(f'{web[0]}/shard-00001.tar').read() == content
+
+
+def test_what_the_cache_keeps_of_shards_without_an_index_is_said(web, monkeypatch):
+    said = []
+    monkeypatch.setattr(tar_index, 'print_log', lambda text, **kwargs: said.append(text))
+    url = web[0]
+    shards(url, shards='shard-{00000..00001}.tar')
+    assert not said
+    shards(url, shards='shard-{00000..00001}.tar')
+    assert len(said) == 1 and said[0].startswith('2 shards as they were when')
+    assert 'delete that folder if the files on the web have changed' in said[0]
 
 
 def test_other_schemes_through_fsspec(pack, tmp_path, monkeypatch):

@@ -225,6 +225,14 @@ def test_what_a_folder_holds_is_recognised(pack, foreign, photos, tmp_path):
     (foreign / 'images').mkdir()  # the archive beside what came out of it
     assert shard_dataset(str(foreign)) is None
     assert shard_dataset(str(tmp_path / 'nowhere')) is None
+    signed = 'https://host/a.parquet?X-Signature=1'
+    assert shard_dataset(signed)['type'] == 'simclr_mm.HuggingFaceImages'
+    (foreign / 'index.json').write_text('[{"file": "a.jpg"}]')  # of who fetched the images
+    assert shard_dataset(str(foreign)) is None
+    (foreign / 'images').rmdir()
+    with pytest.raises(ValueError, match='index.json is no index of simclr-mm pack'):
+        shard_dataset(str(foreign))
+    (foreign / 'index.json').unlink()
     (pack / 'index.json').rename(tmp_path / 'index.json')
     try:
         (pack / 'index.json').write_text('{"pack_version": 2}')

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from simclr_mm.apis.preprocessing import Preprocessing
 from simclr_mm.checkpoints.state_dict import left_out
 from simclr_mm.commands.command_line import merge_cfg_options
 from simclr_mm.errors import CheckpointError
+from simclr_mm.files.storage import is_url
 
 # Settings of a backbone that belong to its training and do not change its output.
 _TRAINING = ('init_cfg', 'frozen_stages', 'norm_eval', 'with_cp', 'pretrained', 'checkpoint_path')
@@ -39,8 +41,9 @@ def read_backbone(
 
 
 def file_of(encoder: Encoder) -> str:
-    """Name of the checkpoint's file, without its folder."""
-    return Path(encoder.source).name
+    """Name of the checkpoint's file, without its folder, or the signature of a URL."""
+    source = encoder.source
+    return Path(urlsplit(source).path if is_url(source) else source).name
 
 
 def settings_of(encoder: Encoder) -> dict[str, Any]:

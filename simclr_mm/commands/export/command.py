@@ -12,11 +12,12 @@ import torch
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands import command_line
-from simclr_mm.commands.export.backbone import read_backbone
+from simclr_mm.commands.export.backbone import file_of, read_backbone
 from simclr_mm.commands.export.verified import CARD, TARGETS, Proof, export
 from simclr_mm.commands.model_card import FRONT, model_card, results
 from simclr_mm.errors import UserError
 from simclr_mm.files.hashes import content_hash
+from simclr_mm.files.storage import is_url
 from simclr_mm.version import __version__
 
 
@@ -33,14 +34,17 @@ def main(argv: list[str] | None = None) -> None:
 
     encoder, left_out = read_backbone(args.checkpoint, args.config, args.cfg_options)
     suffix = TARGETS[args.to].suffix
-    file = Path(encoder.source)
-    beside = file.parent if Path(args.checkpoint).is_file() else Path()
+    given = None if is_url(args.checkpoint) else Path(args.checkpoint).expanduser()
+    beside = given.parent if given is not None and given.is_file() else Path()
+    file = Path(file_of(encoder))
     path = Path(args.out) if args.out else beside / f'{file.stem}_{args.to}{suffix}'
     if suffix and path.suffix != suffix:
         raise UserError(f'{path}: --to {args.to} writes {suffix} files')
     card = path / CARD if not suffix else path.with_suffix('.md')
     if suffix and card.exists() and not card.read_text(errors='replace').startswith(FRONT):
         raise UserError(f'{card} is no model card and stays: give OUT another name')
+    if given is not None and given.exists() and path.exists() and path.samefile(given):
+        raise UserError(f'{path} is the checkpoint itself and stays: give OUT another name')
     code, proof = export(encoder, args.to, path)
     card.write_text(_card(encoder, args.to, code, proof, left_out))
 
@@ -54,8 +58,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def _card(encoder: Encoder, target: str, code: str, proof: Proof, left_out: dict[str, str]) -> str:
     file = Path(encoder.source).expanduser()
-    origin = f'`{file.name}`'
-    if file.is_file():  # not a URL
+    origin = f'`{file_of(encoder)}`'
+    if not is_url(encoder.source) and file.is_file():
         origin += f', SHA-256 `{content_hash(file)}`'
     verified = (
         f'Loaded by {target} on this machine: {proof}. PyTorch {torch.__version__}, '

@@ -71,7 +71,7 @@ def pack_folder(
             ranks.share(work)
             states = _write_shards(plan, writer, work, processes, ranks)
             _finish(plan, writer, states, record)
-            shutil.rmtree(work)
+            shutil.rmtree(work, ignore_errors=True)  # NFS keeps the lock, which is open
     index = out / INDEX
     return parse_index(index.read_bytes(), str(index))
 

@@ -150,7 +150,7 @@ def _remove_pack(out: Path) -> None:
         for path in out.iterdir():
             if path != work:
                 path.unlink()
-        shutil.rmtree(work)
+        shutil.rmtree(work, ignore_errors=True)  # NFS keeps the lock, which is open
 
 
 def _require_same(out: Path, before: dict[str, Any], record: dict[str, Any]) -> None:

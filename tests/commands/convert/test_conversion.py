@@ -436,6 +436,14 @@ def test_a_file_of_the_user_stays(encoder, tmp_path):
         tool('convert.py', tmp_path / 'theirs.pth', tmp_path / 'other.pth')
 
 
+def test_the_source_stays(encoder, tmp_path):
+    torch.save(torchvision(encoder, None), tmp_path / 'theirs.pth')
+    before = (tmp_path / 'theirs.pth').read_bytes()
+    with pytest.raises(SystemExit, match='theirs.pth is SOURCE itself and stays'):
+        tool('convert.py', tmp_path / 'theirs.pth', tmp_path / 'theirs.pth')
+    assert (tmp_path / 'theirs.pth').read_bytes() == before
+
+
 def test_a_deep_stem_for_bands():
     state = {'backbone.stem.0.conv.weight': torch.ones(4, 3, 3, 3)}
     _widen(state, 6, 'theirs.pth')

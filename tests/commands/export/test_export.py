@@ -1,6 +1,7 @@
 """Exports: the encoder elsewhere, bit by bit, and what may keep it from leaving."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from simclr_mm import get_model
+from simclr_mm.apis import loading
 from simclr_mm.checkpoints import load_file
 from simclr_mm.checkpoints.foreign.renaming import to_our_keys
 from simclr_mm.commands.export.backbone import features_of, read_backbone
@@ -337,6 +339,29 @@ def test_a_file_that_is_no_card_stays(checkpoints, tmp_path):
     with pytest.raises(SystemExit, match='encoder.md is no model card and stays'):
         tool('export.py', checkpoints['thin'], '--to', 'torchvision', tmp_path / 'encoder.pth')
     assert [path.name for path in tmp_path.iterdir()] == ['encoder.md']
+
+
+def test_the_checkpoint_itself_stays(checkpoints, tmp_path):
+    path = tmp_path / 'x.pth'
+    shutil.copy(checkpoints['thin'], path)
+    before = path.read_bytes()
+    (tmp_path / 'link.pth').symlink_to(path)
+    with pytest.raises(SystemExit, match='link.pth is the checkpoint itself and stays'):
+        tool('export.py', path, '--to', 'torchvision', tmp_path / 'link.pth')
+    assert path.read_bytes() == before
+
+
+def test_a_url_with_a_long_signature(checkpoints, tmp_path, monkeypatch, capsys):
+    url = f'https://host/folder/epoch_3.pth?X-Signature={"a" * 300}'
+    content = load_file(checkpoints['thin'])
+    monkeypatch.setattr(loading, 'read_weights', lambda source: content)
+    monkeypatch.chdir(tmp_path)
+    tool('export.py', url, '--to', 'torchvision')
+    assert sorted(each.name for each in tmp_path.iterdir()) == [
+        *('epoch_3_torchvision.md', 'epoch_3_torchvision.pth')
+    ]
+    card = (tmp_path / 'epoch_3_torchvision.md').read_text()
+    assert 'The encoder of `epoch_3.pth`' in card and 'Signature' not in card
 
 
 def test_a_missing_package_is_named_by_the_extra_that_installs_it():

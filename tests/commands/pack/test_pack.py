@@ -1,5 +1,6 @@
 """tools/pack.py: what it writes, killed anywhere, and what it refuses."""
 
+import errno
 import json
 import os
 import shutil
@@ -98,6 +99,25 @@ def test_killed_anywhere_it_goes_on_to_the_same_files(folder, tmp_path, monkeypa
         assert got.items() <= bytes_of(whole).items()
         shutil.rmtree(out)
     assert calls > 5  # plan, shards and their states, lists, index
+
+
+def test_a_network_disk_keeps_the_lock_that_is_open(folder, tmp_path, monkeypatch):
+    """NFS renames an open file that is deleted, so its folder is not empty."""
+
+    def busy(path, *args, **kwargs):
+        raise OSError(errno.ENOTEMPTY, 'Directory not empty', path)
+
+    monkeypatch.setattr(os, 'rmdir', busy)
+    for restart in (False, True, False):
+        index = pack_folder(folder, tmp_path / 'out', PackSettings('tar'), restart=restart)
+        assert index['images'] == 18
+
+
+@pytest.mark.parametrize('mark', ['[256]', '*'])
+def test_folders_whose_names_are_patterns(folder, tmp_path, mark):
+    pack_folder(folder, tmp_path / f'packed {mark}', PackSettings('parquet'))
+    pack_folder(folder / 'a', tmp_path / 'packed 2', PackSettings('parquet'), labelled=False)
+    assert len(HuggingFaceImages(str(tmp_path / f'packed {mark}'))) == 18
 
 
 def test_several_processes_write_the_same(folder, tmp_path):
