@@ -30,7 +30,7 @@ from helpers.processes import free_port, launched, start
 from mmengine.hooks import Hook
 
 from simclr_mm.commands.command_line import command
-from simclr_mm.engine.hooks import checkpoint_hook
+from simclr_mm.engine.hooks.checkpoint_storage import AtomicLocalBackend
 
 OPTIONS = {
     **EVERY_EPOCH,
@@ -58,14 +58,14 @@ class Phase(Hook):
 
     def __init__(self, file):
         self.file = os.open(file, os.O_CREAT | os.O_WRONLY)
-        put = checkpoint_hook.AtomicLocalBackend.put
+        put = AtomicLocalBackend.put
 
         def slow_put(backend, obj, filepath):
             self.tell('save')
             put(backend, obj, filepath)
             self.tell('data')
 
-        checkpoint_hook.AtomicLocalBackend.put = slow_put
+        AtomicLocalBackend.put = slow_put
         self.iter = 0
 
     def tell(self, phase):

@@ -1,86 +1,24 @@
 """Save checkpoints so that a kill at any time leaves a loadable one."""
 
-import errno
 import re
-import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mmengine.dist import is_main_process
-from mmengine.fileio import BaseStorageBackend, FileClient, LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
-from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from simclr_mm.errors import UserError
 from simclr_mm.files import storage
-from simclr_mm.files.atomic import atomic_file, remove_stale
+from simclr_mm.files.atomic import remove_stale
 from simclr_mm.registry import HOOKS
 
 from ..ranks import on_first_rank
 from ..resume import POINTER
+from .checkpoint_storage import LOCAL, AtomicLocalBackend, StorageBackend, check_writable, serve
 
-_BACKEND = 'simclr_mm_atomic'
-# Seconds between attempts, together less than a cluster leaves before it kills.
-_WAITS = (1, 5, 15)
-_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)  # a network disk may come back
 _BETWEEN = 'ckpt_between'  # key in the message hub
-
-
-@register_backend(_BACKEND, force=True)
-class AtomicLocalBackend(LocalBackend):
-    """MMEngine's storage on local disks, with atomic writes that wait for a full disk."""
-
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        def write() -> None:
-            with atomic_file(filepath) as file:
-                file.write(obj)
-
-        _patiently(write, filepath)
-
-
-class StorageBackend(BaseStorageBackend):
-    """MMEngine's storage on any URL of fsspec. Failed writes are tried again."""
-
-    def get(self, filepath: str) -> bytes:
-        return storage.read(filepath) or b''
-
-    def get_text(self, filepath: str, encoding: str = 'utf-8') -> str:
-        return self.get(filepath).decode(encoding)
-
-    def put(self, obj: bytes, filepath: str) -> None:
-        _patiently(lambda: storage.write(filepath, obj), filepath)
-
-    def join_path(self, filepath: str, *filepaths: str) -> str:
-        start = filepath if filepath.endswith('://') else filepath.rstrip('/') + '/'
-        return start + '/'.join(filepaths)
-
-    def isfile(self, filepath: str) -> bool:
-        return True  # remove() takes a missing one
-
-    def remove(self, filepath: str) -> None:
-        try:
-            storage.remove(filepath)
-        except storage.StorageError as error:
-            MMLogger.get_current_instance().warning(f'{error}. The run goes on.')
-
-
-def _patiently(write: Callable[[], None], place: str | Path) -> None:
-    """Write, and try again if what failed may pass."""
-    for number, wait in enumerate((*_WAITS, None), start=1):
-        try:
-            return write()
-        except OSError as error:
-            if wait is None or not (error.errno in _PASSING or getattr(error, 'may_pass', False)):
-                raise
-            MMLogger.get_current_instance().warning(
-                f'{place} cannot be written, attempt {number} of {len(_WAITS) + 1}: '
-                f'{error.strerror or error}. The one before is complete. '
-                f'Next attempt in {wait} s.'
-            )
-            time.sleep(wait)
 
 
 @HOOKS.register_module()
@@ -127,11 +65,11 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.out_dir = unquote(urlsplit(self.out_dir).path)
         self._store = self.store(runner.work_dir)
         if self._store:
-            _serve(self.out_dir)
-            on_first_rank(lambda: _check_writable(self._store))
+            serve(self.out_dir)
+            on_first_rank(lambda: check_writable(self._store))
         local = not storage.is_url(f'{self.out_dir} {runner.work_dir}')
         if local and self.backend_args is None and self.file_client_args is None:
-            self.backend_args: dict | None = dict(backend=_BACKEND)
+            self.backend_args: dict | None = dict(backend=LOCAL)
         info = runner.message_hub.runtime_info
         kept = info.pop('keep_ckpt_ids', [])  # else MMEngine removes some without a check
         super().before_train(runner)
@@ -283,21 +221,6 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _remove(self, path: str) -> None:
         if is_main_process() and self.file_backend.isfile(path):
             self.file_backend.remove(path)
-
-
-def _serve(url: str) -> None:
-    """Let MMEngine reach all URLs of this scheme through fsspec in this process."""
-    scheme = url.partition('://')[0]
-    register_backend(f'simclr_mm_{scheme}', StorageBackend, force=True, prefixes=scheme)
-    FileClient._prefix_to_backends[scheme] = StorageBackend  # its own method does not replace
-
-
-def _check_writable(folder: str) -> None:
-    """Find out at the start what else the first checkpoint would, hours later."""
-    storage.make_folder(folder)
-    backend, probe = StorageBackend(), f'{folder}/.write_test'
-    backend.put(b'', probe)
-    backend.remove(probe)
 
 
 def _is_in(source: str | None, folder: str) -> bool:

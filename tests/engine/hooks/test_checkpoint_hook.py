@@ -22,8 +22,9 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 from simclr_mm.checkpoints import install_safe_loading, load_file
-from simclr_mm.engine.hooks import checkpoint_hook
-from simclr_mm.engine.hooks.checkpoint_hook import AtomicLocalBackend, CheckpointHook
+from simclr_mm.engine.hooks import checkpoint_storage
+from simclr_mm.engine.hooks.checkpoint_hook import CheckpointHook
+from simclr_mm.engine.hooks.checkpoint_storage import AtomicLocalBackend
 from simclr_mm.errors import CheckpointError, UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.storage import StorageError
@@ -166,15 +167,15 @@ def test_a_full_disk_is_tried_again_and_a_read_only_one_is_not(
         with atomic_file(path) as file:
             yield file
 
-    monkeypatch.setattr(checkpoint_hook, 'atomic_file', full)
-    monkeypatch.setattr(checkpoint_hook.time, 'sleep', waited.append)
+    monkeypatch.setattr(checkpoint_storage, 'atomic_file', full)
+    monkeypatch.setattr(checkpoint_storage.time, 'sleep', waited.append)
     file = tmp_path / 'epoch_1.pth'
     file.write_bytes(b'before')
     with pytest.raises(OSError, match=os.strerror(number)):
         AtomicLocalBackend().put(b'after', file)
     assert file.read_bytes() == b'before' and len(waited) == attempts - 1
     monkeypatch.setattr(
-        checkpoint_hook.time, 'sleep', lambda wait: failing.clear() or failing.append(False)
+        checkpoint_storage.time, 'sleep', lambda wait: failing.clear() or failing.append(False)
     )
     if number == errno.ENOSPC:  # space is made while it waits
         AtomicLocalBackend().put(b'after', file)
@@ -218,7 +219,7 @@ def test_an_upload_that_fails(tmp_path, monkeypatch, error, attempts):
         return pipe_file(self, path, value, **kwargs)
 
     monkeypatch.setattr(memory, 'pipe_file', fail)
-    monkeypatch.setattr(checkpoint_hook.time, 'sleep', waited.append)
+    monkeypatch.setattr(checkpoint_storage.time, 'sleep', waited.append)
     folder = f'memory://{tmp_path.name}'
     hook = CheckpointHook(interval=1, max_keep_ckpts=1, out_dir=folder)
     with pytest.raises(StorageError, match='epoch_2.pth cannot be written .*: no answer'):
