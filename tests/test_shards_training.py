@@ -24,7 +24,7 @@ from simclr_mm.commands.pack.folder import pack_folder
 from simclr_mm.commands.pack.plan import PackSettings
 from simclr_mm.datasets import sampler as sampler_module
 from simclr_mm.engine import Runner
-from simclr_mm.engine.loops import build_train_dataloader
+from simclr_mm.engine.dataloaders import build_train_dataloader
 
 pytest.importorskip('webdataset')
 pytest.importorskip('datasets')

@@ -1,4 +1,4 @@
-from simclr_mm.commands.convert import main
+from simclr_mm.commands.convert.command import main
 
 if __name__ == '__main__':
     main()

@@ -24,8 +24,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from simclr_mm.datasets.arrays import check_images
 from simclr_mm.engine import build_runner
-from simclr_mm.engine.loops import plain_model
 from simclr_mm.engine.options import merge_cfg_options
+from simclr_mm.engine.ranks import plain_model
 from simclr_mm.engine.training_data import train_unlabelled
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file

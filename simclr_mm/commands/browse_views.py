@@ -12,7 +12,7 @@ import numpy as np
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import train_on_folder
 from simclr_mm.commands.evaluate.image_features import training_set
-from simclr_mm.engine.loops import views_in
+from simclr_mm.datasets.nested import views_in
 from simclr_mm.errors import UserError
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.visualization.views import Views, make_views, plot_views

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
 from simclr_mm.apis.encoder import Encoder, pipeline_of
-from simclr_mm.engine.loops import VALIDATED
+from simclr_mm.engine.resume import VALIDATED
 from simclr_mm.files.installed import CONFIGS
 from simclr_mm.registry import type_name
 from simclr_mm.visualization.page import markdown_of

@@ -15,6 +15,7 @@ from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.transforms.loading import reads_with_mmcv
 
+from .nested import with_pipeline
 from .unreadable import refuse_drops
 
 
@@ -49,8 +50,8 @@ class GalleryAndQuery(Dataset):
         pipeline: Sequence[dict],
         gallery_per_class: int | None = None,
     ) -> None:
-        self.gallery = MMPRETRAIN_DATASETS.build(_with_pipeline(gallery, pipeline))
-        self.query = MMPRETRAIN_DATASETS.build(_with_pipeline(query, pipeline))
+        self.gallery = MMPRETRAIN_DATASETS.build(with_pipeline(gallery, pipeline))
+        self.query = MMPRETRAIN_DATASETS.build(with_pipeline(query, pipeline))
         transforms = getattr(getattr(self.query, 'pipeline', None), 'transforms', ())
         if reads_with_mmcv(transforms):
             print_log(
@@ -109,13 +110,6 @@ class GalleryAndQuery(Dataset):
         others = np.flatnonzero(self.labels == self.labels[row])
         np.random.default_rng(row).shuffle(others)
         yield from others.tolist()
-
-
-def _with_pipeline(dataset: dict, pipeline: Sequence[dict]) -> dict:
-    """A dataset's config with these transforms, also inside a LabelSubset."""
-    if 'dataset' in dataset:
-        return {**dataset, 'dataset': _with_pipeline(dataset['dataset'], pipeline)}
-    return {**dataset, 'pipeline': pipeline}
 
 
 def labels_of(dataset: BaseDataset, key: str) -> np.ndarray:

@@ -15,6 +15,7 @@ from simclr_mm.transforms import LoadImageFromFile, TwoViews, UnreadableImage
 from simclr_mm.transforms.loading import LOADING_STEPS
 from simclr_mm.transforms.random_streams import RandomStream, seeded_globals, view_streams
 
+from .nested import members
 from .sampler import SampleIndex
 
 _ATTEMPTS = 100
@@ -57,7 +58,7 @@ class ReplaceUnreadable(Dataset):
         object.__setattr__(self, 'dataset', dataset)
         _keep_addresses(dataset)
         refuse_drops(dataset)
-        if not self.batched and any(getattr(each, 'batched', 0) for each in _members(dataset)):
+        if not self.batched and any(getattr(each, 'batched', 0) for each in members(dataset)):
             print_log(
                 f'{type(dataset).__name__} asks its datasets for one image at a time: '
                 'batched=True in them has no effect. Set num_workers instead.',
@@ -140,7 +141,7 @@ def refuse_drops(dataset: Any) -> None:
     """
     if isinstance(dataset, BaseDataset):
         dataset._rand_another = _dropped
-    for each in _members(dataset):
+    for each in members(dataset):
         refuse_drops(each)
 
 
@@ -156,13 +157,6 @@ class _Addressed(list):
         return index.at(found) if isinstance(index, SampleIndex) else found
 
 
-def _members(dataset: Any) -> list:
-    """The datasets around which this one stands."""
-    if hasattr(dataset, 'datasets'):
-        return list(dataset.datasets)
-    return [dataset.dataset] if hasattr(dataset, 'dataset') else []
-
-
 def _keep_addresses(dataset: Any) -> None:
     """Let datasets pass on seed and epoch where they look up an index, and unreadable files."""
     if isinstance(dataset, ClassBalancedDataset):
@@ -174,15 +168,15 @@ def _keep_addresses(dataset: Any) -> None:
                 step.ignore_empty = False  # it would drop the file, without name and reason
     elif isinstance(dataset, Subset):
         dataset.indices = _Addressed(map(int, dataset.indices))
-    for each in _members(dataset):
+    for each in members(dataset):
         _keep_addresses(each)
 
 
 def _set_pipeline(dataset: Any, pipeline: Any) -> None:
-    members = _members(dataset)
-    if not members or 'pipeline' in vars(dataset):
+    inside = members(dataset)
+    if not inside or 'pipeline' in vars(dataset):
         dataset.pipeline = pipeline
-    for each in members:
+    for each in inside:
         _set_pipeline(each, pipeline)
 
 

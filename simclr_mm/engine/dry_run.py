@@ -15,8 +15,9 @@ from torch import distributed, nn
 
 from simclr_mm.errors import UserError
 
-from .loops import plain_model
-from .runner import build_runner, quiet_console
+from .console import quiet_console
+from .ranks import plain_model
+from .runner import build_runner
 from .training_data import remove_validation
 
 _STEPS, _WARM = 12, 4  # steps that are timed, and those of them that do not count

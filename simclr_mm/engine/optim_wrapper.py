@@ -7,7 +7,7 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import all_gather_object
 from mmengine.logging import MMLogger
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 
 from simclr_mm.errors import UserError
@@ -101,3 +101,18 @@ def native_bf16(device: str) -> tuple[bool, str]:
         if is_supported():
             return True, f'this CPU has {name}'
     return False, f'this CPU has neither {" nor ".join(instructions)}'
+
+
+def check_clipping(wrapper: OptimWrapper | OptimWrapperDict) -> None:
+    """Clip a gradient of 1: PyTorch looks at these settings only when it clips."""
+    settings = getattr(wrapper, 'clip_grad_kwargs', None)
+    if not settings:
+        return
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.ones(1)
+    try:
+        wrapper.clip_func([parameter], **settings)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f'optim_wrapper.clip_grad = {settings}: {error}') from error
+    if not parameter.grad > 0:
+        raise UserError(f'optim_wrapper.clip_grad = {settings}: give a bound above 0')

@@ -1,7 +1,9 @@
 """Checks that the ranks of a job agree before they train together."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import mmengine
 import numpy
 import torch
 from mmengine import dist
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -76,3 +80,23 @@ def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
         values = state[name].detach().cpu().contiguous().view(-1)
         digest.update(name.encode() + values.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def plain_model(runner: Runner) -> nn.Module:
+    """The model without the wrapper of distributed training."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def meet(timeout: float) -> None:
+    """Connect the ranks of a job on CPUs."""
+    rank, ranks = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
+    try:
+        torch.distributed.init_process_group(
+            'gloo', rank=rank, world_size=ranks, timeout=timedelta(seconds=timeout)
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f'the {ranks} ranks do not find each other ({str(error).splitlines()[0]}): start all '
+            'of them, and look at MASTER_ADDR, MASTER_PORT and GLOO_SOCKET_IFNAME. A torchrun that '
+            'starts ranks again needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1.'
+        ) from error

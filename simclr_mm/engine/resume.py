@@ -15,7 +15,9 @@ from simclr_mm.errors import CheckpointError, MissingFileError, UserError, liste
 from simclr_mm.files import storage
 from simclr_mm.registry import type_name
 
-LAYOUT = 'data_layout'  # key in the message hub
+# Keys in the message hub, and so in checkpoints. MMEngine logs those that begin with 'val'.
+LAYOUT, SAMPLER_SEED = 'data_layout', 'sampler_seed'
+EARLY_STOPPING, VALIDATED = 'early_stopping', 'iter_of_validation'
 POINTER = 'last_checkpoint'  # a file that names the newest checkpoint
 _PARTS = (
     'auto_scale_lr',

@@ -1,13 +1,8 @@
 """MMEngine's runner with CPU ranks, strict loading and exact resuming."""
 
-import contextlib
-import io
 import itertools
-import logging
 import os
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,9 +13,8 @@ from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import OPTIMIZERS, DefaultScope
-from mmengine.runner import BaseLoop, IterBasedTrainLoop
+from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as _Runner
-from mmpretrain.registry import PARAM_SCHEDULERS
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
@@ -35,17 +29,21 @@ from simclr_mm.files.storage import is_url
 from simclr_mm.models import SimCLR
 from simclr_mm.registry import RUNNERS
 
-from . import signals
+from . import console, signals
 from .allocator import keep_freed_memory, prepare_workers
 from .arguments import check_config
 from .config_errors import building_from, check_type
+from .dataloaders import data_layout, data_roots, fitting
 from .hang_watch import MARGIN, TIMEOUT, HangWatch
 from .hooks.checkpoint_hook import CheckpointHook
 from .hooks.progress_bar import ProgressBarHook
-from .loops import EARLY_STOPPING, SAMPLER_SEED, data_layout, plain_model
-from .ranks import on_first_rank, require_same, versions, weights_digest
+from .learning_rate import check_schedules, scale_or_warn, scales_linearly
+from .optim_wrapper import check_clipping
+from .ranks import meet, on_first_rank, plain_model, require_same, versions, weights_digest
 from .resume import (
+    EARLY_STOPPING,
     LAYOUT,
+    SAMPLER_SEED,
     TEACHER,
     check_resumable,
     check_teacher,
@@ -56,21 +54,7 @@ from .resume import (
 from .work_dir_lock import WorkDirLock
 
 _MMENGINE_HOOKS = 'runtime_info timer sampler_seed logger param_scheduler checkpoint'.split()
-_RATE_POWERS = {'linear': 1.0, 'sqrt': 0.5}  # of the batch, for auto_scale_lr
 _built = itertools.count(1)  # runners of this process
-# What MMEngine says to itself: its own hooks call these.
-_OF_MMENGINE = '"FileClient" will be deprecated', '"HardDiskBackend" is the alias'
-_quiet = ContextVar('quiet', default=False)
-
-
-@contextlib.contextmanager
-def quiet_console() -> Iterator[None]:
-    """Runners that are built meanwhile show only warnings; their log file has every line."""
-    token = _quiet.set(True)
-    try:
-        yield
-    finally:
-        _quiet.reset(token)
 
 
 @RUNNERS.register_module()
@@ -122,15 +106,7 @@ class Runner(_Runner):
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
-        for handler in logger.handlers:
-            stream = getattr(handler, 'stream', None)
-            if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8
-                stream.reconfigure(errors='backslashreplace')
-            if isinstance(handler, logging.FileHandler):
-                continue
-            handler.addFilter(lambda record: not record.getMessage().startswith(_OF_MMENGINE))
-            if _quiet.get():
-                handler.setLevel(logging.WARNING)
+        console.set_up(logger)
         return logger
 
     @classmethod
@@ -150,7 +126,7 @@ class Runner(_Runner):
                     f'--launcher {self.launcher} needs GPUs: start ranks on CPUs with '
                     'tools/dist_train.sh or torchrun and --launcher pytorch.'
                 )
-            _meet(waiting + MARGIN)
+            meet(waiting + MARGIN)
         if dist_cfg.get('init_backend') != 'colossalai':  # it takes no time-out
             dist_cfg = {**dist_cfg, 'timeout': waiting + MARGIN}
         super().setup_env({**env_cfg, 'dist_cfg': dist_cfg})
@@ -184,9 +160,9 @@ class Runner(_Runner):
         named = current is not None and current.scope_name != 'mmengine'
         try:
             with DefaultScope.overwrite_default_scope(None if named else 'mmpretrain'):
-                loader = _Runner.build_dataloader(_fitting(dataloader), *args, **kwargs)
+                loader = _Runner.build_dataloader(fitting(dataloader), *args, **kwargs)
         except FileNotFoundError as error:
-            options = ' '.join(_data_roots(dataloader['dataset']))
+            options = ' '.join(data_roots(dataloader['dataset']))
             if not options:
                 raise
             raise MissingFileError(
@@ -228,32 +204,7 @@ class Runner(_Runner):
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         loop = super().build_train_loop(loop)
-        schedulers = self.param_schedulers or []
-        if isinstance(schedulers, dict) and 'type' in schedulers:
-            schedulers = [schedulers]
-        for i, scheduler in enumerate(schedulers):
-            if not isinstance(scheduler, dict):
-                continue
-            by_epoch = scheduler.get('by_epoch', True)
-            kind = scheduler['type']
-            kind = PARAM_SCHEDULERS.get(kind) if isinstance(kind, str) else kind
-            if getattr(kind, 'need_val_args', False):
-                continue  # ReduceOnPlateau counts validations
-            if by_epoch and isinstance(loop, IterBasedTrainLoop):  # it has one epoch for MMEngine
-                raise UserError(
-                    f'param_scheduler.{i} counts epochs, and train_cfg.type = IterBasedTrainLoop '
-                    'counts iterations: write by_epoch=False in it, and begin and end in '
-                    'iterations, without convert_to_iter_based'
-                )
-            limit, unit = ('max_epochs', 'epochs') if by_epoch else ('max_iters', 'iterations')
-            length = getattr(loop, limit)
-            for key, last in (('begin', length - 1), ('end', length)):
-                if scheduler.get(key, 0) > last:
-                    raise UserError(
-                        f'param_scheduler.{i}.{key} = {scheduler[key]} {unit} is not within '
-                        f'training, train_cfg.{limit} = {length}. Change one of them, for '
-                        f'example with --cfg-options param_scheduler.{i}.{key}=...'
-                    )
+        check_schedules(self.param_schedulers, loop)
         return loop
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
@@ -278,7 +229,7 @@ class Runner(_Runner):
             wanted = 'give a dict with its type and lr'
             raise UserError(f'optim_wrapper.optimizer = {optimizer!r}: {wanted}')
         wrapper = super().build_optim_wrapper(optim_wrapper)
-        _check_clipping(wrapper)
+        check_clipping(wrapper)
         count = getattr(wrapper, '_accumulative_counts', 1)
         if count > 1 and isinstance(plain_model(self), SimCLR):
             batch = self.train_dataloader.batch_size
@@ -293,34 +244,11 @@ class Runner(_Runner):
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         if not auto_scale_lr:
             return
-        rule = auto_scale_lr.get('rule', 'linear')
-        if rule not in _RATE_POWERS:
-            raise UserError(
-                f"auto_scale_lr.rule = {rule!r}: give 'linear' or 'sqrt', the power of the batch "
-                'with which the learning rate grows'
-            )
-        enabled = auto_scale_lr.get('enable', False)
-        if 'base_batch_size' not in auto_scale_lr:
-            if enabled:
-                raise UserError('auto_scale_lr lacks base_batch_size, the batch that lr is for')
-            return
-        if enabled and rule == 'linear':
+        if scales_linearly(auto_scale_lr):
             super().scale_lr(optim_wrapper, auto_scale_lr)
             return
-        base = auto_scale_lr['base_batch_size']
         batch = self.train_dataloader.batch_size * self.world_size
-        ratio = (batch / base) ** _RATE_POWERS[rule]
-        lr = optim_wrapper.optimizer.param_groups[0]['lr']
-        change = f'learning rate {lr:g} is for batches of {base} images, but this job has {batch}'
-        if enabled:
-            for group in optim_wrapper.optimizer.param_groups:
-                group['lr'] *= ratio
-            self.logger.info(f'{change}: the {rule} rule gives {lr * ratio:g}.')
-        elif batch != base:
-            self.logger.warning(
-                f'{change}: the {rule} rule would give {lr * ratio:g}. Pass '
-                '--auto-scale-lr to apply it.'
-            )
+        scale_or_warn(optim_wrapper, auto_scale_lr, batch, self.logger)
 
     def train(self) -> nn.Module:
         try:
@@ -482,59 +410,6 @@ class Runner(_Runner):
 
     def _stopping_hooks(self) -> list[EarlyStoppingHook]:
         return [hook for hook in self.hooks if isinstance(hook, EarlyStoppingHook)]
-
-
-def _meet(timeout: float) -> None:
-    """Connect the ranks of a job on CPUs."""
-    rank, ranks = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
-    try:
-        torch.distributed.init_process_group(
-            'gloo', rank=rank, world_size=ranks, timeout=timedelta(seconds=timeout)
-        )
-    except RuntimeError as error:
-        raise UserError(
-            f'the {ranks} ranks do not find each other ({str(error).splitlines()[0]}): start all '
-            'of them, and look at MASTER_ADDR, MASTER_PORT and GLOO_SOCKET_IFNAME. A torchrun that '
-            'starts ranks again needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1.'
-        ) from error
-
-
-def _check_clipping(wrapper: OptimWrapper | OptimWrapperDict) -> None:
-    """Clip a gradient of 1: PyTorch looks at these settings only when it clips."""
-    settings = getattr(wrapper, 'clip_grad_kwargs', None)
-    if not settings:
-        return
-    parameter = nn.Parameter(torch.zeros(1))
-    parameter.grad = torch.ones(1)
-    try:
-        wrapper.clip_func([parameter], **settings)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f'optim_wrapper.clip_grad = {settings}: {error}') from error
-    if not parameter.grad > 0:
-        raise UserError(f'optim_wrapper.clip_grad = {settings}: give a bound above 0')
-
-
-def _fitting(dataloader: dict) -> dict:
-    """A dataloader's config without options that PyTorch refuses if there are no workers."""
-    if not torch.cuda.is_available():
-        dataloader = {**dataloader, 'pin_memory': False}  # it would only warn
-    if dataloader.get('num_workers', 0) > 0:
-        return dataloader
-    of_workers = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
-    return {key: value for key, value in dataloader.items() if key not in of_workers}
-
-
-def _data_roots(dataset: object, key: str = '{val,test}_dataloader.dataset') -> list[str]:
-    """Command-line options that set the image folders of a dataset."""
-    if not isinstance(dataset, dict):  # it is built
-        return []
-    if dataset['type'] == 'simclr_mm.ReplaceUnreadable':  # our loops put it there
-        return _data_roots(dataset['dataset'], 'train_dataloader.dataset')
-    roots = [f'{key}.data_root=DIR'] if 'data_root' in dataset else []
-    for part in ('dataset', 'gallery', 'query'):
-        if part in dataset:
-            roots += _data_roots(dataset[part], f'{key}.{part}')
-    return roots
 
 
 def build_runner(cfg: Config) -> _Runner:

@@ -8,6 +8,7 @@ from mmpretrain.datasets import CIFAR10
 from mmpretrain.registry import DATASETS
 
 from simclr_mm.cores import core_count
+from simclr_mm.datasets.nested import innermost
 from simclr_mm.errors import UserError
 from simclr_mm.registry import type_name
 from simclr_mm.transforms.loading import LOADING_STEPS
@@ -55,13 +56,6 @@ def replace_images(loader: ConfigDict, dataset: dict[str, Any]) -> None:
         loader.num_workers = min(4, core_count())
         loader.persistent_workers = True
     around.dataset = ConfigDict(**dataset, pipeline=with_loading(before.pipeline))
-
-
-def innermost(dataset: Any) -> Any:
-    """The config of the dataset inside wrappers, such as a LabelSubset."""
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
 
 
 def rgb_in_memory(dataset: Any) -> bool:

@@ -63,7 +63,7 @@ class LogisticRegression:
         features: np.ndarray,
         labels: np.ndarray,
         classes: int,
-        device: str = 'cpu',
+        device: str | torch.device = 'cpu',
         iterations: int = 1000,
     ) -> None:
         self.iterations = iterations
@@ -139,7 +139,7 @@ def one_vs_rest(
     train: tuple[np.ndarray, np.ndarray],
     features: np.ndarray,
     penalties: Sequence[float],
-    device: str,
+    device: str | torch.device,
 ) -> tuple[list[np.ndarray], int]:
     """Scores of classifiers that each tell one class from all others.
 

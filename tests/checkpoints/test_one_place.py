@@ -12,7 +12,7 @@ from simclr_mm import get_model
 from simclr_mm.apis.loading import load_encoder, open_checkpoint
 from simclr_mm.checkpoints import read_checkpoint
 from simclr_mm.checkpoints.foreign.weights import read_weights
-from simclr_mm.commands.convert import convert
+from simclr_mm.commands.convert.conversion import convert
 from simclr_mm.errors import CheckpointError
 
 LOADERS = {'load', 'loads', 'Unpickler'}

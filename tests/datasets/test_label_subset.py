@@ -9,7 +9,7 @@ from PIL import Image
 
 from simclr_mm.datasets import SampleIndex, class_balanced_subset, label_subset, stratified_subset
 from simclr_mm.engine import Runner
-from simclr_mm.engine.loops import build_train_dataloader
+from simclr_mm.engine.dataloaders import build_train_dataloader
 
 pytestmark = pytest.mark.portable
 DIGITS = dict(type='simclr_mm.Digits', pipeline=[dict(type='PackInputs')])

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from simclr_mm.datasets import ResumableSampler
 from simclr_mm.datasets import sampler as module
-from simclr_mm.engine.loops import data_layout
+from simclr_mm.engine.dataloaders import data_layout
 
 SIZES = [40, 25, 33, 1, 60, 17, 40, 40, 40, 29, 40, 40]
 BATCH = 4

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from simclr_mm.engine.allocator import prepare_workers
-from simclr_mm.engine.loops import build_train_dataloader
+from simclr_mm.engine.dataloaders import build_train_dataloader
 
 COLLECT = gc.collect  # tests/conftest.py replaces it
 started = []  # in this process of a worker

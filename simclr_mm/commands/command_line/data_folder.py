@@ -12,8 +12,8 @@ from mmengine.logging import print_log
 from simclr_mm.datasets import class_names, shard_dataset
 from simclr_mm.datasets.image_folder import class_names_of
 from simclr_mm.datasets.image_table import is_list
+from simclr_mm.datasets.nested import innermost
 from simclr_mm.engine.training_data import (
-    innermost,
     replace_images,
     rgb_in_memory,
     train_unlabelled,
@@ -136,8 +136,9 @@ def _test_classifier_on(cfg: Config, folder: Path, phase: str) -> None:
     replace_images(_part(cfg, f'{phase}_dataloader'), class_folders(folder))
     classes = len(_class_names(folder))
     cfg.model.head.num_classes = classes
-    if _preprocessor(cfg):
-        _preprocessor(cfg).num_classes = classes
+    preprocessor = _preprocessor(cfg)
+    if preprocessor:
+        preprocessor.num_classes = classes
     evaluator = cfg[f'{phase}_evaluator']
     for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
         if 'topk' in metric:

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from simclr_mm.datasets.image_table import is_list, rows_of
-from simclr_mm.engine.training_data import innermost
+from simclr_mm.datasets.nested import innermost
 from simclr_mm.errors import UserError
 from simclr_mm.registry import type_name
 

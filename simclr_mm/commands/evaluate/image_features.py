@@ -24,9 +24,9 @@ from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.command_line import ALONE, Ranks, build_dataset, test_data
 from simclr_mm.commands.embed.retrieval import FeatureIndex
 from simclr_mm.datasets import GalleryAndQuery, SampleIndex, collate
+from simclr_mm.datasets.nested import views_in
 from simclr_mm.engine import Runner
 from simclr_mm.engine.config_errors import building_from
-from simclr_mm.engine.loops import views_in
 from simclr_mm.errors import UnreadableImage, UserError
 from simclr_mm.evaluation import Labelled, extract_features, require_divisible
 from simclr_mm.evaluation.features import class_of

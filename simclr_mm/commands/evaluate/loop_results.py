@@ -11,7 +11,7 @@ from mmengine.model import BaseModel, is_model_wrapper
 
 from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.commands.command_line import is_classifier
-from simclr_mm.engine.training_data import innermost
+from simclr_mm.datasets.nested import innermost
 from simclr_mm.evaluation import CHECKPOINT, EvaluationRun, Result, Value, knn_predict
 from simclr_mm.registry import type_name
 

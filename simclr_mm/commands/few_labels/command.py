@@ -33,8 +33,7 @@ from simclr_mm.commands.few_labels.plan import (
     label_of,
     read_from,
 )
-from simclr_mm.commands.runs import Run, where
-from simclr_mm.commands.sweep.command import tell, write_table
+from simclr_mm.commands.runs import Run, tell, where, write_table
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import alone_in, write_text
 from simclr_mm.visualization.page import markdown_of

@@ -18,7 +18,7 @@ from simclr_mm.commands.evaluate.loop_results import classifier_protocol, scored
 from simclr_mm.commands.runs import Run, Slurm
 from simclr_mm.commands.sweep.runs import TrainAndScore, cell_config
 from simclr_mm.datasets import ArrayDataset
-from simclr_mm.engine.training_data import innermost
+from simclr_mm.datasets.nested import innermost
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.evaluation import CHECKPOINT, EvaluationRun, Result, Value
 from simclr_mm.files.installed import MIM

@@ -31,13 +31,14 @@ from simclr_mm.commands.evaluate.feature_table import evaluate_features, print_t
 from simclr_mm.commands.evaluate.image_features import from_embedding
 from simclr_mm.commands.report.pages import collect, page
 from simclr_mm.commands.shown_run import draw_run, train_with_bar
+from simclr_mm.datasets.nested import innermost
 from simclr_mm.engine.dry_run import seconds_a_step
-from simclr_mm.engine.training_data import innermost
 from simclr_mm.errors import UserError, listed
 from simclr_mm.files.atomic import write_text
 from simclr_mm.files.walk import printable
 
-from .choices import Recipe, choose, config_text, read_from_files, with_epochs
+from .choices import Recipe, choose, read_from_files, with_epochs
+from .recipe_config import config_text
 from .surroundings import Machine, Pictures, look_at, machine
 
 _QUICK = 2.0  # minutes

@@ -5,14 +5,15 @@
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation import Value, read_run
-from simclr_mm.files.atomic import write_text
+from simclr_mm.evaluation import EvaluationRun, Value, read_run
+from simclr_mm.files.atomic import write_csv, write_text
 from simclr_mm.visualization.loss import read_log
 
 Row = dict[str, Value]
@@ -111,3 +112,19 @@ def _without_workers(cfg: Config) -> dict[str, Any]:
 def last_step(cfg: Config) -> int:
     """Epochs of a training, or iterations if its config counts these."""
     return cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
+
+
+def tell(run: Run, outcome: EvaluationRun | RunFailed) -> None:
+    """Print the result of a run, or why it failed."""
+    if isinstance(outcome, RunFailed):
+        print(f'{run.name}: FAILED: {outcome}')
+        return
+    result, minutes = outcome.results[0], outcome.seconds / 60
+    value = f'{result.protocol} {result.metric} {result.value:.2f} %'
+    print(f'{run.name}: {value}, {minutes:.2f} minutes')
+
+
+def write_table(path: Path, axes: Sequence[str], rows: Sequence[Row]) -> None:
+    """Write one line for each run as CSV: its value on each axis, metric, value and minutes."""
+    columns = [*axes, 'metric', 'value', 'minutes']
+    write_csv(path, columns, ([row[name] for name in columns] for row in rows))

@@ -12,14 +12,14 @@ import numpy as np
 from mmengine.config import Config
 
 from simclr_mm.commands import command_line
-from simclr_mm.commands.runs import Run, RunFailed, where
+from simclr_mm.commands.runs import Run, tell, where, write_table
 from simclr_mm.commands.runs.run import Row
 from simclr_mm.commands.sweep.color_histograms import draw_color_histograms
 from simclr_mm.commands.sweep.runs import METRICS, TrainAndScore, plan
 from simclr_mm.commands.sweep.studies import STUDIES, Study, values_of
 from simclr_mm.errors import UserError
-from simclr_mm.evaluation import EvaluationRun, Value
-from simclr_mm.files.atomic import alone_in, write_csv
+from simclr_mm.evaluation import Value
+from simclr_mm.files.atomic import alone_in
 from simclr_mm.visualization.study import Series, plot_bars, plot_heat_map, plot_lines
 from simclr_mm.visualization.style import plain
 
@@ -55,15 +55,6 @@ def check_used(asked: dict[str, object], runs: list[Run]) -> None:
                 )
 
 
-def tell(run: Run, outcome: EvaluationRun | RunFailed) -> None:
-    if isinstance(outcome, RunFailed):
-        print(f'{run.name}: FAILED: {outcome}')
-        return
-    result, minutes = outcome.results[0], outcome.seconds / 60
-    value = f'{result.protocol} {result.metric} {result.value:.2f} %'
-    print(f'{run.name}: {value}, {minutes:.2f} minutes')
-
-
 def write_results(
     study: Study, values: list[list[Value]], runs: list[Run], work_dir: Path, cfg: Config
 ) -> None:
@@ -78,12 +69,6 @@ def write_results(
     note = f'{Path(cfg.filename).stem}, {len(rows)} of {len(runs)} runs'
     draw(figure, study, values, rows, metric, note)
     print(f'{table} and {figure} hold {len(rows)} of {len(runs)} runs.')
-
-
-def write_table(path: Path, axes: Sequence[str], rows: Sequence[Row]) -> None:
-    """Write one line for each run as CSV: its value on each axis, metric, value and minutes."""
-    columns = [*axes, 'metric', 'value', 'minutes']
-    write_csv(path, columns, ([row[name] for name in columns] for row in rows))
 
 
 def draw(

@@ -165,15 +165,6 @@ def own_folder(title: str, folder: Path) -> TransferDataset:
     return TransferDataset(*own, train=train, test=splits[-1], validates=whole)
 
 
-def with_pipeline(part: Part, pipeline: list[dict]) -> Part:
-    """A dataset's config with the transforms of its images."""
-    if 'dataset' in part:
-        return dict(part, dataset=with_pipeline(part['dataset'], pipeline))
-    if 'datasets' in part:
-        return dict(part, datasets=[with_pipeline(each, pipeline) for each in part['datasets']])
-    return dict(part, pipeline=pipeline)
-
-
 def class_count(dataset: BaseDataset) -> int:
     """The number of classes of a labelled dataset."""
     classes = dataset.metainfo.get('classes')

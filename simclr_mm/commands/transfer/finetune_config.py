@@ -16,11 +16,12 @@ from torch import nn
 
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.commands.command_line import build_dataset
+from simclr_mm.datasets.nested import with_pipeline
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.installed import CONFIGS
 
-from .dataset_table import LOADING, Part, TransferDataset, class_count, with_pipeline
+from .dataset_table import LOADING, Part, TransferDataset, class_count
 from .linear import test_pipeline
 
 _RUNTIME = CONFIGS / '_base_' / 'default_runtime.py'

@@ -19,13 +19,14 @@ from simclr_mm.apis.fingerprint import plain_data
 from simclr_mm.commands.command_line import build_dataset
 from simclr_mm.commands.evaluate.cache import cached_features, images_hash
 from simclr_mm.datasets.label_subset import stratified_subset
+from simclr_mm.datasets.nested import with_pipeline
 from simclr_mm.engine import Runner
 from simclr_mm.evaluation import CLASS_METRICS, PRETRAINED, Labelled, Result, Value
 from simclr_mm.evaluation.features import Target, class_of
 from simclr_mm.evaluation.linear_probe import VALIDATION_SHARE, swept_linear_probe
 from simclr_mm.files.hashes import bytes_hash
 
-from .dataset_table import LOADING, Parts, TransferDataset, class_count, with_pipeline
+from .dataset_table import LOADING, Parts, TransferDataset, class_count
 
 # VOC's annotations mark objects that are difficult to recognise.
 PACKING = dict(type='PackInputs', meta_keys=[*PackInputs.DEFAULT_META_KEYS, 'gt_label_difficult'])

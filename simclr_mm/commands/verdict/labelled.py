@@ -15,7 +15,7 @@ from simclr_mm.checkpoints.foreign.weights import read_weights
 from simclr_mm.class_balance import draw_of_each_class
 from simclr_mm.commands.command_line import build_dataset
 from simclr_mm.commands.command_line.data_folder import class_folders, gallery_and_query
-from simclr_mm.commands.convert import convert
+from simclr_mm.commands.convert.conversion import convert
 from simclr_mm.commands.evaluate.feature_table import untrained_encoder
 from simclr_mm.commands.evaluate.image_features import gallery_and_queries, small_pixels
 from simclr_mm.datasets.gallery_query import labels_of

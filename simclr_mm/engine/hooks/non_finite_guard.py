@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from simclr_mm.registry import HOOKS
 
-from ..loops import plain_model
+from ..ranks import plain_model
 from .keep_where import flat_copy, keep_where
 from .log_interval import log_interval
 from .non_finite_report import Step, first_bad, image_names, range_of, stop

@@ -22,7 +22,7 @@ from simclr_mm.errors import CheckpointError, UserError, listed
 from simclr_mm.models import ProjectionNeck, SimCLR
 from simclr_mm.registry import HOOKS, type_name
 
-from ..loops import plain_model
+from ..ranks import plain_model
 
 _NECK = 'neck.'
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from simclr_mm.registry import HOOKS
 
-from ..loops import VALIDATED
+from ..resume import VALIDATED
 from .log_interval import is_log_line
 
 

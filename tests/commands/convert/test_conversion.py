@@ -14,7 +14,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from simclr_mm import get_model
 from simclr_mm.apis.model_zoo import SHIPPED, weights_of
-from simclr_mm.commands.convert import _widen, convert, key_lines, save
+from simclr_mm.commands.convert.conversion import convert, key_lines, save
+from simclr_mm.commands.convert.pixels import widen
 from simclr_mm.errors import CheckpointError
 
 ROOT = Path(__file__).parents[3]
@@ -393,7 +394,7 @@ def test_an_encoder_of_bgr_becomes_one_of_rgb(encoder, tmp_path, capsys):
     text = SELFSUP_1.replace('bgr_to_rgb=True', 'bgr_to_rgb=False')
     state = under('backbone.', encoder)
     torch.save(dict(state_dict=state, meta=dict(cfg=text)), tmp_path / 'theirs.pth')
-    with patch('simclr_mm.commands.convert.print_log') as said:
+    with patch('simclr_mm.commands.convert.conversion.print_log') as said:
         checkpoint, config, _ = save(convert(tmp_path / 'theirs.pth'), tmp_path / 'ours.pth')
     assert 'takes BGR, by the stored config' in str(said.call_args)
     model = get_model(config, pretrained=checkpoint)
@@ -411,7 +412,7 @@ def test_an_encoder_of_bgr_becomes_one_of_rgb(encoder, tmp_path, capsys):
 def test_a_stored_config_without_pixels_is_said(encoder, tmp_path, text):
     state = under('backbone.', encoder)
     torch.save(dict(state_dict=state, meta=dict(cfg=text)), tmp_path / 'theirs.pth')
-    with patch('simclr_mm.commands.convert.print_log') as said:
+    with patch('simclr_mm.commands.convert.pixels.print_log') as said:
         converted = convert(tmp_path / 'theirs.pth')
     assert 'no mean and std are found in the stored config' in str(said.call_args)
     assert converted.config.data_preprocessor.mean == [123.675, 116.28, 103.53]
@@ -446,7 +447,7 @@ def test_the_source_stays(encoder, tmp_path):
 
 def test_a_deep_stem_for_bands():
     state = {'backbone.stem.0.conv.weight': torch.ones(4, 3, 3, 3)}
-    _widen(state, 6, 'theirs.pth')
+    widen(state, 6, 'theirs.pth')
     assert state['backbone.stem.0.conv.weight'].shape == (4, 6, 3, 3)
 
 

@@ -8,13 +8,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from simclr_mm.commands.pretrain.choices import (
-    Choice,
-    choose,
-    config_text,
-    read_from_files,
-    with_epochs,
-)
+from simclr_mm.commands.pretrain.choices import Choice, choose, read_from_files, with_epochs
+from simclr_mm.commands.pretrain.recipe_config import config_text
 from simclr_mm.commands.pretrain.surroundings import Machine, Pictures, look_at, machine
 from simclr_mm.errors import UserError
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from simclr_mm.apis import load_encoder
 from simclr_mm.commands.pretrain import command
-from simclr_mm.commands.pretrain.choices import choose, config_text
+from simclr_mm.commands.pretrain.choices import choose
+from simclr_mm.commands.pretrain.recipe_config import config_text
 from simclr_mm.commands.pretrain.surroundings import look_at, machine
 from simclr_mm.datasets.decoded_files import read_images
 from simclr_mm.engine.dry_run import seconds_a_step

@@ -19,7 +19,7 @@ from simclr_mm.apis import load_encoder
 from simclr_mm.checkpoints import load_file
 from simclr_mm.commands.publish.command import _halved
 from simclr_mm.commands.publish.metafile import put_entry
-from simclr_mm.engine.loops import VALIDATED
+from simclr_mm.engine.resume import VALIDATED
 
 ROOT = Path(__file__).parents[3]
 NAME = 'simclr_r18-w16_1xb64-coslr-30e_digits'

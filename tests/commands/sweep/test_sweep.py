@@ -12,9 +12,9 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 from simclr_mm.commands import train as train_command
-from simclr_mm.commands.runs import RunFailed
+from simclr_mm.commands.runs import RunFailed, write_table
 from simclr_mm.commands.sweep import runs
-from simclr_mm.commands.sweep.command import draw, write_table
+from simclr_mm.commands.sweep.command import draw
 from simclr_mm.commands.sweep.studies import STUDIES, values_of
 
 VALUES = values_of(STUDIES['head'], dict(head=['none', 'linear'], width=[8, 16]))

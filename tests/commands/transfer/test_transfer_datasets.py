@@ -25,9 +25,9 @@ from simclr_mm.commands.transfer.dataset_table import (
     TRANSFER_DATASETS,
     class_count,
     own_folder,
-    with_pipeline,
 )
 from simclr_mm.commands.transfer.linear import linear_transfer, prepared_for
+from simclr_mm.datasets.nested import with_pipeline
 from simclr_mm.evaluation import swept_linear_probe
 
 CONFIG = Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'

@@ -6,8 +6,9 @@ from helpers import CONFIGS
 from helpers.tools import refusal, tool
 from mmengine.config import Config
 
-from simclr_mm.commands import band_statistics
-from simclr_mm.commands.band_statistics import SHARES, BandStatistics, measure
+from simclr_mm.commands.band_statistics import command, measuring
+from simclr_mm.commands.band_statistics.measuring import measure
+from simclr_mm.commands.band_statistics.statistics import SHARES, BandStatistics
 from simclr_mm.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -51,7 +52,7 @@ def test_an_interrupted_call_continues(tmp_path, monkeypatch):
         np.save(tmp_path / f'{place}.npy', img)
     (tmp_path / '4b.npy').write_bytes(b'\x93NUMPY broken')
     out = tmp_path / 'out' / 'bands.py'
-    monkeypatch.setattr(band_statistics, '_SAVE_EVERY', 0)
+    monkeypatch.setattr(measuring, '_SAVE_EVERY', 0)
     added = []
     add = BandStatistics.add
 
@@ -139,7 +140,7 @@ def test_a_folder_of_two_lines_is_one_comment(tmp_path):
 
 
 def test_a_base_without_bands_is_refused_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(band_statistics, 'measure', None)
+    monkeypatch.setattr(command, 'measure', None)
     base = 'simclr_r18-w16_1xb64-coslr-30e_digits'
     said = refusal('band_statistics.py', tmp_path, '--base', base, '--out', tmp_path / 'x.py')
     assert 'no pipeline of it has simclr_mm.LoadBands' in said

@@ -1,0 +1,1 @@
+"""Measure the bands of images."""
