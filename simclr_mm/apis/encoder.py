@@ -17,6 +17,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import TRANSFORMS
 from torch import Tensor
 
+from simclr_mm.checkpoints import weights_hash
 from simclr_mm.engine.training_data import rgb_in_memory
 from simclr_mm.errors import UserError
 from simclr_mm.models.pooled import pooled
@@ -24,7 +25,6 @@ from simclr_mm.registry import type_name
 from simclr_mm.transforms import LoadImageFromFile
 from simclr_mm.transforms.loading import LOADING_STEPS
 
-from .fingerprint import plain_data, weights_hash
 from .preprocessing import Preprocessing, takes_bgr
 
 
@@ -185,3 +185,13 @@ def _named(settings: Any) -> Any:
     if str(named.get('type')).split('.')[0] in ('mmcv', 'mmengine', 'mmpretrain', 'simclr_mm'):
         named['type'] = type_name(named)
     return named
+
+
+def plain_data(settings: Any) -> Any:
+    """A config's settings as JSON data. A class becomes its name, with its module."""
+
+    def text(value: Any) -> str:
+        is_class = isinstance(value, type)
+        return f'{value.__module__}.{value.__qualname__}' if is_class else str(value)
+
+    return json.loads(json.dumps(settings, default=text))

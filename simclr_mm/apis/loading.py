@@ -20,6 +20,7 @@ from simclr_mm.checkpoints import (
     has_keys,
     load_state,
     load_weights,
+    meta_of,
     model_state,
     trusting,
 )
@@ -203,7 +204,7 @@ def _build(checkpoint: Checkpoint, changes: dict[str, Any], only_backbone: bool 
         _load_into(model, model.backbone, replace(weights, state=state), source)
     elif source:
         _load(model, content, source, [key for key, value in changes.items() if value is None])
-        dataset_meta = _classes_in(_meta(content)) or dataset_meta
+        dataset_meta = _classes_in(meta_of(content)) or dataset_meta
     # mmpretrain's inferencers read these attributes; in this package only encoder_of does.
     model._config, model._metainfo, model._dataset_meta = config, entry, dataset_meta
     return Encoder(
@@ -253,11 +254,6 @@ def _classes_in(meta: dict[str, Any]) -> dict[str, Any]:
     return meta.get('dataset_meta') or {}
 
 
-def _meta(content: Any) -> dict[str, Any]:
-    meta = content.get('meta') if isinstance(content, dict) else None
-    return meta if isinstance(meta, dict) else {}
-
-
 def _read(source: str) -> Any:
     """Load a checkpoint. The direct way is for one file of PyTorch."""
     path = Path(source).expanduser()
@@ -268,7 +264,7 @@ def _read(source: str) -> Any:
 def _weights(model: BaseModel, content: Any, source: str) -> Conversion:
     """The weights of a checkpoint for a model. The model's own keys need no conversion."""
     expected = model.state_dict()
-    converted = 'normalise' in _meta(content)  # by simclr-mm convert
+    converted = 'normalise' in meta_of(content)  # by simclr-mm convert
     if not converted and has_keys(content, expected):
         return Conversion(state=dict(model_state(content, source)))
     return weights_for(expected, content, source)

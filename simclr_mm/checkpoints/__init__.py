@@ -10,9 +10,11 @@ from .state_dict import (
     has_keys,
     load_state,
     load_weights,
+    meta_of,
     model_state,
     require_finite,
     state_problems,
+    weights_hash,
 )
 
 __all__ = [
@@ -26,10 +28,12 @@ __all__ = [
     'load_file',
     'load_state',
     'load_weights',
+    'meta_of',
     'model_state',
     'read_checkpoint',
     'require_finite',
     'state_problems',
     'trust_checkpoints',
     'trusting',
+    'weights_hash',
 ]

@@ -1,5 +1,6 @@
 """Extract weights from a loaded checkpoint and load them into a model, all or none."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,22 @@ def model_state(checkpoint: Any, source: str) -> Mapping[str, Tensor]:
     raise CheckpointError(
         f'{source} holds no weights: expected a dict of tensors, or one under the key "state_dict"'
     )
+
+
+def weights_hash(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of every tensor of a state dict with its name."""
+    digest = hashlib.sha256()
+    for key, value in state.items():
+        digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def meta_of(checkpoint: Any) -> dict[str, Any]:
+    """The ``meta`` of a loaded checkpoint, as MMEngine writes it. Empty if there is none."""
+    meta = checkpoint.get('meta') if isinstance(checkpoint, Mapping) else None
+    return meta if isinstance(meta, dict) else {}
 
 
 def has_keys(checkpoint: Any, expected: Iterable[str]) -> bool:

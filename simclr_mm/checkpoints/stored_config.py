@@ -18,6 +18,8 @@ from mmpretrain import registry as mmpretrain_registry
 from simclr_mm import registry
 from simclr_mm.errors import CheckpointError, UserError
 
+from .state_dict import meta_of
+
 _LONGEST = 1 << 20  # characters; parsing takes about 200 bytes for each
 _LARGE_NUMBER = 2**60  # larger numbers can be chosen to collide and slow sets down
 _SCOPES = ('simclr_mm', 'mmpretrain', 'mmcv', 'mmengine')
@@ -33,8 +35,7 @@ def config_of(checkpoint: Any, source: str) -> Config:
     Raises:
         CheckpointError: It holds none, or :func:`stored_config` refuses it.
     """
-    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
-    text = meta.get('cfg') if isinstance(meta, dict) else None
+    text = meta_of(checkpoint).get('cfg')
     if not isinstance(text, str):
         raise CheckpointError(
             f'{source} does not hold its config: name it, for example with '

@@ -10,7 +10,7 @@ import mmengine
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 
-from simclr_mm.checkpoints import read_checkpoint
+from simclr_mm.checkpoints import meta_of, read_checkpoint
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import test_on_folder
 from simclr_mm.commands.command_line.encoder_flags import checkpoint_of
@@ -74,6 +74,5 @@ def main(argv: list[str] | None = None) -> None:
 
 def _trained_classes(checkpoint: str) -> Sequence[str] | None:
     """The classes of the images on which a checkpoint was trained, if it says so."""
-    meta = read_checkpoint(checkpoint).get('meta')
-    data = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    data = meta_of(read_checkpoint(checkpoint)).get('dataset_meta')
     return data.get('classes') if isinstance(data, dict) else None

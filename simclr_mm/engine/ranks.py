@@ -73,15 +73,6 @@ def versions() -> dict[str, str]:
     return {**found, 'code of simclr_mm': digest.hexdigest()[:8]}
 
 
-def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
-    """A short hash of all weights and buffers, to compare them between ranks."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        values = state[name].detach().cpu().contiguous().view(-1)
-        digest.update(name.encode() + values.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
 def plain_model(runner: Runner) -> nn.Module:
     """The model without the wrapper of distributed training."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -20,7 +20,13 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from simclr_mm.checkpoints import forget, install_safe_loading, model_state, read_checkpoint
+from simclr_mm.checkpoints import (
+    forget,
+    install_safe_loading,
+    model_state,
+    read_checkpoint,
+    weights_hash,
+)
 from simclr_mm.datasets.unreadable import refuse_drops
 from simclr_mm.errors import CheckpointError, MissingFileError, UserError
 from simclr_mm.evaluation.gather import install_gathering
@@ -39,7 +45,7 @@ from .hooks.checkpoint_hook import CheckpointHook
 from .hooks.progress_bar import ProgressBarHook
 from .learning_rate import check_schedules, scale_or_warn, scales_linearly
 from .optim_wrapper import check_clipping
-from .ranks import meet, on_first_rank, plain_model, require_same, versions, weights_digest
+from .ranks import meet, on_first_rank, plain_model, require_same, versions
 from .resume import (
     EARLY_STOPPING,
     LAYOUT,
@@ -338,7 +344,7 @@ class Runner(_Runner):
         for rank, text in enumerate(all_gather_object(problem)):
             if text is not None:
                 raise CheckpointError(f'rank {rank} cannot load {text}')
-        weights = weights_digest(plain_model(self).state_dict())
+        weights = weights_hash(plain_model(self).state_dict())[:12]
         found = dict(epoch=self.epoch, iter=self.iter, weights=weights)
         require_same(found, f'{source} has to be the same file on every rank.')
         self._forget_copy()

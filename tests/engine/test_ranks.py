@@ -11,7 +11,8 @@ import torch
 from digits_run import EVERY_EPOCH, losses, runner
 from helpers.processes import free_port, launched, run_ranks, start
 
-from simclr_mm.engine.ranks import on_first_rank, versions, weights_digest
+from simclr_mm.checkpoints import weights_hash
+from simclr_mm.engine.ranks import on_first_rank, versions
 from simclr_mm.engine.work_dir_lock import WorkDirLock
 from simclr_mm.errors import UserError
 
@@ -21,7 +22,7 @@ VALIDATED = {'train_cfg.val_interval': 1, 'val_dataloader.dataset.query.indices'
 
 def digest(run):
     """Of what the ranks share: the statistics of BN are each one's own on CPUs."""
-    return weights_digest(dict(run.model.module.named_parameters()))
+    return weights_hash(dict(run.model.module.named_parameters()))
 
 
 def refusal(folder, validate=False, **options):
@@ -61,7 +62,7 @@ def _rank(rank, port, folder):
     run = runner(mine / 'a', validate=True, **OPTIONS, **VALIDATED)
     run.train()
     told['digest'] = digest(run)
-    told['statistics'] = weights_digest(dict(run.model.module.named_buffers()))
+    told['statistics'] = weights_hash(dict(run.model.module.named_buffers()))
     if rank == 0:
         file = Path(run.log_dir) / 'vis_data' / 'scalars.json'
         told['scores'] = [json.loads(line).get('knn/top1') for line in file.open()]

@@ -10,6 +10,7 @@ from torch import Tensor
 from simclr_mm.checkpoints import (
     backbone_state,
     has_keys,
+    meta_of,
     model_state,
     read_checkpoint,
     require_finite,
@@ -91,8 +92,8 @@ def _is_bundle(loaded: Any, source: str) -> bool:
 
 def _stored_needs(loaded: Any, source: str) -> dict[str, Any]:
     """Backbone and normalisation that simclr-mm convert stored in a checkpoint."""
-    meta = loaded.get('meta') if isinstance(loaded, dict) else None
-    if not isinstance(meta, dict) or 'normalise' not in meta:
+    meta = meta_of(loaded)
+    if 'normalise' not in meta:
         return {}
     try:
         backbone = dict(meta['backbone'], type=str(meta['backbone']['type']))

@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from simclr_mm.apis.encoder import pipeline_of
+from simclr_mm.checkpoints import meta_of
 from simclr_mm.checkpoints.stored_config import parse_settings
 from simclr_mm.errors import CheckpointError, UserError
 from simclr_mm.registry import type_name
@@ -20,8 +21,8 @@ def stored_pixels(loaded: Any, source: str) -> tuple[dict[str, list[float]], boo
 
     Nothing is built from the config, so it may name classes that are not installed.
     """
-    meta = loaded.get('meta') if isinstance(loaded, dict) else None
-    text = (meta.get('cfg') or meta.get('config')) if isinstance(meta, dict) else None  # 1.x, 0.x
+    meta = meta_of(loaded)
+    text = meta.get('cfg') or meta.get('config')  # 1.x, 0.x
     if not isinstance(text, str):
         return {}, False
     try:

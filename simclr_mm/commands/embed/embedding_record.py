@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import default_collate
 
-from simclr_mm.apis.fingerprint import plain_data
+from simclr_mm.apis.encoder import plain_data
 from simclr_mm.apis.inference import FeatureInferencer, read_picture
 from simclr_mm.errors import UserError
 from simclr_mm.files.hashes import listing_hash

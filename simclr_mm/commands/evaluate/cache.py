@@ -16,8 +16,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from simclr_mm.apis.encoder import Encoder
-from simclr_mm.apis.fingerprint import plain_data
+from simclr_mm.apis.encoder import Encoder, plain_data
 from simclr_mm.commands.command_line import ALONE, Ranks
 from simclr_mm.datasets import ArrayDataset, GalleryAndQuery
 from simclr_mm.datasets.stored_images import StoredImages

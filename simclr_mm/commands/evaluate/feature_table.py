@@ -15,7 +15,7 @@ from rich.table import Table
 
 from simclr_mm.apis import build_encoder, load_encoder
 from simclr_mm.apis.encoder import Encoder
-from simclr_mm.apis.fingerprint import weights_hash
+from simclr_mm.checkpoints import weights_hash
 from simclr_mm.commands.command_line import ALONE, Ranks, test_data
 from simclr_mm.evaluation import (
     PIXELS,

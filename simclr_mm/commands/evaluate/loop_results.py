@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import BaseModel, is_model_wrapper
 
-from simclr_mm.apis.fingerprint import weights_hash
+from simclr_mm.checkpoints import weights_hash
 from simclr_mm.commands.command_line import is_classifier
 from simclr_mm.datasets.nested import innermost
 from simclr_mm.evaluation import CHECKPOINT, EvaluationRun, Result, Value, knn_predict

@@ -20,9 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import sem
 
-from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.apis.loading import open_checkpoint
-from simclr_mm.checkpoints import model_state
+from simclr_mm.checkpoints import model_state, weights_hash
 from simclr_mm.commands import command_line
 from simclr_mm.commands.few_labels.plan import (
     METHODS,

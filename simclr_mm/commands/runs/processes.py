@@ -19,8 +19,7 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 from rich.progress import track
 
-from simclr_mm.apis.fingerprint import weights_hash
-from simclr_mm.checkpoints import model_state, read_checkpoint
+from simclr_mm.checkpoints import model_state, read_checkpoint, weights_hash
 from simclr_mm.cores import core_count
 from simclr_mm.evaluation import EvaluationRun, Result
 from simclr_mm.files.installed import MIM

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from simclr_mm.apis import load_encoder
 from simclr_mm.apis.encoder import Encoder
-from simclr_mm.apis.fingerprint import weights_hash
+from simclr_mm.checkpoints import weights_hash
 from simclr_mm.commands import command_line
 from simclr_mm.commands.runs import RunFailed, where
 from simclr_mm.commands.transfer import finetune, finetune_config, linear

@@ -14,8 +14,7 @@ from mmpretrain.datasets import PackInputs
 from mmpretrain.structures import DataSample
 from rich.console import Console
 
-from simclr_mm.apis.encoder import Encoder
-from simclr_mm.apis.fingerprint import plain_data
+from simclr_mm.apis.encoder import Encoder, plain_data
 from simclr_mm.commands.command_line import build_dataset
 from simclr_mm.commands.evaluate.cache import cached_features, images_hash
 from simclr_mm.datasets.label_subset import stratified_subset

@@ -16,7 +16,7 @@ from pathlib import Path
 from mmengine.device import get_device
 
 from simclr_mm.apis import load_encoder
-from simclr_mm.apis.fingerprint import weights_hash
+from simclr_mm.checkpoints import weights_hash
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.encoder_flags import or_default
 from simclr_mm.commands.verdict.curves import KNN, all_hits, draws_of

@@ -11,6 +11,7 @@ from simclr_mm.apis import load_encoder
 from simclr_mm.apis.encoder import Encoder
 from simclr_mm.apis.loading import Checkpoint, encoder_of_checkpoint
 from simclr_mm.apis.model_zoo import register
+from simclr_mm.checkpoints import meta_of
 from simclr_mm.checkpoints.foreign.weights import read_weights
 from simclr_mm.class_balance import draw_of_each_class
 from simclr_mm.commands.command_line import build_dataset
@@ -126,8 +127,7 @@ def _encoder_of(place: str, device: torch.device) -> Encoder:
     if place.lower() in register():
         return load_encoder(place, device=device)
     content = read_weights(place)
-    meta = content.get('meta') if isinstance(content, dict) else None
-    if isinstance(meta, dict) and 'cfg' in meta:
+    if 'cfg' in meta_of(content):
         return load_encoder(place, device=device)
     converted = convert(place)
     print_log(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from simclr_mm.checkpoints import (
     backbone_state,
     install_safe_loading,
+    meta_of,
     model_state,
     read_checkpoint,
     state_problems,
@@ -181,8 +182,7 @@ def _init_cfg(runner) -> Mapping:
 
 def _compare_pixels(runner, checkpoint: Mapping, path: str) -> None:
     """Warn if the config normalises pixels otherwise than simclr-mm convert says of the encoder."""
-    meta = checkpoint.get('meta')
-    wanted = meta.get('normalise') if isinstance(meta, Mapping) else None
+    wanted = meta_of(checkpoint).get('normalise')
     if not isinstance(wanted, Mapping):  # another file of ours, whose config says it
         return
     found = runner.cfg.get('data_preprocessor') or {}

@@ -5,8 +5,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from simclr_mm.apis.fingerprint import weights_hash
 from simclr_mm.apis.model_zoo import find_config
+from simclr_mm.checkpoints import weights_hash
 from simclr_mm.commands.command_line import test_data as data_of
 from simclr_mm.commands.evaluate.feature_table import evaluate_features, untrained_encoder
 from simclr_mm.commands.evaluate.image_features import small_pixels

@@ -9,7 +9,7 @@ from matplotlib.image import imread
 from mmengine.config import Config
 
 from simclr_mm import get_model
-from simclr_mm.apis.fingerprint import weights_hash
+from simclr_mm.checkpoints import weights_hash
 from simclr_mm.commands.sweep import command
 from simclr_mm.evaluation import read_run
 from simclr_mm.files.atomic import alone_in
