@@ -7,6 +7,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from simclr_mm.errors import CheckpointError
+from simclr_mm.files.storage import is_url
 
 from .download import download
 from .state_dict import load_weights
@@ -40,7 +41,7 @@ def load_from_model_zoo(filename: str, map_location: Any = None) -> Any:
         raise CheckpointError(
             f'{filename}: {scheme} has no model "{name}"; give the path or the URL of the file'
         )
-    if '://' in urls[name]:
+    if is_url(urls[name]):
         checkpoint = load_from_url(urls[name], map_location)
     else:
         home = Path(mmengine_checkpoint._get_mmengine_home())

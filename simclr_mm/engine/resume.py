@@ -115,7 +115,7 @@ def latest_checkpoint(work_dir: str, store: str = '') -> str | None:
     here = Path(work_dir, Path(saved).name)
     if here.is_file():
         return str(here)
-    if '://' not in saved and not Path(saved).is_file():
+    if not storage.is_url(saved) and not Path(saved).is_file():
         raise MissingFileError(
             f'--resume: {name} names {saved or "nothing"}, no file that is there: put it back, '
             'name another checkpoint with --resume PATH, or remove last_checkpoint to start again.'

@@ -16,6 +16,7 @@ from simclr_mm.checkpoints import download, load_state, load_weights, model_stat
 from simclr_mm.checkpoints.stored_config import config_of
 from simclr_mm.errors import UserError
 from simclr_mm.files.hashes import content_hash
+from simclr_mm.files.storage import is_url
 from simclr_mm.losses import distillation
 from simclr_mm.registry import MODELS
 
@@ -159,7 +160,7 @@ class Distillation(ImageClassifier):
             raise UserError(
                 'no teacher: name the checkpoint of a classifier, --cfg-options model.teacher=PATH'
             )
-        file = download(source) if '://' in source else source
+        file = download(source) if is_url(source) else source
         checkpoint = load_weights(file)
         settings, preprocessor = self.teacher_model, None
         if settings is None:

@@ -15,10 +15,6 @@ from .base import DeviceTransform, check_range
 from .batched import geometric as batched
 from .random_streams import RandomStream
 
-# Near the ImageNet mean, so near zero after normalisation, as in cutout's paper
-# (arXiv:1708.04552).
-_MID_GRAY = 128
-
 # Added before fractions are cut off, as in PIL, so that whole numbers stay unchanged.
 _ALMOST_ZERO = 1e-3
 
@@ -132,7 +128,7 @@ class RandomCutout(DeviceTransform):
     def paint(self, img: np.ndarray, params: dict) -> np.ndarray:
         top, left, side = params['top'], params['left'], params['side']
         img = img.copy()
-        img[max(0, top) : top + side, max(0, left) : left + side] = _MID_GRAY
+        img[max(0, top) : top + side, max(0, left) : left + side] = batched.MID_GRAY
         return img
 
 

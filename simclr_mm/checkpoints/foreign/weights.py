@@ -16,6 +16,7 @@ from simclr_mm.checkpoints import (
     require_finite,
 )
 from simclr_mm.errors import CheckpointError
+from simclr_mm.files.storage import is_url
 
 from .layouts import layout_of
 from .renaming import Conversion, from_google, to_our_keys
@@ -82,7 +83,7 @@ def weights_for(expected: Iterable[str], loaded: Any, source: str) -> Conversion
 
 
 def _is_tensorflow(path: str) -> bool:
-    return '://' not in path and bool(bundle_prefix(path))
+    return not is_url(path) and bool(bundle_prefix(path))
 
 
 def _is_bundle(loaded: Any, source: str) -> bool:

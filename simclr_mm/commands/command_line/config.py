@@ -3,7 +3,7 @@
 import argparse
 import os
 import os.path as osp
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -82,6 +82,11 @@ def build_dataset(settings: dict) -> BaseDataset:
     """Build a dataset from its config, whose names may be mmpretrain's."""
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         return DATASETS.build(settings)
+
+
+def metrics_of(evaluator: dict | Sequence[dict] | None) -> list[dict]:
+    """The metrics of a config's evaluator, which may be one, several or none."""
+    return [evaluator] if isinstance(evaluator, dict) else list(evaluator or ())
 
 
 def is_classifier(cfg: Config) -> bool:

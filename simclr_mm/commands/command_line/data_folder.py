@@ -23,7 +23,7 @@ from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.files.storage import is_url
 from simclr_mm.registry import type_name
 
-from .config import is_classifier
+from .config import is_classifier, metrics_of
 
 _HELD_OUT = ('val', 'test')
 _SHARDS = ('.tar', '.parquet', '.arrow', '.mdb')  # files whose folder --data takes
@@ -139,8 +139,7 @@ def _test_classifier_on(cfg: Config, folder: Path, phase: str) -> None:
     preprocessor = _preprocessor(cfg)
     if preprocessor:
         preprocessor.num_classes = classes
-    evaluator = cfg[f'{phase}_evaluator']
-    for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
+    for metric in metrics_of(cfg[f'{phase}_evaluator']):
         if 'topk' in metric:
             topk = [metric.topk] if isinstance(metric.topk, int) else metric.topk
             metric.topk = [k for k in topk if k <= classes] or [1]

@@ -11,6 +11,7 @@ from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.apis.model_zoo import default_encoder, weights_of
 from simclr_mm.checkpoints.safe_load import file_problem
 from simclr_mm.errors import CheckpointError
+from simclr_mm.files.storage import is_url
 
 # The shared flags that :func:`inferencer_of` reads besides the checkpoint.
 ENCODER_FLAGS = ('--config', '--device', '--precision', '--compile', '--trust-checkpoint')
@@ -37,7 +38,7 @@ def checkpoint_of(argument: str) -> str:
         CheckpointError: It is no checkpoint, as is seen before anything is built.
     """
     source = weights_of(argument)
-    problem = file_problem(Path(source).expanduser(), None) if '://' not in source else None
+    problem = None if is_url(source) else file_problem(Path(source).expanduser(), None)
     if problem and source.endswith('.pth'):  # others have forms of their own
         raise CheckpointError(f'{source} {problem}')
     return source

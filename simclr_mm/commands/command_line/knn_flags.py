@@ -12,7 +12,7 @@ from simclr_mm.datasets.nested import innermost
 from simclr_mm.errors import UserError
 from simclr_mm.registry import type_name
 
-from .config import build_dataset, is_classifier
+from .config import build_dataset, is_classifier, metrics_of
 from .data_folder import compare, gallery_and_query
 
 _SHARE = 0.2  # of a labelled folder without parts are queries
@@ -53,8 +53,7 @@ def knn_while_training(
     # A folder's images are those that the pipeline can load.
     sets = (dict(part, pipeline=cfg.val_dataloader.dataset.pipeline) for part in (gallery, query))
     images, queries = (len(build_dataset(each)) for each in sets)
-    metrics = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
-    kept = [metric for metric in metrics if type_name(metric) == 'KNNAccuracy']
+    kept = [each for each in metrics_of(cfg.val_evaluator) if type_name(each) == 'KNNAccuracy']
     if not kept:
         raise UserError(f'{flag}: val_evaluator has no simclr_mm.KNNAccuracy: add one.')
     cfg.val_evaluator = kept[0]

@@ -11,6 +11,7 @@ from mmengine.model import BaseModel, is_model_wrapper
 
 from simclr_mm.checkpoints import weights_hash
 from simclr_mm.commands.command_line import is_classifier
+from simclr_mm.commands.command_line.config import metrics_of
 from simclr_mm.datasets.nested import innermost
 from simclr_mm.evaluation import CHECKPOINT, EvaluationRun, Result, Value, knn_predict
 from simclr_mm.registry import type_name
@@ -94,8 +95,7 @@ def classifier_protocol(cfg: Config) -> tuple[str, dict[str, Value]]:
 
 def knn_settings(evaluator: dict | Sequence[dict], dataset: dict) -> dict[str, Value]:
     """k and temperature of a loop's KNNAccuracy, or their defaults, and the gallery's size."""
-    metrics = [evaluator] if isinstance(evaluator, dict) else evaluator
-    knn = next((metric for metric in metrics if type_name(metric) == 'KNNAccuracy'), {})
+    knn = next((each for each in metrics_of(evaluator) if type_name(each) == 'KNNAccuracy'), {})
     defaults = inspect.signature(knn_predict).parameters
     settings = {key: knn.get(key, defaults[key].default) for key in ('k', 'temperature')}
     if dataset.get('gallery_per_class') is not None:

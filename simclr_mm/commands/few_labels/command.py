@@ -35,6 +35,7 @@ from simclr_mm.commands.few_labels.plan import (
 from simclr_mm.commands.runs import Run, tell, where, write_table
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import alone_in, write_text
+from simclr_mm.files.storage import is_url
 from simclr_mm.visualization.page import markdown_of
 
 _DISTIL = 'distil'
@@ -94,7 +95,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
             raise UserError(f'--epochs {key}: name one of {", ".join([*finetune, _DISTIL])}')
         if type(value) is not int or value < 1:
             raise UserError(f'--epochs {key}={value}: give a whole number above 0')
-    source = encoder.source if '://' in encoder.source else str(Path(encoder.source).resolve())
+    source = encoder.source if is_url(encoder.source) else str(Path(encoder.source).resolve())
     work_dir = args.work_dir or Path('work_dirs', 'few_labels', encoder.name)
     return Plan(encoder, source, finetune, distil, epochs, work_dir)
 

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from simclr_mm.apis import load_encoder
+from simclr_mm.commands.command_line.config import metrics_of
 from simclr_mm.commands.evaluate.feature_table import PENALTY
 from simclr_mm.commands.evaluate.image_features import gallery_and_queries
 from simclr_mm.commands.evaluate.loop_results import knn_settings, scored_dataset
@@ -59,8 +60,7 @@ def plan(
     study: str, cfg: Config, values: Sequence[Sequence[Value]], work_dir: Path, metric: str
 ) -> list[Run]:
     """Write the config of every cell, or find the existing one. The metric is one of METRICS."""
-    evaluators = cfg.get('val_evaluator') or []
-    evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
+    evaluators = metrics_of(cfg.get('val_evaluator'))
     if metric == 'knn' and 'KNNAccuracy' not in map(type_name, evaluators):
         raise UserError(
             '--evaluate knn reads knn/top1 of the last validation, but this config has no '

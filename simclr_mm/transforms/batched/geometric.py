@@ -7,8 +7,9 @@ from torch.nn.functional import grid_sample
 
 from .pixels import FLOOR, on_rows, per_image, to_levels
 
-# As in transforms/geometric.py.
-_MID_GRAY = 128
+# Near the ImageNet mean, so near zero after normalisation, as in cutout's paper
+# (arXiv:1708.04552).
+MID_GRAY = 128
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
@@ -49,7 +50,7 @@ def cutout(images: Tensor, top: Tensor, left: Tensor, side: Tensor) -> Tensor:
     rows = rows.to(images.device, non_blocking=True)
     columns = columns.to(images.device, non_blocking=True)
     square = rows[:, None, :, None] & columns[:, None, None]  # (n, 1, S, S)
-    return images.masked_fill(square, _MID_GRAY)
+    return images.masked_fill(square, MID_GRAY)
 
 
 def sobel(images: Tensor) -> Tensor:
