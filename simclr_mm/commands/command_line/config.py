@@ -6,6 +6,7 @@ import os.path as osp
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
@@ -84,7 +85,7 @@ def build_dataset(settings: dict) -> BaseDataset:
         return DATASETS.build(settings)
 
 
-def metrics_of(evaluator: dict | Sequence[dict] | None) -> list[dict]:
+def metrics_of(evaluator: dict | Sequence[dict] | None) -> list[Any]:
     """The metrics of a config's evaluator, which may be one, several or none."""
     return [evaluator] if isinstance(evaluator, dict) else list(evaluator or ())
 
