@@ -95,7 +95,8 @@ def classifier_protocol(cfg: Config) -> tuple[str, dict[str, Value]]:
 
 def knn_settings(evaluator: dict | Sequence[dict], dataset: dict) -> dict[str, Value]:
     """k and temperature of a loop's KNNAccuracy, or their defaults, and the gallery's size."""
-    knn = next((each for each in metrics_of(evaluator) if type_name(each) == 'KNNAccuracy'), {})
+    found = (each for each in metrics_of(evaluator) if type_name(each) == 'KNNAccuracy')
+    knn: dict[str, Value] = next(found, {})
     defaults = inspect.signature(knn_predict).parameters
     settings = {key: knn.get(key, defaults[key].default) for key in ('k', 'temperature')}
     if dataset.get('gallery_per_class') is not None:
