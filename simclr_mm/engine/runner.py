@@ -271,12 +271,19 @@ class Runner(_Runner):
                     hook.stop()
 
     def val(self) -> dict:
+        self._load_what_is_named()
         with building_from(self.cfg):
             return super().val()
 
     def test(self) -> dict:
+        self._load_what_is_named()
         with building_from(self.cfg):
             return super().test()
+
+    def _load_what_is_named(self) -> None:
+        """Evaluate ``load_from``, also with the config of a run that was resumed."""
+        if self._load_from is not None:
+            self._resume = False
 
     def _choose_checkpoint(self) -> None:
         self._load_from: str | None
@@ -420,6 +427,10 @@ class Runner(_Runner):
 
 def build_runner(cfg: Config) -> _Runner:
     """Build the runner that the config names."""
-    check_type(RUNNERS, cfg.get('runner_type'), 'runner_type')
+    kind = cfg.get('runner_type')
+    check_type(RUNNERS, kind, 'runner_type')
+    kind = RUNNERS.get(kind) if isinstance(kind, str) else kind
+    if cfg.get('resume') == 'auto' and not (isinstance(kind, type) and issubclass(kind, Runner)):
+        cfg.resume, cfg.load_from = True, None  # as MMEngine's runners know it
     with building_from(cfg):
         return RUNNERS.build(cfg) if 'runner_type' in cfg else _Runner.from_cfg(cfg)

@@ -199,7 +199,7 @@ def _setting(preprocessor: nn.Module, key: str) -> object:
 def _labels(data_samples: list[DataSample] | None) -> Tensor:
     """(n,) labels, or (n, K) shares of each class where images are mixed."""
     if data_samples and all('gt_score' in each for each in data_samples):
-        return torch.stack([sample.gt_score for sample in data_samples])
+        return torch.stack([sample.gt_score for sample in data_samples]).float()
     if not data_samples or any('gt_label' not in each for each in data_samples):
         raise UserError(
             'model.alpha is below 1, and an image has no label: set '

@@ -18,6 +18,7 @@ from simclr_mm.checkpoints.stored_config import parse_settings
 from simclr_mm.engine.hooks.free_cores import THREADS
 from simclr_mm.engine.optim_wrapper import native_bf16
 from simclr_mm.engine.resume import check_resumable, latest_checkpoint, settings
+from simclr_mm.engine.runner import build_runner
 from simclr_mm.errors import CheckpointError, MissingFileError, UserError
 
 VALIDATED = {
@@ -207,6 +208,27 @@ def test_weights_to_begin_with_where_there_is_nothing_to_resume(saved, tmp_path)
     second = runner(tmp_path / 'run', **options)
     second.train()
     assert second._load_from == str(tmp_path / 'run' / 'epoch_1.pth') and second._resume is True
+
+
+@pytest.mark.parametrize('resume', ['auto', True])
+def test_a_resumed_run_s_config_tests_the_named_checkpoint(saved, tmp_path, resume):
+    """MMEngine writes the config of a run into its work dir, with what the flags made of it."""
+    folder = tmp_path / 'run'
+    shutil.copytree(saved, folder)
+    (best,) = saved.glob('best_*.pth')
+    tested = runner(folder, resume=resume, load_from=str(best), validate=True, **VALIDATED)
+    tested.test()
+    state = torch.load(best, weights_only=False)['state_dict']
+    for key, value in tested.model.state_dict().items():
+        assert torch.equal(value, state[key])
+
+
+def test_mmengines_runner_resumes_the_latest(saved, tmp_path):
+    cfg = runner(tmp_path, **VALIDATED).cfg
+    cfg.pop('runner_type')
+    cfg.update(resume='auto', load_from='absent.pth')
+    built = build_runner(cfg)
+    assert built._resume is True and built._load_from is None
 
 
 def test_a_run_goes_on_from_a_storage(saved, tmp_path, monkeypatch):

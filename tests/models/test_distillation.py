@@ -98,6 +98,11 @@ def test_mixed_images_have_mixed_labels(teacher):
     samples = labelled([0] * 6)
     for sample, share in zip(samples, shares):
         sample.set_gt_score(torch.tensor(share, dtype=torch.float32))
+    hot = labelled([0] * 6)
+    for sample in hot:
+        sample.set_gt_score(torch.tensor([0, 1, 0]))  # whole numbers, of to_onehot=True
+    same = [model(images(), each, mode='loss')['ce'] for each in (hot, labelled([1] * 6))]
+    assert same[0].item() == pytest.approx(same[1].item())
     ce = model(images(), samples, mode='loss')['ce'].item()
     with torch.no_grad():
         s = model(images(), mode='tensor').double().numpy()

@@ -108,7 +108,7 @@ def compare(cfg: Config, flag: str, key: str, gallery: dict, query: dict) -> Non
             f'{flag}: {key}.dataset is {type_name(dataset)}. kNN needs a '
             'simclr_mm.GalleryAndQuery there, as in the configs of simclr_mm.'
         )
-    _read_as_bgr(cfg, dataset)
+    _read_as_bgr(cfg, dataset, flag)
     dataset.pop('gallery_per_class', None)
     dataset.gallery, dataset.query = ConfigDict(gallery), ConfigDict(query)
     dataset.pipeline = with_loading(dataset.pipeline)
@@ -149,13 +149,22 @@ def _preprocessor(cfg: Config) -> ConfigDict | None:
     return cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
 
 
-def _read_as_bgr(cfg: Config, replaced: dict[str, Any]) -> None:
-    """Let the preprocessor turn BGR files into RGB, where images replace mmpretrain's CIFAR."""
+def _read_as_bgr(cfg: Config, replaced: dict[str, Any], flag: str = '--data') -> None:
+    """Let the preprocessor turn BGR files into RGB, where images replace mmpretrain's CIFAR.
+
+    Raises:
+        UserError: Training keeps such images (``--val``), and the preprocessor is for both.
+    """
     settings = _preprocessor(cfg)
     if settings and rgb_in_memory(replaced) and not settings.get('to_rgb'):
+        if flag == '--val' and rgb_in_memory(cfg.train_dataloader.dataset):
+            raise UserError(
+                '--val: files are read as BGR, and the training images are RGB in memory: give '
+                'the training images as files too, with --data'
+            )
         settings.to_rgb = True
         print_log(
-            f'--data: files are read as BGR, and {type_name(innermost(replaced))} is RGB, so '
+            f'{flag}: files are read as BGR, and {type_name(innermost(replaced))} is RGB, so '
             'data_preprocessor.to_rgb=True',
             logger='current',
         )

@@ -139,7 +139,7 @@ def untrained_encoder(cfg: Config, device: str | torch.device | None = None) -> 
 
 
 def _forget_files(model: Any) -> None:
-    """Remove the ``init_cfg`` of the parts of a model that read a file, so that they are random."""
+    """Remove what lets parts of a model read a file, also of timm's, so that they are random."""
     if isinstance(model, list):
         for each in model:
             _forget_files(each)
@@ -147,7 +147,8 @@ def _forget_files(model: Any) -> None:
         return
     for key, value in list(model.items()):
         kinds = value if isinstance(value, list) else [value]
-        if key == 'init_cfg' and any(map(_reads_file, kinds)):
+        reads = key == 'init_cfg' and any(map(_reads_file, kinds))
+        if reads or key in ('pretrained', 'checkpoint_path'):
             del model[key]
         else:
             _forget_files(value)

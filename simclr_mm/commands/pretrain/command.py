@@ -128,7 +128,7 @@ def _found(pictures: Pictures, here: Machine) -> str:
         f'{here.numbers}',
     ]
     if pictures.held_out is not None:
-        use = 'classified' if pictures.classes else 'not used, its folders are other classes'
+        use = 'classified' if pictures.classes else 'not used, as no classes are measured'
         lines.append(f'{printable(str(pictures.held_out))} trains nothing: {use}')
     if pictures.classes:
         fewest, most = min(pictures.classes.values()), max(pictures.classes.values())

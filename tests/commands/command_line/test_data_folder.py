@@ -15,7 +15,7 @@ from mmpretrain.registry import DATASETS
 
 from simclr_mm.apis import get_model
 from simclr_mm.commands import train
-from simclr_mm.commands.command_line.data_folder import gallery_and_query, train_on_folder
+from simclr_mm.commands.command_line.data_folder import compare, gallery_and_query, train_on_folder
 from simclr_mm.commands.command_line.data_folder import test_on_folder as data_of_test
 from simclr_mm.errors import UserError
 
@@ -72,6 +72,20 @@ def test_files_in_place_of_rgb_in_memory_become_rgb(tmp_path, inside):
     cfg.test_dataloader.dataset = dict(type='LabelSubset', dataset=CIFAR)
     data_of_test(cfg, str(tmp_path))
     assert kept.to_rgb
+
+
+def test_training_images_in_memory_stay_rgb_beside_files(tmp_path):
+    write(*(tmp_path / part / name / '0.png' for part in ('train', 'val') for name in 'ab'))
+    cfg = Config.fromfile(DIGITS)
+    cfg.data_preprocessor.to_rgb = False
+    cfg.train_dataloader.dataset = dict(CIFAR)
+    both = dict(type='simclr_mm.GalleryAndQuery', gallery=dict(CIFAR), query=dict(CIFAR))
+    cfg.val_dataloader.dataset = dict(both, pipeline=CIFAR['pipeline'])
+    parts = gallery_and_query('--val', tmp_path)
+    assert '--val: files are read as BGR' in refused(
+        compare, cfg, '--val', 'val_dataloader', *parts
+    )
+    assert not cfg.data_preprocessor.to_rgb
 
 
 def test_top_k_as_one_number(tmp_path):

@@ -31,6 +31,17 @@ def test_weights_of_a_file_are_not_untrained(init_cfg):
     assert cfg.model.backbone.init_cfg == init_cfg  # the caller's config stays
 
 
+def test_weights_that_timm_reads_are_not_untrained(monkeypatch):
+    timm = pytest.importorskip('timm')
+    asked = []
+    create = timm.create_model
+    monkeypatch.setattr(timm, 'create_model', lambda **kw: asked.append(kw) or create(**kw))
+    cfg = find_config(DIGITS)[0]
+    cfg.model.backbone = dict(type='TIMMBackbone', model_name='resnet10t', pretrained=True)
+    untrained_encoder(cfg, 'cpu')
+    assert [each['pretrained'] for each in asked] == [False]
+
+
 def test_weights_that_only_a_constructor_draws_have_a_seed():
     cfg = find_config(DIGITS)[0]
     shape = dict(embed_dims=8, num_layers=1, num_heads=1, feedforward_channels=8)

@@ -85,7 +85,7 @@ def test_what_a_validation_folder_is_for_is_said(folder, tmp_path, others):
     if others == 'other':
         (place / 'val' / 'dark').rename(place / 'val' / others)
     said = command._found(look_at(place), machine())
-    use = 'classified' if others == 'dark' else 'not used, its folders are other classes'
+    use = 'classified' if others == 'dark' else 'not used, as no classes are measured'
     assert f'{place}/val trains nothing: {use}' in said
 
 
