@@ -12,7 +12,6 @@ from mmpretrain.apis.model import ModelHub
 
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.files.installed import MIM, PACKAGE, config_files
-from simclr_mm.files.storage import is_url
 
 SHIPPED = 'simclr_r18-w16_1xb256-coslr-100e_cifar10'  # its weights lie in the package
 
@@ -32,7 +31,7 @@ def register() -> tuple[str, ...]:
     ModelHub.register_model_index(MIM / 'model-index.yml', config_prefix=MIM)
     ours = sorted(set(ModelHub._models_dict) - before)
     for entry in map(ModelHub._models_dict.get, ours):
-        if entry.weights and not is_url(entry.weights):
+        if entry.weights and '://' not in entry.weights:
             entry.weights = str(PACKAGE.parent / entry.weights)
     return tuple(ours)
 
@@ -74,7 +73,7 @@ def weights_of(checkpoint: str | Path) -> str:
     text = str(checkpoint)
     if text.lower() in register():
         return published_weights(text, *find_config(text))
-    if not is_url(text) and not Path(text).expanduser().exists():
+    if '://' not in text and not Path(text).expanduser().exists():
         close = get_close_matches(text, register(), cutoff=0.8)
         if close:
             raise MissingFileError(

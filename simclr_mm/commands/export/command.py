@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     card = path / CARD if not suffix else path.with_suffix('.md')
     if suffix and card.exists() and not card.read_text(errors='replace').startswith(FRONT):
         raise UserError(f'{card} is no model card and stays: give OUT another name')
-    if given is not None and given.exists() and path.exists() and path.samefile(given):
+    if suffix and given is not None and _are_one(path, given):
         raise UserError(f'{path} is the checkpoint itself and stays: give OUT another name')
     code, proof = export(encoder, args.to, path)
     card.write_text(_card(encoder, args.to, code, proof, left_out))
@@ -54,6 +54,10 @@ def main(argv: list[str] | None = None) -> None:
         print('left out: ' + '; '.join(f'{k} ({v})' for k, v in left_out.items()))
     print(f'preprocessing: {encoder.preprocessing.sentence()}; it is also in the file')
     print('use:\n' + textwrap.indent(code, '    '))
+
+
+def _are_one(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)
 
 
 def _card(encoder: Encoder, target: str, code: str, proof: Proof, left_out: dict[str, str]) -> str:
