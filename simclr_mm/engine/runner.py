@@ -283,7 +283,7 @@ class Runner(_Runner):
     def _load_what_is_named(self) -> None:
         """Evaluate ``load_from``, also with the config of a run that was resumed."""
         if self._load_from is not None:
-            self._resume = False
+            self._resume: bool | str = False
 
     def _choose_checkpoint(self) -> None:
         self._load_from: str | None
@@ -293,7 +293,7 @@ class Runner(_Runner):
             hooks = [hook for hook in self.hooks if isinstance(hook, CheckpointHook)]
             store = hooks[0].store(self.work_dir) if hooks else ''
             latest = on_first_rank(lambda: latest_checkpoint(self.work_dir, store))
-            self._resume: bool | str = latest is not None
+            self._resume = latest is not None
             self._load_from = latest or self._load_from  # weights to begin with
             self.saves_start = self.distributed and not self._resume
             self.logger.info(f'The latest checkpoint of {self.work_dir}: {latest}.')
