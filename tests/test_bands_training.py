@@ -140,6 +140,17 @@ def test_exports_keep_the_bands(run, target, tmp_path):
         assert load_file(out)['meta']['preprocessing']['mean'] == list(mean)
 
 
+def test_an_export_is_compared_within_the_window(run, tmp_path):
+    file = torch.load(run[1] / 'epoch_2.pth', weights_only=False)
+    cfg = Config.fromstring(file['meta']['cfg'], '.py')
+    for phase in ('train', 'val', 'test'):
+        cfg[f'{phase}_dataloader'].dataset.pipeline[0].window = (1000, 200)
+    file['meta']['cfg'] = cfg.pretty_text
+    torch.save(file, tmp_path / 'a.pth')
+    tool('export.py', tmp_path / 'a.pth', tmp_path / 'b.safetensors', '--to', 'safetensors')
+    assert 'as in the files, cut to [900, 1099]' in (tmp_path / 'b.md').read_text()
+
+
 def test_what_needs_rgb_says_so(run, tmp_path):
     checkpoint = run[1] / 'epoch_2.pth'
     for target in ('torchvision', 'timm', 'hf', 'mmdet'):

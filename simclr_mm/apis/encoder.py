@@ -78,13 +78,12 @@ class Encoder:
     @property
     def loading_step(self) -> dict[str, Any]:
         """What reads an image file: the pipeline's LoadBands, else as 8-bit BGR."""
-        bands = [dict(step) for step in self.pipeline or () if type_name(step) == 'LoadBands']
-        return bands[0] if bands else dict(type='simclr_mm.LoadImageFromFile')
+        return _loading_step(self.pipeline)
 
     @property
     def loading(self) -> LoadImageFromFile:
         """The transform of :attr:`loading_step`."""
-        return TRANSFORMS.build(self.loading_step)
+        return loading_of(self.pipeline)
 
     @property
     def bands(self) -> int:
@@ -112,11 +111,19 @@ class Encoder:
         """Features (n, C) of preprocessed images (n, bands, S, S)."""
         return pooled(self.model.extract_feat(images), self.model)
 
+    def width(self) -> int:
+        """C of :meth:`features`."""
+        with torch.no_grad():
+            return self.features(self._black()).shape[1]
+
+    def _black(self) -> Tensor:
+        side = self.preprocessing.size
+        return next(self.model.backbone.parameters()).new_zeros(1, self.bands, side, side)
+
     def feature_shape(self) -> torch.Size:
         """Of one image from the backbone: (1, C, H, W) of a map, (1, C) of a vector."""
-        backbone, side = self.model.backbone, self.preprocessing.size
         with torch.no_grad():
-            features = backbone(next(backbone.parameters()).new_zeros(1, self.bands, side, side))
+            features = self.model.backbone(self._black())
         return (features[-1] if isinstance(features, (tuple, list)) else features).shape
 
     def transform(self) -> dict[str, Any]:
@@ -158,6 +165,16 @@ class Encoder:
                 ) from error
             self.model.to(device)
         return self
+
+
+def _loading_step(pipeline: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    bands = [dict(step) for step in pipeline or () if type_name(step) == 'LoadBands']
+    return bands[0] if bands else dict(type='simclr_mm.LoadImageFromFile')
+
+
+def loading_of(pipeline: Sequence[Mapping[str, Any]] | None) -> LoadImageFromFile:
+    """The transform that reads the files of a pipeline: its LoadBands, or 8-bit BGR."""
+    return TRANSFORMS.build(_loading_step(pipeline))
 
 
 def _to_rgb(results: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Features or classes of images."""
 
 import numbers
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from simclr_mm.errors import UserError
+from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.files.storage import is_url
 from simclr_mm.files.walk import image_paths
 from simclr_mm.models import pooled
 from simclr_mm.transforms.load_bands import LoadBands
@@ -53,8 +56,8 @@ def inference_model(
     """
     encoder = encoder_of(model).on(device)
     batch = default_collate([encoder.transforms(read_picture(image, encoder.loading))])
-    network = encoder.model.eval()
-    with torch.no_grad():
+    network = encoder.model
+    with torch.no_grad(), _in_eval_mode(network):
         if getattr(network, 'head', None) is None:
             inputs = network.data_preprocessor(batch, False)['inputs']
             return dict(feature=encoder.features(inputs)[0].cpu().numpy())
@@ -126,8 +129,8 @@ class FeatureInferencer:
         """
         if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
             raise UserError(f'batch_size is {batch_size!r}: give a whole number from 1')
-        if isinstance(inputs, (str, Path)) and Path(inputs).is_dir():
-            inputs = image_paths(inputs, self.loading.extensions)
+        if isinstance(inputs, (str, Path)) and Path(inputs).expanduser().is_dir():
+            inputs = image_paths(Path(inputs).expanduser(), self.loading.extensions)
         pictures: list[Any] = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
         if not pictures:
             raise UserError('the list of images is empty: give at least one')
@@ -141,18 +144,34 @@ class FeatureInferencer:
 
     @torch.no_grad()
     def forward(self, inputs: dict) -> np.ndarray:
-        """Embed a collated batch; (n, C) float32."""
-        images = self.model.data_preprocessor(inputs, False)['inputs']  # (n, bands, S, S)
-        dtype = PRECISIONS[self.precision]
-        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            features = self.extract(images)
-        return pooled(features, self.model).float().cpu().numpy()
+        """Embed a collated batch; (n, C) float32. A model that trains does so again afterwards."""
+        with _in_eval_mode(self.model):
+            images = self.model.data_preprocessor(inputs, False)['inputs']  # (n, bands, S, S)
+            dtype = PRECISIONS[self.precision]
+            with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32):
+                features = self.extract(images)
+            return pooled(features, self.model).float().cpu().numpy()
+
+
+@contextmanager
+def _in_eval_mode(model: BaseModel) -> Iterator[None]:
+    was_training = model.training
+    if was_training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()
 
 
 def read_picture(image: Picture, loading: LoadImageFromFile | None = None) -> dict[str, Any]:
     """An image in the format of its loading step: uint8 BGR, or as LoadBands gives it."""
     if isinstance(image, (str, Path)):
-        return (loading or LoadImageFromFile())(dict(img_path=str(image)))
+        place = str(image) if is_url(str(image)) else str(Path(image).expanduser())
+        if not is_url(place) and not os.path.exists(place):
+            raise MissingFileError(f'there is no file or folder {os.path.abspath(place)}')
+        return (loading or LoadImageFromFile())(dict(img_path=place))
     if isinstance(loading, LoadBands):
         if not isinstance(image, np.ndarray) or image.ndim != 3 or not image.size:
             got = image.shape if isinstance(image, np.ndarray) else type(image).__name__

@@ -81,6 +81,9 @@ class Preprocessing:
         """The steps before the normalisation, in words."""
         resize = 'both edges' if self.edge == 'both' else 'shorter edge'
         what = 'RGB' if self.loading is None else f'{len(self.mean)} band(s) as in the files'
+        if self.loading is not None and self.loading.get('window') is not None:
+            centre, width = self.loading['window']
+            what += f', cut to [{centre - width / 2:g}, {centre + width / 2 - 1:g}]'
         return (
             f'{what}, {resize} resized to {self.resize} px ({self.interpolation}, '
             f'{self.backend}), centre crop of {self.size} px'

@@ -12,14 +12,15 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from simclr_mm.datasets.arrays import check_images
@@ -32,12 +33,17 @@ from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.hashes import bytes_hash
 from simclr_mm.files.walk import image_paths
 from simclr_mm.registry import type_name
+from simclr_mm.transforms.load_bands import LoadBands
+from simclr_mm.transforms.loading import LoadImageFromFile
 
-from .encoder import Encoder, pipeline_of
+from .encoder import Encoder, loading_of, pipeline_of
 from .inference import FeatureInferencer
 from .loading import build_encoder, load_encoder
 from .model_zoo import find_config
 from .preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from sklearn.utils import Tags  # of scikit-learn 1.6 and newer, which alone asks for them
 
 # A folder, paths of image files, or (n, H, W, 3) uint8.
 Images = str | Path | Sequence[str | Path] | np.ndarray
@@ -109,25 +115,27 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             X: The images.
             y: Ignored.
         """
-        with _own_randomness():
+        # As in scikit-learn: without a seed each fit differs, and NumPy's state decides how.
+        fresh = np.random.randint(2**31) if self.random_state is None else None
+        with _own_randomness(fresh):
             if self.pretrained is None or self.pretrained is False:
-                self.encoder_ = self._train(self._images(X))
+                self.encoder_ = self._train(X)
             else:
                 self.encoder_ = self._load(self.pretrained)
         # scikit-learn's get_feature_names_out reads it.
-        self._n_features_out = self.encoder_.feature_shape()[1]
+        self._n_features_out = self.encoder_.width()
         return self
 
     def transform(self, X: Images) -> np.ndarray:
         """Features (n, C) float32, a row for each image, as from :class:`FeatureInferencer`."""
         check_is_fitted(self)
-        images = self._images(X)
+        images = self._images(X, self.encoder_.loading)
         device = self.device or get_device()
         inferencer = FeatureInferencer(self.encoder_, device=device, precision=self.precision)
         bgr = images if isinstance(images, list) else list(images[..., ::-1])
         return inferencer(bgr, self.batch_size)
 
-    def __sklearn_tags__(self) -> Tags:
+    def __sklearn_tags__(self) -> 'Tags':
         tags = super().__sklearn_tags__()
         tags.input_tags.one_d_array = True  # of paths
         tags.input_tags.two_d_array = False
@@ -142,12 +150,12 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             self.encoder_.on('cpu')  # so that a machine without a GPU reads it
         return super().__getstate__()
 
-    def _images(self, images: Images) -> list[str] | np.ndarray:
-        """Paths, or an array in RGB."""
+    def _images(self, images: Images, loading: LoadImageFromFile) -> list[str] | np.ndarray:
+        """Paths of what a loading step reads, or an array in RGB."""
         if self.color_order not in ('RGB', 'BGR'):
             raise UserError(f"color_order is {self.color_order!r}: give 'RGB' or 'BGR'")
         if isinstance(images, (str, Path)):
-            return [os.path.abspath(path) for path in image_paths(images)]
+            return [os.path.abspath(path) for path in image_paths(images, loading.extensions)]
         if isinstance(images, (list, tuple)) or getattr(images, 'ndim', 0) == 1:
             if not len(images) or not all(isinstance(path, (str, Path)) for path in images):
                 raise UserError(
@@ -156,6 +164,11 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
                 )
             return [os.path.abspath(path) for path in images]
         array = np.asarray(images)
+        if isinstance(loading, LoadBands):
+            raise UserError(
+                'the encoder takes bands as simclr_mm.LoadBands reads them: give paths of files, '
+                'not an array'
+            )
         check_images(array, type(self).__name__)
         return array if self.color_order == 'RGB' else array[..., ::-1]
 
@@ -166,7 +179,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             raise UserError('pretrained=True needs a config, the name of a model with weights')
         return load_encoder(weights)
 
-    def _train(self, images: list[str] | np.ndarray) -> Encoder:
+    def _train(self, X: Images) -> Encoder:
         if self.config is None:
             raise UserError(
                 'config is None: name a config to train, as list_models() does, or give pretrained'
@@ -174,6 +187,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         cfg, _ = find_config(self.config)
         if not cfg.get('train_dataloader') or type_name(cfg.get('model')) == 'ImageClassifier':
             raise UserError(f'{self.config} is no config of a pretraining: name one of those')
+        images = self._images(X, loading_of(pipeline_of(cfg, 'train')))
         temporary = self.work_dir is None
         with tempfile.TemporaryDirectory() if temporary else nullcontext(self.work_dir) as folder:
             cfg.work_dir = str(folder)
@@ -189,8 +203,19 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             # Else `fit` would train, and then not know the size of a test image.
             preprocessor = plain_model(runner).data_preprocessor
             Preprocessing.of(preprocessor, pipeline_of(cfg), str(self.config))
+            _require_last_checkpoint(runner)
             runner.train()
             return load_encoder(Path(runner.work_dir, 'last_checkpoint').read_text(), cfg)
+
+
+def _require_last_checkpoint(runner: Runner) -> None:
+    """Refuse settings with which a training would not keep its last weights."""
+    hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    if not hooks or not hooks[0].save_last:
+        raise UserError(
+            'options: the encoder is read from the last checkpoint, and default_hooks.checkpoint '
+            'saves none: leave default_hooks.checkpoint and its save_last as they are'
+        )
 
 
 def _stored(images: list[str] | np.ndarray, folder: Path) -> dict[str, Any]:
@@ -213,11 +238,16 @@ def _stored(images: list[str] | np.ndarray, folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _own_randomness() -> Iterator[None]:
-    """Leave the caller's random generators as they are; a runner seeds them, a model draws."""
+def _own_randomness(fresh: int | None) -> Iterator[None]:
+    """Leave the caller's random generators as they are; a runner seeds them, a model draws.
+
+    A runner without a seed draws its own from NumPy, which begins with ``fresh``.
+    """
     states = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng():
+        if fresh is not None:
+            np.random.seed(fresh)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
     finally:
         random.setstate(states[0])

@@ -23,8 +23,8 @@ class LabelledFiles(NamedTuple):
 
 def class_names_of(folder: str) -> list[str]:
     """The sorted names of the folders directly in a folder, without hidden ones."""
-    names = (name for name in os.listdir(folder) if not name.startswith('.'))
-    return sorted(name for name in names if os.path.isdir(os.path.join(folder, name)))
+    with os.scandir(folder) as entries:  # which knows what is a folder without a look at each
+        return sorted(each.name for each in entries if each.name[0] != '.' and each.is_dir())
 
 
 def class_folders(folders: Sequence[str], extensions: Sequence[str] = EXTENSIONS) -> LabelledFiles:

@@ -7,7 +7,7 @@ from typing import Any
 
 from simclr_mm.errors import UserError
 from simclr_mm.files.storage import is_url
-from simclr_mm.files.walk import EXTENSIONS
+from simclr_mm.files.walk import BAND_EXTENSIONS
 
 INDEX = 'index.json'
 TAR_INDEX = 'index.npz'  # rows of tar_index.index_tars, beside tar shards
@@ -118,7 +118,7 @@ def _holds_images(folder: Path) -> bool:
     """Whether there are images or folders in a folder; a pack has neither."""
     if not folder.is_dir():
         return False
-    return any(path.is_dir() or path.suffix.lower() in EXTENSIONS for path in folder.iterdir())
+    return any(path.suffix.lower() in BAND_EXTENSIONS or path.is_dir() for path in folder.iterdir())
 
 
 def _kind_of_files(folder: Path) -> str | None:

@@ -42,6 +42,7 @@ from .config_errors import building_from, check_type
 from .dataloaders import data_layout, data_roots, fitting
 from .hang_watch import MARGIN, TIMEOUT, HangWatch
 from .hooks.checkpoint_hook import CheckpointHook
+from .hooks.free_cores import FreeCoresHook
 from .hooks.progress_bar import ProgressBarHook
 from .learning_rate import check_schedules, scale_or_warn, scales_linearly
 from .optim_wrapper import check_clipping
@@ -267,7 +268,7 @@ class Runner(_Runner):
             if self._watch is not None:
                 self._watch.stop()
             for hook in self.hooks:
-                if isinstance(hook, ProgressBarHook):
+                if isinstance(hook, (FreeCoresHook, ProgressBarHook)):
                     hook.stop()
 
     def val(self) -> dict:

@@ -44,7 +44,7 @@ def restore() -> None:
 
 def ignore() -> None:
     """Let nothing disturb the end of this process: all is saved."""
-    for each in _before:
+    for each in {*_before, signal.SIGTERM}:  # Slurm's, once a rank has ended
         signal.signal(each, signal.SIG_IGN)
     _before.clear()
 

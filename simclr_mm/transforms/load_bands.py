@@ -17,13 +17,14 @@ from simclr_mm.files.walk import BAND_EXTENSIONS
 from simclr_mm.registry import TRANSFORMS
 
 from .base import Transform, is_finite
-from .loading import LoadImageFromFile
+from .loading import LoadImageFromFile, is_complete
 from .to_rgb import MAX_PIXELS, bits_of, check_pixels, notice, open_picture, unreadable
 
 LAYOUTS = ('auto', 'HWC', 'CHW')
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # TIFF 6.0, section 2, and BigTIFF
 _NPY, _ZIP = b'\x93NUMPY', b'PK\x03\x04'
 _AS_THEY_ARE = ('L', 'LA', 'RGB', 'RGBA')  # PIL modes whose channels are bands
+_TRANSFORMATION = 'PixelValueTransformationSequence'
 _WHOLE = 2**24  # float32 has every whole number up to it
 
 
@@ -98,6 +99,7 @@ class LoadBands(LoadImageFromFile):
         self.window = None if window is None else tuple(window)
         self.nan = nan
         self._first: tuple[str, int] | None = None  # name and bands of the first file
+        self._first_type: tuple[str, np.dtype] | None = None
 
     def transform(self, results: dict) -> dict | None:
         results['bands_as_in_file'] = True  # so 3 of uint8 are no BGR
@@ -114,7 +116,19 @@ class LoadBands(LoadImageFromFile):
             raise unreadable(
                 path, f'cannot be read: {str(error) or type(error).__name__}'
             ) from error
-        return self.finished(self._chosen(img, path), path)
+        img = self.finished(self._chosen(img, path), path)
+        self._require_same_type(img.dtype, path)
+        return img
+
+    def _require_same_type(self, dtype: np.dtype, path: str) -> None:
+        """A batch is one array, and files of 8 and of more bits are hardly in one unit."""
+        name, expected = self._first_type = self._first_type or (path, dtype)
+        if dtype != expected:
+            few, many = (path, name) if dtype == np.uint8 else (name, path)
+            raise UserError(
+                f'{few} has values of 8 bits, and {many} of more: give files of one depth, in one '
+                'unit'
+            )
 
     def finished(self, img: np.ndarray, path: str) -> np.ndarray:
         """An image (H, W, C) of the bands that are taken, at its depth and within the window."""
@@ -210,10 +224,22 @@ def at_depth(img: np.ndarray, path: str) -> np.ndarray:
 
 def _tiff(content: bytes, path: str) -> tuple[np.ndarray, str]:
     tifffile = optional_package('tifffile', 'bands', f'LoadBands, for {path}')
-    with tifffile.TiffFile(io.BytesIO(content)) as file:
-        if len(file.series) > 1:
+    # Planes of an OME-TIFF in other files would be zeros here.
+    with tifffile.TiffFile(io.BytesIO(content), _multifile=False) as file:
+        first, *others = file.series
+        if any(page is None for page in first.pages):
+            raise unreadable(
+                path, 'lacks pages that it names: they are cut off, or in other files.'
+            )
+        if others and all(_kind(each) == _kind(first) for each in others):  # written one by one
+            return np.stack([each.asarray() for each in file.series]), f'I{first.axes}'
+        if others:
             notice(path, 'has pages of several sizes or kinds, of which only the first are read')
-        return file.series[0].asarray(), file.series[0].axes
+        return first.asarray(), first.axes
+
+
+def _kind(series: Any) -> tuple:
+    return series.shape, series.dtype, series.axes
 
 
 def _npz(content: bytes, path: str) -> np.ndarray:
@@ -233,17 +259,34 @@ def _dicom(content: bytes, path: str, max_pixels: int) -> tuple[np.ndarray, str]
     if data.get('PhotometricInterpretation') == 'MONOCHROME1':
         notice(path, 'is MONOCHROME1, so its low values are white; they are kept')
     array = data.pixel_array
-    axes = 'T' * (int(data.get('NumberOfFrames') or 1) > 1) + 'YX'
-    axes += 'S' * (data.get('SamplesPerPixel', 1) > 1)
+    frames = 'T' * (int(data.get('NumberOfFrames') or 1) > 1)
+    if data.get('PhotometricInterpretation') == 'PALETTE COLOR':
+        return pixels.apply_color_lut(array, data), f'{frames}YXS'
+    axes = f'{frames}YX' + 'S' * (data.get('SamplesPerPixel', 1) > 1)
     return _rescaled(array, data, pixels), axes
 
 
 def _rescaled(array: np.ndarray, data: Any, pixels: Any) -> np.ndarray:
     """Values in the units of the modality, such as Hounsfield units."""
+    shared = (data.get('SharedFunctionalGroupsSequence') or [{}])[0]
+    groups = data.get('PerFrameFunctionalGroupsSequence') or [{}]
+    steps = [
+        (group.get(_TRANSFORMATION) or shared.get(_TRANSFORMATION) or [None])[0] for group in groups
+    ]
+    if any(step is not None for step in steps):  # of an enhanced object, frame by frame
+        images = array if len(steps) > 1 else array[None]
+        scaled = np.stack([_scaled(*each) for each in zip(images, steps, strict=True)])
+        return scaled if len(steps) > 1 else scaled[0]
     slope, intercept = data.get('RescaleSlope', 1), data.get('RescaleIntercept', 0)
     if (slope, intercept) == (1, 0) and 'ModalityLUTSequence' not in data:
         return array
     return pixels.apply_modality_lut(array, data)
+
+
+def _scaled(image: np.ndarray, step: Any) -> np.ndarray:
+    if step is None:
+        return image
+    return image * float(step.RescaleSlope) + float(step.RescaleIntercept)
 
 
 def _picture(content: bytes, path: str, max_pixels: int) -> np.ndarray:
@@ -251,8 +294,9 @@ def _picture(content: bytes, path: str, max_pixels: int) -> np.ndarray:
     image = open_picture(content, path)
     check_pixels(*image.size, path, max_pixels)
     if bits_of(image, path) > 8:  # Pillow keeps 8 bits of colours, and scales those of a PGM
+        # OpenCV before 5.0 decodes a truncated PNG in part.
         img = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-        if img is None:
+        if img is None or not is_complete(content):
             raise unreadable(path, 'a damaged image, or a kind that is not read beyond 8 bits.')
         order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(img.ndim == 3 and img.shape[2])
         img = img.reshape(*img.shape[:2], -1) if order is None else img[..., order]

@@ -7,8 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
+from simclr_mm.errors import UserError
 from simclr_mm.transforms import LoadBands, LoadImageFromFile, UnreadableImage
 from simclr_mm.transforms.base import is_bgr
+from simclr_mm.transforms.to_rgb import bits_of
 
 from .style import COLOURS, picture, plain
 from .views import as_colours
@@ -44,15 +46,31 @@ def plot_gallery(
 def seen(image: str | np.ndarray) -> np.ndarray:
     """A file, or (H, W, 3) uint8 RGB, as (H, W, 3) uint8 RGB.
 
-    A file that is no 8-bit colours is read as bands, which are stretched for looking only.
+    A file of other than 8-bit colours is read as bands, which are stretched for looking only.
     """
     if not isinstance(image, str):
         return image
     try:
-        return LoadImageFromFile()(dict(img_path=image))['img'][..., ::-1]
+        colours = LoadImageFromFile()(dict(img_path=image))['img'][..., ::-1]
     except UnreadableImage:
+        return _stretched(image)
+    return _stretched(image) if _is_deep(image) else colours
+
+
+def _is_deep(image: str) -> bool:
+    """Whether a file has more than 8 bits, of which few may be used: 12 of 16 would be black."""
+    with Image.open(image) as opened:
+        return bits_of(opened, image) > 8
+
+
+def _stretched(image: str) -> np.ndarray:
+    try:
         img = LoadBands(nan=0.0)(dict(img_path=image))['img']
-        return img if is_bgr(img) else as_colours(img, img)
+    except UnreadableImage:
+        raise
+    except UserError:  # either axis of an array may have the bands
+        img = LoadBands(nan=0.0, layout='CHW')(dict(img_path=image))['img']
+    return img if is_bgr(img) else as_colours(img, img)
 
 
 def thumbnail(image: str | np.ndarray, side: int = _SIDE) -> np.ndarray:

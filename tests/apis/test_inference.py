@@ -11,7 +11,7 @@ from PIL import Image
 
 from simclr_mm.apis import get_model, inference_model
 from simclr_mm.apis.inference import FeatureInferencer, image_paths, read_picture
-from simclr_mm.errors import UserError
+from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.transforms import LoadBands
 from simclr_mm.transforms.loading import UnreadableImage
 
@@ -85,6 +85,33 @@ def test_a_model_left_in_training_mode(simclr, photograph):
     expected = inference_model(simclr, photograph)['feature']
     simclr.train()
     np.testing.assert_array_equal(inference_model(simclr, photograph)['feature'], expected)
+
+
+def test_a_model_that_trains_goes_on_training(simclr, photograph):
+    inferencer = FeatureInferencer(simclr)
+    expected = inferencer(photograph)
+    state = {key: value.clone() for key, value in simclr.state_dict().items()}
+    simclr.train()
+    try:
+        np.testing.assert_array_equal(inferencer(photograph), expected)
+        inference_model(simclr, photograph)
+        assert simclr.training and simclr.backbone.training
+    finally:
+        simclr.eval()
+    for key, value in simclr.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
+def test_a_path_that_leads_nowhere(simclr, photograph, monkeypatch):
+    home = Path(photograph).parent
+    monkeypatch.setenv('HOME', str(home))
+    name = f'~/{Path(photograph).name}'
+    np.testing.assert_array_equal(
+        inference_model(simclr, name)['feature'], inference_model(simclr, photograph)['feature']
+    )
+    for use in (FeatureInferencer(simclr), lambda path: inference_model(simclr, path)):
+        with pytest.raises(MissingFileError, match=f'no file or folder {home}/absent$'):
+            use('~/absent')
 
 
 def test_what_is_no_image(simclr, tmp_path):

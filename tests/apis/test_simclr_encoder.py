@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import DIGITS
+from helpers import CONFIGS, DIGITS
 from mmengine.config import Config
 from PIL import Image
 from sklearn.base import clone
@@ -20,12 +20,13 @@ from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import validate_data
 
 import simclr_mm
-from simclr_mm import SimCLREncoder
+from simclr_mm import SimCLREncoder, get_model
 from simclr_mm.apis import FeatureInferencer, load_encoder
 from simclr_mm.apis.simclr_encoder import _stored
 from simclr_mm.commands.embed.embed_folder import embed_folder
 from simclr_mm.datasets import ImageList
 from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.transforms import LoadImageFromFile
 
 DIGITS_TARGET = load_digits().target
 QUICK = {
@@ -169,11 +170,11 @@ class OfTables(SimCLREncoder):
     sparse, complex, NaN and empty tables are refused, and n_features_in_.
     """
 
-    def _images(self, table):
+    def _images(self, table, loading=LoadImageFromFile()):
         table = validate_data(self, table, reset=not hasattr(self, 'n_features_in_'))
         pixels = (37 * table.astype(float) % 256).astype(np.uint8)
         pixels = np.resize(pixels.T, (8 * 8 * 3, len(table))).T  # row by row the same numbers
-        return super()._images(np.ascontiguousarray(pixels).reshape(-1, 8, 8, 3))
+        return super()._images(np.ascontiguousarray(pixels).reshape(-1, 8, 8, 3), loading)
 
     def fit(self, table, y=None):
         vars(self).pop('n_features_in_', None)
@@ -228,12 +229,74 @@ def test_settings_that_do_not_fit(settings, message, images):
 
 def test_a_test_pipeline_without_a_size_ends_before_the_training(images, tmp_path):
     pad = {**QUICK, 'test_dataloader.dataset.pipeline': [dict(type='Pad', size=(9, 9))]}
-    encoder = SimCLREncoder(str(DIGITS), options=pad, work_dir=tmp_path)
+    encoder = SimCLREncoder(str(DIGITS), options=pad, work_dir=tmp_path, random_state=0)
     states = np.random.get_state()[1].tolist(), random.getstate()
     with pytest.raises(UserError, match="pipeline is .'Pad'"):
         encoder.fit(images[:70])
     assert not list(tmp_path.glob('*.pth'))
     assert (np.random.get_state()[1].tolist(), random.getstate()) == states
+
+
+def test_fits_without_a_seed_differ(images, monkeypatch):
+    """As in scikit-learn, they depend on NumPy's state, which goes on."""
+    drawn = []
+
+    def train(self, X):
+        drawn.append(np.random.randint(2**31))  # as MMEngine draws a seed
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SimCLREncoder, '_train', train)
+
+    def fits(random_state=None):
+        np.random.seed(5)
+        drawn.clear()
+        for _ in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                SimCLREncoder(str(DIGITS), random_state=random_state).fit(images)
+        return list(drawn)
+
+    assert len(set(fits())) == 3 and fits() == fits()
+    assert len(set(fits(random_state=0))) == 1  # the caller's state stays
+
+
+@pytest.mark.parametrize(
+    'setting', ['default_hooks.checkpoint', 'default_hooks.checkpoint.save_last']
+)
+def test_a_training_that_keeps_no_last_weights_is_refused(images, tmp_path, setting):
+    options = {**QUICK, setting: None if setting.endswith('checkpoint') else False}
+    (tmp_path / 'last_checkpoint').write_text('of_another_fit.pth')
+    with pytest.raises(UserError, match='saves none: leave default_hooks.checkpoint'):
+        SimCLREncoder(str(DIGITS), options=options, work_dir=tmp_path).fit(images[:70])
+
+
+def test_bands_come_from_files_alone(tmp_path):
+    cfg = Config.fromfile(CONFIGS / 'simclr_r18-w16_1xb64-adam-30e_bands-32px.py')
+    torch.save(
+        dict(state_dict=get_model(cfg).state_dict(), meta=dict(cfg=cfg.pretty_text)),
+        tmp_path / 'bands.pth',
+    )
+    bands = cfg.model.backbone.in_channels
+    values = np.random.default_rng(0).random((2, 40, 40, bands), np.float32)
+    for i, img in enumerate(values):
+        np.save(tmp_path / f'{i}.npy', img)
+    encoder = SimCLREncoder(pretrained=tmp_path / 'bands.pth').fit(None)
+    assert encoder.transform(tmp_path).shape == (2, 128)  # no ending of 8-bit pictures
+    with pytest.raises(UserError, match='give paths of files, not an array'):
+        encoder.transform(np.zeros((2, 40, 40, 3), np.uint8))
+    with pytest.raises(UserError, match='give paths of files, not an array'):
+        SimCLREncoder(cfg).fit(np.zeros((2, 40, 40, 3), np.uint8))
+
+
+def test_names_of_features_of_tokens(tmp_path):
+    cfg = Config.fromfile(DIGITS)
+    shape = dict(embed_dims=24, num_layers=1, num_heads=1, feedforward_channels=8)
+    cfg.model.backbone = dict(
+        type='VisionTransformer', arch=shape, img_size=16, patch_size=8, out_type='raw'
+    )
+    torch.save(get_model(cfg).state_dict(), tmp_path / 'vit.pth')
+    encoder = SimCLREncoder(cfg, pretrained=tmp_path / 'vit.pth').fit(None)
+    assert len(encoder.get_feature_names_out()) == 24
+    assert encoder.transform(np.zeros((2, 8, 8, 3), np.uint8)).shape == (2, 24)
 
 
 def test_each_fit_keeps_its_own_images(images, files, tmp_path):

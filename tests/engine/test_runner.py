@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 from torch.utils.data import DataLoader
 
-from simclr_mm.engine import Runner
+from simclr_mm.engine import FreeCoresHook, Runner
 from simclr_mm.engine.allocator import start_worker
 from simclr_mm.errors import MissingFileError, UserError
 
@@ -241,6 +241,23 @@ def test_a_learning_rate_for_no_batch(tmp_path):
     options['auto_scale_lr'] = dict(_delete_=True, enable=True)
     with pytest.raises(UserError, match='auto_scale_lr lacks base_batch_size'):
         runner(tmp_path / 'on', **options).train()
+
+
+def test_threads_are_given_back_whatever_ends_a_run(tmp_path, monkeypatch):
+    class Interrupted(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            assert torch.get_num_threads() == 1
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(FreeCoresHook, '_chosen', lambda self, runner: 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            runner(tmp_path, custom_hooks=[Interrupted()]).train()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_rule_for_the_learning_rate_that_does_not_exist(tmp_path):

@@ -22,7 +22,9 @@ def equal(img, values, dtype):
     assert (img == values).all()
 
 
-@pytest.mark.parametrize('written', ['contig', 'separate', 'pages', 'big-endian', 'deflate'])
+@pytest.mark.parametrize(
+    'written', ['contig', 'separate', 'pages', 'one by one', 'big-endian', 'deflate']
+)
 def test_tiff_of_many_bands_has_the_written_values(tmp_path, written):
     tifffile = pytest.importorskip('tifffile')
     options = dict(photometric='minisblack')
@@ -35,7 +37,11 @@ def test_tiff_of_many_bands_has_the_written_values(tmp_path, written):
         options['byteorder'] = '>'
     elif written == 'deflate':
         options['compression'] = 'zlib'
-    if written == 'pages':  # as other programs write them, without a note of the shape
+    if written == 'one by one':  # tifffile notes the shape of each
+        with tifffile.TiffWriter(tmp_path / 'a.tif') as file:
+            for page in values:
+                file.write(page, **options)
+    elif written == 'pages':  # as other programs write them, without a note of the shape
         with tifffile.TiffWriter(tmp_path / 'a.tif') as file:
             for page in values:
                 file.write(page, metadata=None, contiguous=False, **options)
@@ -144,6 +150,77 @@ def test_dicom_is_in_the_units_of_its_modality(tmp_path):
     frames = RNG.integers(-900, 900, (3, 6, 8)).astype(np.int16)
     dicom(tmp_path / 'b.dcm', frames, NumberOfFrames=3)
     equal(load(tmp_path / 'b.dcm'), frames.transpose(1, 2, 0), np.float32)
+
+
+def test_dicom_of_many_frames_and_of_a_palette(tmp_path):
+    pydicom = pytest.importorskip('pydicom')
+
+    def group(slope, intercept):
+        step, group = pydicom.Dataset(), pydicom.Dataset()
+        step.RescaleSlope, step.RescaleIntercept, step.RescaleType = slope, intercept, 'HU'
+        group.PixelValueTransformationSequence = pydicom.Sequence([step])
+        return group
+
+    frames = RNG.integers(0, 4096, (3, 6, 8)).astype(np.uint16)
+    shared = pydicom.Sequence([group(2, -1024)])
+    dicom(tmp_path / 'a.dcm', frames, NumberOfFrames=3, SharedFunctionalGroupsSequence=shared)
+    units = 2.0 * frames - 1024
+    equal(load(tmp_path / 'a.dcm'), units.transpose(1, 2, 0), np.float32)
+    each = pydicom.Sequence([group(k + 1, -k) for k in range(3)])
+    dicom(tmp_path / 'b.dcm', frames, NumberOfFrames=3, PerFrameFunctionalGroupsSequence=each)
+    units = np.stack([(k + 1.0) * frames[k] - k for k in range(3)], axis=-1)
+    equal(load(tmp_path / 'b.dcm'), units, np.float32)
+
+    table = RNG.integers(0, 256, (256, 3)).astype(np.uint16)
+    colours = zip(('Red', 'Green', 'Blue'), table.T)
+    tags = {f'{name}PaletteColorLookupTableData': each.tobytes() for name, each in colours}
+    for name in ('Red', 'Green', 'Blue'):
+        tags[f'{name}PaletteColorLookupTableDescriptor'] = [256, 0, 16]
+    indices = RNG.integers(0, 256, (6, 8)).astype(np.uint16)
+    dicom(tmp_path / 'c.dcm', indices, PhotometricInterpretation='PALETTE COLOR', **tags)
+    equal(load(tmp_path / 'c.dcm'), table[indices].astype(float), np.float32)
+
+
+def test_planes_in_other_files_are_no_zeros(tmp_path):
+    tifffile = pytest.importorskip('tifffile')
+    values = DEEP.transpose(2, 0, 1)
+    tifffile.imwrite(tmp_path / 'a.ome.tif', values, photometric='minisblack')
+    text = tifffile.TiffFile(tmp_path / 'a.ome.tif').ome_metadata
+    planes = ''.join(
+        f'<TiffData IFD="{k}" FirstC="{k}" PlaneCount="1">'
+        f'<UUID FileName="{k}.ome.tif">urn:uuid:{k}</UUID></TiffData>'
+        for k in range(5)
+    )
+    start, _, rest = text.partition('<TiffData')
+    text = (
+        start.replace('<OME ', '<OME UUID="urn:uuid:0" ', 1) + planes + rest[rest.index('/>') + 2 :]
+    )
+    with tifffile.TiffWriter(tmp_path / '0.ome.tif', ome=False) as file:
+        file.write(values[0], description=text, metadata=None, photometric='minisblack')
+    try:
+        img = load(tmp_path / '0.ome.tif')
+    except UnreadableImage as error:
+        assert 'lacks pages that it names' in str(error)
+    else:
+        equal(img, DEEP[..., :1], np.float32)  # what this file has
+
+
+def test_a_16_bit_png_that_is_cut_short(tmp_path, monkeypatch):
+    """OpenCV before 5.0 gives half an image."""
+    content = cv2.imencode('.png', DEEP[..., 0])[1].tobytes()
+    (tmp_path / 'a.png').write_bytes(content[:-20])
+    monkeypatch.setattr(cv2, 'imdecode', lambda *args: np.zeros((7, 9), np.uint16))
+    with pytest.raises(UnreadableImage, match='a.png: a damaged image'):
+        load(tmp_path / 'a.png')
+
+
+def test_files_of_two_depths_are_named(tmp_path):
+    np.save(tmp_path / 'a.npy', DEEP)
+    np.save(tmp_path / 'b.npy', (DEEP >> 8).astype(np.uint8))
+    loading = LoadBands()
+    loading(dict(img_path=str(tmp_path / 'a.npy')))
+    with pytest.raises(UserError, match='b.npy has values of 8 bits, and .*a.npy of more: give'):
+        loading(dict(img_path=str(tmp_path / 'b.npy')))
 
 
 def test_what_float32_cannot_hold_names_the_file(tmp_path):

@@ -1,10 +1,11 @@
 """The gallery shows every image with its rank, similarity and name."""
 
+import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from simclr_mm.visualization.gallery import plot_gallery, thumbnail
+from simclr_mm.visualization.gallery import plot_gallery, seen, thumbnail
 
 
 def test_thumbnails_keep_shape_and_colour(tmp_path):
@@ -16,6 +17,16 @@ def test_thumbnails_keep_shape_and_colour(tmp_path):
             small = thumbnail(image, side)
             assert small.shape == (side // 2, side, 3)
             assert (small == [200, 0, 0]).all()
+
+
+def test_deep_images_are_stretched(tmp_path):
+    """Twelve of 16 bits: their highest eight are nearly black."""
+    grey = np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / 'a.png'), grey)
+    shown = seen(str(tmp_path / 'a.png'))
+    assert shown.dtype == np.uint8 and shown.min() == 0 and shown.max() == 255
+    np.save(tmp_path / 'cube.npy', np.random.default_rng(0).random((16, 16, 16), np.float32))
+    assert seen(str(tmp_path / 'cube.npy')).shape == (16, 16, 3)
 
 
 def test_what_is_written_under_each_image(tmp_path, monkeypatch):

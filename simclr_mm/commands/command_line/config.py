@@ -25,7 +25,9 @@ def load_config(args: argparse.Namespace) -> Config:
 
     :func:`merge_cfg_options` applies ``--cfg-options`` last.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    # Of the launchers MPI alone has its own name for it.
+    local_rank = os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', str(args.local_rank))
+    os.environ.setdefault('LOCAL_RANK', local_rank)
     cfg = read_config(args.config)
     if args.work_dir == '':
         raise UserError('--work-dir is empty: name a folder')

@@ -16,6 +16,7 @@ from simclr_mm.checkpoints.state_dict import left_out
 from simclr_mm.commands.command_line import merge_cfg_options
 from simclr_mm.errors import CheckpointError
 from simclr_mm.files.storage import is_url
+from simclr_mm.transforms import LoadBands
 
 # Settings of a backbone that belong to its training and do not change its output.
 _TRAINING = ('init_cfg', 'frozen_stages', 'norm_eval', 'with_cp', 'pretrained', 'checkpoint_path')
@@ -72,7 +73,9 @@ def pictures(preprocessing: Preprocessing, count: int = 3) -> list[np.ndarray]:
     noise = np.random.default_rng(0)
     if preprocessing.loading is not None:
         shape = count, side, side, len(preprocessing.mean)
-        return list(noise.normal(preprocessing.mean, preprocessing.std, shape).astype(np.float32))
+        values = noise.normal(preprocessing.mean, preprocessing.std, shape).astype(np.float32)
+        loading = LoadBands(**preprocessing.loading)  # within its window, as files are
+        return [loading.finished(each, 'a random image') for each in values]
     return list(noise.integers(0, 256, (count, side, side, 3), np.uint8))
 
 

@@ -32,6 +32,7 @@ class FreeCoresHook(Hook):
 
     def __init__(self, interval: float = 60) -> None:
         self.interval = interval
+        self._most = 0  # PyTorch's number of threads, once this hook sets one
         self._others = OtherProcesses()  # from here on, while datasets are read
 
     def before_train(self, runner: Runner) -> None:
@@ -92,8 +93,9 @@ class FreeCoresHook(Hook):
                 'run; then repeat the command with the variable and --resume.'
             )
 
-    def after_train(self, runner: Runner) -> None:
-        if self._looks:
+    def stop(self) -> None:
+        """Give PyTorch its threads back; the runner calls it whatever ends a training."""
+        if self._most:
             torch.set_num_threads(self._most)  # the process may go on
 
     def _free(self, others: float) -> int:

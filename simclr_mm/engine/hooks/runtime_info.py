@@ -59,9 +59,15 @@ class RuntimeInfoHook(_RuntimeInfoHook):
             for _, value in values
             if isinstance(value, Tensor)
         ]
-        # One copy, but for MPS, which has no float64. It holds every float32 and every count.
-        numbers = iter(torch.stack(tensors).tolist() if tensors else ())
+        # One copy from a GPU, but for MPS, which has no float64. It holds every float32 and every
+        # count. What is only logged may be on the CPU.
+        read = {
+            on_cpu: iter(torch.stack(some).tolist())
+            for on_cpu in (False, True)
+            if (some := [each for each in tensors if each.is_cpu == on_cpu])
+        }
+        kinds = iter(each.is_cpu for each in tensors)
         for key, value in values:
-            number = next(numbers) if isinstance(value, Tensor) else value
+            number = next(read[next(kinds)]) if isinstance(value, Tensor) else value
             runner.message_hub.update_scalar(f'train/{key}', number)
         self._waiting = []

@@ -129,6 +129,13 @@ def test_a_damaged_image_is_named_and_read_around(folder, slow_steps, monkeypatc
     assert np.isnan(features).any(axis=1).sum() == 1
 
 
+def test_too_short_a_time_is_said_before_all_images_are_read(folder, slow_steps, monkeypatch):
+    here = command.machine()._replace(free_memory=0)
+    monkeypatch.setattr(command, 'machine', lambda: here)
+    monkeypatch.setattr(command, '_unreadable', None)
+    assert 'too long for --minutes 0.01' in refused(folder, '--minutes', '0.01', '--out', 'out')
+
+
 @pytest.mark.parametrize('broken', [0, 1])
 def test_a_folder_that_memory_does_not_hold(folder, slow_steps, monkeypatch, capsys, broken):
     for k in range(broken):

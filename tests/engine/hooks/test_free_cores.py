@@ -53,7 +53,7 @@ def test_threads_are_the_cores_that_others_leave(machine, others, threads):
         f'OpenMP threads: {threads} instead of 4, because other processes use {others:.1f} of 4 '
         'cores. OMP_NUM_THREADS or randomness.seed fixes the number.'
     ] * (threads < 4)
-    hook.after_train(job)
+    hook.stop()
     assert machine.threads == 4  # a program that trained goes on
 
 
