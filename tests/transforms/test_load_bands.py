@@ -1,5 +1,7 @@
 """Values of files arrive as they were written, whatever the format, depth and number of bands."""
 
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -182,27 +184,22 @@ def test_dicom_of_many_frames_and_of_a_palette(tmp_path):
 
 
 def test_planes_in_other_files_are_no_zeros(tmp_path):
+    """An OME-TIFF of five channels, each in a file of its own."""
     tifffile = pytest.importorskip('tifffile')
     values = DEEP.transpose(2, 0, 1)
     tifffile.imwrite(tmp_path / 'a.ome.tif', values, photometric='minisblack')
     text = tifffile.TiffFile(tmp_path / 'a.ome.tif').ome_metadata
     planes = ''.join(
-        f'<TiffData IFD="{k}" FirstC="{k}" PlaneCount="1">'
+        f'<TiffData IFD="0" FirstC="{k}" PlaneCount="1">'
         f'<UUID FileName="{k}.ome.tif">urn:uuid:{k}</UUID></TiffData>'
         for k in range(5)
     )
     start, _, rest = text.partition('<TiffData')
-    text = (
-        start.replace('<OME ', '<OME UUID="urn:uuid:0" ', 1) + planes + rest[rest.index('/>') + 2 :]
-    )
+    start = re.sub('UUID="[^"]*"', 'UUID="urn:uuid:0"', start, count=1)
+    text = start + planes + rest[rest.index('/>') + 2 :]
     with tifffile.TiffWriter(tmp_path / '0.ome.tif', ome=False) as file:
         file.write(values[0], description=text, metadata=None, photometric='minisblack')
-    try:
-        img = load(tmp_path / '0.ome.tif')
-    except UnreadableImage as error:
-        assert 'lacks pages that it names' in str(error)
-    else:
-        equal(img, DEEP[..., :1], np.float32)  # what this file has
+    equal(load(tmp_path / '0.ome.tif'), DEEP[..., :1], np.float32)  # what this file has
 
 
 def test_a_16_bit_png_that_is_cut_short(tmp_path, monkeypatch):
