@@ -101,7 +101,7 @@ class FeatureInferencer:
         self.encoder = encoder_of(model, pretrained, **kwargs).on(device)
         self.transforms = self.encoder.transforms
         self.loading = self.encoder.loading
-        self.model = self.encoder.model.eval()
+        self.model = self.encoder.model
         self.precision = precision
         self.device = next(self.model.parameters()).device
         if precision not in list(PRECISIONS):  # also what no dict can look up
@@ -129,8 +129,8 @@ class FeatureInferencer:
         """
         if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
             raise UserError(f'batch_size is {batch_size!r}: give a whole number from 1')
-        if isinstance(inputs, (str, Path)) and Path(inputs).expanduser().is_dir():
-            inputs = image_paths(Path(inputs).expanduser(), self.loading.extensions)
+        if isinstance(inputs, (str, Path)) and os.path.isdir(os.path.expanduser(inputs)):
+            inputs = image_paths(os.path.expanduser(inputs), self.loading.extensions)
         pictures: list[Any] = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
         if not pictures:
             raise UserError('the list of images is empty: give at least one')
@@ -155,23 +155,23 @@ class FeatureInferencer:
 
 @contextmanager
 def _in_eval_mode(model: BaseModel) -> Iterator[None]:
-    was_training = model.training
-    if was_training:
-        model.eval()
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
     try:
         yield
     finally:
-        if was_training:
-            model.train()
+        for module, is_training in modes:  # some may be frozen
+            module.training = is_training
 
 
 def read_picture(image: Picture, loading: LoadImageFromFile | None = None) -> dict[str, Any]:
     """An image in the format of its loading step: uint8 BGR, or as LoadBands gives it."""
     if isinstance(image, (str, Path)):
-        place = str(image) if is_url(str(image)) else str(Path(image).expanduser())
-        if not is_url(place) and not os.path.exists(place):
+        loading = loading or LoadImageFromFile()
+        place = os.path.expanduser(str(image))
+        if not (loading.backend_args or is_url(place) or os.path.exists(place)):
             raise MissingFileError(f'there is no file or folder {os.path.abspath(place)}')
-        return (loading or LoadImageFromFile())(dict(img_path=place))
+        return loading(dict(img_path=place))
     if isinstance(loading, LoadBands):
         if not isinstance(image, np.ndarray) or image.ndim != 3 or not image.size:
             got = image.shape if isinstance(image, np.ndarray) else type(image).__name__

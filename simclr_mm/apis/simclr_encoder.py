@@ -210,12 +210,15 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
 def _require_last_checkpoint(runner: Runner) -> None:
     """Refuse settings with which a training would not keep its last weights."""
-    hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
-    if not hooks or not hooks[0].save_last:
-        raise UserError(
-            'options: the encoder is read from the last checkpoint, and default_hooks.checkpoint '
-            'saves none: leave default_hooks.checkpoint and its save_last as they are'
-        )
+    hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+    if hook is not None:
+        length = runner.cfg.train_cfg.get('max_epochs' if hook.by_epoch else 'max_iters')
+        if hook.save_last or (length and hook.interval > 0 and length % hook.interval == 0):
+            return
+    raise UserError(
+        'the encoder is read from a checkpoint of the end, and default_hooks.checkpoint saves '
+        'none: leave it and its save_last as they are'
+    )
 
 
 def _stored(images: list[str] | np.ndarray, folder: Path) -> dict[str, Any]:

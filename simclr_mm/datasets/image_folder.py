@@ -24,7 +24,12 @@ class LabelledFiles(NamedTuple):
 def class_names_of(folder: str) -> list[str]:
     """The sorted names of the folders directly in a folder, without hidden ones."""
     with os.scandir(folder) as entries:  # which knows what is a folder without a look at each
-        return sorted(each.name for each in entries if each.name[0] != '.' and each.is_dir())
+        return sorted(each.name for each in entries if each.name[0] != '.' and _is_folder(each))
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    # A link may lead to itself, or to where nobody may look.
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def class_folders(folders: Sequence[str], extensions: Sequence[str] = EXTENSIONS) -> LabelledFiles:

@@ -7,7 +7,7 @@ from typing import Any
 
 from simclr_mm.errors import UserError
 from simclr_mm.files.storage import is_url
-from simclr_mm.files.walk import BAND_EXTENSIONS
+from simclr_mm.files.walk import BAND_EXTENSIONS, EXTENSIONS
 
 INDEX = 'index.json'
 TAR_INDEX = 'index.npz'  # rows of tar_index.index_tars, beside tar shards
@@ -20,6 +20,7 @@ _TYPES = dict(
     tar='simclr_mm.TarShards', parquet='simclr_mm.HuggingFaceImages', lmdb='simclr_mm.LMDBImages'
 )
 FORMATS = tuple(_TYPES)
+_ARRAYS = {*BAND_EXTENSIONS} - {*EXTENSIONS}  # images of LoadBands alone
 # A shard lies beside its index: no slash, no %2F, no leading dot.
 _SHARD_NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]*')
 
@@ -118,7 +119,7 @@ def _holds_images(folder: Path) -> bool:
     """Whether there are images or folders in a folder; a pack has neither."""
     if not folder.is_dir():
         return False
-    return any(path.suffix.lower() in BAND_EXTENSIONS or path.is_dir() for path in folder.iterdir())
+    return any(path.suffix.lower() in EXTENSIONS or path.is_dir() for path in folder.iterdir())
 
 
 def _kind_of_files(folder: Path) -> str | None:
@@ -127,6 +128,8 @@ def _kind_of_files(folder: Path) -> str | None:
     if _holds_images(folder):  # beside which the archive may lie that they are from
         return None
     endings = {path.suffix.lower() for path in folder.iterdir()} if folder.is_dir() else set()
+    if endings & _ARRAYS and '.tar' not in endings:  # a table beside them is of their labels
+        return None
     if '.tar' in endings:
         return 'tar'
     return 'parquet' if endings & {'.parquet', '.arrow'} else None

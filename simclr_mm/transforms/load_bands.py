@@ -17,11 +17,12 @@ from simclr_mm.files.walk import BAND_EXTENSIONS
 from simclr_mm.registry import TRANSFORMS
 
 from .base import Transform, is_finite
-from .loading import LoadImageFromFile, is_complete
+from .loading import LoadImageFromFile
 from .to_rgb import MAX_PIXELS, bits_of, check_pixels, notice, open_picture, unreadable
 
 LAYOUTS = ('auto', 'HWC', 'CHW')
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # TIFF 6.0, section 2, and BigTIFF
+_PNG, _PNG_END = b'\x89PNG', b'IEND\xaeB`\x82'
 _NPY, _ZIP = b'\x93NUMPY', b'PK\x03\x04'
 _AS_THEY_ARE = ('L', 'LA', 'RGB', 'RGBA')  # PIL modes whose channels are bands
 _TRANSFORMATION = 'PixelValueTransformationSequence'
@@ -227,11 +228,12 @@ def _tiff(content: bytes, path: str) -> tuple[np.ndarray, str]:
     # Planes of an OME-TIFF in other files would be zeros here.
     with tifffile.TiffFile(io.BytesIO(content), _multifile=False) as file:
         first, *others = file.series
-        if any(page is None for page in first.pages):
+        if any(page is None for series in file.series for page in series.pages):
             raise unreadable(
                 path, 'lacks pages that it names: they are cut off, or in other files.'
             )
-        if others and all(_kind(each) == _kind(first) for each in others):  # written one by one
+        alike = all(_kind(each) == _kind(first) for each in others)
+        if others and alike and first.kind == 'shaped':  # tifffile has written them one by one
             return np.stack([each.asarray() for each in file.series]), f'I{first.axes}'
         if others:
             notice(path, 'has pages of several sizes or kinds, of which only the first are read')
@@ -284,9 +286,8 @@ def _rescaled(array: np.ndarray, data: Any, pixels: Any) -> np.ndarray:
 
 
 def _scaled(image: np.ndarray, step: Any) -> np.ndarray:
-    if step is None:
-        return image
-    return image * float(step.RescaleSlope) + float(step.RescaleIntercept)
+    slope, intercept = (1, 0) if step is None else (step.RescaleSlope, step.RescaleIntercept)
+    return image if (slope, intercept) == (1, 0) else image * float(slope) + float(intercept)
 
 
 def _picture(content: bytes, path: str, max_pixels: int) -> np.ndarray:
@@ -296,7 +297,7 @@ def _picture(content: bytes, path: str, max_pixels: int) -> np.ndarray:
     if bits_of(image, path) > 8:  # Pillow keeps 8 bits of colours, and scales those of a PGM
         # OpenCV before 5.0 decodes a truncated PNG in part.
         img = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-        if img is None or not is_complete(content):
+        if img is None or (content.startswith(_PNG) and _PNG_END not in content):
             raise unreadable(path, 'a damaged image, or a kind that is not read beyond 8 bits.')
         order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(img.ndim == 3 and img.shape[2])
         img = img.reshape(*img.shape[:2], -1) if order is None else img[..., order]

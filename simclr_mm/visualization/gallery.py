@@ -16,6 +16,7 @@ from .style import COLOURS, picture, plain
 from .views import as_colours
 
 _SIDE = 160  # pixels of a thumbnail
+_PHOTOMETRIC, _BLACK_IS_ZERO, _RGB = 262, 1, 2  # of TIFF 6.0; others are no plain levels
 _NAME = 22  # characters that fit under a thumbnail
 
 
@@ -54,13 +55,17 @@ def seen(image: str | np.ndarray) -> np.ndarray:
         colours = LoadImageFromFile()(dict(img_path=image))['img'][..., ::-1]
     except UnreadableImage:
         return _stretched(image)
-    return _stretched(image) if _is_deep(image) else colours
+    try:
+        return _stretched(image) if _is_deep(image) else colours
+    except Exception:  # of Pillow, which reads less than OpenCV, or for want of tifffile
+        return colours
 
 
 def _is_deep(image: str) -> bool:
     """Whether a file has more than 8 bits, of which few may be used: 12 of 16 would be black."""
     with Image.open(image) as opened:
-        return bits_of(opened, image) > 8
+        kind = getattr(opened, 'tag_v2', {}).get(_PHOTOMETRIC, _BLACK_IS_ZERO)
+        return bits_of(opened, image) > 8 and kind in (_BLACK_IS_ZERO, _RGB)
 
 
 def _stretched(image: str) -> np.ndarray:

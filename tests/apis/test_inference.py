@@ -96,6 +96,9 @@ def test_a_model_that_trains_goes_on_training(simclr, photograph):
         np.testing.assert_array_equal(inferencer(photograph), expected)
         inference_model(simclr, photograph)
         assert simclr.training and simclr.backbone.training
+        simclr.backbone.eval()  # frozen
+        inferencer(photograph)
+        assert simclr.training and not simclr.backbone.training
     finally:
         simclr.eval()
     for key, value in simclr.state_dict().items():
@@ -109,6 +112,10 @@ def test_a_path_that_leads_nowhere(simclr, photograph, monkeypatch):
     np.testing.assert_array_equal(
         inference_model(simclr, name)['feature'], inference_model(simclr, photograph)['feature']
     )
+    strange = home / '~nobody.png'
+    strange.write_bytes(Path(photograph).read_bytes())
+    monkeypatch.chdir(home)
+    assert inference_model(simclr, '~nobody.png')['feature'].shape == (64,)
     for use in (FeatureInferencer(simclr), lambda path: inference_model(simclr, path)):
         with pytest.raises(MissingFileError, match=f'no file or folder {home}/absent$'):
             use('~/absent')

@@ -260,12 +260,16 @@ def test_fits_without_a_seed_differ(images, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'setting', ['default_hooks.checkpoint', 'default_hooks.checkpoint.save_last']
+    'settings',
+    [
+        {'default_hooks.checkpoint': None},
+        {'default_hooks.checkpoint.save_last': False, 'default_hooks.checkpoint.interval': 3},
+    ],
 )
-def test_a_training_that_keeps_no_last_weights_is_refused(images, tmp_path, setting):
-    options = {**QUICK, setting: None if setting.endswith('checkpoint') else False}
+def test_a_training_that_keeps_no_last_weights_is_refused(images, tmp_path, settings):
+    options = {**QUICK, **settings}  # 4 epochs
     (tmp_path / 'last_checkpoint').write_text('of_another_fit.pth')
-    with pytest.raises(UserError, match='saves none: leave default_hooks.checkpoint'):
+    with pytest.raises(UserError, match='default_hooks.checkpoint saves none: leave it'):
         SimCLREncoder(str(DIGITS), options=options, work_dir=tmp_path).fit(images[:70])
 
 

@@ -1,6 +1,7 @@
 import pytest
 
 from simclr_mm.datasets import ImageFolder
+from simclr_mm.datasets.image_folder import class_names_of
 
 
 def test_finds_images_at_any_depth(tmp_path):
@@ -33,3 +34,12 @@ def test_class_folders_of_every_ending_with_labels(tmp_path, monkeypatch):
         ImageFolder(str(tmp_path), with_label=True, metainfo=dict(classes=('a', 'b')))
     (tmp_path / 'dog' / 'c.JPG').rename(tmp_path / 'c.jpg')
     assert len(ImageFolder(str(tmp_path), with_label=True)) == 2
+
+
+def test_links_that_lead_nowhere_are_no_classes(tmp_path):
+    (tmp_path / 'a').mkdir()
+    (tmp_path / '.hidden').mkdir()
+    (tmp_path / 'b').symlink_to(tmp_path / 'a')
+    (tmp_path / 'itself').symlink_to(tmp_path / 'itself')
+    (tmp_path / 'c.png').touch()
+    assert class_names_of(str(tmp_path)) == ['a', 'b']

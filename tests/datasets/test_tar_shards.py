@@ -225,9 +225,11 @@ def test_what_a_folder_holds_is_recognised(pack, foreign, photos, tmp_path):
     (foreign / 'images').mkdir()  # the archive beside what came out of it
     assert shard_dataset(str(foreign)) is None
     assert shard_dataset(str(tmp_path / 'nowhere')) is None
-    np.save(tmp_path / 'a.npy', np.zeros((4, 4, 5)))
-    (tmp_path / 'labels.parquet').touch()
-    assert shard_dataset(str(tmp_path)) is None  # arrays with a table of labels
+    arrays = tmp_path / 'arrays'
+    arrays.mkdir()
+    np.save(arrays / 'a.npy', np.zeros((4, 4, 5)))
+    (arrays / 'labels.parquet').touch()
+    assert shard_dataset(str(arrays)) is None
     signed = 'https://host/a.parquet?X-Signature=1'
     assert shard_dataset(signed)['type'] == 'simclr_mm.HuggingFaceImages'
     (foreign / 'index.json').write_text('[{"file": "a.jpg"}]')  # of who fetched the images

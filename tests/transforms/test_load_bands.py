@@ -168,6 +168,10 @@ def test_dicom_of_many_frames_and_of_a_palette(tmp_path):
     dicom(tmp_path / 'a.dcm', frames, NumberOfFrames=3, SharedFunctionalGroupsSequence=shared)
     units = 2.0 * frames - 1024
     equal(load(tmp_path / 'a.dcm'), units.transpose(1, 2, 0), np.float32)
+    same = pydicom.Sequence([group(1, 0)])
+    frame = dict(BitsAllocated=8, BitsStored=8, HighBit=7, SharedFunctionalGroupsSequence=same)
+    dicom(tmp_path / 'same.dcm', frames[0].astype(np.uint8), **frame)
+    assert load(tmp_path / 'same.dcm').dtype == np.uint8
     each = pydicom.Sequence([group(k + 1, -k) for k in range(3)])
     dicom(tmp_path / 'b.dcm', frames, NumberOfFrames=3, PerFrameFunctionalGroupsSequence=each)
     units = np.stack([(k + 1.0) * frames[k] - k for k in range(3)], axis=-1)
@@ -206,6 +210,8 @@ def test_a_16_bit_png_that_is_cut_short(tmp_path, monkeypatch):
     """OpenCV before 5.0 gives half an image."""
     content = cv2.imencode('.png', DEEP[..., 0])[1].tobytes()
     (tmp_path / 'a.png').write_bytes(content[:-20])
+    (tmp_path / 'more.png').write_bytes(content + b'of another program')
+    equal(load(tmp_path / 'more.png'), DEEP[..., :1], np.float32)
     monkeypatch.setattr(cv2, 'imdecode', lambda *args: np.zeros((7, 9), np.uint16))
     with pytest.raises(UnreadableImage, match='a.png: a damaged image'):
         load(tmp_path / 'a.png')

@@ -1,10 +1,14 @@
 """The gallery shows every image with its rank, similarity and name."""
 
+from unittest.mock import patch
+
 import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from simclr_mm.errors import MissingPackageError
+from simclr_mm.visualization import gallery
 from simclr_mm.visualization.gallery import plot_gallery, seen, thumbnail
 
 
@@ -25,6 +29,8 @@ def test_deep_images_are_stretched(tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), grey)
     shown = seen(str(tmp_path / 'a.png'))
     assert shown.dtype == np.uint8 and shown.min() == 0 and shown.max() == 255
+    with patch.object(gallery, 'LoadBands', side_effect=MissingPackageError('needs tifffile')):
+        assert seen(str(tmp_path / 'a.png')).max() == 15  # its highest 8 bits
     np.save(tmp_path / 'cube.npy', np.random.default_rng(0).random((16, 16, 16), np.float32))
     assert seen(str(tmp_path / 'cube.npy')).shape == (16, 16, 3)
 

@@ -10,6 +10,7 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+from helpers import DIGITS
 from mmengine.config import Config
 from torch.utils.data import DataLoader, Dataset
 
@@ -342,3 +343,20 @@ def test_option_makes_no_second_preprocessor(in_model, key, value, right):
     command_line.merge_cfg_options(cfg, {f'{right.removesuffix(".mean")}.mean': [4, 5, 6]})
     used = cfg.model.data_preprocessor if in_model else cfg.data_preprocessor
     assert used == dict(mean=[4, 5, 6], std=[9, 9, 9])
+
+
+@pytest.mark.parametrize(
+    'given, expected',
+    [({}, '0'), ({'OMPI_COMM_WORLD_LOCAL_RANK': '3'}, '3'), ({'LOCAL_RANK': '2'}, '2')],
+)
+def test_the_rank_on_this_machine_is_the_launchers(given, expected, monkeypatch):
+    for name in ('LOCAL_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, 'environ', os.environ.copy())  # what it sets does not stay
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    command_line.add_common_flags(parser)
+    command_line.load_config(parser.parse_args([str(DIGITS)]))
+    assert os.environ['LOCAL_RANK'] == expected

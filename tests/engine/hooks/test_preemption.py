@@ -153,6 +153,19 @@ def test_averaged_weights_are_not_saved_as_those_of_the_training(tmp_path):
     assert {**losses(run), **losses(rest)} == losses(whole)
 
 
+def test_nothing_disturbs_the_end(tmp_path):
+    """Slurm sends SIGTERM as soon as a rank has ended, whichever signals announce it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        signals.listen([signal.SIGUSR2])
+        signals.ignore()
+        for name in (signal.SIGUSR2, signal.SIGTERM):
+            assert signal.getsignal(name) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+
+
 def test_handlers_come_back(tmp_path):
     runner(tmp_path).train()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
