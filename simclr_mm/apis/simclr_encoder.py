@@ -64,7 +64,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             ``--cfg-options``: ``{'train_cfg.max_epochs': 5}``.
         work_dir: Folder of the training's logs, checkpoints and config. None: a temporary
             one, which is deleted after the training.
-        random_state: Seed of the training, a whole number. None: the config's.
+        random_state: Seed of the training, a whole number. None: the config's, or else a new one
+            in each fit.
         color_order: 'RGB' as in Pillow and scikit-learn, or 'BGR' as in OpenCV: the order
             in arrays. Files know theirs.
         batch_size: Images at a time in ``transform``.
