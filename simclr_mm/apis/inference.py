@@ -2,8 +2,7 @@
 
 import numbers
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from rich.progress import track
 from torch import Tensor
 
 from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.evaluation.features import in_eval_mode
 from simclr_mm.files.storage import is_url
 from simclr_mm.files.walk import image_paths
 from simclr_mm.models import pooled
@@ -57,7 +57,7 @@ def inference_model(
     encoder = encoder_of(model).on(device)
     batch = default_collate([encoder.transforms(read_picture(image, encoder.loading))])
     network = encoder.model
-    with torch.no_grad(), _in_eval_mode(network):
+    with torch.no_grad(), in_eval_mode(network):
         if getattr(network, 'head', None) is None:
             inputs = network.data_preprocessor(batch, False)['inputs']
             return dict(feature=encoder.features(inputs)[0].cpu().numpy())
@@ -145,23 +145,12 @@ class FeatureInferencer:
     @torch.no_grad()
     def forward(self, inputs: dict) -> np.ndarray:
         """Embed a collated batch; (n, C) float32. A model that trains does so again afterwards."""
-        with _in_eval_mode(self.model):
+        with in_eval_mode(self.model):
             images = self.model.data_preprocessor(inputs, False)['inputs']  # (n, bands, S, S)
             dtype = PRECISIONS[self.precision]
             with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32):
                 features = self.extract(images)
             return pooled(features, self.model).float().cpu().numpy()
-
-
-@contextmanager
-def _in_eval_mode(model: BaseModel) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, is_training in modes:  # some may be frozen
-            module.training = is_training
 
 
 def read_picture(image: Picture, loading: LoadImageFromFile | None = None) -> dict[str, Any]:

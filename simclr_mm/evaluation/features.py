@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -22,6 +23,18 @@ NOTHING: Batch = np.empty((0, 0), np.float32), np.empty(0, np.int64)
 def class_of(sample: DataSample) -> int:
     """The class of an image that has one."""
     return int(sample.gt_label)
+
+
+@contextmanager
+def in_eval_mode(model: BaseModel) -> Iterator[None]:
+    """Each part of the model goes back to the mode that it had; some may be frozen."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, is_training in modes:
+            module.training = is_training
 
 
 @torch.no_grad()
@@ -47,8 +60,6 @@ def extract_features(
         (n, C) float32 features, and (n,) int64 labels or the stacked targets.
     """
     embed = embed or model.extract_feat
-    was_training = model.training
-    model.eval()
 
     def batches() -> Iterator[Batch]:
         for batch in track(loader, description=description, transient=True):
@@ -56,8 +67,8 @@ def extract_features(
             targets = np.array([target(sample) for sample in batch['data_samples']])
             yield embed(batch['inputs']).cpu().numpy(), targets
 
-    found = list(gather(batches())) or [NOTHING]
-    model.train(was_training)
+    with in_eval_mode(model):
+        found = list(gather(batches())) or [NOTHING]
     features, targets = zip(*found)
     return np.concatenate(features), np.concatenate(targets)
 

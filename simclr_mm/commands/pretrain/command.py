@@ -148,7 +148,7 @@ def _measured(recipe: Recipe, pictures: Pictures, here: Machine, minutes: float)
             raise
         recipe = read_from_files(recipe, here, f'not every image can be held in memory: {error}')
         step = _time(recipe, pictures)
-    with_epochs(recipe, pictures.number, minutes, step)  # refuses before all images are read
+    recipe = with_epochs(recipe, pictures.number, minutes, step)  # refuses before all are read
     if recipe.validated and recipe.images.value == 'files':
         reasons = _unreadable(pictures, int(recipe.workers.value))
         if reasons:  # else the first validation would end the training
@@ -157,7 +157,7 @@ def _measured(recipe: Recipe, pictures: Pictures, here: Machine, minutes: float)
                 f'measured: {listed(reasons)}'
             )
             recipe = replace(recipe, validated=False)
-    return with_epochs(recipe, pictures.number, minutes, step)
+    return recipe
 
 
 def _unreadable(pictures: Pictures, workers: int) -> list[str]:

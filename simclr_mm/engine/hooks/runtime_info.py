@@ -54,20 +54,15 @@ class RuntimeInfoHook(_RuntimeInfoHook):
 
     def _read(self, runner: Runner) -> None:
         values = [item for outputs in self._waiting for item in outputs.items()]
-        tensors = [
-            (value.cpu() if value.device.type == 'mps' else value).double().reshape(())
-            for _, value in values
-            if isinstance(value, Tensor)
-        ]
-        # One copy from a GPU, but for MPS, which has no float64. It holds every float32 and every
-        # count. What is only logged may be on the CPU.
-        read = {
-            on_cpu: iter(torch.stack(some).tolist())
-            for on_cpu in (False, True)
-            if (some := [each for each in tensors if each.is_cpu == on_cpu])
-        }
-        kinds = iter(each.is_cpu for each in tensors)
+        # One copy for all that is on a GPU; what is only logged may be on the CPU. float64 holds
+        # every float32 and every count, and MPS has none.
+        there = [value for _, value in values if isinstance(value, Tensor) and value.is_cuda]
+        numbers = iter(
+            torch.stack([each.double().reshape(()) for each in there]).tolist() if there else ()
+        )
         for key, value in values:
-            number = next(read[next(kinds)]) if isinstance(value, Tensor) else value
+            number = value
+            if isinstance(value, Tensor):
+                number = next(numbers) if value.is_cuda else float(value)
             runner.message_hub.update_scalar(f'train/{key}', number)
         self._waiting = []
