@@ -10,6 +10,14 @@ def listed(names: Iterable[object], most: int = 5) -> str:
     return ', '.join(texts[:most]) + more
 
 
+def escaped(text: str) -> str:
+    """A text in which control characters and bytes that are not UTF-8 are escapes."""
+    return ''.join(
+        letter if letter.isprintable() else letter.encode('unicode_escape').decode()
+        for letter in text
+    )
+
+
 class UserError(ValueError):
     """An error in a value, file or combination that the user gave and can change.
 

@@ -47,7 +47,8 @@ def main() -> None:
             advice = f'did you mean {close}?' if close else f'{PROGRAM} --help lists them'
             print(f'{PROGRAM}: error: there is no command {name!r}: {advice}', file=sys.stderr)
             raise SystemExit(2)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # >&-
+            sys.stdout.flush()
     except KeyboardInterrupt as error:  # before the command itself has begun
         raise SystemExit(_INTERRUPTED) from error
     except BrokenPipeError:  # simclr-mm --help | head -1

@@ -18,13 +18,13 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
-from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line import data_folder
 from simclr_mm.commands.pack.folder import pack_folder
 from simclr_mm.commands.pack.plan import PackSettings
 from simclr_mm.datasets import sampler as sampler_module
-from simclr_mm.engine import Runner
+from simclr_mm.engine import Runner, build_runner
 from simclr_mm.engine.dataloaders import build_train_dataloader
+from simclr_mm.engine.options import merge_cfg_options
 
 pytest.importorskip('webdataset')
 pytest.importorskip('datasets')
@@ -38,7 +38,7 @@ def tiny_config(data, workers):
     """The config as tools/train.py --data makes it, with device augmentation."""
     cfg = Config.fromfile(CONFIG)
     data_folder.train_on_folder(cfg, str(data))
-    command_line.merge_cfg_options(
+    merge_cfg_options(
         cfg,
         {
             'model.backbone.depth': 18,
@@ -252,7 +252,7 @@ def train(data, work_dir, workers=0, resume=None, rank=0, world_size=1, port=Non
         mmengine.runner.runner.collect_env = dict  # calls compilers
         os.environ.update(launched(rank, world_size, port))
         cfg.launcher = 'pytorch'
-    command_line.build_runner(cfg).train()
+    build_runner(cfg).train()
 
 
 def train_ranks(data, work_dir, world_size, workers=0, resume=None):

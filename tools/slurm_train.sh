@@ -19,7 +19,10 @@ flags=(
     --ntasks-per-node="$gpus_per_node"
     --cpus-per-task="${CPUS_PER_TASK:-8}"
 )
-command=(python -u "$here/train.py" "$3" --work-dir="$4" --launcher slurm "${@:5}")
+tool=${TOOL:-train.py}
+place=$4  # a checkpoint, of slurm_test.sh
+if [ "$tool" = train.py ]; then place=--work-dir=$4; fi
+command=(python -u "$here/$tool" "$3" "$place" --launcher slurm "${@:5}")
 if [ -n "${REQUEUE:-}" ]; then
     for flag in "${@:5}"; do
         case $flag in --resume*) echo "REQUEUE=1 resumes by itself, what is in WORK_DIR: leave $flag out" >&2; exit 2 ;; esac

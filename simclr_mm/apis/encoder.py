@@ -3,7 +3,6 @@
 n images, S side in pixels, C feature width.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from torch import Tensor
 from simclr_mm.checkpoints import weights_hash
 from simclr_mm.engine.training_data import rgb_in_memory
 from simclr_mm.errors import UserError
+from simclr_mm.files.hashes import bytes_hash
 from simclr_mm.models.pooled import pooled
 from simclr_mm.registry import type_name
 from simclr_mm.transforms import LoadImageFromFile
@@ -146,7 +146,7 @@ class Encoder:
         transform = json.dumps(self.transform(), sort_keys=True)
         return dict(
             weights=weights_hash(self.model.state_dict()),
-            transform=hashlib.sha256(transform.encode()).hexdigest(),
+            transform=bytes_hash([transform.encode()]),
         )
 
     def on(self, device: str | torch.device | None) -> 'Encoder':

@@ -29,6 +29,7 @@ from simclr_mm.checkpoints.stored_config import config_of
 from simclr_mm.engine.arguments import check_arguments
 from simclr_mm.engine.config_errors import building_from
 from simclr_mm.errors import CheckpointError, UserError
+from simclr_mm.files.storage import file_name
 from simclr_mm.models.views_preprocessor import ViewsPreprocessor
 from simclr_mm.registry import type_name
 
@@ -143,7 +144,7 @@ def open_checkpoint(checkpoint: str, config: str | Path | Config | None = None) 
         name = found.filename if isinstance(config, Config) else config
         return Checkpoint(content, found, Path(name or '').stem, source, entry)
     found = config_of(content, checkpoint)
-    run = str(content['meta'].get('experiment_name') or Path(checkpoint).stem)
+    run = str(content['meta'].get('experiment_name') or Path(file_name(checkpoint)).stem)
     # Files get this name, so it must not contain a folder.
     return Checkpoint(content, found, _TIME.sub('', Path(run).name), source)
 

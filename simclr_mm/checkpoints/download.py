@@ -1,6 +1,5 @@
 """Fetch checkpoints by URL into a cache that holds only complete files."""
 
-import hashlib
 import re
 import shutil
 from http.client import HTTPException
@@ -10,7 +9,9 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from simclr_mm.errors import CheckpointError, UserError
-from simclr_mm.files import atomic_file, cache_home
+from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.cache import cache_home
+from simclr_mm.files.hashes import bytes_hash
 from simclr_mm.files.storage import fetch, is_web, version
 
 from .safe_load import file_problem
@@ -25,7 +26,7 @@ def cache_path(url: str, content: str = '') -> Path:
     name = Path(unquote(urlsplit(url).path)).name
     if name in ('', '..'):
         name = 'index'
-    origin = hashlib.sha256(f'{url}{content}'.encode()).hexdigest()
+    origin = bytes_hash([f'{url}{content}'.encode()])
     return cache_home() / 'checkpoints' / origin[:16] / name
 
 

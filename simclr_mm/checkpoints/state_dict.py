@@ -189,8 +189,8 @@ def state_problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) 
     return '; '.join(f'{len(keys)} {kind}: {_listed(keys)}' for kind, keys in kinds.items() if keys)
 
 
-def left_out(checkpoint: Any, source: str, prefix: str = 'backbone.') -> dict[str, str]:
-    """The parts of a checkpoint that an export of the keys with a prefix leaves out.
+def left_out(checkpoint: Any, source: str) -> dict[str, str]:
+    """The parts of a checkpoint that an export of the backbone leaves out.
 
     By name: ``neck``, ``head`` and other parts of the model with their counts of tensors and
     numbers; ``optimizer`` and the rest of the file.
@@ -198,7 +198,7 @@ def left_out(checkpoint: Any, source: str, prefix: str = 'backbone.') -> dict[st
     state = model_state(checkpoint, source)
     parts: dict[str, list] = {}
     for key, value in state.items():
-        if not key.startswith(prefix):
+        if not key.startswith('backbone.'):
             parts.setdefault(key.split('.')[0], []).append(value.numel())
     counts = {
         part: f'{len(sizes)} tensors, {sum(sizes):,} numbers' for part, sizes in parts.items()

@@ -11,6 +11,7 @@ from mmengine.logging import HistoryBuffer
 from simclr_mm.apis.encoder import Encoder, pipeline_of
 from simclr_mm.engine.resume import VALIDATED
 from simclr_mm.files.installed import CONFIGS
+from simclr_mm.files.storage import file_name
 from simclr_mm.registry import type_name
 from simclr_mm.visualization.page import markdown_of
 
@@ -122,7 +123,7 @@ def results(encoder: Encoder) -> list[dict[str, Any]]:
     They come from the published model whose weights have this file's name, and from the training
     log, if the last validation in it was of these weights.
     """
-    file = Path(encoder.source).name
+    file = file_name(encoder.source)
     entries = yaml.safe_load((CONFIGS / 'metafile.yml').read_text())['Models']
     found = [entry for entry in entries if Path(entry.get('Weights', '')).name == file]
     downstream = {name for entry in found for name in entry.get('Downstream', [])}

@@ -7,8 +7,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from simclr_mm.commands.command_line import build_runner
 from simclr_mm.datasets import SampleIndex
+from simclr_mm.engine import build_runner
 from simclr_mm.engine.console import quiet_console
 from simclr_mm.evaluation import Labelled
 from simclr_mm.visualization import plot_report, read_scalars

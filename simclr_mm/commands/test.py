@@ -15,6 +15,8 @@ from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import test_on_folder
 from simclr_mm.commands.command_line.encoder_flags import checkpoint_of
 from simclr_mm.commands.evaluate.loop_results import run_of_metrics
+from simclr_mm.engine import build_runner
+from simclr_mm.engine.options import merge_cfg_options
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import write_text
 
@@ -55,8 +57,8 @@ def main(argv: list[str] | None = None) -> None:
         test_on_folder(cfg, args.data, trained)
     if args.amp:
         cfg.test_cfg = dict(cfg.get('test_cfg') or {}, fp16=True)
-    command_line.merge_cfg_options(cfg, args.cfg_options)
-    runner = command_line.build_runner(cfg)
+    merge_cfg_options(cfg, args.cfg_options)
+    runner = build_runner(cfg)
     if predictions is not None:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=predictions))
     started = time.time()

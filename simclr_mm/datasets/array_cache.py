@@ -4,7 +4,6 @@ Two files hold a dataset: the images, which all processes map into shared memory
 """
 
 import contextlib
-import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -16,8 +15,8 @@ from filelock import FileLock
 from mmengine.logging import print_log
 
 from simclr_mm.errors import UserError
-from simclr_mm.files.atomic import atomic_file
-from simclr_mm.files.hashes import listing_hash
+from simclr_mm.files.atomic import atomic_file, remove_stale
+from simclr_mm.files.hashes import bytes_hash, listing_hash
 from simclr_mm.files.walk import CACHE_FOLDER
 from simclr_mm.transforms.to_rgb import READING_RULE
 
@@ -44,7 +43,7 @@ def files_key(root: str | Path, paths: Iterable[str]) -> str:
     """
     below = len(os.path.join(root, ''))
     listing = listing_hash(root, (path[below:] for path in paths))
-    return hashlib.sha256(f'{READING_RULE} {listing}'.encode()).hexdigest()[:16]
+    return bytes_hash([f'{READING_RULE} {listing}'.encode()])[:16]
 
 
 def cached_arrays(
@@ -73,6 +72,7 @@ def cached_arrays(
         if found is not None:
             return found
         try:
+            remove_stale(folder)  # of killed processes
             arrays = make()
         except UserError:  # such as a failed download: leave nothing behind
             with contextlib.suppress(OSError):

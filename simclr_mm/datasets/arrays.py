@@ -49,12 +49,22 @@ class _CachedDataset(ArrayDataset):
         self.paths = files.paths  # for messages
         name = f'{type(self).__name__.lower()}-{self.split}'
         labels = np.array(files.labels)
-        arrays = cached_arrays(
-            Path(self.data_root),
-            name if size is None else f'{name}-{size}px',
-            key=lambda: files_key(self.data_root, files.paths),
-            make=lambda: Arrays(read_images(files.paths, size), labels, files.classes),
-        )
+
+        def key() -> str:
+            return files_key(self.data_root, files.paths)
+
+        def make() -> Arrays:
+            before = key()
+            arrays = Arrays(read_images(files.paths, size), labels, files.classes)
+            if key() != before:
+                raise UserError(
+                    f'{self.data_root}: images changed while they were read: wait until nothing '
+                    'writes there, and repeat the command'
+                )
+            return arrays
+
+        stem = name if size is None else f'{name}-{size}px'
+        arrays = cached_arrays(Path(self.data_root), stem, key, make)
         # An empty folder or an annotation file can rename classes without a new key.
         return arrays._replace(labels=labels, classes=files.classes)
 

@@ -15,7 +15,7 @@ from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.transforms.loading import reads_with_mmcv
 
-from .nested import with_pipeline
+from .nested import transforms_of, with_pipeline
 from .unreadable import refuse_drops
 
 
@@ -52,7 +52,7 @@ class GalleryAndQuery(Dataset):
     ) -> None:
         self.gallery = MMPRETRAIN_DATASETS.build(with_pipeline(gallery, pipeline))
         self.query = MMPRETRAIN_DATASETS.build(with_pipeline(query, pipeline))
-        transforms = getattr(getattr(self.query, 'pipeline', None), 'transforms', ())
+        transforms = transforms_of(self.query)
         if reads_with_mmcv(transforms):
             print_log(
                 "GalleryAndQuery.pipeline has mmcv's LoadImageFromFile, which loads truncated "
@@ -119,7 +119,9 @@ def labels_of(dataset: BaseDataset, key: str) -> np.ndarray:
         UserError: An image has no label. The message names ``key`` of the config and the first.
     """
     try:
-        return np.asarray(dataset.get_gt_labels())
+        if hasattr(dataset, 'get_gt_labels'):  # of mmpretrain
+            return np.asarray(dataset.get_gt_labels())
+        return np.asarray([dataset.get_data_info(row)['gt_label'] for row in range(len(dataset))])
     except KeyError as error:
         row = next(i for i in range(len(dataset)) if 'gt_label' not in dataset.get_data_info(i))
         name = dataset.get_data_info(row).get('img_path', f'image {row}')

@@ -13,11 +13,16 @@ def members(dataset: Any) -> list:
     return [dataset.dataset] if hasattr(dataset, 'dataset') else []
 
 
+def transforms_of(dataset: Any) -> Sequence:
+    """The steps of a dataset's pipeline; none if it has no pipeline."""
+    return getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+
+
 def views_in(dataset: Any) -> Iterator[TwoViews]:
     """Every TwoViews of a dataset and of the datasets in it."""
     for each in members(dataset):
         yield from views_in(each)
-    for each in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+    for each in transforms_of(dataset):
         if isinstance(each, TwoViews):
             yield each
 

@@ -1,7 +1,6 @@
 """A cache of bounded size for shards from the web."""
 
 import contextlib
-import hashlib
 import os
 from http.client import HTTPException
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import BinaryIO
 from filelock import FileLock
 
 from simclr_mm.errors import UserError
-from simclr_mm.files import atomic_file, cache_folder, cache_home
+from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.cache import cache_folder, cache_home
+from simclr_mm.files.hashes import bytes_hash
 from simclr_mm.files.storage import fetch
 
 _ATTEMPTS = 5  # another process may remove a shard before it is opened
@@ -43,7 +44,7 @@ class ShardCache:
         if name in ('', '.', '..'):
             raise UserError(f'{url} does not end in the name of a file: give the URL of one.')
         # Quoted characters stay quoted, so that %2F cannot lead into another folder.
-        origin = hashlib.sha256(f'{place} {query} {self.version}'.encode()).hexdigest()
+        origin = bytes_hash([f'{place} {query} {self.version}'.encode()])
         return self.folder / origin[:16] / name
 
     def open(self, url: str, size: int | None = None) -> BinaryIO:

@@ -1,6 +1,5 @@
 """The positions of images in tar shards, for random access."""
 
-import hashlib
 import re
 import tarfile
 import zlib
@@ -18,7 +17,9 @@ from numpy.typing import ArrayLike
 from rich.progress import track
 
 from simclr_mm.errors import UserError
-from simclr_mm.files import atomic_file, cache_folder, cache_home
+from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.cache import cache_folder, cache_home
+from simclr_mm.files.hashes import bytes_hash
 from simclr_mm.files.storage import is_url
 from simclr_mm.files.walk import EXTENSIONS
 
@@ -97,7 +98,7 @@ def remembered_index(states: Sequence[str], paths: Iterable[Path]) -> np.ndarray
         paths: The files. Used only if the cache has no rows.
     """
     text = '\n'.join(states).encode(errors='surrogateescape')
-    digest = hashlib.sha256(text).hexdigest()[:16]
+    digest = bytes_hash([text])[:16]
     target = cache_home() / 'shards' / f'index-{digest}.npz'
     if target.is_file() and is_url(states[0]):  # nothing tells whether they are still the same
         print_log(

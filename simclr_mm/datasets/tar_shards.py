@@ -1,7 +1,6 @@
 """Images on tar shards in WebDataset's layout."""
 
 import contextlib
-import hashlib
 import os
 import threading
 from collections import OrderedDict
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from simclr_mm.errors import MissingFileError, UserError
+from simclr_mm.files.hashes import bytes_hash
 from simclr_mm.files.installed import optional_package
 from simclr_mm.files.storage import is_url
 from simclr_mm.registry import DATASETS
@@ -145,7 +145,7 @@ class TarShards(StoredImages):
     def _fetch_index(self, url: str) -> dict[str, Any]:
         """Fetch the current index. Its hash becomes the version of the cached shards."""
         content = self.cache.fetch(f'{url}/{INDEX}', anew=True).read_bytes()
-        self.cache.version = hashlib.sha256(content).hexdigest()
+        self.cache.version = bytes_hash([content])
         return parse_index(content, f'{url}/{INDEX}')
 
     def _read_foreign(self) -> tuple[np.ndarray, None]:

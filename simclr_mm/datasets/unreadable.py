@@ -15,7 +15,7 @@ from simclr_mm.transforms import LoadImageFromFile, TwoViews, UnreadableImage
 from simclr_mm.transforms.loading import LOADING_STEPS
 from simclr_mm.transforms.random_streams import RandomStream, seeded_globals, view_streams
 
-from .nested import members
+from .nested import members, transforms_of
 from .sampler import SampleIndex
 
 _ATTEMPTS = 100
@@ -122,7 +122,7 @@ class ReplaceUnreadable(Dataset):
 
 def seeded_pipeline(dataset: Any, index: SampleIndex) -> AbstractContextManager[None]:
     """Seed the global generators by an address, if steps of the dataset's pipeline need them."""
-    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    transforms = transforms_of(dataset)
     others = [each for each in transforms if not isinstance(each, TwoViews)]
     if len(others) < len(transforms) and all(map(_draws_nothing_global, others)):
         return nullcontext()  # TwoViews gives every step its own numbers
@@ -163,7 +163,7 @@ def _keep_addresses(dataset: Any) -> None:
         dataset.full_init()
         dataset.repeat_indices = _Addressed(dataset.repeat_indices)
     elif isinstance(dataset, BaseDataset):
-        for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+        for step in transforms_of(dataset):
             if isinstance(step, LoadImageFromFile):
                 step.ignore_empty = False  # it would drop the file, without name and reason
     elif isinstance(dataset, Subset):

@@ -9,12 +9,12 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from simclr_mm.datasets import ResumableSampler
-from simclr_mm.datasets.nested import views_in
+from simclr_mm.datasets.nested import transforms_of, views_in
 from simclr_mm.errors import UserError
 from simclr_mm.models import SimCLR
 from simclr_mm.registry import type_name
 
-from .allocator import prepare_workers
+from .loader_workers import prepare_workers
 from .ranks import plain_model, require_same
 
 
@@ -89,6 +89,11 @@ def build_train_dataloader(runner: Runner, dataloader: DataLoader | dict) -> Dat
             f'train_dataloader.collate_fn is {collate.__name__}, which needs single samples: '
             "write dict(type='simclr_mm.collate') for a dataset with batched=True."
         )
+    if collate is pseudo_collate and not all(v.on_device for v in views_in(dataloader.dataset)):
+        raise UserError(
+            'train_dataloader.collate_fn is pseudo_collate, which leaves the views of each image '
+            "apart: write collate_fn=dict(type='default_collate')."
+        )
     _check_views(dataloader.dataset)
     _check_sizes(runner, dataloader)
     return dataloader
@@ -156,7 +161,7 @@ def say_sizes(runner: Runner, loader: DataLoader, epochs: int) -> None:
     firsts = (1, *(number + 1 for number in views.milestones))
     stages = ', '.join(f'{size} px from epoch {k}' for size, k in zip(views.sizes, firsts))
     if epochs <= views.milestones[-1]:
-        steps = getattr(getattr(loader.dataset, 'pipeline', None), 'transforms', [])
+        steps = transforms_of(loader.dataset)
         place = steps.index(views) if views in steps else '<its place>'
         raise UserError(
             f'TwoViews: milestones = {views.milestones} are not within training, which ends after '

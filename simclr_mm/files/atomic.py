@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import io
+import logging
 import os
 import re
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock, Timeout
+from mmengine.logging import print_log
 
 from simclr_mm.errors import UserError
 
@@ -95,13 +97,33 @@ def alone_in(folder: str | Path, lock: str = '.lock') -> Iterator[None]:
     """
     require_local(folder)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    held = FileLock(Path(folder, lock), timeout=0)
     try:
-        held.acquire()
+        with locked(Path(folder, lock), timeout=0):
+            yield
     except Timeout as error:
         raise UserError(
             f'another process is working in {folder}: wait for it, or name another folder'
         ) from error
+
+
+@contextmanager
+def locked(lock: Path, timeout: float = -1) -> Iterator[None]:
+    """Hold a lock file, for which it waits; -1 is for ever. Goes on with a warning if it cannot.
+
+    Raises:
+        Timeout: Another process holds it.
+    """
+    held = FileLock(lock, timeout=timeout)
+    try:
+        held.acquire()
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError) as error:  # a file system without locks
+        print_log(
+            f'{lock} cannot be locked ({error}): nothing keeps a second process from working here',
+            'current',
+            logging.WARNING,
+        )
     try:
         yield
     finally:

@@ -3,7 +3,9 @@
 import contextlib
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 from simclr_mm.errors import MissingPackageError, UserError
 
@@ -29,6 +31,11 @@ class StorageError(UserError, OSError):
 def is_url(location: str) -> bool:
     """Whether a location has a scheme, as in ``https://`` or ``s3://``."""
     return '://' in location
+
+
+def file_name(location: str) -> str:
+    """The name of a file by its path or URL, without a URL's query, which may be a signature."""
+    return Path(urlsplit(location).path if is_url(location) else location).name
 
 
 def is_web(url: str) -> bool:

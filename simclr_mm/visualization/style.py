@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
-from simclr_mm.errors import UserError
+from simclr_mm.errors import UserError, escaped
 from simclr_mm.files.atomic import atomic_file
 
 # Okabe and Ito, "Color Universal Design", 2008: distinct for any colour vision. Two more
@@ -32,10 +32,7 @@ def plain(name: str) -> str:
     A control character or a byte that is not UTF-8 becomes its escape. Legends leave out
     names that begin with an underscore, so these get a space in front.
     """
-    shown = ''.join(
-        letter if letter.isprintable() else letter.encode('unicode_escape').decode()
-        for letter in name
-    )
+    shown = escaped(name)
     return f' {shown}' if shown.startswith('_') else shown
 
 

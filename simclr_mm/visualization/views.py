@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from mmengine.dataset import Compose
 
 from simclr_mm.datasets import SampleIndex
+from simclr_mm.datasets.nested import transforms_of
 from simclr_mm.datasets.unreadable import DROPPED, seeded_pipeline
 from simclr_mm.errors import UserError
 from simclr_mm.transforms import LoadBands, TwoViews, UnreadableImage
@@ -44,7 +45,7 @@ def make_views(
         UserError: The pipeline has no TwoViews, or there is no such image or band.
         UnreadableImage: The image cannot be read, or a transform dropped it.
     """
-    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
+    transforms = transforms_of(dataset)
     places = [p for p, each in enumerate(transforms) if isinstance(each, TwoViews)]
     if not places:
         raise UserError(

@@ -14,8 +14,9 @@ import torch
 from simclr_mm.checkpoints import load_file
 from simclr_mm.checkpoints.download import cache_path, download, forget
 from simclr_mm.errors import CheckpointError, UserError
-from simclr_mm.files import cache_folder
 from simclr_mm.files import http as transfer
+from simclr_mm.files.cache import cache_folder
+from simclr_mm.files.storage import file_name
 
 
 def _checkpoint(numbers: int = 1000) -> bytes:
@@ -292,3 +293,15 @@ def test_without_a_home_it_is_pytorchs_cache(tmp_path, monkeypatch):
     monkeypatch.delenv('SIMCLR_MM_HOME', raising=False)
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     assert cache_path(f'http://a/{NAME}').parents[1] == tmp_path / 'hub' / 'checkpoints'
+
+
+@pytest.mark.parametrize(
+    'location',
+    [
+        'a/b.pth',
+        'https://host/a/b.pth?X-Credential=a%2Fb&X-Signature=SECRET.com',
+        's3://bucket/b.pth',
+    ],
+)
+def test_the_name_of_a_file_is_without_a_signature(location):
+    assert file_name(location) == 'b.pth'

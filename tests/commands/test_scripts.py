@@ -153,3 +153,14 @@ def test_a_launcher_repeats_no_traceback_of_a_rank(tmp_path):
     assert ended.returncode == 1 and 'Traceback' not in ended.stderr
     assert "there is no config file 'absent.py'" in ended.stderr
     assert ended.stderr.splitlines()[-1] == 'rank 0 ended first, with exit code 1'
+
+
+def test_slurm_tests_a_checkpoint(tmp_path):
+    (tmp_path / 'srun').write_text("""#!/bin/sh\nprintf '%s|' "$@"\n""")
+    (tmp_path / 'srun').chmod(0o755)
+    given = ('part', 'job', 'a b.py', 'e f.pth', '--data', 'c d')
+    path = f'{tmp_path}:{os.environ["PATH"]}'
+    ended = _launch('slurm_test.sh', *given, GPUS='2', REQUEUE='1', PATH=path)
+    assert ended.stdout.startswith('-p|part|--job-name=job|--gres=gpu:2|--ntasks=2|')
+    expected = f'{ROOT}/tools/test.py|a b.py|e f.pth|--launcher|slurm|--data|c d|'
+    assert ended.stdout.endswith(expected)

@@ -206,3 +206,8 @@ def test_a_closed_pipe_is_no_error():
     assert started(code=code).returncode == 0
     ended = started(code=read_end_closed)
     assert ended.returncode == 0 and not ended.stderr
+
+
+def test_a_closed_output_is_no_fault():
+    ended = started('--version', code=f'import sys; sys.stdout = None\n{START}')
+    assert ended.returncode == 0 and not ended.stderr

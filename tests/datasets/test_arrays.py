@@ -1,3 +1,4 @@
+import os
 from urllib.error import URLError
 
 import cv2
@@ -15,7 +16,7 @@ from simclr_mm.datasets import (
     InMemoryFolder,
     TinyImageNet,
 )
-from simclr_mm.datasets.decoded_files import free_memory
+from simclr_mm.datasets.decoded_files import free_memory, read_images
 from simclr_mm.errors import UserError
 
 
@@ -258,3 +259,38 @@ def test_a_file_without_images(tmp_path):
     np.save(tmp_path / 'a.npy', np.zeros((2, 4, 6)))
     with pytest.raises(UserError, match=r'a.npy: images are .*got \(2, 4, 6\) float64'):
         ArrayFile(str(tmp_path / 'a.npy'))
+
+
+def test_images_that_change_while_they_are_read_are_not_kept(tmp_path, monkeypatch):
+    for i in range(3):
+        path = tmp_path / 'train' / 'a' / f'{i}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (4, 4)).save(path)
+
+    def read(paths, size):
+        images = read_images(paths, size)
+        Image.new('RGB', (4, 4), 'red').save(paths[0])  # by whoever copies them here
+        os.utime(paths[0], (1, 1))
+        return images
+
+    monkeypatch.setattr('simclr_mm.datasets.arrays.read_images', read)
+    with pytest.raises(UserError, match='images changed while they were read: wait'):
+        CIFAR10(data_root=str(tmp_path), split='train')
+    assert not list(tmp_path.rglob('*.np[yz]'))
+    monkeypatch.undo()
+    data = CIFAR10(data_root=str(tmp_path), split='train')
+    assert data[0]['img'][0, 0].tolist() == [0, 0, 255]
+
+
+def test_what_a_killed_process_left_in_the_cache_is_removed(tmp_path):
+    Image.new('RGB', (4, 4)).save(_made(tmp_path / 'train' / 'a') / '0.png')
+    left = _made(tmp_path / '.simclr_mm_cache') / '.cifar10-train-0.npy.0123.partial'
+    left.touch()
+    os.utime(left, (1, 1))
+    CIFAR10(data_root=str(tmp_path), split='train')
+    assert not left.exists()
+
+
+def _made(folder):
+    folder.mkdir(parents=True)
+    return folder

@@ -137,3 +137,17 @@ def test_mmcvs_loading_is_used_as_written_with_a_warning(tmp_path, monkeypatch):
             data = GalleryAndQuery(*parts, pipeline)
         assert int(data[1]['data_samples'].gt_label) == 1 and pipeline[0]['type'] == loading
         assert len(lines) == 1 and "mmcv's LoadImageFromFile" in lines[0]
+
+
+def test_galleries_in_one():
+    """A ConcatDataset has the labels of its parts, and no method of mmpretrain's."""
+    part = dict(type='simclr_mm.Digits', split='test')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        data = GalleryAndQuery(
+            gallery=dict(type='ConcatDataset', datasets=[part, part]),
+            query=dict(type='simclr_mm.Digits', split='test'),
+            pipeline=PIPELINE,
+        )
+    assert len(data) == 3 * 500
+    labels = [int(data.query[i]['data_samples'].gt_label) for i in range(500)]
+    assert data.labels.tolist() == labels * 2

@@ -12,8 +12,8 @@ import pytest
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from simclr_mm.engine.allocator import prepare_workers
 from simclr_mm.engine.dataloaders import build_train_dataloader
+from simclr_mm.engine.loader_workers import prepare_workers
 
 COLLECT = gc.collect  # tests/conftest.py replaces it
 started = []  # in this process of a worker

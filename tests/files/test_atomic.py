@@ -1,5 +1,6 @@
 """A file appears whole or not at all, also when the writer is killed."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,7 @@ from mmengine.config import Config
 from simclr_mm.commands.command_line import out_folder
 from simclr_mm.engine import build_runner
 from simclr_mm.errors import UserError
+from simclr_mm.files import atomic
 from simclr_mm.files.atomic import PARTIAL, alone_in, atomic_file, remove_stale, write_text
 
 
@@ -108,3 +110,16 @@ def test_what_is_no_file_is_written_to_as_it_is(tmp_path):
         file.write(b'text')
     assert os.read(reader, 10) == b'text' and pipe.is_fifo()
     os.close(reader)
+
+
+@pytest.mark.parametrize('error', [OSError(errno.ENOLCK, 'No locks'), NotImplementedError()])
+def test_a_disk_without_locks_is_said_and_used(tmp_path, monkeypatch, error):
+    def refuse(self, *args, **kwargs):
+        raise error
+
+    monkeypatch.setattr('filelock.FileLock.acquire', refuse)
+    warned = []
+    monkeypatch.setattr(atomic, 'print_log', lambda text, *args: warned.append(text))
+    with alone_in(tmp_path / 'new'):
+        (tmp_path / 'new' / 'a').touch()
+    assert len(warned) == 1 and 'nothing keeps a second process from working' in warned[0]

@@ -21,7 +21,7 @@ from mmengine.registry import Registry
 from helpers import CONFIGS, DIGITS, ROOT
 from helpers.tools import tool
 from simclr_mm.apis.model_zoo import config_file
-from simclr_mm.commands.command_line import merge_cfg_options
+from simclr_mm.engine.options import merge_cfg_options
 
 PAGES = ['README.md', *sorted(f'docs/{path.name}' for path in (ROOT / 'docs').glob('*.md'))]
 REGISTRIES = [

@@ -24,6 +24,7 @@ import simclr_mm.engine  # noqa: F401  registers LARS
 from simclr_mm.apis import load_encoder
 from simclr_mm.commands import command_line
 from simclr_mm.commands.evaluate.image_features import gallery_and_queries
+from simclr_mm.engine.options import merge_cfg_options
 from simclr_mm.evaluation import Labelled, knn_predict, swept_linear_probe
 from simclr_mm.evaluation.logistic_regression import LogisticRegression
 
@@ -106,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     cfg = command_line.read_config(args.config)
-    command_line.merge_cfg_options(cfg, args.cfg_options)
+    merge_cfg_options(cfg, args.cfg_options)
     encoder = load_encoder(args.checkpoint, cfg, get_device())
     train, test = gallery_and_queries(encoder, cfg.test_dataloader, args.cache)
 

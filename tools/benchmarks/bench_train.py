@@ -45,6 +45,8 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.sweep.cells import two_views
+from simclr_mm.engine.options import merge_cfg_options
+from simclr_mm.engine.training_data import remove_validation
 from simclr_mm.evaluation import hardware
 from simclr_mm.registry import type_name
 
@@ -87,8 +89,8 @@ def main() -> None:
 
 def configured(args: argparse.Namespace) -> Config:
     cfg = command_line.read_config(args.config)
-    command_line.merge_cfg_options(cfg, args.cfg_options)
-    command_line.remove_validation(cfg)
+    merge_cfg_options(cfg, args.cfg_options)
+    remove_validation(cfg)
     cfg.work_dir, cfg.log_level = 'work_dirs/bench_train', 'ERROR'
     cfg.auto_scale_lr = None
     # Our loop replaces the config's.

@@ -16,7 +16,12 @@ import numpy as np
 from simclr_mm.commands import command_line
 from simclr_mm.commands.audit.findings import KINDS, Audit, audit, diverse
 from simclr_mm.commands.audit.page import page, rows_of
-from simclr_mm.commands.command_line.encoder_flags import ENCODER_FLAGS, inferencer_of, or_default
+from simclr_mm.commands.command_line.encoder_flags import (
+    ENCODER,
+    ENCODER_FLAGS,
+    inferencer_of,
+    or_default,
+)
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import write_csv, write_text
 from simclr_mm.files.walk import printable, require_folder
@@ -40,8 +45,7 @@ def _main(argv: Sequence[str] | None = None) -> None:
     add, positive = parser.add_argument, command_line.at_least(1)
     add('folder', help='any folder of images, at any depth')
     add('--test', metavar='DIR', help='test images, which must not stand in FOLDER')
-    encoder = 'a path, a URL or the name of a model with weights; default: the one in the package'
-    add('--checkpoint', help=f'the encoder that finds candidates, {encoder}')
+    add('--checkpoint', help=f'the encoder that finds candidates, {ENCODER}')
     add('--subset', type=positive, metavar='K', help='write K images that differ most')
     add('--neighbours', type=positive, default=5, help='images that each image is compared with')
     add('--min-side', type=positive, default=16, help='pixels; smaller images are tiny')

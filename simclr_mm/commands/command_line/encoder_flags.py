@@ -15,6 +15,7 @@ from simclr_mm.files.storage import is_url
 
 # The shared flags that :func:`inferencer_of` reads besides the checkpoint.
 ENCODER_FLAGS = ('--config', '--device', '--precision', '--compile', '--trust-checkpoint')
+ENCODER = 'a path, a URL or the name of a model with weights; default: the one in the package'
 
 
 def inferencer_of(args: argparse.Namespace) -> FeatureInferencer:

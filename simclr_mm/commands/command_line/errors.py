@@ -12,19 +12,28 @@ from collections.abc import Callable, Sequence
 from traceback import walk_tb
 from urllib.error import URLError
 
-from simclr_mm.errors import UserError, listed
+from simclr_mm.engine.loader_workers import NOT_PASSED
+from simclr_mm.errors import UserError, escaped, listed
 from simclr_mm_console.parser import as_called, program
 
 from .shared_work import first_to_fail, processes_of_torchrun
 
-_AGAIN = 'repeat the command, a training with --resume'
+_AGAIN = 'repeat the command (train: with --resume)'
 _WORKER = re.compile(
     r'DataLoader worker \(pid(?:\(s\))? ([0-9, ]+)\) (?:is killed|exited unexpectedly(?! with))'
 )
+_NOT_PASSED = re.compile(rf'DataLoader worker .* exited unexpectedly with exit code {NOT_PASSED}')
+# What a loader's worker needs to pass images on, by words of the system's errors.
+_PASSED_BY = {
+    r'shared memory\(shm\)|</torch_': (
+        'shared memory (/dev/shm) is full: start the container with --shm-size=8g, or set '
+        'train_dataloader.num_workers=0'
+    ),
+    'Too many open files': 'too many open files: raise the limit, as in "ulimit -n 65536"',
+    'AF_UNIX path too long': 'TMPDIR is too long a path: name a shorter one',
+}
 _INTERRUPTED = 130  # a shell's exit code for Ctrl-C
-_ADVICE = (
-    'interrupted: repeat the command; a training continues from its last checkpoint with --resume'
-)
+_ADVICE = f'interrupted: {_AGAIN}; a training continues from its last checkpoint'
 _NO_PERMISSION = 'name a place where you may read and write'
 _REMEDIES = {
     errno.ENOENT: 'check the path',
@@ -114,7 +123,14 @@ def _mistake(error: BaseException) -> str | None:
 
 def _end_of_another(error: BaseException) -> str | None:
     """What to say of an error that only tells that another process of the run has ended."""
-    worker = _WORKER.search(str(error))
+    text = str(error)
+    for words, remedy in _PASSED_BY.items():
+        if re.search(words, text):
+            return remedy
+    if _NOT_PASSED.search(str(error.__cause__)):  # the signal of the worker's end
+        ways = ', or '.join(_PASSED_BY.values())
+        return f'a loader worker cannot pass its images on, for the reason that it printed: {ways}'
+    worker = _WORKER.search(text)
     calls = {frame.f_code.co_name for frame, _ in walk_tb(error.__traceback__)}
     # Images come from a worker through its sockets, which close before PyTorch misses it.
     if worker or (isinstance(error, (ConnectionError, EOFError)) and '_try_get_data' in calls):
@@ -136,11 +152,7 @@ def _end_of_another(error: BaseException) -> str | None:
 
 
 def _line(message: str) -> str:
-    shown = ''.join(
-        letter if letter.isprintable() else letter.encode('unicode_escape').decode()
-        for letter in ' '.join(message.split())
-    )
-    return f'{program()}: error: {as_called(shown)}'
+    return f'{program()}: error: {as_called(escaped(" ".join(message.split())))}'
 
 
 def _ask_to_report() -> None:

@@ -14,6 +14,7 @@ from simclr_mm.checkpoints.foreign.weights import foreign_weights, neck_config, 
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.installed import CONFIGS
+from simclr_mm.files.storage import file_name
 
 from .pixels import STEMS, check_pixels, stored_pixels, widen
 
@@ -79,7 +80,7 @@ def convert(
     load_state(get_model(config), state, source)
     meta = dict(
         cfg=config.pretty_text,
-        converted_from=dict(layout=done.layout, file=Path(source).name),
+        converted_from=dict(layout=done.layout, file=file_name(source)),
         backbone=done.backbone,
         normalise={key: list(map(float, value)) for key, value in normalise.items()},
     )

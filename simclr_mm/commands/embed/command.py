@@ -14,6 +14,7 @@ import numpy as np
 
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.encoder_flags import (
+    ENCODER,
     ENCODER_FLAGS,
     inferencer_of,
     or_default,
@@ -33,8 +34,7 @@ _ROWS = 16384  # of a row group
 def main(argv: list[str] | None = None) -> None:
     parser = command_line.parser_of(__doc__, *ENCODER_FLAGS, '--workers', shared=True)
     add = parser.add_argument
-    encoder = 'a path, a URL or the name of a model with weights; default: the one in the package'
-    add('checkpoint', nargs='?', help=encoder)
+    add('checkpoint', nargs='?', help=ENCODER)
     add('folder', help='any folder of images, at any depth, or a pack')
     add('--out', metavar='DIR', help='default: work_dirs/embed/<name of the folder>')
     add('--batch-size', type=command_line.at_least(1), default=64, help='images at a time')

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Subset
 
 from simclr_mm.apis.inference import FeatureInferencer
 from simclr_mm.commands.command_line import ALONE, Ranks
-from simclr_mm.engine.allocator import leave_what_is_inherited
+from simclr_mm.engine.loader_workers import start_plain_worker
 from simclr_mm.files.atomic import alone_in, write_text
 from simclr_mm.files.hashes import bytes_hash
 
@@ -60,7 +60,8 @@ def embed_folder(
         done = ranks.share(0)
         if done < len(images):
             parts = _embedded(inferencer, images, done, batch_size, workers, ranks)
-            assert not list(ranks.in_order(parts))  # rank 0 has them
+            for _ in ranks.in_order(parts):  # rank 0 has them
+                pass
         return {}
     with alone_in(out):
         record = new_record(inferencer, images, names, origin)
@@ -104,7 +105,7 @@ def _embedded(
         batch_size,
         num_workers=workers,
         collate_fn=_collate,
-        worker_init_fn=leave_what_is_inherited,
+        worker_init_fn=start_plain_worker,
     )
     for readable, batch, reasons in loader:
         yield readable, None if batch is None else inferencer.forward(batch), reasons

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from filelock import FileLock
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmpretrain.datasets import BaseDataset
@@ -19,10 +18,11 @@ from torch.utils.data import DataLoader, Subset
 from simclr_mm.apis.encoder import Encoder, plain_data
 from simclr_mm.commands.command_line import ALONE, Ranks
 from simclr_mm.datasets import ArrayDataset, GalleryAndQuery
+from simclr_mm.datasets.nested import members
 from simclr_mm.datasets.stored_images import StoredImages
 from simclr_mm.evaluation import Labelled, extract_features
 from simclr_mm.evaluation.features import NOTHING, Target, class_of
-from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.atomic import atomic_file, locked
 from simclr_mm.files.hashes import bytes_hash, listing_hash
 from simclr_mm.version import __version__
 
@@ -70,14 +70,17 @@ def cached_features(
         ranks.share(True)
         return kept
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f'{path}.lock'):
+    with locked(Path(f'{path}.lock')):
         kept = None if damaged else _read(path, key)  # computed while this process waited
         ranks.share(kept is not None)
         if kept is not None:
             return kept
         features, labels = compute()
-        with atomic_file(path) as file:
-            np.savez(file, features=features, labels=labels, key=key)
+        try:
+            with atomic_file(path) as file:
+                np.savez(file, features=features, labels=labels, key=key)
+        except OSError as error:  # such as a full disk
+            print_log(f'{path} cannot be written, so the features are not kept: {error}', 'current')
     return features, labels
 
 
@@ -140,10 +143,10 @@ def images_hash(dataset: BaseDataset | GalleryAndQuery) -> str:
 
 
 def _storage(dataset: Any) -> list[str]:
-    """What tells a pack from an earlier one, also inside a LabelSubset: its images are no files."""
+    """What tells a pack from an earlier one, also in a ConcatDataset: its images are no files."""
     if isinstance(dataset, StoredImages):
         return dataset.storage()
-    return _storage(dataset.dataset) if hasattr(dataset, 'dataset') else []
+    return [name for each in members(dataset) for name in _storage(each)]
 
 
 def _read(path: Path, key: str) -> Labelled | None:

@@ -1,8 +1,6 @@
 """The backbone to export, and the images that verify an export."""
 
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -13,12 +11,13 @@ from simclr_mm.apis.inference import inference_model
 from simclr_mm.apis.loading import encoder_of_checkpoint, open_checkpoint
 from simclr_mm.apis.preprocessing import Preprocessing
 from simclr_mm.checkpoints.state_dict import left_out
-from simclr_mm.commands.command_line import merge_cfg_options
+from simclr_mm.engine.options import merge_cfg_options
 from simclr_mm.errors import CheckpointError
-from simclr_mm.files.storage import is_url
+from simclr_mm.files.storage import file_name
 from simclr_mm.transforms import LoadBands
 
 # Settings of a backbone that belong to its training and do not change its output.
+_PICTURES = 3  # that verify an export
 _TRAINING = ('init_cfg', 'frozen_stages', 'norm_eval', 'with_cp', 'pretrained', 'checkpoint_path')
 
 
@@ -43,8 +42,7 @@ def read_backbone(
 
 def file_of(encoder: Encoder) -> str:
     """Name of the checkpoint's file, without its folder, or the signature of a URL."""
-    source = encoder.source
-    return Path(urlsplit(source).path if is_url(source) else source).name
+    return file_name(encoder.source)
 
 
 def settings_of(encoder: Encoder) -> dict[str, Any]:
@@ -67,16 +65,16 @@ def tensors_of(encoder: Encoder) -> dict[str, Tensor]:
     }
 
 
-def pictures(preprocessing: Preprocessing, count: int = 3) -> list[np.ndarray]:
+def pictures(preprocessing: Preprocessing) -> list[np.ndarray]:
     """Random images of the size after resizing: uint8 RGB, or float32 of bands."""
     side = preprocessing.resize
     noise = np.random.default_rng(0)
     if preprocessing.loading is not None:
-        shape = count, side, side, len(preprocessing.mean)
+        shape = _PICTURES, side, side, len(preprocessing.mean)
         values = noise.normal(preprocessing.mean, preprocessing.std, shape).astype(np.float32)
         loading = LoadBands(**preprocessing.loading)  # within its window, as files are
         return [loading.finished(each, 'a random image') for each in values]
-    return list(noise.integers(0, 256, (count, side, side, 3), np.uint8))
+    return list(noise.integers(0, 256, (_PICTURES, side, side, 3), np.uint8))
 
 
 def cropped(preprocessing: Preprocessing, pictures: list[np.ndarray]) -> Tensor:

@@ -2,9 +2,13 @@
 
 import json
 import multiprocessing
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,10 +120,7 @@ def _write_shards(
     """Returns name, images and unreadable rows of each shard, on rank 0 of all ranks."""
     states = []
     encode_row = partial(_encode_row, settings=plan.settings)
-    # OpenCV's threads do not survive a fork.
-    with ProcessPoolExecutor(
-        processes, multiprocessing.get_context('fork'), cv2.setNumThreads, (0,)
-    ) as pool:
+    with _pool(processes) as pool:
         in_order = map if processes == 1 else partial(pool.map, chunksize=4)
         shards = ranks.mine(list(enumerate(plan.shards(writer.shuffled))))
         for number, rows in track(shards, 'packing shards'):
@@ -134,6 +135,32 @@ def _write_shards(
             state = json.loads(file.read_text())
             states.append(dict(state, images=len(rows) - len(state['unreadable'])))
     return list(ranks.in_order(states))
+
+
+@contextmanager
+def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Forked processes that end at once with an error or the end of this one."""
+    context = multiprocessing.get_context('fork')
+    pool = ProcessPoolExecutor(processes, context, _start_process)
+    try:
+        yield pool
+    except BaseException:  # also Ctrl-C
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def _start_process() -> None:
+    cv2.setNumThreads(0)  # OpenCV's threads do not survive a fork
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _readable(

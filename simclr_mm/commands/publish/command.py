@@ -4,7 +4,6 @@ Writes OUT_DIR/{config}_{date}-{SHA-256}.pth, a model card beside it, and the en
 model index.
 """
 
-import hashlib
 import io
 import re
 from datetime import date
@@ -23,6 +22,7 @@ from simclr_mm.commands.model_card import model_card, results
 from simclr_mm.commands.publish.metafile import entry_of, entry_text, put_entry
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.files.atomic import atomic_file
+from simclr_mm.files.hashes import bytes_hash
 from simclr_mm.version import __version__
 
 # Settings of one run on one machine.
@@ -97,7 +97,7 @@ def publish(
     buffer = io.BytesIO()
     torch.save(dict(meta=meta, state_dict=state), buffer)
     content = buffer.getvalue()
-    sha256 = hashlib.sha256(content).hexdigest()
+    sha256 = bytes_hash([content])
     path = folder / f'{name}_{date.today():%Y%m%d}-{sha256[:8]}.pth'
     with atomic_file(path) as file:
         file.write(content)

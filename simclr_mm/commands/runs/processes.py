@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
 from rich.progress import track
 
 from simclr_mm.checkpoints import model_state, read_checkpoint, weights_hash
 from simclr_mm.cores import core_count
+from simclr_mm.engine.resume import latest_checkpoint
 from simclr_mm.evaluation import EvaluationRun, Result
 from simclr_mm.files.installed import MIM
 
@@ -120,7 +120,7 @@ class TrainAndEvaluate(ABC):
     def train(self, run: Run, device: str) -> str:
         """Train, or continue training. Returns the last checkpoint."""
         self.call(run, [str(_TOOLS / 'train.py'), *run.arguments], device)
-        checkpoint = find_latest_checkpoint(str(run.folder))
+        checkpoint = latest_checkpoint(str(run.folder))
         if checkpoint is None:
             raise RunFailed(
                 f'the training wrote no checkpoint to {run.folder}: keep default_hooks.checkpoint'

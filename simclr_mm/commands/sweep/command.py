@@ -17,6 +17,7 @@ from simclr_mm.commands.runs.run import Row
 from simclr_mm.commands.sweep.color_histograms import draw_color_histograms
 from simclr_mm.commands.sweep.runs import METRICS, TrainAndScore, plan
 from simclr_mm.commands.sweep.studies import STUDIES, Study, values_of
+from simclr_mm.engine.options import merge_cfg_options
 from simclr_mm.errors import UserError
 from simclr_mm.evaluation import Value
 from simclr_mm.files.atomic import alone_in
@@ -117,7 +118,7 @@ def _series(study: Study, rows: Sequence[Row]) -> Series:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = command_line.read_config(args.config)
-    command_line.merge_cfg_options(cfg, args.cfg_options)
+    merge_cfg_options(cfg, args.cfg_options)
     cfg = Config(cfg.to_dict(), filename=cfg.filename)  # names for classes, to write cells
     work_dir = Path(args.work_dir or Path('work_dirs', args.study))
     if args.study == HISTOGRAMS:

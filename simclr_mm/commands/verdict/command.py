@@ -18,7 +18,7 @@ from mmengine.device import get_device
 from simclr_mm.apis import load_encoder
 from simclr_mm.checkpoints import weights_hash
 from simclr_mm.commands import command_line
-from simclr_mm.commands.command_line.encoder_flags import or_default
+from simclr_mm.commands.command_line.encoder_flags import ENCODER, or_default
 from simclr_mm.commands.verdict.curves import KNN, all_hits, draws_of
 from simclr_mm.commands.verdict.judgement import accuracies, answer, compare, sentence
 from simclr_mm.commands.verdict.labelled import TEST_SHARE, all_features, parts_of
@@ -35,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     shared = '--config', '--device', '--seed', '--cache', '--workers', '--trust-checkpoint'
     parser = command_line.parser_of(__doc__, *shared)
     add, positive = parser.add_argument, command_line.at_least(1)
-    encoder = 'a path, a URL or the name of a model with weights; default: the one in the package'
-    add('checkpoint', nargs='?', help=encoder)
+    add('checkpoint', nargs='?', help=ENCODER)
     labelled = 'DIR/train/<class>/ and DIR/test/<class>/, or DIR/<class>/, which is divided'
     add('--data', metavar='DIR', required=True, help=f'labelled images: {labelled}')
     others = 'checkpoints of this package, torchvision, timm and others; CONFIG=FILE names a config'

@@ -23,6 +23,7 @@ from simclr_mm.datasets.gallery_query import labels_of
 from simclr_mm.datasets.image_folder import class_names_of
 from simclr_mm.errors import UserError, listed
 from simclr_mm.evaluation import PIXELS, PRETRAINED, UNTRAINED, Labelled
+from simclr_mm.files.storage import file_name
 from simclr_mm.files.walk import printable
 from simclr_mm.registry import type_name
 from simclr_mm.transforms.loading import LOADING_STEPS
@@ -135,7 +136,8 @@ def _encoder_of(place: str, device: torch.device) -> Encoder:
         f'{dict(converted.config.model.backbone)}',
         'current',
     )
-    checkpoint = Checkpoint(converted.checkpoint, converted.config, Path(place).stem, place)
+    name = Path(file_name(place)).stem
+    checkpoint = Checkpoint(converted.checkpoint, converted.config, name, place)
     return encoder_of_checkpoint(checkpoint, device, only_backbone=True)
 
 

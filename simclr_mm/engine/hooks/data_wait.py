@@ -13,9 +13,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from simclr_mm.cores import OtherProcesses, core_count
+from simclr_mm.datasets.nested import views_in
 from simclr_mm.errors import UserError
 from simclr_mm.registry import HOOKS
-from simclr_mm.transforms import TwoViews
 
 from .log_interval import is_log_line
 
@@ -145,13 +145,12 @@ def remedy(runner: Runner, share: float, others: int = 0) -> str:
         needed = math.ceil((loader.num_workers or share) / max(1 - share, 0.01) - 0.01)
         workers = min(max(needed, loader.num_workers + 1), loader.num_workers + free)
         return f'Write train_dataloader.num_workers={workers} ({free} cores are free).'
+    for views in views_in(loader.dataset):
+        if torch.cuda.is_available() and not views.on_device and not any(views.foreign):
+            return "No core is free: write augment='device' in simclr_mm.TwoViews."
     dataset: Any = loader.dataset
     while not isinstance(dataset, BaseDataset) and hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
-    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
-    for views in (each for each in transforms if isinstance(each, TwoViews)):
-        if torch.cuda.is_available() and not views.on_device and not any(views.foreign):
-            return "No core is free: write augment='device' in simclr_mm.TwoViews."
     sizes = _file_sizes(dataset)
     if not sizes:
         if not loader.num_workers and not torch.cuda.is_available():

@@ -5,11 +5,13 @@ import errno
 import os
 import signal
 import sys
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
 import pytest
+import torch
 from helpers import DIGITS
 from mmengine.config import Config
 from torch.utils.data import DataLoader, Dataset
@@ -17,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from simclr_mm.checkpoints.safe_load import _TRUSTED
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line import data_folder
+from simclr_mm.engine.loader_workers import start_plain_worker
+from simclr_mm.engine.options import merge_cfg_options
 from simclr_mm.errors import UserError
 
 pytestmark = pytest.mark.portable
@@ -24,23 +28,23 @@ CONFIGS = Path(__file__).parents[3] / 'configs'
 
 
 def _unknown_option():
-    command_line.merge_cfg_options(Config(dict(a=1)), {'b': 2})
+    merge_cfg_options(Config(dict(a=1)), {'b': 2})
 
 
 def _no_validation():
     cfg = Config(dict(val_dataloader=None))
-    command_line.merge_cfg_options(cfg, {'val_dataloader.num_workers': 0})
+    merge_cfg_options(cfg, {'val_dataloader.num_workers': 0})
 
 
 def _no_such_scheduler():
     cfg = Config(dict(param_scheduler=[dict(type='CosineAnnealingLR')]))
-    command_line.merge_cfg_options(cfg, {'param_scheduler.1.end': 2})
+    merge_cfg_options(cfg, {'param_scheduler.1.end': 2})
 
 
 def _misspelt_part():
     cfg = Config(dict(auto_scale_lr=dict(base_batch_size=2)))
-    command_line.merge_cfg_options(cfg, {'auto_scale_lr.enable': True})
-    command_line.merge_cfg_options(cfg, {'auto_scale_lr.enabel': True})
+    merge_cfg_options(cfg, {'auto_scale_lr.enable': True})
+    merge_cfg_options(cfg, {'auto_scale_lr.enabel': True})
 
 
 def _no_config():
@@ -125,8 +129,8 @@ def test_a_dict_is_not_replaced_by_a_value():
     cfg = Config(dict(model=dict(head=dict(type='A')), val_cfg=dict()))
     for key in ('model', 'model.head'):
         with pytest.raises(UserError, match=f'--cfg-options {key}=3: {key} is a dict'):
-            command_line.merge_cfg_options(cfg, {key: 3})
-    command_line.merge_cfg_options(cfg, {'val_cfg': None})
+            merge_cfg_options(cfg, {key: 3})
+    merge_cfg_options(cfg, {'val_cfg': None})
     assert cfg.val_cfg is None
 
 
@@ -141,7 +145,7 @@ def test_a_dict_is_not_replaced_by_a_value():
 def test_a_word_where_the_config_has_a_number(key, value, kind):
     cfg = Config(dict(train_cfg=dict(max_epochs=3), param_scheduler=[dict(end=1)], resume=False))
     with pytest.raises(UserError, match=f'--cfg-options {key}=abc: .*give {kind}'):
-        command_line.merge_cfg_options(cfg, {key: value})
+        merge_cfg_options(cfg, {key: value})
 
 
 def _full_disk():
@@ -339,8 +343,8 @@ def test_option_makes_no_second_preprocessor(in_model, key, value, right):
     if in_model:
         cfg.model.data_preprocessor = settings
     with pytest.raises(UserError, match=rf': write {right}$'):
-        command_line.merge_cfg_options(cfg, {key: value})
-    command_line.merge_cfg_options(cfg, {f'{right.removesuffix(".mean")}.mean': [4, 5, 6]})
+        merge_cfg_options(cfg, {key: value})
+    merge_cfg_options(cfg, {f'{right.removesuffix(".mean")}.mean': [4, 5, 6]})
     used = cfg.model.data_preprocessor if in_model else cfg.data_preprocessor
     assert used == dict(mean=[4, 5, 6], std=[9, 9, 9])
 
@@ -360,3 +364,57 @@ def test_the_rank_on_this_machine_is_the_launchers(given, expected, monkeypatch)
     command_line.add_common_flags(parser)
     command_line.load_config(parser.parse_args([str(DIGITS)]))
     assert os.environ['LOCAL_RANK'] == expected
+
+
+class Large(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return torch.zeros(3)
+
+
+def _no_room(*args, **kwargs):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+
+def _start_without_room(worker):
+    ForkingPickler.dumps = _no_room  # in this process, which is the worker
+    start_plain_worker()
+
+
+def test_a_worker_that_cannot_pass_its_images_on_ends_the_command(capfd):
+    """Its parent would wait for ever: Python's thread that passes them on only prints."""
+
+    @command_line.command
+    def main(argv):
+        next(iter(DataLoader(Large(), num_workers=1, worker_init_fn=_start_without_room)))
+
+    with pytest.raises(SystemExit, match='error: a loader worker cannot pass its images on, for'):
+        main([])
+    said = capfd.readouterr().err
+    assert 'a loader worker cannot pass its images on: [Errno 28] No space left' in said
+
+
+@pytest.mark.parametrize(
+    ('text', 'remedy'),
+    [
+        ('unable to allocate shared memory(shm) for file </torch_1_2_3>', '--shm-size=8g'),
+        ('[Errno 24] Too many open files', 'ulimit -n'),
+        ('AF_UNIX path too long', 'TMPDIR is too long'),
+    ],
+)
+def test_what_workers_need_from_the_system(text, remedy):
+    def fail(argv):
+        raise RuntimeError(f'Caught RuntimeError in DataLoader worker process 0: {text}')
+
+    with pytest.raises(SystemExit, match=f'error: .*{remedy}'):
+        command_line.command(fail)([])
+
+
+def test_a_word_that_the_runner_takes_beside_a_number():
+    cfg = Config(dict(resume=False, optim_wrapper=dict(loss_scale=512.0)))
+    options = {'resume': 'auto', 'optim_wrapper.loss_scale': 'dynamic', 'load_from': 'a.pth'}
+    merge_cfg_options(cfg, {**options, 'randomness.seed': 1})
+    assert (cfg.resume, cfg.load_from, cfg.randomness.seed) == ('auto', 'a.pth', 1)
+    assert cfg.optim_wrapper.loss_scale == 'dynamic'

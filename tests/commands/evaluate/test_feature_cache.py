@@ -1,5 +1,6 @@
 """What is kept is used again, and only for the very same features."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,3 +168,13 @@ def test_nothing_is_kept_unless_a_place_is_named(encoder, folder, computed, monk
     assert cache_folder('') is None
     monkeypatch.setenv('SIMCLR_MM_HOME', '/x')
     assert cache_folder('') == Path('/x/features')
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_features(encoder, folder, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(cache.np, 'savez', full)
+    features, labels = cached_features(*setting(encoder, folder), tmp_path / 'cache', '')
+    assert len(features) == len(labels) == 8
+    assert not list((tmp_path / 'cache').glob('*.npz'))

@@ -2,9 +2,11 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -340,3 +342,37 @@ def test_a_class_is_named_once(folder, tmp_path):
     (tmp_path / 'names').write_text('a\nb\na\n')
     with pytest.raises(SystemExit, match='names a class twice'):
         tool(folder, tmp_path / 'out', '--classes', tmp_path / 'names')
+
+
+def _slowly(task, settings):
+    _slowly.begun.put(os.getpid())
+    time.sleep(60)
+
+
+def _at_work(folder, out, begun):
+    _slowly.begun = begun
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('simclr_mm.commands.pack.folder._encode_row', _slowly)
+        pack_folder(str(folder), out, PackSettings('tar'), processes=2)
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_one_that_started_them(folder, tmp_path):
+    context = multiprocessing.get_context('fork')
+    begun = context.Queue()
+    parent = context.Process(target=_at_work, args=(folder, tmp_path / 'out', begun))
+    parent.start()
+    workers = {begun.get(timeout=30), begun.get(timeout=30)}
+    parent.kill()
+    parent.join(30)
+    deadline = time.monotonic() + 20
+    while any(map(_runs, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(_runs, workers))
+
+
+def _runs(process):
+    try:
+        return Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except OSError:
+        return False

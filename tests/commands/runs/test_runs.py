@@ -218,3 +218,12 @@ def test_stop_ends_what_is_running(cfg, tmp_path, tools):
     trainer.stop()
     thread.join(20)
     assert len(results) == 1
+
+
+def test_a_folder_that_was_moved_is_read_where_it_is(cfg, tmp_path, tools):
+    run = plan(cfg, tmp_path)[0]
+    run.folder.mkdir(parents=True)
+    (run.folder / 'epoch_3.pth').touch()
+    (run.folder / 'last_checkpoint').write_text('/where/it/was/epoch_3.pth')
+    (tools / 'train.py').touch()
+    assert Trainer(1).train(run, '') == str(run.folder / 'epoch_3.pth')
