@@ -20,7 +20,8 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
 
         -tau^2 sum over k of softmax(t / tau)_k log softmax(s / tau)_k.
 
-    The factor keeps the size of the gradient: without it, it would fall with 1 / tau^2.
+    The factor is for tau above 1, where it keeps the size of the gradient. That is tau (q - p) / n
+    for the probabilities q of the student and p of the teacher, so below 1 it falls with tau.
 
     Source: SimCLRv2, arXiv:2006.10029, Sec. 2; the factor is that of the authors'
     colabs/distillation_self_training.ipynb, after Hinton et al., arXiv:1503.02531, Sec. 2.

@@ -4,6 +4,7 @@ Letters: n images on this rank, K classes, S side in pixels.
 """
 
 import hashlib
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -117,7 +118,7 @@ class Distillation(ImageClassifier):
             images whose logits were kept; and if alpha < 1 the parts of the loss, ``kd`` and
             ``ce``, before they are weighted.
         """
-        logits = self.head(self.extract_feat(inputs))  # (n, K)
+        logits = _logits(self, inputs)  # (n, K)
         targets, cached = self._targets(inputs)  # (n, K)
         loss = distillation(logits, targets, self.temperature)
         same = logits.detach().argmax(dim=1) == targets.argmax(dim=1)
@@ -132,10 +133,7 @@ class Distillation(ImageClassifier):
 
     @torch.no_grad()
     def _targets(self, inputs: Tensor) -> tuple[Tensor, float | None]:
-        """The teacher's logits (n, K), and the share of them that was kept.
-
-        They are computed in the precision of the surrounding autocast.
-        """
+        """The teacher's logits (n, K), and the share of them that was kept."""
         if not self._teacher:
             raise UserError(
                 'the teacher is not read: train with a runner, or call init_weights() first'
@@ -144,13 +142,13 @@ class Distillation(ImageClassifier):
         if next(teacher.parameters()).device != inputs.device:
             teacher.to(inputs.device).to(memory_format=torch.channels_last)
         if self._logits is None:
-            return teacher(in_best_order(inputs, is_narrow(teacher)), mode='tensor'), None
+            return _logits(teacher, in_best_order(inputs, is_narrow(teacher))), None
         pixels = inputs.cpu().numpy()  # one copy for the batch
         keys = [hashlib.sha256(image.tobytes()).digest() for image in pixels]
         new = [row for row, key in enumerate(keys) if key not in self._logits]
         if new:
-            logits = teacher(in_best_order(inputs[new], is_narrow(teacher)), mode='tensor')
-            self._logits.update(zip((keys[row] for row in new), logits.float().cpu()))
+            logits = _logits(teacher, in_best_order(inputs[new], is_narrow(teacher)))
+            self._logits.update(zip((keys[row] for row in new), logits.cpu()))
         found = torch.stack([self._logits[key] for key in keys]).to(inputs.device)
         return found, 1 - len(new) / len(keys)
 
@@ -189,6 +187,21 @@ class Distillation(ImageClassifier):
                     f'data_preprocessor.{key} = {mine}, but the teacher {source} has {its}, and '
                     "both get the same images: give the student the teacher's"
                 )
+
+
+def _logits(model: ImageClassifier, inputs: Tensor) -> Tensor:
+    """Logits (n, K) in float32, whatever autocast says.
+
+    bf16 has steps of 1/16 between 8 and 16, and the loss divides by tau.
+    """
+    feats = model.extract_feat(inputs)
+    with torch.autocast(inputs.device.type, enabled=False):
+        return model.head(_in_float32(feats))
+
+
+def _in_float32(feats: Any) -> Any:
+    """Features in the nested tuples and lists of mmpretrain's backbones."""
+    return feats.float() if isinstance(feats, Tensor) else type(feats)(map(_in_float32, feats))
 
 
 def _setting(preprocessor: nn.Module, key: str) -> object:

@@ -1,6 +1,7 @@
 """The ResNet of Google's SimCLR, to train, and for weights converted from TensorFlow."""
 
 import torch
+from mmcv.cnn import build_norm_layer
 from mmpretrain.models.backbones import ResNet
 from mmpretrain.models.backbones.resnet import Bottleneck, ResLayer
 from torch import Tensor, nn
@@ -88,14 +89,18 @@ class GoogleResNet(ResNet):
         for name in self.res_layers:
             stage = getattr(self, name)
             stage[0].downsample = _shortcut(
-                width_before, stage[0].out_channels, stage[0].stride, selective_kernels
+                width_before,
+                stage[0].out_channels,
+                stage[0].stride,
+                selective_kernels,
+                self.norm_cfg,
             )
             width_before = stage[0].out_channels
             if selective_kernels:
                 for block in stage:
                     # Its output is >= 0, so the ReLU after it has no effect.
-                    block.conv2 = SelectiveKernel(block.mid_channels, block.stride)
-                    block.bn2 = nn.Identity()
+                    block.conv2 = SelectiveKernel(block.mid_channels, block.stride, self.norm_cfg)
+                    setattr(block, block.norm2_name, nn.Identity())
         self._freeze_stages()
 
     def make_res_layer(self, with_cp: bool, **kwargs) -> ResLayer:
@@ -122,13 +127,13 @@ class SelectiveKernel(nn.Module):
     The weights of the mix come from the mean over positions of the sum of both outputs.
     """
 
-    def __init__(self, channels: int, stride: int) -> None:
+    def __init__(self, channels: int, stride: int, norm_cfg: dict = dict(type='BN')) -> None:
         super().__init__()
         middle = max(int(channels * _SK_RATIO), _SK_MIN)
         self.conv = nn.Conv2d(channels, 2 * channels, 3, stride, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(2 * channels)
+        self.bn = _norm(norm_cfg, 2 * channels)
         self.squeeze = nn.Conv2d(channels, middle, 1, bias=False)
-        self.squeeze_bn = nn.BatchNorm2d(middle)
+        self.squeeze_bn = _norm(norm_cfg, middle)
         self.mix = nn.Conv2d(middle, 2 * channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -167,8 +172,14 @@ class _ShortcutPool(nn.Module):
         return F.avg_pool2d(F.pad(x, (0, 1, 0, 1), mode='replicate'), 2, 1)
 
 
-def _shortcut(in_channels: int, channels: int, stride: int, with_pool: bool) -> nn.Sequential:
+def _shortcut(
+    in_channels: int, channels: int, stride: int, with_pool: bool, norm_cfg: dict
+) -> nn.Sequential:
     """A pool if ``with_pool``, a 1x1 convolution and a norm."""
     conv = nn.Conv2d(in_channels, channels, 1, 1 if with_pool else stride, bias=False)
     pool = [_ShortcutPool(stride)] if with_pool else []
-    return nn.Sequential(*pool, conv, nn.BatchNorm2d(channels))
+    return nn.Sequential(*pool, conv, _norm(norm_cfg, channels))
+
+
+def _norm(norm_cfg: dict, channels: int) -> nn.Module:
+    return build_norm_layer(norm_cfg, channels)[1]

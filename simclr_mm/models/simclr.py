@@ -17,7 +17,7 @@ from .memory_order import in_best_order, is_narrow
 from .micro_batches import in_micro_batches
 from .online_probe import OnlineProbe
 from .pooled import pooled
-from .views_preprocessor import ViewsPreprocessor
+from .views_preprocessor import ViewsPreprocessor, views_axis
 
 # What to write instead of the parts of mmpretrain's SimCLR, which pass tuples and pairs.
 _REPLACEMENTS = dict(
@@ -87,7 +87,9 @@ class SimCLR(BaseModel):
         super().__init__({**_PREPROCESSOR, **(data_preprocessor or {})}, init_cfg)
         self._channels = backbone.get('in_channels', 3)
         normalises = self.data_preprocessor
-        if isinstance(normalises, ViewsPreprocessor) and len(normalises.mean) != self._channels:
+        if not isinstance(normalises, ViewsPreprocessor):
+            normalises.register_forward_pre_hook(_refuse_views)
+        elif len(normalises.mean) != self._channels:
             raise UserError(
                 f'model.backbone.in_channels = {self._channels}, but data_preprocessor.mean has '
                 f'{len(normalises.mean)} number(s): give one for each channel, as simclr-mm '
@@ -169,7 +171,8 @@ class SimCLR(BaseModel):
                     'the views differ in size: give all of them one size, or write '
                     "data_preprocessor.type='simclr_mm.ViewsPreprocessor'"
                 )
-            inputs = torch.stack(list(inputs), dim=1)  # (n, V, 3, S, S)
+            axis = views_axis(inputs, data_samples)
+            inputs = torch.stack(list(inputs), dim=axis)  # (n, V, 3, S, S)
         if inputs.ndim != 5:
             raise UserError(
                 f'the loss needs views, (n, V, 3, S, S), got {tuple(inputs.shape)}: put the '
@@ -252,3 +255,14 @@ def _sides(backbone: nn.Module) -> list[tuple[int, int]]:
         return [built_for if isinstance(built_for, tuple) else (built_for,) * 2]
     # 64 is quick. Backbones that take only 224 (DaViT, LeViT) refuse it.
     return [(64, 64), (224, 224)]
+
+
+def _refuse_views(preprocessor: nn.Module, arguments: tuple) -> None:
+    """A hook: other preprocessors take the second axis of (n, V, 3, S, S) for that of colours."""
+    inputs = arguments[0].get('inputs') if arguments and isinstance(arguments[0], dict) else None
+    if isinstance(inputs, Tensor) and inputs.ndim == 5:
+        raise UserError(
+            f'data_preprocessor.type = {type(preprocessor).__name__} does not take the views of '
+            "simclr_mm.TwoViews: write type='simclr_mm.ViewsPreprocessor' with the same mean and "
+            'std'
+        )

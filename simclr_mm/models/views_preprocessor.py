@@ -83,7 +83,7 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         samples = self.cast_data(data.get('data_samples'))
         if isinstance(inputs, ViewsToMake):
             return dict(inputs=self._make_views(inputs), data_samples=samples)
-        images = self._as_one_tensor(self.cast_data(inputs))
+        images = self._as_one_tensor(self.cast_data(inputs), samples)
         if self.to_rgb:
             images = images.flip(-3)
         # Reordering bytes moves a quarter of the memory that float32 would.
@@ -123,12 +123,12 @@ class ViewsPreprocessor(BaseDataPreprocessor):
             views = views.sub(self.mean).div_(self.std)
         return views.unflatten(0, drawn.steps.shape[:2])
 
-    def _as_one_tensor(self, inputs: Any) -> Tensor:
+    def _as_one_tensor(self, inputs: Any, samples: Any) -> Tensor:
         stacked = inputs
         if isinstance(inputs, (list, tuple)):
             # V tensors (n, C, S, S) -> (n, V, C, S, S); n tensors (C, S, S) -> (n, C, S, S)
             with contextlib.suppress(AttributeError, IndexError, RuntimeError, TypeError):
-                stacked = torch.stack(list(inputs), dim=inputs[0].ndim - 3)
+                stacked = torch.stack(list(inputs), dim=views_axis(inputs, samples))
         if (
             not isinstance(stacked, Tensor)
             or stacked.dtype not in self._dtypes
@@ -147,11 +147,21 @@ class ViewsPreprocessor(BaseDataPreprocessor):
         kinds = 'uint8 in [0, 255]' if self.to_rgb else 'uint8 or float32'
         return UserError(
             f'ViewsPreprocessor: inputs must be {kinds} with {len(self.mean)} channel(s), as mean '
-            'and std have: a tensor (n, V, C, S, S) or (n, C, S, S), V tensors (n, C, S, S) or n '
-            f'tensors (C, S, S) of one size; got {_describe(inputs)}. End the pipeline with '
-            'simclr_mm.TwoViews and PackInputs. For bands, write their mean and std and '
-            'to_rgb=False in data_preprocessor.'
+            'and std have: a tensor (n, V, C, S, S) or (n, C, S, S), V tensors (n, C, S, S), or n '
+            f'tensors (V, C, S, S) or (C, S, S) of one size; got {_describe(inputs)}. End the '
+            'pipeline with simclr_mm.TwoViews and PackInputs. For bands, write their mean and std '
+            'and to_rgb=False in data_preprocessor.'
         )
+
+
+def views_axis(inputs: Sequence[Tensor], samples: Sequence | None) -> int:
+    """Where to stack a list of tensors for (n, V, C, S, S) or (n, C, S, S).
+
+    V tensors (n, C, S, S) are from mmpretrain's MultiView, n tensors (V, C, S, S) from TwoViews
+    without a collate function. The number of samples tells them apart, unless n = V.
+    """
+    of_images = samples is not None and len(inputs) == len(samples) != len(inputs[0])
+    return 0 if of_images else inputs[0].ndim - 3
 
 
 def unit_range(values: Sequence[float]) -> list[float]:

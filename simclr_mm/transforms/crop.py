@@ -34,7 +34,8 @@ def sample_crop(
     range of width / height, log-uniform. After ten boxes that do not fit, the result is the
     largest central box of an allowed ratio.
 
-    Differs: the reference code tries 100 times and then takes the whole image.
+    Differs: in the reference code TensorFlow draws side and ratio uniformly, tries 100 times, and
+    then takes the whole image.
     """
     log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(10):

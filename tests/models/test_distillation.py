@@ -127,13 +127,19 @@ def test_the_teacher_is_frozen_and_in_no_checkpoint(teacher):
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_the_teacher_computes_in_the_precision_of_the_step(teacher):
+def test_backbones_compute_in_the_precision_of_the_step_and_logits_in_float32(teacher):
     model = student(teacher)
     seen = []
-    model._teacher[0].register_forward_hook(lambda module, args, logits: seen.append(logits.dtype))
+
+    def note(module, arguments, out):
+        seen.append(out.dtype if torch.is_tensor(out) else out[-1].dtype)
+
+    for each in (model, model._teacher[0]):
+        each.backbone.register_forward_hook(note)
+        each.head.register_forward_hook(note)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         loss = model(images(), mode='loss')['loss']
-    assert (seen, loss.dtype) == ([torch.bfloat16], torch.float32)
+    assert seen == [torch.bfloat16, torch.float32] * 2 and loss.dtype == torch.float32
 
 
 def test_logits_of_fixed_views_are_kept(teacher):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers.models import shaken
+from helpers.models import on_meta, shaken
 from mmpretrain.models.backbones.resnet import Bottleneck
 from torch import nn
 
@@ -103,3 +103,22 @@ def test_recomputed_blocks_change_nothing():
     assert all(torch.equal(a, b) and a.any() for a, b in zip(grads, grads_))
     assert all(torch.equal(value, buffers_[key]) for key, value in buffers.items())
     assert saved_ < saved / 10
+
+
+@pytest.mark.parametrize('depth, selective', [(18, False), (50, True)])
+def test_every_norm_is_the_one_of_the_config(depth, selective):
+    with on_meta():
+        model = GoogleResNet(
+            depth,
+            width=0.25,
+            selective_kernels=selective,
+            norm_cfg=dict(type='GN', num_groups=2),
+            init_cfg=None,
+        )
+        momentum = GoogleResNet(18, width=0.25, norm_cfg=dict(type='BN', momentum=0.01))
+    kinds = {type(module) for module in model.modules() if 'Norm' in type(module).__name__}
+    assert kinds == {nn.GroupNorm}
+    if selective:  # the mix has its norm inside
+        assert isinstance(model.layer1[0].gn2, nn.Identity)
+    norms = [each for each in momentum.modules() if isinstance(each, nn.BatchNorm2d)]
+    assert {norm.momentum for norm in norms} == {0.01} and len(norms) == 21

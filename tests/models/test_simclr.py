@@ -13,6 +13,7 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from simclr_mm.errors import UserError
 from simclr_mm.models import pooled
 from simclr_mm.registry import MODELS
 
@@ -325,3 +326,29 @@ def test_distributed_training_uses_all_parameters(tmp_path):
     whole(normal(8), mode='loss')['loss'].backward()
     for grad, p in zip(grads, whole.parameters()):
         assert (grad - p.grad).norm() <= 1e-12 * p.grad.norm()
+
+
+def test_maps_of_timm_whose_channels_are_last():
+    """timm's Swin gives (n, H, W, C), and says so."""
+    features = torch.rand(2, 7, 7, 768)
+    backbone = nn.Module()
+    backbone.timm_model = nn.Module()
+    backbone.timm_model.output_fmt = 'NHWC'
+    torch.testing.assert_close(pooled(features, backbone), features.mean((1, 2)))
+    model = nn.Module()
+    model.backbone = backbone
+    assert pooled(features, model).shape == (2, 768)
+    assert pooled(features).shape == (2, 7)
+
+
+@pytest.mark.parametrize('kind', ['SelfSupDataPreprocessor', 'ClsDataPreprocessor'])
+def test_other_preprocessors_take_no_axis_of_views(kind):
+    settings = dict(mean=[0.0] * 3, std=[1.0] * 3, to_rgb=True)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = build(data_preprocessor=dict(type=kind, **settings))
+    with pytest.raises(UserError, match=f'type = {kind} does not take the views'):
+        model.data_preprocessor(dict(inputs=pixels(4, 2, 3, 8, 8)), True)
+    if kind == 'SelfSupDataPreprocessor':  # whose own views are a list
+        views = list(pixels(2, 4, 3, 8, 8))
+        made = model.data_preprocessor(dict(inputs=views, data_samples=None), True)
+        assert torch.isfinite(model(made['inputs'], mode='loss')['loss'])

@@ -225,3 +225,12 @@ def test_bands_keep_their_order_and_their_last_digits(dtype):
     message = r'with 4 channel\(s\), as mean and std have.*\(3, 2, 5, 6, 6\)'
     with pytest.raises(UserError, match=message):
         ViewsPreprocessor([1] * 4, [1] * 4, to_rgb=False)(dict(inputs=inputs))
+
+
+def test_views_of_each_image_in_a_list(preprocessor, views):
+    """As a loader without a collate function gives them: n tensors (V, C, S, S)."""
+    samples = [DataSample() for _ in views]
+    out = preprocessor(dict(inputs=list(views), data_samples=samples))['inputs']
+    np.testing.assert_allclose(out, by_hand(views), rtol=0, atol=1e-6)
+    out = preprocessor(dict(inputs=list(views.unbind(1)), data_samples=samples))['inputs']
+    np.testing.assert_allclose(out, by_hand(views), rtol=0, atol=1e-6)

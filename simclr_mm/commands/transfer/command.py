@@ -36,6 +36,7 @@ from simclr_mm.cores import core_count
 from simclr_mm.errors import MissingFileError, UserError
 from simclr_mm.evaluation import EvaluationRun, Result, Value, read_run
 from simclr_mm.files.atomic import alone_in
+from simclr_mm.files.storage import file_name
 
 _ALL = dict(TRANSFER_DATASETS, digits=DIGITS)
 _BACKBONE = 'encoder.pth'  # initial weights of fine-tuning, in the work dir
@@ -213,7 +214,7 @@ def main(argv: list[str] | None = None) -> None:
     encoder = load_encoder(args.checkpoint, args.config, args.device or get_device())
     encoder.require_rgb('a transfer')
     weights = weights_hash(encoder.model.state_dict())
-    name = f'{Path(args.checkpoint).stem}-{weights[:8]}'
+    name = f'{Path(file_name(args.checkpoint)).stem}-{weights[:8]}'
     work_dir = args.work_dir or Path('work_dirs', 'transfer', name)
     jobs = plan(args, encoder, command_line.out_folder(work_dir))
     ranks.require_same(dict(weights=weights))

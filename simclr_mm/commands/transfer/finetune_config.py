@@ -79,6 +79,7 @@ def finetune_config(
             train_dataloader=dict(
                 loader,
                 batch_size=batch,
+                drop_last=True,  # else a few images would make a whole step
                 sampler=dict(type='simclr_mm.ResumableSampler'),
                 dataset=with_pipeline(train, augmented),
             ),

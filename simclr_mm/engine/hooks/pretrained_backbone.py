@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from mmengine.dist import is_main_process
@@ -19,6 +20,7 @@ from simclr_mm.checkpoints import (
     read_checkpoint,
     state_problems,
 )
+from simclr_mm.checkpoints.stored_config import parse_settings
 from simclr_mm.errors import CheckpointError, UserError, listed
 from simclr_mm.models import ProjectionNeck, SimCLR
 from simclr_mm.registry import HOOKS, type_name
@@ -181,17 +183,39 @@ def _init_cfg(runner) -> Mapping:
 
 
 def _compare_pixels(runner, checkpoint: Mapping, path: str) -> None:
-    """Warn if the config normalises pixels otherwise than simclr-mm convert says of the encoder."""
-    wanted = meta_of(checkpoint).get('normalise')
-    if not isinstance(wanted, Mapping):  # another file of ours, whose config says it
-        return
-    found = runner.cfg.get('data_preprocessor') or {}
-    for key in ('mean', 'std'):
-        if key in wanted and list(wanted[key]) != list(found.get(key) or []):
+    """Warn if the config normalises pixels otherwise than the encoder was trained."""
+    place, found = _preprocessor(runner.cfg)
+    wanted = _trained_with(meta_of(checkpoint))
+    for key in ('mean', 'std', 'to_rgb'):
+        if key in wanted and wanted[key] != found.get(key):
+            value = str(wanted[key]).replace(' ', '')
             runner.logger.warning(
-                f'{path} was trained with data_preprocessor.{key}={list(wanted[key])}, this '
-                f'config has {found.get(key)}: give the encoder the pixels that it knows.'
+                f'{path} was trained with {place}.{key}={wanted[key]}, this config has '
+                f'{found.get(key)}: give the encoder the pixels that it knows, as with '
+                f'--cfg-options "{place}.{key}={value}".'
             )
+
+
+def _trained_with(meta: Mapping) -> dict[str, Any]:
+    """Settings of the preprocessor that an encoder knows, as far as its file says them."""
+    if isinstance(meta.get('normalise'), Mapping):  # of simclr-mm convert
+        return {key: list(map(float, value)) for key, value in meta['normalise'].items()}
+    try:
+        return _preprocessor(parse_settings(meta['cfg']))[1]
+    except Exception:  # the text may be anything, or missing
+        return {}
+
+
+def _preprocessor(settings: Mapping) -> tuple[str, dict[str, Any]]:
+    """Place and settings of the preprocessor in use, numbers as floats."""
+    of_model = (settings.get('model') or {}).get('data_preprocessor')
+    place = 'model.data_preprocessor' if of_model else 'data_preprocessor'
+    found = of_model or settings.get('data_preprocessor') or {}
+    return place, {
+        key: list(map(float, value)) if key in ('mean', 'std') else value
+        for key, value in found.items()
+        if value is not None
+    }
 
 
 def _differing(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

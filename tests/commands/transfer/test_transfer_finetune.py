@@ -10,7 +10,6 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 from simclr_mm.apis import build_encoder
-from simclr_mm.commands.command_line import build_runner
 from simclr_mm.commands.runs import Run, RunFailed
 from simclr_mm.commands.transfer.dataset_table import TRANSFER_DATASETS, own_folder
 from simclr_mm.commands.transfer.finetune import GRIDS, FineTune, finetune_transfer, plan
@@ -22,6 +21,7 @@ from simclr_mm.commands.transfer.finetune_config import (
     save_backbone,
 )
 from simclr_mm.commands.transfer.linear import prepared_for
+from simclr_mm.engine import build_runner
 from simclr_mm.evaluation import PRETRAINED, EvaluationRun, Result, read_run
 
 CONFIG = Path(__file__).parents[3] / 'configs' / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
@@ -101,6 +101,7 @@ def test_config_of_a_cell(encoder, weights, tmp_path):
     cfg = finetune_config(encoder, weights, dataset, parts.train, parts.test, training)
     assert cfg.model.backbone.norm_cfg.momentum == 10 / 200
     assert cfg.train_dataloader.batch_size == 1
+    assert cfg.train_dataloader.drop_last  # each step has a whole batch
     assert (cfg.train_cfg.max_iters, cfg.model.head.num_classes) == (7, 2)
     crop = cfg.train_dataloader.dataset.pipeline[1]
     assert (crop.type, crop.scale) == ('RandomResizedCrop', 14)

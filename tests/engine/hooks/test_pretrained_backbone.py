@@ -3,10 +3,12 @@
 import itertools
 import os
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers.processes import free_port, launched, run_ranks
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import PretrainedInit, is_model_wrapper
 from mmengine.runner import Runner
@@ -15,7 +17,7 @@ from mmpretrain.structures import DataSample
 from torch.utils.data import Dataset
 
 from simclr_mm.checkpoints import install_safe_loading
-from simclr_mm.engine.hooks.pretrained_backbone import PretrainedBackboneHook
+from simclr_mm.engine.hooks.pretrained_backbone import PretrainedBackboneHook, _compare_pixels
 from simclr_mm.errors import CheckpointError
 from simclr_mm.models import ProjectionNeck
 
@@ -346,3 +348,21 @@ def test_a_file_without_weights(tmp_path, content):
     torch.save(content, tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match='a.pth holds no weights'):
         _runner(tmp_path, _init_cfg(str(tmp_path / 'a.pth')), PretrainedBackboneHook()).train()
+
+
+def test_other_pixels_than_the_encoder_knows_are_said(tmp_path, encoder):
+    unit = dict(mean=[0.0] * 3, std=[255.0] * 3, to_rgb=True)
+    state = torch.load(encoder)
+    for place in ('data_preprocessor', 'model'):
+        settings = unit if place == 'data_preprocessor' else dict(data_preprocessor=unit)
+        text = Config({place: settings}).pretty_text
+        torch.save(dict(state, meta=dict(cfg=text)), tmp_path / 'known.pth')
+        warned = []
+        for pixels in (dict(mean=[123.675] * 3, std=[58.395] * 3, to_rgb=True), unit):
+            cfg = Config(dict(data_preprocessor=pixels))
+            logger = SimpleNamespace(warning=warned.append)
+            _compare_pixels(
+                SimpleNamespace(cfg=cfg, logger=logger), torch.load(tmp_path / 'known.pth'), 'a.pth'
+            )
+        assert len(warned) == 2  # mean and std, and nothing of the same pixels
+        assert '--cfg-options "data_preprocessor.mean=[0.0,0.0,0.0]"' in warned[0]
