@@ -10,9 +10,13 @@ from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line.data_folder import train_on_folder
 from simclr_mm.commands.command_line.encoder_flags import checkpoint_of
 from simclr_mm.commands.command_line.knn_flags import knn_while_training
+from simclr_mm.engine import build_runner
 from simclr_mm.engine.dry_run import dry_run
+from simclr_mm.engine.options import merge_cfg_options
+from simclr_mm.engine.training_data import remove_validation
 from simclr_mm.errors import UserError
 from simclr_mm.files.installed import config_files
+from simclr_mm.registry import type_name
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -109,14 +113,9 @@ def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
     if validates:
         knn_while_training(cfg, args.data, args.val, args.val_split)
     if args.no_validate:
-        command_line.remove_validation(cfg)
+        remove_validation(cfg)
     if args.pretrained is not None:
-        if not cfg.model.backbone.get('init_cfg'):
-            raise UserError(
-                f'--pretrained: {args.config} trains its encoder from scratch. To '
-                'continue from weights use --cfg-options load_from=PATH.'
-            )
-        cfg.model.backbone.init_cfg.checkpoint = checkpoint_of(args.pretrained)
+        _begin_with(cfg, args.pretrained, args.config)
     if args.amp:
         if get_device() == 'cpu':
             raise UserError('--amp: fp16 needs a GPU, and there is none: leave it out.')
@@ -132,13 +131,29 @@ def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
                 cfg[name].persistent_workers = False
 
 
+def _begin_with(cfg: Config, checkpoint: str, name: str) -> None:
+    """Let a classifier begin with an encoder, and check that it does."""
+    given = cfg.model.backbone.get('init_cfg') or []
+    init_cfgs = [given] if isinstance(given, dict) else given
+    places = [each for each in init_cfgs if type_name(each) in ('Pretrained', 'PretrainedInit')]
+    if not places:
+        raise UserError(
+            f'--pretrained: {name} has no model.backbone.init_cfg of type Pretrained, so it trains '
+            'its encoder from scratch. To continue from weights use --cfg-options load_from=PATH.'
+        )
+    places[0]['checkpoint'] = checkpoint_of(checkpoint)
+    hooks = cfg.get('custom_hooks') or []
+    if not any(type_name(each) == 'PretrainedBackboneHook' for each in hooks):
+        cfg.custom_hooks = [*hooks, dict(type='simclr_mm.PretrainedBackboneHook', frozen=False)]
+
+
 @command_line.command
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = command_line.load_config(args)
     enter_flags(cfg, args)
     named = cfg.get('load_from')
-    command_line.merge_cfg_options(cfg, args.cfg_options)
+    merge_cfg_options(cfg, args.cfg_options)
     if args.resume not in (None, 'auto') and cfg.load_from != named:
         raise UserError(
             f'--resume {args.resume} and load_from={cfg.load_from} name two checkpoints: leave one '
@@ -152,4 +167,4 @@ def main(argv: list[str] | None = None) -> None:
         rank, ranks = args.dry_run
         print_plan(rank, ranks, dry_run(cfg, rank, ranks))
         return
-    command_line.build_runner(cfg).train()
+    build_runner(cfg).train()

@@ -52,7 +52,11 @@ def building_from(cfg: Config | dict) -> Iterator[None]:
 
 def check_type(registry: Registry, name: object, key: str) -> None:
     """Refuse a name that is not registered, and say which key of the config gives it."""
-    if isinstance(name, str) and (not name or registry.get(name) is None):
+    if not isinstance(name, str):
+        return
+    with registry.switch_scope_and_registry(None) as scoped:  # where MMEngine looks first
+        found = bool(name) and scoped.get(name) is not None
+    if not found:
         raise UserError(
             f'{key}: there is no {registry.name} of type {name!r}.{_close(registry, name)} '
             'Correct the type, or name the module that registers it in custom_imports.'

@@ -35,12 +35,12 @@ def short_run(cfg: Config, steps: int, hook: Hook) -> None:
     cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
     cfg.train_cfg = dict(type='simclr_mm.IterBasedTrainLoop', max_iters=steps)
     cfg.param_scheduler = []
-    cfg.default_hooks.checkpoint = None
-    cfg.default_hooks.learning_watch = cfg.default_hooks.progress = None
+    nothing = dict.fromkeys(('checkpoint', 'learning_watch', 'progress'))
+    cfg.default_hooks = {**(cfg.get('default_hooks') or {}), **nothing}
     for custom in cfg.get('custom_hooks') or []:
         for begin in ('begin_epoch', 'begin_iter'):  # of EMAHook, after the end of this run
             custom.pop(begin, None)
-    cfg.visualizer.vis_backends = []
+    cfg.visualizer = {'type': 'Visualizer', **(cfg.get('visualizer') or {}), 'vis_backends': []}
     with tempfile.TemporaryDirectory() as folder, quiet_console():
         cfg.work_dir = folder
         runner = build_runner(cfg)

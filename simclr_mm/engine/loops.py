@@ -28,6 +28,9 @@ class _Resumable(BaseLoop):
 
     def _begin(self) -> None:
         info = self.runner.message_hub
+        if getattr(self.runner, '_resume', False):  # MMEngine's runner restores its own seed alone
+            sampler = self.dataloader.sampler
+            sampler.seed = info.runtime_info.get(SAMPLER_SEED, sampler.seed)
         info.update_info(LAYOUT, data_layout(self.runner))
         info.update_info(SAMPLER_SEED, self.dataloader.sampler.seed)
         epochs = -(-self.max_iters // len(self.dataloader))

@@ -12,9 +12,11 @@ from .arguments import check_config
 # Keys that MMEngine's runner reads although our configs do not set them.
 _RUNNER_KEYS = {
     *('activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'sync_bn'),
-    *('custom_hooks', 'custom_imports', 'experiment_name', 'work_dir'),
-    *('find_unused_parameters', 'log_processor', 'model_wrapper_cfg', 'param_scheduler'),
+    *('auto_scale_lr', 'custom_hooks', 'custom_imports', 'env_cfg', 'experiment_name'),
+    *('find_unused_parameters', 'load_from', 'log_level', 'log_processor', 'model_wrapper_cfg'),
+    *('param_scheduler', 'randomness', 'resume', 'visualizer', 'work_dir'),
 }
+_WORDS = {'resume': 'auto', 'optim_wrapper.loss_scale': 'dynamic'}  # beside a number or a bool
 # Dicts in which it silently ignores all keys except these.
 _PARTS_READ = dict(
     auto_scale_lr={'base_batch_size', 'enable', 'rule'},
@@ -57,7 +59,8 @@ def merge_cfg_options(
                 place = place.get(part) if isinstance(place, dict) else None
         if isinstance(place, dict) and isinstance(value, str | int | float):
             raise UserError(f'{flag} {key}={value}: {key} is a dict, name a key in it')
-        if isinstance(place, int | float) and isinstance(value, str):
+        is_word = isinstance(value, str) and _WORDS.get(key) != value
+        if isinstance(place, int | float) and is_word:
             kind = 'True or False' if isinstance(place, bool) else 'a number'
             raise UserError(f'{flag} {key}={value}: it is {place} in the config, give {kind}')
         try:

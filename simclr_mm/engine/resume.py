@@ -4,6 +4,7 @@
 the rule for users.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def latest_checkpoint(work_dir: str, store: str = '') -> str | None:
     name = Path(work_dir, POINTER)
     if not name.is_file():
         return None
-    saved = name.read_text().strip()
+    saved = os.fsdecode(name.read_bytes()).strip()  # a path may be no UTF-8
     here = Path(work_dir, Path(saved).name)
     if here.is_file():
         return str(here)

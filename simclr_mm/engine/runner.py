@@ -2,13 +2,14 @@
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import all_gather_object, is_distributed
-from mmengine.hooks import EarlyStoppingHook, Hook
+from mmengine.hooks import EarlyStoppingHook, EMAHook, Hook
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -27,6 +28,7 @@ from simclr_mm.checkpoints import (
     read_checkpoint,
     weights_hash,
 )
+from simclr_mm.datasets import ResumableSampler
 from simclr_mm.datasets.unreadable import refuse_drops
 from simclr_mm.errors import CheckpointError, MissingFileError, UserError
 from simclr_mm.evaluation.gather import install_gathering
@@ -36,7 +38,7 @@ from simclr_mm.models import SimCLR
 from simclr_mm.registry import RUNNERS
 
 from . import console, signals
-from .allocator import keep_freed_memory, prepare_workers
+from .allocator import keep_freed_memory
 from .arguments import check_config
 from .config_errors import building_from, check_type
 from .dataloaders import data_layout, data_roots, fitting
@@ -45,6 +47,7 @@ from .hooks.checkpoint_hook import CheckpointHook
 from .hooks.free_cores import FreeCoresHook
 from .hooks.progress_bar import ProgressBarHook
 from .learning_rate import check_schedules, scale_or_warn, scales_linearly
+from .loader_workers import prepare_workers
 from .optim_wrapper import check_clipping
 from .ranks import meet, on_first_rank, plain_model, require_same, versions
 from .resume import (
@@ -272,19 +275,25 @@ class Runner(_Runner):
                     hook.stop()
 
     def val(self) -> dict:
-        self._load_what_is_named()
-        with building_from(self.cfg):
+        with self._weights_alone(), building_from(self.cfg):
             return super().val()
 
     def test(self) -> dict:
-        self._load_what_is_named()
-        with building_from(self.cfg):
+        with self._weights_alone(), building_from(self.cfg):
             return super().test()
 
-    def _load_what_is_named(self) -> None:
-        """Evaluate ``load_from``, also with the config of a run that was resumed."""
-        if self._load_from is not None:
-            self._resume: bool | str = False
+    @contextmanager
+    def _weights_alone(self) -> Iterator[None]:
+        """Evaluate ``load_from`` with the config of a run that is resumed, by ``train()`` later."""
+        self._resume: bool | str
+        self._has_loaded: bool
+        resume, loaded = self._resume, self._has_loaded
+        self._resume = resume and self._load_from is None
+        try:
+            yield
+        finally:
+            if self._resume != resume:
+                self._resume, self._has_loaded = resume, loaded
 
     def _choose_checkpoint(self) -> None:
         self._load_from: str | None
@@ -391,22 +400,35 @@ class Runner(_Runner):
         if self._resumed_from is not None:
             check_resumable(checkpoint, self.cfg, filename, self.logger)
             check_teacher(checkpoint, self._teacher_sha256(), filename)
+            averages = any(isinstance(hook, EMAHook) for hook in self.hooks)
+            if 'ema_state_dict' in checkpoint and not averages:
+                raise UserError(
+                    f'{filename} holds averaged weights where the trained ones are expected, as '
+                    'EMAHook saves them, and this run has no EMAHook: put it back into custom_hooks'
+                )
             checkpoint['meta'].pop('config', None)  # MMEngine would run it as Python
         return checkpoint
 
     def resume(self, filename: str, *args, **kwargs) -> None:
         self._resumed_from = filename
         super().resume(filename, *args, **kwargs)
-        # The sampler was built before the checkpoint's seed was known.
         info = self.message_hub.runtime_info
-        self.train_dataloader.sampler.seed = info.get(SAMPLER_SEED, self.seed)
-        layout = data_layout(self)
-        saved = info.get(LAYOUT, layout)
-        if saved != layout:
-            raise UserError(
-                f'{filename} was saved by a run of {saved}, this one has {layout}: resume with '
-                'the same dataset and train_dataloader.batch_size, or start again from it with '
-                'load_from. The number of processes may change, if they can share a batch.'
+        sampler = self.train_dataloader.sampler
+        if isinstance(sampler, ResumableSampler):
+            # It was built before the checkpoint's seed was known.
+            sampler.seed = info.get(SAMPLER_SEED, self.seed)
+            layout = data_layout(self)
+            saved = info.get(LAYOUT, layout)
+            if saved != layout:
+                raise UserError(
+                    f'{filename} was saved by a run of {saved}, this one has {layout}: resume with '
+                    'the same dataset and train_dataloader.batch_size, or start again from it with '
+                    'load_from. The number of processes may change, if they can share a batch.'
+                )
+        else:
+            self.logger.warning(
+                "MMEngine's loops do not continue exactly: the images and views of the epochs that "
+                'follow are others than without the stop. The loops of simclr_mm do.'
             )
         for hook in self._stopping_hooks():
             state = info.get(EARLY_STOPPING, {}).get(hook.monitor)

@@ -24,6 +24,7 @@ from mmpretrain import FeatureExtractor
 
 from simclr_mm import get_model, inference_model
 from simclr_mm.commands import train
+from simclr_mm.errors import UserError
 from simclr_mm.evaluation import read_run
 
 RECIPE = CONFIGS / 'simclr_r50_16xb256-coslr-200e_in1k.py'
@@ -553,3 +554,20 @@ def test_scaling_a_rate_without_its_batch_is_refused(tmp_path):
         *('--work-dir', tmp_path, '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'),
     )
     assert '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size' in said
+
+
+def test_an_encoder_is_checked_also_where_the_config_does_not(encoder):
+    """The place of the weights may be one of several, and the hook may be missing."""
+    cfg = Config.fromfile(LINEAR_DIGITS)
+    first = dict(type='Kaiming', layer='Conv2d')
+    cfg.custom_hooks = [dict(type='EMAHook')]
+    cfg.model.backbone.init_cfg = [first, dict(type='Pretrained', checkpoint='')]
+    train.enter_flags(cfg, train.parse_args([str(LINEAR_DIGITS), '--pretrained', str(encoder)]))
+    assert cfg.model.backbone.init_cfg[1].checkpoint == str(encoder)
+    assert [hook.type for hook in cfg.custom_hooks] == [
+        'EMAHook',
+        'simclr_mm.PretrainedBackboneHook',
+    ]
+    cfg.model.backbone.init_cfg = first
+    with pytest.raises(UserError, match='has no model.backbone.init_cfg of type Pretrained'):
+        train.enter_flags(cfg, train.parse_args([str(LINEAR_DIGITS), '--pretrained', str(encoder)]))

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from digits_run import DIGITS, SMALL
+from digits_run import DIGITS, SMALL, runner
 from helpers.tools import refusal, tool
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from simclr_mm.engine.dry_run import short_run
+from simclr_mm.engine.dry_run import seconds_a_step, short_run
 
 OPTIONS = {
     **SMALL,
@@ -77,3 +77,9 @@ def test_ranks_play_no_ranks(monkeypatch):
     monkeypatch.setattr('torch.distributed.is_initialized', lambda: True)
     said = refusal('train.py', DIGITS, '--dry-run', '8:1', '--cfg-options', *FLAGS)
     assert 'a dry run is one process' in said
+
+
+def test_a_config_without_hooks_and_visualizer(tmp_path):
+    cfg = runner(tmp_path, **{'default_hooks.checkpoint': None}).cfg
+    cfg.pop('default_hooks'), cfg.pop('visualizer')
+    assert seconds_a_step(cfg) > 0

@@ -1,8 +1,10 @@
 """What a resumed run does and may change, against runs that were never stopped."""
 
 import json
+import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -418,3 +420,72 @@ def test_a_checkpoint_without_the_new_state_resumes(saved, tmp_path):
     )
     rest.train()
     assert sorted(losses(rest)) == [9, 10, 11, 12]
+
+
+def test_a_validation_before_a_resumed_training_changes_nothing(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / 'run')
+    file = str(tmp_path / 'run' / 'epoch_2.pth')
+    options = {**VALIDATED, 'train_cfg.max_epochs': 3, 'default_hooks.checkpoint.save_best': None}
+    rest = runner(tmp_path / 'run', validate=True, **options, resume=True, load_from=file)
+    rest.val()
+    rest.train()
+    assert sorted(losses(rest)) == [9, 10, 11, 12]
+    rest.test()  # of the trained weights, which are not replaced by those of the file
+    state = torch.load(file, weights_only=False)['state_dict']
+    assert not torch.equal(rest.model.state_dict()['neck.fc0.weight'], state['neck.fc0.weight'])
+
+
+def test_averages_without_their_hook_are_no_weights_to_go_on_with(tmp_path):
+    options = {**EVERY_EPOCH, 'train_cfg.max_epochs': 1, 'param_scheduler': []}
+    runner(tmp_path / 'run', custom_hooks=[dict(type='EMAHook')], **options).train()
+    options['train_cfg.max_epochs'] = 2
+    rest = runner(tmp_path / 'run', custom_hooks=[], resume=True, **options)
+    with pytest.raises(UserError, match='this run has no EMAHook: put it back into custom_hooks'):
+        rest.train()
+
+
+PLAIN_LOOP = {
+    'train_cfg': dict(_delete_=True, by_epoch=True, max_epochs=1),
+    'train_dataloader.sampler': dict(_delete_=True, type='DefaultSampler', shuffle=True),
+    'train_dataloader.collate_fn': dict(_delete_=True, type='default_collate'),
+    'train_dataloader.dataset.batched': False,
+    'param_scheduler': [],
+    **EVERY_EPOCH,
+}
+
+
+def test_mmengines_loop_goes_on_and_says_what_differs(tmp_path):
+    runner(tmp_path / 'run', **PLAIN_LOOP).train()
+    longer = dict(PLAIN_LOOP, train_cfg=dict(_delete_=True, by_epoch=True, max_epochs=2))
+    rest = runner(tmp_path / 'run', resume=True, **longer)
+    rest.train()
+    assert sorted(losses(rest)) == [5, 6, 7, 8]
+    log = next(Path(rest.log_dir).glob('*.log')).read_text()
+    assert "MMEngine's loops do not continue exactly" in log
+
+
+def test_our_loop_under_mmengines_runner_keeps_its_permutation(tmp_path):
+    """MMEngine draws a seed if the config has none, and restores it after the sampler is built."""
+    options = {**EVERY_EPOCH, 'randomness': dict(_delete_=True, seed=None), 'param_scheduler': []}
+    cfg = runner(tmp_path / 'a', **options).cfg
+    cfg.pop('runner_type')
+    cfg.train_cfg.max_epochs = 1
+    cfg.experiment_name = 'mmengine_a'
+    first = build_runner(cfg)
+    first.train()
+    cfg = cfg.copy()
+    cfg.train_cfg.max_epochs = 2
+    cfg.update(resume=True, load_from=str(tmp_path / 'a' / 'epoch_1.pth'))
+    cfg.experiment_name = 'mmengine_b'
+    rest = build_runner(cfg)
+    rest.train()
+    assert rest.train_dataloader.sampler.seed == first.train_dataloader.sampler.seed
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='other systems take only UTF-8')
+def test_a_work_dir_whose_name_is_no_utf_8(tmp_path):
+    folder = tmp_path / os.fsdecode(b'out_\xe4')
+    options = {**EVERY_EPOCH, 'train_cfg.max_epochs': 1, 'param_scheduler': []}
+    options['experiment_name'] = 'no_utf_8'
+    runner(folder, **options).train()
+    assert latest_checkpoint(str(folder)) == str(folder / 'epoch_1.pth')

@@ -12,7 +12,8 @@ from mmengine.registry import DefaultScope
 from torch.utils.data import DataLoader
 
 from simclr_mm.engine import FreeCoresHook, Runner
-from simclr_mm.engine.allocator import start_worker
+from simclr_mm.engine.loader_workers import start_worker
+from simclr_mm.engine.runner import build_runner
 from simclr_mm.errors import MissingFileError, UserError
 
 
@@ -388,3 +389,35 @@ def test_a_dataloader_that_cannot_resume(tmp_path, loader):
     run._train_dataloader = loader
     with pytest.raises(UserError, match="need dict.type='simclr_mm.ResumableSampler'"):
         run.train()
+
+
+def test_views_of_single_images_need_a_collate_function(tmp_path):
+    options = {
+        'train_dataloader.dataset.batched': False,
+        'train_dataloader.collate_fn': dict(_delete_=True, type='pseudo_collate'),
+    }
+    with pytest.raises(UserError, match="write collate_fn=dict\\(type='default_collate'\\)"):
+        runner(tmp_path, **options).train()
+
+
+def test_an_optimizer_of_the_default_scope(tmp_path):
+    """mmpretrain's own LARS, by the name that its configs use."""
+    options = {'train_cfg.max_epochs': 1, 'param_scheduler': []}
+    options['optim_wrapper.optimizer'] = dict(_delete_=True, type='LARS', lr=0.1)
+    run = runner(tmp_path, **options)
+    run.train()
+    assert type(run.optim_wrapper.optimizer).__module__.startswith('mmpretrain.')
+
+
+def test_mmengines_runner_gives_threads_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(FreeCoresHook, '_chosen', lambda self, runner: 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        cfg = runner(tmp_path, **{'train_cfg.max_epochs': 1, 'param_scheduler': []}).cfg
+        cfg.pop('runner_type')
+        cfg.experiment_name = 'threads'
+        build_runner(cfg).train()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -90,8 +90,11 @@ class FreeCoresHook(Hook):
             runner.logger.warning(
                 f'Other processes use {others:.1f} of {core_count()} cores: OMP_NUM_THREADS='
                 f'{better} is faster than {threads}. "kill {os.getpid()}" saves and stops this '
-                'run; then repeat the command with the variable and --resume.'
+                'run; then repeat the command with the variable (train: and --resume).'
             )
+
+    def after_train(self, runner: Runner) -> None:  # also of MMEngine's runner
+        self.stop()
 
     def stop(self) -> None:
         """Give PyTorch its threads back; the runner calls it whatever ends a training."""

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import torch
 from mmengine import dist
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from torch import Tensor
@@ -41,7 +42,8 @@ class PreemptionHook(Hook):
             libraries use it themselves.
 
     Raises:
-        UserError: A name is not a signal that a process can handle.
+        UserError: A name is not a signal that a process can handle, or another checkpoint hook
+            would save nothing.
         SystemExit: With code 75, after the checkpoint is complete.
     """
 
@@ -55,6 +57,13 @@ class PreemptionHook(Hook):
         self._everywhere = True  # whether a validation may be ended between its steps
 
     def before_train(self, runner: Runner) -> None:
+        savers = [hook for hook in runner.hooks if isinstance(hook, MMEngineCheckpointHook)]
+        if savers and not any(isinstance(hook, CheckpointHook) for hook in savers):
+            raise UserError(
+                "default_hooks.checkpoint is MMEngine's CheckpointHook, which saves nothing when a "
+                "job is ended: write type='simclr_mm.CheckpointHook', which has its arguments, or "
+                'default_hooks.preemption=None'
+            )
         self._listens = True
         if threading.current_thread() is threading.main_thread():  # else Python forbids it
             signals.listen(self.signals)
@@ -100,7 +109,7 @@ class PreemptionHook(Hook):
         kept = f'{hooks[0].last_ckpt} is complete' if hooks else 'there is no checkpoint hook'
         runner.logger.warning(
             f'{reason.name if reason else "A signal to another rank"}: stopped after iteration '
-            f'{iteration}; {kept}. To go on, repeat the command with --resume.'
+            f'{iteration}; {kept}. To go on, repeat the command (train: with --resume).'
         )
         gc.freeze()  # else the end of Python takes seconds of CPU, and a busy machine has few
         raise SystemExit(PREEMPTED)

@@ -264,3 +264,11 @@ def _alone(folder):
     run = runner(folder)
     run.register_hook(Stuck())
     run.train()
+
+
+def test_a_checkpoint_hook_that_would_save_nothing(tmp_path):
+    options = {'default_hooks.checkpoint': dict(_delete_=True, type='CheckpointHook')}
+    with pytest.raises(UserError, match="write type='simclr_mm.CheckpointHook'"):
+        runner(tmp_path, **options).train()
+    options['default_hooks.preemption'] = None
+    runner(tmp_path, **options, **{'train_cfg.max_epochs': 1, 'param_scheduler': []}).train()
