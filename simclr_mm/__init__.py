@@ -1,7 +1,8 @@
 """SimCLR for OpenMMLab: pretraining, evaluation and features from one config."""
 
-from .requirements_check import check_openmmlab, import_quietly, wait_passively
+from .requirements_check import check_openmmlab, check_system, import_quietly, wait_passively
 
+check_system()
 wait_passively()
 check_openmmlab()
 import_quietly()

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import sys
 import warnings
 from importlib import import_module, metadata, util
 
@@ -23,6 +24,20 @@ def wait_passively() -> None:
     """
     if not {'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'} & os.environ.keys():
         os.environ.update(OMP_WAIT_POLICY='PASSIVE', GOMP_SPINCOUNT='10000')
+
+
+def check_system() -> None:
+    """Check that this is no Windows.
+
+    Raises:
+        ImportError: It is. Its Python has neither ``fcntl``, which locks work dirs and files, nor
+            the signals that save a run.
+    """
+    if sys.platform == 'win32':
+        raise ImportError(
+            'simclr_mm does not run in Windows itself. Use the Windows Subsystem for Linux: "wsl '
+            '--install" in PowerShell, then the commands of simclr_mm in its shell.'
+        )
 
 
 def check_openmmlab() -> None:

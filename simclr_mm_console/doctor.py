@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from importlib import metadata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import package, version
 from .parser import Parser
@@ -57,12 +57,21 @@ def findings() -> Iterator[Finding]:
     yield Finding('simclr_mm', 'ok', f'{version()} in {package()}')
     yield Finding('Python', 'ok', f'{platform.python_version()} in {sys.prefix}')
     whole = True
-    for finding in [*packages(), openmmlab()]:
+    for finding in [*systems(), *packages(), openmmlab()]:
         whole &= finding.state != 'MISSING'
         yield finding
     yield from machine()
     if whole:
         yield from computing()
+
+
+def systems() -> Iterator[Finding]:
+    """The operating system, if nothing runs in it."""
+    try:
+        _requirements_check()['check_system']()
+    except ImportError as error:
+        what, _, remedy = str(error).partition('. ')
+        yield Finding('system', 'MISSING', what, remedy)
 
 
 def packages() -> Iterator[Finding]:
@@ -97,7 +106,7 @@ def packages() -> Iterator[Finding]:
 
 def openmmlab() -> Finding:
     """Which of the two OpenMMLab distributions is installed, and whether it is whole."""
-    check = runpy.run_path(str(package() / 'requirements_check.py'))
+    check = _requirements_check()
     owners = [name for names in check['_OWNERS'].values() for name in names]
     found = [f'{name} {_installed(name)}' for name in owners if _installed(name)]
     try:
@@ -151,6 +160,8 @@ def computing() -> Iterator[Finding]:
         for index in range(torch.cuda.device_count()):
             card = torch.cuda.get_device_properties(index)
             yield Finding(f'GPU {index}', 'ok', f'{card.name}, {card.total_memory / _GIB:.0f} GiB')
+    elif torch.backends.mps.is_available():
+        yield Finding('GPU', 'ok', 'MPS of a Mac: trains on it; not tested')
     elif shutil.which('nvidia-smi') is None:
         yield Finding('GPU', 'note', 'none: everything runs on the CPU, small images in minutes')
     elif torch.version.cuda is None:
@@ -163,6 +174,10 @@ def computing() -> Iterator[Finding]:
     yield Finding(
         'bf16', 'ok' if native else 'note', f'{reason}: trains in {"bf16" if native else "float32"}'
     )
+
+
+def _requirements_check() -> dict[str, Any]:
+    return runpy.run_path(str(package() / 'requirements_check.py'))
 
 
 def _installed(distribution: str) -> str | None:

@@ -96,3 +96,9 @@ def test_a_missing_package_of_onedl_is_not_announced(monkeypatch, capsys):
     monkeypatch.setattr(requirements_check, 'import_module', import_module)
     requirements_check.import_quietly()
     assert capsys.readouterr().out == 'before\nafter\nmore\n'
+
+
+def test_windows_says_where_it_runs(monkeypatch):
+    monkeypatch.setattr(sys, 'platform', 'win32')
+    with pytest.raises(ImportError, match='Use the Windows Subsystem for Linux: "wsl --install"'):
+        requirements_check.check_system()

@@ -103,3 +103,16 @@ def test_a_package_that_does_not_import(monkeypatch):
     monkeypatch.setitem(doctor.sys.modules, 'simclr_mm', None)
     (found,) = doctor.computing()
     assert found.state == 'MISSING' and 'ModuleNotFoundError' in found.text
+
+
+def test_windows_is_the_first_finding(monkeypatch):
+    monkeypatch.setattr(doctor.sys, 'platform', 'win32')
+    (found,) = doctor.systems()
+    assert (found.state, found.text) == ('MISSING', 'simclr_mm does not run in Windows itself')
+    assert found.remedy.startswith('Use the Windows Subsystem for Linux')
+
+
+def test_the_gpu_of_a_mac(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: True)
+    assert lines(doctor.computing())['GPU'].text == 'MPS of a Mac: trains on it; not tested'

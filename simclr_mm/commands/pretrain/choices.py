@@ -72,7 +72,8 @@ def choose(pictures: Pictures, machine: Machine, minutes: float) -> Recipe:
     if largest <= fitting:
         batch = Choice(largest, f'what {"a CPU" if cpu else "this GPU"} does in good time')
     needed = count * kept_side(side) ** 2 * 3
-    if needed < machine.free_memory // 4:
+    free = _GIB if machine.free_memory is None else machine.free_memory // 4
+    if needed < free:
         images = Choice('memory', f'{needed / _GIB:.2f} GiB at {kept_side(side)} px, decoded once')
     else:
         images = Choice('files', f'{needed / _GIB:.1f} GiB would be too much of the memory')

@@ -33,8 +33,9 @@ from simclr_mm.commands.report.pages import collect, page
 from simclr_mm.commands.shown_run import draw_run, train_with_bar
 from simclr_mm.datasets.nested import innermost
 from simclr_mm.engine.dry_run import seconds_a_step
+from simclr_mm.engine.resume import latest_checkpoint
 from simclr_mm.errors import UserError, listed
-from simclr_mm.files.atomic import write_text
+from simclr_mm.files.atomic import alone_in, write_text
 from simclr_mm.files.walk import printable
 
 from .choices import Recipe, choose, read_from_files, with_epochs
@@ -44,6 +45,8 @@ from .surroundings import Machine, Pictures, look_at, machine
 _QUICK = 2.0  # minutes
 _PAGE = 'report.html'
 _DRAWN = 2000  # features in the picture
+# Of linear classifiers: images, and images times classes.
+_MOST_IMAGES, _MOST_SCORES = 100_000, 20_000_000
 
 
 @command_line.command
@@ -63,7 +66,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.time()
     default = Path('work_dirs', 'pretrain', Path(args.folder).resolve().name)
     out = command_line.out_folder(args.out or default)
-    file = out / 'recipe.py'
     if (out / _PAGE).exists():
         raise UserError(f'{out} holds a finished run: name another folder with --out')
     pictures, here = look_at(args.folder), machine()
@@ -73,24 +75,37 @@ def main(argv: Sequence[str] | None = None) -> None:
             'be among them: name another place with --out'
         )
     print(_found(pictures, here))
-    continued = file.exists()
-    if continued:
-        _require_same_images(file, pictures.root)
-        print(f'{printable(str(file))} was begun before: continued with its settings and its time.')
-    else:
+    recipe = None
+    if not (out / 'recipe.py').exists():
         recipe = _measured(choose(pictures, here, args.minutes), pictures, here, args.minutes)
+    with alone_in(out):
+        _pretrain(args, out, pictures, recipe)
+    print(f'{(time.time() - started) / 60:.1f} minutes in all.')
+
+
+def _pretrain(
+    args: argparse.Namespace, out: Path, pictures: Pictures, recipe: Recipe | None
+) -> None:
+    file = out / 'recipe.py'
+    work_dir = str((out / 'run').absolute())
+    continued = recipe is None or file.exists()
+    if recipe is None or continued:
+        _require_same_images(file, pictures.root)
+        start = '' if latest_checkpoint(work_dir) else ', from the first step: nothing was saved'
+        begun = f'{printable(str(file))} was begun before'
+        print(f'{begun}: continued with its settings and its time{start}.')
+    else:
         print('\n'.join(recipe.lines()))
-        work_dir = str((out / 'run').absolute())
         write_text(file, config_text(recipe, pictures, work_dir, args.seed))
         print(f'{printable(str(file))} is this recipe as a config.')
 
     cfg = command_line.read_config(str(file))
-    cfg.resume = continued
+    cfg.work_dir, cfg.resume = work_dir, continued  # the folder may have been moved
     runner = train_with_bar(cfg)
-    checkpoint = Path(runner.work_dir, 'last_checkpoint').read_text()
+    checkpoint = str(latest_checkpoint(work_dir))
+    _embed(checkpoint, cfg, pictures, out)
     if pictures.classes and cfg.val_evaluator is not None:
         _evaluate(cfg, file, checkpoint, pictures)
-    _embed(checkpoint, cfg, pictures, out)
     classes_of = _first_folder if pictures.classes else _images
     embedded = from_embedding(out / 'embedding', _DRAWN, class_of=classes_of)
     shown = embedded.features, embedded.labels
@@ -98,8 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logs = [path.parents[1] for path in sorted(out.glob('run/*/vis_data/scalars.json'))]
     draw_run(out / 'report.png', runner, logs, shown, embedded.classes, title, 'features')
     write_text(out / _PAGE, page(collect([out])))
-    print(_next(out, checkpoint, pictures, args.minutes))
-    print(f'{(time.time() - started) / 60:.1f} minutes in all.')
+    print(_next(args.folder, out, checkpoint, args.minutes))
 
 
 def _require_same_images(file: Path, root: Path) -> None:
@@ -124,8 +138,7 @@ def _found(pictures: Pictures, here: Machine) -> str:
     lines = [
         f'{printable(str(pictures.root))}: {pictures.number} images, short side {smallest} to '
         f'{largest} px, {median} in the middle',
-        f'{here.name}, {here.free_memory / 2**30:.1f} GiB of memory free; computes in '
-        f'{here.numbers}',
+        f'{here.name}, {_memory(here.free_memory)}; computes in {here.numbers}',
     ]
     if pictures.held_out is not None:
         use = 'classified' if pictures.classes else 'not used, as no classes are measured'
@@ -137,6 +150,10 @@ def _found(pictures: Pictures, here: Machine) -> str:
     else:
         lines.append('no folders that look like classes: measured without labels')
     return '\n'.join(lines)
+
+
+def _memory(free: int | None) -> str:
+    return 'memory unknown' if free is None else f'{free / 2**30:.1f} GiB of memory free'
 
 
 def _measured(recipe: Recipe, pictures: Pictures, here: Machine, minutes: float) -> Recipe:
@@ -180,6 +197,14 @@ def _time(recipe: Recipe, pictures: Pictures) -> float:
 
 def _evaluate(cfg: Config, file: Path, checkpoint: str, pictures: Pictures) -> None:
     """A table beside the untrained encoder and raw pixels, with folders as classes."""
+    scores = pictures.number * len(pictures.classes)
+    if scores > _MOST_SCORES or pictures.number > _MOST_IMAGES:
+        print(
+            f'no linear classifiers are trained: {pictures.number} images in '
+            f'{len(pictures.classes)} folders would take long, and memory. "simclr-mm evaluate '
+            f'{shlex.quote(str(file))} {shlex.quote(checkpoint)}" does it.'
+        )
+        return
     per_class = max(1, min(5, min(pictures.classes.values()) // 2))
     run, _ = evaluate_features(cfg, str(file), checkpoint, per_class)
     run.write(file.parent / 'evaluation' / 'pretrain.json')
@@ -205,14 +230,14 @@ def _embed(checkpoint: str, cfg: Config, pictures: Pictures, out: Path) -> None:
         print(f'{record["unreadable"]} images are unreadable: {out}/embedding/errors.jsonl')
 
 
-def _next(out: Path, checkpoint: str, pictures: Pictures, minutes: float) -> str:
+def _next(folder: str, out: Path, checkpoint: str, minutes: float) -> str:
     quoted = shlex.quote
-    folder, index = quoted(str(pictures.root)), quoted(str(out / 'embedding'))
+    index = quoted(str(out / 'embedding'))
     return (
         f'{out / _PAGE}: numbers and the loss; {out / "report.png"}: loss, views and a map; '
         f'{out / "embedding"}: a feature for every image\nGo on with:\n'
         f'  simclr-mm retrieve PICTURE.jpg --index {index}\n'
         f'  simclr-mm export {quoted(checkpoint)} --to timm\n'
-        f'  simclr-mm pretrain {folder} --minutes {minutes * 4:g} --out '
+        f'  simclr-mm pretrain {quoted(folder)} --minutes {minutes * 4:g} --out '
         f'{quoted(f"{out}-longer")}'
     )

@@ -44,12 +44,12 @@ class Pictures(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """Where a training runs. Memory is in bytes: of the GPU, and free beside it."""
+    """Where a training runs. Memory is in bytes: of the GPU, and free beside it, if known."""
 
     device: str  # 'cpu' or 'cuda'
     name: str
     gpu_memory: int
-    free_memory: int
+    free_memory: int | None
     cores: int
     numbers: str  # 'bf16, this CPU has AMX'
 
@@ -94,19 +94,16 @@ def look_at(folder: str | Path) -> Pictures:
 
 def machine() -> Machine:
     """The device that PyTorch uses here, cores and memory."""
-    device = get_device()
-    if device not in ('cpu', 'cuda'):
-        device = 'cpu'
-    native, reason = native_bf16(device)
+    found = get_device()
+    device = 'cuda' if found == 'cuda' else 'cpu'
+    native, reason = native_bf16(found)
     cores = core_count()
-    gpu_memory, name = 0, f'{cores} cores, no GPU'
+    gpu_memory, name = 0, f'{cores} cores, {"no GPU" if found == "cpu" else found.upper()}'
     if device == 'cuda':
         card = torch.cuda.get_device_properties(0)
         gpu_memory, name = card.total_memory, card.name
-    free = free_memory() or 1 << 32
-    return Machine(
-        device, name, gpu_memory, free, cores, f'{"bf16" if native else "float32"}, {reason}'
-    )
+    numbers = f'{"bf16" if native else "float32"}, {reason}'
+    return Machine(device, name, gpu_memory, free_memory(), cores, numbers)
 
 
 def _classes(labels: Sequence[int], names: Sequence[str]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from simclr_mm.apis import load_encoder
 from simclr_mm.commands.pretrain import command
 from simclr_mm.commands.pretrain.choices import choose
 from simclr_mm.commands.pretrain.recipe_config import config_text
-from simclr_mm.commands.pretrain.surroundings import look_at, machine
+from simclr_mm.commands.pretrain.surroundings import Pictures, look_at, machine
 from simclr_mm.datasets.decoded_files import read_images
 from simclr_mm.engine.dry_run import seconds_a_step
 from simclr_mm.evaluation import PRETRAINED, read_run
+from simclr_mm.files.atomic import alone_in
 
 
 @pytest.fixture
@@ -188,3 +190,66 @@ def test_too_little_time(folder, monkeypatch):
     monkeypatch.setattr(command, 'seconds_a_step', lambda cfg: 100.0)
     assert 'give --minutes' in refused(folder, '--minutes', '1')
     assert not (folder.parent / 'work_dirs').exists()
+
+
+def test_a_folder_that_was_moved_goes_on_where_it_is(folder, slow_steps, monkeypatch, capsys):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    args = (folder, '--minutes', '1', '--out')
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, 'signal', lambda *args: None)
+        patch.setattr(command, '_embed', interrupted)
+        assert refused(*args, 'out') == 130
+    old, new = folder.parent / 'out', folder.parent / 'moved'
+    old.rename(new)
+    weights = new / 'run' / 'epoch_2.pth'
+    trained = weights.stat().st_mtime_ns
+    tool('simclr-mm', 'pretrain', *args, 'moved')
+    assert weights.stat().st_mtime_ns == trained and not old.exists()
+    printed = capsys.readouterr().out
+    assert str(weights) in printed and 'nothing was saved' not in printed
+
+
+def test_a_run_that_was_stopped_early_says_that_it_begins_anew(folder, slow_steps, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    said = []
+    monkeypatch.setattr(command, 'train_with_bar', interrupted)
+    monkeypatch.setattr('builtins.print', lambda *args, **kwargs: said.append(args[0]))
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, 'signal', lambda *args: None)
+        for _ in range(2):
+            assert refused(folder, '--minutes', '1', '--out', 'out') == 130
+    assert sum('from the first step: nothing was saved' in str(line) for line in said) == 1
+
+
+def test_two_at_a_time_leave_the_recipe_of_the_first(folder, slow_steps):
+    with alone_in(folder.parent / 'out'):
+        said = refused(folder, '--minutes', '1', '--out', 'out')
+    assert 'another process is working in out: wait for it' in said
+    assert not (folder.parent / 'out' / 'recipe.py').exists()
+
+
+def test_the_longer_run_is_of_the_folder_that_was_given():
+    said = command._next('photographs', Path('out'), 'out/run/epoch_2.pth', 2.0)
+    assert 'simclr-mm pretrain photographs --minutes 8 --out out-longer' in said
+
+
+def test_a_table_that_would_take_hours_is_left_out(capsys):
+    many = Pictures(Path('a'), None, 60_000, (9, 9, 9), 0.0, {str(k): 60 for k in range(1000)})
+    command._evaluate(None, Path('out/recipe.py'), 'b.pth', many)
+    said = capsys.readouterr().out
+    assert 'no linear classifiers are trained: 60000 images in 1000 folders' in said
+    assert '"simclr-mm evaluate out/recipe.py b.pth" does it' in said
+
+
+def test_memory_that_no_system_tells(folder, monkeypatch):
+    monkeypatch.setattr('simclr_mm.commands.pretrain.surroundings.free_memory', lambda: None)
+    monkeypatch.setattr('simclr_mm.commands.pretrain.surroundings.get_device', lambda: 'mps')
+    here = machine()
+    assert (here.device, here.free_memory) == ('cpu', None)
+    said = command._found(look_at(folder), here)
+    assert 'cores, MPS, memory unknown; computes in float32, bf16 was never tried on mps' in said
+    assert choose(look_at(folder), here, 2).images.value == 'memory'
