@@ -158,7 +158,7 @@ def read_picture(image: Picture, loading: LoadImageFromFile | None = None) -> di
     if isinstance(image, (str, Path)):
         loading = loading or LoadImageFromFile()
         place = os.path.expanduser(str(image))
-        if not (loading.backend_args or is_url(place) or os.path.exists(place)):
+        if not (loading.backend_args or is_url(place) or os.path.lexists(place)):
             raise MissingFileError(f'there is no file or folder {os.path.abspath(place)}')
         return loading(dict(img_path=place))
     if isinstance(loading, LoadBands):

@@ -27,6 +27,7 @@ from simclr_mm.datasets.arrays import check_images
 from simclr_mm.engine import build_runner
 from simclr_mm.engine.options import merge_cfg_options
 from simclr_mm.engine.ranks import plain_model
+from simclr_mm.engine.resume import latest_checkpoint
 from simclr_mm.engine.training_data import train_unlabelled
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
@@ -116,12 +117,10 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             X: The images.
             y: Ignored.
         """
-        # As in scikit-learn: without a seed each fit differs, and NumPy's state decides how.
-        fresh = np.random.randint(2**31) if self.random_state is None else None
-        with _own_randomness(fresh):
-            if self.pretrained is None or self.pretrained is False:
-                self.encoder_ = self._train(X)
-            else:
+        if self.pretrained is None or self.pretrained is False:
+            self.encoder_ = self._train(X)
+        else:
+            with _own_randomness():
                 self.encoder_ = self._load(self.pretrained)
         # scikit-learn's get_feature_names_out reads it.
         self._n_features_out = self.encoder_.width()
@@ -156,14 +155,15 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         if self.color_order not in ('RGB', 'BGR'):
             raise UserError(f"color_order is {self.color_order!r}: give 'RGB' or 'BGR'")
         if isinstance(images, (str, Path)):
-            return [os.path.abspath(path) for path in image_paths(images, loading.extensions)]
+            folder = os.path.expanduser(images)
+            return [os.path.abspath(path) for path in image_paths(folder, loading.extensions)]
         if isinstance(images, (list, tuple)) or getattr(images, 'ndim', 0) == 1:
             if not len(images) or not all(isinstance(path, (str, Path)) for path in images):
                 raise UserError(
                     'images are a folder, paths of image files, or one array (n, height, width, '
                     f'3) uint8; got {len(images)} of something else'
                 )
-            return [os.path.abspath(path) for path in images]
+            return [os.path.abspath(os.path.expanduser(path)) for path in images]
         array = np.asarray(images)
         if isinstance(loading, LoadBands):
             raise UserError(
@@ -200,13 +200,16 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
                     )
                 cfg.randomness = dict(cfg.get('randomness') or {}, seed=int(self.random_state))
             merge_cfg_options(cfg, self.options, 'options')
-            runner = build_runner(cfg)
-            # Else `fit` would train, and then not know the size of a test image.
-            preprocessor = plain_model(runner).data_preprocessor
-            Preprocessing.of(preprocessor, pipeline_of(cfg), str(self.config))
-            _require_last_checkpoint(runner)
-            runner.train()
-            return load_encoder(Path(runner.work_dir, 'last_checkpoint').read_text(), cfg)
+            # As in scikit-learn: without a seed each fit differs, and NumPy's state decides how.
+            seeded = (cfg.get('randomness') or {}).get('seed') is not None
+            with _own_randomness(None if seeded else np.random.randint(2**31)):
+                runner = build_runner(cfg)
+                # Else `fit` would train, and then not know the size of a test image.
+                preprocessor = plain_model(runner).data_preprocessor
+                Preprocessing.of(preprocessor, pipeline_of(cfg), str(self.config))
+                _require_last_checkpoint(runner)
+                runner.train()
+                return load_encoder(str(latest_checkpoint(runner.work_dir)), cfg)
 
 
 def _require_last_checkpoint(runner: Runner) -> None:
@@ -214,7 +217,9 @@ def _require_last_checkpoint(runner: Runner) -> None:
     hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
     if hook is not None:
         length = runner.cfg.train_cfg.get('max_epochs' if hook.by_epoch else 'max_iters')
-        if hook.save_last or (length and hook.interval > 0 and length % hook.interval == 0):
+        since = (length or 0) - hook.save_begin  # as MMEngine counts
+        saved = length and since >= 0 and hook.interval > 0 and since % hook.interval == 0
+        if hook.save_last or saved:
             return
     raise UserError(
         'the encoder is read from a checkpoint of the end, and default_hooks.checkpoint saves '
@@ -242,7 +247,7 @@ def _stored(images: list[str] | np.ndarray, folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _own_randomness(fresh: int | None) -> Iterator[None]:
+def _own_randomness(fresh: int | None = None) -> Iterator[None]:
     """Leave the caller's random generators as they are; a runner seeds them, a model draws.
 
     A runner without a seed draws its own from NumPy, which begins with ``fresh``.

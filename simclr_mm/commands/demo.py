@@ -8,6 +8,7 @@ from mmengine.config import Config
 from simclr_mm.commands import command_line
 from simclr_mm.commands.evaluate.feature_table import evaluate_features, print_table
 from simclr_mm.commands.shown_run import draw_run, train_with_bar
+from simclr_mm.engine.resume import latest_checkpoint
 from simclr_mm.files.installed import CONFIGS
 
 CONFIG = CONFIGS / 'simclr_r18-w16_1xb64-coslr-30e_digits.py'
@@ -24,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg.work_dir = args.work_dir
     cfg.randomness.seed = 1  # near the median of five
     runner = train_with_bar(cfg)
-    checkpoint = Path(runner.work_dir, 'last_checkpoint').read_text()
+    checkpoint = str(latest_checkpoint(runner.work_dir))
 
     run, embedded = evaluate_features(cfg, str(CONFIG), checkpoint)
     dataset = runner.train_dataloader.dataset

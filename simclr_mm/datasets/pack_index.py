@@ -1,6 +1,7 @@
 """The index that ``simclr-mm pack`` writes beside its shards, and detection of shards."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,8 @@ def _holds_images(folder: Path) -> bool:
     """Whether there are images or folders in a folder; a pack has neither."""
     if not folder.is_dir():
         return False
-    return any(path.suffix.lower() in EXTENSIONS or path.is_dir() for path in folder.iterdir())
+    files = folder.iterdir()
+    return any(file.suffix.lower() in EXTENSIONS or os.path.isdir(file) for file in files)
 
 
 def _kind_of_files(folder: Path) -> str | None:
@@ -127,8 +129,9 @@ def _kind_of_files(folder: Path) -> str | None:
         return 'parquet'
     if _holds_images(folder):  # beside which the archive may lie that they are from
         return None
-    endings = {path.suffix.lower() for path in folder.iterdir()} if folder.is_dir() else set()
-    if endings & _ARRAYS and '.tar' not in endings:  # a table beside them is of their labels
+    names = os.listdir(folder) if folder.is_dir() else []
+    endings = {Path(name).suffix.lower() for name in names if name != TAR_INDEX}
+    if endings & _ARRAYS:  # a table beside them is of their labels, an archive holds them
         return None
     if '.tar' in endings:
         return 'tar'

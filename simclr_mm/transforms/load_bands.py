@@ -112,18 +112,9 @@ class LoadBands(LoadImageFromFile):
                 path, f'cannot be read: {str(error) or type(error).__name__}'
             ) from error
         img = self.finished(self._chosen(img, path), path)
-        self._require_same_type(img.dtype, path)
+        self._first_type = self._first_type or (path, img.dtype)
+        require_one_depth(self._first_type, (path, img.dtype))
         return img
-
-    def _require_same_type(self, dtype: np.dtype, path: str) -> None:
-        """A batch is one array, and files of 8 and of more bits are hardly in one unit."""
-        name, expected = self._first_type = self._first_type or (path, dtype)
-        if dtype != expected:
-            few, many = (path, name) if dtype == np.uint8 else (name, path)
-            raise UserError(
-                f'{few} has values of 8 bits, and {many} of more: give files of one depth, in one '
-                'unit'
-            )
 
     def finished(self, img: np.ndarray, path: str) -> np.ndarray:
         """An image (H, W, C) of the bands that are taken, at its depth and within the window."""
@@ -215,3 +206,16 @@ def at_depth(img: np.ndarray, path: str) -> np.ndarray:
                 'save the file as float32.',
             )
     return img.astype(np.float32)
+
+
+def require_one_depth(first: tuple[str, np.dtype], other: tuple[str, np.dtype]) -> None:
+    """Files, by path and dtype: a batch is one array, and 8 and more bits are hardly in one unit.
+
+    Raises:
+        UserError: One has 8 bits, the other has more.
+    """
+    if first[1] != other[1]:
+        (few, _), (many, _) = (other, first) if other[1] == np.uint8 else (first, other)
+        raise UserError(
+            f'{few} has values of 8 bits, and {many} of more: give files of one depth, in one unit'
+        )

@@ -119,6 +119,9 @@ def test_a_path_that_leads_nowhere(simclr, photograph, monkeypatch):
     for use in (FeatureInferencer(simclr), lambda path: inference_model(simclr, path)):
         with pytest.raises(MissingFileError, match=f'no file or folder {home}/absent$'):
             use('~/absent')
+    (home / 'link.jpg').symlink_to(home / 'gone.jpg')
+    with pytest.raises(UnreadableImage, match='a broken link: there is no .*gone.jpg'):
+        inference_model(simclr, home / 'link.jpg')
 
 
 def test_what_is_no_image(simclr, tmp_path):

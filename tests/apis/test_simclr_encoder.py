@@ -241,11 +241,11 @@ def test_fits_without_a_seed_differ(images, monkeypatch):
     """As in scikit-learn, they depend on NumPy's state, which goes on."""
     drawn = []
 
-    def train(self, X):
+    def build(cfg):
         drawn.append(np.random.randint(2**31))  # as MMEngine draws a seed
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(SimCLREncoder, '_train', train)
+    monkeypatch.setattr('simclr_mm.apis.simclr_encoder.build_runner', build)
 
     def fits(random_state=None):
         np.random.seed(5)
@@ -259,11 +259,32 @@ def test_fits_without_a_seed_differ(images, monkeypatch):
     assert len(set(fits(random_state=0))) == 1  # the caller's state stays
 
 
+def test_a_fit_that_only_loads_draws_nothing(weights):
+    np.random.seed(5)
+    before = np.random.get_state()[1].tolist()
+    SimCLREncoder(pretrained=weights).fit(None)
+    assert np.random.get_state()[1].tolist() == before
+
+
+def test_the_home_folder(images, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    Image.fromarray(images[0]).save(tmp_path / 'a.png')
+    encoder = SimCLREncoder(pretrained=weights).fit(None)
+    expected = encoder.transform([tmp_path / 'a.png'])
+    for place in ('~', ['~/a.png']):
+        np.testing.assert_array_equal(encoder.transform(place), expected)
+
+
 @pytest.mark.parametrize(
     'settings',
     [
         {'default_hooks.checkpoint': None},
         {'default_hooks.checkpoint.save_last': False, 'default_hooks.checkpoint.interval': 3},
+        {
+            'default_hooks.checkpoint.save_last': False,
+            'default_hooks.checkpoint.interval': 2,
+            'default_hooks.checkpoint.save_begin': 1,  # after epochs 1 and 3
+        },
     ],
 )
 def test_a_training_that_keeps_no_last_weights_is_refused(images, tmp_path, settings):

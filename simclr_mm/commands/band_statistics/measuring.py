@@ -14,6 +14,7 @@ from simclr_mm.datasets import ImageList
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import atomic_file
 from simclr_mm.files.hashes import listing_hash
+from simclr_mm.transforms.load_bands import require_one_depth
 
 from .statistics import BandStatistics
 
@@ -40,7 +41,7 @@ def measure(
     paths = [images.get_data_info(row)['img_path'] for row in range(len(images))]
     key = json.dumps([listing_hash('', paths), loading])
     state = out.with_name(f'.{out.name}.npz')
-    statistics, unreadable, done, first = _restored(state, key, restart)
+    statistics, unreadable, done, first, depth = _restored(state, key, restart)
     rest = Subset(ImageOrReason(images), range(done, len(images)))
     # With tuple nothing is converted to tensors.
     loader = DataLoader(rest, batch_size=None, num_workers=workers, collate_fn=tuple)
@@ -52,15 +53,19 @@ def measure(
         else:
             img = sample['img']
             if statistics is None:
-                statistics, first = BandStatistics(img.shape[2]), paths[row]
+                statistics = BandStatistics(img.shape[2])
+                first, depth = paths[row], img.dtype.name
             if img.shape[2] != len(statistics.mean):
                 raise UserError(
                     f'{paths[row]} has {img.shape[2]} band(s), but {first} has '
                     f'{len(statistics.mean)}: give files with the same bands'
                 )
+            # A worker sees only some of the files.
+            require_one_depth((first, np.dtype(depth)), (paths[row], img.dtype))
             statistics.add(img)
         if time.monotonic() - saved > _SAVE_EVERY:
-            _save(state, statistics, key=key, unreadable=unreadable, done=done, first=first)
+            progress = dict(unreadable=unreadable, done=done, first=first, depth=depth)
+            _save(state, statistics, key=key, **progress)
             saved = time.monotonic()
     state.unlink(missing_ok=True)
     if statistics is None:
@@ -76,15 +81,15 @@ def _save(state: Path, statistics: BandStatistics | None, **progress: Any) -> No
 
 def _restored(
     state: Path, key: str, restart: bool
-) -> tuple[BandStatistics | None, list[str], int, str]:
-    """Statistics, reasons, the number of images that are counted, and the path of the first."""
+) -> tuple[BandStatistics | None, list[str], int, str, str]:
+    """Statistics, reasons, the number of images counted, and path and dtype of the first."""
     if restart or not state.is_file():
-        return None, [], 0, ''
+        return None, [], 0, '', ''
     try:
         with np.load(state, allow_pickle=False) as file:
             arrays = dict(file)
         progress = json.loads(str(arrays.pop('progress')))
-        same = progress['key'] == key
+        same, depth = progress['key'] == key, progress['depth']
     except Exception as error:  # a damaged file gives errors of many types
         raise UserError(f'{state} is damaged ({error}): begin again with --restart') from error
     if not same:
@@ -97,4 +102,4 @@ def _restored(
         statistics = BandStatistics(len(arrays['mean']))
         vars(statistics).update(arrays, count=int(arrays['count']))
     print(f'continuing behind {progress["done"]} images')
-    return statistics, progress['unreadable'], progress['done'], progress['first']
+    return statistics, progress['unreadable'], progress['done'], progress['first'], depth

@@ -153,3 +153,11 @@ def test_files_of_other_bands_and_no_files_are_named(tmp_path):
         measure([str(tmp_path)], {}, tmp_path / 'x.py')
     with pytest.raises(UserError, match=r'b.npy has 5 band\(s\), but .*a.npy has 4'):
         measure([str(tmp_path)], {}, tmp_path / 'x.py', workers=2)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_files_of_two_depths_are_named(tmp_path, workers):
+    np.save(tmp_path / 'a.npy', np.ones((6, 6, 4), np.uint8))  # each worker sees one depth
+    np.save(tmp_path / 'b.npy', np.ones((6, 6, 4), np.uint16))
+    with pytest.raises(UserError, match='a.npy has values of 8 bits, and .*b.npy of more'):
+        measure([str(tmp_path)], {}, tmp_path / 'x.py', workers=workers)
