@@ -1,4 +1,4 @@
-"""Every code block of README.md and docs/ runs, with small stand-ins for data and weights."""
+"""Python blocks of README.md and docs/ run, with stand-ins; flags of shell blocks are parsed."""
 
 import re
 import shutil

@@ -126,7 +126,8 @@ def backbone_state(
         starts = sorted({key.split('.')[0] for key in state})
         raise CheckpointError(
             f'{source} has no key that begins with "{prefix}", only '
-            f'with {_listed(starts)}: check the prefix'
+            f'with {_listed(starts)}: check the prefix, or bring weights of another library in '
+            'with simclr-mm convert'
         )
     return found
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from rich.filesize import decimal
 
@@ -38,10 +38,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add('--val', metavar='DIR', help=labelled)
     held_out = (
         'the same, on a share of --data, such as 0.1, or on a split that its table names; '
-        'whole groups, and never trained on'
+        'whole groups, and never trained on; without labels, rank and alignment of features'
     )
     add('--val-split', metavar='SHARE', help=held_out)
-    encoder = 'checkpoint of the encoder that a classifier starts from'
+    encoder = 'checkpoint of the encoder that a classifier, or another pretraining, starts from'
     add('--pretrained', metavar='PATH', help=encoder)
     resumed = 'continue from this checkpoint, or from the latest one in the work dir, if any'
     add('--resume', nargs='?', const='auto', metavar='CHECKPOINT', help=resumed)
@@ -132,10 +132,14 @@ def enter_flags(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def _begin_with(cfg: Config, checkpoint: str, name: str) -> None:
-    """Let a classifier begin with an encoder, and check that it does."""
+    """Let a model begin with an encoder, and check that it does."""
     given = cfg.model.backbone.get('init_cfg') or []
     init_cfgs = [given] if isinstance(given, dict) else given
     places = [each for each in init_cfgs if type_name(each) in ('Pretrained', 'PretrainedInit')]
+    pretrains = type_name(cfg.model) == 'SimCLR'
+    if not places and pretrains:
+        places = [ConfigDict(type='Pretrained', prefix='backbone.')]
+        cfg.model.backbone.init_cfg = [*init_cfgs, *places]
     if not places:
         raise UserError(
             f'--pretrained: {name} has no model.backbone.init_cfg of type Pretrained, so it trains '
@@ -144,7 +148,8 @@ def _begin_with(cfg: Config, checkpoint: str, name: str) -> None:
     places[0]['checkpoint'] = checkpoint_of(checkpoint)
     hooks = cfg.get('custom_hooks') or []
     if not any(type_name(each) == 'PretrainedBackboneHook' for each in hooks):
-        cfg.custom_hooks = [*hooks, dict(type='simclr_mm.PretrainedBackboneHook', frozen=False)]
+        check = dict(type='simclr_mm.PretrainedBackboneHook', frozen=False, strict=pretrains)
+        cfg.custom_hooks = [*hooks, check]
 
 
 @command_line.command

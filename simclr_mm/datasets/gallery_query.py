@@ -15,6 +15,7 @@ from simclr_mm.registry import DATASETS
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.transforms.loading import reads_with_mmcv
 
+from .groups import ALONE
 from .nested import transforms_of, with_pipeline
 from .unreadable import refuse_drops
 
@@ -63,6 +64,7 @@ class GalleryAndQuery(Dataset):
         for dataset in (self.gallery, self.query):
             refuse_drops(dataset)
         _check_same_classes(self.gallery, self.query)
+        _warn_of_shared_groups(self.gallery, self.query)
         self.labels = labels_of(self.gallery, 'GalleryAndQuery.gallery')
         if hasattr(self.query, 'get_gt_labels'):
             labels_of(self.query, 'GalleryAndQuery.query')
@@ -132,6 +134,23 @@ def labels_of(dataset: BaseDataset, key: str) -> np.ndarray:
             f'{name}: put every image into the folder of its class, set with_label=True, or '
             'choose a split whose images all have a label.'
         ) from error
+
+
+def _warn_of_shared_groups(gallery: BaseDataset, query: BaseDataset) -> None:
+    """A patient in both parts makes the numbers too good."""
+    parts = [
+        data.groups_of_images()
+        for data in (gallery, query)
+        if hasattr(data, 'groups_of_images') and len(data) and 'group' in data.get_data_info(0)
+    ]
+    shared = set(parts[0]) & set(parts[1]) - {ALONE} if len(parts) == 2 else ()
+    if shared:
+        print_log(
+            f'GalleryAndQuery: {len(shared)} groups have images in gallery and query, so the '
+            'numbers are too good: divide whole groups, as --val-split does.',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _check_same_classes(gallery: BaseDataset, query: BaseDataset) -> None:

@@ -42,7 +42,7 @@ class ImageList(GroupedImages, BaseDataset):
             show another image of its group, drawn for each view from (seed, epoch, image,
             view). An image alone in its group is its own positive.
         window: With 'group', the largest difference of the column ``time`` of an image and its
-            positive, or, without this column, of their places in the list. None: any.
+            positive, or, without this column, of their places among those used. None: any.
         **kwargs: As for mmpretrain's BaseDataset, for example ``indices``.
 
     Data samples have the metainfo ``group``, a number for the group's name (-1: none), if any image
@@ -158,9 +158,13 @@ class ImageList(GroupedImages, BaseDataset):
         return kept
 
     def _own_part(self, rows: list[Row], share: float) -> list[Row]:
+        if any(row.split for row in rows):
+            self._log('the column split is ignored; to use it, name one of its splits')
         groups = np.array([group_number(row.group) for row in rows])
         classes = np.array([row.label or '' for row in rows])
-        held = held_out(classes, groups, share, self.seed)
+        order = np.argsort([row.path for row in rows])  # that of the table decides nothing
+        held = np.empty(len(rows), bool)
+        held[order] = held_out(classes[order], groups[order], share, self.seed)
         kept = held if self.split == 'val' else ~held
         if not kept.any() or kept.all():
             raise UserError(
@@ -168,11 +172,13 @@ class ImageList(GroupedImages, BaseDataset):
                 'empty: give another share.'
             )
         units = f'{len(set(groups[held]) - {ALONE})} whole groups, ' * bool((groups >= 0).any())
-        missing = sorted(set(classes) - set(classes[held]))
+        missing = sorted(set(classes) - set(classes[held]) - {''})
+        untrained = sorted(set(classes) - set(classes[~held]) - {''})
         self._log(
             f'split of its own, seed {self.seed}: {units}{held.sum()} of {len(rows)} images '
             f'({held.mean():.1%}) are val, the others train; this is {self.split}'
             + (f'; no val image of the classes {listed(missing)}' if missing else '')
+            + (f'; no other image of the classes {listed(untrained)}' if untrained else '')
         )
         return [row for row, keep in zip(rows, kept) if keep]
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -73,11 +74,12 @@ def _text_rows(file: str) -> list[Row]:
         return [Row(row[0]) for row in table]
     header, *table = table
     places = {name: header.index(name) for name in Row._fields if name in header}
-    return [
-        Row(**{name: row[place] for name, place in places.items() if place < len(row)})
-        for row in table
-        if len(row) > places['path']
-    ]
+    rows = [row for row in table if len(row) > places['path']]
+    columns = {}
+    for name, place in places.items():
+        texts = [row[place] if place < len(row) else '' for row in rows]
+        columns[name] = texts if name == 'path' else _without_points(texts)
+    return [Row(**dict(zip(columns, values))) for values in zip(*columns.values())]
 
 
 def _unpadded(table: list[list[str]]) -> list[list[str]]:
@@ -85,6 +87,13 @@ def _unpadded(table: list[list[str]]) -> list[list[str]]:
     if table and any(name != name.strip() for name in table[0]):
         return [[cell.strip() for cell in row] for row in table]
     return table
+
+
+def _without_points(texts: list[str]) -> list[str]:
+    """Names that are whole numbers: with gaps, other programs write 7.0 for 7."""
+    if all(re.fullmatch(r'(-?\d+(\.0)?)?', text) for text in texts):
+        return [text.removesuffix('.0') for text in texts]
+    return texts
 
 
 def _parquet_rows(file: str) -> list[Row]:
@@ -142,7 +151,7 @@ def column_of(file: str, name: str) -> list[str]:
                 place = head.index(name)
                 # Only in a file of one column is an empty line a text.
                 texts = [row for row in rows if row or len(head) == 1]
-                return [row[place] if place < len(row) else '' for row in texts]
+                return _without_points([row[place] if place < len(row) else '' for row in texts])
             return [line.rstrip('\r\n') for line in lines]
     except KeyError as error:
         raise UserError(f'{file} has no column {name}: name one so.') from error

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,10 @@ def _kind_of_files(folder: Path) -> str | None:
     if _holds_images(folder):  # beside which the archive may lie that they are from
         return None
     names = os.listdir(folder) if folder.is_dir() else []
-    endings = {Path(name).suffix.lower() for name in names if name != TAR_INDEX}
-    if endings & _ARRAYS:  # a table beside them is of their labels, an archive holds them
+    endings = Counter(Path(name).suffix.lower() for name in names if name != TAR_INDEX)
+    arrays = sum(endings[ending] for ending in _ARRAYS)
+    if arrays and arrays >= endings['.tar']:  # a table is of their labels, an archive holds them
         return None
-    if '.tar' in endings:
+    if endings['.tar']:
         return 'tar'
-    return 'parquet' if endings & {'.parquet', '.arrow'} else None
+    return 'parquet' if endings['.parquet'] or endings['.arrow'] else None

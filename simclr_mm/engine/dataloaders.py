@@ -6,6 +6,8 @@ from typing import Any, cast
 import torch
 from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.runner import Runner
+from mmpretrain.models.backbones import ResNet
+from torch import nn
 from torch.utils.data import DataLoader
 
 from simclr_mm.datasets import ResumableSampler
@@ -16,6 +18,8 @@ from simclr_mm.registry import type_name
 
 from .loader_workers import prepare_workers
 from .ranks import plain_model, require_same
+
+_SMALL = 32  # pixels of a view
 
 
 def fitting(dataloader: dict) -> dict:
@@ -95,6 +99,7 @@ def build_train_dataloader(runner: Runner, dataloader: DataLoader | dict) -> Dat
             "apart: write collate_fn=dict(type='default_collate')."
         )
     _check_views(dataloader.dataset)
+    _check_stem(runner, dataloader.dataset)
     _check_sizes(runner, dataloader)
     return dataloader
 
@@ -114,6 +119,18 @@ def _check_views(dataset: Any) -> None:
                 f'train_dataloader.dataset: TwoViews differ in {what}, '
                 f'{" and ".join(sorted(map(str, found)))}, and a batch takes one: give all the same'
             )
+
+
+def _check_stem(runner: Runner, dataset: Any) -> None:
+    """Say that the stem of a network for photographs leaves little of a small view."""
+    backbone = getattr(plain_model(runner), 'backbone', None)
+    pool = getattr(backbone, 'maxpool', nn.Identity())  # ResNet_CIFAR has none
+    side = max((max(views.sizes) for views in views_in(dataset)), default=_SMALL + 1)
+    if side <= _SMALL and isinstance(backbone, ResNet) and not isinstance(pool, nn.Identity):
+        runner.logger.warning(
+            f'{type(backbone).__name__} divides the side of a view by 4 before its first block, '
+            f'and views have {side} px: take ResNet_CIFAR, whose stem keeps it.'
+        )
 
 
 def _check_sizes(runner: Runner, loader: DataLoader) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import distributed, nn
@@ -18,7 +18,7 @@ from simclr_mm.errors import UserError
 from .console import quiet_console
 from .ranks import plain_model
 from .runner import build_runner
-from .training_data import remove_validation
+from .training_data import keep_largest_views, remove_validation
 
 _STEPS, _WARM = 12, 4  # steps that are timed, and those of them that do not count
 
@@ -31,7 +31,7 @@ def short_run(cfg: Config, steps: int, hook: Hook) -> None:
     """
     cfg = Config(cfg.to_dict())
     remove_validation(cfg)
-    _keep_largest_views(cfg.train_dataloader.dataset)
+    keep_largest_views(cfg.train_dataloader.dataset)  # they take most memory and time
     cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
     cfg.train_cfg = dict(type='simclr_mm.IterBasedTrainLoop', max_iters=steps)
     cfg.param_scheduler = []
@@ -46,16 +46,6 @@ def short_run(cfg: Config, steps: int, hook: Hook) -> None:
         runner = build_runner(cfg)
         runner.register_hook(hook)
         runner.train()
-
-
-def _keep_largest_views(dataset: ConfigDict) -> None:
-    """Views that grow have their largest size, which takes most memory and time."""
-    for inner in (*dataset.get('datasets', ()), dataset.get('dataset')):
-        if inner is not None:
-            _keep_largest_views(inner)
-    for step in dataset.get('pipeline') or ():
-        if step.get('milestones'):
-            step.size, step.milestones = max(step.size), []
 
 
 def seconds_a_step(cfg: Config) -> float:

@@ -4,7 +4,6 @@
 the rule for users.
 """
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -112,14 +111,14 @@ def latest_checkpoint(work_dir: str, store: str = '') -> str | None:
     name = Path(work_dir, POINTER)
     if not name.is_file():
         return None
-    saved = os.fsdecode(name.read_bytes()).strip()  # a path may be no UTF-8
+    saved = name.read_text().strip()
     here = Path(work_dir, Path(saved).name)
     if here.is_file():
         return str(here)
     if not storage.is_url(saved) and not Path(saved).is_file():
         raise MissingFileError(
-            f'--resume: {name} names {saved or "nothing"}, no file that is there: put it back, '
-            'name another checkpoint with --resume PATH, or remove last_checkpoint to start again.'
+            f'{name} names {saved or "nothing"}, no file that is there: put it back, name another '
+            'checkpoint to resume, or remove last_checkpoint to start again'
         )
     return saved
 

@@ -34,6 +34,7 @@ from simclr_mm.errors import CheckpointError, MissingFileError, UserError
 from simclr_mm.evaluation.gather import install_gathering
 from simclr_mm.files.atomic import require_local
 from simclr_mm.files.storage import is_url
+from simclr_mm.files.walk import printable
 from simclr_mm.models import SimCLR
 from simclr_mm.registry import RUNNERS
 
@@ -101,6 +102,7 @@ class Runner(_Runner):
         install_safe_loading()
         install_gathering()
         self._resumed_from: str | None = None
+        self._only_evaluated = False  # what is loaded was loaded by val() or test()
         self._watch: HangWatch | None = None
         self.dealt: tuple[int, int] | None = None  # ranks and batch of the run that is resumed
         self.saves_start = False  # ranks that are started again may be fewer and need the batch
@@ -121,7 +123,7 @@ class Runner(_Runner):
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> _Runner:
-        require_local(cfg.get('work_dir') or '')
+        check_work_dir(cfg.get('work_dir') or '')
         check_config(cfg)
         return super().from_cfg(cfg)
 
@@ -263,6 +265,9 @@ class Runner(_Runner):
     def train(self) -> nn.Module:
         try:
             with WorkDirLock(self.work_dir, self.logger), building_from(self.cfg):
+                self._has_loaded: bool
+                if self._only_evaluated:  # training initialises the weights anew
+                    self._has_loaded = self._only_evaluated = False
                 self._choose_checkpoint()
                 self._take_over_batches()
                 return super().train()
@@ -286,14 +291,13 @@ class Runner(_Runner):
     def _weights_alone(self) -> Iterator[None]:
         """Evaluate ``load_from`` with the config of a run that is resumed, by ``train()`` later."""
         self._resume: bool | str
-        self._has_loaded: bool
         resume, loaded = self._resume, self._has_loaded
         self._resume = resume and self._load_from is None
         try:
             yield
         finally:
-            if self._resume != resume:
-                self._resume, self._has_loaded = resume, loaded
+            self._resume = resume
+            self._only_evaluated |= self._has_loaded and not loaded
 
     def _choose_checkpoint(self) -> None:
         self._load_from: str | None
@@ -446,6 +450,17 @@ class Runner(_Runner):
 
     def _stopping_hooks(self) -> list[EarlyStoppingHook]:
         return [hook for hook in self.hooks if isinstance(hook, EarlyStoppingHook)]
+
+
+def check_work_dir(place: str) -> None:
+    """Refuse a work dir before the work.
+
+    Raises:
+        UserError: It is a URL, or no UTF-8, in which TensorBoard and others cannot write.
+    """
+    require_local(place)
+    if printable(place) != place:
+        raise UserError(f'work_dir = {printable(place)} is no UTF-8: name another folder')
 
 
 def build_runner(cfg: Config) -> _Runner:

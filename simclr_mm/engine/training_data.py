@@ -34,6 +34,16 @@ def remove_validation(cfg: Config) -> None:
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
 
 
+def keep_largest_views(dataset: ConfigDict) -> None:
+    """Let views that grow have their last size from the beginning."""
+    for inner in (*dataset.get('datasets', ()), dataset.get('dataset')):
+        if inner is not None:
+            keep_largest_views(inner)
+    for step in dataset.get('pipeline') or ():
+        if step.get('milestones'):
+            step.size, step.milestones = max(step.size), []
+
+
 def replace_images(loader: ConfigDict, dataset: dict[str, Any]) -> None:
     """Give a dataloader another dataset behind the same pipeline.
 

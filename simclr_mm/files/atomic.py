@@ -1,6 +1,7 @@
 """Write files completely or not at all."""
 
 import csv
+import errno
 import fcntl
 import io
 import logging
@@ -20,6 +21,7 @@ from simclr_mm.errors import UserError
 
 PARTIAL = '.*.partial'  # glob of unfinished files
 _STALE = 60  # seconds since the last write
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # of a file system
 _URL = re.compile(r'\w\w+:/')
 
 
@@ -108,7 +110,9 @@ def alone_in(folder: str | Path, lock: str = '.lock') -> Iterator[None]:
 
 @contextmanager
 def locked(lock: Path, timeout: float = -1) -> Iterator[None]:
-    """Hold a lock file, for which it waits; -1 is for ever. Goes on with a warning if it cannot.
+    """Hold a lock file, for which it waits; -1 is for ever.
+
+    On a file system without locks it goes on, with a warning.
 
     Raises:
         Timeout: Another process holds it.
@@ -118,7 +122,9 @@ def locked(lock: Path, timeout: float = -1) -> Iterator[None]:
         held.acquire()
     except Timeout:
         raise
-    except (OSError, NotImplementedError) as error:  # a file system without locks
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
         print_log(
             f'{lock} cannot be locked ({error}): nothing keeps a second process from working here',
             'current',

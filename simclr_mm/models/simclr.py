@@ -87,9 +87,9 @@ class SimCLR(BaseModel):
         super().__init__({**_PREPROCESSOR, **(data_preprocessor or {})}, init_cfg)
         self._channels = backbone.get('in_channels', 3)
         normalises = self.data_preprocessor
-        if not isinstance(normalises, ViewsPreprocessor):
+        if type(normalises).forward.__module__.startswith(('mmengine.', 'mmpretrain.')):
             normalises.register_forward_pre_hook(_refuse_views)
-        elif len(normalises.mean) != self._channels:
+        if isinstance(normalises, ViewsPreprocessor) and len(normalises.mean) != self._channels:
             raise UserError(
                 f'model.backbone.in_channels = {self._channels}, but data_preprocessor.mean has '
                 f'{len(normalises.mean)} number(s): give one for each channel, as simclr-mm '
@@ -258,7 +258,7 @@ def _sides(backbone: nn.Module) -> list[tuple[int, int]]:
 
 
 def _refuse_views(preprocessor: nn.Module, arguments: tuple) -> None:
-    """A hook: other preprocessors take the second axis of (n, V, 3, S, S) for that of colours."""
+    """A hook: OpenMMLab's preprocessors take the second axis of (n, V, 3, S, S) for colours."""
     inputs = arguments[0].get('inputs') if arguments and isinstance(arguments[0], dict) else None
     if isinstance(inputs, Tensor) and inputs.ndim == 5:
         raise UserError(

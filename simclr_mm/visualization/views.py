@@ -32,6 +32,7 @@ class Views:
     views: np.ndarray  # (V, S, S, 3) uint8 RGB, as they are shown
     params: list[dict[str, Any]]  # drawn parameters of each view, as in ``view_params``
     note: str = ''  # how bands became RGB
+    others: frozenset[int] = frozenset()  # views of other images of its group
 
 
 def make_views(
@@ -66,6 +67,8 @@ def make_views(
         results = Compose(transforms[: places[0]])(results)
         if results is not None:
             original = results['img']
+            mates = results.get('imgs') or ()
+            others = frozenset(v for v, img in enumerate(mates) if img is not None)
             results = two_views(results)
     if results is None:  # mmcv's mark of a dropped image
         raise UnreadableImage(f'image {index} {path}: {DROPPED}', path)
@@ -73,11 +76,12 @@ def make_views(
     if bands is None and is_bgr(original):
         in_file_order = any(isinstance(step, LoadBands) for step in transforms)
         bands = (0, 1, 2) if in_file_order else (2, 1, 0)
-        return Views(index, original[..., bands], views[..., bands], results['view_params'])
+        shown = original[..., bands], views[..., bands]
+        return Views(index, *shown, results['view_params'], others=others)
     bands = bands or _first_bands(original)
     shown = as_colours(original, original, bands), as_colours(views, original, bands)
     note = f'band(s) {", ".join(map(str, bands))}, stretched'
-    return Views(index, *shown, results['view_params'], note)
+    return Views(index, *shown, results['view_params'], note, others)
 
 
 def as_colours(
@@ -153,6 +157,8 @@ def _shown(value: Any) -> str:
 def _show_original(axes: Axes, sample: Views) -> None:
     axes.imshow(sample.original)
     for v, params in enumerate(sample.params):
+        if v in sample.others:
+            continue
         top, left, height, width = params['crop']
         colour, corner = COLOURS[v % len(COLOURS)], (left - 0.5, top - 0.5)
         axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, lw=2.5))
@@ -163,7 +169,8 @@ def _show_original(axes: Axes, sample: Views) -> None:
 
 def _show_view(axes: Axes, sample: Views, v: int) -> None:
     axes.imshow(sample.views[v])
-    axes.set_title(f'view {v + 1}', color=COLOURS[v % len(COLOURS)], weight='bold')
+    of = ', of another image' if v in sample.others else ''
+    axes.set_title(f'view {v + 1}{of}', color=COLOURS[v % len(COLOURS)], weight='bold')
     axes.set(xticks=[], yticks=[])
     axes.set_xlabel('\n'.join(describe(sample.params[v])), fontsize=9)
     for spine in axes.spines.values():

@@ -491,7 +491,6 @@ def test_a_red_picture_has_one_feature_by_every_way_in(tmp_path):
     [
         ((RECIPE, '--data', 'nowhere'), 'there is no folder .*nowhere'),
         ((RECIPE, '--cfg-options', 'max_epochs=3'), "has no key 'max_epochs'"),
-        ((RECIPE, '--pretrained', 'x.pth'), 'trains its encoder from scratch'),
         ((STUDENT, '--pretrained', 'x.pth'), 'trains its encoder from scratch'),
         ((RECIPE, '--no-validate'), 'train_dataloader.dataset.data_root'),
         ((LINEAR_DIGITS,), 'no encoder: pass --pretrained PATH'),
@@ -571,3 +570,16 @@ def test_an_encoder_is_checked_also_where_the_config_does_not(encoder):
     cfg.model.backbone.init_cfg = first
     with pytest.raises(UserError, match='has no model.backbone.init_cfg of type Pretrained'):
         train.enter_flags(cfg, train.parse_args([str(LINEAR_DIGITS), '--pretrained', str(encoder)]))
+
+
+def test_pretraining_goes_on_from_an_encoder(encoder, tmp_path):
+    """Every weight of the backbone is the file's before the first step, or there is none."""
+    options = ['--cfg-options', 'train_cfg.max_epochs=1', 'param_scheduler=[]']
+    options += ['train_dataloader.dataset.indices=128']
+    work = tmp_path / 'work'
+    tool('train.py', DIGITS, '--pretrained', encoder, '--work-dir', work, *options)
+    log = next(work.glob('*/*.log')).read_text()
+    assert f'The backbone is the encoder in {encoder}, ' in log and ' keys bit by bit.' in log
+    other = [*options, 'model.backbone.base_channels=8']
+    with pytest.raises(SystemExit, match='the backbone is not the encoder in'):
+        tool('train.py', DIGITS, '--pretrained', encoder, '--work-dir', tmp_path / 'b', *other)

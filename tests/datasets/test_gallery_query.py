@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.registry import DefaultScope
+from PIL import Image
 
 from simclr_mm.datasets import GalleryAndQuery, class_balanced_subset
 from simclr_mm.errors import UserError
@@ -151,3 +152,22 @@ def test_galleries_in_one():
     assert len(data) == 3 * 500
     labels = [int(data.query[i]['data_samples'].gt_label) for i in range(500)]
     assert data.labels.tolist() == labels * 2
+
+
+def test_a_group_in_gallery_and_query_is_said(tmp_path, monkeypatch):
+    for i in range(4):
+        Image.new('RGB', (4, 4)).save(tmp_path / f'{i}.png')
+    rows = [f'{i}.png,{i % 2},P{i // 2},{"train" if i != 3 else "val"}' for i in range(4)]
+    (tmp_path / 'a.csv').write_text('\n'.join(['path,label,group,split', *rows]))
+    warned = []
+    monkeypatch.setattr(
+        'simclr_mm.datasets.gallery_query.print_log', lambda text, **kwargs: warned.append(text)
+    )
+    part = dict(type='simclr_mm.ImageList', places=[str(tmp_path / 'a.csv')], with_label=True)
+    loading = [dict(type='simclr_mm.LoadImageFromFile'), *PIPELINE]
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        GalleryAndQuery(dict(part, split='train'), dict(part, split='val'), loading)
+        assert len(warned) == 1 and '1 groups have images in gallery and query' in warned[0]
+        share = dict(part, val_share=0.5)
+        GalleryAndQuery(dict(share, split='train'), dict(share, split='val'), loading)
+    assert len(warned) == 1

@@ -288,3 +288,45 @@ def test_a_subset_of_labels_keeps_the_groups(pictures):
     kept = [group_number(f'g{int(name) // 2}') for name in names(data)]
     assert data.groups_of_images().tolist() == kept
     assert [data[row]['data_samples'].group for row in range(2)] == kept
+
+
+@pytest.mark.parametrize('grouped', [False, True])
+def test_an_own_split_does_not_depend_on_the_order_of_the_rows(pictures, lines, grouped):
+    rows = [f'{value}.png,{value // 3 if grouped and value < 9 else ""}' for value in range(12)]
+    kept = []
+    for shuffled in (rows, rows[::-1]):
+        file = table(pictures, f'{len(kept)}.csv', 'path,group', *shuffled)
+        data = ImageList([file], split='val', val_share=0.4)
+        kept.append(names(data))
+    assert sorted(kept[0]) == sorted(kept[1])
+    assert kept[0] == sorted(kept[0], key=int)  # each keeps the order of its table
+
+
+def test_what_an_own_split_leaves_out_is_said(pictures, lines):
+    rows = [f'{value}.png,{value % 2},a,train' for value in range(6)]
+    file = table(pictures, 'a.csv', 'path,label,group,split', *rows, '6.png,rare,b,test')
+    ImageList([file], with_label=True, split='val', val_share=0.1)
+    said = ' '.join(lines)
+    assert 'the column split is ignored; to use it, name one of its splits' in said
+    # Of two groups one is held out, here the one with six images.
+    assert 'no val image of the classes rare; no other image of the classes 0, 1' in said
+
+
+def test_whole_numbers_with_gaps_are_names(pictures, lines):
+    """As pandas writes a column of numbers in which one is missing."""
+    first = table(pictures, 'a.csv', 'path,group', '0.png,7.0', '1.png,', '2.png,8.0')
+    other = table(pictures, 'b.csv', 'path,group', '3.png,7')
+    groups = ImageList([first, other]).groups_of_images()
+    assert groups[0] == groups[3] == group_number('7') and groups[1] == -1
+    assert column_of(first, 'group') == ['7', '', '8']
+    named = table(pictures, 'c.csv', 'path,label', '0.png,1.0', '1.png,1.5')
+    assert ImageList([named], with_label=True).metainfo['classes'] == ('1.0', '1.5')
+
+
+def test_a_window_of_one_frame_with_times_that_are_no_binary_fractions(pictures):
+    rows = [f'{value}.png,a,{time}' for value, time in enumerate((0.2, 0.4, 0.6, 0.8))]
+    file = table(pictures, 'table.csv', 'path,group,time', *rows)
+    data = ImageList([file], PIPELINE, positives='group', window=0.2)
+    assert data._mates.alone() == 0
+    mates = [{data.mate(SampleIndex(row, 0, epoch), 1) for epoch in range(40)} for row in range(4)]
+    assert mates == [{1}, {0, 2}, {1, 3}, {2}]

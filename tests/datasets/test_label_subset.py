@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from mmengine.registry import DefaultScope
 from PIL import Image
 
@@ -158,7 +159,7 @@ class FakeRunner:
     """What build_train_dataloader asks of a runner."""
 
     seed, world_size, _randomness_cfg = 0, 1, {}
-    logger = logging.getLogger(__name__)
+    logger, model = logging.getLogger(__name__), torch.nn.Module()
     build_dataloader = staticmethod(Runner.build_dataloader)
 
 

@@ -232,6 +232,8 @@ def test_what_a_folder_holds_is_recognised(pack, foreign, photos, tmp_path):
     assert shard_dataset(str(arrays)) is None
     (arrays / 'images.tar').touch()  # what they came out of
     assert shard_dataset(str(arrays)) is None
+    (arrays / 'more.tar').touch()  # more shards than arrays, which are then of labels
+    assert shard_dataset(str(arrays))['type'] == 'simclr_mm.TarShards'
     signed = 'https://host/a.parquet?X-Signature=1'
     assert shard_dataset(signed)['type'] == 'simclr_mm.HuggingFaceImages'
     (foreign / 'index.json').write_text('[{"file": "a.jpg"}]')  # of who fetched the images

@@ -123,3 +123,12 @@ def test_a_disk_without_locks_is_said_and_used(tmp_path, monkeypatch, error):
     with alone_in(tmp_path / 'new'):
         (tmp_path / 'new' / 'a').touch()
     assert len(warned) == 1 and 'nothing keeps a second process from working' in warned[0]
+
+
+def test_a_lock_of_another_user_is_an_error(tmp_path, monkeypatch):
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(errno.EACCES, 'Permission denied', self.lock_file)
+
+    monkeypatch.setattr('filelock.FileLock.acquire', refuse)
+    with pytest.raises(PermissionError), alone_in(tmp_path / 'new'):
+        pytest.fail('it is held')

@@ -13,7 +13,14 @@ from simclr_mm.commands.pack.plan import PackSettings
 from simclr_mm.datasets import ReplaceUnreadable, SampleIndex
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.visualization.gallery import thumbnail
-from simclr_mm.visualization.views import describe, make_views, plot_views
+from simclr_mm.visualization.views import (
+    Views,
+    _show_original,
+    _show_view,
+    describe,
+    make_views,
+    plot_views,
+)
 
 PIPELINE = [
     dict(type='simclr_mm.LoadImageFromFile'),
@@ -206,3 +213,17 @@ def test_bands_are_stretched_for_looking_only(tmp_path, capsys):
         make_views(dataset, 0, seed=1, bands=(0, 5, 1))
     small = thumbnail(str(tmp_path / 'a.npy'), 40)
     assert small.shape == (40, 32, 3) and small.min() == 0 and small.max() == 255
+
+
+def test_a_view_of_another_image_has_no_box_on_this_one():
+    from matplotlib.figure import Figure
+
+    crop = dict(crop=(0, 0, 4, 4), flip=False)
+    original, views = np.zeros((8, 8, 3), np.uint8), np.zeros((2, 4, 4, 3), np.uint8)
+    for others, boxes in ((frozenset(), 2), (frozenset({1}), 1)):
+        axes = Figure().subplots(1, 2)
+        sample = Views(0, original, views, [crop, crop], others=others)
+        _show_original(axes[0], sample)
+        _show_view(axes[1], sample, 1)
+        assert len(axes[0].patches) == boxes
+        assert (', of another image' in axes[1].get_title()) == bool(others)

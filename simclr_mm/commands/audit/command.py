@@ -22,6 +22,7 @@ from simclr_mm.commands.command_line.encoder_flags import (
     inferencer_of,
     or_default,
 )
+from simclr_mm.datasets import shard_dataset
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import write_csv, write_text
 from simclr_mm.files.walk import printable, require_folder
@@ -59,6 +60,8 @@ def _main(argv: Sequence[str] | None = None) -> None:
     folders = [args.folder, *([args.test] if args.test else [])]
     for folder in folders:
         require_folder(folder)
+        if shard_dataset(folder):
+            raise UserError(f'{folder} is a pack: audit the folder that it was packed from')
     if args.test and Path(args.test).resolve() == Path(args.folder).resolve():
         raise UserError(f'--test {args.test} is the folder itself: name other images')
     inferencer = inferencer_of(args)

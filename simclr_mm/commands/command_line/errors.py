@@ -25,11 +25,11 @@ _WORKER = re.compile(
 _NOT_PASSED = re.compile(rf'DataLoader worker .* exited unexpectedly with exit code {NOT_PASSED}')
 # What a loader's worker needs to pass images on, by words of the system's errors.
 _PASSED_BY = {
-    r'shared memory\(shm\)|</torch_': (
-        'shared memory (/dev/shm) is full: start the container with --shm-size=8g, or set '
-        'train_dataloader.num_workers=0'
-    ),
     'Too many open files': 'too many open files: raise the limit, as in "ulimit -n 65536"',
+    r'shared memory\(shm\)|</torch_[^>]*>.*No space left': (
+        'shared memory (/dev/shm) is full: start the container with --shm-size=8g, or read images '
+        'without workers (train_dataloader.num_workers=0, embed --workers 0)'
+    ),
     'AF_UNIX path too long': 'TMPDIR is too long a path: name a shorter one',
 }
 _INTERRUPTED = 130  # a shell's exit code for Ctrl-C
@@ -127,7 +127,7 @@ def _end_of_another(error: BaseException) -> str | None:
     for words, remedy in _PASSED_BY.items():
         if re.search(words, text):
             return remedy
-    if _NOT_PASSED.search(str(error.__cause__)):  # the signal of the worker's end
+    if _NOT_PASSED.search(f'{text} {error.__cause__}'):
         ways = ', or '.join(_PASSED_BY.values())
         return f'a loader worker cannot pass its images on, for the reason that it printed: {ways}'
     worker = _WORKER.search(text)

@@ -1,15 +1,20 @@
-"""``--val`` and ``--val-split``: nearest neighbours while pretraining, without a config."""
+"""``--val`` and ``--val-split``: measure while pretraining, without a config."""
 
+import copy
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
+from mmpretrain.datasets import BaseDataset
 
 from simclr_mm.datasets.image_table import is_list, rows_of
 from simclr_mm.datasets.nested import innermost
+from simclr_mm.engine.training_data import keep_largest_views
 from simclr_mm.errors import UserError
+from simclr_mm.files.walk import BAND_EXTENSIONS
 from simclr_mm.registry import type_name
 
 from .config import build_dataset, is_classifier, metrics_of
@@ -31,7 +36,8 @@ def knn_while_training(
             with labels, of which a fifth are queries, or, if it has splits, those of
             ``val`` or ``test``.
         split: A share in (0, 1) of ``data`` that become queries, in whole groups, or the name of
-            a split in its tables. They are not trained on; the others are the gallery.
+            a split in its tables. They are not trained on; the others are the gallery. If no image
+            has a label, their features in views are measured instead, by LabelFreeMetrics.
 
     Raises:
         UserError: The config has no such validation, or the data have no labels or no such split.
@@ -49,10 +55,15 @@ def knn_while_training(
         assert split is not None
         gallery, query = _parts(data, _share_or_name(split))
         _train_on(cfg, gallery)
+        if not any(row.label for place in data for row in rows_of(place, BAND_EXTENSIONS)):
+            _measure_views(cfg, query)
+            return
     compare(cfg, flag, 'val_dataloader', gallery, query)
     # A folder's images are those that the pipeline can load.
     sets = (dict(part, pipeline=cfg.val_dataloader.dataset.pipeline) for part in (gallery, query))
-    images, queries = (len(build_dataset(each)) for each in sets)
+    compared, held = (build_dataset(each) for each in sets)
+    images, queries = len(compared), len(held)
+    _require_files(flag, held)
     kept = [each for each in metrics_of(cfg.val_evaluator) if type_name(each) == 'KNNAccuracy']
     if not kept:
         raise UserError(f'{flag}: val_evaluator has no simclr_mm.KNNAccuracy: add one.')
@@ -60,6 +71,37 @@ def knn_while_training(
     k = min(kept[0].get('k', 200), 20 if images < _FEW else 200, images)
     cfg.val_evaluator.k = k
     print_log(f'{flag}: kNN of {queries} images among {images}, k = {k} (val_evaluator.k)')
+
+
+def _require_files(flag: str, held: BaseDataset) -> None:
+    """A validation leaves no image out, so a missing one would end training there."""
+    paths = (held.get_data_info(row)['img_path'] for row in range(len(held)))
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        raise UserError(
+            f'{flag}: {len(missing)} of {len(held)} held-out images are not there, the first '
+            f'{missing[0]}: mend the table'
+        )
+
+
+def _measure_views(cfg: Config, held_out: dict[str, Any]) -> None:
+    """Validate without labels, on images that are not trained on."""
+    train = innermost(cfg.train_dataloader.dataset)
+    train.pop('with_label')
+    train.update(with_label=False)
+    dataset = ConfigDict(held_out, with_label=False, pipeline=copy.deepcopy(train.pipeline))
+    keep_largest_views(dataset)
+    cfg.val_dataloader.dataset = dataset
+    # The same views in every validation.
+    cfg.val_dataloader.sampler = dict(type='simclr_mm.ResumableSampler', shuffle=False, seed=0)
+    cfg.val_evaluator = dict(type='simclr_mm.LabelFreeMetrics')
+    held = build_dataset(dataset)
+    images = len(held)
+    _require_files('--val-split', held)
+    print_log(
+        f'--val-split: no image has a label, so {images} images are measured without: rank, '
+        'uniformity and alignment of their features'
+    )
 
 
 def _of_place(place: str) -> tuple[dict[str, Any], dict[str, Any]]:

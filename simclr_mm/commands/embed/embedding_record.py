@@ -45,6 +45,8 @@ def new_record(
     folder, files = Path(location), names
     if images.is_pack and folder.is_dir():
         files = sorted(path.name for path in folder.iterdir())
+    if images.is_pack and is_url(location):  # whose names are the same in another pack
+        files = [*names, *images.images.storage()]
     return dict(
         folder=location if is_url(location) else str(folder.absolute()),
         pack=images.is_pack,

@@ -16,8 +16,8 @@ from simclr_mm.errors import CheckpointError
 from simclr_mm.files.storage import file_name
 from simclr_mm.transforms import LoadBands
 
-# Settings of a backbone that belong to its training and do not change its output.
 _PICTURES = 3  # that verify an export
+# Settings of a backbone that belong to its training and do not change its output.
 _TRAINING = ('init_cfg', 'frozen_stages', 'norm_eval', 'with_cp', 'pretrained', 'checkpoint_path')
 
 

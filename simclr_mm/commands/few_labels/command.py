@@ -32,7 +32,7 @@ from simclr_mm.commands.few_labels.plan import (
     read_from,
 )
 from simclr_mm.commands.runs import Run, tell, where, write_table
-from simclr_mm.engine.resume import latest_checkpoint
+from simclr_mm.engine.resume import POINTER
 from simclr_mm.errors import UserError
 from simclr_mm.files.atomic import alone_in, write_text
 from simclr_mm.files.storage import is_url
@@ -142,7 +142,9 @@ def do_all(plan: Plan, args: argparse.Namespace) -> tuple[list[Run], int]:
             print(f'{teacher.name} has no result, so it teaches no student')
             continue
         label, seed = str(teacher.labels['labels']), int(teacher.labels['seed'])
-        weights = latest_checkpoint(str(teacher.folder))
+        # Beside the pointer, wherever the folder is now. A student that is done needs no file.
+        named = (teacher.folder / POINTER).read_text().strip()
+        weights = str(teacher.folder / Path(named).name)
         students.append(plan.run('distilled', label, seed, weights))
     teach = TrainAndTest(plan.source, *where(args, len(students)))
     failed += len(teach.do_missing(students, 'students', tell))

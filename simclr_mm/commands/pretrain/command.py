@@ -34,6 +34,7 @@ from simclr_mm.commands.shown_run import draw_run, train_with_bar
 from simclr_mm.datasets.nested import innermost
 from simclr_mm.engine.dry_run import seconds_a_step
 from simclr_mm.engine.resume import latest_checkpoint
+from simclr_mm.engine.runner import check_work_dir
 from simclr_mm.errors import UserError, listed
 from simclr_mm.files.atomic import alone_in, write_text
 from simclr_mm.files.walk import printable
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.time()
     default = Path('work_dirs', 'pretrain', Path(args.folder).resolve().name)
     out = command_line.out_folder(args.out or default)
+    check_work_dir(str(out))
     if (out / _PAGE).exists():
         raise UserError(f'{out} holds a finished run: name another folder with --out')
     pictures, here = look_at(args.folder), machine()

@@ -103,6 +103,8 @@ class Run(NamedTuple):
 
 def _without_workers(cfg: Config) -> dict[str, Any]:
     settings = cfg.to_dict()
+    # The place of a teacher, whose hash a resumed training compares.
+    (settings.get('model') or {}).pop('teacher', None)
     for phase in ('train', 'val', 'test'):
         for key in ('num_workers', 'persistent_workers'):
             (settings.get(f'{phase}_dataloader') or {}).pop(key, None)

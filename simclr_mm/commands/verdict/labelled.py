@@ -62,6 +62,10 @@ def parts_of(
     dataset = build_dataset(dict(settings, pipeline=[loading]))
     labels = labels_of(dataset, f'--data {folder}')
     found, counts = np.unique(labels, return_counts=True)
+    if len(found) < 2:
+        raise UserError(
+            f'--data {folder}: its images have one class, and a verdict needs two to tell apart'
+        )
     if counts.min() < 2:
         names = dataset.metainfo.get('classes') or found
         few = names[found[counts.argmin()]]

@@ -1,6 +1,5 @@
 """Save checkpoints so that a kill at any time leaves a loadable one."""
 
-import os
 import re
 from collections import deque
 from pathlib import Path
@@ -178,8 +177,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         if not is_main_process():
             return
         if self._store:
-            self.file_backend.put(os.fsencode(self.last_ckpt), f'{self._store}/{POINTER}')
-        AtomicLocalBackend().put(os.fsencode(self.last_ckpt), Path(runner.work_dir, POINTER))
+            self.file_backend.put(self.last_ckpt.encode(), f'{self._store}/{POINTER}')
+        AtomicLocalBackend().put(self.last_ckpt.encode(), Path(runner.work_dir, POINTER))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best:

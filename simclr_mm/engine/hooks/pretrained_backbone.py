@@ -45,6 +45,7 @@ class PretrainedBackboneHook(Hook):
     Args:
         frozen: For linear evaluation: the encoder gets no gradient, stays in eval mode
             and has to be bit-identical after training. False for fine-tuning.
+        strict: False names keys that do not fit in a warning, and is an error if none fits.
 
     Raises:
         UserError: No encoder is named.
@@ -53,8 +54,11 @@ class PretrainedBackboneHook(Hook):
         RuntimeError: The frozen encoder changed.
     """
 
-    def __init__(self, frozen: bool = True) -> None:
+    def __init__(self, frozen: bool = True, strict: bool = True) -> None:
+        if frozen and not strict:
+            raise UserError('PretrainedBackboneHook: strict=False is for frozen=False')
         self.frozen = frozen
+        self.strict = strict
 
     def before_run(self, runner) -> None:
         if not isinstance(runner._train_loop, BaseLoop):  # the run only tests
@@ -64,6 +68,8 @@ class PretrainedBackboneHook(Hook):
         self._path = init_cfg['checkpoint']
         checkpoint = read_checkpoint(self._path)
         prefix = init_cfg.get('prefix') or ''
+        if prefix and not prefix.endswith('.'):  # as MMEngine completes it
+            prefix += '.'
         self._encoder = backbone_state(checkpoint, prefix, self._path)
         neck = _projection(runner)
         if neck is not None:
@@ -89,6 +95,9 @@ class PretrainedBackboneHook(Hook):
             neck.load_state_dict(self._layers)
         state = _state(runner)
         problems = state_problems(state, self._encoder) or _differing(state, self._encoder)
+        if problems and not self.strict and state.keys() & self._encoder.keys():
+            runner.logger.warning(f'Not every key of {self._path} is in the backbone: {problems}.')
+            return
         if problems:
             raise CheckpointError(
                 f'the backbone is not the encoder in {self._path}: {problems}; check that '
@@ -186,7 +195,7 @@ def _compare_pixels(runner, checkpoint: Mapping, path: str) -> None:
     """Warn if the config normalises pixels otherwise than the encoder was trained."""
     place, found = _preprocessor(runner.cfg)
     wanted = _trained_with(meta_of(checkpoint))
-    for key in ('mean', 'std', 'to_rgb'):
+    for key in ('mean', 'std'):  # the order of colours depends on the dataset, too
         if key in wanted and wanted[key] != found.get(key):
             value = str(wanted[key]).replace(' ', '')
             runner.logger.warning(
@@ -212,9 +221,7 @@ def _preprocessor(settings: Mapping) -> tuple[str, dict[str, Any]]:
     place = 'model.data_preprocessor' if of_model else 'data_preprocessor'
     found = of_model or settings.get('data_preprocessor') or {}
     return place, {
-        key: list(map(float, value)) if key in ('mean', 'std') else value
-        for key, value in found.items()
-        if value is not None
+        key: list(map(float, found[key])) for key in ('mean', 'std') if found.get(key) is not None
     }
 
 

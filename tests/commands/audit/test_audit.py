@@ -219,3 +219,12 @@ def test_mistakes_end_with_2(weights, tmp_path, capsys):
         assert part in capsys.readouterr().err
         assert not (tmp_path / 'out').exists() or '--subset' in args
     assert exit_code(tmp_path / 'images', *flags) == 0
+
+
+def test_a_pack_is_refused(tmp_path, capsys):
+    for name in ('a', 'b'):
+        (tmp_path / 'pack').mkdir(exist_ok=True)
+        (tmp_path / 'pack' / f'{name}.tar').touch()
+    with pytest.raises(SystemExit):
+        tool('audit.py', tmp_path / 'pack')
+    assert 'is a pack: audit the folder that it was packed from' in capsys.readouterr().err

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from simclr_mm.checkpoints.safe_load import _TRUSTED
 from simclr_mm.commands import command_line
 from simclr_mm.commands.command_line import data_folder
-from simclr_mm.engine.loader_workers import start_plain_worker
+from simclr_mm.engine.loader_workers import NOT_PASSED, start_plain_worker
 from simclr_mm.engine.options import merge_cfg_options
 from simclr_mm.errors import UserError
 
@@ -400,6 +400,8 @@ def test_a_worker_that_cannot_pass_its_images_on_ends_the_command(capfd):
     ('text', 'remedy'),
     [
         ('unable to allocate shared memory(shm) for file </torch_1_2_3>', '--shm-size=8g'),
+        ('unable to open object </torch_1_2_3> in read-write mode: Too many open files', 'ulimit'),
+        (f'DataLoader worker (pid 1) exited unexpectedly with exit code {NOT_PASSED}.', 'for the'),
         ('[Errno 24] Too many open files', 'ulimit -n'),
         ('AF_UNIX path too long', 'TMPDIR is too long'),
     ],

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers import CONFIGS, DIGITS
+from helpers.tools import tool
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
@@ -101,7 +102,7 @@ def test_without_data_the_configs_own_images_are_trained_on(folder):
         (['--data', 'photos', '--val-split', '0.1', '--val', 'photos'], 'exclude each other'),
         (['--data', 'photos', '--val-split', '0.1', '--no-validate'], '--no-validate excludes'),
         (['--data', 'table.csv', '--val-split', 'test'], r"split 'test' \(15 train, 5 val\)"),
-        (['--data', 'bare.csv', '--val-split', '0.1'], 'no image has a class'),
+        (['--data', 'photos', '--val', 'bare.csv'], 'no image has a class'),
     ],
 )
 def test_what_cannot_be_compared(folder, argv, match):
@@ -112,3 +113,33 @@ def test_what_cannot_be_compared(folder, argv, match):
 def test_a_classifier_has_its_own_validation(folder):
     with pytest.raises(UserError, match='--val is for pretraining'):
         config_of('--val', 'photos', config=LINEAR)
+
+
+def test_without_labels_held_out_images_are_measured_in_views(folder):
+    cfg = config_of('--data', 'bare.csv', '--val-split', '0.2')
+    assert cfg.val_evaluator.type == 'simclr_mm.LabelFreeMetrics' and cfg.val_cfg is not None
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        trained, measured = (
+            DATASETS.build(cfg[f'{part}_dataloader'].dataset) for part in ('train', 'val')
+        )
+    assert numbers(trained) == ALL - numbers(measured) and len(measured) == 4
+    assert trained[0]['inputs'].shape == measured[0]['inputs'].shape == (2, 3, 16, 16)
+
+
+@pytest.mark.slow
+def test_a_run_without_labels_logs_rank_and_alignment(folder):
+    options = ['--cfg-options', 'train_dataloader.batch_size=8', 'train_cfg.max_epochs=1']
+    options += ['train_cfg.val_interval=1', 'param_scheduler=[]', 'val_dataloader.num_workers=0']
+    options += ['val_dataloader.persistent_workers=False']
+    work = ['--work-dir', 'work']
+    tool('train.py', DIGITS, '--data', 'bare.csv', '--val-split', '0.4', *work, *options)
+    log = next((folder / 'work').glob('*/vis_data/scalars.json')).read_text()
+    assert 'label_free/effective_rank' in log and 'label_free/alignment' in log
+
+
+def test_a_held_out_image_that_is_missing_is_said_before_the_training(folder):
+    (folder / 'photos' / 'dog' / '2.png').unlink()
+    with pytest.raises(UserError, match='--val-split: 1 of 5 held-out images are not there, the'):
+        config_of('--data', 'table.csv', '--val-split', 'val')
+    with pytest.raises(UserError, match='held-out images are not there'):
+        config_of('--data', 'bare.csv', '--val-split', '0.95')

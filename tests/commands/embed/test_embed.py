@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from simclr_mm.apis import get_model
 from simclr_mm.apis.inference import FeatureInferencer, inference_model
 from simclr_mm.commands.embed import embed_folder as embed
 from simclr_mm.commands.embed.embed_folder import embed_folder
+from simclr_mm.commands.embed.embedding_record import new_record
 
 NAME = 'simclr_r18-w16_1xb256-coslr-10e_cifar10'
 NAMES = [f'{"ab"[k // 5]}/{k}.png' for k in range(10)]
@@ -161,3 +163,14 @@ def test_no_folder_and_no_image(inferencer, tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(ValueError, match='empty holds no image'):
         embed_folder(inferencer, tmp_path / 'empty', tmp_path / 'out')
+
+
+def test_a_pack_by_url_is_known_by_its_version(inferencer):
+    """Its names are the same in another pack, and there are no files to look at."""
+
+    def files(version):
+        dataset = SimpleNamespace(storage=lambda: [version])
+        images = SimpleNamespace(location='memory://bucket', is_pack=True, images=dataset)
+        return new_record(inferencer, images, ['shard-0/0.png'], None)['fingerprint']['files']
+
+    assert files('1') == files('1') != files('2')

@@ -15,6 +15,7 @@ from PIL import Image
 from simclr_mm import get_model
 from simclr_mm.commands.embed.retrieval import FeatureIndex
 from simclr_mm.commands.evaluate.image_features import from_embedding
+from simclr_mm.errors import UserError
 
 NAMES = ['$a_1$/x$.png', 'b[red]/y_^.png', os.fsdecode(b'c\xff/z\xe9.png'), 'plain/0.png']
 
@@ -92,6 +93,14 @@ def test_a_pack(kind, package, key, weights, images, tmp_path, capsys):
     with pytest.raises(ValueError, match='features of a pack'):
         from_embedding(tmp_path / 'index', most=3)
     embed(weights, tmp_path / 'pack', tmp_path / 'index')  # done is done
+    if kind == 'tar':
+        (images / NAMES[0]).rename(tmp_path / 'away')
+        try:
+            tool('pack.py', images, tmp_path / 'pack', '--restart')
+        finally:
+            (tmp_path / 'away').rename(images / NAMES[0])
+        with pytest.raises(UserError, match='is of another pack than .*pack holds now: embed'):
+            FeatureIndex(tmp_path / 'index').picture(0)
 
 
 def test_a_config_that_an_index_names_is_not_run(weights, images, tmp_path):

@@ -227,3 +227,15 @@ def test_a_folder_that_was_moved_is_read_where_it_is(cfg, tmp_path, tools):
     (run.folder / 'last_checkpoint').write_text('/where/it/was/epoch_3.pth')
     (tools / 'train.py').touch()
     assert Trainer(1).train(run, '') == str(run.folder / 'epoch_3.pth')
+
+
+def test_the_place_of_a_teacher_is_no_other_config(cfg, tmp_path):
+    """Its folder may be moved; a resumed training compares its hash."""
+    (run, *_), moved = plan(cfg, tmp_path), copy.deepcopy(cfg)
+    moved.model.neck.out_channels = run.labels['width']
+    for place in ('/old/epoch_1.pth', '/new/epoch_1.pth'):
+        moved.model.teacher = place
+        run.write_config(moved)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / 'epoch_1.pth').touch()
+    assert Config.fromfile(run.config).model.teacher == '/new/epoch_1.pth'

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from simclr_mm.checkpoints import install_safe_loading
 from simclr_mm.engine.hooks.pretrained_backbone import PretrainedBackboneHook, _compare_pixels
-from simclr_mm.errors import CheckpointError
+from simclr_mm.errors import CheckpointError, UserError
 from simclr_mm.models import ProjectionNeck
 
 pytestmark = pytest.mark.portable
@@ -366,3 +366,25 @@ def test_other_pixels_than_the_encoder_knows_are_said(tmp_path, encoder):
             )
         assert len(warned) == 2  # mean and std, and nothing of the same pixels
         assert '--cfg-options "data_preprocessor.mean=[0.0,0.0,0.0]"' in warned[0]
+
+
+def test_keys_that_do_not_fit_are_named_where_they_may(tmp_path, encoder, caplog):
+    state = torch.load(encoder)
+    state['state_dict'].pop('backbone.layer4.1.conv2.weight')
+    torch.save(state, tmp_path / 'partial.pth')
+    init_cfg = _init_cfg(str(tmp_path / 'partial.pth'))
+    with pytest.raises(CheckpointError, match='1 missing'):
+        _runner(tmp_path, init_cfg, PretrainedBackboneHook(frozen=False)).train()
+    lenient = PretrainedBackboneHook(frozen=False, strict=False)
+    runner = _runner(tmp_path, dict(init_cfg, prefix='backbone'), lenient)
+    warned = []
+    runner.logger.warning = warned.append
+    runner.train()
+    assert any('Not every key of' in text and 'layer4.1.conv2.weight' in text for text in warned)
+    other = dict(type='MobileNetV2')
+    with pytest.raises(CheckpointError, match='the backbone is not the encoder'):
+        _runner(
+            tmp_path, init_cfg, lenient, other, train_cfg=dict(by_epoch=True, max_epochs=1)
+        ).train()
+    with pytest.raises(UserError, match='strict=False is for frozen=False'):
+        PretrainedBackboneHook(strict=False)
