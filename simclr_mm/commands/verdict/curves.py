@@ -28,8 +28,7 @@ def draws_of(
         raise UserError('the labelled images have one class: a verdict needs two to tell apart.')
     found: dict[int, list[np.ndarray]] = {}
     for share in sorted(shares):
-        first = seed * draws  # so no draw is one of another seed
-        seeds = range(first, first + (draws if share < 1 else 1))
+        seeds = range(seed, seed + (draws if share < 1 else 1))
         rows = [
             draw_of_each_class(labels, lambda n: max(1, round(share * n)), each) for each in seeds
         ]

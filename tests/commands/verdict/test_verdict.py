@@ -217,10 +217,3 @@ def test_mistakes(weights, tmp_path):
     said = refused(tmp_path / 'two', '--against', against)
     assert 'write data_preprocessor.to_rgb=True into a copy' in said
     assert 'text.pth' in refused(tmp_path / 'two', '--against', tmp_path / 'text.pth')
-
-
-def test_another_seed_has_other_draws():
-    labels = np.arange(400) % 4
-    drawn = [draws_of(labels, (0.05,), 10, seed)[20] for seed in range(3)]
-    different = {tuple(rows) for draws in drawn for rows in draws}
-    assert len(different) == 30
