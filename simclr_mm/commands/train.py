@@ -138,8 +138,9 @@ def _begin_with(cfg: Config, checkpoint: str, name: str) -> None:
     places = [each for each in init_cfgs if type_name(each) in ('Pretrained', 'PretrainedInit')]
     pretrains = type_name(cfg.model) == 'SimCLR'
     if not places and pretrains:
+        # As a dict: only then do mmpretrain's backbones initialise nothing after it.
         places = [ConfigDict(type='Pretrained', prefix='backbone.')]
-        cfg.model.backbone.init_cfg = [*init_cfgs, *places]
+        cfg.model.backbone.init_cfg = places[0]
     if not places:
         raise UserError(
             f'--pretrained: {name} has no model.backbone.init_cfg of type Pretrained, so it trains '

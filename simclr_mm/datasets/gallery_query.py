@@ -147,7 +147,7 @@ def _warn_of_shared_groups(gallery: BaseDataset, query: BaseDataset) -> None:
     if shared:
         print_log(
             f'GalleryAndQuery: {len(shared)} groups have images in gallery and query, so the '
-            'numbers are too good: divide whole groups, as --val-split does.',
+            'numbers are too good: divide whole groups, as --val-split 0.1 does.',
             logger='current',
             level=logging.WARNING,
         )

@@ -78,7 +78,7 @@ class GroupMates:
         self.end = np.searchsorted(ordered, ordered, side='right')
         self.first[ordered == ALONE] = np.flatnonzero(ordered == ALONE)
         self.end[ordered == ALONE] = np.flatnonzero(ordered == ALONE) + 1
-        if window is not None:
+        if window is not None and window < np.inf:
             window += 4 * np.spacing(max(np.abs(times).max(initial=0), window))  # 0.8 - 0.6 > 0.2
             for start in np.unique(self.first):
                 part = slice(start, self.end[start])

@@ -162,7 +162,8 @@ class ImageList(GroupedImages, BaseDataset):
             self._log('the column split is ignored; to use it, name one of its splits')
         groups = np.array([group_number(row.group) for row in rows])
         classes = np.array([row.label or '' for row in rows])
-        order = np.argsort([row.path for row in rows])  # that of the table decides nothing
+        # The order of the table decides nothing.
+        order = np.array(sorted(range(len(rows)), key=lambda number: rows[number].path))
         held = np.empty(len(rows), bool)
         held[order] = held_out(classes[order], groups[order], share, self.seed)
         kept = held if self.split == 'val' else ~held

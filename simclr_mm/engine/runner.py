@@ -452,12 +452,13 @@ class Runner(_Runner):
         return [hook for hook in self.hooks if isinstance(hook, EarlyStoppingHook)]
 
 
-def check_work_dir(place: str) -> None:
+def check_work_dir(place: str | Path) -> None:
     """Refuse a work dir before the work.
 
     Raises:
         UserError: It is a URL, or no UTF-8, in which TensorBoard and others cannot write.
     """
+    place = str(place)
     require_local(place)
     if printable(place) != place:
         raise UserError(f'work_dir = {printable(place)} is no UTF-8: name another folder')

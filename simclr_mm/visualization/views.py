@@ -67,8 +67,8 @@ def make_views(
         results = Compose(transforms[: places[0]])(results)
         if results is not None:
             original = results['img']
-            mates = results.get('imgs') or ()
-            others = frozenset(v for v, img in enumerate(mates) if img is not None)
+            count = len(results.get('imgs') or ())
+            others = frozenset(v for v in range(1, count) if dataset.mate(address, v) != index)
             results = two_views(results)
     if results is None:  # mmcv's mark of a dropped image
         raise UnreadableImage(f'image {index} {path}: {DROPPED}', path)

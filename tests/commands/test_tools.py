@@ -572,10 +572,12 @@ def test_an_encoder_is_checked_also_where_the_config_does_not(encoder):
         train.enter_flags(cfg, train.parse_args([str(LINEAR_DIGITS), '--pretrained', str(encoder)]))
 
 
-def test_pretraining_goes_on_from_an_encoder(encoder, tmp_path):
+@pytest.mark.parametrize('zero', [True, False])
+def test_pretraining_goes_on_from_an_encoder(encoder, tmp_path, zero):
     """Every weight of the backbone is the file's before the first step, or there is none."""
     options = ['--cfg-options', 'train_cfg.max_epochs=1', 'param_scheduler=[]']
     options += ['train_dataloader.dataset.indices=128']
+    options += [f'model.backbone.zero_init_residual={zero}']  # True is mmpretrain's default
     work = tmp_path / 'work'
     tool('train.py', DIGITS, '--pretrained', encoder, '--work-dir', work, *options)
     log = next(work.glob('*/*.log')).read_text()

@@ -10,7 +10,7 @@ from simclr_mm.commands.browse_views import main
 from simclr_mm.commands.evaluate.image_features import training_set
 from simclr_mm.commands.pack.folder import pack_folder
 from simclr_mm.commands.pack.plan import PackSettings
-from simclr_mm.datasets import ReplaceUnreadable, SampleIndex
+from simclr_mm.datasets import ImageList, ReplaceUnreadable, SampleIndex
 from simclr_mm.transforms import UnreadableImage
 from simclr_mm.visualization.gallery import thumbnail
 from simclr_mm.visualization.views import (
@@ -227,3 +227,16 @@ def test_a_view_of_another_image_has_no_box_on_this_one():
         _show_view(axes[1], sample, 1)
         assert len(axes[0].patches) == boxes
         assert (', of another image' in axes[1].get_title()) == bool(others)
+
+
+def test_an_image_alone_in_its_group_is_shown_with_its_own_box(folder, tmp_path):
+    files = sorted(folder.rglob('*.png'))[:3]
+    rows = [f'{files[0]},a', f'{files[1]},a', f'{files[2]},']
+    (tmp_path / 'groups.csv').write_text('\n'.join(['path,group', *rows]))
+    steps = [
+        dict(type='simclr_mm.LoadImageFromFile'),
+        dict(type='simclr_mm.TwoViews', size=8),
+        dict(type='PackInputs'),
+    ]
+    data = ImageList([str(tmp_path / 'groups.csv')], steps, positives='group')
+    assert [make_views(data, row, 0).others for row in range(3)] == [{1}, {1}, set()]

@@ -43,7 +43,7 @@ def train_on_folder(cfg: Config, *places: str, keep_validation: bool = False) ->
     """
     if not is_classifier(cfg):
         dataset = _unlabelled(places)
-        loader = _part(cfg, 'train_dataloader')
+        loader = part_of(cfg, 'train_dataloader')
         _read_as_bgr(cfg, loader.dataset)
         train_unlabelled(cfg, dataset, keep_validation)
         if is_url(places[0]) and dataset['type'] == 'simclr_mm.TarShards':
@@ -57,7 +57,7 @@ def train_on_folder(cfg: Config, *places: str, keep_validation: bool = False) ->
     root = _folder(places[0])
     train, held_out = _folder(root / 'train'), _held_out(root)
     check_same_classes('--data', train, held_out)
-    replace_images(_part(cfg, 'train_dataloader'), class_folders(train))
+    replace_images(part_of(cfg, 'train_dataloader'), class_folders(train))
     _test_classifier_on(cfg, held_out, 'val')
     _test_classifier_on(cfg, held_out, 'test')
 
@@ -102,7 +102,7 @@ def compare(cfg: Config, flag: str, key: str, gallery: dict, query: dict) -> Non
     Raises:
         UserError: There is none.
     """
-    dataset = _part(cfg, key, flag).dataset
+    dataset = part_of(cfg, key, flag).dataset
     if 'query' not in dataset:
         raise UserError(
             f'{flag}: {key}.dataset is {type_name(dataset)}. kNN needs a '
@@ -125,15 +125,16 @@ def gallery_and_query(flag: str, root: Path) -> tuple[dict[str, Any], dict[str, 
     return class_folders(gallery), class_folders(queries)
 
 
-def _part(cfg: Config, key: str, flag: str = '--data') -> ConfigDict:
+def part_of(cfg: Config, key: str, flag: str = '--data') -> ConfigDict:
+    """A part of a config whose images a flag replaces."""
     if not cfg.get(key):
         raise UserError(f'{flag}: the config has no {key} whose images it could replace.')
     return cfg[key]
 
 
 def _test_classifier_on(cfg: Config, folder: Path, phase: str) -> None:
-    _read_as_bgr(cfg, _part(cfg, f'{phase}_dataloader').dataset)
-    replace_images(_part(cfg, f'{phase}_dataloader'), class_folders(folder))
+    _read_as_bgr(cfg, part_of(cfg, f'{phase}_dataloader').dataset)
+    replace_images(part_of(cfg, f'{phase}_dataloader'), class_folders(folder))
     classes = len(_class_names(folder))
     cfg.model.head.num_classes = classes
     preprocessor = _preprocessor(cfg)

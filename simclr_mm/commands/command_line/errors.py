@@ -26,7 +26,7 @@ _NOT_PASSED = re.compile(rf'DataLoader worker .* exited unexpectedly with exit c
 # What a loader's worker needs to pass images on, by words of the system's errors.
 _PASSED_BY = {
     'Too many open files': 'too many open files: raise the limit, as in "ulimit -n 65536"',
-    r'shared memory\(shm\)|</torch_[^>]*>.*No space left': (
+    r'shared memory\(shm\)|</torch_[^>]*>.*(No space left|Cannot allocate)': (
         'shared memory (/dev/shm) is full: start the container with --shm-size=8g, or read images '
         'without workers (train_dataloader.num_workers=0, embed --workers 0)'
     ),

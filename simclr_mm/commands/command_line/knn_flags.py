@@ -18,7 +18,7 @@ from simclr_mm.files.walk import BAND_EXTENSIONS
 from simclr_mm.registry import type_name
 
 from .config import build_dataset, is_classifier, metrics_of
-from .data_folder import compare, gallery_and_query
+from .data_folder import compare, gallery_and_query, part_of
 
 _SHARE = 0.2  # of a labelled folder without parts are queries
 _FEW = 10_000  # images of a gallery, below which 20 neighbours are compared and not 200
@@ -63,7 +63,8 @@ def knn_while_training(
     sets = (dict(part, pipeline=cfg.val_dataloader.dataset.pipeline) for part in (gallery, query))
     compared, held = (build_dataset(each) for each in sets)
     images, queries = len(compared), len(held)
-    _require_files(flag, held)
+    if type_name(query) == 'ImageList':  # a folder's were just found
+        _require_files(flag, held)
     kept = [each for each in metrics_of(cfg.val_evaluator) if type_name(each) == 'KNNAccuracy']
     if not kept:
         raise UserError(f'{flag}: val_evaluator has no simclr_mm.KNNAccuracy: add one.')
@@ -91,13 +92,17 @@ def _measure_views(cfg: Config, held_out: dict[str, Any]) -> None:
     train.update(with_label=False)
     dataset = ConfigDict(held_out, with_label=False, pipeline=copy.deepcopy(train.pipeline))
     keep_largest_views(dataset)
-    cfg.val_dataloader.dataset = dataset
+    loader = part_of(cfg, 'val_dataloader', '--val-split')
+    loader.dataset, loader.collate_fn = dataset, dict(type='default_collate')
     # The same views in every validation.
-    cfg.val_dataloader.sampler = dict(type='simclr_mm.ResumableSampler', shuffle=False, seed=0)
+    loader.sampler = dict(type='simclr_mm.ResumableSampler', shuffle=False, seed=0)
     cfg.val_evaluator = dict(type='simclr_mm.LabelFreeMetrics')
+    cfg.val_cfg = cfg.get('val_cfg') or {}
     held = build_dataset(dataset)
     images = len(held)
     _require_files('--val-split', held)
+    if images < 2:
+        raise UserError('--val-split holds one image out, and there is none to compare: hold more')
     print_log(
         f'--val-split: no image has a label, so {images} images are measured without: rank, '
         'uniformity and alignment of their features'

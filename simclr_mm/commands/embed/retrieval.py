@@ -75,9 +75,10 @@ class FeatureIndex:
     def picture(self, row: int) -> str | np.ndarray:
         """The file of an image, or, from a pack, (H, W, 3) uint8 RGB."""
         if self.record.get('pack'):
-            if len(self._images) != len(self.names):
+            images = self._images
+            if len(images) != len(self.names) or images.name(row) != self.names[row]:
                 raise damaged(self.directory, f'is of another pack than {self.folder} holds now')
-            return self._images.picture(row)
+            return images.picture(row)
         return str(self.folder / self.names[row])
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -143,8 +143,9 @@ def do_all(plan: Plan, args: argparse.Namespace) -> tuple[list[Run], int]:
             continue
         label, seed = str(teacher.labels['labels']), int(teacher.labels['seed'])
         # Beside the pointer, wherever the folder is now. A student that is done needs no file.
-        named = (teacher.folder / POINTER).read_text().strip()
-        weights = str(teacher.folder / Path(named).name)
+        named = Path((teacher.folder / POINTER).read_text().strip())
+        beside = teacher.folder / named.name
+        weights = str(named if named.is_file() and not beside.is_file() else beside)
         students.append(plan.run('distilled', label, seed, weights))
     teach = TrainAndTest(plan.source, *where(args, len(students)))
     failed += len(teach.do_missing(students, 'students', tell))

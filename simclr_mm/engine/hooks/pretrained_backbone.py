@@ -45,7 +45,7 @@ class PretrainedBackboneHook(Hook):
     Args:
         frozen: For linear evaluation: the encoder gets no gradient, stays in eval mode
             and has to be bit-identical after training. False for fine-tuning.
-        strict: False names keys that do not fit in a warning, and is an error if none fits.
+        strict: False allows keys that only the model or only the file has, with a warning.
 
     Raises:
         UserError: No encoder is named.
@@ -94,10 +94,15 @@ class PretrainedBackboneHook(Hook):
         if neck is not None and runner.iter == 0:
             neck.load_state_dict(self._layers)
         state = _state(runner)
-        problems = state_problems(state, self._encoder) or _differing(state, self._encoder)
-        if problems and not self.strict and state.keys() & self._encoder.keys():
-            runner.logger.warning(f'Not every key of {self._path} is in the backbone: {problems}.')
-            return
+        encoder = self._encoder
+        if not self.strict:
+            state = {key: value for key, value in state.items() if key in encoder}
+            kept = {key: value for key, value in encoder.items() if key in state}
+            others = state_problems(_state(runner), encoder)
+            if state and others:
+                runner.logger.warning(f'The backbone is not all of {self._path}: {others}.')
+            encoder = kept if state else encoder
+        problems = state_problems(state, encoder) or _differing(state, encoder)
         if problems:
             raise CheckpointError(
                 f'the backbone is not the encoder in {self._path}: {problems}; check that '

@@ -143,3 +143,24 @@ def test_a_held_out_image_that_is_missing_is_said_before_the_training(folder):
         config_of('--data', 'table.csv', '--val-split', 'val')
     with pytest.raises(UserError, match='held-out images are not there'):
         config_of('--data', 'bare.csv', '--val-split', '0.95')
+
+
+def test_one_image_is_none_to_compare(folder):
+    with pytest.raises(UserError, match='holds one image out, and there is none to compare'):
+        config_of('--data', 'bare.csv', '--val-split', '0.04')
+
+
+def test_a_config_without_validation_has_none_to_replace(folder):
+    cfg = Config.fromfile(DIGITS)
+    cfg.val_dataloader = None
+    args = train.parse_args([str(DIGITS), '--data', 'bare.csv', '--val-split', '0.4'])
+    with pytest.raises(UserError, match='--val-split: the config has no val_dataloader'):
+        train.enter_flags(cfg, args)
+
+
+def test_packs_are_compared(folder):
+    pytest.importorskip('webdataset')
+    for part in ('train', 'val'):
+        tool('pack.py', 'photos', folder / 'packed' / part, '--processes', 1)
+    cfg = config_of('--data', 'packed/train', '--val', 'packed')
+    assert cfg.val_dataloader.dataset.query.type == 'simclr_mm.TarShards'
