@@ -96,6 +96,7 @@ def loaders(cfg, world_size, monkeypatch):
             seed=SEED,
             world_size=world_size,
             logger=logging.getLogger('simclr_mm.test'),
+            model=torch.nn.Module(),
         )
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             result.append(build_train_dataloader(runner, cfg.train_dataloader.copy()))

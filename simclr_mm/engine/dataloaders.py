@@ -123,10 +123,12 @@ def _check_views(dataset: Any) -> None:
 
 def _check_stem(runner: Runner, dataset: Any) -> None:
     """Say that the stem of a network for photographs leaves little of a small view."""
+    side = max((max(views.sizes) for views in views_in(dataset)), default=_SMALL + 1)
+    if side > _SMALL:
+        return
     backbone = getattr(plain_model(runner), 'backbone', None)
     pool = getattr(backbone, 'maxpool', nn.Identity())  # ResNet_CIFAR has none
-    side = max((max(views.sizes) for views in views_in(dataset)), default=_SMALL + 1)
-    if side <= _SMALL and isinstance(backbone, ResNet) and not isinstance(pool, nn.Identity):
+    if isinstance(backbone, ResNet) and not isinstance(pool, nn.Identity):
         runner.logger.warning(
             f'{type(backbone).__name__} divides the side of a view by 4 before its first block, '
             f'and views have {side} px: take ResNet_CIFAR, whose stem keeps it.'
