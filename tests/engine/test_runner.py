@@ -425,8 +425,7 @@ def test_mmengines_runner_gives_threads_back(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('kind, said', [('ResNet', True), ('ResNet_CIFAR', False)])
 def test_a_stem_for_photographs_before_small_views(tmp_path, kind, said):
-    options = {'model.backbone.type': kind, 'train_cfg.max_epochs': 1, 'param_scheduler': []}
-    run = runner(tmp_path, **options)
-    run.train()
+    run = runner(tmp_path, **{'model.backbone.type': kind})
+    run.build_train_loop(run._train_loop)
     log = next(Path(run.log_dir).glob('*.log')).read_text()
     assert ('ResNet divides the side of a view by 4' in log) == said
