@@ -88,8 +88,6 @@ def _require_files(flag: str, held: BaseDataset) -> None:
 def _measure_views(cfg: Config, held_out: dict[str, Any]) -> None:
     """Validate without labels, on images that are not trained on."""
     train = innermost(cfg.train_dataloader.dataset)
-    train.pop('with_label')
-    train.update(with_label=False)
     dataset = ConfigDict(held_out, with_label=False, pipeline=copy.deepcopy(train.pipeline))
     keep_largest_views(dataset)
     loader = part_of(cfg, 'val_dataloader', '--val-split')

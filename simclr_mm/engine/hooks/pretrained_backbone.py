@@ -95,13 +95,13 @@ class PretrainedBackboneHook(Hook):
             neck.load_state_dict(self._layers)
         state = _state(runner)
         encoder = self._encoder
-        if not self.strict:
-            state = {key: value for key, value in state.items() if key in encoder}
-            kept = {key: value for key, value in encoder.items() if key in state}
-            others = state_problems(_state(runner), encoder)
-            if state and others:
-                runner.logger.warning(f'The backbone is not all of {self._path}: {others}.')
-            encoder = kept if state else encoder
+        common = sorted(state.keys() & encoder.keys())
+        if not self.strict and common:
+            others = sorted(state.keys() ^ encoder.keys())
+            if others:
+                where = f'in the backbone or in {self._path} alone'
+                runner.logger.warning(f'{len(others)} keys are {where}: {listed(others, 20)}.')
+            state, encoder = ({key: part[key] for key in common} for part in (state, encoder))
         problems = state_problems(state, encoder) or _differing(state, encoder)
         if problems:
             raise CheckpointError(
